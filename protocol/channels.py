@@ -1,0 +1,58 @@
+"""Channel names and the NATS subjects they travel on.
+
+Grammar (channel `task:42` is subject `fanline.pub.task.42`):
+
+    channel   = namespace ":" id                    at most 200 characters, ASCII
+    namespace = [a-z][a-z0-9_-]{0,31}
+    id        = token *("." token)                  no empty token: NATS subjects have none
+    token     = 1*[A-Za-z0-9_=@+~,:/-]
+
+Every channel has exactly one subject and every subject of ours exactly one channel, because a namespace holds no dot and
+an id keeps its dots. NATS wildcards (`*`, `>`) and spaces are outside the grammar, so no client can subscribe to more than
+it names.
+"""
+
+import re
+from enum import StrEnum
+
+from protocol.errors import ErrorCode, MessageError
+
+MAX_CHANNEL_LENGTH = 200
+
+_TOKEN = r"[A-Za-z0-9_=@+~,:/\-]+"
+_CHANNEL = re.compile(rf"([a-z][a-z0-9_\-]{{0,31}}):({_TOKEN}(?:\.{_TOKEN})*)")
+
+
+class Direction(StrEnum):
+    """Which half of the bus: `pub` is what producers publish to, `out` what JetStream republishes with offsets."""
+
+    PUB = "pub"
+    OUT = "out"
+
+
+def check_channel(name: str) -> str:
+    """Return `name` if it is in the grammar; else raise MessageError(BAD_CHANNEL) saying what is wrong with it."""
+    if len(name) > MAX_CHANNEL_LENGTH:
+        raise MessageError(ErrorCode.BAD_CHANNEL, f"channel name is longer than {MAX_CHANNEL_LENGTH} characters")
+    if _CHANNEL.fullmatch(name) is None:
+        shown = name if name.isprintable() else ascii(name)
+        raise MessageError(ErrorCode.BAD_CHANNEL, f"not a channel name: '{shown}' (expected namespace:id, as in task:42)")
+    return name
+
+
+def namespace_of(channel: str) -> str:
+    """The part before the first colon: `task` of `task:42`."""
+    return channel.partition(":")[0]
+
+
+def to_subject(channel: str, direction: Direction = Direction.PUB) -> str:
+    """The NATS subject of a valid channel: `task:a.b` -> `fanline.pub.task.a.b`."""
+    return f"fanline.{direction}.{channel.replace(':', '.', 1)}"
+
+
+def from_subject(subject: str) -> str:
+    """The channel of a subject in either direction; MessageError(BAD_CHANNEL) for any other string."""
+    prefix, direction, rest = (subject.split(".", 2) + ["", ""])[:3]
+    if prefix != "fanline" or direction not in tuple(Direction):
+        raise MessageError(ErrorCode.BAD_CHANNEL, f"not a subject of a channel: {subject!r}")
+    return check_channel(rest.replace(".", ":", 1))

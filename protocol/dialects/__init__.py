@@ -1,0 +1,14 @@
+"""Dialects: what a connection speaks. A new one (Pusher, Centrifuge, SSE) touches only this package."""
+
+from protocol.dialects.base import Dialect
+from protocol.dialects.plain import PlainDialect
+from protocol.dialects.v1 import CborDialect, JsonDialect
+
+JSON = JsonDialect()
+CBOR = CborDialect()
+PLAIN = PlainDialect()
+
+BY_SUBPROTOCOL: dict[str, Dialect] = {JSON.subprotocol: JSON, CBOR.subprotocol: CBOR}
+"""Subprotocol -> dialect; a client that asks for no subprotocol speaks PLAIN."""
+
+__all__ = ["BY_SUBPROTOCOL", "CBOR", "JSON", "PLAIN", "CborDialect", "Dialect", "JsonDialect", "PlainDialect"]

@@ -1,0 +1,158 @@
+"""The plain dialect: flat JSON objects with a `type`, for clients of existing systems (docs/reference/plain-dialect.md).
+
+Its commands carry no request id, so the wording of an answer comes from the command: `Envelope.event` of a decoded
+command keeps the plain type that was said, `data` what must be echoed.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from protocol.envelope import Envelope, MessageType, check_value
+from protocol.errors import ErrorCode, MessageError
+from protocol.frames import Opcode
+
+_decoder = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+
+_Fields = Mapping[str, Any]
+
+
+class PlainDialect:
+    """What a client that asks for no subprotocol speaks: text messages."""
+
+    name = "plain"
+    opcode = Opcode.TEXT
+
+    def decode(self, payload: bytes) -> list[Envelope]:
+        fields = _decode_object(payload)
+        kind = fields.get("type")
+        if not isinstance(kind, str) or not kind:
+            raise MessageError(ErrorCode.BAD_MESSAGE, "Missing message type")
+        build = _COMMANDS.get(kind)
+        if build is None:
+            raise MessageError(ErrorCode.UNKNOWN_TYPE, f"Unknown message type: {kind[:128]}")
+        command = build(fields)
+        return [] if command is None else [command]
+
+    def encode(self, envelope: Envelope) -> bytes:
+        build = _EVENTS.get(envelope.type, _other)
+        return _encoder.encode(build(envelope))
+
+    def encode_reply(self, command: Envelope | None, reply: Envelope) -> bytes | None:
+        if reply.type == MessageType.ERR:
+            return _encoder.encode({"type": "error", "message": reply.data["message"]})
+        fields = _REPLIES[command.event](command, reply) if command and command.event in _REPLIES else None
+        return None if fields is None else _encoder.encode(fields)
+
+
+def iso_time(unix_ms: int | None) -> str | None:
+    """Unix milliseconds as the ISO 8601 UTC text of this dialect; None for a time no calendar has."""
+    try:
+        moment = datetime.fromtimestamp((unix_ms or 0) / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _decode_object(payload: bytes) -> dict[str, Any]:
+    try:
+        fields = _decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise MessageError(ErrorCode.BAD_MESSAGE, "Invalid JSON format") from None
+    if not isinstance(fields, dict):
+        raise MessageError(ErrorCode.BAD_MESSAGE, "Missing message type")
+    check_value(fields)
+    return fields
+
+
+# --- client to server ---------------------------------------------------------------------------------------------
+
+
+def _text(fields: _Fields, key: str, missing: str, code: ErrorCode = ErrorCode.BAD_MESSAGE) -> str:
+    value = fields.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # ids were numbers in some of the old systems
+    if not isinstance(value, str) or not value:
+        raise MessageError(code, missing)
+    return value
+
+
+def _ping(fields: _Fields) -> Envelope:
+    return Envelope(MessageType.PING, event=fields["type"], data=fields.get("timestamp"))
+
+
+def _channel_command(kind: MessageType) -> Callable[[_Fields], Envelope]:
+    def build(fields: _Fields) -> Envelope:
+        channel = _text(fields, "channel", "Channel name required", ErrorCode.BAD_CHANNEL)
+        return Envelope(kind, channel=channel, event=fields["type"])
+
+    return build
+
+
+def _new_message(fields: _Fields) -> Envelope:
+    if "session_id" in fields:
+        channel = f"session:{_text(fields, 'session_id', 'Session id required')}"
+    else:
+        channel = _text(fields, "channel", "Channel name required", ErrorCode.BAD_CHANNEL)
+    return Envelope(MessageType.PUB, channel=channel, event="new_message", data=fields.get("data"))
+
+
+_COMMANDS: dict[str, Callable[[_Fields], Envelope | None]] = {
+    "ping": _ping,
+    "heartbeat": _ping,
+    "pong": lambda _: None,  # counts as life, as any bytes do
+    "subscribe": _channel_command(MessageType.SUB),
+    "unsubscribe": _channel_command(MessageType.UNSUB),
+    "new_message": _new_message,
+}
+
+
+# --- server to client ---------------------------------------------------------------------------------------------
+
+
+def _published(envelope: Envelope) -> dict[str, Any]:
+    fields = {
+        "type": envelope.event or "message",
+        "channel": envelope.channel,
+        "data": envelope.data,
+        "timestamp": iso_time(envelope.time),
+        "message_id": envelope.id,
+        "user_id": envelope.sender,
+        "priority": envelope.priority,
+    }
+    return {key: value for key, value in fields.items() if value is not None or key == "data"}
+
+
+def _welcome(envelope: Envelope) -> dict[str, Any]:
+    return {
+        "type": "connection_established",
+        "connection_id": envelope.data["session"],
+        "timestamp": iso_time(envelope.time),
+    }
+
+
+def _other(envelope: Envelope) -> dict[str, Any]:
+    return {"type": envelope.type, "channel": envelope.channel, "data": envelope.data, "timestamp": iso_time(envelope.time)}
+
+
+_EVENTS: dict[str, Callable[[Envelope], dict[str, Any]]] = {
+    MessageType.PUB: _published,
+    MessageType.WELCOME: _welcome,
+}
+
+
+def _pong(command: Envelope, reply: Envelope) -> dict[str, Any]:
+    kind = "heartbeat_ack" if command.event == "heartbeat" else "pong"
+    return {"type": kind, "timestamp": iso_time(reply.time) if command.data is None else command.data}
+
+
+_REPLIES: dict[str, Callable[[Envelope, Envelope], dict[str, Any]]] = {
+    "ping": _pong,
+    "heartbeat": _pong,
+    "subscribe": lambda command, _: {"type": "subscription_result", "channel": command.channel, "subscribed": True},
+    "unsubscribe": lambda command, _: {"type": "unsubscription_result", "channel": command.channel, "unsubscribed": True},
+    "new_message": lambda _, reply: {"type": "message_status_update", "message_id": reply.data["id"], "status": "sent"},
+}

@@ -1,0 +1,50 @@
+"""Envelope v1 as it is, in JSON text or in CBOR: one envelope a message."""
+
+from protocol.envelope import Envelope, MessageType, decode_cbor, decode_json, encode_cbor, encode_json
+from protocol.errors import ErrorCode, MessageError
+from protocol.frames import Opcode
+
+
+class JsonDialect:
+    """Subprotocol `fanline.v1.json`: text messages."""
+
+    name = "json"
+    subprotocol = "fanline.v1.json"
+    opcode = Opcode.TEXT
+
+    def decode(self, payload: bytes) -> list[Envelope]:
+        return [_command(decode_json(payload))]
+
+    def encode(self, envelope: Envelope) -> bytes:
+        return encode_json(envelope)
+
+    def encode_reply(self, command: Envelope | None, reply: Envelope) -> bytes | None:
+        return encode_json(reply) if _is_wanted(reply) else None
+
+
+class CborDialect:
+    """Subprotocol `fanline.v1.cbor`: binary messages."""
+
+    name = "cbor"
+    subprotocol = "fanline.v1.cbor"
+    opcode = Opcode.BINARY
+
+    def decode(self, payload: bytes) -> list[Envelope]:
+        return [_command(decode_cbor(payload))]
+
+    def encode(self, envelope: Envelope) -> bytes:
+        return encode_cbor(envelope)
+
+    def encode_reply(self, command: Envelope | None, reply: Envelope) -> bytes | None:
+        return encode_cbor(reply) if _is_wanted(reply) else None
+
+
+def _command(envelope: Envelope) -> Envelope:
+    if not envelope.type:
+        raise MessageError(ErrorCode.BAD_MESSAGE, "the message has no type (`t`)", envelope.id)
+    return envelope
+
+
+def _is_wanted(reply: Envelope) -> bool:
+    # A command without an id asked for no answer; an error is told all the same.
+    return reply.type != MessageType.OK or reply.id is not None

@@ -1,0 +1,235 @@
+"""Envelope v1: the one message of Fanline, and its two codecs.
+
+An envelope is one map with short keys, strings in JSON and small integers in CBOR (RFC 8949); docs/reference/protocol.md
+has the full text, JSON Schema and CDDL, and tests/vectors the golden bytes. Unknown keys are ignored. Only MessageError
+leaves this module on bad input.
+
+`data` is `msgspec.Raw` (the producer's own bytes, already checked) when it came as JSON, so that JSON in and JSON out copy
+it untouched, and a plain Python value when it came as CBOR; `Envelope.value` is the Python value of either.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from io import BytesIO
+from typing import Annotated, Any
+
+import cbor2
+import msgspec
+from msgspec import Meta, Raw
+
+from protocol.errors import ErrorCode, MessageError
+
+VERSION = 1
+MAX_DEPTH = 64  # nesting of `d` in both codecs; deeper input is refused, not recursed into
+
+
+class MessageType(StrEnum):
+    """Every value of `t` in version 1."""
+
+    # client to server
+    AUTH = "auth"
+    SUB = "sub"
+    UNSUB = "unsub"
+    ACK = "ack"
+    CALL = "call"
+    PRESENCE = "presence"
+    HISTORY = "history"
+    PING = "ping"
+    # both ways
+    PUB = "pub"
+    # server to client
+    WELCOME = "welcome"
+    GAP = "gap"
+    JOIN = "join"
+    LEAVE = "leave"
+    OK = "ok"
+    ERR = "err"
+    PONG = "pong"
+    RECONNECT = "reconnect"
+    BYE = "bye"
+
+
+# attribute: (JSON key, CBOR key). The order is the order on the wire.
+KEYS: dict[str, tuple[str, int]] = {
+    "version": ("v", 0),
+    "type": ("t", 1),
+    "channel": ("c", 2),
+    "offset": ("o", 3),
+    "previous": ("p", 4),
+    "epoch": ("ep", 5),
+    "id": ("i", 6),
+    "event": ("e", 7),
+    "data": ("d", 8),
+    "sender": ("u", 9),
+    "time": ("ts", 10),
+    "key": ("k", 11),
+    "priority": ("pr", 12),
+    "ttl": ("ttl", 13),
+}
+
+_Short = Annotated[str, Meta(max_length=128)]
+_Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class Envelope(
+    msgspec.Struct,
+    tag_field="v",
+    tag=VERSION,
+    omit_defaults=True,
+    rename={name: keys[0] for name, keys in KEYS.items()},
+):
+    """One message. A field that is absent on the wire is None here ("" for `type`)."""
+
+    type: _Short = ""
+    channel: Annotated[str, Meta(max_length=1024)] | None = None
+    offset: _Count | None = None
+    """Position in the channel, given by its JetStream stream."""
+    previous: _Count | None = None
+    """Offset of the message before this one in the channel."""
+    epoch: _Short | None = None
+    """Changes when the stream was re-created: offsets of another epoch mean nothing."""
+    id: _Short | None = None
+    """Of a message: its de-duplication id. Of a command: answered with the same id."""
+    event: _Short | None = None
+    data: Any = None
+    sender: _Short | None = None
+    time: _Count | None = None
+    """Unix milliseconds."""
+    key: _Short | None = None
+    """Conflation key: in a backlogged outbox a newer message of the same key replaces this one."""
+    priority: Annotated[int, Meta(ge=0, le=9)] | None = None
+    ttl: Annotated[int, Meta(ge=1, le=2**31)] | None = None
+    """Seconds after `time` at which the message is no longer delivered."""
+
+    @property
+    def value(self) -> Any:
+        """`data` as a Python value, whichever codec it came in."""
+        return msgspec.json.decode(self.data) if isinstance(self.data, Raw) else self.data
+
+
+class _JsonEnvelope(Envelope):
+    data: Raw = None  # type: ignore[assignment]  # Raw keeps the bytes; a union with None would not be Raw
+
+
+_json_decoder = msgspec.json.Decoder(_JsonEnvelope)
+_json_encoder = msgspec.json.Encoder()
+_json_value = msgspec.json.Decoder()
+_JSON_NAME_OF = {number: name for name, number in KEYS.values()}
+_CBOR_KEY_OF = {attribute: number for attribute, (_, number) in KEYS.items() if attribute != "version"}
+
+
+def encode_json(envelope: Envelope) -> bytes:
+    """JSON text in UTF-8 with the keys in wire order; byte strings become base64 text, NaN and infinities null."""
+    return _json_encoder.encode(envelope)
+
+
+def decode_json(payload: bytes) -> Envelope:
+    """Decode one JSON envelope; its `data` is checked and kept as bytes. Raises MessageError(BAD_MESSAGE)."""
+    try:
+        envelope = _json_decoder.decode(_utf8(payload))
+        if envelope.data is not None:
+            check_value(_json_value.decode(envelope.data))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _bad(error) from None
+    return envelope
+
+
+def encode_cbor(envelope: Envelope) -> bytes:
+    """CBOR map with integer keys in wire order, definite lengths, shortest integers."""
+    fields: dict[int, Any] = {0: VERSION}
+    for attribute, number in _CBOR_KEY_OF.items():
+        value = getattr(envelope, attribute)
+        if value is not None:
+            fields[number] = _json_value.decode(value) if isinstance(value, Raw) else value
+    return cbor2.dumps(fields)
+
+
+def decode_cbor(payload: bytes) -> Envelope:
+    """Decode one CBOR envelope. Raises MessageError(BAD_MESSAGE); the refusals are those of `cbor_value`."""
+    value = cbor_value(payload)
+    if not isinstance(value, dict):
+        raise MessageError(ErrorCode.BAD_MESSAGE, "a CBOR message is a map with integer keys")
+    return _from_map(value)
+
+
+def from_producer(payload: bytes) -> Envelope:
+    """What a producer published: an envelope (JSON or CBOR map with `v`), or any other value, which becomes its `d`.
+
+    A CBOR map is told by its first byte (0xA0-0xBF, never the start of a JSON text). Raises MessageError(BAD_MESSAGE).
+    """
+    if payload[:1] and 0xA0 <= payload[0] <= 0xBF:
+        value = cbor_value(payload)
+        return _from_map(value) if 0 in value else Envelope(data=value)
+    if payload.startswith(b'{"v":1,'):  # the common case, without a second look
+        return decode_json(payload)
+    try:
+        value = _json_value.decode(_utf8(payload))
+        check_value(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _bad(error) from None
+    if isinstance(value, dict) and "v" in value:
+        return decode_json(payload)
+    return Envelope(data=Raw(payload))
+
+
+def cbor_value(payload: bytes) -> Any:
+    """One CBOR data item as a plain value. Raises MessageError(BAD_MESSAGE).
+
+    Refused besides malformed input: trailing bytes, repeated keys, indefinite lengths, tags, undefined and other simple
+    values, map keys that are not text or integers, nesting over MAX_DEPTH.
+    """
+    stream = BytesIO(payload)
+    try:
+        value = cbor2.CBORDecoder(
+            stream,
+            max_depth=MAX_DEPTH + 1,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            read_size=1,  # so that tell() is the end of the item
+        ).decode()
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
+        raise _bad(error) from None
+    if stream.tell() != len(payload):
+        raise MessageError(ErrorCode.BAD_MESSAGE, f"{len(payload) - stream.tell()} bytes after the end of the CBOR item")
+    check_value(value)
+    return value
+
+
+def check_value(value: Any, depth: int = MAX_DEPTH) -> None:
+    """Refuse what could not leave in the other codec: deep nesting, integers over 64 bits, CBOR-only types."""
+    if isinstance(value, str | float | bytes | bool) or value is None:
+        return
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            raise MessageError(ErrorCode.BAD_MESSAGE, "integer outside 64 bits")
+    elif depth == 0:
+        raise MessageError(ErrorCode.BAD_MESSAGE, f"nested deeper than {MAX_DEPTH} levels")
+    elif isinstance(value, list):
+        for item in value:
+            check_value(item, depth - 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if type(key) not in (str, int):
+                raise MessageError(ErrorCode.BAD_MESSAGE, f"map key of type {type(key).__name__} (text or integer only)")
+            check_value(item, depth - 1)
+    else:
+        raise MessageError(ErrorCode.BAD_MESSAGE, "CBOR tags and simple values are not part of an envelope")
+
+
+def _from_map(fields: Mapping[Any, Any]) -> Envelope:
+    named = {_JSON_NAME_OF[key]: value for key, value in fields.items() if key in _JSON_NAME_OF}
+    try:
+        return msgspec.convert(named, Envelope)
+    except msgspec.ValidationError as error:
+        raise _bad(error) from None
+
+
+def _utf8(payload: bytes) -> bytes:
+    # msgspec skips over the strings inside Raw without checking them; one bad byte would end every browser's connection.
+    if not payload.isascii():
+        payload.decode()
+    return payload
+
+
+def _bad(error: Exception) -> MessageError:
+    return MessageError(ErrorCode.BAD_MESSAGE, f"not a message: {str(error)[:200] or type(error).__name__}")
