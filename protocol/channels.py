@@ -7,9 +7,9 @@ Grammar (channel `task:42` is subject `fanline.pub.task.42`):
     id        = token *("." token)                  no empty token: NATS subjects have none
     token     = 1*[A-Za-z0-9_=@+~,:/-]
 
-Every channel has exactly one subject and every subject of ours exactly one channel, because a namespace holds no dot and
-an id keeps its dots. NATS wildcards (`*`, `>`) and spaces are outside the grammar, so no client can subscribe to more than
-it names.
+Every channel has exactly one subject and every subject of ours exactly one channel, because a namespace holds no dot
+and an id keeps its dots. NATS wildcards (`*`, `>`) and spaces are outside the grammar, so no client can subscribe to
+more than it names.
 """
 
 import re
@@ -36,7 +36,9 @@ def check_channel(name: str) -> str:
         raise MessageError(ErrorCode.BAD_CHANNEL, f"channel name is longer than {MAX_CHANNEL_LENGTH} characters")
     if _CHANNEL.fullmatch(name) is None:
         shown = name if name.isprintable() else ascii(name)
-        raise MessageError(ErrorCode.BAD_CHANNEL, f"not a channel name: '{shown}' (expected namespace:id, as in task:42)")
+        raise MessageError(
+            ErrorCode.BAD_CHANNEL, f"not a channel name: '{shown}' (expected namespace:id, as in task:42)"
+        )
     return name
 
 
@@ -52,7 +54,8 @@ def to_subject(channel: str, direction: Direction = Direction.PUB) -> str:
 
 def from_subject(subject: str) -> str:
     """The channel of a subject in either direction; MessageError(BAD_CHANNEL) for any other string."""
-    prefix, direction, rest = (subject.split(".", 2) + ["", ""])[:3]
-    if prefix != "fanline" or direction not in tuple(Direction):
+    prefix, direction, namespace, channel_id = [*subject.split(".", 3), "", "", ""][:4]
+    # A colon in the namespace's place (fanline.pub.a:b.c) would give a channel whose own subject is another one.
+    if prefix != "fanline" or direction not in tuple(Direction) or ":" in namespace:
         raise MessageError(ErrorCode.BAD_CHANNEL, f"not a subject of a channel: {subject!r}")
-    return check_channel(rest.replace(".", ":", 1))
+    return check_channel(f"{namespace}:{channel_id}")

@@ -1,14 +1,14 @@
 """Envelope v1: the one message of Fanline, and its two codecs.
 
-An envelope is one map with short keys, strings in JSON and small integers in CBOR (RFC 8949); docs/reference/protocol.md
-has the full text, JSON Schema and CDDL, and tests/vectors the golden bytes. Unknown keys are ignored. Only MessageError
-leaves this module on bad input.
+An envelope is one map with short keys, strings in JSON and small integers in CBOR (RFC 8949).
+docs/reference/protocol.md has the full text, JSON Schema and CDDL, and tests/vectors the golden bytes. Unknown keys are
+ignored. Only MessageError leaves this module on bad input.
 
-`data` is `msgspec.Raw` (the producer's own bytes, already checked) when it came as JSON, so that JSON in and JSON out copy
-it untouched, and a plain Python value when it came as CBOR; `Envelope.value` is the Python value of either.
+`data` is `msgspec.Raw` (the producer's own bytes, already checked) when it came as JSON, so that JSON in and JSON out
+copy it untouched, and a plain Python value when it came as CBOR; `Envelope.value` is the Python value of either.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from io import BytesIO
 from typing import Annotated, Any
@@ -146,7 +146,7 @@ def encode_cbor(envelope: Envelope) -> bytes:
 
 def decode_cbor(payload: bytes) -> Envelope:
     """Decode one CBOR envelope. Raises MessageError(BAD_MESSAGE); the refusals are those of `cbor_value`."""
-    value = cbor_value(payload)
+    value = cbor_value(payload, MAX_DEPTH + 1)  # the envelope's own map is not part of `d`
     if not isinstance(value, dict):
         raise MessageError(ErrorCode.BAD_MESSAGE, "a CBOR message is a map with integer keys")
     return _from_map(value)
@@ -155,43 +155,45 @@ def decode_cbor(payload: bytes) -> Envelope:
 def from_producer(payload: bytes) -> Envelope:
     """What a producer published: an envelope (JSON or CBOR map with `v`), or any other value, which becomes its `d`.
 
-    A CBOR map is told by its first byte (0xA0-0xBF, never the start of a JSON text). Raises MessageError(BAD_MESSAGE).
+    A CBOR map is told by its first byte (0xA0-0xBF, never the start of a JSON text). The result's type is `pub`; an
+    envelope that says another one is refused. Raises MessageError(BAD_MESSAGE).
     """
-    if payload[:1] and 0xA0 <= payload[0] <= 0xBF:
-        value = cbor_value(payload)
-        return _from_map(value) if 0 in value else Envelope(data=value)
-    if payload.startswith(b'{"v":1,'):  # the common case, without a second look
-        return decode_json(payload)
-    try:
-        value = _json_value.decode(_utf8(payload))
+    if b"\xa0" <= payload[:1] <= b"\xbf":
+        value = cbor_value(payload, MAX_DEPTH + 1)
+        if 0 in value:
+            return _as_published(_from_map(value))
         check_value(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _bad(error) from None
-    if isinstance(value, dict) and "v" in value:
-        return decode_json(payload)
-    return Envelope(data=Raw(payload))
+        return Envelope(MessageType.PUB, data=value)
+    if not payload.startswith(b'{"v":1,'):  # the common case needs no second look
+        value = _any_json(payload)
+        if not isinstance(value, dict) or "v" not in value:
+            check_value(value)
+            return Envelope(MessageType.PUB, data=Raw(payload))
+    return _as_published(decode_json(payload))
 
 
-def cbor_value(payload: bytes) -> Any:
+def cbor_value(payload: bytes, depth: int = MAX_DEPTH) -> Any:
     """One CBOR data item as a plain value. Raises MessageError(BAD_MESSAGE).
 
     Refused besides malformed input: trailing bytes, repeated keys, indefinite lengths, tags, undefined and other simple
-    values, map keys that are not text or integers, nesting over MAX_DEPTH.
+    values, map keys that are not text or integers, nesting over `depth`.
     """
     stream = BytesIO(payload)
     try:
         value = cbor2.CBORDecoder(
             stream,
-            max_depth=MAX_DEPTH + 1,
+            max_depth=depth + 1,
             allow_indefinite=False,
             allow_duplicate_keys=False,
+            semantic_decoders=_EVERY_TAG,
             read_size=1,  # so that tell() is the end of the item
         ).decode()
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
         raise _bad(error) from None
-    if stream.tell() != len(payload):
-        raise MessageError(ErrorCode.BAD_MESSAGE, f"{len(payload) - stream.tell()} bytes after the end of the CBOR item")
-    check_value(value)
+    left_over = len(payload) - stream.tell()
+    if left_over:
+        raise MessageError(ErrorCode.BAD_MESSAGE, f"{left_over} bytes after the end of the CBOR item")
+    check_value(value, depth)
     return value
 
 
@@ -209,11 +211,41 @@ def check_value(value: Any, depth: int = MAX_DEPTH) -> None:
             check_value(item, depth - 1)
     elif isinstance(value, dict):
         for key, item in value.items():
-            if type(key) not in (str, int):
-                raise MessageError(ErrorCode.BAD_MESSAGE, f"map key of type {type(key).__name__} (text or integer only)")
+            if type(key) is not str:
+                _check_number_key(key)
             check_value(item, depth - 1)
     else:
-        raise MessageError(ErrorCode.BAD_MESSAGE, "CBOR tags and simple values are not part of an envelope")
+        raise MessageError(ErrorCode.BAD_MESSAGE, "CBOR simple values are not part of an envelope")
+
+
+def _check_number_key(key: Any) -> None:
+    if type(key) is not int:
+        raise MessageError(ErrorCode.BAD_MESSAGE, f"map key of type {type(key).__name__} (text or integer only)")
+    check_value(key)
+
+
+class _EveryTag(dict[int, Callable[[Any, bool], Any]]):
+    """Refuses every tag there is. cbor2 acts on some by default: with shared references 185 bytes cost two seconds."""
+
+    def __missing__(self, tag: int) -> Callable[[Any, bool], Any]:
+        raise ValueError(f"CBOR tag {tag} is not part of an envelope")
+
+
+_EVERY_TAG = _EveryTag()
+
+
+def _as_published(envelope: Envelope) -> Envelope:
+    if envelope.type not in ("", MessageType.PUB):
+        raise MessageError(ErrorCode.BAD_MESSAGE, f"a producer publishes `pub` envelopes, not `{envelope.type}`")
+    envelope.type = MessageType.PUB
+    return envelope
+
+
+def _any_json(payload: bytes) -> Any:
+    try:
+        return _json_value.decode(_utf8(payload))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _bad(error) from None
 
 
 def _from_map(fields: Mapping[Any, Any]) -> Envelope:
@@ -225,7 +257,7 @@ def _from_map(fields: Mapping[Any, Any]) -> Envelope:
 
 
 def _utf8(payload: bytes) -> bytes:
-    # msgspec skips over the strings inside Raw without checking them; one bad byte would end every browser's connection.
+    # msgspec skips over the strings inside Raw unchecked; one bad byte would end every browser's connection.
     if not payload.isascii():
         payload.decode()
     return payload

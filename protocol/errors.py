@@ -31,6 +31,7 @@ class CloseReason(Enum):
     GOING_AWAY = (1001, "server is going away", True)
     PROTOCOL_ERROR = (1002, "WebSocket protocol error", False)
     UNSUPPORTED_DATA = (1003, "this dialect does not take that kind of message", False)
+    ABNORMAL = (1006, "connection lost", True)  # never sent: the peer is gone
     INVALID_UTF8 = (1007, "text is not valid UTF-8", False)
     POLICY = (1008, "refused by policy", False)
     TOO_BIG = (1009, "message over the size limit", False)

@@ -34,6 +34,7 @@ _RSV = 0x70
 _MASKED = 0x80
 _OPCODES = {int(opcode): opcode for opcode in Opcode}
 _CONTROL_LIMIT = 125  # RFC 6455 section 5.5
+_EXTENDED = {126: 2, 127: 8}  # length in the second byte: bytes of the real length behind it
 
 
 def encode_frame(opcode: Opcode, payload: bytes) -> bytes:
@@ -117,13 +118,11 @@ class FrameReader:
             return None
         first, second = buffer[start], buffer[start + 1]
         opcode = self._check_head(first, second)
-        size, body = second & 0x7F, start + 2
-        if size == 126:
-            size, body = int.from_bytes(buffer[body : body + 2], "big"), body + 2
-        elif size == 127:
-            size, body = int.from_bytes(buffer[body : body + 8], "big"), body + 8
+        short = second & 0x7F
+        body = start + 2 + _EXTENDED.get(short, 0)
         if body > len(buffer):
             return None
+        size = short if short < 126 else _extended_size(buffer[start + 2 : body])
         if opcode < Opcode.CLOSE and size + self._spent > self._limit:
             raise FrameError(CloseReason.TOO_BIG, f"message over {self._limit} bytes")
         mask_size = 4 if self._from_client else 0
@@ -177,6 +176,13 @@ def _head(opcode: Opcode, size: int, masked: int) -> bytes:
     if size < 65536:
         return struct.pack("!BBH", _FIN | opcode, masked | 126, size)
     return struct.pack("!BBQ", _FIN | opcode, masked | 127, size)
+
+
+def _extended_size(digits: bytes) -> int:
+    size = int.from_bytes(digits, "big")
+    if size < 126 or (len(digits) == 8 and not 65536 <= size < 2**63):
+        raise FrameError(CloseReason.PROTOCOL_ERROR, "frame length not in its shortest form")
+    return size
 
 
 def _checked_text(payload: bytes) -> bytes:

@@ -54,22 +54,28 @@ class HeadReader:
 
     def feed(self, data: bytes) -> Request | None:
         """The request once its head is complete, else None. Raises HttpError 400 or 431."""
+        room = MAX_HEAD_BYTES - self._received
         self._received += len(data)
         rest = b""
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(data[:room])
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
-            cause = error.__context__ if isinstance(error.__context__, HttpError) else None
-            raise cause or HttpError(400, "this is not an HTTP/1.1 request") from None
-        if self._received - len(rest) > MAX_HEAD_BYTES:
-            raise HttpError(431, f"request head over {MAX_HEAD_BYTES} bytes")
+            self._refuse(error)
         if self._head is None:
+            if len(data) > room:
+                raise HttpError(431, f"request head over {MAX_HEAD_BYTES} bytes")
             return None
         path, _, query = self._target.decode("latin-1").partition("?")
         method, version = self._head
         return Request(method, path, query, version, self._headers, rest)
+
+    def _refuse(self, error: httptools.HttpParserError) -> None:
+        if self._head is not None:
+            return  # the fault is in what follows the head, which nobody reads
+        cause = error.__context__ if isinstance(error.__context__, HttpError) else None
+        raise cause or HttpError(400, "this is not an HTTP/1.1 request") from None
 
     # Called by httptools; what is pipelined behind the first head is not ours to read.
     def on_url(self, url: bytes) -> None:
@@ -96,7 +102,8 @@ def check_upgrade(request: Request) -> str:
     headers = request.headers
     if request.method != "GET":
         raise HttpError(405, "a WebSocket is opened with GET", (("Allow", "GET"),))
-    if "websocket" not in _tokens(headers.get("upgrade", "")) or "upgrade" not in _tokens(headers.get("connection", "")):
+    upgrade, connection = _tokens(headers.get("upgrade", "")), _tokens(headers.get("connection", ""))
+    if "websocket" not in upgrade or "upgrade" not in connection:
         raise HttpError(426, "this endpoint speaks WebSocket only", (("Upgrade", "websocket"),))
     if request.version != "1.1" or "host" not in headers:
         raise HttpError(400, "a WebSocket is opened with HTTP/1.1 and a Host header")
@@ -132,10 +139,10 @@ def upgrade_response(accept: str, subprotocol: str | None) -> bytes:
     return _response_head(101, headers)
 
 
-def http_response(status: int, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> bytes:
-    """A whole JSON response that closes the connection."""
+def http_response(status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), *, is_head: bool = False) -> bytes:
+    """A whole JSON response that closes the connection; the answer to HEAD leaves the body out."""
     own = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
-    return _response_head(status, [*headers, *own]) + body
+    return _response_head(status, [*headers, *own]) + (b"" if is_head else body)
 
 
 def _response_head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:

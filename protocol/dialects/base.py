@@ -27,5 +27,9 @@ class Dialect(Protocol):
         ...
 
     def encode_reply(self, command: Envelope | None, reply: Envelope) -> bytes | None:
-        """The `ok`, `err` or `pong` to a command (None if it could not be read), or None where the dialect says nothing."""
+        """The `ok`, `err` or `pong` to a command (None if it was unreadable); None where the dialect says nothing."""
+        ...
+
+    def heartbeat(self, time_ms: int) -> bytes | None:
+        """A message to send beside each WebSocket ping, for clients that expect one; None for none."""
         ...

@@ -1,4 +1,4 @@
-"""The plain dialect: flat JSON objects with a `type`, for clients of existing systems (docs/reference/plain-dialect.md).
+"""The plain dialect: flat JSON objects with a `type`, for clients that already exist (docs/reference/plain-dialect.md).
 
 Its commands carry no request id, so the wording of an answer comes from the command: `Envelope.event` of a decoded
 command keeps the plain type that was said, `data` what must be echoed.
@@ -46,6 +46,9 @@ class PlainDialect:
             return _encoder.encode({"type": "error", "message": reply.data["message"]})
         fields = _REPLIES[command.event](command, reply) if command and command.event in _REPLIES else None
         return None if fields is None else _encoder.encode(fields)
+
+    def heartbeat(self, time_ms: int) -> bytes | None:
+        return _encoder.encode({"type": "ping", "timestamp": iso_time(time_ms)})
 
 
 def iso_time(unix_ms: int | None) -> str | None:
@@ -135,7 +138,12 @@ def _welcome(envelope: Envelope) -> dict[str, Any]:
 
 
 def _other(envelope: Envelope) -> dict[str, Any]:
-    return {"type": envelope.type, "channel": envelope.channel, "data": envelope.data, "timestamp": iso_time(envelope.time)}
+    return {
+        "type": envelope.type,
+        "channel": envelope.channel,
+        "data": envelope.data,
+        "timestamp": iso_time(envelope.time),
+    }
 
 
 _EVENTS: dict[str, Callable[[Envelope], dict[str, Any]]] = {
@@ -153,6 +161,10 @@ _REPLIES: dict[str, Callable[[Envelope, Envelope], dict[str, Any]]] = {
     "ping": _pong,
     "heartbeat": _pong,
     "subscribe": lambda command, _: {"type": "subscription_result", "channel": command.channel, "subscribed": True},
-    "unsubscribe": lambda command, _: {"type": "unsubscription_result", "channel": command.channel, "unsubscribed": True},
+    "unsubscribe": lambda command, _: {
+        "type": "unsubscription_result",
+        "channel": command.channel,
+        "unsubscribed": True,
+    },
     "new_message": lambda _, reply: {"type": "message_status_update", "message_id": reply.data["id"], "status": "sent"},
 }

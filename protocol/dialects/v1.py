@@ -21,6 +21,9 @@ class JsonDialect:
     def encode_reply(self, command: Envelope | None, reply: Envelope) -> bytes | None:
         return encode_json(reply) if _is_wanted(reply) else None
 
+    def heartbeat(self, time_ms: int) -> bytes | None:
+        return None  # the WebSocket ping is enough
+
 
 class CborDialect:
     """Subprotocol `fanline.v1.cbor`: binary messages."""
@@ -37,6 +40,9 @@ class CborDialect:
 
     def encode_reply(self, command: Envelope | None, reply: Envelope) -> bytes | None:
         return encode_cbor(reply) if _is_wanted(reply) else None
+
+    def heartbeat(self, time_ms: int) -> bytes | None:
+        return None  # the WebSocket ping is enough
 
 
 def _command(envelope: Envelope) -> Envelope:

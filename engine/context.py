@@ -1,0 +1,25 @@
+"""What the connections of one worker share."""
+
+import time
+from typing import NamedTuple
+
+from engine.access import Access
+from engine.bus import Bus
+from engine.counters import Counters
+from engine.hub import Hub
+from engine.outbox import OutboxShared
+from engine.settings import EngineSettings
+
+
+class Context(NamedTuple):
+    settings: EngineSettings
+    access: Access
+    bus: Bus
+    hub: Hub
+    counters: Counters
+    outboxes: OutboxShared
+
+
+def unix_ms() -> int:
+    """Now, in Unix milliseconds."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,147 @@
+"""One worker's server: accepts on an inherited listening socket, runs the connections, and drains them at the end."""
+
+import errno
+import logging
+import resource
+import socket
+from copy import copy
+
+import trio
+
+from engine.access import Access, DevelopmentAccess
+from engine.bus import Bus
+from engine.connection import Connection
+from engine.context import Context, unix_ms
+from engine.counters import Counters
+from engine.flusher import Flusher
+from engine.handshake import open_websocket
+from engine.heartbeat import Heartbeat
+from engine.hub import Hub
+from engine.outbox import OutboxShared
+from engine.settings import EngineSettings
+from protocol.errors import CloseReason
+
+_ACCEPT_BATCH = 64  # accepted between two turns of the loop
+_OWN_FILES = 64  # open files a worker needs besides its connections
+_DRAIN_SLICE = 256  # connections told to go between two turns of the loop
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_log = logging.getLogger("fanline.server")
+
+
+class Server:
+    """The engine of one worker. `serve` runs until it is cancelled, or until `drain` has ended everything."""
+
+    def __init__(self, bus: Bus, settings: EngineSettings, access: Access | None = None) -> None:
+        self._bus = bus
+        self._settings = settings
+        self._access = access or DevelopmentAccess()
+        self._counters = Counters()
+        self._hub = Hub(self._counters, unix_ms)
+        self._connections: set[Connection] = set()
+        self._handshakes = 0
+        self._accepting = trio.CancelScope()
+        self._serving = trio.CancelScope()
+        self._empty = trio.Event()
+        self._max_sockets = _socket_limit(settings)
+        bus.attach(self._hub.receive)
+
+    def statistics(self) -> Counters:
+        """A copy of the counts."""
+        return copy(self._counters)
+
+    async def serve(
+        self, listener: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve on a listening, non-blocking socket, which stays the caller's to close."""
+        settings, counters = self._settings, self._counters
+        flusher = Flusher(self._hub, counters, coalesce_ms=settings.coalesce)
+        heartbeat = Heartbeat(settings.heartbeat)
+        with self._serving:
+            async with trio.open_nursery() as nursery:
+                outboxes = OutboxShared(
+                    nursery, counters, max_bytes=settings.outbox_bytes, max_batches=settings.outbox_messages
+                )
+                context = Context(settings, self._access, self._bus, self._hub, counters, outboxes)
+                nursery.start_soon(flusher.run)
+                nursery.start_soon(heartbeat.run)
+                task_status.started()
+                with self._accepting:
+                    await self._accept(listener, nursery, context, heartbeat)
+                await trio.sleep_forever()  # until drained or cancelled
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, tell every client to come back, and end `serve` when all are gone or time is up."""
+        self._accepting.cancel()
+        with trio.move_on_after(seconds):
+            for number, connection in enumerate(tuple(self._connections)):
+                connection.close(CloseReason.RESTART)
+                if number % _DRAIN_SLICE == 0:
+                    await trio.lowlevel.checkpoint()
+            if self._connections:
+                await self._empty.wait()
+        self._serving.cancel()
+
+    async def _accept(
+        self, listener: socket.socket, nursery: trio.Nursery, context: Context, heartbeat: Heartbeat
+    ) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            for _ in range(_ACCEPT_BATCH):
+                try:
+                    sock, _address = listener.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in _NO_ROOM:
+                        _log.error("cannot accept: %s; trying again", error.strerror)
+                        await trio.sleep(0.1)
+                        break
+                    continue  # the peer went away while it waited in the queue
+                self._counters.accepted += 1
+                if self._handshakes + len(self._connections) >= self._max_sockets:
+                    sock.close()
+                    continue
+                nursery.start_soon(self._run, sock, context, heartbeat, name="connection")
+
+    async def _run(self, sock: socket.socket, context: Context, heartbeat: Heartbeat) -> None:
+        """One connection from its accept to its close."""
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection, rest = await self._open(sock, context)
+            if connection is not None:
+                await self._keep(connection, rest, heartbeat)
+        except OSError:
+            pass  # the peer is gone
+        finally:
+            trio.lowlevel.notify_closing(sock)
+            sock.close()
+
+    async def _open(self, sock: socket.socket, context: Context) -> tuple[Connection | None, bytes]:
+        self._handshakes += 1
+        try:
+            opened = await open_websocket(sock, context)
+        finally:
+            self._handshakes -= 1
+        return (None, b"") if opened is None else (Connection(sock, opened, context), opened.rest)
+
+    async def _keep(self, connection: Connection, rest: bytes, heartbeat: Heartbeat) -> None:
+        self._connections.add(connection)
+        self._counters.connections += 1
+        heartbeat.add(connection)
+        try:
+            await connection.run(rest)
+        finally:
+            heartbeat.remove(connection)
+            self._connections.discard(connection)
+            self._counters.connections -= 1
+            if not self._connections:
+                self._empty.set()
+
+
+def _socket_limit(settings: EngineSettings) -> int:
+    """How many client sockets may be open: what the process's open-file limit leaves room for, or the setting."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    room = files - _OWN_FILES if files != resource.RLIM_INFINITY else 1 << 30
+    # The setting bounds WebSockets and is answered politely (503); handshakes under way come on top.
+    return min(room, settings.max_connections * 2) if settings.max_connections else room

@@ -1,0 +1,182 @@
+"""The session: what one client may say, and what it is answered. A command in, at most one answer out, in order."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+
+import trio
+from msgspec import Raw
+
+from engine.access import Action, Identity
+from engine.bus import BusError
+from engine.context import Context, unix_ms
+from engine.outbox import Outbox
+from protocol.channels import check_channel, namespace_of
+from protocol.dialects import Dialect
+from protocol.envelope import Envelope, MessageType, encode_cbor, encode_json
+from protocol.errors import ErrorCode, MessageError
+from protocol.frames import encode_frame
+
+
+class Session:
+    """One client's identity, dialect and subscriptions."""
+
+    __slots__ = ("_channels", "_context", "_outbox", "dialect", "id", "identity")
+
+    def __init__(self, context: Context, dialect: Dialect, identity: Identity, outbox: Outbox) -> None:
+        self.id = secrets.token_urlsafe(12)
+        self.dialect = dialect
+        self.identity = identity
+        self._context = context
+        self._outbox = outbox
+        self._channels: set[str] | None = None  # most connections of a large server are idle: no empty set for each
+
+    def welcome(self) -> None:
+        """Greet the client: its session id, the heartbeat in milliseconds, and the limits it must keep."""
+        settings = self._context.settings
+        data = {
+            "session": self.id,
+            "user": self.identity.user,
+            "heartbeat": int(settings.heartbeat * 1000),
+            "limits": {"message": settings.max_message_bytes, "subscriptions": settings.max_subscriptions},
+        }
+        envelope = Envelope(MessageType.WELCOME, time=unix_ms(), data=data)
+        self._push(self.dialect.encode(envelope))
+
+    async def handle(self, payload: bytes) -> None:
+        """Perform the commands of one client message, each to its end before the next."""
+        try:
+            commands = self.dialect.decode(payload)
+        except MessageError as error:
+            self._context.counters.commands += 1
+            self._answer(None, _refusal(error.code, str(error), error.request))
+            return
+        for command in commands:
+            self._context.counters.commands += 1
+            self._answer(command, await self._perform(command))
+
+    def end(self) -> None:
+        """Take all subscriptions back."""
+        for channel in self._channels or ():
+            self._release(channel)
+        self._channels = None
+
+    async def _perform(self, command: Envelope) -> Envelope:
+        perform = _COMMANDS.get(command.type, Session.unknown)
+        try:
+            return await perform(self, command)
+        except MessageError as error:
+            return _refusal(error.code, str(error), command.id, command.channel)
+        except BusError as error:
+            return _refusal(ErrorCode.UNAVAILABLE, str(error), command.id, command.channel)
+
+    def _answer(self, command: Envelope | None, reply: Envelope) -> None:
+        if reply.type == MessageType.ERR:
+            self._context.counters.errors += 1
+        payload = self.dialect.encode_reply(command, reply)
+        if payload is not None:
+            self._push(payload)
+
+    def _push(self, payload: bytes) -> None:
+        self._outbox.push(encode_frame(self.dialect.opcode, payload))
+
+    # --- commands -----------------------------------------------------------------------------------------------
+
+    async def auth(self, command: Envelope) -> Envelope:
+        # Development mode: everybody is welcome. Tokens come in through engine/access.py.
+        return Envelope(MessageType.OK, id=command.id, data={"user": self.identity.user})
+
+    async def sub(self, command: Envelope) -> Envelope:
+        channel = _channel_of(command)
+        await self._check(Action.SUBSCRIBE, channel)
+        if self._channels is None:
+            self._channels = set()
+        if channel not in self._channels:
+            if len(self._channels) >= self._context.settings.max_subscriptions:
+                limit = self._context.settings.max_subscriptions
+                raise MessageError(ErrorCode.LIMIT_EXCEEDED, f"a connection may subscribe to {limit} channels at most")
+            await self._join(channel)
+            self._context.hub.activate(channel, self.dialect, self._outbox)
+        # Pushed before anything else can run, so the answer comes ahead of the channel's first message.
+        return Envelope(MessageType.OK, id=command.id, channel=channel)
+
+    async def _join(self, channel: str) -> None:
+        """Count the subscription and wait until the bus routes the channel here; takes it back if that fails."""
+        assert self._channels is not None
+        bus, timeout = self._context.bus, self._context.settings.bus_timeout
+        self._channels.add(channel)  # from here on `end` takes it back, whatever happens
+        if self._context.hub.subscribe(channel):
+            bus.join(channel)
+        with trio.move_on_after(timeout) as scope:
+            await bus.wait_joined(channel)
+        if scope.cancelled_caught:
+            self._channels.discard(channel)
+            self._release(channel)
+            raise BusError(f"the bus did not confirm the subscription within {timeout:g} seconds")
+
+    async def unsub(self, command: Envelope) -> Envelope:
+        channel = _channel_of(command)
+        if not self._channels or channel not in self._channels:
+            raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {channel}")
+        self._channels.discard(channel)
+        self._release(channel)
+        return Envelope(MessageType.OK, id=command.id, channel=channel)
+
+    async def pub(self, command: Envelope) -> Envelope:
+        channel = _channel_of(command)
+        await self._check(Action.PUBLISH, channel)
+        message = Envelope(
+            MessageType.PUB,
+            id=command.id or secrets.token_urlsafe(12),
+            event=command.event,
+            data=command.data,
+            sender=self.identity.user,
+            time=unix_ms(),
+            key=command.key,
+            priority=command.priority,
+            ttl=command.ttl,
+        )
+        # CBOR data may hold byte strings, which only CBOR carries as they are.
+        encode = encode_json if command.data is None or isinstance(command.data, Raw) else encode_cbor
+        await self._context.bus.publish(channel, encode(message))
+        return Envelope(MessageType.OK, id=command.id, channel=channel, data={"id": message.id})
+
+    async def ping(self, command: Envelope) -> Envelope:
+        return Envelope(MessageType.PONG, id=command.id, data=command.data, time=unix_ms())
+
+    async def not_supported(self, command: Envelope) -> Envelope:
+        raise MessageError(ErrorCode.NOT_SUPPORTED, f"this server does not offer `{command.type}`")
+
+    async def unknown(self, command: Envelope) -> Envelope:
+        raise MessageError(ErrorCode.UNKNOWN_TYPE, f"unknown message type {command.type!r}")
+
+    async def _check(self, action: Action, channel: str) -> None:
+        if not await self._context.access.may(self.identity, action, channel):
+            message = f"you may not {action} to {channel} (namespace {namespace_of(channel)})"
+            raise MessageError(ErrorCode.PERMISSION_DENIED, message)
+
+    def _release(self, channel: str) -> None:
+        if self._context.hub.unsubscribe(channel, self._outbox):
+            self._context.bus.leave(channel)
+
+
+_COMMANDS: dict[str, Callable[[Session, Envelope], Awaitable[Envelope]]] = {
+    MessageType.AUTH: Session.auth,
+    MessageType.SUB: Session.sub,
+    MessageType.UNSUB: Session.unsub,
+    MessageType.PUB: Session.pub,
+    MessageType.PING: Session.ping,
+    MessageType.ACK: Session.not_supported,
+    MessageType.CALL: Session.not_supported,
+    MessageType.PRESENCE: Session.not_supported,
+    MessageType.HISTORY: Session.not_supported,
+}
+
+
+def _channel_of(command: Envelope) -> str:
+    if command.channel is None:
+        raise MessageError(ErrorCode.BAD_CHANNEL, f"`{command.type}` needs a channel (`c`)")
+    return check_channel(command.channel)
+
+
+def _refusal(code: ErrorCode, message: str, request: str | None, channel: str | None = None) -> Envelope:
+    return Envelope(MessageType.ERR, id=request, channel=channel, data={"code": code, "message": message})
