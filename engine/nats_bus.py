@@ -11,7 +11,7 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import msgspec
@@ -56,18 +56,21 @@ class NatsOptions(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def open_nats_bus(options: NatsOptions, name: str) -> AsyncIterator["NatsBus"]:
     """A connected bus, and the asyncio loop it lives in. Raises BusError if NATS cannot be used as it is."""
+    bus = NatsBus(options)
     async with trio_asyncio.open_loop():
-        bus = NatsBus(options)
-        await trio_asyncio.aio_as_trio(bus._connect)(name)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio_asyncio.aio_as_trio(bus._pump))
-            try:
-                yield bus
-            finally:
-                nursery.cancel_scope.cancel()
-                with trio.move_on_after(1) as scope:
-                    scope.shield = True
-                    await trio_asyncio.aio_as_trio(bus._client.close)()
+        # Not raised in here: the loop's nurseries would wrap it in exception groups.
+        refusal = await trio_asyncio.aio_as_trio(bus._connect)(name)
+        if refusal is None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio_asyncio.aio_as_trio(bus._pump))
+                try:
+                    yield bus
+                finally:
+                    nursery.cancel_scope.cancel()
+                    with trio.move_on_after(1, shield=True), suppress(OSError, nats.errors.Error):
+                        await trio_asyncio.aio_as_trio(bus._client.close)()
+    if refusal is not None:
+        raise refusal
 
 
 class _Sink:
@@ -147,18 +150,23 @@ class NatsBus:
 
     # --- the asyncio side ---------------------------------------------------------------------------------------
 
-    async def _connect(self, name: str) -> None:
+    async def _connect(self, name: str) -> BusError | None:
+        """Connect; the reason why not, if NATS cannot be used as it is."""
+        where = self._options.describe()
         try:
             await asyncio.wait_for(self._client.connect(**self._client_options(name)), _CONNECT_TIMEOUT)
+        except BusError as error:
+            return error
         except (TimeoutError, OSError, nats.errors.Error, ValueError) as error:
             cause = self._last_error or error
-            text = str(cause) or type(cause).__name__
-            raise BusError(f"cannot connect to NATS at {self._options.describe()}: {text}") from None
+            return BusError(f"cannot connect to NATS at {where}: {str(cause) or type(cause).__name__}")
         version = self._client.connected_server_version
-        if (version.major, version.minor) < MINIMUM_VERSION:
-            wanted = ".".join(map(str, MINIMUM_VERSION))
-            await self._client.close()
-            raise BusError(f"NATS at {self._options.describe()} is version {version}; Fanline needs {wanted} or newer")
+        if (version.major, version.minor) >= MINIMUM_VERSION:
+            return None
+        await self._client.close()
+        wanted = ".".join(map(str, MINIMUM_VERSION))
+        found = f"{version.major}.{version.minor}.{version.patch}"
+        return BusError(f"NATS at {where} is version {found}; Fanline needs {wanted} or newer")
 
     def _client_options(self, name: str) -> dict[str, Any]:
         options = self._options
@@ -238,6 +246,8 @@ class NatsBus:
         if not waiting:
             return
         await self._client.flush(timeout=2)
+        if not self._client.is_connected:  # while reconnecting, nats-py's flush returns at once and proves nothing
+            raise nats.errors.ConnectionReconnectingError
         for channel, event in waiting.items():
             event.set()
             if self._unconfirmed.get(channel) is event:

@@ -1,0 +1,40 @@
+"""A real engine on a real loopback socket, with the bus in memory: for tests that need no NATS and no processes."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import trio
+
+from engine.memory_bus import MemoryBroker, MemoryBus
+from engine.server import Server
+from engine.settings import EngineSettings
+
+
+class RunningEngine(NamedTuple):
+    server: Server
+    bus: MemoryBus
+    broker: MemoryBroker
+    host: str
+    port: int
+
+
+@asynccontextmanager
+async def running_engine(
+    settings: EngineSettings | None = None, *, send_buffer: int | None = None
+) -> AsyncIterator[RunningEngine]:
+    """Serve until the block ends. `send_buffer` bounds the kernel's buffer per connection: a peer is soon slow."""
+    broker = MemoryBroker()
+    bus = MemoryBus(broker)
+    server = Server(bus, settings or EngineSettings())
+    with socket.socket() as listener:
+        if send_buffer is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # accepted sockets inherit it
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        listener.setblocking(False)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve, listener)
+            yield RunningEngine(server, bus, broker, *listener.getsockname())
+            nursery.cancel_scope.cancel()
