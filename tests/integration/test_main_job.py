@@ -82,16 +82,17 @@ class IndependentSubscriber:
 
 
 async def test_every_message_reaches_each_of_500_subscribers_once_and_in_order() -> None:
+    received: list[list[Any]] = []
     with trio.fail_after(100):
-        async with running_serve(workers=2) as serve, trio.open_nursery() as nursery:
-            received: list[list[Any]] = []
-            for number in range(SUBSCRIBERS):
-                await nursery.start(run_subscriber, serve, number, received)
-            assert min(sockets_of(pid) for pid in serve.worker_pids()) > SUBSCRIBERS // 4
-            command = [sys.executable, "-c", PRODUCER, serve.nats_url, serve.nats_token, str(MESSAGES)]
-            await trio.run_process(command, stderr=subprocess.STDOUT)
-        assert Counter(tuple(numbers) for numbers in received) == {tuple(range(MESSAGES)): SUBSCRIBERS}
-        assert "Traceback" not in serve.stderr_text()
+        async with running_serve(workers=2) as serve:
+            async with trio.open_nursery() as nursery:
+                for number in range(SUBSCRIBERS):
+                    await nursery.start(run_subscriber, serve, number, received)
+                assert min(sockets_of(pid) for pid in serve.worker_pids()) > SUBSCRIBERS // 4
+                command = [sys.executable, "-c", PRODUCER, serve.nats_url, serve.nats_token, str(MESSAGES)]
+                await trio.run_process(command, stderr=subprocess.STDOUT)
+            assert Counter(tuple(numbers) for numbers in received) == {tuple(range(MESSAGES)): SUBSCRIBERS}
+            assert "Traceback" not in serve.stderr_text()
 
 
 async def run_subscriber(
