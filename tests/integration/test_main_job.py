@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +18,9 @@ from tests.serve import Serve, running_serve
 SUBSCRIBERS = 500
 MESSAGES = 1000
 DIALECTS = ("fanline.v1.json", "fanline.v1.cbor", None)
+
+# trio-websocket 0.12 answers a ping even while it closes, fails, and leaks a Cancelled that silently ends the nursery.
+NO_PINGS = {"FANLINE_ENGINE_HEARTBEAT": "3600", "FANLINE_ENGINE_IDLE_TIMEOUT": "7200"}
 
 # What the README shows: nats-py and nothing of ours.
 PRODUCER = """
@@ -53,17 +55,18 @@ class RawSubscriber:
             await self._client.say({"t": "sub", "c": "news:all", "i": "1"})
         else:
             await self._client.say({"type": "subscribe", "channel": "news:all"})
-        await self._client.message()
+        await self._payload()
 
     async def receive(self) -> Any:
-        payload = (await self._client.message()).payload
+        payload = await self._payload()
         if self._subprotocol == CBOR.subprotocol:
             return decode_cbor(payload).data
-        fields = msgspec.json.decode(payload)
-        if self._subprotocol is None:
-            # The plain dialect's own heartbeat may come at any time.
-            return await self.receive() if fields["type"] == "ping" else fields["data"]
-        return fields["d"]
+        return msgspec.json.decode(payload)["d" if self._subprotocol else "data"]
+
+    async def _payload(self) -> bytes:
+        payload = (await self._client.message()).payload
+        # The plain dialect's own heartbeat may come at any time.
+        return await self._payload() if payload.startswith(b'{"type":"ping"') else payload
 
 
 class IndependentSubscriber:
@@ -84,15 +87,23 @@ class IndependentSubscriber:
 async def test_every_message_reaches_each_of_500_subscribers_once_and_in_order() -> None:
     received: list[list[Any]] = []
     with trio.fail_after(100):
-        async with running_serve(workers=2) as serve:
+        async with running_serve(workers=2, env=NO_PINGS) as serve:
             async with trio.open_nursery() as nursery:
                 for number in range(SUBSCRIBERS):
                     await nursery.start(run_subscriber, serve, number, received)
                 assert min(sockets_of(pid) for pid in serve.worker_pids()) > SUBSCRIBERS // 4
                 command = [sys.executable, "-c", PRODUCER, serve.nats_url, serve.nats_token, str(MESSAGES)]
                 await trio.run_process(command, stderr=subprocess.STDOUT)
-            assert Counter(tuple(numbers) for numbers in received) == {tuple(range(MESSAGES)): SUBSCRIBERS}
+            wrong = [numbers for numbers in received if numbers != list(range(MESSAGES))]
+            assert [first_difference(numbers) for numbers in wrong] == []
+            assert len(received) == SUBSCRIBERS
             assert "Traceback" not in serve.stderr_text()
+
+
+def first_difference(numbers: list[Any]) -> tuple[int, list[Any]]:
+    """Where a sequence leaves 0, 1, 2..., and what stands there."""
+    place = next((place for place, number in enumerate(numbers) if number != place), len(numbers))
+    return place, numbers[place : place + 3]
 
 
 async def run_subscriber(
