@@ -1,0 +1,318 @@
+"""The real `fanline serve`: processes, sockets, nats-server, signals."""
+
+import json
+import os
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+
+from protocol.serve_state import decode_state
+from tests.serve import Serve, alive, running_serve, start_serve, wait_until
+
+BACK_SECONDS = 2.0
+"""A killed worker has to be ready again by then."""
+STOP_SECONDS = 5.0
+"""Ctrl-C has to have ended everything by then."""
+
+
+@asynccontextmanager
+async def subscriber(serve: Serve, channel: str) -> AsyncIterator[WebSocketConnection]:
+    async with open_websocket_url(serve.url, subprotocols=["fanline.v1.json"]) as ws:
+        try:
+            assert (await receive(ws))["t"] == "welcome"
+            await command(ws, {"t": "sub", "c": channel})
+            yield ws
+        finally:
+            # trio-websocket leaves the socket of a connection open that the server ended or cut.
+            await trio.aclose_forcefully(ws._stream)
+
+
+async def command(ws: WebSocketConnection, message: Mapping[str, Any]) -> None:
+    """Send it with an id and wait for its ok; what else comes in between is dropped."""
+    await ws.send_message(json.dumps({"v": 1, "i": "request", **message}))
+    while (answer := await receive(ws)).get("t") != "ok":
+        assert answer["t"] != "err", answer
+
+
+async def receive(ws: WebSocketConnection) -> dict[str, Any]:
+    answer = json.loads(await ws.get_message())
+    assert isinstance(answer, dict)
+    return answer
+
+
+async def receive_data(ws: WebSocketConnection) -> Any:
+    """The data of the next published message."""
+    while (message := await receive(ws))["t"] != "pub":
+        pass
+    return message["d"]
+
+
+async def run_serve(directory: Path, *args: str, env: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """Run `fanline serve ARGS` to its end: how it ended, and its stderr."""
+    child, stdout = start_serve(args, directory, env)
+    async with stdout:
+        with trio.fail_after(15):
+            await child.wait()
+    child.close()
+    return str(child.ending), await trio.Path(directory / "stderr.txt").read_text()
+
+
+# --- workers die --------------------------------------------------------------------------------------------------
+
+
+async def test_a_killed_worker_is_back_within_two_seconds_and_the_others_notice_nothing() -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=2) as serve, trio.open_nursery() as nursery:
+            clients = [await nursery.start(_keep_reading, serve) for _ in range(16)]
+            victim, survivor = serve.worker_pids()
+            os.kill(victim, signal.SIGKILL)
+            await wait_until(lambda: "is back" in serve.stderr_text(), BACK_SECONDS)
+            assert survivor in serve.worker_pids()
+            assert victim not in serve.worker_pids()
+            assert len(serve.worker_pids()) == 2
+            await _publish(serve, "task:1", "after")
+            dead = [client for client in clients if client.closed]
+            living = [client for client in clients if not client.closed]
+            assert dead, "no client was on the killed worker: 1 in 65536 runs"
+            assert living, "no client was on the surviving worker: 1 in 65536 runs"
+            for client in living:
+                await client.heard.wait()
+            nursery.cancel_scope.cancel()
+
+
+class _Reader:
+    """A subscriber that keeps what came, and whether its connection ended."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.heard = trio.Event()
+
+
+async def _keep_reading(serve: Serve, *, task_status: trio.TaskStatus[_Reader]) -> None:
+    reader = _Reader()
+    try:
+        async with subscriber(serve, "task:1") as ws:
+            task_status.started(reader)
+            while await receive_data(ws) != "after":
+                pass
+            reader.heard.set()
+            await trio.sleep_forever()
+    except* (ConnectionClosed, OSError, trio.BrokenResourceError):
+        reader.closed = True
+
+
+async def _publish(serve: Serve, channel: str, data: Any) -> None:
+    async with subscriber(serve, "task:other") as ws:
+        await command(ws, {"t": "pub", "c": channel, "d": data})
+
+
+async def test_connections_made_while_no_worker_lives_are_served_by_the_replacements() -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=2) as serve:
+            for pid in serve.worker_pids():
+                os.kill(pid, signal.SIGKILL)
+            sockets = [socket.create_connection(("127.0.0.1", serve.port)) for _ in range(20)]
+            for sock in sockets:
+                stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+                async with stream:
+                    await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_worker_that_was_asked_to_end_is_replaced_too() -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=1) as serve:
+            (pid,) = serve.worker_pids()
+            os.kill(pid, signal.SIGTERM)
+            await wait_until(lambda: "worker 0 is back" in serve.stderr_text())
+            assert f"worker 0 (pid {pid}) died (exit code 0), restarting\n" in serve.stderr_text()
+            async with subscriber(serve, "task:1"):
+                pass
+
+
+# --- the supervisor dies or is stopped ------------------------------------------------------------------------------
+
+
+async def test_a_killed_supervisor_leaves_no_orphan() -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=2) as serve:
+            family = [*serve.worker_pids(), serve.nats_pid()]
+            assert len(family) == 3
+            os.kill(serve.pid, signal.SIGKILL)
+            await wait_until(lambda: not any(map(alive, family)))
+
+
+async def test_after_a_killed_supervisor_the_next_one_starts_at_once_on_the_same_data(tmp_path: Path) -> None:
+    with trio.fail_after(30):
+        extra = ("--data-dir", str(tmp_path / "shared"))
+        async with running_serve(workers=1, extra_args=extra) as serve:
+            os.kill(serve.pid, signal.SIGKILL)
+            async with running_serve(workers=1, extra_args=extra) as second, subscriber(second, "task:1"):
+                pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_ctrl_c_ends_everything_in_time_with_exit_code_0(number: signal.Signals) -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=2) as serve:
+            family = [*serve.worker_pids(), serve.nats_pid()]
+            with trio.fail_after(STOP_SECONDS):
+                with pytest.raises(ConnectionClosed) as closed:
+                    async with subscriber(serve, "task:1") as ws:
+                        os.kill(serve.pid, number)
+                        await receive_data(ws)
+                await serve.child.wait()
+            assert closed.value.reason is not None
+            assert closed.value.reason.code in (1001, 1012)  # told to come back, not cut off
+            assert serve.child.ending == "exit code 0"
+            assert not any(map(alive, family))
+            assert list(serve.state_directory.iterdir()) == []
+            assert "Traceback" not in serve.stderr_text()
+
+
+async def test_ctrl_c_does_not_wait_longer_for_a_client_that_does_not_leave() -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=1) as serve:
+            stream = await trio.open_tcp_stream("127.0.0.1", serve.port)
+            async with stream:
+                await stream.send_all(
+                    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                )
+                assert b" 101 " in await stream.receive_some()
+                os.kill(serve.pid, signal.SIGINT)
+                with trio.fail_after(STOP_SECONDS):
+                    await serve.child.wait()
+                assert serve.child.ending == "exit code 0"
+
+
+async def test_a_second_ctrl_c_forces_the_end_at_once() -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=1, env={"FANLINE_DRAIN_TIMEOUT": "600"}) as serve:
+            (worker,) = serve.worker_pids()
+            os.kill(worker, signal.SIGSTOP)  # it will not answer SIGTERM
+            os.kill(serve.pid, signal.SIGINT)
+            await wait_until(lambda: "SIGINT: stopping" in serve.stderr_text())
+            os.kill(serve.pid, signal.SIGINT)
+            with trio.fail_after(STOP_SECONDS):
+                await serve.child.wait()
+            assert serve.child.ending == "exit code 0"
+            assert not alive(worker)
+
+
+# --- NATS -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_killed_nats_server_is_back_on_the_same_port_and_clients_go_on() -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=1) as serve, subscriber(serve, "task:1") as ws:
+            os.kill(serve.nats_pid(), signal.SIGKILL)
+            await wait_until(lambda: "nats-server is back" in serve.stderr_text())
+            await wait_until(lambda: "NATS connection is back" in serve.stderr_text())
+            await ws.send_message(json.dumps({"v": 1, "t": "pub", "c": "task:1", "d": "again"}))
+            assert await receive_data(ws) == "again"
+
+
+async def test_an_external_nats_is_used_with_the_credentials_of_the_environment() -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=1) as first:
+            env = {"FANLINE_NATS_TOKEN": first.nats_token}
+            extra = ("--nats", first.nats_url)
+            async with running_serve(workers=1, extra_args=extra, env=env) as second:
+                assert "(external)" in second.ready_line
+                async with subscriber(second, "task:1") as ws:
+                    await _publish(first, "task:1", "across")
+                    assert await receive_data(ws) == "across"
+                await _assert_secret(first.nats_token, second.worker_pids())
+
+
+async def test_secrets_stand_in_no_argument_and_no_environment() -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=1) as serve:
+            await _assert_secret(serve.nats_token, [*serve.worker_pids(), serve.nats_pid()])
+
+
+async def _assert_secret(secret: str, pids: list[int]) -> None:
+    assert secret
+    for pid in pids:
+        for name in ("cmdline", "environ"):
+            assert secret not in await trio.Path(f"/proc/{pid}/{name}").read_text()
+
+
+# --- start ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_state_file_tells_where_the_server_is_and_is_private() -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=1) as serve:
+            path = serve.state_directory / f"serve-{serve.port}.json"
+            state = decode_state(path.read_bytes())
+            assert (state.pid, state.url, state.nats) == (serve.pid, serve.url, serve.nats_url)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_second_server_on_the_same_port_or_data_is_refused_in_one_line(tmp_path: Path) -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=1) as serve:
+            port = await run_serve(_directory(tmp_path / "a"), "--port", str(serve.port))
+            data = await run_serve(
+                _directory(tmp_path / "b"), "--port", "0", "--data-dir", str(serve.directory / "data")
+            )
+    assert port[0] == data[0] == "exit code 1"
+    assert _only_line(port[1]).startswith(f"fanline: error: port {serve.port} on 127.0.0.1 is in use")
+    assert _only_line(data[1]).startswith("fanline: error: the data directory ")
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "words"),
+    [
+        (("--prot", "1"), {}, ["--prot", "--port"]),
+        (("--port",), {}, ["--port", "argument"]),
+        (("--port", "x"), {}, ["port", "'x'", "--port"]),
+        (("--config", "missing.toml"), {}, ["missing.toml", "No such file"]),
+        (("--host", "0.0.0.0"), {}, ["0.0.0.0", "no authentication", "reverse proxy"]),
+        ((), {"FANLINE_PROT": "1"}, ["FANLINE_PROT", "FANLINE_PORT"]),
+    ],
+)
+async def test_a_usage_or_settings_error_is_one_line_and_exit_code_2(
+    tmp_path: Path, args: tuple[str, ...], env: dict[str, str], words: list[str]
+) -> None:
+    ending, errors = await run_serve(tmp_path, *args, env=env)
+    assert ending == "exit code 2"
+    line = _only_line(errors)
+    assert line.startswith("fanline: error: ")
+    assert [word for word in words if word not in line] == []
+
+
+async def test_a_settings_file_is_read_and_its_mistakes_name_it(tmp_path: Path) -> None:
+    config = tmp_path / "own.toml"
+    config.write_text("[engine]\nheartbeat = -1\n")
+    ending, errors = await run_serve(tmp_path, "--config", str(config))
+    assert ending == "exit code 2"
+    assert str(config) in _only_line(errors)
+
+
+async def test_a_nats_that_cannot_be_reached_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"nats://127.0.0.1:{closed.getsockname()[1]}"
+    ending, errors = await run_serve(tmp_path, "--port", "0", "--nats", url)
+    assert ending == "exit code 1"
+    assert "cannot connect to NATS at 127.0.0.1:" in _only_line(errors)
+
+
+def _directory(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def _only_line(text: str) -> str:
+    (line,) = text.splitlines()
+    return line

@@ -1,0 +1,19 @@
+"""The rest before a restart."""
+
+from workers.backoff import Backoff
+
+
+def test_the_first_restart_is_at_once_and_then_the_rest_doubles_up_to_a_cap() -> None:
+    backoff = Backoff()
+    assert [backoff.next_delay(0.5) for _ in range(9)] == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+def test_a_life_of_ten_seconds_starts_it_over() -> None:
+    backoff = Backoff()
+    assert [backoff.next_delay(lived) for lived in (1, 1, 9.9, 10, 1)] == [0.0, 0.1, 0.2, 0.0, 0.1]
+
+
+def test_it_stays_at_the_cap_however_long_a_process_keeps_failing() -> None:
+    backoff = Backoff()
+    delays = [backoff.next_delay(0) for _ in range(5000)]
+    assert max(delays) == delays[-1] == 5.0

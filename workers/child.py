@@ -1,0 +1,93 @@
+"""One child process that never outlives its parent. Linux only: PDEATHSIG and pidfd.
+
+The kernel ties a parent-death signal to the *thread* that forked, so children start in the main thread with
+subprocess.Popen; trio.lowlevel.open_process forks in a worker thread and cannot be used.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import trio
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """A running process in a process group of its own, so that a terminal's Ctrl-C reaches only the supervisor."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        pass_fds: Sequence[int] = (),
+        environ: Mapping[str, str] | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        death_signal: signal.Signals = signal.SIGKILL,
+    ) -> None:
+        """Start it; OSError if that fails.
+
+        `stdin` must fit a pipe buffer (64 KiB). `stdout` and `stderr` are descriptors, None: ours.
+        `death_signal` is what it gets when we die without stopping it.
+        """
+        parent = os.getpid()
+
+        def die_with_parent() -> None:
+            _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
+            if os.getppid() != parent:  # died between fork and prctl: the signal would never come
+                os._exit(1)
+
+        self._process = subprocess.Popen(  # noqa: S603  # argv is ours, no shell
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
+            env=environ,
+            pass_fds=pass_fds,
+            process_group=0,
+            preexec_fn=die_with_parent,  # safe: the supervisor has one thread
+        )
+        self._pidfd = os.pidfd_open(self._process.pid)
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError), self._process.stdin as pipe:
+            pipe.write(stdin)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def ending(self) -> str | None:
+        """How it ended, for people; None while it runs."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    async def wait(self) -> None:
+        """Return when the process has ended; no polling."""
+        while self.ending is None:
+            await trio.lowlevel.wait_readable(self._pidfd)
+
+    def kill(self) -> None:
+        self._process.kill()  # does nothing once it was reaped
+
+    async def stop(self, seconds: float) -> bool:
+        """SIGTERM, and SIGKILL after `seconds`. False if it had to be killed."""
+        self._process.terminate()
+        with trio.move_on_after(seconds):
+            await self.wait()
+            return True
+        self.kill()
+        await self.wait()
+        return False
+
+    def close(self) -> None:
+        """Give the descriptor back; only after the process has ended."""
+        os.close(self._pidfd)

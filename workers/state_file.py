@@ -1,0 +1,42 @@
+"""Writes what protocol.serve_state describes while the server runs, and takes it away at the end."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from protocol.serve_state import ServeState, decode_state, encode_state
+from workers.errors import ServeError
+
+
+@contextmanager
+def published(state: ServeState, directory: Path, port: int) -> Iterator[Path]:
+    """`directory`/serve-`port`.json stands while the block runs, mode 0600; ServeError if it cannot be written."""
+    path = directory / f"serve-{port}.json"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path, encode_state(state))
+    except OSError as error:
+        raise ServeError(
+            f"cannot write {path}: {error.strerror}; set FANLINE_STATE_DIR to a directory that you own"
+        ) from None
+    try:
+        yield path
+    finally:
+        _remove_own(path, state)
+
+
+def write_private(path: Path, payload: bytes) -> None:
+    """Replace `path` as a whole, mode 0600: nobody ever reads half of it, and nobody else reads it at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)  # left over by a killed process that had our number
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(payload)
+    draft.replace(path)
+
+
+def _remove_own(path: Path, state: ServeState) -> None:
+    """A server on the same port of another address may have written its own in between; that one stays."""
+    with suppress(OSError, ValueError):
+        if decode_state(path.read_bytes()) == state:
+            path.unlink()

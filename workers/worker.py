@@ -1,0 +1,78 @@
+"""Worker main: one process, one Trio loop, serving one inherited listening socket. Started by the supervisor only."""
+
+import gc
+import os
+import signal
+import socket
+import sys
+
+import msgspec
+import trio
+
+from engine.bus import BusError
+from engine.nats_bus import NatsOptions, open_nats_bus
+from engine.server import Server
+from workers.errors import first_leaf
+from workers.logs import configure_logging
+from workers.settings import Settings
+from workers.slot import READY, WorkerOrder
+
+
+def main() -> int:
+    """Serve until SIGTERM, then drain. The exit code; 1 if the bus cannot be used, told on the readiness pipe."""
+    exit_code = 0
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerOrder)
+    configure_logging(f"worker {order.slot}")
+    try:
+        trio.run(serve_slot, order)
+    except* BusError as errors:
+        _tell(order, str(first_leaf(errors)))
+        exit_code = 1
+    return exit_code
+
+
+async def serve_slot(order: WorkerOrder) -> None:
+    """One worker's life; BusError, perhaps in an exception group, if the bus cannot be used at start."""
+    listener = socket.socket(fileno=order.listener_fd)
+    listener.setblocking(False)
+    async with open_nats_bus(nats_options(order.settings), f"worker-{order.slot}") as bus:
+        server = Server(bus, order.settings.engine)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve, listener)
+            # Until here SIGTERM just kills, as nothing is served yet; from here on it drains.
+            with trio.open_signal_receiver(signal.SIGTERM) as signals:
+                _freeze_heap()
+                _tell(order, READY)
+                async for _ in signals:
+                    break
+                await server.drain(order.settings.drain_timeout)
+
+
+def nats_options(settings: Settings) -> NatsOptions:
+    """What the bus needs of the settings."""
+    return NatsOptions(
+        servers=settings.nats_urls,
+        user=settings.nats_user,
+        password=settings.nats_password,
+        token=settings.nats_token,
+        creds=settings.nats_creds,
+        tls_ca=settings.nats_tls_ca,
+        tls_cert=settings.nats_tls_cert,
+        tls_key=settings.nats_tls_key,
+    )
+
+
+def _freeze_heap() -> None:
+    """Modules and code live as long as the process: the collector need not walk over them again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def _tell(order: WorkerOrder, sentence: str) -> None:
+    """The readiness pipe carries one sentence; closing it ends it."""
+    os.write(order.ready_fd, sentence.encode())
+    os.close(order.ready_fd)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
