@@ -10,9 +10,10 @@ import socket
 import trio
 
 from engine.context import Context
-from engine.handshake import Opened, part
+from engine.handshake import Opened
 from engine.outbox import Outbox
 from engine.session import Session
+from engine.transport import WOULD_BLOCK, end_sending, has_buffered
 from protocol.errors import CloseReason, FrameError
 from protocol.frames import FrameReader, Message, Opcode, decode_close, encode_frame
 
@@ -21,15 +22,16 @@ _log = logging.getLogger("fanline.connection")
 
 
 class Connection:
-    __slots__ = ("_context", "_reader", "_socket", "beat", "outbox", "scope", "session")
+    __slots__ = ("_context", "_goodbye", "_reader", "_socket", "beat", "outbox", "scope", "session")
 
     def __init__(self, sock: socket.socket, opened: Opened, context: Context) -> None:
         self._socket = sock
         self._context = context
         self._reader: FrameReader | None = None  # only while a message is incomplete
+        self._goodbye = False  # the client's close frame has come: the last thing it says
         self.scope = trio.CancelScope()
         self.outbox = Outbox(sock, self.scope, context.outboxes)
-        self.session = Session(context, opened.dialect, opened.identity, self.outbox)
+        self.session = Session(context, opened.wire, opened.identity, self.outbox)
         self.beat = 0
         """The heartbeat's mark: which slice of the wheel this connection is on."""
 
@@ -56,50 +58,63 @@ class Connection:
 
     async def _read(self) -> None:
         while self.outbox.closing is None:
-            await trio.lowlevel.wait_readable(self._socket)
-            try:
-                data = self._socket.recv(_READ_SIZE)
-            except BlockingIOError:
-                continue
-            except OSError:
-                data = b""
-            if not data:
-                self.outbox.lose()
-                return
-            self.scope.deadline = trio.current_time() + self._context.settings.idle_timeout
-            await self._feed(data)
+            if not has_buffered(self._socket):
+                await trio.lowlevel.wait_readable(self._socket)
+            data = self._receive()
+            if data:
+                self.scope.deadline = trio.current_time() + self._context.settings.idle_timeout
+                await self._feed(data)
             del data  # not kept while waiting for the next
 
+    def _receive(self) -> bytes:
+        """What has come, b"" if nothing has; the end of the stream ends the connection."""
+        try:
+            data = self._socket.recv(_READ_SIZE)
+        except WOULD_BLOCK:
+            return b""
+        except OSError:
+            data = b""
+        if not data:
+            self.outbox.lose()
+        return data
+
     async def _feed(self, data: bytes) -> None:
-        reader = self._reader or FrameReader(self._context.settings.max_message_bytes)
+        settings = self._context.settings
+        reader = self._reader or FrameReader(settings.max_message_bytes, deflated=self.session.wire.deflated)
         try:
             for message in reader.feed(data):
-                if self.outbox.closing is not None:
-                    return
                 await self._take(message)
         except FrameError as error:
-            self._context.counters.broken_closed += 1
-            self.outbox.finish(error.reason, str(error))
+            if self.outbox.closing is None:
+                self._context.counters.broken_closed += 1
+                self.outbox.finish(error.reason, str(error))
         self._reader = None if reader.idle else reader
 
     async def _take(self, message: Message) -> None:
-        if message.opcode is self.session.dialect.opcode:
-            await self.session.handle(message.payload)
-        elif message.opcode is Opcode.PING:
-            self.outbox.push(encode_frame(Opcode.PONG, message.payload))
-        elif message.opcode is Opcode.CLOSE:
+        if message.opcode is Opcode.CLOSE:
+            self._goodbye = True
             decode_close(message.payload)  # refuses codes that may not be sent
             self.outbox.answer_close(encode_frame(Opcode.CLOSE, message.payload[:2]))
-        elif message.opcode is not Opcode.PONG:
-            raise FrameError(CloseReason.UNSUPPORTED_DATA, f"dialect {self.session.dialect.name} takes no such message")
+        elif self.outbox.closing is not None or message.opcode is Opcode.PONG:
+            return
+        elif message.opcode is Opcode.PING:
+            self.outbox.push(encode_frame(Opcode.PONG, message.payload))
+        elif message.opcode is self.session.wire.dialect.opcode:
+            await self.session.handle(message.payload)
+        else:
+            name = self.session.wire.dialect.name
+            raise FrameError(CloseReason.UNSUPPORTED_DATA, f"dialect {name} takes no such message")
 
     async def _part(self) -> None:
-        """Say why, give the client a moment to read it, and let go of the socket's peer."""
+        """Say why, and give the client `close_timeout` to read it and to say goodbye (RFC 6455 section 7.1.1)."""
         if self.outbox.closing is None:  # the scope's deadline passed
             self._context.counters.silent_closed += 1
             self.outbox.finish(CloseReason.SILENT)
-        if self.outbox.closing is CloseReason.ABNORMAL:
-            return
         with trio.move_on_after(self._context.settings.close_timeout):
+            if self.outbox.lost:
+                return
             await self.outbox.wait_drained()
-            await part(self._socket, self._context.settings.close_timeout)
+            end_sending(self._socket)
+            while not self._goodbye and not self.outbox.lost:
+                await trio.lowlevel.wait_readable(self._socket)
+                await self._feed(self._receive())

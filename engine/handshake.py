@@ -8,7 +8,9 @@ import trio
 
 from engine.access import Identity
 from engine.context import Context
-from protocol.dialects import BY_SUBPROTOCOL, PLAIN, Dialect
+from engine.transport import WOULD_BLOCK, end_sending, has_buffered
+from protocol import deflate
+from protocol.dialects import BY_SUBPROTOCOL, PLAIN
 from protocol.errors import HttpError
 from protocol.handshake import (
     HeadReader,
@@ -18,6 +20,7 @@ from protocol.handshake import (
     http_response,
     upgrade_response,
 )
+from protocol.wire import Wire, wire_of
 
 WEBSOCKET_PATH = "/ws"
 HEALTH_PATH = "/healthz"
@@ -29,7 +32,7 @@ _LINGER_BYTES = 1024 * 1024
 class Opened(NamedTuple):
     """A finished handshake."""
 
-    dialect: Dialect
+    wire: Wire
     identity: Identity
     rest: bytes
     """The first frames, if the client did not wait for our answer."""
@@ -53,10 +56,11 @@ async def open_websocket(sock: socket.socket, context: Context) -> Opened | None
 async def _read_head(sock: socket.socket) -> Request | None:
     reader = HeadReader()
     while True:
-        await trio.lowlevel.wait_readable(sock)
+        if not has_buffered(sock):
+            await trio.lowlevel.wait_readable(sock)
         try:
             data = sock.recv(_READ_SIZE)
-        except BlockingIOError:
+        except WOULD_BLOCK:
             continue
         if not data:
             return None
@@ -77,26 +81,23 @@ async def _answer(sock: socket.socket, request: Request, context: Context) -> Op
     identity = await context.access.identify(request)
     if context.counters.connections >= context.settings.max_connections > 0:
         raise HttpError(503, "this worker is full", (("Retry-After", "5"),))
-    sock.send(upgrade_response(accept, subprotocol))  # a fresh socket's buffer always has room for it
+    deflated = context.settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
+    response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
+    sock.send(response)  # a fresh socket's buffer always has room for it
     dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
-    return Opened(dialect, identity, request.rest)
+    return Opened(wire_of(dialect, deflated), identity, request.rest)
 
 
 async def _send_http(sock: socket.socket, response: bytes) -> None:
-    """Send a whole response and wait a moment for the peer to read it."""
+    """Send a whole response, then wait a moment for the peer to end: a close with unread bytes would reset it."""
     sock.send(response)
-    await part(sock, _LINGER_SECONDS)
-
-
-async def part(sock: socket.socket, seconds: float) -> None:
-    """End our half and read until the peer ends its own: a close with unread bytes would reset what we just sent."""
-    sock.shutdown(socket.SHUT_WR)
+    end_sending(sock)
     read = 0
-    with trio.move_on_after(seconds):
+    with trio.move_on_after(_LINGER_SECONDS):
         while read < _LINGER_BYTES:
             await trio.lowlevel.wait_readable(sock)
             try:
-                data = sock.recv(65536)
+                data = socket.socket.recv(sock, 65536)  # below TLS, which has ended
             except BlockingIOError:
                 continue
             if not data:

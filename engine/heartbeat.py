@@ -7,8 +7,8 @@ import trio
 
 from engine.connection import Connection
 from engine.context import unix_ms
-from protocol.dialects import Dialect
 from protocol.frames import Opcode, encode_frame
+from protocol.wire import Wire
 
 _PING = encode_frame(Opcode.PING, b"")
 
@@ -36,14 +36,14 @@ class Heartbeat:
         while True:
             for members in self._slices:
                 await trio.sleep(self._tick)
-                beats: dict[Dialect, bytes] = {}
+                beats: dict[Wire, bytes] = {}
                 for connection in members:
-                    dialect = connection.session.dialect
-                    if dialect not in beats:
-                        beats[dialect] = _beat(dialect)
-                    connection.outbox.push(beats[dialect])
+                    wire = connection.session.wire
+                    if wire not in beats:
+                        beats[wire] = _beat(wire)
+                    connection.outbox.push(beats[wire])
 
 
-def _beat(dialect: Dialect) -> bytes:
-    message = dialect.heartbeat(unix_ms())
-    return _PING if message is None else _PING + encode_frame(dialect.opcode, message)
+def _beat(wire: Wire) -> bytes:
+    message = wire.dialect.heartbeat(unix_ms())
+    return _PING if message is None else _PING + wire.frame(message)

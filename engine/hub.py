@@ -1,6 +1,6 @@
 """The hub: which connection hears which channel in this worker. One hub a worker, no locks, no awaits.
 
-Subscribers of a channel that speak the same dialect form a group: a message is encoded once per group and every member
+Subscribers of a channel that are on the same wire form a group: a message is encoded once per group and every member
 is sent the same bytes. `receive` only appends to pending lists; the flusher takes them with `take_dirty`.
 """
 
@@ -9,21 +9,20 @@ from collections.abc import Callable
 
 from engine.counters import Counters
 from engine.outbox import Outbox
-from protocol.dialects import Dialect
 from protocol.envelope import Envelope, MessageType, from_producer
 from protocol.errors import ErrorCode, MessageError
-from protocol.frames import encode_frame
+from protocol.wire import Wire
 
 _log = logging.getLogger("fanline.hub")
 
 
 class Group:
-    """The subscribers of one channel in one dialect, and the frames they have not been sent yet."""
+    """The subscribers of one channel on one wire, and the frames they have not been sent yet."""
 
-    __slots__ = ("dialect", "members", "pending")
+    __slots__ = ("members", "pending", "wire")
 
-    def __init__(self, dialect: Dialect) -> None:
-        self.dialect = dialect
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
         self.members: dict[Outbox, None] = {}
         self.pending: list[bytes] = []
 
@@ -58,12 +57,12 @@ class Hub:
         entry.interest += 1
         return entry.interest == 1
 
-    def activate(self, channel: str, dialect: Dialect, outbox: Outbox) -> None:
+    def activate(self, channel: str, wire: Wire, outbox: Outbox) -> None:
         """Let a subscribed channel's messages reach this outbox from now on."""
         entry = self._channels[channel]
-        group = next((group for group in entry.groups if group.dialect is dialect), None)
+        group = next((group for group in entry.groups if group.wire is wire), None)
         if group is None:
-            group = Group(dialect)
+            group = Group(wire)
             entry.groups += (group,)
         group.members[outbox] = None
         outbox.subscriptions += 1
@@ -84,7 +83,7 @@ class Hub:
         return True
 
     def receive(self, channel: str, payload: bytes) -> None:
-        """Take a producer's message from the bus: decode once, encode once per dialect in use, mark as dirty."""
+        """Take a producer's message from the bus: decode once, encode once per wire in use, mark as dirty."""
         self._counters.messages_in += 1
         entry = self._channels.get(channel)
         if entry is None:
@@ -96,10 +95,9 @@ class Hub:
             _log.warning("dropped a message on %s that a producer published: %s", channel, error)
             return
         for group in entry.groups:
-            dialect = group.dialect
             if not group.pending:
                 self._mark_dirty(group)
-            group.pending.append(encode_frame(dialect.opcode, dialect.encode(envelope)))
+            group.pending.append(group.wire.encode(envelope))
 
     def take_dirty(self) -> list[tuple[Group, list[bytes]]]:
         """The groups with pending frames, and those frames; they count as sent from here on."""

@@ -12,6 +12,7 @@ from itertools import islice
 import trio
 
 from engine.counters import Counters
+from engine.transport import WOULD_BLOCK, can_gather
 from protocol.errors import CloseReason
 from protocol.frames import encode_close
 
@@ -51,6 +52,11 @@ class Outbox:
         """How many channels push here; kept by the hub, read by the flusher."""
 
     @property
+    def lost(self) -> bool:
+        """The peer is gone without a word."""
+        return self.closing is CloseReason.ABNORMAL
+
+    @property
     def backlog_bytes(self) -> int:
         """Bytes the kernel has not taken yet."""
         return self._queued
@@ -62,7 +68,7 @@ class Outbox:
             return
         try:
             sent = self._socket.send(data)
-        except BlockingIOError:
+        except WOULD_BLOCK:
             sent = 0
         except OSError:
             self.lose()
@@ -72,12 +78,13 @@ class Outbox:
 
     def push_parts(self, parts: list[bytes]) -> None:
         """Push several batches with one system call."""
-        if self._backlog is not None or self.closing is not None or len(parts) > _DRAIN_PARTS:
+        queued = self._backlog is not None or self.closing is not None
+        if queued or len(parts) > _DRAIN_PARTS or not can_gather(self._socket):
             self.push(b"".join(parts))
             return
         try:
             sent = self._socket.sendmsg(parts)
-        except BlockingIOError:
+        except WOULD_BLOCK:
             sent = 0
         except OSError:
             self.lose()
@@ -138,8 +145,8 @@ class Outbox:
         while self._backlog:
             try:
                 await trio.lowlevel.wait_writable(self._socket)
-                self._advance(self._socket.sendmsg(list(islice(self._backlog, _DRAIN_PARTS))))
-            except BlockingIOError:
+                self._advance(self._send_backlog())
+            except WOULD_BLOCK:
                 continue
             except (OSError, trio.ClosedResourceError):
                 self.lose()
@@ -148,6 +155,12 @@ class Outbox:
         self._queued = 0
         if self._drained is not None:
             self._drained.set()
+
+    def _send_backlog(self) -> int:
+        assert self._backlog is not None
+        if can_gather(self._socket):
+            return self._socket.sendmsg(list(islice(self._backlog, _DRAIN_PARTS)))
+        return self._socket.send(self._backlog[0])
 
     def _advance(self, sent: int) -> None:
         """Drop `sent` bytes from the front of the backlog."""

@@ -19,6 +19,7 @@ from engine.heartbeat import Heartbeat
 from engine.hub import Hub
 from engine.outbox import OutboxShared
 from engine.settings import EngineSettings
+from engine.transport import load_tls, start_tls
 from protocol.errors import CloseReason
 
 _ACCEPT_BATCH = 64  # accepted between two turns of the loop
@@ -29,7 +30,10 @@ _log = logging.getLogger("fanline.server")
 
 
 class Server:
-    """The engine of one worker. `serve` runs until it is cancelled, or until `drain` has ended everything."""
+    """The engine of one worker. `serve` runs until it is cancelled, or until `drain` has ended everything.
+
+    OSError from the constructor if the TLS files cannot be used.
+    """
 
     def __init__(self, bus: Bus, settings: EngineSettings, access: Access | None = None) -> None:
         self._bus = bus
@@ -43,6 +47,7 @@ class Server:
         self._serving = trio.CancelScope()
         self._empty = trio.Event()
         self._max_sockets = _socket_limit(settings)
+        self._tls = load_tls(settings)
         bus.attach(self._hub.receive)
 
     def statistics(self) -> Counters:
@@ -78,6 +83,7 @@ class Server:
                 if number % _DRAIN_SLICE == 0:
                     await trio.lowlevel.checkpoint()
             if self._connections:
+                self._empty = trio.Event()
                 await self._empty.wait()
         self._serving.cancel()
 
@@ -108,14 +114,18 @@ class Server:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                with trio.fail_after(self._settings.handshake_timeout):
+                    sock = await start_tls(sock, self._tls)
             connection, rest = await self._open(sock, context)
             if connection is not None:
                 await self._keep(connection, rest, heartbeat)
-        except OSError:
-            pass  # the peer is gone
+        except (OSError, trio.TooSlowError):
+            pass  # the peer is gone, or cannot speak TLS
         finally:
-            trio.lowlevel.notify_closing(sock)
-            sock.close()
+            if sock.fileno() >= 0:
+                trio.lowlevel.notify_closing(sock)
+                sock.close()
 
     async def _open(self, sock: socket.socket, context: Context) -> tuple[Connection | None, bytes]:
         self._handshakes += 1

@@ -11,20 +11,19 @@ from engine.bus import BusError
 from engine.context import Context, unix_ms
 from engine.outbox import Outbox
 from protocol.channels import check_channel, namespace_of
-from protocol.dialects import Dialect
 from protocol.envelope import Envelope, MessageType, encode_cbor, encode_json
 from protocol.errors import ErrorCode, MessageError
-from protocol.frames import encode_frame
+from protocol.wire import Wire
 
 
 class Session:
-    """One client's identity, dialect and subscriptions."""
+    """One client's identity, wire and subscriptions."""
 
-    __slots__ = ("_channels", "_context", "_outbox", "dialect", "id", "identity")
+    __slots__ = ("_channels", "_context", "_outbox", "id", "identity", "wire")
 
-    def __init__(self, context: Context, dialect: Dialect, identity: Identity, outbox: Outbox) -> None:
+    def __init__(self, context: Context, wire: Wire, identity: Identity, outbox: Outbox) -> None:
         self.id = secrets.token_urlsafe(12)
-        self.dialect = dialect
+        self.wire = wire
         self.identity = identity
         self._context = context
         self._outbox = outbox
@@ -40,12 +39,12 @@ class Session:
             "limits": {"message": settings.max_message_bytes, "subscriptions": settings.max_subscriptions},
         }
         envelope = Envelope(MessageType.WELCOME, time=unix_ms(), data=data)
-        self._push(self.dialect.encode(envelope))
+        self._outbox.push(self.wire.encode(envelope))
 
     async def handle(self, payload: bytes) -> None:
         """Perform the commands of one client message, each to its end before the next."""
         try:
-            commands = self.dialect.decode(payload)
+            commands = self.wire.dialect.decode(payload)
         except MessageError as error:
             self._context.counters.commands += 1
             self._answer(None, _refusal(error.code, str(error), error.request))
@@ -72,12 +71,9 @@ class Session:
     def _answer(self, command: Envelope | None, reply: Envelope) -> None:
         if reply.type == MessageType.ERR:
             self._context.counters.errors += 1
-        payload = self.dialect.encode_reply(command, reply)
+        payload = self.wire.dialect.encode_reply(command, reply)
         if payload is not None:
-            self._push(payload)
-
-    def _push(self, payload: bytes) -> None:
-        self._outbox.push(encode_frame(self.dialect.opcode, payload))
+            self._outbox.push(self.wire.frame(payload))
 
     # --- commands -----------------------------------------------------------------------------------------------
 
@@ -95,7 +91,7 @@ class Session:
                 limit = self._context.settings.max_subscriptions
                 raise MessageError(ErrorCode.LIMIT_EXCEEDED, f"a connection may subscribe to {limit} channels at most")
             await self._join(channel)
-            self._context.hub.activate(channel, self.dialect, self._outbox)
+            self._context.hub.activate(channel, self.wire, self._outbox)
         # Pushed before anything else can run, so the answer comes ahead of the channel's first message.
         return Envelope(MessageType.OK, id=command.id, channel=channel)
 

@@ -31,5 +31,11 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Bytes queued for one slow connection beyond its kernel buffer; over it the connection is closed (4008)."""
     outbox_messages: Annotated[int, Meta(ge=16)] = 4096
     """The same bound in queued batches."""
+    compression: bool = False
+    """Offer permessage-deflate: less traffic for more CPU; each message is compressed once for all its receivers."""
+    ssl_certfile: str = ""
+    """Path of the certificate chain, PEM; with it the server speaks wss://. Goes with ssl_keyfile."""
+    ssl_keyfile: str = ""
+    """Path of the certificate's private key, PEM."""
     coalesce: Annotated[float, Meta(ge=0, le=1000)] = 0.0
     """Most milliseconds the flusher rests after a flush; 0 flushes on the next scheduler pass."""

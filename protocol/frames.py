@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
+from protocol import deflate
 from protocol.errors import CloseReason, FrameError
 
 
@@ -31,6 +32,7 @@ class Message(NamedTuple):
 
 _FIN = 0x80
 _RSV = 0x70
+_COMPRESSED = 0x40  # RSV1 on the first frame of a message (RFC 7692 section 7.2.2)
 _MASKED = 0x80
 _OPCODES = {int(opcode): opcode for opcode in Opcode}
 _CONTROL_LIMIT = 125  # RFC 6455 section 5.5
@@ -40,6 +42,14 @@ _EXTENDED = {126: 2, 127: 8}  # length in the second byte: bytes of the real len
 def encode_frame(opcode: Opcode, payload: bytes) -> bytes:
     """One final, unmasked frame: what a server sends."""
     return _head(opcode, len(payload), 0) + payload
+
+
+def encode_deflated_frame(opcode: Opcode, payload: bytes) -> bytes:
+    """The same with permessage-deflate, for a connection that has negotiated it; a short payload stays as it is."""
+    if len(payload) < deflate.MIN_BYTES:
+        return encode_frame(opcode, payload)
+    frame = encode_frame(opcode, deflate.compress(payload))
+    return bytes((frame[0] | _COMPRESSED,)) + frame[1:]
 
 
 def encode_masked_frame(opcode: Opcode, payload: bytes, mask: bytes, *, final: bool = True) -> bytes:
@@ -79,14 +89,17 @@ class FrameReader:
     """Bytes of one peer in, whole messages out, in order.
 
     `limit` bounds a message over all its fragments in bytes; an empty fragment counts as one byte, so a message without
-    end meets the limit too. `from_client` says which role sent the bytes: a client must mask, a server must not.
+    end meets the limit too; it holds for what a compressed message inflates to as well. `from_client` says which role
+    sent the bytes: a client must mask, a server must not. `deflated`: permessage-deflate was negotiated.
     """
 
-    __slots__ = ("_buffer", "_fragments", "_from_client", "_limit", "_opcode", "_spent")
+    __slots__ = ("_buffer", "_compressed", "_deflated", "_fragments", "_from_client", "_limit", "_opcode", "_spent")
 
-    def __init__(self, limit: int, *, from_client: bool = True) -> None:
+    def __init__(self, limit: int, *, from_client: bool = True, deflated: bool = False) -> None:
         self._limit = limit
         self._from_client = from_client
+        self._deflated = deflated
+        self._compressed = False  # the message under way
         self._buffer = b""
         self._opcode: Opcode | None = None  # of the fragmented message under way
         self._fragments = bytearray()
@@ -105,14 +118,14 @@ class FrameReader:
         buffer = self._buffer + data if self._buffer else data
         position = 0
         while (parsed := self._frame(buffer, position)) is not None:
-            final, opcode, payload, position = parsed
-            message = self._collect(final, opcode, payload)
+            first, opcode, payload, position = parsed
+            message = self._collect(first, opcode, payload)
             if message is not None:
                 yield message
         self._buffer = buffer[position:]
 
-    def _frame(self, buffer: bytes, start: int) -> tuple[bool, Opcode, bytes, int] | None:
-        """The frame at `start` and the position after it, or None while it is incomplete."""
+    def _frame(self, buffer: bytes, start: int) -> tuple[int, Opcode, bytes, int] | None:
+        """First byte, opcode and payload of the frame at `start`, and where it ends; None while it is incomplete."""
         available = len(buffer) - start
         if available < 2:
             return None
@@ -132,13 +145,14 @@ class FrameReader:
         payload = buffer[body + mask_size : end]
         if mask_size:
             payload = apply_mask(payload, buffer[body : body + 4])
-        return bool(first & _FIN), opcode, payload, end
+        return first, opcode, payload, end
 
     def _check_head(self, first: int, second: int) -> Opcode:
         opcode = _OPCODES.get(first & 0x0F)
         if opcode is None:
             raise FrameError(CloseReason.PROTOCOL_ERROR, f"unknown opcode {first & 0x0F}")
-        if first & _RSV:
+        allowed = _COMPRESSED if self._deflated and opcode in (Opcode.TEXT, Opcode.BINARY) else 0
+        if first & _RSV & ~allowed:
             raise FrameError(CloseReason.PROTOCOL_ERROR, "reserved bits are set, but no extension was negotiated")
         if bool(second & _MASKED) != self._from_client:
             raise FrameError(
@@ -149,7 +163,7 @@ class FrameReader:
             raise FrameError(CloseReason.PROTOCOL_ERROR, "control frame fragmented or over 125 bytes")
         return opcode
 
-    def _collect(self, final: bool, opcode: Opcode, payload: bytes) -> Message | None:
+    def _collect(self, first: int, opcode: Opcode, payload: bytes) -> Message | None:
         """Put one frame to its message (RFC 6455 section 5.4); the message once it is whole."""
         if opcode >= Opcode.CLOSE:
             return Message(opcode, payload)
@@ -158,16 +172,23 @@ class FrameReader:
                 CloseReason.PROTOCOL_ERROR,
                 "continuation of nothing" if self._opcode is None else "new message inside a fragmented one",
             )
-        if final and self._opcode is None:
-            return Message(opcode, _checked_text(payload) if opcode is Opcode.TEXT else payload)
-        self._opcode = self._opcode or opcode
+        if self._opcode is None:
+            self._compressed = bool(first & _COMPRESSED)
+            if first & _FIN:
+                return self._whole(opcode, payload)
+            self._opcode = opcode
         self._fragments += payload
         self._spent += len(payload) or 1
-        if not final:
+        if not first & _FIN:
             return None
         opcode, whole = self._opcode, bytes(self._fragments)
         self._opcode, self._fragments, self._spent = None, bytearray(), 0
-        return Message(opcode, _checked_text(whole) if opcode is Opcode.TEXT else whole)
+        return self._whole(opcode, whole)
+
+    def _whole(self, opcode: Opcode, payload: bytes) -> Message:
+        if self._compressed:
+            payload = deflate.decompress(payload, self._limit)
+        return Message(opcode, _checked_text(payload) if opcode is Opcode.TEXT else payload)
 
 
 def _head(opcode: Opcode, size: int, masked: int) -> bytes:

@@ -131,11 +131,13 @@ def accept_value(key: str) -> str:
     return base64.b64encode(hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()).decode()
 
 
-def upgrade_response(accept: str, subprotocol: str | None) -> bytes:
+def upgrade_response(accept: str, subprotocol: str | None, extension: str | None = None) -> bytes:
     """The 101 response that turns the connection into a WebSocket."""
     headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)]
     if subprotocol is not None:
         headers.append(("Sec-WebSocket-Protocol", subprotocol))
+    if extension is not None:
+        headers.append(("Sec-WebSocket-Extensions", extension))
     return _response_head(101, headers)
 
 

@@ -1,4 +1,4 @@
-"""Hypothesis: a failing example prints the blob that replays it; FANLINE_TEST_EXAMPLES sets how long the search is."""
+"""Hypothesis: a failing example prints the blob that replays it; HYPOTHESIS_EXAMPLES sets how long the search is."""
 
 import os
 
@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "fanline",
-    max_examples=int(os.environ.get("FANLINE_TEST_EXAMPLES", "100")),
+    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "100")),
     deadline=None,  # the machine may be busy; no test is about speed
     derandomize=False,
     print_blob=True,

@@ -20,7 +20,7 @@ from workers.errors import SettingsError
 CONFIG_NAME = "fanline.toml"
 EMBEDDED = "embedded"
 ENV_PREFIX = "FANLINE_"
-OTHER_VARIABLES = frozenset({"FANLINE_STATE_DIR"})
+OTHER_VARIABLES = frozenset({"FANLINE_STATE_DIR", "FANLINE_LOAD_URL", "FANLINE_LOAD_NATS"})
 """Documented variables that are no settings."""
 
 

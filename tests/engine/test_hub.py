@@ -12,8 +12,11 @@ from engine.counters import Counters
 from engine.flusher import Flusher
 from engine.hub import Hub
 from engine.outbox import Outbox, OutboxShared
-from protocol.dialects import CBOR, JSON, Dialect
+from protocol.dialects import CBOR, JSON
 from protocol.frames import FrameReader, Opcode
+from protocol.wire import Wire, wire_of
+
+JSON_WIRE, CBOR_WIRE = wire_of(JSON, False), wire_of(CBOR, False)
 
 
 class Peer:
@@ -69,7 +72,7 @@ def test_first_and_last_are_answered_once_per_life_of_a_channel(operations: list
                     joined.add(channel)
                     counted.add(pair)
                 elif verb == "activate" and pair in counted - active:
-                    hub.activate(channel, JSON if number % 2 else CBOR, peers[number].outbox)
+                    hub.activate(channel, JSON_WIRE if number % 2 else CBOR_WIRE, peers[number].outbox)
                     active.add(pair)
                 elif verb == "unsub" and pair in counted:
                     counted.discard(pair)
@@ -92,7 +95,7 @@ async def test_receive_and_the_subscription_verbs_never_give_up_control() -> Non
         peer = Peer(nursery, counters)
         with assert_no_checkpoints():
             hub.subscribe("c:a")
-            hub.activate("c:a", JSON, peer.outbox)
+            hub.activate("c:a", JSON_WIRE, peer.outbox)
             hub.receive("c:a", b"1")
             hub.take_dirty()
             hub.unsubscribe("c:a", peer.outbox)
@@ -107,13 +110,13 @@ async def test_a_message_is_encoded_once_per_dialect_and_shared_by_all_members()
             encoded.append("json")
             return b"x"
 
-    dialect: Dialect = Counting()
+    wire = Wire(Counting(), deflated=False)
     async with trio.open_nursery() as nursery:
         hub, counters = make_hub()
         peers = [Peer(nursery, counters) for _ in range(10)]
         for peer in peers:
             hub.subscribe("c:a")
-            hub.activate("c:a", dialect, peer.outbox)
+            hub.activate("c:a", wire, peer.outbox)
         hub.receive("c:a", b"1")
         hub.receive("c:a", b"2")
         ((group, frames),) = hub.take_dirty()
@@ -132,7 +135,7 @@ async def test_a_flush_delivers_every_channel_to_its_subscribers_in_order(coales
             for peer, channels in ((both, ("c:a", "c:b")), (single, ("c:a",))):
                 for channel in channels:
                     hub.subscribe(channel)
-                    hub.activate(channel, JSON, peer.outbox)
+                    hub.activate(channel, JSON_WIRE, peer.outbox)
             nursery.start_soon(flusher.run)
             for number in range(3):
                 for channel in ("c:a", "c:b", "c:nobody"):
@@ -156,13 +159,13 @@ async def test_a_subscriber_who_leaves_or_comes_during_a_flush_breaks_nothing(mo
         peers = [Peer(nursery, counters) for _ in range(6)]
         for peer in peers[:5]:
             hub.subscribe("c:a")
-            hub.activate("c:a", JSON, peer.outbox)
+            hub.activate("c:a", JSON_WIRE, peer.outbox)
         hub.receive("c:a", b"1")
 
         async def meddle() -> None:
             hub.unsubscribe("c:a", peers[0].outbox)
             hub.subscribe("c:a")
-            hub.activate("c:a", JSON, peers[5].outbox)
+            hub.activate("c:a", JSON_WIRE, peers[5].outbox)
 
         nursery.start_soon(meddle)
         await flusher.flush()
