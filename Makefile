@@ -1,0 +1,66 @@
+# Everything Fanline needs on a fresh machine, from Python 3.11 and make alone.
+#
+# requirements.lock pins everything; requirements-run.lock is its subset for running. Both hold exact versions with
+# hashes. The stamp files make a second run instant; a changed lock or pyproject.toml installs again.
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+
+# The interpreter for the virtual environment: the first one that is new enough.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --upgrade pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types lock clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(RUN)  ## run the live demo; SECONDS=10 ends it by itself
+	@$(BIN)/fanline demo $(if $(SECONDS),--seconds $(SECONDS))
+
+test: $(DEV)  ## run all tests; ARGS='-k hub' goes to pytest
+	@$(BIN)/python -P -m pytest $(ARGS)
+
+check: lint types test  ## all that must pass before a change is done
+
+lint: $(DEV)  ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(DEV)  ## mypy, strict, tests included
+	@$(BIN)/mypy
+
+lock: $(RUN)  ## write both lock files anew from pyproject.toml
+	@$(INSTALL) 'uv>=0.13'
+	@$(COMPILE) --group dev --extra loadtest --output-file requirements.lock
+	@$(COMPILE) --group build --constraints requirements.lock --output-file requirements-run.lock
+
+clean:  ## remove the virtual environment, caches and build output
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n '$(PYTHON)' || { echo 'fanline: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3.11'; exit 1; } >&2
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo 'fanline: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11'; exit 1; } >&2
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo 'fanline: $(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv'; exit 1; } >&2
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUN): requirements-run.lock pyproject.toml | $(BIN)/python
+	@echo 'installing into $(VENV) ...'
+	@$(INSTALL) --require-hashes --requirement requirements-run.lock
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): requirements.lock $(RUN)
+	@echo 'installing the tools for tests and checks ...'
+	@$(INSTALL) --require-hashes --requirement requirements.lock
+	@touch $@
