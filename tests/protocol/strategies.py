@@ -1,0 +1,87 @@
+"""Values and envelopes for property tests."""
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+
+from protocol.envelope import Envelope, MessageType
+from protocol.errors import MessageError
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+short_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=128)
+integers = st.integers(-(2**63), 2**64 - 1)
+counts = st.integers(0, 2**63 - 1)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def _nested(scalars: st.SearchStrategy[Any], keys: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.recursive(
+        scalars,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
+        max_leaves=12,
+    )
+
+
+json_values = _nested(st.none() | st.booleans() | integers | floats | texts, texts)
+"""What both codecs can say."""
+
+cbor_values = _nested(
+    st.none() | st.booleans() | integers | st.floats(allow_nan=True) | texts | st.binary(max_size=20), texts | integers
+)
+"""What CBOR alone can say as well: byte strings, NaN, infinities, integer keys."""
+
+
+def envelopes(
+    data: st.SearchStrategy[Any] = json_values,
+    types: st.SearchStrategy[str] | None = None,
+) -> st.SearchStrategy[Envelope]:
+    """Envelopes with any mix of fields."""
+    return st.builds(
+        Envelope,
+        type=st.sampled_from([str(kind) for kind in MessageType]) if types is None else types,
+        channel=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
+        offset=st.none() | counts,
+        previous=st.none() | counts,
+        epoch=st.none() | short_texts,
+        id=st.none() | short_texts,
+        event=st.none() | short_texts,
+        data=data,
+        sender=st.none() | short_texts,
+        time=st.none() | counts,
+        key=st.none() | short_texts,
+        priority=st.none() | st.integers(0, 9),
+        ttl=st.none() | st.integers(1, 2**31),
+    )
+
+
+def fields_of(envelope: Envelope) -> dict[str, Any]:
+    """All fields by attribute name, `data` as a Python value: equal for envelopes that say the same in any codec."""
+    fields = {name: getattr(envelope, name) for name in Envelope.__struct_fields__}
+    return {**fields, "data": envelope.value}
+
+
+def refusal(take: Callable[[Any], object], value: Any) -> MessageError | None:
+    """Why `take` refuses the value, or None if it takes it; any other exception is the test's failure."""
+    try:
+        take(value)
+    except MessageError as error:
+        return error
+    return None
+
+
+@st.composite
+def mutated(draw: st.DrawFn, valid: st.SearchStrategy[bytes]) -> bytes:
+    """A valid message with a few bytes changed, cut out or put in."""
+    payload = bytearray(draw(valid))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(payload)))
+        payload[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+    return bytes(payload)
+
+
+@st.composite
+def chunked(draw: st.DrawFn, whole: bytes) -> list[bytes]:
+    """`whole` cut anywhere, empty chunks included."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=12)))
+    return [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]

@@ -1,0 +1,81 @@
+"""The tables of docs/reference are the enums of the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from protocol.channels import to_subject
+from protocol.dialects import PLAIN
+from protocol.dialects.plain import _COMMANDS as PLAIN_COMMANDS
+from protocol.envelope import KEYS, MessageType, decode_json
+from protocol.errors import CloseReason, ErrorCode, MessageError
+from protocol.handshake import _STATUS as HTTP_STATUSES
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+PROTOCOL = (REFERENCE / "protocol.md").read_text(encoding="utf-8")
+PLAIN_PAGE = (REFERENCE / "plain-dialect.md").read_text(encoding="utf-8")
+
+
+def table(page: str, head: str) -> list[list[str]]:
+    """The rows of every table whose first line starts with `head`, without backticks."""
+    rows: list[list[str]] = []
+    for block in re.findall(rf"^{re.escape(head)}.*\n\|[-|]+\|\n((?:\|.*\n)+)", page, re.MULTILINE):
+        rows += [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in block.splitlines()]
+    assert rows, f"no table that starts with {head}"
+    return [[cell.strip("| `") for cell in row] for row in rows]
+
+
+def test_the_fields_table_is_the_codecs_key_table() -> None:
+    rows = table(PROTOCOL, "| key in JSON |")
+    assert [(row[0], int(row[1])) for row in rows] == list(KEYS.values())
+
+
+def test_the_type_tables_name_every_message_type() -> None:
+    types = [row[0] for row in table(PROTOCOL, "| `t` |")]
+    assert set(types) == set(MessageType)
+    assert sorted(types) == sorted([*MessageType, MessageType.PUB])  # `pub` goes both ways
+
+
+def test_the_error_table_names_every_error_code() -> None:
+    assert [row[0] for row in table(PROTOCOL, "| code | meaning |")] == list(ErrorCode)
+
+
+def test_the_close_table_is_the_close_reasons() -> None:
+    rows = table(PROTOCOL, "| code | name | text |")
+    assert [(int(row[0]), row[1], row[2], row[4] == "yes") for row in rows] == [
+        (reason.code, reason.name, reason.text, reason.reconnect) for reason in CloseReason
+    ]
+
+
+def test_the_http_table_names_every_refusal() -> None:
+    refusals = [status for status in HTTP_STATUSES if status >= 400]
+    assert [int(row[0]) for row in table(PROTOCOL, "| status | when |")] == refusals
+
+
+def test_the_subjects_table_is_what_the_code_says() -> None:
+    for row in table(PROTOCOL, "| channel | producers publish to |"):
+        assert row[1] == to_subject(row[0])
+
+
+def test_the_conversation_is_made_of_envelopes() -> None:
+    lines = re.findall(r"^[<>] (\{.*\})$", PROTOCOL, re.MULTILINE)
+    assert len(lines) == 8
+    assert {decode_json(line.encode()).type for line in lines} <= set(MessageType)
+
+
+def test_the_plain_page_names_every_command() -> None:
+    assert {row[0] for row in table(PLAIN_PAGE, "| type | fields | answer |")} == set(PLAIN_COMMANDS)
+
+
+def test_what_the_plain_page_says_is_not_offered_is_unknown() -> None:
+    for kind in re.findall(r"`(\w+)`", PLAIN_PAGE.partition("## Not offered yet")[2].partition("So are")[0]):
+        with pytest.raises(MessageError) as caught:
+            PLAIN.decode(f'{{"type":"{kind}"}}'.encode())
+        assert caught.value.code == ErrorCode.UNKNOWN_TYPE
+
+
+def test_what_a_plain_client_says_on_the_page_is_understood() -> None:
+    lines = re.findall(r"^> (\{.*\})$", PLAIN_PAGE, re.MULTILINE)
+    assert lines
+    assert all(PLAIN.decode(line.encode()) for line in lines)

@@ -1,0 +1,110 @@
+"""The documentation keeps its word: links lead somewhere, code blocks are code, claims match the engine."""
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from engine.session import _COMMANDS, Session
+from engine.settings import EngineSettings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "tests" / "vectors" / "README.md"]
+
+_BLOCK = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL
+)
+_LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)\s>]+)>?[^)]*\)")
+_ID = re.compile(r"[^\w\- ]")
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(language: str) -> list[Block]:
+    """The code blocks of one language on all pages."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in _BLOCK.finditer(text):
+            if match["language"] == language:
+                code = "\n".join(line.removeprefix(match["indent"]) for line in match["code"].splitlines())
+                found.append(Block(page, text.count("\n", 0, match.start()) + 1, code))
+    return found
+
+
+def prose(page: Path) -> str:
+    """A page without its code."""
+    return re.sub(r"`[^`\n]*`", "", _BLOCK.sub("", page.read_text(encoding="utf-8")))
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name after `#`: the headings as forges make ids of them."""
+    headings = re.findall(r"^#+ +(.+)$", _BLOCK.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {_ID.sub("", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: Path) -> list[str]:
+    """The links of a page into this repository that lead nowhere."""
+    broken = []
+    for target in _LINK.findall(prose(page)):
+        path, _, anchor = target.partition("#")
+        if re.match(r"[a-z][a-z0-9+.-]*:", path):
+            continue
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    return broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_internal_links_lead_somewhere(page: Path) -> None:
+    assert broken_links(page) == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    (tmp_path / "b.md").write_text("# The Second: page!\n")
+    page = tmp_path / "a.md"
+    page.write_text(
+        "[ok](b.md) [ok](b.md#the-second-page) [ok](#top) [out](https://example.org/x)\n# Top\n"
+        "[gone](c.md) [gone](b.md#third) ![gone](x.svg) `[code](d.md)`\n```\n[code](e.md)\n```\n"
+    )
+    assert broken_links(page) == ["c.md", "b.md#third", "x.svg"]
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_python_blocks_compile(block: Block) -> None:
+    compile("\n" * block.line + block.code, str(block.page), "exec", dont_inherit=True)
+
+
+@pytest.mark.parametrize("block", blocks("json"), ids=str)
+def test_json_blocks_parse(block: Block) -> None:
+    json.loads(block.code)
+
+
+def test_the_protocol_page_says_which_commands_are_not_supported() -> None:
+    page = (ROOT / "docs" / "reference" / "protocol.md").read_text(encoding="utf-8")
+    section = page.partition("Client to server:")[2].partition("Server to client:")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", section.partition("|---")[2], re.MULTILINE))
+    assert set(rows) == set(_COMMANDS)
+    refused = {kind for kind, perform in _COMMANDS.items() if perform is Session.not_supported}
+    assert {kind for kind, says in rows.items() if "not_supported" in says} == refused
+
+
+def test_the_protocol_page_says_the_default_limits() -> None:
+    page = (ROOT / "docs" / "reference" / "protocol.md").read_text(encoding="utf-8")
+    settings = EngineSettings()
+    assert f"{settings.max_message_bytes:,} bytes (setting `max_message_bytes`" in page
+    assert f"{settings.max_subscriptions:,} (setting `max_subscriptions`" in page
+    assert f"(default {int(settings.heartbeat * 1000):,})" in page
+    assert f"After {settings.idle_timeout:g} s\nwithout one (setting `idle_timeout`)" in page
+    assert f"{settings.handshake_timeout:g} s (setting `handshake_timeout`)" in page
+    assert (settings.outbox_bytes, settings.outbox_messages) == (1024 * 1024, 4096)
