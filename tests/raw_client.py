@@ -55,13 +55,15 @@ class RawClient:
         pairs = (line.split(": ", 1) for line in lines)
         return int(status.split()[1]), {name.lower(): value for name, value in pairs}, body
 
-    async def upgrade(self, subprotocol: str | None = "fanline.v1.json") -> None:
+    async def upgrade(self, subprotocol: str | None = "fanline.v1.json", **headers: str) -> None:
         """Shake hands and read the 101."""
-        await self.send(upgrade_request(subprotocol=subprotocol))
+        await self.send(upgrade_request(subprotocol=subprotocol, **headers))
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += await self.stream.receive_some(1)
         assert head.startswith(b"HTTP/1.1 101 "), head
+        deflated = b"permessage-deflate" in head
+        self._reader = FrameReader(64 * 1024 * 1024, from_client=False, deflated=deflated)
 
     async def message(self) -> Message:
         """The next message or control frame but pings; EndOfChannel when the stream has ended."""
