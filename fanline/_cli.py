@@ -1,0 +1,190 @@
+"""The `fanline` command. Each subcommand reads its arguments here; what it does is in a module of its own."""
+
+import os
+import sys
+from enum import StrEnum
+from functools import partial
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+from typer.exceptions import TyperException
+
+from fanline import __version__
+from fanline._cli_pub import NotJson, Publication, parse_json, publish_to_nats, publish_to_url
+from fanline._cli_run import complain, run
+from fanline._cli_sub import print_messages
+from fanline._demo import run_demo
+from protocol.channels import check_channel
+from protocol.errors import MessageError
+from protocol.nats_text import NatsError, parse_url
+
+app = typer.Typer(
+    name="fanline",
+    help="""Publish to channels, and watch them live in very many places.
+
+    Begin with `fanline demo`, or start a server in one terminal and talk through it from two others:
+
+    \b
+      fanline serve
+      fanline sub news:all
+      fanline pub news:all '{"title": "hello"}'
+    """,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class CodecName(StrEnum):
+    JSON = "json"
+    CBOR = "cbor"
+
+
+def main() -> None:
+    """Entry point: run the command line, complain in one line, exit with 0, 1, 2 or 128 + signal."""
+    try:
+        code = app(args=sys.argv[1:] or ["--help"], prog_name="fanline", standalone_mode=False)
+    except TyperException as error:
+        complain(f"{error.format_message()} (see `fanline --help`)")
+        code = error.exit_code
+    sys.exit(code)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fanline {__version__}")
+        raise typer.Exit
+
+
+def _channel(name: str) -> str:
+    try:
+        return check_channel(name)
+    except MessageError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _channels(names: list[str]) -> list[str]:
+    return [_channel(name) for name in names]
+
+
+def _websocket_url(url: str | None) -> str | None:
+    if url is not None and (urlsplit(url).scheme not in ("ws", "wss") or not urlsplit(url).hostname):
+        raise typer.BadParameter(f"not a WebSocket URL: {url!r} (expected ws://HOST:PORT/ws)")
+    return url
+
+
+def _nats_url(url: str | None) -> str | None:
+    try:
+        return url if url is None or parse_url(url) else None
+    except NatsError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _json_value(text: str) -> str:
+    try:
+        return text if text == "-" else str(parse_json(text)) and text
+    except NotJson as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WS_URL", callback=_websocket_url, help="Server, as in ws://127.0.0.1:8080/ws. [default: the local one]"
+    ),
+]
+CodecOption = Annotated[CodecName, typer.Option(help="Form of the messages on the WebSocket.")]
+
+
+@app.callback()
+def _fanline(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def serve(context: typer.Context) -> None:
+    """Run a server. `fanline serve --help` shows its options."""
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "workers", *context.args])  # noqa: S606  # no shell wanted
+
+
+@app.command(short_help="Publish a JSON value to a channel.")
+def pub(
+    channel: Annotated[str, typer.Argument(callback=_channel, help="Where to, as in task:42.")],
+    value: Annotated[
+        str, typer.Argument(metavar="JSON", callback=_json_value, help="Any JSON value; - reads one per line of stdin.")
+    ],
+    event: Annotated[str | None, typer.Option(help="Kind of the message, as in task_progress.")] = None,
+    id: Annotated[  # noqa: A002  # the option's name
+        str | None, typer.Option(help="Id of the message; a durable channel takes the same id only once.")
+    ] = None,
+    nats: Annotated[
+        str | None,
+        typer.Option(metavar="URL", callback=_nats_url, help="NATS to publish to. [default: the local server's]"),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="WS_URL", callback=_websocket_url, help="Publish through this server instead.")
+    ] = None,
+    codec: CodecOption = CodecName.JSON,
+) -> None:
+    """Publish a JSON value to a channel, and return when it has been taken.
+
+    Through the NATS of the local `fanline serve` by default, like any producer.
+
+    \b
+      fanline pub news:all '{"title": "hello"}'
+      fanline pub news:all '"a string needs its quotes"'
+      fanline pub task:42 '{"percent": 40}' --event task_progress
+      fanline pub news:all - < one-value-per-line.jsonl
+      fanline pub news:all 1 --url ws://127.0.0.1:8080/ws
+    """
+    if nats is not None and url is not None:
+        raise typer.BadParameter("give --nats or --url, not both")
+    if value == "-" and id is not None:
+        raise typer.BadParameter("--id is for one message, stdin may hold many")
+    what = Publication(channel, event, id)
+    if url is not None:
+        run(partial(publish_to_url, what, value, url, codec.value))
+    run(partial(publish_to_nats, what, value, nats))
+
+
+@app.command(short_help="Print the messages of channels as they come.")
+def sub(
+    channels: Annotated[list[str], typer.Argument(metavar="CHANNEL...", callback=_channels, help="As in news:all.")],
+    count: Annotated[int | None, typer.Option(min=1, help="End after this many messages.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON envelope a line, for scripts.")] = False,
+    codec: CodecOption = CodecName.JSON,
+    url: Url = None,
+) -> None:
+    """Print the messages of channels as they come, until Ctrl-C.
+
+    \b
+      fanline sub news:all
+      fanline sub task:42 news:all
+      fanline sub task:42 --json --count 10 | jq .d
+
+    A lost connection is opened again. Exit code 0; 130 if Ctrl-C came before --count was reached.
+    """
+    program = partial(print_messages, channels, url, codec.value, count, as_json)
+    run(program, **({} if count is not None else {"interrupted": 0}))
+
+
+@app.command(short_help="See it work: a server, builds that report progress, people who watch.")
+def demo(
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="End by itself after this time. [default: at Ctrl-C]")
+    ] = None,
+) -> None:
+    """See it work: a server, builds that report their progress, and people who watch them.
+
+    Starts `fanline serve` with two workers in a temporary directory, publishes the progress of sample builds over NATS,
+    and receives it with real clients, counting. Exit code 1 if a message was lost.
+    """
+    run(partial(run_demo, seconds), interrupted=0)

@@ -1,0 +1,50 @@
+"""What can go wrong for a user of the client. Every str() is a sentence for a person."""
+
+
+class FanlineError(Exception):
+    """Base of all errors the client raises by itself."""
+
+
+class ServerError(FanlineError):
+    """The server refused one command; the connection goes on.
+
+    `code` is a value of `protocol.errors.ErrorCode`, such as "bad_channel" or "permission_denied".
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.code})"
+
+
+class ConnectionLost(FanlineError):  # noqa: N818  # reads as what happened
+    """The connection ended.
+
+    `final`: the client does not come back, and every later call raises the same. Otherwise it is already coming back,
+    and only the command that was under way is affected: whether the server performed it is unknown.
+    `code` is the WebSocket close code, None if there was none.
+    """
+
+    def __init__(self, message: str, *, code: int | None = None, final: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.final = final
+
+
+class ConnectionRefused(FanlineError):  # noqa: N818  # reads as what happened
+    """A connection could not be opened: nobody there, not a Fanline server, or refused with HTTP `status`.
+
+    `final`: asking again would be answered the same.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, final: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.final = final
+
+
+class SlowConsumer(FanlineError):  # noqa: N818  # reads as what happened
+    """A subscription's messages came in far faster than they were taken; the messages already there come first."""

@@ -1,0 +1,186 @@
+"""The `fanline` command as people and scripts run it: real processes, a real server."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import trio
+
+from tests.serve import Serve, running_serve, serve_environ
+
+FANLINE = [sys.executable, "-P", "-c", "from fanline._cli import main; main()"]
+
+
+async def _run(serve: Serve, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return await trio.run_process(
+        [*FANLINE, *args],
+        stdin=stdin,
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+        env=serve_environ(serve.directory),
+    )
+
+
+@asynccontextmanager
+async def _listening(serve: Serve, *args: str) -> AsyncIterator[trio.Process]:
+    """`fanline sub ARGS`, once it says that it listens."""
+    process = await trio.lowlevel.open_process(
+        [*FANLINE, "sub", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=serve_environ(serve.directory),
+    )
+    try:
+        assert process.stderr is not None
+        said = b""
+        while not said.endswith(b"\n"):
+            data = await process.stderr.receive_some(4096)
+            assert data, said
+            said += data
+        assert said.startswith(b"fanline: listening to "), said
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    await stream.aclose()
+
+
+async def _rest(stream: trio.abc.ReceiveStream | None) -> bytes:
+    assert stream is not None
+    return b"".join([bytes(data) async for data in stream])
+
+
+async def test_pub_and_sub_find_the_local_server_by_themselves() -> None:
+    with trio.fail_after(60):
+        async with running_serve() as serve, _listening(serve, "news:all", "task:42", "--count", "2") as process:
+            assert (await _run(serve, "pub", "news:all", '{"title": "hello"}')).returncode == 0
+            # Two processes: the second begins when NATS has taken the first's message.
+            published = await _run(serve, "pub", "task:42", '{"percent": 40}', "--event", "task_progress")
+            assert (published.returncode, published.stdout, published.stderr) == (0, b"", b"")
+            assert await process.wait() == 0
+            printed = (await _rest(process.stdout)).decode()
+    assert sorted(printed.splitlines()) == [
+        'news:all  -  {"title":"hello"}',
+        'task:42  task_progress  {"percent":40}',
+    ]
+
+
+async def test_lines_of_stdin_arrive_in_order_as_envelopes_through_nats_and_websocket() -> None:
+    lines = b"".join(b"%d\n" % number for number in range(2500))
+    with trio.fail_after(90):
+        async with running_serve() as serve:
+            options = ("--count", "2503", "--json", "--codec", "cbor")
+            async with _listening(serve, "news:all", *options) as process, trio.open_nursery() as nursery:
+                output: list[bytes] = []
+
+                async def read() -> None:
+                    output.append(await _rest(process.stdout))
+
+                nursery.start_soon(read)
+                assert (await _run(serve, "pub", "news:all", "-", stdin=lines)).returncode == 0
+                url = ("--url", serve.url)
+                ended = await _run(serve, "pub", "news:all", "-", *url, stdin=b'"a"\n\n"b"\n"no newline"')
+                assert (ended.returncode, ended.stderr) == (0, b"")
+                assert await process.wait() == 0
+    envelopes = [msgspec.json.decode(line) for line in output[0].splitlines()]
+    assert [envelope["d"] for envelope in envelopes] == [*range(2500), "a", "b", "no newline"]
+    assert {(envelope["t"], envelope["c"]) for envelope in envelopes} == {("pub", "news:all")}
+
+
+async def test_errors_at_run_time_are_one_line_and_exit_code_1() -> None:
+    with trio.fail_after(60):
+        async with running_serve(workers=1) as serve:
+            wrong_token = serve.nats_url.replace("nats://", "nats://wrong@")
+            cases = {
+                "Authorization Violation": await _run(serve, "pub", "news:all", "1", "--nats", wrong_token),
+                "line 2 of stdin is not JSON": await _run(serve, "pub", "news:all", "-", stdin=b"1\n{\n"),
+                "cannot connect to ws://127.0.0.1:1/ws": await _run(
+                    serve, "sub", "news:all", "--url", "ws://127.0.0.1:1/ws"
+                ),
+            }
+    for said, ended in cases.items():
+        error = ended.stderr.decode()
+        assert ended.returncode == 1, error
+        assert error.startswith("fanline: error: ")
+        assert error.count("\n") == 1
+        assert said in error
+
+
+async def test_ctrl_c_ends_sub_without_a_traceback() -> None:
+    with trio.fail_after(60):
+        async with running_serve(workers=1) as serve:
+            for args, code in (((), 0), (("--count", "5"), 130)):
+                async with _listening(serve, "news:all", *args) as process:
+                    process.send_signal(signal.SIGINT)
+                    assert await process.wait() == code
+                    assert await _rest(process.stderr) == b""
+
+
+async def test_a_reader_that_leaves_ends_sub_silently() -> None:
+    with trio.fail_after(60):
+        async with running_serve(workers=1) as serve, _listening(serve, "news:all") as process:
+            assert process.stdout is not None
+            await process.stdout.aclose()
+            assert (await _run(serve, "pub", "news:all", "1")).returncode == 0
+            assert await process.wait() == 0
+            assert await _rest(process.stderr) == b""
+
+
+async def test_serve_hands_everything_to_the_real_entry_its_help_too() -> None:
+    with trio.fail_after(60):
+        async with running_serve(workers=1) as serve:
+            shown = await _run(serve, "serve", "--help")
+            refused = await _run(serve, "serve", "--port", "no-port")
+    assert shown.returncode == 0
+    assert b"--data-dir" in shown.stdout
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(b"fanline: error: ")
+
+
+async def test_the_demo_ends_by_itself_with_a_summary_and_loses_nothing() -> None:
+    with trio.fail_after(60):
+        async with running_serve(workers=1) as serve:
+            ended = await _run(serve, "demo", "--seconds", "3")
+            left = list(serve.state_directory.glob("serve-*.json"))
+    output = ended.stdout.decode()
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == b""
+    assert "In another terminal: fanline sub task:build-1" in output
+    summary = output.strip().splitlines()[-1]
+    assert " tasks finished: " in summary
+    assert ", 0 lost, " in summary
+    assert len(left) == 1, "the demo's own server has left its state file behind"
+
+
+async def test_ctrl_c_ends_the_demo_and_its_server() -> None:
+    with trio.fail_after(60):
+        async with running_serve(workers=1) as serve:
+            process = await trio.lowlevel.open_process(
+                [*FANLINE, "demo"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=serve_environ(serve.directory),
+                start_new_session=True,
+            )
+            assert process.stdout is not None
+            seen = b""
+            while b"In another terminal" not in seen:
+                data = await process.stdout.receive_some(4096)
+                assert data
+                seen += data
+            os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+            rest = await _rest(process.stdout)
+            assert await process.wait() == 0
+            assert await _rest(process.stderr) == b""
+            left = list(serve.state_directory.glob("serve-*.json"))
+    assert b"tasks finished" in rest
+    assert len(left) == 1
