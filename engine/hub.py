@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from engine.counters import Counters
 from engine.outbox import Outbox
-from protocol.envelope import Envelope, MessageType, from_producer
-from protocol.errors import ErrorCode, MessageError
+from protocol.envelope import Envelope, from_producer
+from protocol.errors import MessageError
 from protocol.wire import Wire
 
 _log = logging.getLogger("fanline.hub")
@@ -114,10 +114,6 @@ class Hub:
 
     def _stamp(self, channel: str, envelope: Envelope) -> Envelope:
         """What the bus knows stands over what a producer claims: the subject names the channel, not the envelope."""
-        if envelope.type not in ("", MessageType.PUB):
-            text = f"a producer's envelope has type `pub` or none, not {envelope.type!r}"
-            raise MessageError(ErrorCode.BAD_MESSAGE, text)
-        envelope.type = MessageType.PUB
         envelope.channel = channel
         envelope.offset = envelope.previous = envelope.epoch = None
         if envelope.time is None:

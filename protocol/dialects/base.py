@@ -10,8 +10,8 @@ class Dialect(Protocol):
     """A pure, shared codec: one client message in -> commands; one server envelope in -> one message's bytes out.
 
     Inside the engine everything is an Envelope. A dialect maps its own wording to and from that; it holds no state of a
-    connection. Only MessageError may leave `decode`, and `encode` cannot fail on an envelope that `from_producer` or
-    `decode` has let in.
+    connection. Only MessageError may leave `decode`, and `encode` cannot fail on an envelope that `from_producer` has
+    let in.
     """
 
     name: str

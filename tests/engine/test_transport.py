@@ -3,7 +3,6 @@
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,7 +48,7 @@ class Certificates:
 
 
 @pytest.fixture
-def certificates(tmp_path: Path) -> Iterator[Certificates]:
+def certificates(tmp_path: Path) -> Certificates:
     return Certificates(tmp_path)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol import deflate
 from protocol.channels import to_subject
 from protocol.dialects import PLAIN
 from protocol.dialects.plain import _COMMANDS as PLAIN_COMMANDS
@@ -56,6 +57,11 @@ def test_the_http_table_names_every_refusal() -> None:
 def test_the_subjects_table_is_what_the_code_says() -> None:
     for row in table(PROTOCOL, "| channel | producers publish to |"):
         assert row[1] == to_subject(row[0])
+
+
+def test_the_page_says_how_compression_is_answered() -> None:
+    assert f"`{deflate.RESPONSE}`" in PROTOCOL
+    assert f"Messages under {deflate.MIN_BYTES} bytes are sent as they" in PROTOCOL
 
 
 def test_the_conversation_is_made_of_envelopes() -> None:
