@@ -1,0 +1,84 @@
+"""`python -m loadtest.bench`: measure the real `fanline serve`, alone or beside a peer."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from loadtest.bench.benches import BENCHES, run_bench
+from loadtest.bench.errors import BenchError
+from loadtest.bench.machine import machine
+from loadtest.bench.peers import PEERS
+from loadtest.bench.plan import Plan
+from loadtest.bench.report import table
+
+_EPILOG = (
+    "Exit codes: 0, 1 if the bench could not run or messages were lost, repeated or reordered, 2 for a wrong call, "
+    "130 after Ctrl-C."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one bench and print it."""
+    options = _parser().parse_args(arguments)
+    where = machine()
+    try:
+        report = run_bench(options.bench, _plan(options), options.vs, options.repeat or (3 if options.vs else 1))
+    except BenchError as error:
+        print(f"bench: error: {error}", file=sys.stderr)  # noqa: T201  # this is a program
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if options.json:
+        text = msgspec.json.encode({"machine": where, "complete": report.complete, "report": report}).decode()
+    else:
+        text = table(report, where)
+    print(text)  # noqa: T201  # as above
+    return 0 if report.complete else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=__doc__, epilog=_EPILOG)
+    kinds = "; ".join(f"{name}: {bench.what}" for name, bench in BENCHES.items())
+    parser.add_argument("bench", choices=BENCHES, help=kinds)
+    parser.add_argument(
+        "--vs", action="append", default=[], choices=PEERS, help="a peer, in turn with ours; repeatable"
+    )
+    parser.add_argument("--repeat", type=_positive, metavar="N", help="rounds (1, with --vs 3)")
+    parser.add_argument("--subscribers", type=_positive, metavar="N")
+    parser.add_argument("--channels", type=_positive, metavar="N", help="channels the subscribers take in turn")
+    parser.add_argument("--own", action="store_true", help="as many channels as subscribers")
+    parser.add_argument("--rate", type=float, metavar="R", help="messages a second, over all channels")
+    parser.add_argument("--seconds", type=float, metavar="T", help="time of publishing, or of waiting")
+    parser.add_argument("--workers", type=_positive, metavar="N", help="worker processes (1)")
+    parser.add_argument("--coalesce", type=float, metavar="MS", help="the server's coalesce setting (0)")
+    parser.add_argument("--json", action="store_true", help="one JSON object with every round")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    """The bench's own plan with what was asked for."""
+    plan = BENCHES[options.bench].plan
+    subscribers = options.subscribers or plan.subscribers
+    every_own = options.own or (plan.channels == plan.subscribers and not options.channels)
+    asked = {
+        "subscribers": subscribers,
+        "channels": subscribers if every_own else options.channels,
+        "rate": options.rate if plan.rate else None,
+        "seconds": options.seconds,
+        "workers": options.workers,
+    }
+    environment = {} if options.coalesce is None else {"FANLINE_ENGINE_COALESCE": str(options.coalesce)}
+    plan = msgspec.structs.replace(plan, environment=plan.environment | environment)
+    return msgspec.structs.replace(plan, **{name: value for name, value in asked.items() if value is not None})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

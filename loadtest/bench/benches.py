@@ -1,0 +1,110 @@
+"""The benches: what each does by default, and what is compared."""
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+import msgspec
+
+from loadtest.bench.errors import BenchError
+from loadtest.bench.measure import Figures, Start, measure
+from loadtest.bench.peers import PEERS
+from loadtest.bench.plan import Plan
+from loadtest.bench.server import fanline
+
+OURS = "fanline"
+
+
+class Bench(msgspec.Struct, frozen=True):
+    """One kind of run; `figure` is what the ratio to another side is taken of."""
+
+    what: str
+    figure: str
+    plan: Plan
+    has_peers: bool = True
+
+
+BENCHES = {
+    "fanout": Bench(
+        "all subscribers on one channel", "cpu_us_per_delivery", Plan(subscribers=1000, rate=200, seconds=5)
+    ),
+    "channels": Bench(
+        "every subscriber has its own channel",
+        "cpu_us_per_delivery",
+        Plan(subscribers=5000, channels=5000, rate=10_000, seconds=5),
+    ),
+    "memory": Bench("idle subscribers", "kb_per_connection", Plan(subscribers=9000, seconds=1)),
+    "handshake": Bench("opening and subscribing", "handshakes_per_second", Plan(subscribers=5000)),
+    "idle": Bench(
+        "heartbeats every 30 s",
+        "cpu_percent",
+        Plan(subscribers=9000, seconds=30, environment={"FANLINE_ENGINE_HEARTBEAT": "30"}),
+        has_peers=False,
+    ),
+    "slow": Bench(
+        "1 % of the subscribers stop reading; the baseline is the same run without them",
+        "p99",
+        Plan(subscribers=1000, rate=200, seconds=10),
+        has_peers=False,
+    ),
+}
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Median, smallest and largest over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Ratio(msgspec.Struct, frozen=True):
+    """Ours over another side's, round by round."""
+
+    figure: str
+    to: str
+    spread: Spread
+
+
+class Report(msgspec.Struct, frozen=True):
+    """All rounds of one bench."""
+
+    bench: str
+    plan: Plan
+    rounds: list[dict[str, Figures]]
+    """Side -> figures, one map a round."""
+    ratios: list[Ratio]
+
+    @property
+    def complete(self) -> bool:
+        """Nothing was lost, repeated, reordered or closed on our side."""
+        return all(figures.complete for sides in self.rounds for side, figures in sides.items() if side not in PEERS)
+
+
+def run_bench(name: str, plan: Plan, peers: Sequence[str], repeat: int) -> Report:
+    """Run `repeat` rounds, each side after the other in every round. Raises BenchError."""
+    if peers and not BENCHES[name].has_peers:
+        raise BenchError(f"the {name} bench has no peers: leave out --vs")
+    sides = dict(_sides(name, plan, peers))
+    rounds = [{side: measure(start, its_plan) for side, (start, its_plan) in sides.items()} for _ in range(repeat)]
+    figure = BENCHES[name].figure
+    ratios = [Ratio(figure, side, _ratio(figure, side, rounds)) for side in sides if side != OURS]
+    return Report(name, plan, rounds, ratios)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(median(values), min(values), max(values))
+
+
+def _sides(name: str, plan: Plan, peers: Sequence[str]) -> Iterator[tuple[str, tuple[Start, Plan]]]:
+    if name == "slow":
+        yield "without", (fanline, plan)
+        plan = msgspec.structs.replace(plan, stalled=max(1, plan.subscribers // 100))
+    yield OURS, (fanline, plan)
+    for peer in peers:
+        yield peer, (PEERS[peer], plan)
+
+
+def _ratio(figure: str, side: str, rounds: Sequence[dict[str, Figures]]) -> Spread:
+    pairs = [(getattr(sides[OURS], figure), getattr(sides[side], figure)) for sides in rounds]
+    return spread([ours / theirs if theirs else math.inf for ours, theirs in pairs])

@@ -1,0 +1,5 @@
+"""The bench's one exception."""
+
+
+class BenchError(Exception):
+    """The bench cannot run, or what it measures failed; str() says what and what to do."""

@@ -1,0 +1,85 @@
+"""A report as people read it."""
+
+from collections.abc import Iterator, Sequence
+
+from loadtest.bench.benches import BENCHES, Report, spread
+from loadtest.bench.machine import Machine
+from loadtest.bench.measure import Figures
+
+_TRAFFIC = (
+    ("CPU µs/delivery", "cpu_us_per_delivery", ".3f"),
+    ("deliveries/s", "deliveries_per_second", ",.0f"),
+    ("p50 ms", "p50", ".2f"),
+    ("p90 ms", "p90", ".2f"),
+    ("p99 ms", "p99", ".2f"),
+    ("max ms", "max", ".2f"),
+    ("bytes/delivery", "bytes_per_delivery", ".0f"),
+    ("receivers' CPU %", "receivers_cpu_percent", ".0f"),
+    ("publishing s", "publish_seconds", ".2f"),
+)
+_ALWAYS = (
+    ("CPU %", "cpu_percent", ".2f"),
+    ("KB/connection", "kb_per_connection", ".2f"),
+    ("peak RSS MB", "peak_kb", ".0f"),
+    ("handshakes/s", "handshakes_per_second", ",.0f"),
+    ("CPU µs/handshake", "cpu_us_per_handshake", ".0f"),
+)
+
+
+def table(report: Report, where: Machine) -> str:
+    """The medians of every side, one column each, and under them the ratios and the machine."""
+    return "\n".join((*_head(report), *_rows(report), *_checks(report), *_ratios(report), _machine(where)))
+
+
+def _head(report: Report) -> Iterator[str]:
+    plan = report.plan
+    yield f"{report.bench}: {BENCHES[report.bench].what}"
+    traffic = f", {plan.rate:,.0f} messages/s for {plan.seconds:g} s" if plan.count else ""
+    settings = "".join(f", {name}={value}" for name, value in plan.environment.items())
+    rounds = f", median of {len(report.rounds)} rounds" if len(report.rounds) > 1 else ""
+    workers = f"{plan.workers} worker" + ("s" if plan.workers > 1 else "")
+    yield f"{plan.subscribers:,} subscribers, channels: {plan.channels:,}{traffic}, {workers}{settings}{rounds}"
+    yield ""
+    yield _line("", list(report.rounds[0]))
+
+
+def _rows(report: Report) -> Iterator[str]:
+    for title, field, form in (_TRAFFIC if report.plan.count else ()) + _ALWAYS:
+        scale = 1024 if field == "peak_kb" else 1
+        yield _line(title, [_median(figures, field, form, scale) for figures in _columns(report)])
+
+
+def _median(figures: Sequence[Figures], field: str, form: str, scale: int) -> str:
+    values = [getattr(one, field) for one in figures]
+    known = [value / scale for value in values if value is not None]
+    return format(spread(known).median, form) if known else "-"
+
+
+def _checks(report: Report) -> Iterator[str]:
+    for name in ("deliveries", "lost", "duplicated", "reordered", "closed"):
+        yield _line(name, [f"{sum(getattr(one, name) for one in figures):,}" for figures in _columns(report)])
+    for side in report.rounds[0]:
+        for ended in (sides[side].stalled for sides in report.rounds):
+            if ended:
+                yield f"stopped reading: {ended.told} told and closed, {ended.cut} cut off, {ended.open} still open"
+
+
+def _ratios(report: Report) -> Iterator[str]:
+    for ratio in report.ratios:
+        found = ratio.spread
+        yield f"{ratio.figure} to {ratio.to}: {found.median:.2f} x ({found.low:.2f}-{found.high:.2f})"
+
+
+def _machine(where: Machine) -> str:
+    return (
+        f"{where.cpu}, {where.cores} cores, Linux {where.kernel}, Python {where.python}, "
+        f"load average before: {where.load_average:.2f}"
+    )
+
+
+def _columns(report: Report) -> list[list[Figures]]:
+    return [[sides[side] for sides in report.rounds] for side in report.rounds[0]]
+
+
+def _line(title: str, cells: Sequence[str]) -> str:
+    return f"{title:<18}" + "".join(f"{cell:>14}" for cell in cells)

@@ -1,0 +1,81 @@
+"""The sides of a comparison: our server and its peers, each started for one run."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from loadtest.bench.errors import BenchError
+from loadtest.bench.machine import children
+from loadtest.bench.plan import BALLAST, NAMESPACE, SUBJECT, Plan
+from loadtest.bench.processes import Tool, options, program, running
+from protocol.channels import to_subject
+from protocol.envelope import Envelope, MessageType, encode_json
+from protocol.serve_state import decode_state
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_SECONDS = 30.0
+
+
+class Side(NamedTuple):
+    """A server that waits for the plan's subscribers."""
+
+    receiver: dict[str, object]
+    """Options of the receivers: where and how to subscribe."""
+    pids: tuple[int, ...]
+    """The processes that fan out."""
+    publishers: tuple[Tool, ...]
+    """A line starts one, and its answer tells that it has published all; none in a run without messages."""
+
+
+@contextmanager
+def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
+    """The real `fanline serve` in `directory`, with a C publisher on its embedded NATS."""
+    state_directory = directory / "state"
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("FANLINE_")}
+    environ = inherited | {"PYTHONPATH": str(ROOT), "FANLINE_STATE_DIR": str(state_directory)} | plan.environment
+    command = (sys.executable, "-P", "-m", "workers", "--port", "0", "--workers", str(plan.workers))
+    with ExitStack() as stack:
+        serve = stack.enter_context(running([*command, "--data-dir", str(directory / "data")], environ, directory))
+        if not (serve.read_line(READY_SECONDS) or b"").startswith(b"fanline ready:"):
+            raise BenchError(f"fanline serve was not ready within {READY_SECONDS:g} s")
+        (file,) = state_directory.glob("serve-*.json")
+        state = decode_state(file.read_bytes())
+        url = urlsplit(state.url)
+        receiver: dict[str, object] = {
+            "port": url.port,
+            "path": url.path,
+            "subprotocol": "fanline.v1.json",
+            "subscribe": _subscribe(f"{NAMESPACE}:%d"),
+            "ballast": _subscribe(BALLAST),
+            "answer": '"t":"ok"',
+        }
+        publishers = tuple(
+            stack.enter_context(nats_publisher(subject, traffic, state.nats, state.nats_token))
+            for subject, traffic in _subjects(plan)
+        )
+        yield Side(receiver, children(serve.pid, "workers.worker"), publishers)
+
+
+@contextmanager
+def nats_publisher(subject: str, traffic: dict[str, object], nats: str, token: str) -> Iterator[Tool]:
+    """The C publisher, connected to NATS at `nats` and waiting for its start."""
+    where = {"port": urlsplit(nats).port, "subject": subject}
+    with running([program("publisher"), *options(where | traffic)]) as tool:
+        tool.send(token)
+        tool.read(READY_SECONDS)
+        yield tool
+
+
+def _subjects(plan: Plan) -> Iterator[tuple[str, dict[str, object]]]:
+    if plan.count:
+        yield SUBJECT, plan.published()
+    if plan.stalled:
+        yield to_subject(BALLAST), plan.ballast()
+
+
+def _subscribe(channel: str) -> str:
+    return encode_json(Envelope(type=MessageType.SUB, channel=channel, id="sub")).decode()

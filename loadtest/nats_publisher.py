@@ -1,0 +1,103 @@
+"""A NATS publisher on a plain blocking socket; under locust, gevent makes its waits cooperative."""
+
+import socket
+import ssl
+import time
+
+from protocol.nats_text import (
+    PING,
+    PONG,
+    NatsAddress,
+    NatsError,
+    Reply,
+    connect_command,
+    parse_info,
+    publish_command,
+    read_replies,
+)
+
+_READ_BYTES = 64 * 1024
+
+
+class NatsPublisher:
+    """One connection that publishes. Raises NatsError from every method but `close`."""
+
+    def __init__(self, address: NatsAddress, timeout: float) -> None:
+        """Connect and authenticate; `timeout` in seconds bounds every wait."""
+        self._timeout = timeout
+        self._rest = b""
+        self._replies: list[Reply] = []
+        try:
+            self._socket = socket.create_connection((address.host, address.port), timeout)
+        except OSError as error:
+            raise NatsError(f"cannot connect to NATS at {address.host}:{address.port}: {error}") from None
+        try:
+            self._greet(address)
+        except BaseException:
+            self.close()
+            raise
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        """Hand one message to the kernel; what the server refused of earlier ones is raised here."""
+        self._send(publish_command(subject, payload))
+        self._take(timeout=0)
+
+    def flush(self) -> None:
+        """Return when the server has taken everything published so far."""
+        self._send(PING)
+        self._wait_for("PONG")
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _greet(self, address: NatsAddress) -> None:
+        info = parse_info(self._wait_for("INFO").detail)
+        tls = address.tls or info.tls_required
+        if tls:
+            try:
+                self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=address.host)
+            except OSError as error:
+                raise NatsError(f"no TLS with NATS at {address.host}: {error}") from None
+        user, password, token = address.user, address.password, address.token
+        self._send(connect_command(name="loadtest", user=user, password=password, token=token, tls=tls))
+        self.flush()
+
+    def _wait_for(self, verb: str) -> Reply:
+        deadline = time.monotonic() + self._timeout
+        while (remaining := deadline - time.monotonic()) > 0:
+            self._take(remaining)
+            while self._replies:
+                reply = self._replies.pop(0)
+                if reply.verb == verb:
+                    return reply
+        raise NatsError(f"NATS sent no {verb} within {self._timeout:g} s")
+
+    def _take(self, timeout: float) -> None:
+        """Read what the server says within `timeout` seconds: answer its pings, raise its errors, keep the rest."""
+        self._socket.settimeout(timeout)
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
+            return
+        except OSError as error:
+            raise NatsError(f"connection to NATS lost: {error}") from None
+        if not data:
+            raise NatsError("connection to NATS lost: closed by the server")
+        replies, self._rest = read_replies(self._rest + data)
+        for reply in replies:
+            self._answer(reply)
+
+    def _answer(self, reply: Reply) -> None:
+        if reply.verb == "PING":
+            self._send(PONG)
+        elif reply.verb == "-ERR":
+            raise NatsError(f"NATS refused: {reply.detail}")
+        elif reply.verb in ("INFO", "PONG"):
+            self._replies.append(reply)
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.settimeout(self._timeout)
+            self._socket.sendall(data)
+        except OSError as error:
+            raise NatsError(f"connection to NATS lost: {error}") from None
