@@ -5,25 +5,65 @@ Promises, the same for both and held by tests/engine/test_bus_contract.py:
 - A message published by anybody after `wait_joined(channel)` has returned is delivered, until `leave(channel)`.
 - Messages of one publisher on one channel are delivered in the order they were published, at most once.
 - The publisher's own worker hears a message when it comes back from the bus, in the bus's order, as all others do.
+- A channel of a durable namespace delivers what its stream has stored, in the stream's order, each with its place. The
+  bus may lose some of it (a reconnect, a slow worker); `read` gets it back from the stream.
 - `deliver` is called synchronously and must not raise; between two calls nothing else of the caller has run.
 """
 
-from collections.abc import Callable
-from typing import Protocol
-
-Deliver = Callable[[str, bytes], None]
-"""Called with (channel, payload) for each message."""
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 
 class BusError(Exception):
-    """The bus cannot do it now; str() is a sentence for a person. Nothing was done; trying again later may help."""
+    """The bus cannot do it now; str() is a sentence for a person."""
+
+
+class Place(NamedTuple):
+    """Where a stored message stands in its stream."""
+
+    offset: int
+    """Sequence in the stream, which is the offset in the channel: growing, not dense."""
+    previous: int
+    """Offset of the channel's message before it; 0 also when that one is no longer stored (docs: ADR 0006)."""
+    time: str
+    """When it was stored, RFC 3339."""
+
+
+class Stored(NamedTuple):
+    """A message as a stream holds it."""
+
+    channel: str
+    payload: bytes
+    place: Place
+
+
+class StreamState(NamedTuple):
+    """What a durable namespace's stream holds at one moment."""
+
+    epoch: str
+    """Changes when the stream was made anew."""
+    first: int
+    """Offset of the oldest message it still holds; last + 1 if it is empty."""
+    last: int
+    """Offset of the newest message it ever held."""
+    first_time: float
+    """Unix seconds at which the oldest message it still holds was stored; infinity if it is empty."""
+    size: int
+    """Bytes it holds."""
+
+
+Deliver = Callable[[str, bytes, Place | None], None]
+"""Called with (channel, payload, place) for each message; the place of an ephemeral one is None."""
+
+OnLoss = Callable[[float], None]
+"""Called after an outage with the Unix time until which the bus is known to have lost nothing."""
 
 
 class Bus(Protocol):
-    """What a worker sees of the others."""
+    """What a worker sees of the others, and of the store."""
 
-    def attach(self, deliver: Deliver) -> None:
-        """Name the one receiver of all joined channels; before the first `join`."""
+    def attach(self, deliver: Deliver, on_loss: OnLoss) -> None:
+        """Name the one receiver of all joined channels, and who is told that messages may have been lost."""
         ...
 
     def join(self, channel: str) -> None:
@@ -39,5 +79,24 @@ class Bus(Protocol):
         ...
 
     async def publish(self, channel: str, payload: bytes) -> None:
-        """Hand a message over to the bus, at most once; BusError when the bus is away or too far behind."""
+        """Hand an ephemeral message over to the bus, at most once; BusError when the bus is away or too far behind."""
+        ...
+
+    async def store(self, channel: str, payload: bytes, message_id: str) -> int:
+        """Store a durable message and return its offset, which is that of the first one if `message_id` is a repeat.
+
+        BusError if the store has not said that it has it: then it may or may not be stored, and may be sent again.
+        """
+        ...
+
+    async def stream_state(self, channel: str) -> StreamState:
+        """The state of the stream that holds a durable channel. BusError."""
+        ...
+
+    async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
+        """Channel -> offset of its newest stored message, for those (of one namespace) that have any. BusError."""
+        ...
+
+    async def read(self, channel: str, start: int) -> list[Stored]:
+        """Stored messages of a channel from offset `start` on, oldest first: at most READ_BATCH of them. BusError."""
         ...

@@ -7,6 +7,8 @@ from engine.access import Access
 from engine.bus import Bus
 from engine.counters import Counters
 from engine.hub import Hub
+from engine.mender import Mender
+from engine.namespaces import Namespaces
 from engine.outbox import OutboxShared
 from engine.settings import EngineSettings
 
@@ -16,6 +18,8 @@ class Context(NamedTuple):
     access: Access
     bus: Bus
     hub: Hub
+    mender: Mender
+    namespaces: Namespaces
     counters: Counters
     outboxes: OutboxShared
 

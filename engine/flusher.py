@@ -8,7 +8,7 @@ reading, accepting and heartbeats get their turn between them.
 import trio
 
 from engine.counters import Counters
-from engine.hub import Group, Hub
+from engine.hub import Hub
 from engine.outbox import Outbox
 
 SLICE_SECONDS = 0.005
@@ -47,30 +47,30 @@ class Flusher:
         bundles: dict[Outbox, list[bytes]] = {}
         batches = self._hub.take_dirty()
         alone = len(batches) == 1
-        for group, frames in batches:
+        for members, frames, joiners in batches:
             data = frames[0] if len(frames) == 1 else b"".join(frames)
-            self._counters.deliveries += len(frames) * len(group.members)
+            self._counters.deliveries += len(frames) * len(members)
+            for outbox, skipped in joiners.items():
+                if skipped < len(frames):
+                    self._counters.deliveries += len(frames) - skipped
+                    outbox.push(b"".join(frames[skipped:]))
             if alone:
-                await self._push_all(group, data)
+                await self._push_all(members, data)
             else:
-                await self._push_or_bundle(group, data, bundles)
+                await self._push_or_bundle(members, data, bundles)
         for number, (outbox, parts) in enumerate(bundles.items()):
             outbox.push_parts(parts)
             if number % _CHECK_EVERY == 0:
                 await self._breathe()
 
-    async def _push_all(self, group: Group, data: bytes) -> None:
-        # A snapshot: members may come and go while a slice ends. Who came later has no claim to this batch, and the
-        # outbox of one who left takes nothing.
-        members = list(group.members)
+    async def _push_all(self, members: list[Outbox], data: bytes) -> None:
         for start in range(0, len(members), _CHECK_EVERY):
             for outbox in members[start : start + _CHECK_EVERY]:
                 outbox.push(data)
             await self._breathe()
 
-    async def _push_or_bundle(self, group: Group, data: bytes, bundles: dict[Outbox, list[bytes]]) -> None:
+    async def _push_or_bundle(self, members: list[Outbox], data: bytes, bundles: dict[Outbox, list[bytes]]) -> None:
         """A connection that hears several dirty channels gets all of them with one system call, at the end."""
-        members = list(group.members)
         for start in range(0, len(members), _CHECK_EVERY):
             for outbox in members[start : start + _CHECK_EVERY]:
                 if outbox.subscriptions == 1:

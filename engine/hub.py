@@ -5,9 +5,14 @@ is sent the same bytes. `receive` only appends to pending lists; the flusher tak
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
+from engine.bus import Place
+from engine.channel_log import ChannelLog, LogState
 from engine.counters import Counters
+from engine.jetstream import unix_ms_of
+from engine.namespaces import Namespaces
 from engine.outbox import Outbox
 from protocol.envelope import Envelope, from_producer
 from protocol.errors import MessageError
@@ -16,23 +21,54 @@ from protocol.wire import Wire
 _log = logging.getLogger("fanline.hub")
 
 
+class Batch(NamedTuple):
+    """One group's frames to send: a snapshot, so members may come and go while it is being sent in slices."""
+
+    members: list[Outbox]
+    frames: list[bytes]
+    joiners: dict[Outbox, int]
+    """Outbox -> how many of the frames, from the first, are not for it."""
+
+
 class Group:
     """The subscribers of one channel on one wire, and the frames they have not been sent yet."""
 
-    __slots__ = ("members", "pending", "wire")
+    __slots__ = ("joiners", "members", "pending", "wire")
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
         self.members: dict[Outbox, None] = {}
         self.pending: list[bytes] = []
+        self.joiners: dict[Outbox, int] = {}  # came while frames were pending: how many of those are not theirs
+
+    def add(self, outbox: Outbox) -> None:
+        """Send an outbox all frames from now on."""
+        if self.pending:
+            self.joiners[outbox] = len(self.pending)
+        else:
+            self.members[outbox] = None
+
+    def discard(self, outbox: Outbox) -> bool:
+        """Send an outbox nothing more; whether it was here."""
+        return self.members.pop(outbox, _ABSENT) is None or self.joiners.pop(outbox, None) is not None
+
+    def take(self) -> Batch:
+        """The pending frames and whose they are; joiners become members."""
+        batch = Batch(list(self.members), self.pending, self.joiners)
+        self.pending = []
+        if self.joiners:
+            self.members.update(dict.fromkeys(self.joiners))
+            self.joiners = {}
+        return batch
 
 
 class _Channel:
-    __slots__ = ("groups", "interest")
+    __slots__ = ("groups", "interest", "log")
 
-    def __init__(self) -> None:
+    def __init__(self, log: ChannelLog | None) -> None:
         self.interest = 0  # subscriptions, active or on their way: the bus is joined while it is positive
         self.groups: tuple[Group, ...] = ()
+        self.log = log  # of a durable channel
 
 
 class Hub:
@@ -40,41 +76,53 @@ class Hub:
     `subscribe` counts the interest (and tells when the bus has to be joined), `activate` lets messages through.
     """
 
-    def __init__(self, counters: Counters, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, counters: Counters, clock_ms: Callable[[], int], namespaces: Namespaces, *, log_limit: int = 1000
+    ) -> None:
         self._channels: dict[str, _Channel] = {}
         self._dirty: list[Group] = []
         self._counters = counters
         self._clock_ms = clock_ms
+        self._namespaces = namespaces
+        self._log_limit = log_limit
         self.on_dirty: Callable[[], None] = lambda: None
         """Called when there is something to flush after there was nothing."""
+        self.on_hole: Callable[[ChannelLog], None] = lambda _: None
+        """Called when a durable channel misses something and has to be mended."""
 
     def subscribe(self, channel: str) -> bool:
         """Count one more subscription; True if it is the channel's first."""
         entry = self._channels.get(channel)
         if entry is None:
-            entry = self._channels[channel] = _Channel()
+            durable = self._namespaces.of(channel).durable
+            entry = self._channels[channel] = _Channel(ChannelLog(channel, self._log_limit) if durable else None)
             self._counters.channels += 1
         entry.interest += 1
         return entry.interest == 1
 
     def activate(self, channel: str, wire: Wire, outbox: Outbox) -> None:
-        """Let a subscribed channel's messages reach this outbox from now on."""
+        """Let a subscribed channel's messages reach this outbox: those received after this call, no others."""
         entry = self._channels[channel]
         group = next((group for group in entry.groups if group.wire is wire), None)
         if group is None:
             group = Group(wire)
             entry.groups += (group,)
-        group.members[outbox] = None
+        group.add(outbox)
         outbox.subscriptions += 1
+
+    def deactivate(self, channel: str, outbox: Outbox) -> None:
+        """Stop a channel's messages to this outbox; the subscription still counts."""
+        entry = self._channels[channel]
+        for group in entry.groups:
+            if group.discard(outbox):
+                outbox.subscriptions -= 1
+                if not group.members and not group.joiners:
+                    entry.groups = tuple(other for other in entry.groups if other is not group)
 
     def unsubscribe(self, channel: str, outbox: Outbox) -> bool:
         """Take one subscription back, active or not; True if it was the channel's last."""
+        self.deactivate(channel, outbox)
         entry = self._channels[channel]
-        for group in entry.groups:
-            if group.members.pop(outbox, _ABSENT) is None:
-                outbox.subscriptions -= 1
-                if not group.members:
-                    entry.groups = tuple(other for other in entry.groups if other is not group)
         entry.interest -= 1
         if entry.interest:
             return False
@@ -82,43 +130,67 @@ class Hub:
         self._counters.channels -= 1
         return True
 
-    def receive(self, channel: str, payload: bytes) -> None:
+    def log(self, channel: str) -> ChannelLog | None:
+        """The log of a durable channel that somebody here is subscribed to."""
+        entry = self._channels.get(channel)
+        return None if entry is None else entry.log
+
+    def logs(self) -> Iterator[ChannelLog]:
+        """The logs of all durable channels that somebody here is subscribed to."""
+        return (entry.log for entry in self._channels.values() if entry.log is not None)
+
+    def receive(self, channel: str, payload: bytes, place: Place | None) -> None:
         """Take a producer's message from the bus: decode once, encode once per wire in use, mark as dirty."""
         self._counters.messages_in += 1
         entry = self._channels.get(channel)
         if entry is None:
             return  # the last subscriber left while it was on its way
+        if place is None or entry.log is None:
+            envelope = self.read_message(channel, payload, self._clock_ms())
+            if envelope is not None:
+                self.deliver(channel, (envelope,))
+            return
+        envelope = self.read_message(channel, payload, unix_ms_of(place.time))
+        mending = entry.log.state is LogState.MENDING
+        self.deliver(channel, entry.log.receive(envelope, place))
+        if entry.log.state is LogState.MENDING and not mending:
+            self.on_hole(entry.log)
+
+    def read_message(self, channel: str, payload: bytes, time_ms: int) -> Envelope | None:
+        """A producer's message as it goes to clients; None, counted and logged, if it is no message.
+
+        What the bus knows stands over what the producer claims: the subject names the channel, the stream the offset.
+        """
         try:
-            envelope = self._stamp(channel, from_producer(payload))
+            envelope = from_producer(payload)
         except MessageError as error:
             self._counters.messages_bad += 1
             _log.warning("dropped a message on %s that a producer published: %s", channel, error)
-            return
-        for group in entry.groups:
-            if not group.pending:
-                self._mark_dirty(group)
-            group.pending.append(group.wire.encode(envelope))
+            return None
+        envelope.channel = channel
+        envelope.offset = envelope.previous = envelope.epoch = None
+        if envelope.time is None:
+            envelope.time = time_ms
+        return envelope
 
-    def take_dirty(self) -> list[tuple[Group, list[bytes]]]:
-        """The groups with pending frames, and those frames; they count as sent from here on."""
+    def deliver(self, channel: str, envelopes: Iterable[Envelope]) -> None:
+        """Send envelopes to all active subscribers of a channel, in order."""
+        entry = self._channels.get(channel)
+        for envelope in envelopes:
+            for group in entry.groups if entry is not None else ():
+                if not group.pending:
+                    self._mark_dirty(group)
+                group.pending.append(group.wire.encode(envelope))
+
+    def take_dirty(self) -> list[Batch]:
+        """What is pending, group by group; it counts as sent from here on."""
         dirty, self._dirty = self._dirty, []
-        batches = [(group, group.pending) for group in dirty]
-        for group in dirty:
-            group.pending = []
-        return batches
+        return [group.take() for group in dirty]
 
     def _mark_dirty(self, group: Group) -> None:
         if not self._dirty:
             self.on_dirty()
         self._dirty.append(group)
-
-    def _stamp(self, channel: str, envelope: Envelope) -> Envelope:
-        """What the bus knows stands over what a producer claims: the subject names the channel, not the envelope."""
-        envelope.channel = channel
-        envelope.offset = envelope.previous = envelope.epoch = None
-        if envelope.time is None:
-            envelope.time = self._clock_ms()
-        return envelope
 
 
 _ABSENT = object()

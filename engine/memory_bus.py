@@ -1,28 +1,86 @@
 """The bus in memory: for unit tests, with the promises of engine/bus.py and none of NATS's weather."""
 
+import itertools
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
 import trio
 
-from engine.bus import BusError, Deliver
+from engine.bus import BusError, Deliver, OnLoss, Place, Stored, StreamState
+from engine.jetstream import READ_BATCH
+from engine.namespaces import Namespace, Namespaces
+from protocol.channels import namespace_of
+
+
+class _Stream:
+    """The twin of one JetStream stream: messages in order, bounded per channel, ids remembered."""
+
+    _epochs = itertools.count(1)
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        self._messages: list[Stored] = []
+        self._ids: dict[str, int] = {}
+        self._last = 0
+        self._epoch = f"memory{next(self._epochs)}"
+
+    def append(self, channel: str, payload: bytes, message_id: str) -> tuple[Stored | None, int]:
+        """The message to republish (None for a repeat) and its offset."""
+        if message_id in self._ids:
+            return None, self._ids[message_id]
+        own = [stored for stored in self._messages if stored.channel == channel]
+        previous = own[-1].place.offset if own else 0
+        self._last += 1
+        stored = Stored(channel, payload, Place(self._last, previous, datetime.now(UTC).isoformat()))
+        if len(own) >= self._namespace.history:
+            self._messages.remove(own[0])
+        self._messages.append(stored)
+        self._ids[message_id] = self._last
+        return stored, self._last
+
+    def expire(self, until: int) -> None:
+        """What age does: drop the messages up to an offset."""
+        self._messages = [stored for stored in self._messages if stored.place.offset > until]
+
+    def state(self) -> StreamState:
+        if not self._messages:
+            return StreamState(self._epoch, self._last + 1, self._last, float("inf"), 0)
+        size = sum(len(stored.payload) for stored in self._messages)
+        return StreamState(self._epoch, self._messages[0].place.offset, self._last, time.time(), size)
+
+    def read(self, channel: str, start: int) -> list[Stored]:
+        matching = (m for m in self._messages if m.channel == channel and m.place.offset >= start)
+        return list(itertools.islice(matching, READ_BATCH))
 
 
 class MemoryBroker:
-    """What the NATS server is to NatsBus: the meeting point of several buses in one process."""
+    """What the NATS server is to NatsBus: the meeting point of several buses in one process, and the store."""
 
-    def __init__(self) -> None:
+    def __init__(self, namespaces: Namespaces | None = None) -> None:
+        self.namespaces = namespaces or Namespaces()
         self.buses: list[MemoryBus] = []
         self.available = True
-        """Set to False to make every publish fail, as while NATS is away."""
+        """Set to False to make every request fail, as while NATS is away."""
+        self.streams = {name: _Stream(namespace) for name, namespace in self.namespaces.durable().items()}
+
+    def recreate(self, namespace: str) -> None:
+        """Delete a stream and make it anew: another epoch."""
+        self.streams[namespace] = _Stream(self.namespaces.durable()[namespace])
 
 
 class MemoryBus:
     def __init__(self, broker: MemoryBroker | None = None) -> None:
-        self._broker = broker or MemoryBroker()
-        self._broker.buses.append(self)
+        self.broker = broker or MemoryBroker()
+        self.broker.buses.append(self)
         self._joined: set[str] = set()
         self._deliver: Deliver | None = None
+        self.on_loss: OnLoss = lambda _: None
+        self.reads = 0
+        """Requests to the store so far."""
 
-    def attach(self, deliver: Deliver) -> None:
-        self._deliver = deliver
+    def attach(self, deliver: Deliver, on_loss: OnLoss) -> None:
+        self._deliver, self.on_loss = deliver, on_loss
 
     def join(self, channel: str) -> None:
         self._joined.add(channel)
@@ -33,10 +91,45 @@ class MemoryBus:
     def leave(self, channel: str) -> None:
         self._joined.discard(channel)
 
+    def hand_over(self, channel: str, payload: bytes, place: Place | None) -> None:
+        """One message reaches this worker, if it has joined the channel."""
+        if channel in self._joined and self._deliver is not None:
+            self._deliver(channel, payload, place)
+
     async def publish(self, channel: str, payload: bytes) -> None:
+        """As producers do: a durable channel's message is stored, and comes with its place."""
+        if self.broker.namespaces.of(channel).durable:
+            await self.store(channel, payload, f"anonymous-{time.monotonic_ns()}")
+            return
+        await self._reach_broker()
+        for bus in self.broker.buses:
+            bus.hand_over(channel, payload, None)
+
+    async def store(self, channel: str, payload: bytes, message_id: str) -> int:
+        await self._reach_broker()
+        stored, offset = self._stream(channel).append(channel, payload, message_id)
+        for bus in self.broker.buses if stored else ():
+            bus.hand_over(channel, payload, stored.place if stored else None)
+        return offset
+
+    async def stream_state(self, channel: str) -> StreamState:
+        await self._reach_broker()
+        return self._stream(channel).state()
+
+    async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
+        await self._reach_broker()
+        newest = ((channel, self._stream(channel).read(channel, 0)) for channel in channels)
+        return {channel: messages[-1].place.offset for channel, messages in newest if messages}
+
+    async def read(self, channel: str, start: int) -> list[Stored]:
+        await self._reach_broker()
+        self.reads += 1
+        return self._stream(channel).read(channel, start)
+
+    def _stream(self, channel: str) -> _Stream:
+        return self.broker.streams[namespace_of(channel)]
+
+    async def _reach_broker(self) -> None:
         await trio.lowlevel.checkpoint()
-        if not self._broker.available:
-            raise BusError("the broker is away")
-        for bus in self._broker.buses:
-            if channel in bus._joined and bus._deliver is not None:
-                bus._deliver(channel, payload)
+        if not self.broker.available:
+            raise BusError("the broker is away; nothing was done")

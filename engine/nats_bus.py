@@ -1,20 +1,20 @@
 """The bus on NATS: nats-py inside a trio-asyncio loop. The only module that knows asyncio.
 
-What a worker wants (`join`, `leave`, `publish`) is written down synchronously; one asyncio task, the pump, carries it
-to the client in order and confirms new subscriptions with one PING for all of them. Messages come back through one
-shared sink that nats-py calls from its read loop: a callback task per subscription costs three times as much
-(docs/explanation/decisions/0005-one-sink-for-all-subscriptions.md).
+What a worker wants (`join`, `leave`, messages to send) is written down synchronously; one asyncio task, the pump,
+carries it to the client in order and confirms new subscriptions with one PING for all of them. Messages and replies
+come back through shared sinks that nats-py calls from its read loop: a callback task per subscription costs three times
+as much (docs/explanation/decisions/0005-one-sink-for-all-subscriptions.md).
 """
 
 import asyncio
+import itertools
 import logging
-import ssl
+import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-import msgspec
 import nats.errors
 import trio
 import trio_asyncio
@@ -22,8 +22,12 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from engine.bus import BusError, Deliver
-from protocol.channels import to_subject
+from engine.bus import BusError, Deliver, OnLoss, Stored, StreamState
+from engine.jetstream import api_reply, last_request, place_of, read_request, state_of, stored_of, stream_name
+from engine.namespaces import Namespaces
+from engine.nats_options import NatsOptions
+from engine.streams import ensure_streams
+from protocol.channels import Direction, namespace_of, to_subject
 
 MINIMUM_VERSION = (2, 11)
 """Older servers lack per-message TTL and the batched direct get that durable channels read with."""
@@ -31,32 +35,22 @@ MAX_QUEUED = 10_000
 """Publishes that may wait for the pump; more means that NATS is behind."""
 
 _CONNECT_TIMEOUT = 5.0
+_REQUEST_TIMEOUT = 5.0
+_PING_INTERVAL = 10
+_MAX_PINGS = 2
 _RETRY_WAIT = 0.2
 _log = logging.getLogger("fanline.bus")
 
 
-class NatsOptions(msgspec.Struct, frozen=True):
-    """How to reach NATS. Empty strings mean: not used."""
-
-    servers: tuple[str, ...]
-    user: str = ""
-    password: str = ""
-    token: str = ""
-    creds: str = ""
-    """Path of a creds file (JWT and seed)."""
-    tls_ca: str = ""
-    tls_cert: str = ""
-    tls_key: str = ""
-
-    def describe(self) -> str:
-        """The servers without credentials, for logs and errors."""
-        return ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in self.servers)
-
-
 @asynccontextmanager
-async def open_nats_bus(options: NatsOptions, name: str) -> AsyncIterator["NatsBus"]:
-    """A connected bus, and the asyncio loop it lives in. Raises BusError if NATS cannot be used as it is."""
-    bus = NatsBus(options)
+async def open_nats_bus(
+    options: NatsOptions, name: str, namespaces: Namespaces | None = None
+) -> AsyncIterator["NatsBus"]:
+    """A connected bus, and the asyncio loop it lives in; the streams of durable namespaces are there.
+
+    Raises BusError if NATS cannot be used as it is.
+    """
+    bus = NatsBus(options, namespaces or Namespaces())
     async with trio_asyncio.open_loop():
         # Not raised in here: the loop's nurseries would wrap it in exception groups.
         refusal = await trio_asyncio.aio_as_trio(bus._connect)(name)
@@ -76,47 +70,84 @@ async def open_nats_bus(options: NatsOptions, name: str) -> AsyncIterator["NatsB
 class _Sink:
     """Stands where nats-py expects a future: it asks `cancelled()` and calls `set_result()` for every message."""
 
-    __slots__ = ("deliver",)
+    __slots__ = ("_take",)
 
-    def __init__(self, deliver: Deliver) -> None:
-        self.deliver = deliver
+    def __init__(self, take: Callable[[Msg], None]) -> None:
+        self._take = take
 
     def cancelled(self) -> bool:
         return False
 
     def set_result(self, message: Msg) -> None:
         try:
-            # Only subjects made by to_subject are subscribed, so cutting the prefix is its exact inverse.
-            self.deliver(message.subject[_PREFIX_LENGTH:].replace(".", ":", 1), message.data)
+            self._take(message)
         except Exception:  # noqa: BLE001  # it would end nats-py's read loop, and with it every channel
             _log.exception("a message on %s could not be delivered", message.subject)
 
 
-_PREFIX_LENGTH = len("fanline.pub.")
+_PREFIX_LENGTH = len("fanline.pub.")  # and of "fanline.out."
+
+
+class _Request:
+    """A request under way: one reply, or many up to one with a status."""
+
+    __slots__ = ("done", "many", "replies")
+
+    def __init__(self, many: bool) -> None:
+        self.many = many
+        self.replies: list[Msg] = []
+        self.done = trio.Event()
+
+    def take(self, reply: Msg) -> None:
+        self.replies.append(reply)
+        if not self.many or "Status" in (reply.headers or ()):
+            self.done.set()
+
+
+class _Outgoing(NamedTuple):
+    subject: str
+    payload: bytes
+    reply: str = ""
+    headers: dict[str, str] | None = None
 
 
 class NatsBus:
     """See engine/bus.py for the promises; made by `open_nats_bus`."""
 
-    def __init__(self, options: NatsOptions) -> None:
+    def __init__(self, options: NatsOptions, namespaces: Namespaces) -> None:
         self._options = options
+        self._namespaces = namespaces
         self._client = Client()
-        self._sink: _Sink | None = None
+        self._sinks: dict[bool, _Sink] = {}  # durable or not -> sink
+        self._on_loss: OnLoss = lambda _: None
         self._last_error: Exception | None = None
         # Interest: what is wanted, what nats-py has, and what has to be brought together, in order.
         self._wanted: set[str] = set()
         self._subscriptions: dict[str, Subscription] = {}
         self._changed: dict[str, None] = {}
         self._unconfirmed: dict[str, trio.Event] = {}
-        self._publishes: deque[tuple[str, bytes]] = deque()
+        self._outgoing: deque[_Outgoing] = deque()
+        self._requests: dict[str, _Request] = {}
+        self._numbers = itertools.count()
+        self._inbox = ""
+        self._lost_since: float | None = None  # Unix seconds, while an outage has not been told
         self._work = asyncio.Event()
 
     @property
     def connected(self) -> bool:
         return self._client.is_connected
 
-    def attach(self, deliver: Deliver) -> None:
-        self._sink = _Sink(deliver)
+    def attach(self, deliver: Deliver, on_loss: OnLoss) -> None:
+        # Only subjects made by to_subject are subscribed, so cutting the prefix is its exact inverse.
+        def take(message: Msg) -> None:
+            deliver(message.subject[_PREFIX_LENGTH:].replace(".", ":", 1), message.data, None)
+
+        def take_stored(message: Msg) -> None:
+            channel = message.subject[_PREFIX_LENGTH:].replace(".", ":", 1)
+            deliver(channel, message.data, place_of(message.headers or {}))
+
+        self._sinks = {False: _Sink(take), True: _Sink(take_stored)}
+        self._on_loss = on_loss
 
     def join(self, channel: str) -> None:
         if channel not in self._wanted:
@@ -137,11 +168,63 @@ class NatsBus:
 
     async def publish(self, channel: str, payload: bytes) -> None:
         await trio.lowlevel.checkpoint()
+        self._send(_Outgoing(to_subject(channel), payload))
+
+    async def store(self, channel: str, payload: bytes, message_id: str) -> int:
+        (reply,) = await self._ask(to_subject(channel), payload, headers={"Nats-Msg-Id": message_id})
+        return int(api_reply(reply.data)["seq"])
+
+    async def stream_state(self, channel: str) -> StreamState:
+        (reply,) = await self._ask(f"$JS.API.STREAM.INFO.{stream_name(namespace_of(channel))}", b"")
+        return state_of(api_reply(reply.data))
+
+    async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
+        replies = await self._get(channels[0], last_request(channels))
+        return {stored.channel: stored.place.offset for stored in replies}
+
+    async def read(self, channel: str, start: int) -> list[Stored]:
+        return await self._get(channel, read_request(channel, start))
+
+    async def _get(self, channel: str, request: bytes) -> list[Stored]:
+        """Messages of a channel's stream by a direct get, batched."""
+        subject = f"$JS.API.DIRECT.GET.{stream_name(namespace_of(channel))}"
+        *messages, end = await self._ask(subject, request, many=True)
+        status = (end.headers or {})["Status"]
+        if status not in ("204", "404"):  # the end of the batch, or nothing found
+            raise BusError(f"JetStream could not read {channel}: status {status}")
+        return [stored_of(message.data, message.headers or {}) for message in messages]
+
+    async def _ask(
+        self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, many: bool = False
+    ) -> list[Msg]:
+        """Request and replies over the one inbox; BusError without any reply."""
+        token = str(next(self._numbers))
+        request = self._requests[token] = _Request(many)
+        try:
+            self._send(_Outgoing(subject, payload, f"{self._inbox}.{token}", headers))
+            with trio.move_on_after(_REQUEST_TIMEOUT):
+                await request.done.wait()
+        finally:
+            del self._requests[token]
+        if not request.replies or not request.done.is_set():
+            raise BusError("NATS did not answer; it may have been done")
+        if (request.replies[-1].headers or {}).get("Status") == "503":
+            raise BusError("JetStream is not there; nothing was done")
+        return request.replies
+
+    def _take_reply(self, reply: Msg) -> None:
+        request = self._requests.get(reply.subject.rpartition(".")[2])
+        if request is not None:
+            request.take(reply)
+
+    def _send(self, message: _Outgoing) -> None:
         if not self._client.is_connected:
-            raise BusError("NATS is not connected; nothing was published")
-        if len(self._publishes) >= MAX_QUEUED:
-            raise BusError("NATS does not keep up; nothing was published")
-        self._publishes.append((to_subject(channel), payload))
+            raise BusError("NATS is not connected; nothing was done")
+        if len(self._outgoing) >= MAX_QUEUED:
+            raise BusError("NATS does not keep up; nothing was done")
+        if len(message.payload) > self._client.max_payload:
+            raise BusError(f"{len(message.payload)} bytes, but NATS takes {self._client.max_payload}")
+        self._outgoing.append(message)
         self._work.set()
 
     def _note_change(self, channel: str) -> None:
@@ -160,13 +243,32 @@ class NatsBus:
         except (TimeoutError, OSError, nats.errors.Error, ValueError) as error:
             cause = self._last_error or error
             return BusError(f"cannot connect to NATS at {where}: {str(cause) or type(cause).__name__}")
+        try:
+            await self._prepare()
+        except (BusError, nats.errors.Error) as error:
+            await self._client.close()
+            return BusError(f"NATS at {where} cannot be used: {error}")
+        return None
+
+    async def _prepare(self) -> None:
         version = self._client.connected_server_version
-        if (version.major, version.minor) >= MINIMUM_VERSION:
-            return None
-        await self._client.close()
-        wanted = ".".join(map(str, MINIMUM_VERSION))
-        found = f"{version.major}.{version.minor}.{version.patch}"
-        return BusError(f"NATS at {where} is version {found}; Fanline needs {wanted} or newer")
+        if (version.major, version.minor) < MINIMUM_VERSION:
+            wanted = ".".join(map(str, MINIMUM_VERSION))
+            found = f"{version.major}.{version.minor}.{version.patch}"
+            raise BusError(f"it is version {found}; Fanline needs {wanted} or newer")
+        self._inbox = self._client.new_inbox()
+        sink = cast("asyncio.Future[Msg]", _Sink(self._take_reply))
+        await self._client.subscribe(f"{self._inbox}.*", future=sink)
+        await ensure_streams(self._api, self._namespaces)
+
+    async def _api(self, verb: str, stream: str, payload: bytes) -> dict[str, Any]:
+        try:
+            reply = await self._client.request(f"$JS.API.{verb}.{stream}", payload, timeout=_REQUEST_TIMEOUT)
+        except nats.errors.NoRespondersError:
+            raise BusError("JetStream is not enabled there") from None
+        except nats.errors.TimeoutError:
+            raise BusError("JetStream does not answer") from None
+        return api_reply(reply.data)
 
     def _client_options(self, name: str) -> dict[str, Any]:
         options = self._options
@@ -182,12 +284,12 @@ class NatsBus:
             "connect_timeout": 2,
             "reconnect_time_wait": _RETRY_WAIT,
             "max_reconnect_attempts": -1,
-            "ping_interval": 10,
-            "max_outstanding_pings": 2,
+            "ping_interval": _PING_INTERVAL,
+            "max_outstanding_pings": _MAX_PINGS,
             "error_cb": self._on_error,
             "disconnected_cb": self._on_disconnected,
             "reconnected_cb": self._on_reconnected,
-            "tls": _tls_context(options),
+            "tls": options.tls_context(),
             **{key: value for key, value in credentials.items() if value},
         }
 
@@ -196,11 +298,17 @@ class NatsBus:
         _log.debug("NATS: %s", error)
 
     async def _on_disconnected(self) -> None:
-        if not self._client.is_closed:
-            _log.warning("NATS connection lost, reconnecting")
+        if self._client.is_closed:
+            return
+        _log.warning("NATS connection lost, reconnecting")
+        # It may have been dead for as long as it takes to miss the pings.
+        self._lost_since = self._lost_since or time.time() - _PING_INTERVAL * _MAX_PINGS
+        for request in self._requests.values():
+            request.done.set()
 
     async def _on_reconnected(self) -> None:
         _log.warning("NATS connection is back")
+        self._work.set()
 
     async def _pump(self) -> None:
         """Carry what was asked for to the client, in order, for ever."""
@@ -209,9 +317,10 @@ class NatsBus:
             self._work.clear()
             try:
                 await self._send_changes()
-                await self._send_publishes()
+                await self._send_outgoing()
                 await self._confirm()
-            except (nats.errors.Error, OSError) as error:
+                await self._tell_loss()
+            except (nats.errors.Error, BusError, OSError) as error:
                 # nats-py subscribes again by itself once it is back; only the confirmation has to be asked anew.
                 _log.debug("NATS: %s", error)
                 await asyncio.sleep(_RETRY_WAIT)
@@ -230,15 +339,17 @@ class NatsBus:
     async def _bring_together(self, channel: str) -> None:
         if channel in self._wanted:
             if channel not in self._subscriptions:
-                sink = cast("asyncio.Future[Msg]", self._sink)
-                self._subscriptions[channel] = await self._client.subscribe(to_subject(channel), future=sink)
+                durable = self._namespaces.of(channel).durable
+                subject = to_subject(channel, Direction.OUT if durable else Direction.PUB)
+                sink = cast("asyncio.Future[Msg]", self._sinks[durable])
+                self._subscriptions[channel] = await self._client.subscribe(subject, future=sink)
         elif (subscription := self._subscriptions.pop(channel, None)) is not None:
             await subscription.unsubscribe()
 
-    async def _send_publishes(self) -> None:
-        while self._publishes:
-            subject, payload = self._publishes.popleft()
-            await self._client.publish(subject, payload)
+    async def _send_outgoing(self) -> None:
+        while self._outgoing:
+            message = self._outgoing.popleft()
+            await self._client.publish(message.subject, message.payload, message.reply, message.headers)
 
     async def _confirm(self) -> None:
         """One round trip to the server proves that every SUB before it is in effect."""
@@ -253,14 +364,13 @@ class NatsBus:
             if self._unconfirmed.get(channel) is event:
                 del self._unconfirmed[channel]
 
-
-def _tls_context(options: NatsOptions) -> ssl.SSLContext | None:
-    if not (options.tls_ca or options.tls_cert):
-        return None  # nats-py makes a default context for tls:// URLs
-    try:
-        context = ssl.create_default_context(cafile=options.tls_ca or None)
-        if options.tls_cert:
-            context.load_cert_chain(options.tls_cert, options.tls_key or None)
-    except OSError as error:  # ssl.SSLError is one
-        raise BusError(f"the TLS files for NATS cannot be used: {error}") from None
-    return context
+    async def _tell_loss(self) -> None:
+        """After an outage, once all subscriptions are in effect again."""
+        if self._lost_since is None or not self._client.is_connected:
+            return
+        since = self._lost_since
+        await ensure_streams(self._api, self._namespaces)  # those in memory went with the server
+        await self._client.flush(timeout=2)
+        if self._client.is_connected:
+            self._lost_since = None
+            self._on_loss(since)

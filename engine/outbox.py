@@ -109,6 +109,10 @@ class Outbox:
         self.closing = CloseReason.ABNORMAL
         self._scope.cancel()
 
+    def postpone(self, seconds: float) -> None:
+        """Put the connection's liveness deadline so many seconds from now: the peer has shown that it lives."""
+        self._scope.deadline = max(self._scope.deadline, trio.current_time() + seconds)
+
     async def wait_drained(self) -> None:
         """Wait until the kernel has taken everything that was queued."""
         if self._backlog is not None:

@@ -17,6 +17,8 @@ from engine.flusher import Flusher
 from engine.handshake import open_websocket
 from engine.heartbeat import Heartbeat
 from engine.hub import Hub
+from engine.mender import Mender
+from engine.namespaces import Namespaces
 from engine.outbox import OutboxShared
 from engine.settings import EngineSettings
 from engine.transport import load_tls, start_tls
@@ -40,7 +42,8 @@ class Server:
         self._settings = settings
         self._access = access or DevelopmentAccess()
         self._counters = Counters()
-        self._hub = Hub(self._counters, unix_ms)
+        self._namespaces = Namespaces(settings.namespaces)
+        self._hub = Hub(self._counters, unix_ms, self._namespaces, log_limit=settings.log_messages)
         self._connections: set[Connection] = set()
         self._handshakes = 0
         self._accepting = trio.CancelScope()
@@ -48,7 +51,6 @@ class Server:
         self._empty = trio.Event()
         self._max_sockets = _socket_limit(settings)
         self._tls = load_tls(settings)
-        bus.attach(self._hub.receive)
 
     def statistics(self) -> Counters:
         """A copy of the counts."""
@@ -66,7 +68,11 @@ class Server:
                 outboxes = OutboxShared(
                     nursery, counters, max_bytes=settings.outbox_bytes, max_batches=settings.outbox_messages
                 )
-                context = Context(settings, self._access, self._bus, self._hub, counters, outboxes)
+                mender = Mender(self._bus, self._hub, self._namespaces, nursery)
+                self._bus.attach(self._hub.receive, mender.bus_is_back)
+                context = Context(
+                    settings, self._access, self._bus, self._hub, mender, self._namespaces, counters, outboxes
+                )
                 nursery.start_soon(flusher.run)
                 nursery.start_soon(heartbeat.run)
                 task_status.started()

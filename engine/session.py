@@ -8,7 +8,10 @@ from msgspec import Raw
 
 from engine.access import Action, Identity
 from engine.bus import BusError
+from engine.channel_log import ChannelLog
 from engine.context import Context, unix_ms
+from engine.joining import Wish, join_durable, wish_of
+from engine.namespaces import Publishers
 from engine.outbox import Outbox
 from protocol.channels import check_channel, namespace_of
 from protocol.envelope import Envelope, MessageType, encode_cbor, encode_json
@@ -51,7 +54,9 @@ class Session:
             return
         for command in commands:
             self._context.counters.commands += 1
-            self._answer(command, await self._perform(command))
+            reply = await self._perform(command)
+            if reply is not None:
+                self._answer(command, reply)
 
     def end(self) -> None:
         """Take all subscriptions back."""
@@ -59,7 +64,7 @@ class Session:
             self._release(channel)
         self._channels = None
 
-    async def _perform(self, command: Envelope) -> Envelope:
+    async def _perform(self, command: Envelope) -> Envelope | None:
         perform = _COMMANDS.get(command.type, Session.unknown)
         try:
             return await perform(self, command)
@@ -81,23 +86,41 @@ class Session:
         # Development mode: everybody is welcome. Tokens come in through engine/access.py.
         return Envelope(MessageType.OK, id=command.id, data={"user": self.identity.user})
 
-    async def sub(self, command: Envelope) -> Envelope:
+    async def sub(self, command: Envelope) -> Envelope | None:
         channel = _channel_of(command)
+        wish = wish_of(command)
         await self._check(Action.SUBSCRIBE, channel)
         if self._channels is None:
             self._channels = set()
         if channel not in self._channels:
-            if len(self._channels) >= self._context.settings.max_subscriptions:
-                limit = self._context.settings.max_subscriptions
-                raise MessageError(ErrorCode.LIMIT_EXCEEDED, f"a connection may subscribe to {limit} channels at most")
             await self._join(channel)
-            self._context.hub.activate(channel, self.wire, self._outbox)
+        elif wish.offset is None:
+            return Envelope(MessageType.OK, id=command.id, channel=channel)
+        else:
+            self._context.hub.deactivate(channel, self._outbox)  # it wants to go on from elsewhere
+        log = self._context.hub.log(channel)
+        if log is not None:
+            await self._join_durable(log, wish, command)
+            return None
+        self._context.hub.activate(channel, self.wire, self._outbox)
         # Pushed before anything else can run, so the answer comes ahead of the channel's first message.
         return Envelope(MessageType.OK, id=command.id, channel=channel)
+
+    async def _join_durable(self, log: ChannelLog, wish: Wish, command: Envelope) -> None:
+        try:
+            await join_durable(self._context, log, wish, command, self.wire, self._outbox)
+        except (MessageError, BusError):
+            assert self._channels is not None
+            self._channels.discard(log.channel)
+            self._release(log.channel)
+            raise
 
     async def _join(self, channel: str) -> None:
         """Count the subscription and wait until the bus routes the channel here; takes it back if that fails."""
         assert self._channels is not None
+        if len(self._channels) >= self._context.settings.max_subscriptions:
+            limit = self._context.settings.max_subscriptions
+            raise MessageError(ErrorCode.LIMIT_EXCEEDED, f"a connection may subscribe to {limit} channels at most")
         bus, timeout = self._context.bus, self._context.settings.bus_timeout
         self._channels.add(channel)  # from here on `end` takes it back, whatever happens
         if self._context.hub.subscribe(channel):
@@ -133,8 +156,14 @@ class Session:
         )
         # CBOR data may hold byte strings, which only CBOR carries as they are.
         encode = encode_json if command.data is None or isinstance(command.data, Raw) else encode_cbor
-        await self._context.bus.publish(channel, encode(message))
-        return Envelope(MessageType.OK, id=command.id, channel=channel, data={"id": message.id})
+        answer = Envelope(MessageType.OK, id=command.id, channel=channel, data={"id": message.id})
+        if self._context.namespaces.of(channel).durable:
+            # Ids are a client's own: two clients may use the same one, and so may two channels of one stream.
+            own_id = f"{self.identity.user or ''}/{channel}/{message.id}"
+            answer.offset = await self._context.bus.store(channel, encode(message), own_id)
+        else:
+            await self._context.bus.publish(channel, encode(message))
+        return answer
 
     async def ping(self, command: Envelope) -> Envelope:
         return Envelope(MessageType.PONG, id=command.id, data=command.data, time=unix_ms())
@@ -146,6 +175,10 @@ class Session:
         raise MessageError(ErrorCode.UNKNOWN_TYPE, f"unknown message type {command.type!r}")
 
     async def _check(self, action: Action, channel: str) -> None:
+        backend = self._context.namespaces.of(channel).publish is Publishers.BACKEND
+        if action is Action.PUBLISH and backend:
+            text = f"only the backend publishes to {channel} (namespace {namespace_of(channel)})"
+            raise MessageError(ErrorCode.PERMISSION_DENIED, text)
         if not await self._context.access.may(self.identity, action, channel):
             message = f"you may not {action} to {channel} (namespace {namespace_of(channel)})"
             raise MessageError(ErrorCode.PERMISSION_DENIED, message)
@@ -155,7 +188,7 @@ class Session:
             self._context.bus.leave(channel)
 
 
-_COMMANDS: dict[str, Callable[[Session, Envelope], Awaitable[Envelope]]] = {
+_COMMANDS: dict[str, Callable[[Session, Envelope], Awaitable[Envelope | None]]] = {
     MessageType.AUTH: Session.auth,
     MessageType.SUB: Session.sub,
     MessageType.UNSUB: Session.unsub,

@@ -5,6 +5,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from engine.namespaces import Namespace
+
 _Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
@@ -37,5 +39,9 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Path of the certificate chain, PEM; with it the server speaks wss://. Goes with ssl_keyfile."""
     ssl_keyfile: str = ""
     """Path of the certificate's private key, PEM."""
+    namespaces: dict[str, Namespace] = {}
+    """What is declared beside, or instead of, the namespaces that are there by default."""
+    log_messages: Annotated[int, Meta(ge=1)] = 1000
+    """Messages of a durable channel that a worker keeps for those who come back; older ones come from the stream."""
     coalesce: Annotated[float, Meta(ge=0, le=1000)] = 0.0
     """Most milliseconds the flusher rests after a flush; 0 flushes on the next scheduler pass."""

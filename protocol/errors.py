@@ -13,6 +13,7 @@ class ErrorCode(StrEnum):
     BAD_MESSAGE = "bad_message"  # the bytes are no message of this dialect
     UNKNOWN_TYPE = "unknown_type"  # a well-formed message whose type nobody knows
     BAD_CHANNEL = "bad_channel"  # missing, or not in the channel grammar
+    BAD_OFFSET = "bad_offset"  # an offset that this channel never had
     TOO_LARGE = "too_large"  # the data is over the limit told in `welcome`
     LIMIT_EXCEEDED = "limit_exceeded"  # too many subscriptions, or too fast
     PERMISSION_DENIED = "permission_denied"  # authenticated, but not allowed

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from engine.settings import EngineSettings
 from workers.errors import SettingsError
+from workers.namespace_settings import read_namespaces
 
 CONFIG_NAME = "fanline.toml"
 EMBEDDED = "embedded"
@@ -85,7 +86,7 @@ def load_settings(
         **dict(_from_environ(environ)),
         **{key: _Given(value, _flag(key)) for key, value in flags.items() if value is not None},
     }
-    values = {key: _check(key, item) for key, item in given.items()}
+    values = {key: _check(key, item) if key in _TYPES else item.value for key, item in given.items()}
     engine = {key.removeprefix("engine."): values.pop(key) for key in [*values] if key.startswith("engine.")}
     settings = msgspec.convert({**values, "engine": engine}, Settings)
     settings = _expand_home(settings, environ)
@@ -98,7 +99,7 @@ def _types(struct: type[msgspec.Struct], prefix: str = "") -> dict[str, Any]:
 
 
 _TYPES = _types(Settings) | _types(EngineSettings, "engine.")
-del _TYPES["engine"]
+del _TYPES["engine"], _TYPES["engine.namespaces"]  # tables, each with a reader of its own
 
 
 def _from_toml(path: str, text: str) -> Iterator[tuple[str, _Given]]:
@@ -106,6 +107,8 @@ def _from_toml(path: str, text: str) -> Iterator[tuple[str, _Given]]:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from None
+    if "namespaces" in table:
+        yield "engine.namespaces", _Given(read_namespaces(table.pop("namespaces"), path), path, typed=True)
     engine = table.pop("engine", {})
     if not isinstance(engine, dict):
         raise SettingsError(f"bad value for engine in {path}: it is a table, [engine]")
@@ -137,7 +140,7 @@ def _accepted_keys(key: str) -> str:
     """The keys of the table in which `key` stands."""
     table = "engine." if key.startswith("engine.") else ""
     keys = [name for name in _TYPES if name.startswith("engine.") == bool(table)]
-    return f"accepted are {', '.join(keys)}" + ("" if table else " and the table [engine]")
+    return f"accepted are {', '.join(keys)}" + ("" if table else " and the tables [engine] and [namespaces.NAME]")
 
 
 def _check(key: str, given: _Given) -> object:
@@ -153,6 +156,8 @@ def describe_type(annotation: Any) -> str:
     """What a setting accepts, as in "a whole number, at least 0, at most 65535"."""
     info = msgspec.inspect.type_info(annotation)
     nouns = {msgspec.inspect.IntType: "a whole number", msgspec.inspect.FloatType: "a number"}
+    if isinstance(info, msgspec.inspect.BoolType):
+        return "true or false"
     words = {"gt": "over", "ge": "at least", "le": "at most"}
     bounds = [f"{words[name]} {value}" for name in words if (value := getattr(info, name, None)) is not None]
     text = "a text, not empty" if getattr(info, "min_length", None) else "a text"
@@ -182,6 +187,10 @@ def _check_together(settings: Settings, given: Mapping[str, _Given]) -> None:
             _check_nats_url(url, source("nats"))
     elif alien := [key for key in given if key.startswith("nats_") and given[key].value]:
         raise SettingsError(f"{source(alien[0])} is for an external NATS, but nats is {EMBEDDED}; set nats to its URL")
+    if bool(settings.engine.ssl_certfile) != bool(settings.engine.ssl_keyfile):
+        raise SettingsError("engine.ssl_certfile and engine.ssl_keyfile go together; give both or none")
+    if settings.engine.idle_timeout <= settings.engine.heartbeat:
+        raise SettingsError("engine.idle_timeout must be longer than engine.heartbeat, or clients that live are closed")
     if bool(settings.nats_tls_cert) != bool(settings.nats_tls_key):
         raise SettingsError("nats_tls_cert and nats_tls_key go together; give both or none")
 

@@ -10,7 +10,9 @@ import msgspec
 import trio
 
 from engine.bus import BusError
-from engine.nats_bus import NatsOptions, open_nats_bus
+from engine.namespaces import Namespaces
+from engine.nats_bus import open_nats_bus
+from engine.nats_options import NatsOptions
 from engine.server import Server
 from workers.errors import first_leaf
 from workers.logs import configure_logging
@@ -35,7 +37,9 @@ async def serve_slot(order: WorkerOrder) -> None:
     """One worker's life; BusError, perhaps in an exception group, if the bus cannot be used at start."""
     listener = socket.socket(fileno=order.listener_fd)
     listener.setblocking(False)
-    async with open_nats_bus(nats_options(order.settings), f"worker-{order.slot}") as bus:
+    async with open_nats_bus(
+        nats_options(order.settings), f"worker-{order.slot}", Namespaces(order.settings.engine.namespaces)
+    ) as bus:
         server = Server(bus, order.settings.engine)
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve, listener)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import trio
 
 from engine.memory_bus import MemoryBroker, MemoryBus
+from engine.namespaces import Namespaces
 from engine.server import Server
 from engine.settings import EngineSettings
 
@@ -25,9 +26,10 @@ async def running_engine(
     settings: EngineSettings | None = None, *, send_buffer: int | None = None
 ) -> AsyncIterator[RunningEngine]:
     """Serve until the block ends. `send_buffer` bounds the kernel's buffer per connection: a peer is soon slow."""
-    broker = MemoryBroker()
+    settings = settings or EngineSettings()
+    broker = MemoryBroker(Namespaces(settings.namespaces))
     bus = MemoryBus(broker)
-    server = Server(bus, settings or EngineSettings())
+    server = Server(bus, settings)
     with socket.socket() as listener:
         if send_buffer is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # accepted sockets inherit it

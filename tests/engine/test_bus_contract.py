@@ -6,9 +6,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 import pytest
 import trio
 
-from engine.bus import Bus
+from engine.bus import Bus, Place
 from engine.memory_bus import MemoryBroker, MemoryBus
-from engine.nats_bus import NatsOptions, open_nats_bus
+from engine.nats_bus import open_nats_bus
+from engine.nats_options import NatsOptions
 from tests.nats import running_nats
 
 OpenBus = Callable[[], AbstractAsyncContextManager[Bus]]
@@ -20,9 +21,9 @@ class Inbox:
     def __init__(self, bus: Bus) -> None:
         self.messages: list[tuple[str, bytes]] = []
         self._news = trio.Event()
-        bus.attach(self._deliver)
+        bus.attach(self._deliver, lambda _: None)
 
-    def _deliver(self, channel: str, payload: bytes) -> None:
+    def _deliver(self, channel: str, payload: bytes, place: Place | None) -> None:
         self.messages.append((channel, payload))
         self._news.set()
         self._news = trio.Event()

@@ -11,6 +11,7 @@ from trio.testing import assert_no_checkpoints
 from engine.counters import Counters
 from engine.flusher import Flusher
 from engine.hub import Hub
+from engine.namespaces import Namespaces
 from engine.outbox import Outbox, OutboxShared
 from protocol.dialects import CBOR, JSON
 from protocol.frames import FrameReader, Opcode
@@ -46,7 +47,7 @@ class Peer:
 
 def make_hub() -> tuple[Hub, Counters]:
     counters = Counters()
-    return Hub(counters, lambda: 1000), counters
+    return Hub(counters, lambda: 1000, Namespaces()), counters
 
 
 operations = st.lists(
@@ -96,7 +97,7 @@ async def test_receive_and_the_subscription_verbs_never_give_up_control() -> Non
         with assert_no_checkpoints():
             hub.subscribe("c:a")
             hub.activate("c:a", JSON_WIRE, peer.outbox)
-            hub.receive("c:a", b"1")
+            hub.receive("c:a", b"1", None)
             hub.take_dirty()
             hub.unsubscribe("c:a", peer.outbox)
         peer.close()
@@ -117,10 +118,10 @@ async def test_a_message_is_encoded_once_per_dialect_and_shared_by_all_members()
         for peer in peers:
             hub.subscribe("c:a")
             hub.activate("c:a", wire, peer.outbox)
-        hub.receive("c:a", b"1")
-        hub.receive("c:a", b"2")
-        ((group, frames),) = hub.take_dirty()
-        assert (len(group.members), len(frames), encoded) == (10, 2, ["json", "json"])
+        hub.receive("c:a", b"1", None)
+        hub.receive("c:a", b"2", None)
+        (batch,) = hub.take_dirty()
+        assert (len(batch.members), len(batch.frames), encoded) == (10, 2, ["json", "json"])
         for peer in peers:
             peer.close()
 
@@ -139,7 +140,7 @@ async def test_a_flush_delivers_every_channel_to_its_subscribers_in_order(coales
             nursery.start_soon(flusher.run)
             for number in range(3):
                 for channel in ("c:a", "c:b", "c:nobody"):
-                    hub.receive(channel, b"%d" % number)
+                    hub.receive(channel, b"%d" % number, None)
             await trio.testing.wait_all_tasks_blocked(0.05)
             a, b = ([b'{"v":1,"t":"pub","c":"c:%s","d":%d,"ts":1000}' % (n, i) for i in range(3)] for n in (b"a", b"b"))
             assert both.received() == a + b
@@ -160,7 +161,7 @@ async def test_a_subscriber_who_leaves_or_comes_during_a_flush_breaks_nothing(mo
         for peer in peers[:5]:
             hub.subscribe("c:a")
             hub.activate("c:a", JSON_WIRE, peer.outbox)
-        hub.receive("c:a", b"1")
+        hub.receive("c:a", b"1", None)
 
         async def meddle() -> None:
             hub.unsubscribe("c:a", peers[0].outbox)

@@ -5,8 +5,9 @@ import socket
 import pytest
 import trio
 
-from engine.bus import BusError
-from engine.nats_bus import NatsOptions, open_nats_bus
+from engine.bus import BusError, Place
+from engine.nats_bus import open_nats_bus
+from engine.nats_options import NatsOptions
 from tests.engine.test_bus_contract import Inbox, join
 from tests.nats import running_nats
 
@@ -77,12 +78,12 @@ async def test_a_bug_in_the_receiver_is_logged_and_the_next_message_still_comes(
         async with running_nats() as server, open_nats_bus(NatsOptions((server.url,)), "test") as bus:
             got = trio.Event()
 
-            def deliver(channel: str, payload: bytes) -> None:
+            def deliver(channel: str, payload: bytes, place: Place | None) -> None:
                 if payload == b"bad":
                     raise ZeroDivisionError
                 got.set()
 
-            bus.attach(deliver)
+            bus.attach(deliver, lambda _: None)
             await join(bus, "news:a")
             await bus.publish("news:a", b"bad")
             await bus.publish("news:a", b"good")

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from engine.namespaces import DEFAULTS, Namespace
 from engine.settings import EngineSettings
 from workers.errors import SettingsError
 from workers.settings import Settings, is_loopback, load_settings
@@ -46,7 +47,8 @@ def test_engine_settings_come_from_their_table_and_from_the_environment() -> Non
 def test_every_setting_can_be_given_in_the_environment() -> None:
     own = {f"FANLINE_{f.name}": str(f.default) for f in msgspec.structs.fields(Settings) if f.name != "engine"}
     own["FANLINE_data_dir"] = "/d"
-    engine = {f"FANLINE_ENGINE_{f.name}": str(f.default) for f in msgspec.structs.fields(EngineSettings)}
+    fields = [field for field in msgspec.structs.fields(EngineSettings) if field.name != "namespaces"]
+    engine = {f"FANLINE_ENGINE_{field.name}": str(field.default) for field in fields}
     environ = {name.upper(): value for name, value in (own | engine).items()}
     assert load_settings({}, environ) == Settings(data_dir="/d")
 
@@ -124,3 +126,33 @@ def test_settings_cannot_be_changed() -> None:
     settings: Any = load_settings({}, HOME)
     with pytest.raises(AttributeError):
         settings.port = 1
+
+
+def test_a_namespace_table_changes_what_it_names_and_leaves_the_rest_as_by_default() -> None:
+    toml = "[namespaces.task]\nhistory = 50\n[namespaces.news]\ndurable = true\nmax_age = 60\n"
+    namespaces = load_settings({}, HOME, ("f", toml)).engine.namespaces
+    assert namespaces["task"] == msgspec.structs.replace(DEFAULTS["task"], history=50)
+    assert namespaces["news"] == Namespace(durable=True, max_age=60)
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("namespaces = 5", "bad value for namespaces in f: it holds tables"),
+        ("[namespaces]\ntask = 5", "[namespaces.task] in f is a table"),
+        ("[namespaces.Task]\n", "[namespaces.Task] in f: a namespace is a-z"),
+        ("[namespaces.task]\nhistroy = 5", "unknown setting histroy in [namespaces.task] in f; accepted are durable, "),
+        ("[namespaces.task]\nhistory = 0", "bad value for history in [namespaces.task] in f (0): "),
+        ('[namespaces.task]\nslow = "drop"', '[namespaces.task] in f: slow = "drop" is for ephemeral namespaces'),
+        ("[engine]\nssl_certfile = 'x'", "engine.ssl_certfile and engine.ssl_keyfile go together"),
+        ("[engine]\nidle_timeout = 30", "engine.idle_timeout must be longer than engine.heartbeat"),
+        (
+            "[engine]\ncompression = 'maybe'",
+            "bad value for engine.compression ('maybe' from f): expected true or false",
+        ),
+    ],
+)
+def test_a_bad_table_is_an_error_that_names_it(toml: str, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, HOME, ("f", toml))
+    assert str(caught.value).startswith(words)

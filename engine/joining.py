@@ -1,0 +1,148 @@
+"""Joining a durable channel: answer, history, live, as one sequence without a hole and without a repeat.
+
+There is no hold-back queue. The channel's log is the one ordered truth in this worker: the client is sent what the log
+(or the stream before it) has after its offset, as fast as it reads, and is activated in the very step in which nothing
+is left. A slow client just takes longer; it is never given a gap because others publish faster than it reads.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import msgspec
+import trio
+
+from engine.bus import BusError
+from engine.channel_log import ChannelLog, GapReason
+from engine.context import Context, unix_ms
+from engine.outbox import Outbox
+from protocol.envelope import Envelope, MessageType
+from protocol.errors import ErrorCode, MessageError
+from protocol.wire import Wire
+
+_CHUNK = 256  # messages pushed before the client must have taken them
+_MOST = 1_000_000
+
+
+class Wish(NamedTuple):
+    """From where on a client wants a channel."""
+
+    offset: int | None
+    """After this offset; None: only what comes from now on."""
+    epoch: str | None
+    """The epoch of that offset; None: not told."""
+    newest: int | None
+    """Only the newest so many of the messages after the offset; None: all."""
+
+
+class _Position(msgspec.Struct, forbid_unknown_fields=True):
+    """The data of a `sub`: {"last": N} or {"start": true}."""
+
+    last: int | None = None
+    start: bool = False
+
+
+def wish_of(command: Envelope) -> Wish:
+    """What a `sub` asks for; MessageError(BAD_MESSAGE) if that makes no sense."""
+    if command.offset is not None:
+        return Wish(command.offset, command.epoch, None)
+    if command.data is None:
+        return Wish(None, None, None)
+    try:
+        position = msgspec.convert(command.value, _Position)
+    except msgspec.ValidationError as error:
+        text = f'the data of `sub` is {{"last": N}} or {{"start": true}}: {error}'
+        raise MessageError(ErrorCode.BAD_MESSAGE, text) from None
+    if position.last is None:
+        return Wish(0 if position.start else None, None, None)
+    if not 1 <= position.last <= _MOST:
+        raise MessageError(ErrorCode.BAD_MESSAGE, f"`last` is between 1 and {_MOST:,}, not {position.last}")
+    return Wish(0, None, position.last)
+
+
+async def join_durable(
+    context: Context, log: ChannelLog, wish: Wish, command: Envelope, wire: Wire, outbox: Outbox
+) -> None:
+    """Answer a `sub`, send what was wished for, activate the subscription. MessageError, BusError: nothing was sent.
+
+    The answer's offset and epoch are where the history ends and live messages begin; its data says how the wish went:
+    {"recovered": bool, "count": messages of history that follow}. Not recovered means that something may be missing; a
+    `gap` frame then says what.
+    """
+    with trio.move_on_after(context.settings.bus_timeout) as scope:
+        await context.mender.wait_steady(log)
+    if scope.cancelled_caught:
+        raise BusError(f"{log.channel} is being compared with its stream; try again")
+    recovered, gap, history = await _gather(context, log, wish)
+    reached, epoch = log.last, log.epoch
+    answer = Envelope(MessageType.OK, id=command.id, channel=log.channel, offset=reached, epoch=log.epoch)
+    if wish.offset is not None:
+        answer.data = {"recovered": recovered, "count": len(history)}
+    reply = wire.dialect.encode_reply(command, answer)
+    if reply is not None:
+        outbox.push(wire.frame(reply))
+    if gap is not None:
+        outbox.push(wire.encode(gap))
+    await _send(context, history, wire, outbox)
+    if log.epoch != epoch:
+        outbox.push(wire.encode(log.gap(0, 0, GapReason.EPOCH)))
+        reached = 0
+    await _catch_up(context, log, reached, wire, outbox)
+    context.hub.activate(log.channel, wire, outbox)
+
+
+async def _gather(context: Context, log: ChannelLog, wish: Wish) -> tuple[bool, Envelope | None, list[Envelope]]:
+    """Whether nothing is missing, the gap otherwise, and the history up to `log.last` as it is on return."""
+    if wish.offset is None:
+        return True, None, []
+    if wish.epoch is not None and wish.epoch != log.epoch:
+        return False, log.gap(wish.offset, log.last, GapReason.EPOCH), []
+    if wish.offset > log.last:
+        text = f"offset {wish.offset} lies in the future of {log.channel}, whose newest is {log.last}"
+        raise MessageError(ErrorCode.BAD_OFFSET, text)
+    history: list[Envelope] = []
+    first = await context.mender.history(log, wish.offset)
+    batch = first.messages
+    while batch:
+        history += batch
+        batch = log.since(history[-1].offset or 0) or []
+        if not batch and (history[-1].offset or 0) < log.floor:
+            batch = (await context.mender.history(log, history[-1].offset or 0)).messages
+    history = list(_fresh(history))
+    if wish.newest is not None:
+        return True, None, history[-wish.newest :]
+    return first.gap is None, first.gap, history
+
+
+async def _catch_up(context: Context, log: ChannelLog, reached: int, wire: Wire, outbox: Outbox) -> None:
+    """Send what came while the client was reading, until nothing is left; returns without a further checkpoint."""
+    while reached < log.last and outbox.closing is None:
+        more = await context.mender.history(log, reached)
+        if more.gap is not None:
+            outbox.push(wire.encode(more.gap))
+        if not more.messages:
+            return
+        reached = more.messages[-1].offset or 0
+        await _send(context, list(_fresh(more.messages)), wire, outbox)
+
+
+async def _send(context: Context, messages: list[Envelope], wire: Wire, outbox: Outbox) -> None:
+    """Push messages at the pace at which the client reads; no checkpoint if it keeps up."""
+    for start in range(0, len(messages), _CHUNK):
+        outbox.push(b"".join(wire.encode(message) for message in messages[start : start + _CHUNK]))
+        context.counters.deliveries += len(messages[start : start + _CHUNK])
+        if outbox.backlog_bytes:
+            await outbox.wait_drained()
+            outbox.postpone(context.settings.idle_timeout)  # it reads: it lives
+
+
+def _fresh(messages: Iterable[Envelope]) -> Iterator[Envelope]:
+    """Leave out what has expired by its own `ttl`, and let each message follow on the one that is sent before it."""
+    now, skipped_from = unix_ms(), None
+    for message in messages:
+        if message.ttl is not None and (message.time or 0) + message.ttl * 1000 < now:
+            skipped_from = message.previous if skipped_from is None else skipped_from
+        elif skipped_from is None:
+            yield message
+        else:
+            yield msgspec.structs.replace(message, previous=skipped_from)
+            skipped_from = None

@@ -1,0 +1,248 @@
+"""Join and resume on a durable channel: one exact sequence of history and live, whatever happens meanwhile."""
+
+import itertools
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from engine.bus import Place
+from engine.namespaces import Namespace
+from engine.settings import EngineSettings
+from tests.engine.running import RunningEngine, running_engine
+from tests.raw_client import RawClient, connect
+
+CHANNEL = "task:1"
+
+
+@asynccontextmanager
+async def durable_engine(**namespace: Any) -> AsyncIterator[RunningEngine]:
+    settings = EngineSettings(namespaces={"task": Namespace(durable=True, **namespace)}, outbox_bytes=50_000_000)
+    with trio.fail_after(30):
+        async with running_engine(settings) as engine:
+            yield engine
+
+
+async def publish(engine: RunningEngine, *numbers: int) -> None:
+    for number in numbers:
+        await engine.bus.store(CHANNEL, b"%d" % number, f"id{number}")
+
+
+async def subscribe(client: RawClient, **position: Any) -> dict[str, Any]:
+    return await client.ask({"t": "sub", "c": CHANNEL, "i": "s", **position})
+
+
+async def numbers(client: RawClient, count: int) -> list[int]:
+    """The data of the next messages; each must follow on the one before."""
+    messages = [await client.json() for _ in range(count)]
+    for earlier, later in itertools.pairwise(messages):
+        assert later["p"] == earlier["o"]
+    return [message["d"] for message in messages]
+
+
+async def test_a_plain_sub_tells_where_it_begins_and_sends_only_what_comes() -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        await publish(engine, 1, 2)
+        answer = await subscribe(client)
+        assert (answer["o"], "d" in answer) == (2, False)
+        await publish(engine, 3)
+        message = await client.json()
+        assert (message["d"], message["o"], message["p"]) == (3, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("position", "expected"),
+    [
+        ({"o": 7}, [8, 9, 10]),
+        ({"o": 10}, []),
+        ({"o": 0}, list(range(1, 11))),
+        ({"d": {"start": True}}, list(range(1, 11))),
+        ({"d": {"last": 4}}, [7, 8, 9, 10]),
+        ({"d": {"last": 1000}}, list(range(1, 11))),
+    ],
+)
+async def test_history_comes_after_the_answer_and_before_live(position: dict[str, Any], expected: list[int]) -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        await publish(engine, *range(1, 11))
+        answer = await subscribe(client, **position)
+        assert answer["d"] == {"recovered": True, "count": len(expected)}
+        assert answer["o"] == 10
+        await publish(engine, 11)
+        assert await numbers(client, len(expected) + 1) == [*expected, 11]
+
+
+async def test_a_resume_by_offset_and_epoch_is_exact_and_by_another_epoch_is_told() -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        await publish(engine, 1, 2, 3)
+        epoch = (await subscribe(client))["ep"]
+        async with connect(engine.host, engine.port) as resuming:
+            answer = await subscribe(resuming, o=1, ep=epoch)
+            assert answer["d"] == {"recovered": True, "count": 2}
+            assert await numbers(resuming, 2) == [2, 3]
+        async with connect(engine.host, engine.port) as stranger:
+            answer = await subscribe(stranger, o=1, ep="other")
+            assert answer["d"] == {"recovered": False, "count": 0}
+            gap = await stranger.json()
+            assert (gap["t"], gap["ep"], gap["d"]["reason"]) == ("gap", epoch, "epoch")
+
+
+async def test_messages_that_expired_are_an_exact_gap() -> None:
+    async with durable_engine(history=3) as engine, connect(engine.host, engine.port) as client:
+        await publish(engine, *range(1, 11))
+        answer = await subscribe(client, o=2)
+        assert answer["d"] == {"recovered": False, "count": 3}
+        assert (await client.json())["d"] == {"from": 3, "to": 7, "reason": "expired"}
+        assert await numbers(client, 3) == [8, 9, 10]
+
+
+async def test_a_quiet_channel_whose_history_expired_makes_no_false_gap_for_who_is_there() -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as live:
+        await publish(engine, 1, 2)
+        await subscribe(live, d={"start": True})
+        assert await numbers(live, 2) == [1, 2]
+        engine.broker.streams["task"].expire(2)
+        await engine.bus.store("task:other", b"x", "x")
+        async with connect(engine.host, engine.port) as back:
+            # This worker has listened all the time, so it knows that nothing came.
+            assert (await subscribe(back, o=2))["d"] == {"recovered": True, "count": 0}
+        await publish(engine, 4)
+        message = await live.json()
+        assert (message["d"], message["p"]) == (4, 2)
+
+
+async def test_a_resume_that_nobody_can_vouch_for_is_not_called_recovered() -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        await publish(engine, 1, 2)
+        engine.broker.streams["task"].expire(2)
+        await engine.bus.store("task:other", b"x", "x")
+        answer = await subscribe(client, o=1)
+        assert answer["d"]["recovered"] is False
+        assert (await client.json())["d"] == {"from": 2, "to": 3, "reason": "expired"}
+
+
+@pytest.mark.parametrize(
+    ("position", "code"),
+    [
+        ({"o": 4}, "bad_offset"),
+        ({"o": 2**62}, "bad_offset"),
+        ({"o": -1}, "bad_message"),
+        ({"o": "1"}, "bad_message"),
+        ({"d": {"last": 0}}, "bad_message"),
+        ({"d": {"last": 10**9}}, "bad_message"),
+        ({"d": {"first": 1}}, "bad_message"),
+        ({"d": 5}, "bad_message"),
+    ],
+)
+async def test_a_position_that_makes_no_sense_is_an_err_and_no_subscription(
+    position: dict[str, Any], code: str
+) -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        await publish(engine, 1, 2, 3)
+        answer = await subscribe(client, **position)
+        assert (answer["t"], answer["d"]["code"]) == ("err", code)
+        assert (await client.ask({"t": "unsub", "c": CHANNEL, "i": "u"}))["d"]["code"] == "not_subscribed"
+        assert (await subscribe(client))["t"] == "ok"
+
+
+async def test_joins_at_random_moments_with_random_offsets_are_exact() -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    total = 1000
+    async with durable_engine(history=5000) as engine, trio.open_nursery() as nursery:
+        await publish(engine, *range(1, 101))
+
+        async def join(delay: float, offset: int, subprotocol_wait: float) -> None:
+            await trio.sleep(delay)
+            async with connect(engine.host, engine.port) as client:
+                answer = await subscribe(client, o=offset)
+                assert answer["d"]["recovered"] is True
+                await trio.sleep(subprotocol_wait)
+                assert await numbers(client, total - offset) == list(range(offset + 1, total + 1))
+
+        for _ in range(60):
+            nursery.start_soon(join, rng.random(), rng.randrange(100), rng.random() * 0.2)
+        for number in range(101, total + 1):
+            await publish(engine, number)
+            if number % 7 == 0:
+                await trio.sleep(0.005)
+
+
+async def test_a_bus_that_loses_every_tenth_message_is_mended_before_clients_see_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        await subscribe(client)
+        whole = engine.bus.hand_over
+
+        def lossy(channel: str, payload: bytes, place: Place | None) -> None:
+            if place is None or place.offset % 10:
+                whole(channel, payload, place)
+
+        monkeypatch.setattr(engine.bus, "hand_over", lossy)
+        await publish(engine, *range(1, 302))
+        assert await numbers(client, 301) == list(range(1, 302))
+
+
+async def test_after_an_outage_only_what_moved_is_read() -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        await publish(engine, 1)
+        await subscribe(client)
+        for number in range(20):
+            assert (await client.ask({"t": "sub", "c": f"task:quiet{number}", "i": "q"}))["t"] == "ok"
+        engine.bus.leave(CHANNEL)  # deaf for a while
+        await publish(engine, 2, 3)
+        engine.bus.join(CHANNEL)
+        reads = engine.bus.reads
+        engine.bus.on_loss(time.time() - 5)
+        assert await numbers(client, 2) == [2, 3]
+        await publish(engine, 4)
+        assert (await client.json())["d"] == 4
+        assert engine.bus.reads == reads + 1
+
+
+async def test_a_stream_that_was_made_anew_is_told() -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        await publish(engine, 1, 2, 3)
+        epoch = (await subscribe(client))["ep"]
+        engine.broker.recreate("task")
+        await publish(engine, 11)
+        gap = await client.json()
+        assert (gap["t"], gap["d"]["reason"]) == ("gap", "epoch")
+        assert gap["ep"] != epoch
+        message = await client.json()
+        assert (message["d"], message["o"]) == (11, 1)
+
+
+async def test_a_publish_answers_with_its_offset_and_a_repeat_with_the_same() -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        first = await client.ask({"t": "pub", "c": CHANNEL, "i": "m1", "d": 1})
+        again = await client.ask({"t": "pub", "c": CHANNEL, "i": "m1", "d": 1})
+        other = await client.ask({"t": "pub", "c": CHANNEL, "i": "m2", "d": 2})
+        assert (first["o"], again["o"], other["o"]) == (1, 1, 2)
+        engine.broker.available = False
+        refused = await client.ask({"t": "pub", "c": CHANNEL, "i": "m3", "d": 3})
+        assert (refused["t"], refused["d"]["code"]) == ("err", "unavailable")
+        assert (await subscribe(client))["d"]["code"] == "unavailable"
+
+
+async def test_a_stored_message_that_is_no_message_breaks_no_chain() -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        await publish(engine, 1)
+        await subscribe(client, d={"start": True})
+        await engine.bus.store(CHANNEL, b"{broken", "bad")
+        await publish(engine, 3)
+        assert await numbers(client, 2) == [1, 3]
+
+
+async def test_an_expired_ttl_is_never_delivered() -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        await publish(engine, 1)
+        await engine.bus.store(CHANNEL, b'{"v":1,"ts":1000,"ttl":5,"d":"long gone"}', "old")
+        await publish(engine, 3)
+        assert (await subscribe(client, d={"start": True}))["d"]["count"] == 2
+        assert await numbers(client, 2) == [1, 3]
