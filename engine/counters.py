@@ -22,6 +22,8 @@ class Counters(msgspec.Struct):
     """Commands read from clients."""
     errors: int = 0
     """`err` answers sent."""
+    dropped: int = 0
+    """Messages left out for slow connections, by the policy `drop`."""
     slow_closed: int = 0
     """Connections closed because their outbox overflowed."""
     silent_closed: int = 0

@@ -7,6 +7,7 @@ reading, accepting and heartbeats get their turn between them.
 
 import trio
 
+from engine.backlog import Items
 from engine.counters import Counters
 from engine.hub import Hub
 from engine.outbox import Outbox
@@ -44,39 +45,46 @@ class Flusher:
     async def flush(self) -> None:
         """Push everything that is pending now."""
         self._slice_end = trio.current_time() + SLICE_SECONDS
-        bundles: dict[Outbox, list[bytes]] = {}
+        bundles: dict[Outbox, list[tuple[bytes, Items]]] = {}
         batches = self._hub.take_dirty()
         alone = len(batches) == 1
-        for members, frames, joiners in batches:
-            data = frames[0] if len(frames) == 1 else b"".join(frames)
-            self._counters.deliveries += len(frames) * len(members)
-            for outbox, skipped in joiners.items():
-                if skipped < len(frames):
-                    self._counters.deliveries += len(frames) - skipped
-                    outbox.push(b"".join(frames[skipped:]))
+        for members, messages, joiners in batches:
+            items = messages.items
+            data = items[0].frame if len(items) == 1 else b"".join([item.frame for item in items])
+            self._counters.deliveries += len(items) * len(members)
+            self._push_joiners(messages, joiners)
             if alone:
-                await self._push_all(members, data)
+                await self._push_all(members, data, messages)
             else:
-                await self._push_or_bundle(members, data, bundles)
+                await self._push_or_bundle(members, data, messages, bundles)
         for number, (outbox, parts) in enumerate(bundles.items()):
             outbox.push_parts(parts)
             if number % _CHECK_EVERY == 0:
                 await self._breathe()
 
-    async def _push_all(self, members: list[Outbox], data: bytes) -> None:
+    def _push_joiners(self, messages: Items, joiners: dict[Outbox, int]) -> None:
+        for outbox, skipped in joiners.items():
+            rest = messages.items[skipped:]
+            if rest:
+                self._counters.deliveries += len(rest)
+                outbox.push(b"".join([item.frame for item in rest]), messages._replace(items=rest))
+
+    async def _push_all(self, members: list[Outbox], data: bytes, messages: Items) -> None:
         for start in range(0, len(members), _CHECK_EVERY):
             for outbox in members[start : start + _CHECK_EVERY]:
-                outbox.push(data)
+                outbox.push(data, messages)
             await self._breathe()
 
-    async def _push_or_bundle(self, members: list[Outbox], data: bytes, bundles: dict[Outbox, list[bytes]]) -> None:
+    async def _push_or_bundle(
+        self, members: list[Outbox], data: bytes, messages: Items, bundles: dict[Outbox, list[tuple[bytes, Items]]]
+    ) -> None:
         """A connection that hears several dirty channels gets all of them with one system call, at the end."""
         for start in range(0, len(members), _CHECK_EVERY):
             for outbox in members[start : start + _CHECK_EVERY]:
                 if outbox.subscriptions == 1:
-                    outbox.push(data)
+                    outbox.push(data, messages)
                 else:
-                    bundles.setdefault(outbox, []).append(data)
+                    bundles.setdefault(outbox, []).append((data, messages))
             await self._breathe()
 
     async def _breathe(self) -> None:

@@ -4,15 +4,19 @@ Subscribers of a channel that are on the same wire form a group: a message is en
 is sent the same bytes. `receive` only appends to pending lists; the flusher takes them with `take_dirty`.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+import msgspec
+
+from engine.backlog import Item, Items, is_urgent
 from engine.bus import Place
 from engine.channel_log import ChannelLog, LogState
 from engine.counters import Counters
 from engine.jetstream import unix_ms_of
-from engine.namespaces import Namespaces
+from engine.namespaces import Namespaces, SlowPolicy
 from engine.outbox import Outbox
 from protocol.envelope import Envelope, from_producer
 from protocol.errors import MessageError
@@ -22,27 +26,28 @@ _log = logging.getLogger("fanline.hub")
 
 
 class Batch(NamedTuple):
-    """One group's frames to send: a snapshot, so members may come and go while it is being sent in slices."""
+    """One group's messages to send: a snapshot, so members may come and go while it is being sent in slices."""
 
     members: list[Outbox]
-    frames: list[bytes]
+    messages: Items
     joiners: dict[Outbox, int]
-    """Outbox -> how many of the frames, from the first, are not for it."""
+    """Outbox -> how many of the messages, from the first, are not for it."""
 
 
 class Group:
-    """The subscribers of one channel on one wire, and the frames they have not been sent yet."""
+    """The subscribers of one channel on one wire, and the messages they have not been sent yet."""
 
-    __slots__ = ("joiners", "members", "pending", "wire")
+    __slots__ = ("joiners", "members", "pending", "policy", "wire")
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, policy: SlowPolicy) -> None:
         self.wire = wire
+        self.policy = policy
         self.members: dict[Outbox, None] = {}
-        self.pending: list[bytes] = []
-        self.joiners: dict[Outbox, int] = {}  # came while frames were pending: how many of those are not theirs
+        self.pending: list[Item] = []
+        self.joiners: dict[Outbox, int] = {}  # came while messages were pending: how many of those are not theirs
 
     def add(self, outbox: Outbox) -> None:
-        """Send an outbox all frames from now on."""
+        """Send an outbox all messages from now on."""
         if self.pending:
             self.joiners[outbox] = len(self.pending)
         else:
@@ -52,9 +57,12 @@ class Group:
         """Send an outbox nothing more; whether it was here."""
         return self.members.pop(outbox, _ABSENT) is None or self.joiners.pop(outbox, None) is not None
 
+    def __iter__(self) -> Iterator[Outbox]:
+        return itertools.chain(self.members, self.joiners)
+
     def take(self) -> Batch:
-        """The pending frames and whose they are; joiners become members."""
-        batch = Batch(list(self.members), self.pending, self.joiners)
+        """The pending messages and whose they are; joiners become members."""
+        batch = Batch(list(self.members), Items(self.pending, self.wire, self.policy), self.joiners)
         self.pending = []
         if self.joiners:
             self.members.update(dict.fromkeys(self.joiners))
@@ -81,6 +89,8 @@ class Hub:
     ) -> None:
         self._channels: dict[str, _Channel] = {}
         self._dirty: list[Group] = []
+        self._everyone: dict[Wire, dict[Outbox, None]] = {}
+        self._broadcasts: list[Batch] = []
         self._counters = counters
         self._clock_ms = clock_ms
         self._namespaces = namespaces
@@ -89,6 +99,14 @@ class Hub:
         """Called when there is something to flush after there was nothing."""
         self.on_hole: Callable[[ChannelLog], None] = lambda _: None
         """Called when a durable channel misses something and has to be mended."""
+
+    def enter(self, wire: Wire, outbox: Outbox) -> None:
+        """A connection is there: urgent messages reach it."""
+        self._everyone.setdefault(wire, {})[outbox] = None
+
+    def exit(self, wire: Wire, outbox: Outbox) -> None:
+        """A connection is gone."""
+        del self._everyone[wire][outbox]
 
     def subscribe(self, channel: str) -> bool:
         """Count one more subscription; True if it is the channel's first."""
@@ -105,7 +123,7 @@ class Hub:
         entry = self._channels[channel]
         group = next((group for group in entry.groups if group.wire is wire), None)
         if group is None:
-            group = Group(wire)
+            group = Group(wire, self._namespaces.of(channel).slow)
             entry.groups += (group,)
         group.add(outbox)
         outbox.subscriptions += 1
@@ -143,9 +161,9 @@ class Hub:
         """Take a producer's message from the bus: decode once, encode once per wire in use, mark as dirty."""
         self._counters.messages_in += 1
         entry = self._channels.get(channel)
-        if entry is None:
+        if entry is None and not self._namespaces.of(channel).everywhere:
             return  # the last subscriber left while it was on its way
-        if place is None or entry.log is None:
+        if place is None or entry is None or entry.log is None:
             envelope = self.read_message(channel, payload, self._clock_ms())
             if envelope is not None:
                 self.deliver(channel, (envelope,))
@@ -177,18 +195,31 @@ class Hub:
         """Send envelopes to all active subscribers of a channel, in order."""
         entry = self._channels.get(channel)
         for envelope in envelopes:
+            if envelope.priority is not None and is_urgent(envelope):
+                self._broadcast(envelope, entry)
             for group in entry.groups if entry is not None else ():
                 if not group.pending:
                     self._mark_dirty(group)
-                group.pending.append(group.wire.encode(envelope))
+                group.pending.append(Item(group.wire.encode(envelope), envelope))
+
+    def _broadcast(self, envelope: Envelope, entry: _Channel | None) -> None:
+        """Send an urgent message to everybody who does not get it as a subscriber."""
+        if not self._dirty and not self._broadcasts:
+            self.on_dirty()
+        bare = msgspec.structs.replace(envelope, offset=None, previous=None)  # they keep no count of this channel
+        subscribed = {outbox for group in entry.groups for outbox in group} if entry is not None else set()
+        for wire, outboxes in self._everyone.items():
+            items = Items([Item(wire.encode(bare), bare)], wire, SlowPolicy.RESUME)
+            self._broadcasts.append(Batch([outbox for outbox in outboxes if outbox not in subscribed], items, {}))
 
     def take_dirty(self) -> list[Batch]:
         """What is pending, group by group; it counts as sent from here on."""
         dirty, self._dirty = self._dirty, []
-        return [group.take() for group in dirty]
+        broadcasts, self._broadcasts = self._broadcasts, []
+        return broadcasts + [group.take() for group in dirty]
 
     def _mark_dirty(self, group: Group) -> None:
-        if not self._dirty:
+        if not self._dirty and not self._broadcasts:
             self.on_dirty()
         self._dirty.append(group)
 

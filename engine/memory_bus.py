@@ -93,7 +93,8 @@ class MemoryBus:
 
     def hand_over(self, channel: str, payload: bytes, place: Place | None) -> None:
         """One message reaches this worker, if it has joined the channel."""
-        if channel in self._joined and self._deliver is not None:
+        heard = channel in self._joined or self.broker.namespaces.of(channel).everywhere
+        if heard and self._deliver is not None:
             self._deliver(channel, payload, place)
 
     async def publish(self, channel: str, payload: bytes) -> None:

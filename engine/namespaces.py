@@ -48,6 +48,8 @@ class Namespace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Copies in a NATS cluster; the embedded server has one."""
     slow: SlowPolicy = SlowPolicy.RESUME
     publish: Publishers = Publishers.EVERYONE
+    everywhere: bool = False
+    """Every worker hears all its channels, so that an urgent message reaches every connection (engine/backlog.py)."""
     presence: bool = False
     """Whether the members of its channels are told about each other."""
 
@@ -58,7 +60,7 @@ DEFAULTS: Mapping[str, Namespace] = {
     "project": _DURABLE,
     "user": Namespace(durable=True, max_age=7 * _DAY),
     "session": _DURABLE,
-    "system": Namespace(durable=True, publish=Publishers.BACKEND),
+    "system": Namespace(durable=True, publish=Publishers.BACKEND, everywhere=True),
     "doc": _DURABLE,
     "typing": Namespace(slow=SlowPolicy.DROP),
     "cursor": Namespace(slow=SlowPolicy.DROP),
@@ -77,6 +79,10 @@ class Namespaces:
     def of(self, channel: str) -> Namespace:
         """The namespace of a channel."""
         return self._by_name.get(namespace_of(channel), UNKNOWN)
+
+    def everywhere(self) -> list[str]:
+        """The names of those that every worker hears."""
+        return [name for name, namespace in self._by_name.items() if namespace.everywhere]
 
     def durable(self) -> dict[str, Namespace]:
         """Name -> namespace of those that need a stream."""

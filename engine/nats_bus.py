@@ -148,15 +148,22 @@ class NatsBus:
 
         self._sinks = {False: _Sink(take), True: _Sink(take_stored)}
         self._on_loss = on_loss
+        for namespace in self._namespaces.everywhere():
+            self._want(f"{namespace}:>")  # as a subject: all channels of it
 
     def join(self, channel: str) -> None:
+        if not self._namespaces.of(channel).everywhere:
+            self._want(channel)
+
+    def _want(self, channel: str) -> None:
         if channel not in self._wanted:
             self._wanted.add(channel)
             self._unconfirmed.setdefault(channel, trio.Event())
             self._note_change(channel)
 
     async def wait_joined(self, channel: str) -> None:
-        event = self._unconfirmed.get(channel)
+        everywhere = self._namespaces.of(channel).everywhere
+        event = self._unconfirmed.get(f"{namespace_of(channel)}:>" if everywhere else channel)
         if event is not None:
             await event.wait()
 

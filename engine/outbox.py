@@ -1,17 +1,18 @@
-"""The outbox: everything a connection is sent goes through `push`, and nobody ever waits for a slow peer.
+"""The outbox: everything a connection is sent goes through it, and nobody ever waits for a slow peer.
 
 While the kernel takes what it is given, a push is one non-blocking `send` and nothing is stored. What the kernel
-refuses is queued, and only then a drain task exists. The queue is bounded in bytes and in batches; over the bound the
-outbox drops what has not begun to leave, says why in a close frame, and ends.
+refuses goes to a backlog (engine/backlog.py), and only then a drain task exists. The backlog is bounded in bytes and
+in messages; over the bound the namespace's policy decides: the connection ends with 4008, or messages are dropped.
 """
 
 import socket
-from collections import deque
-from itertools import islice
+import time
 
 import trio
 
+from engine.backlog import Backlog, Items
 from engine.counters import Counters
+from engine.namespaces import SlowPolicy
 from engine.transport import WOULD_BLOCK, can_gather
 from protocol.errors import CloseReason
 from protocol.frames import encode_close
@@ -22,13 +23,13 @@ _DRAIN_PARTS = 64  # buffers in one sendmsg; Linux takes at most 1024
 class OutboxShared:
     """What all outboxes of a worker share, so that each one stays small."""
 
-    __slots__ = ("counters", "max_batches", "max_bytes", "nursery")
+    __slots__ = ("counters", "max_bytes", "max_messages", "nursery")
 
-    def __init__(self, nursery: trio.Nursery, counters: Counters, *, max_bytes: int, max_batches: int) -> None:
+    def __init__(self, nursery: trio.Nursery, counters: Counters, *, max_bytes: int, max_messages: int) -> None:
         self.nursery = nursery
         self.counters = counters
         self.max_bytes = max_bytes
-        self.max_batches = max_batches
+        self.max_messages = max_messages
 
 
 class Outbox:
@@ -37,14 +38,13 @@ class Outbox:
     `scope` is the connection's cancel scope: the outbox ends the connection by cancelling it, never by raising.
     """
 
-    __slots__ = ("_backlog", "_drained", "_queued", "_scope", "_shared", "_socket", "closing", "subscriptions")
+    __slots__ = ("_backlog", "_drained", "_scope", "_shared", "_socket", "closing", "subscriptions")
 
     def __init__(self, sock: socket.socket, scope: trio.CancelScope, shared: OutboxShared) -> None:
         self._socket = sock
         self._scope = scope
         self._shared = shared
-        self._backlog: deque[bytes | memoryview] | None = None  # None: nothing is queued, send directly
-        self._queued = 0
+        self._backlog: Backlog | None = None  # None: nothing is queued, send directly
         self._drained: trio.Event | None = None  # made by who waits for it
         self.closing: CloseReason | None = None
         """Set once a close frame is on its way, or to ABNORMAL when the peer is gone: nothing is taken any more."""
@@ -59,12 +59,15 @@ class Outbox:
     @property
     def backlog_bytes(self) -> int:
         """Bytes the kernel has not taken yet."""
-        return self._queued
+        return 0 if self._backlog is None else self._backlog.size
 
-    def push(self, data: bytes) -> None:
-        """Send or queue whole frames. Never blocks, never raises; an overflow ends the connection with 4008."""
+    def push(self, data: bytes, items: Items | None = None) -> None:
+        """Send or queue whole frames. Never blocks, never raises; an overflow ends the connection with 4008.
+
+        `items`: the channel messages that `data` is made of; without them it is an answer that must not be left out.
+        """
         if self._backlog is not None or self.closing is not None:
-            self._enqueue(data)
+            self._enqueue(data, items)
             return
         try:
             sent = self._socket.send(data)
@@ -76,21 +79,27 @@ class Outbox:
         if sent != len(data):
             self._start_backlog(data, sent)
 
-    def push_parts(self, parts: list[bytes]) -> None:
-        """Push several batches with one system call."""
+    def push_parts(self, parts: list[tuple[bytes, Items]]) -> None:
+        """Push the batches of several channels with one system call."""
         queued = self._backlog is not None or self.closing is not None
         if queued or len(parts) > _DRAIN_PARTS or not can_gather(self._socket):
-            self.push(b"".join(parts))
+            for data, items in parts:
+                self.push(data, items)
             return
         try:
-            sent = self._socket.sendmsg(parts)
+            sent = self._socket.sendmsg([data for data, _ in parts])
         except WOULD_BLOCK:
             sent = 0
         except OSError:
             self.lose()
             return
-        if sent != sum(map(len, parts)):
-            self._start_backlog(b"".join(parts), sent)
+        for data, items in parts:
+            if sent < len(data):
+                if self._backlog is None:
+                    self._start_backlog(data, sent)
+                else:
+                    self._enqueue(data, items)
+            sent = max(0, sent - len(data))
 
     def finish(self, reason: CloseReason, text: str | None = None) -> None:
         """Send a close frame after what is queued; nothing is taken after it. Idempotent: the first reason stands."""
@@ -119,61 +128,47 @@ class Outbox:
             self._drained = trio.Event()
             await self._drained.wait()
 
-    def _enqueue(self, data: bytes) -> None:
-        if self.closing is not None:
+    def _enqueue(self, data: bytes, items: Items | None) -> None:
+        backlog, shared = self._backlog, self._shared
+        if self.closing is not None or backlog is None:
             return
-        assert self._backlog is not None
-        self._backlog.append(data)
-        self._queued += len(data)
-        if self._queued > self._shared.max_bytes or len(self._backlog) > self._shared.max_batches:
-            self._overflow()
+        full = backlog.size + len(data) > shared.max_bytes or backlog.count >= shared.max_messages
+        if items is None:
+            backlog.add(data)
+        elif full and items.policy is SlowPolicy.DROP:
+            shared.counters.dropped += len(items.items)
+            backlog.drop(items)
+            return
+        else:
+            backlog.add_items(items)
+        if backlog.size > shared.max_bytes or backlog.count > shared.max_messages:
+            self._overflow(backlog)
 
     def _start_backlog(self, data: bytes, sent: int) -> None:
-        self._backlog = deque((memoryview(data)[sent:],))
-        self._queued = len(data) - sent
+        self._backlog = Backlog(memoryview(data)[sent:])
         self._shared.nursery.start_soon(self._drain, name="drain")
 
-    def _overflow(self) -> None:
-        """Keep the batch that has begun to leave, since half a frame would break the framing; the rest gives way."""
-        assert self._backlog is not None
+    def _overflow(self, backlog: Backlog) -> None:
         self._shared.counters.slow_closed += 1
-        begun = self._backlog[0]
-        goodbye = encode_close(CloseReason.SLOW)
-        self._backlog = deque((begun, goodbye))
-        self._queued = len(begun) + len(goodbye)
+        backlog.cut_short(encode_close(CloseReason.SLOW))
         self.closing = CloseReason.SLOW
         self._scope.deadline = trio.current_time()  # the connection's task ends it, after a last chance to drain
 
     async def _drain(self) -> None:
         """Send the backlog as the kernel takes it; ends with it, or with the socket."""
-        while self._backlog:
+        assert self._backlog is not None
+        backlog, most = self._backlog, _DRAIN_PARTS if can_gather(self._socket) else 1
+        while buffers := backlog.buffers(most, time.time_ns() // 1_000_000):
             try:
                 await trio.lowlevel.wait_writable(self._socket)
-                self._advance(self._send_backlog())
+                buffers = backlog.buffers(most, 0)  # it may have been cut short meanwhile
+                sent = self._socket.sendmsg(buffers) if most > 1 else self._socket.send(buffers[0])
             except WOULD_BLOCK:
                 continue
             except (OSError, trio.ClosedResourceError):
                 self.lose()
                 break
+            backlog.advance(sent)
         self._backlog = None
-        self._queued = 0
         if self._drained is not None:
             self._drained.set()
-
-    def _send_backlog(self) -> int:
-        assert self._backlog is not None
-        if can_gather(self._socket):
-            return self._socket.sendmsg(list(islice(self._backlog, _DRAIN_PARTS)))
-        return self._socket.send(self._backlog[0])
-
-    def _advance(self, sent: int) -> None:
-        """Drop `sent` bytes from the front of the backlog."""
-        assert self._backlog is not None
-        self._queued -= sent
-        while sent:
-            first = self._backlog[0]
-            if sent < len(first):
-                self._backlog[0] = memoryview(first)[sent:]
-                return
-            sent -= len(first)
-            self._backlog.popleft()

@@ -66,7 +66,7 @@ class Server:
         with self._serving:
             async with trio.open_nursery() as nursery:
                 outboxes = OutboxShared(
-                    nursery, counters, max_bytes=settings.outbox_bytes, max_batches=settings.outbox_messages
+                    nursery, counters, max_bytes=settings.outbox_bytes, max_messages=settings.outbox_messages
                 )
                 mender = Mender(self._bus, self._hub, self._namespaces, nursery)
                 self._bus.attach(self._hub.receive, mender.bus_is_back)
@@ -144,11 +144,13 @@ class Server:
     async def _keep(self, connection: Connection, rest: bytes, heartbeat: Heartbeat) -> None:
         self._connections.add(connection)
         self._counters.connections += 1
+        self._hub.enter(connection.session.wire, connection.outbox)
         heartbeat.add(connection)
         try:
             await connection.run(rest)
         finally:
             heartbeat.remove(connection)
+            self._hub.exit(connection.session.wire, connection.outbox)
             self._connections.discard(connection)
             self._counters.connections -= 1
             if not self._connections:

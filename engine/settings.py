@@ -31,8 +31,8 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Time the bus has to confirm a subscription before the client is told `unavailable`."""
     outbox_bytes: Annotated[int, Meta(ge=4096)] = 1024 * 1024
     """Bytes queued for one slow connection beyond its kernel buffer; over it the connection is closed (4008)."""
-    outbox_messages: Annotated[int, Meta(ge=16)] = 4096
-    """The same bound in queued batches."""
+    outbox_messages: Annotated[int, Meta(ge=16)] = 16_384
+    """The same bound in messages."""
     compression: bool = False
     """Offer permessage-deflate: less traffic for more CPU; each message is compressed once for all its receivers."""
     ssl_certfile: str = ""

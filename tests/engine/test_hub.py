@@ -28,7 +28,7 @@ class Peer:
         near.setblocking(False)
         self._far.setblocking(False)
         self._near = near
-        shared = OutboxShared(nursery, counters, max_bytes=1 << 20, max_batches=4096)
+        shared = OutboxShared(nursery, counters, max_bytes=1 << 20, max_messages=4096)
         self.outbox = Outbox(near, trio.CancelScope(), shared)
         self._reader = FrameReader(1 << 20, from_client=False)
 
@@ -121,7 +121,7 @@ async def test_a_message_is_encoded_once_per_dialect_and_shared_by_all_members()
         hub.receive("c:a", b"1", None)
         hub.receive("c:a", b"2", None)
         (batch,) = hub.take_dirty()
-        assert (len(batch.members), len(batch.frames), encoded) == (10, 2, ["json", "json"])
+        assert (len(batch.members), len(batch.messages.items), encoded) == (10, 2, ["json", "json"])
         for peer in peers:
             peer.close()
 

@@ -8,10 +8,15 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from engine.backlog import Item, Items
 from engine.counters import Counters
+from engine.namespaces import SlowPolicy
 from engine.outbox import Outbox, OutboxShared
+from protocol.dialects import JSON
+from protocol.envelope import Envelope
 from protocol.errors import CloseReason
 from protocol.frames import FrameReader, Message, Opcode, encode_close, encode_frame
+from protocol.wire import wire_of
 
 
 class Pair:
@@ -33,7 +38,7 @@ class Pair:
 
 
 @asynccontextmanager
-async def outbox_pair(max_bytes: int = 1 << 20, max_batches: int = 4096) -> AsyncIterator[Pair]:
+async def outbox_pair(max_bytes: int = 1 << 20, max_messages: int = 4096) -> AsyncIterator[Pair]:
     near, far = socket.socketpair()
     with near, far, trio.fail_after(10):
         for end in (near, far):
@@ -41,9 +46,14 @@ async def outbox_pair(max_bytes: int = 1 << 20, max_batches: int = 4096) -> Asyn
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         counters, scope = Counters(), trio.CancelScope()
         async with trio.open_nursery() as nursery:
-            shared = OutboxShared(nursery, counters, max_bytes=max_bytes, max_batches=max_batches)
+            shared = OutboxShared(nursery, counters, max_bytes=max_bytes, max_messages=max_messages)
             yield Pair(Outbox(near, scope, shared), far, scope, counters)
             nursery.cancel_scope.cancel()
+
+
+def items_of(frame: bytes) -> Items:
+    """A batch of one channel message."""
+    return Items([Item(frame, Envelope("pub", channel="news:all"))], wire_of(JSON, False), SlowPolicy.RESUME)
 
 
 def fill(pair: Pair) -> bytes:
@@ -75,7 +85,7 @@ async def test_everything_arrives_in_order_whatever_the_kernel_refuses() -> None
             if len(parts) == 1:
                 pair.outbox.push(parts[0])
             else:
-                pair.outbox.push_parts(parts)
+                pair.outbox.push_parts([(part, items_of(part)) for part in parts])
             pushed += b"".join(parts)
             if pair.outbox.backlog_bytes > 500_000:
                 received = await pair.read(len(pushed))
@@ -87,9 +97,9 @@ async def test_everything_arrives_in_order_whatever_the_kernel_refuses() -> None
         assert pair.counters.slow_closed == 0
 
 
-@pytest.mark.parametrize(("max_bytes", "max_batches"), [(20_000, 4096), (1 << 20, 16)], ids=["bytes", "batches"])
-async def test_an_overflow_keeps_the_begun_frame_whole_and_ends_with_4008(max_bytes: int, max_batches: int) -> None:
-    async with outbox_pair(max_bytes, max_batches) as pair:
+@pytest.mark.parametrize(("max_bytes", "max_messages"), [(20_000, 4096), (1 << 20, 16)], ids=["bytes", "batches"])
+async def test_an_overflow_keeps_the_begun_frame_whole_and_ends_with_4008(max_bytes: int, max_messages: int) -> None:
+    async with outbox_pair(max_bytes, max_messages) as pair:
         fill(pair)
         while pair.outbox.closing is None:
             pair.outbox.push(encode_frame(Opcode.BINARY, bytes(1000)))

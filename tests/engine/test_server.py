@@ -175,6 +175,50 @@ async def test_a_slow_consumer_is_closed_with_4008_and_delays_nobody() -> None:
                 assert (await fast.json())["d"] == "on"
 
 
+async def test_an_ephemeral_channel_may_drop_for_the_slow_and_tells_how_many() -> None:
+    settings = EngineSettings(outbox_bytes=65_536)
+    with trio.fail_after(20):
+        async with running_engine(settings, send_buffer=8192) as engine, connect(engine.host, engine.port) as slow:
+            slow.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await subscribe(slow, "cursor:1")
+            sent = 0
+            while engine.server.statistics().dropped < 10:
+                await engine.bus.publish("cursor:1", b'"' + b"x" * 4000 + b'"')
+                sent += 1
+            received = 0
+            while (message := await slow.json())["t"] == "pub":
+                received += 1
+            assert (message["t"], message["c"]) == ("gap", "cursor:1")
+            assert message["d"] == {"reason": "slow", "count": sent - received}
+            await engine.bus.publish("cursor:1", b'"on"')
+            assert (await slow.json())["d"] == "on"
+
+
+async def test_an_urgent_system_message_reaches_everybody_once(engine: RunningEngine) -> None:
+    async with (
+        connect(engine.host, engine.port) as subscriber,
+        connect(engine.host, engine.port) as stranger,
+        connect(engine.host, engine.port, None) as plain,
+    ):
+        answer = await subscriber.ask({"t": "sub", "c": "system:alerts", "i": "s"})
+        await engine.bus.publish("system:alerts", b'{"v":1,"pr":7,"d":"for subscribers"}')
+        await engine.bus.publish("system:alerts", b'{"v":1,"pr":8,"e":"maintenance","d":"for all"}')
+        await engine.bus.publish("system:other", b'{"v":1,"pr":9,"d":"for all too"}')
+        first, second, third = [await subscriber.json() for _ in range(3)]
+        assert [first["d"], second["d"], third["d"]] == ["for subscribers", "for all", "for all too"]
+        assert (first["p"], second["p"]) == (answer["o"], first["o"])
+        assert [(await stranger.json())["d"] for _ in range(2)] == ["for all", "for all too"]
+        assert [(await plain.json())["type"] for _ in range(2)] == ["maintenance", "message"]
+        for client in (subscriber, stranger):
+            assert (await client.ask({"t": "ping", "i": "p"}))["t"] == "pong"
+
+
+async def test_only_the_backend_publishes_to_the_system_namespace(engine: RunningEngine) -> None:
+    async with connect(engine.host, engine.port) as client:
+        answer = await client.ask({"t": "pub", "c": "system:alerts", "i": "m", "pr": 9, "d": "fake"})
+        assert answer["d"]["code"] == "permission_denied"
+
+
 async def test_drain_tells_every_client_and_ends_serve() -> None:
     with trio.fail_after(10):
         async with running_engine() as engine, connect(engine.host, engine.port) as client:
