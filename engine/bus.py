@@ -11,6 +11,7 @@ Promises, the same for both and held by tests/engine/test_bus_contract.py:
 """
 
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 
@@ -50,6 +51,26 @@ class StreamState(NamedTuple):
     """Unix seconds at which the oldest message it still holds was stored; infinity if it is empty."""
     size: int
     """Bytes it holds."""
+
+
+class Bucket(StrEnum):
+    """The key-value buckets of a cluster; keys are made of characters a channel's id may hold."""
+
+    CURSORS = "fanline_cursors"
+    """Inbox channel -> offset up to which its user has acknowledged."""
+    SESSIONS = "fanline_sessions"
+    """Session id -> what the session was subscribed to; forgotten after the resume window."""
+
+
+class Note(NamedTuple):
+    """A value in a bucket."""
+
+    value: bytes
+    revision: int
+
+
+class Conflict(BusError):
+    """The key has another revision by now: read it again."""
 
 
 Deliver = Callable[[str, bytes, Place | None], None]
@@ -99,4 +120,16 @@ class Bus(Protocol):
 
     async def read(self, channel: str, start: int) -> list[Stored]:
         """Stored messages of a channel from offset `start` on, oldest first: at most READ_BATCH of them. BusError."""
+        ...
+
+    async def get(self, bucket: Bucket, key: str) -> Note | None:
+        """The value of a key; None if there is none. BusError."""
+        ...
+
+    async def put(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
+        """Set a key that has this revision now (0: that is not there). Conflict if it has another; BusError."""
+        ...
+
+    def note(self, bucket: Bucket, key: str, value: bytes) -> None:
+        """Set a key whatever it holds, soon, without waiting to be told; lost if the bus is away."""
         ...

@@ -115,6 +115,10 @@ class ChannelLog:
             return []
         return list(dropwhile(lambda envelope: (envelope.offset or 0) <= offset, self._entries))
 
+    def offset_of(self, message_id: str) -> int | None:
+        """The offset of a message the log holds; None if it has none of this id."""
+        return next((envelope.offset for envelope in reversed(self._entries) if envelope.id == message_id), None)
+
     def extend_back(self, found: Iterable[tuple[Envelope | None, Place]], floor: int) -> None:
         """Take older messages, read from the stream, so that the log reaches back to `floor` (within its limit)."""
         older, previous = [], floor

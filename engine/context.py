@@ -9,6 +9,7 @@ from engine.counters import Counters
 from engine.hub import Hub
 from engine.mender import Mender
 from engine.namespaces import Namespaces
+from engine.notebook import Notebook
 from engine.outbox import OutboxShared
 from engine.settings import EngineSettings
 
@@ -20,6 +21,7 @@ class Context(NamedTuple):
     hub: Hub
     mender: Mender
     namespaces: Namespaces
+    notebook: Notebook
     counters: Counters
     outboxes: OutboxShared
 

@@ -42,6 +42,7 @@ class Heartbeat:
                     if wire not in beats:
                         beats[wire] = _beat(wire)
                     connection.outbox.push(beats[wire])
+                    connection.session.note_again()
 
 
 def _beat(wire: Wire) -> bytes:

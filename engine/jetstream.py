@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from engine.bus import BusError, Place, Stored, StreamState
-from engine.namespaces import Namespace
+from engine.bus import Bucket, BusError, Place, Stored, StreamState
+from engine.namespaces import Namespace, Storage
 from protocol.channels import Direction, to_subject
 
 READ_BATCH = 1000
@@ -46,6 +46,36 @@ def stream_config(name: str, namespace: Namespace) -> dict[str, Any]:
         "allow_direct": True,
         "allow_msg_ttl": True,
     }
+
+
+def bucket_stream(bucket: Bucket) -> str:
+    return f"KV_{bucket}"
+
+
+def bucket_subject(bucket: Bucket, key: str) -> str:
+    return f"$KV.{bucket}.{key}"
+
+
+def bucket_config(bucket: Bucket, max_age: float, replicas: int) -> dict[str, Any]:
+    """The stream behind a key-value bucket, as NATS clients expect it (ADR-8); `max_age` in seconds, 0 for none."""
+    return {
+        "name": bucket_stream(bucket),
+        "subjects": [bucket_subject(bucket, ">")],
+        "retention": "limits",
+        "discard": "new",
+        "storage": Storage.FILE,
+        "num_replicas": replicas,
+        "max_msgs_per_subject": 1,
+        "max_age": round(max_age * 1e9),
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+    }
+
+
+def get_request(bucket: Bucket, key: str) -> bytes:
+    """Direct get of a key's newest value."""
+    return _encoder.encode({"last_by_subj": bucket_subject(bucket, key)})
 
 
 def differs(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ is left. A slow client just takes longer; it is never given a gap because others
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import trio
@@ -14,7 +14,9 @@ import trio
 from engine.bus import BusError
 from engine.channel_log import ChannelLog, GapReason
 from engine.context import Context, unix_ms
+from engine.inbox import read_cursor
 from engine.outbox import Outbox
+from protocol.dialects import PLAIN
 from protocol.envelope import Envelope, MessageType
 from protocol.errors import ErrorCode, MessageError
 from protocol.wire import Wire
@@ -39,6 +41,31 @@ class _Position(msgspec.Struct, forbid_unknown_fields=True):
 
     last: int | None = None
     start: bool = False
+
+
+class Resumption(msgspec.Struct, forbid_unknown_fields=True):
+    """The data of an `auth` that takes up a session: its id, and how far each channel was received."""
+
+    session: Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-]+$")]
+    positions: dict[str, tuple[Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)], str]] = {}
+    """Channel -> (offset, epoch)."""
+
+    def subscribe(self, channel: str) -> Envelope:
+        """The `sub` for one of the session's channels."""
+        offset, epoch = self.positions.get(channel, (None, None))
+        return Envelope(MessageType.SUB, channel=channel, offset=offset, epoch=epoch)
+
+
+def resumption_of(command: Envelope) -> Resumption | None:
+    """What session an `auth` wants to take up, if any; MessageError(BAD_MESSAGE)."""
+    data = command.value
+    if not isinstance(data, dict) or "session" not in data:
+        return None
+    try:
+        return msgspec.convert(data, Resumption)
+    except msgspec.ValidationError as error:
+        text = f'to take up a session the data of `auth` is {{"session": ID, "positions": {{...}}}}: {error}'
+        raise MessageError(ErrorCode.BAD_MESSAGE, text) from None
 
 
 def wish_of(command: Envelope) -> Wish:
@@ -68,6 +95,8 @@ async def join_durable(
     {"recovered": bool, "count": messages of history that follow}. Not recovered means that something may be missing; a
     `gap` frame then says what.
     """
+    if wish.offset is None and context.namespaces.of(log.channel).inbox:
+        wish = Wish(await read_cursor(context.bus, log.channel), None, None)
     with trio.move_on_after(context.settings.bus_timeout) as scope:
         await context.mender.wait_steady(log)
     if scope.cancelled_caught:
@@ -77,8 +106,9 @@ async def join_durable(
     answer = Envelope(MessageType.OK, id=command.id, channel=log.channel, offset=reached, epoch=log.epoch)
     if wish.offset is not None:
         answer.data = {"recovered": recovered, "count": len(history)}
-    reply = wire.dialect.encode_reply(command, answer)
-    if reply is not None:
+    if command.id is None and wire.dialect is not PLAIN:
+        outbox.push(wire.encode(answer))  # nobody asked by name, but where the history begins must be known
+    elif (reply := wire.dialect.encode_reply(command, answer)) is not None:
         outbox.push(wire.frame(reply))
     if gap is not None:
         outbox.push(wire.encode(gap))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import trio
 
-from engine.bus import BusError, Deliver, OnLoss, Place, Stored, StreamState
+from engine.bus import Bucket, BusError, Conflict, Deliver, Note, OnLoss, Place, Stored, StreamState
 from engine.jetstream import READ_BATCH
 from engine.namespaces import Namespace, Namespaces
 from protocol.channels import namespace_of
@@ -62,6 +62,7 @@ class MemoryBroker:
         self.buses: list[MemoryBus] = []
         self.available = True
         """Set to False to make every request fail, as while NATS is away."""
+        self.buckets: dict[tuple[Bucket, str], Note] = {}
         self.streams = {name: _Stream(namespace) for name, namespace in self.namespaces.durable().items()}
 
     def recreate(self, namespace: str) -> None:
@@ -126,6 +127,21 @@ class MemoryBus:
         await self._reach_broker()
         self.reads += 1
         return self._stream(channel).read(channel, start)
+
+    async def get(self, bucket: Bucket, key: str) -> Note | None:
+        await self._reach_broker()
+        return self.broker.buckets.get((bucket, key))
+
+    async def put(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
+        await self._reach_broker()
+        found = self.broker.buckets.get((bucket, key))
+        if (found.revision if found else 0) != revision:
+            raise Conflict(f"{key} has changed")
+        self.note(bucket, key, value)
+
+    def note(self, bucket: Bucket, key: str, value: bytes) -> None:
+        found = self.broker.buckets.get((bucket, key))
+        self.broker.buckets[bucket, key] = Note(value, (found.revision if found else 0) + 1)
 
     def _stream(self, channel: str) -> _Stream:
         return self.broker.streams[namespace_of(channel)]

@@ -48,6 +48,8 @@ class Namespace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Copies in a NATS cluster; the embedded server has one."""
     slow: SlowPolicy = SlowPolicy.RESUME
     publish: Publishers = Publishers.EVERYONE
+    inbox: bool = False
+    """A channel is its user's inbox: who subscribes without a position gets what was not acknowledged yet."""
     everywhere: bool = False
     """Every worker hears all its channels, so that an urgent message reaches every connection (engine/backlog.py)."""
     presence: bool = False
@@ -58,7 +60,7 @@ _DURABLE = Namespace(durable=True)
 DEFAULTS: Mapping[str, Namespace] = {
     "task": Namespace(durable=True, history=5000),
     "project": _DURABLE,
-    "user": Namespace(durable=True, max_age=7 * _DAY),
+    "user": Namespace(durable=True, max_age=7 * _DAY, inbox=True),
     "session": _DURABLE,
     "system": Namespace(durable=True, publish=Publishers.BACKEND, everywhere=True),
     "doc": _DURABLE,

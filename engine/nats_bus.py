@@ -22,8 +22,20 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from engine.bus import BusError, Deliver, OnLoss, Stored, StreamState
-from engine.jetstream import api_reply, last_request, place_of, read_request, state_of, stored_of, stream_name
+from engine.bus import Bucket, BusError, Conflict, Deliver, Note, OnLoss, Stored, StreamState
+from engine.jetstream import (
+    JetStreamError,
+    api_reply,
+    bucket_stream,
+    bucket_subject,
+    get_request,
+    last_request,
+    place_of,
+    read_request,
+    state_of,
+    stored_of,
+    stream_name,
+)
 from engine.namespaces import Namespaces
 from engine.nats_options import NatsOptions
 from engine.streams import ensure_streams
@@ -191,6 +203,25 @@ class NatsBus:
 
     async def read(self, channel: str, start: int) -> list[Stored]:
         return await self._get(channel, read_request(channel, start))
+
+    async def get(self, bucket: Bucket, key: str) -> Note | None:
+        (reply,) = await self._ask(f"$JS.API.DIRECT.GET.{bucket_stream(bucket)}", get_request(bucket, key))
+        headers = reply.headers or {}
+        return None if headers.get("Status") == "404" else Note(reply.data, int(headers["Nats-Sequence"]))
+
+    async def put(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+        (reply,) = await self._ask(bucket_subject(bucket, key), value, headers=headers)
+        try:
+            api_reply(reply.data)
+        except JetStreamError as error:
+            if error.code == 400:  # wrong last sequence
+                raise Conflict(f"{key} has changed") from None
+            raise
+
+    def note(self, bucket: Bucket, key: str, value: bytes) -> None:
+        with suppress(BusError):
+            self._send(_Outgoing(bucket_subject(bucket, key), value))
 
     async def _get(self, channel: str, request: bytes) -> list[Stored]:
         """Messages of a channel's stream by a direct get, batched."""

@@ -19,6 +19,7 @@ from engine.heartbeat import Heartbeat
 from engine.hub import Hub
 from engine.mender import Mender
 from engine.namespaces import Namespaces
+from engine.notebook import Notebook
 from engine.outbox import OutboxShared
 from engine.settings import EngineSettings
 from engine.transport import load_tls, start_tls
@@ -70,9 +71,11 @@ class Server:
                 )
                 mender = Mender(self._bus, self._hub, self._namespaces, nursery)
                 self._bus.attach(self._hub.receive, mender.bus_is_back)
+                notebook = Notebook(self._bus)
                 context = Context(
-                    settings, self._access, self._bus, self._hub, mender, self._namespaces, counters, outboxes
+                    settings, self._access, self._bus, self._hub, mender, self._namespaces, notebook, counters, outboxes
                 )
+                nursery.start_soon(notebook.run)
                 nursery.start_soon(flusher.run)
                 nursery.start_soon(heartbeat.run)
                 task_status.started()

@@ -10,10 +10,13 @@ from engine.access import Action, Identity
 from engine.bus import BusError
 from engine.channel_log import ChannelLog
 from engine.context import Context, unix_ms
-from engine.joining import Wish, join_durable, wish_of
+from engine.inbox import move_cursor
+from engine.joining import Resumption, Wish, join_durable, resumption_of, wish_of
 from engine.namespaces import Publishers
+from engine.notebook import NOTE_AGAIN
 from engine.outbox import Outbox
 from protocol.channels import check_channel, namespace_of
+from protocol.dialects import PLAIN
 from protocol.envelope import Envelope, MessageType, encode_cbor, encode_json
 from protocol.errors import ErrorCode, MessageError
 from protocol.wire import Wire
@@ -22,7 +25,7 @@ from protocol.wire import Wire
 class Session:
     """One client's identity, wire and subscriptions."""
 
-    __slots__ = ("_channels", "_context", "_outbox", "id", "identity", "wire")
+    __slots__ = ("_channels", "_context", "_noted", "_outbox", "id", "identity", "wire")
 
     def __init__(self, context: Context, wire: Wire, identity: Identity, outbox: Outbox) -> None:
         self.id = secrets.token_urlsafe(12)
@@ -30,6 +33,7 @@ class Session:
         self.identity = identity
         self._context = context
         self._outbox = outbox
+        self._noted = 0.0  # Trio time of the last note
         self._channels: set[str] | None = None  # most connections of a large server are idle: no empty set for each
 
     def welcome(self) -> None:
@@ -58,6 +62,16 @@ class Session:
             if reply is not None:
                 self._answer(command, reply)
 
+    def note_again(self) -> None:
+        """Called now and then: keep this session's note from expiring."""
+        if self._channels and trio.current_time() - self._noted > NOTE_AGAIN:
+            self._note()
+
+    def _note(self) -> None:
+        if self.wire.dialect is not PLAIN:  # whose clients know no sessions
+            self._noted = trio.current_time()
+            self._context.notebook.put(self.id, self.identity.user, self._channels or ())
+
     def end(self) -> None:
         """Take all subscriptions back."""
         for channel in self._channels or ():
@@ -83,8 +97,25 @@ class Session:
     # --- commands -----------------------------------------------------------------------------------------------
 
     async def auth(self, command: Envelope) -> Envelope:
-        # Development mode: everybody is welcome. Tokens come in through engine/access.py.
-        return Envelope(MessageType.OK, id=command.id, data={"user": self.identity.user})
+        """In development mode everybody is welcome. The data may name a session to take up (engine/joining.py)."""
+        wanted = resumption_of(command)
+        answer = Envelope(MessageType.OK, id=command.id, data={"user": self.identity.user, "session": self.id})
+        if wanted is not None:
+            resumed = await self._resume(wanted)
+            answer.data = {"user": self.identity.user, "session": self.id, "resumed": resumed}
+        return answer
+
+    async def _resume(self, wanted: Resumption) -> bool:
+        """Subscribe to what another connection of this session had; each channel's answer and history come first."""
+        note = await self._context.notebook.find(wanted.session)
+        if note is None or note.user != self.identity.user:
+            return False
+        self.id = wanted.session
+        for channel in note.channels:
+            reply = await self._perform(wanted.subscribe(channel))
+            if reply is not None:
+                self._outbox.push(self.wire.encode(reply))
+        return True
 
     async def sub(self, command: Envelope) -> Envelope | None:
         channel = _channel_of(command)
@@ -99,6 +130,7 @@ class Session:
         else:
             self._context.hub.deactivate(channel, self._outbox)  # it wants to go on from elsewhere
         log = self._context.hub.log(channel)
+        self._note()
         if log is not None:
             await self._join_durable(log, wish, command)
             return None
@@ -138,6 +170,7 @@ class Session:
             raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {channel}")
         self._channels.discard(channel)
         self._release(channel)
+        self._note()
         return Envelope(MessageType.OK, id=command.id, channel=channel)
 
     async def pub(self, command: Envelope) -> Envelope:
@@ -164,6 +197,27 @@ class Session:
         else:
             await self._context.bus.publish(channel, encode(message))
         return answer
+
+    async def ack(self, command: Envelope) -> Envelope:
+        """Move an inbox's cursor to an offset (`o`), or to the message whose id is the data."""
+        log = self._inbox_of(command)
+        offset = command.offset
+        if offset is None:
+            offset = log.offset_of(str(command.value)) if isinstance(command.value, str) else None
+        if offset is None or offset > log.last:
+            named = command.value if command.offset is None else command.offset
+            raise MessageError(ErrorCode.UNKNOWN_MESSAGE, f"{log.channel} has no message {named!r} to acknowledge")
+        await move_cursor(self._context.bus, log.channel, offset)
+        return Envelope(MessageType.OK, id=command.id, channel=log.channel, offset=offset)
+
+    def _inbox_of(self, command: Envelope) -> ChannelLog:
+        """The log of the inbox an `ack` is about; without a channel it is the one this session is subscribed to."""
+        inboxes = [name for name in self._channels or () if self._context.namespaces.of(name).inbox]
+        channel = inboxes[0] if command.channel is None and len(inboxes) == 1 else _channel_of(command)
+        log = self._context.hub.log(channel) if channel in inboxes else None
+        if log is None:
+            raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to an inbox {channel}")
+        return log
 
     async def ping(self, command: Envelope) -> Envelope:
         return Envelope(MessageType.PONG, id=command.id, data=command.data, time=unix_ms())
@@ -194,7 +248,7 @@ _COMMANDS: dict[str, Callable[[Session, Envelope], Awaitable[Envelope | None]]] 
     MessageType.UNSUB: Session.unsub,
     MessageType.PUB: Session.pub,
     MessageType.PING: Session.ping,
-    MessageType.ACK: Session.not_supported,
+    MessageType.ACK: Session.ack,
     MessageType.CALL: Session.not_supported,
     MessageType.PRESENCE: Session.not_supported,
     MessageType.HISTORY: Session.not_supported,

@@ -6,10 +6,13 @@ from typing import Any
 
 import msgspec
 
-from engine.bus import BusError
-from engine.jetstream import JetStreamError, differs, stream_config
+from engine.bus import Bucket, BusError
+from engine.jetstream import JetStreamError, bucket_config, differs, stream_config
 from engine.namespaces import Namespaces
 
+RESUME_WINDOW = 120.0
+"""Seconds for which a session that was cut off can be taken up again."""
+_MAX_AGE = {Bucket.CURSORS: 0.0, Bucket.SESSIONS: RESUME_WINDOW}  # seconds; 0: for ever
 _NOT_FOUND = 404
 _log = logging.getLogger("fanline.streams")
 
@@ -18,26 +21,35 @@ Api = Callable[[str, str, bytes], Awaitable[dict[str, Any]]]
 
 
 async def ensure_streams(api: Api, namespaces: Namespaces) -> None:
-    """Make every durable namespace's stream what the settings say. Idempotent; BusError with what to do if refused."""
+    """Make the stream of every durable namespace, and the buckets, what the settings say. Idempotent.
+
+    BusError with what to do if JetStream refuses.
+    """
     for name, namespace in namespaces.durable().items():
-        config = stream_config(name, namespace)
-        try:
-            found = await api("STREAM.INFO", config["name"], b"")
-        except JetStreamError as error:
-            if error.code != _NOT_FOUND:
-                raise
-            await _change(api, "STREAM.CREATE", name, config)
-            continue
-        if changed := differs(config, found["config"]):
-            _log.info("stream %s: changing %s", config["name"], ", ".join(changed))
-            await _change(api, "STREAM.UPDATE", name, config)
+        await _ensure(api, f"stream of namespace {name}", stream_config(name, namespace))
+    copies = max((namespace.replicas for namespace in namespaces.durable().values()), default=1)
+    for bucket, max_age in _MAX_AGE.items():
+        await _ensure(api, f"bucket {bucket}", bucket_config(bucket, max_age, copies))
 
 
-async def _change(api: Api, verb: str, name: str, config: dict[str, Any]) -> None:
+async def _ensure(api: Api, what: str, config: dict[str, Any]) -> None:
+    try:
+        found = await api("STREAM.INFO", config["name"], b"")
+    except JetStreamError as error:
+        if error.code != _NOT_FOUND:
+            raise
+        await _change(api, "STREAM.CREATE", what, config)
+        return
+    if changed := differs(config, found["config"]):
+        _log.info("stream %s: changing %s", config["name"], ", ".join(changed))
+        await _change(api, "STREAM.UPDATE", what, config)
+
+
+async def _change(api: Api, verb: str, what: str, config: dict[str, Any]) -> None:
     try:
         await api(verb, config["name"], msgspec.json.encode(config))
     except JetStreamError as error:
         raise BusError(
-            f"the stream of namespace {name} cannot be made as the settings say: {error}. Change the settings back, or "
+            f"the {what} cannot be made as the settings say: {error}. Change the settings back, or "
             f"delete the stream {config['name']} with its messages and start again"
         ) from None

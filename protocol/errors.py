@@ -14,6 +14,7 @@ class ErrorCode(StrEnum):
     UNKNOWN_TYPE = "unknown_type"  # a well-formed message whose type nobody knows
     BAD_CHANNEL = "bad_channel"  # missing, or not in the channel grammar
     BAD_OFFSET = "bad_offset"  # an offset that this channel never had
+    UNKNOWN_MESSAGE = "unknown_message"  # `ack` of a message that this channel does not have
     TOO_LARGE = "too_large"  # the data is over the limit told in `welcome`
     LIMIT_EXCEEDED = "limit_exceeded"  # too many subscriptions, or too fast
     PERMISSION_DENIED = "permission_denied"  # authenticated, but not allowed

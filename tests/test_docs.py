@@ -107,4 +107,4 @@ def test_the_protocol_page_says_the_default_limits() -> None:
     assert f"(default {int(settings.heartbeat * 1000):,})" in page
     assert f"After {settings.idle_timeout:g} s\nwithout one (setting `idle_timeout`)" in page
     assert f"{settings.handshake_timeout:g} s (setting `handshake_timeout`)" in page
-    assert (settings.outbox_bytes, settings.outbox_messages) == (1024 * 1024, 4096)
+    assert (settings.outbox_bytes, settings.outbox_messages) == (1024 * 1024, 16_384)

@@ -103,6 +103,10 @@ def _new_message(fields: _Fields) -> Envelope:
     return Envelope(MessageType.PUB, channel=channel, event="new_message", data=fields.get("data"))
 
 
+def _ack(fields: _Fields) -> Envelope:
+    return Envelope(MessageType.ACK, event="ack", data=_text(fields, "message_id", "Message id required"))
+
+
 _COMMANDS: dict[str, Callable[[_Fields], Envelope | None]] = {
     "ping": _ping,
     "heartbeat": _ping,
@@ -110,6 +114,7 @@ _COMMANDS: dict[str, Callable[[_Fields], Envelope | None]] = {
     "subscribe": _channel_command(MessageType.SUB),
     "unsubscribe": _channel_command(MessageType.UNSUB),
     "new_message": _new_message,
+    "ack": _ack,
 }
 
 

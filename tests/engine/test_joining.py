@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import trio
 
-from engine.bus import Place
+from engine.bus import Bucket, Place
 from engine.namespaces import Namespace
 from engine.settings import EngineSettings
 from tests.engine.running import RunningEngine, running_engine
-from tests.raw_client import RawClient, connect
+from tests.raw_client import RawClient, connect, connect_raw
 
 CHANNEL = "task:1"
 
@@ -246,3 +246,77 @@ async def test_an_expired_ttl_is_never_delivered() -> None:
         await publish(engine, 3)
         assert (await subscribe(client, d={"start": True}))["d"]["count"] == 2
         assert await numbers(client, 2) == [1, 3]
+
+
+async def test_a_session_is_taken_up_on_another_connection_with_nothing_lost() -> None:
+    async with durable_engine() as engine:
+        async with connect_raw(engine.host, engine.port) as first:
+            await first.upgrade()
+            session = (await first.json())["d"]["session"]
+            epoch = (await subscribe(first))["ep"]
+            assert (await first.ask({"t": "sub", "c": "news:all", "i": "n"}))["t"] == "ok"
+            await publish(engine, 1, 2)
+            assert await numbers(first, 2) == [1, 2]
+            while (Bucket.SESSIONS, session) not in engine.broker.buckets:
+                await trio.sleep(0.01)
+        await publish(engine, 3, 4)
+        async with connect(engine.host, engine.port) as second:
+            data = {"session": session, "positions": {CHANNEL: [2, epoch]}}
+            await second.say({"t": "auth", "i": "a", "d": data})
+            frames = [await second.json() for _ in range(5)]
+            assert frames[-1]["d"] == {"user": None, "session": session, "resumed": True}
+            where = {frame["c"]: frame for frame in frames[:-1] if frame["t"] == "ok"}
+            assert set(where) == {CHANNEL, "news:all"}
+            assert where[CHANNEL]["d"] == {"recovered": True, "count": 2}
+            assert [frame["d"] for frame in frames[:-1] if frame["t"] == "pub"] == [3, 4]
+            await engine.bus.publish("news:all", b'"live"')
+            assert (await second.json())["d"] == "live"
+
+
+async def test_an_unknown_session_is_not_resumed_and_a_broken_one_is_an_err() -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        answer = await client.ask({"t": "auth", "i": "a", "d": {"session": "nobody"}})
+        assert answer["d"]["resumed"] is False
+        for broken in ({"session": ""}, {"session": "a.b"}, {"session": "x", "positions": {"task:1": [-1, ""]}}):
+            answer = await client.ask({"t": "auth", "i": "b", "d": broken})
+            assert (answer["t"], answer["d"]["code"]) == ("err", "bad_message")
+
+
+async def test_an_inbox_comes_again_until_it_is_acknowledged() -> None:
+    async with durable_engine() as engine:
+        for number in (1, 2, 3):
+            await engine.bus.store("user:ada", b'{"v":1,"i":"n%d","d":%d}' % (number, number), f"n{number}")
+
+        async def unread(client: RawClient) -> list[int]:
+            answer = await client.ask({"t": "sub", "c": "user:ada", "i": "s"})
+            return await numbers(client, answer["d"]["count"])
+
+        async with connect(engine.host, engine.port) as phone, connect(engine.host, engine.port) as laptop:
+            assert await unread(phone) == [1, 2, 3]
+            assert await unread(laptop) == [1, 2, 3]
+            assert (await phone.ask({"t": "ack", "c": "user:ada", "o": 1, "i": "a"}))["o"] == 1
+            assert (await laptop.ask({"t": "ack", "i": "a", "d": "n2"}))["o"] == 2
+            assert (await phone.ask({"t": "ack", "c": "user:ada", "o": 1, "i": "a"}))["t"] == "ok"  # never back
+        async with connect(engine.host, engine.port) as tablet:
+            assert await unread(tablet) == [3]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ({"c": "user:ada", "o": 99}, "unknown_message"),
+        ({"c": "user:ada", "d": "nobody's"}, "unknown_message"),
+        ({"c": "user:ada"}, "unknown_message"),
+        ({"c": "user:bob", "o": 1}, "not_subscribed"),
+        ({"c": "task:1", "o": 1}, "not_subscribed"),
+    ],
+)
+async def test_an_ack_that_means_nothing_is_an_err(command: dict[str, Any], code: str) -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        assert (await client.ask({"t": "sub", "c": "user:ada", "i": "s"}))["t"] == "ok"
+        assert (await client.ask({"t": "sub", "c": "task:1", "i": "s"}))["t"] == "ok"
+        answer = await client.ask({"t": "ack", "i": "a", **command})
+        assert (answer["t"], answer["d"]["code"]) == ("err", code)
+        engine.broker.available = False
+        answer = await client.ask({"t": "ack", "i": "a", "c": "user:ada", "o": 0})
+        assert (answer["t"], answer["d"]["code"]) == ("err", "unavailable")

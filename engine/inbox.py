@@ -1,0 +1,36 @@
+"""Inboxes: how far a user has acknowledged a channel like `user:5`. One cursor a channel, shared by all its devices.
+
+The cursor is a note in a bucket; it only ever moves forward, by compare-and-set, so two devices that acknowledge at
+once end at the newer of the two. Whoever subscribes without a position begins behind it, so what was not acknowledged
+comes again.
+"""
+
+from engine.bus import Bucket, Bus, BusError, Conflict
+from protocol.channels import to_subject
+
+_TRIES = 5
+_PREFIX = "fanline.pub."
+
+
+async def read_cursor(bus: Bus, channel: str) -> int:
+    """The offset up to which an inbox is acknowledged; 0 if nothing is. BusError."""
+    note = await bus.get(Bucket.CURSORS, _key(channel))
+    return 0 if note is None else int(note.value)
+
+
+async def move_cursor(bus: Bus, channel: str, offset: int) -> None:
+    """Acknowledge everything up to `offset`; going back is ignored. BusError."""
+    for _ in range(_TRIES):
+        note = await bus.get(Bucket.CURSORS, _key(channel))
+        if note is not None and int(note.value) >= offset:
+            return
+        try:
+            await bus.put(Bucket.CURSORS, _key(channel), b"%d" % offset, 0 if note is None else note.revision)
+        except Conflict:
+            continue
+        return
+    raise BusError(f"too many devices acknowledge {channel} at once; try again")
+
+
+def _key(channel: str) -> str:
+    return to_subject(channel).removeprefix(_PREFIX)
