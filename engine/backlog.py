@@ -18,6 +18,7 @@ from protocol.wire import Wire
 
 URGENT = 8
 """Priority from which on a message of the `system` namespace passes all others, and reaches everybody."""
+_DEAD_ALLOWED = 64  # places that have given way, or keys of what was sent, kept before the queue is tidied
 _TAKE_BYTES = 256 * 1024  # moved to the sending side at a time; what is there can no longer give way
 
 
@@ -47,9 +48,11 @@ class _Waiting:
 
 
 class Backlog:
-    """Bytes and messages in order. `size` and `count` are what a bound is held against."""
+    """Bytes and messages in order. `waiting` and `count` are what a bound is held against: what a client was sent in
+    one piece before it became slow does not count, however large it was.
+    """
 
-    __slots__ = ("_dropped", "_follows", "_latest", "_queue", "_sending", "_urgent", "count", "size")
+    __slots__ = ("_begun", "_dead", "_dropped", "_follows", "_latest", "_queue", "_sending", "_urgent", "count", "size")
 
     def __init__(self, begun: memoryview) -> None:
         self._sending: deque[bytes | memoryview] = deque((begun,))
@@ -58,8 +61,15 @@ class Backlog:
         self._latest: dict[tuple[str, str], _Waiting] = {}
         self._follows: dict[str, int] = {}  # durable channel -> offset of what was sent last
         self._dropped: dict[tuple[str, Wire], int] = {}
+        self._dead = 0  # places in the queue whose item has given way
+        self._begun = len(begun)
         self.size = len(begun)
         self.count = 1
+
+    @property
+    def waiting(self) -> int:
+        """Bytes queued beyond those of the batch that did not fit."""
+        return self.size - self._begun
 
     def add(self, frames: bytes) -> None:
         """Queue frames that must not be left out."""
@@ -97,6 +107,7 @@ class Backlog:
     def advance(self, sent: int) -> None:
         """So many bytes of the buffers are gone."""
         self.size -= sent
+        self._begun -= min(sent, self._begun)
         while sent:
             first = self._sending[0]
             if sent < len(first):
@@ -121,6 +132,15 @@ class Backlog:
             self.size -= len(waiting.item.frame)
             self.count -= 1
             waiting.item = None
+            self._dead += 1
+            if self._dead > self.count + _DEAD_ALLOWED:
+                self._bury()
+
+    def _bury(self) -> None:
+        """Forget places that have given way, once they are most of the queue."""
+        self._queue = deque(entry for entry in self._queue if isinstance(entry, bytes) or entry.item is not None)
+        self._latest = {key: waiting for key, waiting in self._latest.items() if waiting.item is not None}
+        self._dead = 0
 
     def _take(self, now_ms: int) -> None:
         """Settle what goes next: from here on it is only bytes."""
@@ -131,6 +151,8 @@ class Backlog:
             if frame:
                 self._sending.append(frame)
                 taken += len(frame)
+        if self._dead > self.count + _DEAD_ALLOWED:
+            self._bury()
         if not self._sending:
             for (channel, wire), count in self._dropped.items():
                 self._sending.append(_told(channel, wire, count))
@@ -141,12 +163,15 @@ class Backlog:
     def _settle(self, waiting: _Waiting, now_ms: int) -> bytes:
         """The frame of a message that is sent now; b"" if it has given way or expired."""
         if waiting.item is None:
+            self._dead -= 1
             return b""
         frame, envelope = waiting.item
-        if is_expired(envelope, now_ms):
-            self._give_way(waiting)
-            return b""
         waiting.item = None  # on its way: too late to give way
+        self._dead += 1  # its key is still known
+        if is_expired(envelope, now_ms):
+            self.size -= len(frame)
+            self.count -= 1
+            return b""
         if envelope.previous is None or envelope.channel is None or envelope.offset is None:
             return frame
         follows, self._follows[envelope.channel] = self._follows[envelope.channel], envelope.offset

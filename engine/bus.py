@@ -69,7 +69,7 @@ class Note(NamedTuple):
     revision: int
 
 
-class Conflict(BusError):
+class ConflictError(BusError):
     """The key has another revision by now: read it again."""
 
 
@@ -127,7 +127,7 @@ class Bus(Protocol):
         ...
 
     async def put(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
-        """Set a key that has this revision now (0: that is not there). Conflict if it has another; BusError."""
+        """Set a key that has this revision now (0: that is not there). ConflictError if it has another; BusError."""
         ...
 
     def note(self, bucket: Bucket, key: str, value: bytes) -> None:

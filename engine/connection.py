@@ -13,7 +13,7 @@ from engine.context import Context
 from engine.handshake import Opened
 from engine.outbox import Outbox
 from engine.session import Session
-from engine.transport import WOULD_BLOCK, end_sending, has_buffered
+from engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered
 from protocol.errors import CloseReason, FrameError
 from protocol.frames import FrameReader, Message, Opcode, decode_close, encode_frame
 
@@ -62,7 +62,6 @@ class Connection:
                 await trio.lowlevel.wait_readable(self._socket)
             data = self._receive()
             if data:
-                self.scope.deadline = trio.current_time() + self._context.settings.idle_timeout
                 await self._feed(data)
             del data  # not kept while waiting for the next
 
@@ -84,6 +83,7 @@ class Connection:
         try:
             for message in reader.feed(data):
                 await self._take(message)
+                self.scope.deadline = max(self.scope.deadline, trio.current_time() + settings.idle_timeout)
         except FrameError as error:
             if self.outbox.closing is None:
                 self._context.counters.broken_closed += 1
@@ -114,7 +114,9 @@ class Connection:
             if self.outbox.lost:
                 return
             await self.outbox.wait_drained()
-            end_sending(self._socket)
+            if can_gather(self._socket):  # TLS could not be read any more after it
+                end_sending(self._socket)
             while not self._goodbye and not self.outbox.lost:
-                await trio.lowlevel.wait_readable(self._socket)
+                if not has_buffered(self._socket):
+                    await trio.lowlevel.wait_readable(self._socket)
                 await self._feed(self._receive())

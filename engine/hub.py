@@ -95,6 +95,7 @@ class Hub:
         self._clock_ms = clock_ms
         self._namespaces = namespaces
         self._log_limit = log_limit
+        self._warned_at = 0  # Unix seconds
         self.on_dirty: Callable[[], None] = lambda: None
         """Called when there is something to flush after there was nothing."""
         self.on_hole: Callable[[ChannelLog], None] = lambda _: None
@@ -183,13 +184,21 @@ class Hub:
             envelope = from_producer(payload)
         except MessageError as error:
             self._counters.messages_bad += 1
-            _log.warning("dropped a message on %s that a producer published: %s", channel, error)
+            self._warn_of_bad(channel, error)
             return None
         envelope.channel = channel
         envelope.offset = envelope.previous = envelope.epoch = None
         if envelope.time is None:
             envelope.time = time_ms
         return envelope
+
+    def _warn_of_bad(self, channel: str, error: MessageError) -> None:
+        """At most one line a second: a producer may be wrong very often."""
+        second = self._clock_ms() // 1000
+        if second != self._warned_at:
+            self._warned_at = second
+            total = self._counters.messages_bad
+            _log.warning("dropped a message on %s that a producer published (%d so far): %s", channel, total, error)
 
     def deliver(self, channel: str, envelopes: Iterable[Envelope]) -> None:
         """Send envelopes to all active subscribers of a channel, in order."""

@@ -5,7 +5,7 @@ once end at the newer of the two. Whoever subscribes without a position begins b
 comes again.
 """
 
-from engine.bus import Bucket, Bus, BusError, Conflict
+from engine.bus import Bucket, Bus, BusError, ConflictError
 from protocol.channels import to_subject
 
 _TRIES = 5
@@ -26,7 +26,7 @@ async def move_cursor(bus: Bus, channel: str, offset: int) -> None:
             return
         try:
             await bus.put(Bucket.CURSORS, _key(channel), b"%d" % offset, 0 if note is None else note.revision)
-        except Conflict:
+        except ConflictError:
             continue
         return
     raise BusError(f"too many devices acknowledge {channel} at once; try again")

@@ -125,7 +125,7 @@ async def _gather(context: Context, log: ChannelLog, wish: Wish) -> tuple[bool, 
     if wish.offset is None:
         return True, None, []
     if wish.epoch is not None and wish.epoch != log.epoch:
-        return False, log.gap(wish.offset, log.last, GapReason.EPOCH), []
+        return False, log.gap(0, 0, GapReason.EPOCH), []
     if wish.offset > log.last:
         text = f"offset {wish.offset} lies in the future of {log.channel}, whose newest is {log.last}"
         raise MessageError(ErrorCode.BAD_OFFSET, text)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import trio
 
-from engine.bus import Bucket, BusError, Conflict, Deliver, Note, OnLoss, Place, Stored, StreamState
+from engine.bus import Bucket, BusError, ConflictError, Deliver, Note, OnLoss, Place, Stored, StreamState
 from engine.jetstream import READ_BATCH
 from engine.namespaces import Namespace, Namespaces
 from protocol.channels import namespace_of
@@ -136,7 +136,7 @@ class MemoryBus:
         await self._reach_broker()
         found = self.broker.buckets.get((bucket, key))
         if (found.revision if found else 0) != revision:
-            raise Conflict(f"{key} has changed")
+            raise ConflictError(f"{key} has changed")
         self.note(bucket, key, value)
 
     def note(self, bucket: Bucket, key: str, value: bytes) -> None:

@@ -22,7 +22,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from engine.bus import Bucket, BusError, Conflict, Deliver, Note, OnLoss, Stored, StreamState
+from engine.bus import Bucket, BusError, ConflictError, Deliver, Note, OnLoss, Stored, StreamState
 from engine.jetstream import (
     JetStreamError,
     api_reply,
@@ -43,8 +43,9 @@ from protocol.channels import Direction, namespace_of, to_subject
 
 MINIMUM_VERSION = (2, 11)
 """Older servers lack per-message TTL and the batched direct get that durable channels read with."""
-MAX_QUEUED = 10_000
-"""Publishes that may wait for the pump; more means that NATS is behind."""
+MAX_QUEUED_BYTES = 16 * 1024 * 1024
+"""What may wait for the pump; more means that NATS is behind."""
+_OVERHEAD = 512  # bytes that a queued message takes besides its payload
 
 _CONNECT_TIMEOUT = 5.0
 _REQUEST_TIMEOUT = 5.0
@@ -139,6 +140,7 @@ class NatsBus:
         self._changed: dict[str, None] = {}
         self._unconfirmed: dict[str, trio.Event] = {}
         self._outgoing: deque[_Outgoing] = deque()
+        self._outgoing_bytes = 0
         self._requests: dict[str, _Request] = {}
         self._numbers = itertools.count()
         self._inbox = ""
@@ -216,7 +218,7 @@ class NatsBus:
             api_reply(reply.data)
         except JetStreamError as error:
             if error.code == 400:  # wrong last sequence
-                raise Conflict(f"{key} has changed") from None
+                raise ConflictError(f"{key} has changed") from None
             raise
 
     def note(self, bucket: Bucket, key: str, value: bytes) -> None:
@@ -258,11 +260,12 @@ class NatsBus:
     def _send(self, message: _Outgoing) -> None:
         if not self._client.is_connected:
             raise BusError("NATS is not connected; nothing was done")
-        if len(self._outgoing) >= MAX_QUEUED:
+        if self._outgoing_bytes + len(message.payload) > MAX_QUEUED_BYTES:
             raise BusError("NATS does not keep up; nothing was done")
         if len(message.payload) > self._client.max_payload:
             raise BusError(f"{len(message.payload)} bytes, but NATS takes {self._client.max_payload}")
         self._outgoing.append(message)
+        self._outgoing_bytes += len(message.payload) + _OVERHEAD
         self._work.set()
 
     def _note_change(self, channel: str) -> None:
@@ -326,6 +329,7 @@ class NatsBus:
             "max_outstanding_pings": _MAX_PINGS,
             "error_cb": self._on_error,
             "disconnected_cb": self._on_disconnected,
+            "closed_cb": self._on_closed,
             "reconnected_cb": self._on_reconnected,
             "tls": options.tls_context(),
             **{key: value for key, value in credentials.items() if value},
@@ -344,6 +348,9 @@ class NatsBus:
         for request in self._requests.values():
             request.done.set()
 
+    async def _on_closed(self) -> None:
+        self._work.set()
+
     async def _on_reconnected(self) -> None:
         _log.warning("NATS connection is back")
         self._work.set()
@@ -353,6 +360,9 @@ class NatsBus:
         while True:
             await self._work.wait()
             self._work.clear()
+            if self._client.is_closed:
+                # nats-py never reconnects after an error such as revoked credentials: a new process has to.
+                raise BusError(f"NATS at {self._options.describe()} ended the connection: {self._last_error}")
             try:
                 await self._send_changes()
                 await self._send_outgoing()
@@ -387,6 +397,7 @@ class NatsBus:
     async def _send_outgoing(self) -> None:
         while self._outgoing:
             message = self._outgoing.popleft()
+            self._outgoing_bytes -= len(message.payload) + _OVERHEAD
             await self._client.publish(message.subject, message.payload, message.reply, message.headers)
 
     async def _confirm(self) -> None:

@@ -132,7 +132,7 @@ class Outbox:
         backlog, shared = self._backlog, self._shared
         if self.closing is not None or backlog is None:
             return
-        full = backlog.size + len(data) > shared.max_bytes or backlog.count >= shared.max_messages
+        full = backlog.waiting + len(data) > shared.max_bytes or backlog.count >= shared.max_messages
         if items is None:
             backlog.add(data)
         elif full and items.policy is SlowPolicy.DROP:
@@ -141,7 +141,7 @@ class Outbox:
             return
         else:
             backlog.add_items(items)
-        if backlog.size > shared.max_bytes or backlog.count > shared.max_messages:
+        if backlog.waiting > shared.max_bytes or backlog.count > shared.max_messages:
             self._overflow(backlog)
 
     def _start_backlog(self, data: bytes, sent: int) -> None:
@@ -158,7 +158,8 @@ class Outbox:
         """Send the backlog as the kernel takes it; ends with it, or with the socket."""
         assert self._backlog is not None
         backlog, most = self._backlog, _DRAIN_PARTS if can_gather(self._socket) else 1
-        while buffers := backlog.buffers(most, time.time_ns() // 1_000_000):
+        # The connection may end, and close its socket, before this task has run for the first time.
+        while self._socket.fileno() >= 0 and backlog.buffers(most, time.time_ns() // 1_000_000):
             try:
                 await trio.lowlevel.wait_writable(self._socket)
                 buffers = backlog.buffers(most, 0)  # it may have been cut short meanwhile

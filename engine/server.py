@@ -46,7 +46,9 @@ class Server:
         self._namespaces = Namespaces(settings.namespaces)
         self._hub = Hub(self._counters, unix_ms, self._namespaces, log_limit=settings.log_messages)
         self._connections: set[Connection] = set()
-        self._handshakes = 0
+        self._sockets = 0  # accepted and not closed, whatever state they are in
+        self._draining = False
+        self._out_of_room = False
         self._accepting = trio.CancelScope()
         self._serving = trio.CancelScope()
         self._empty = trio.Event()
@@ -86,12 +88,13 @@ class Server:
     async def drain(self, seconds: float) -> None:
         """Stop accepting, tell every client to come back, and end `serve` when all are gone or time is up."""
         self._accepting.cancel()
+        self._draining = True
         with trio.move_on_after(seconds):
             for number, connection in enumerate(tuple(self._connections)):
                 connection.close(CloseReason.RESTART)
                 if number % _DRAIN_SLICE == 0:
                     await trio.lowlevel.checkpoint()
-            if self._connections:
+            while self._sockets:
                 self._empty = trio.Event()
                 await self._empty.wait()
         self._serving.cancel()
@@ -108,14 +111,18 @@ class Server:
                     break
                 except OSError as error:
                     if error.errno in _NO_ROOM:
-                        _log.error("cannot accept: %s; trying again", error.strerror)
+                        if not self._out_of_room:
+                            _log.error("cannot accept: %s; trying again", error.strerror)
+                        self._out_of_room = True
                         await trio.sleep(0.1)
                         break
                     continue  # the peer went away while it waited in the queue
                 self._counters.accepted += 1
-                if self._handshakes + len(self._connections) >= self._max_sockets:
+                self._out_of_room = False
+                if self._sockets >= self._max_sockets:
                     sock.close()
                     continue
+                self._sockets += 1
                 nursery.start_soon(self._run, sock, context, heartbeat, name="connection")
 
     async def _run(self, sock: socket.socket, context: Context, heartbeat: Heartbeat) -> None:
@@ -131,22 +138,25 @@ class Server:
                 await self._keep(connection, rest, heartbeat)
         except (OSError, trio.TooSlowError):
             pass  # the peer is gone, or cannot speak TLS
+        except Exception:  # noqa: BLE001  # our own fault, and still that of one connection only
+            _log.exception("a connection failed")
         finally:
             if sock.fileno() >= 0:
                 trio.lowlevel.notify_closing(sock)
                 sock.close()
+            self._sockets -= 1
+            if not self._sockets:
+                self._empty.set()
 
     async def _open(self, sock: socket.socket, context: Context) -> tuple[Connection | None, bytes]:
-        self._handshakes += 1
-        try:
-            opened = await open_websocket(sock, context)
-        finally:
-            self._handshakes -= 1
+        opened = await open_websocket(sock, context)
         return (None, b"") if opened is None else (Connection(sock, opened, context), opened.rest)
 
     async def _keep(self, connection: Connection, rest: bytes, heartbeat: Heartbeat) -> None:
         self._connections.add(connection)
         self._counters.connections += 1
+        if self._draining:  # its handshake was under way when the drain began
+            connection.close(CloseReason.RESTART)
         self._hub.enter(connection.session.wire, connection.outbox)
         heartbeat.add(connection)
         try:
@@ -156,8 +166,6 @@ class Server:
             self._hub.exit(connection.session.wire, connection.outbox)
             self._connections.discard(connection)
             self._counters.connections -= 1
-            if not self._connections:
-                self._empty.set()
 
 
 def _socket_limit(settings: EngineSettings) -> int:

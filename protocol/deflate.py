@@ -45,6 +45,8 @@ def decompress(payload: bytes, limit: int) -> bytes:
         data = decompressor.decompress(payload + _TAIL, limit + 1)
     except zlib.error:
         raise FrameError(CloseReason.PROTOCOL_ERROR, "compressed message is not valid deflate data") from None
+    if decompressor.unused_data:
+        raise FrameError(CloseReason.PROTOCOL_ERROR, "data after the end of a compressed message")
     if len(data) > limit:
         raise FrameError(CloseReason.TOO_BIG, f"message inflates to over {limit} bytes")
     return data

@@ -105,6 +105,8 @@ def check_upgrade(request: Request) -> str:
     upgrade, connection = _tokens(headers.get("upgrade", "")), _tokens(headers.get("connection", ""))
     if "websocket" not in upgrade or "upgrade" not in connection:
         raise HttpError(426, "this endpoint speaks WebSocket only", (("Upgrade", "websocket"),))
+    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+        raise HttpError(400, "a WebSocket is opened by a request without a body")
     if request.version != "1.1" or "host" not in headers:
         raise HttpError(400, "a WebSocket is opened with HTTP/1.1 and a Host header")
     if headers.get("sec-websocket-version") != "13":

@@ -146,3 +146,32 @@ def test_sizes_are_what_is_really_queued(policy: SlowPolicy) -> None:
         assert backlog.count == len(left)
         assert backlog.size == sum(left)
     drain(backlog)
+
+
+def test_a_key_that_is_replaced_for_ever_takes_no_more_room() -> None:
+    backlog = begun_backlog()
+    for number in range(10_000):
+        backlog.add_items(items(message(number, key="progress")))
+    assert backlog.count == 2
+    assert len(backlog._queue) < 200
+
+
+def test_keys_of_what_was_sent_are_forgotten() -> None:
+    backlog = begun_backlog()
+    for number in range(10_000):
+        backlog.add_items(items(message(number, key=f"key{number}")))
+        backlog.advance(sum(map(len, backlog.buffers(64, NOW))))
+        backlog.add_items(items(message(number, key=f"other{number}")))  # never quite empty
+    assert len(backlog._latest) < 200
+
+
+def test_the_piece_that_did_not_fit_counts_for_no_bound() -> None:
+    backlog = Backlog(memoryview(bytes(5_000_000)))
+    backlog.add(b"x" * 100)
+    assert backlog.waiting == 100
+    backlog.advance(4_999_950)
+    assert backlog.waiting == 100
+    backlog.advance(50)
+    assert backlog.buffers(64, NOW) == [b"x" * 100]
+    backlog.advance(40)
+    assert backlog.waiting == 60

@@ -103,7 +103,7 @@ async def test_an_overflow_keeps_the_begun_frame_whole_and_ends_with_4008(max_by
         fill(pair)
         while pair.outbox.closing is None:
             pair.outbox.push(encode_frame(Opcode.BINARY, bytes(1000)))
-            assert pair.outbox.backlog_bytes <= max_bytes
+            assert pair.outbox.backlog_bytes <= max_bytes + 2000  # and the frame that did not fit
         assert pair.scope.deadline <= trio.current_time()
         pair.outbox.push(b"not taken any more")
         goodbye = encode_close(CloseReason.SLOW)
@@ -141,3 +141,27 @@ async def test_a_peer_that_vanishes_while_data_is_queued_ends_the_drain_task() -
         pair.far.close()
         await pair.outbox.wait_drained()
         assert pair.scope.cancel_called
+
+
+async def test_a_connection_that_ends_before_its_drain_task_first_runs_takes_nothing_down() -> None:
+    # Raced: the drain task is scheduled, and in the same turn the reading task meets the end and closes the socket.
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    with far, trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            shared = OutboxShared(nursery, Counters(), max_bytes=1 << 20, max_messages=4096)
+            outbox = Outbox(near, trio.CancelScope(), shared)
+            outbox.push(bytes(5_000_000))
+            outbox.lose()
+            trio.lowlevel.notify_closing(near)
+            near.close()
+        assert outbox.backlog_bytes == 0
+
+
+async def test_a_reader_at_full_speed_survives_a_batch_far_over_the_bound() -> None:
+    async with outbox_pair(max_bytes=65_536) as pair:
+        pair.outbox.push(bytes(3_000_000))
+        for _ in range(100):
+            pair.outbox.push(bytes(100))
+        assert pair.outbox.closing is None
+        assert len(await pair.read(3_010_000)) == 3_010_000
