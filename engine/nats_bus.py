@@ -179,6 +179,8 @@ class NatsBus:
         everywhere = self._namespaces.of(channel).everywhere
         event = self._unconfirmed.get(f"{namespace_of(channel)}:>" if everywhere else channel)
         if event is not None:
+            if not self._client.is_connected:
+                raise BusError("NATS is not connected; try again")
             await event.wait()
 
     def leave(self, channel: str) -> None:
