@@ -21,7 +21,7 @@ from workers.child import Child
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-P", "-m", "workers")
 READY_SECONDS = 20.0
-_READY = re.compile(r"fanline ready: (?P<url>ws://\S+)  (?P<workers>\d+) workers?  (?P<nats>nats://\S+) ")
+_READY = re.compile(r"fanline ready: (?P<url>wss?://\S+)  (?P<workers>\d+) workers?  (?P<nats>nats://\S+) ")
 
 
 @dataclass

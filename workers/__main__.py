@@ -16,12 +16,14 @@ from workers.supervisor import supervise
 
 PROGRAM = "fanline serve"
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def serve(
-    host: Annotated[str | None, typer.Option(help="Loopback address to listen on.  [default: 127.0.0.1]")] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Loopback address to listen on.  [default: 127.0.0.1]")
+    ] = None,
     port: Annotated[str | None, typer.Option(metavar="PORT", help="0 takes a free one.  [default: 8080]")] = None,
     workers: Annotated[str | None, typer.Option(metavar="N", help="Worker processes.  [default: 2]")] = None,
     nats: Annotated[
@@ -49,7 +51,7 @@ def serve(
 
     Ctrl-C asks all clients to leave, waits for them at most drain_timeout (3 s) and ends; a second one ends at once.
 
-    Exit codes: 0 after Ctrl-C or SIGTERM, 1 if the server cannot run, 2 if it was called or set up wrongly.
+    Exit codes: 0 after Ctrl-C, SIGTERM or SIGHUP, 1 if the server cannot run, 2 if it was called or set up wrongly.
     """
     flags = {"host": host, "port": port, "workers": workers, "nats": nats, "data_dir": data_dir}
     settings = load_settings(flags, os.environ, _read_config(config))
@@ -62,12 +64,20 @@ def main() -> int:
     try:
         return app(prog_name=PROGRAM, standalone_mode=False) or 0
     except typer.TyperException as error:  # a usage error
-        return _fail(error.format_message(), SettingsError.exit_code)
+        return _fail(f"{_in_our_words(error)} (see `{PROGRAM} --help`)", SettingsError.exit_code)
     except (ServeError, BaseExceptionGroup) as error:
         cause = first_leaf(error)
         if not isinstance(cause, ServeError):
             raise
         return _fail(str(cause), cause.exit_code)
+
+
+def _in_our_words(error: typer.TyperException) -> str:
+    """Typer's message as half a sentence, and the one option that was meant instead of all that look alike."""
+    message = error.format_message().rstrip(".")
+    if nearest := getattr(error, "possibilities", None):  # only that of an unknown option has some
+        message = f"{error}; did you mean {nearest[0]}?"
+    return message[:1].lower() + message[1:]
 
 
 def _read_config(path: str | None) -> tuple[str, str] | None:

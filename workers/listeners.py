@@ -19,6 +19,10 @@ _Address = tuple[Any, ...]
 """A socket address; its length depends on the family."""
 
 
+class PortTakenError(ServeError):
+    """Somebody else listens there."""
+
+
 @contextmanager
 def open_listeners(host: str, port: int, count: int) -> Iterator[list[socket.socket]]:
     """`count` listening sockets on one address; port 0 takes a free one for all of them. ServeError if not possible."""
@@ -31,14 +35,16 @@ def open_listeners(host: str, port: int, count: int) -> Iterator[list[socket.soc
                 sockets.append(stack.enter_context(_listen(family, address)))
                 address = sockets[0].getsockname()
         except OSError as error:
-            raise ServeError(_explain(error, host, port)) from None
+            kind = PortTakenError if error.errno == errno.EADDRINUSE else ServeError
+            raise kind(_explain(error, host, port)) from None
         yield sockets
 
 
-def websocket_url(listener: socket.socket) -> str:
+def websocket_url(listener: socket.socket, *, tls: bool) -> str:
     """The endpoint a client on this machine connects to."""
     host, port = listener.getsockname()[:2]
-    return f"ws://[{host}]:{port}/ws" if ":" in host else f"ws://{host}:{port}/ws"
+    scheme = "wss" if tls else "ws"
+    return f"{scheme}://[{host}]:{port}/ws" if ":" in host else f"{scheme}://{host}:{port}/ws"
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, _Address]:

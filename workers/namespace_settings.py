@@ -9,8 +9,9 @@ from engine.namespaces import DEFAULTS, Namespace, SlowPolicy
 from protocol.channels import check_channel
 from protocol.errors import MessageError
 from workers.errors import SettingsError
+from workers.wording import describe_type, field_types, suggest
 
-_FIELDS = {field.name: field.type for field in msgspec.structs.fields(Namespace)}
+_FIELDS = field_types(Namespace)
 
 
 def read_namespaces(tables: object, source: str) -> dict[str, Namespace]:
@@ -37,8 +38,9 @@ def _namespace(name: str, table: object, source: str) -> Namespace:
 
 def _value(key: str, value: object, where: str) -> Any:
     if key not in _FIELDS:
-        raise SettingsError(f"unknown setting {key} in {where}; accepted are {', '.join(_FIELDS)}")
+        raise SettingsError(f"unknown setting {key} in {where}; {suggest(key, _FIELDS)}")
     try:
         return msgspec.convert(value, _FIELDS[key])
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"bad value for {key} in {where} ({value!r}): {error}") from None
+    except msgspec.ValidationError:
+        expected = describe_type(_FIELDS[key])
+        raise SettingsError(f"bad value for {key} in {where} ({value!r}): expected {expected}") from None

@@ -60,16 +60,27 @@ class NatsServer:
                 raise ServeError(f"nats-server ended before it was ready ({child.ending}); see {self._log}")
             await trio.sleep(_POLL)
 
+    async def wait_ended(self, child: Child) -> None:
+        await child.wait()
+
+    def release(self) -> None:
+        """It took nothing: port and lock are kept until the end."""
+
 
 async def run_nats_server(
-    data_dir: Path, alive: set[Child], *, task_status: trio.TaskStatus[NatsServer] = trio.TASK_STATUS_IGNORED
+    data_dir: Path,
+    owner: str,
+    alive: set[Child],
+    *,
+    task_status: trio.TaskStatus[NatsServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Keep a nats-server on `data_dir` until cancelled; `started` with it when it accepts connections.
 
-    ServeError if the binary is missing, the directory cannot be used or belongs to a running server.
+    `owner` says who we are to others who want the same directory. ServeError if the binary is missing, the directory
+    cannot be used or belongs to a running server.
     """
     binary = find_binary()
-    async with _locked(data_dir) as lock_fd:
+    async with _locked(data_dir, owner) as lock_fd:
         with _reserved_port() as port:
             try:
                 server = NatsServer(binary, data_dir, port, lock_fd)
@@ -115,8 +126,8 @@ logfile_size_limit: 10MB
 
 
 @asynccontextmanager
-async def _locked(data_dir: Path) -> AsyncIterator[int]:
-    """The directory exists and is ours alone; yields the descriptor that holds the lock."""
+async def _locked(data_dir: Path, owner: str) -> AsyncIterator[int]:
+    """The directory exists and is ours alone; yields the descriptor that holds the lock. The file says who we are."""
     lock_fd = _open_lock_file(data_dir)
     try:
         with trio.move_on_after(LOCK_SECONDS) as patience:
@@ -124,9 +135,11 @@ async def _locked(data_dir: Path) -> AsyncIterator[int]:
                 await trio.sleep(_POLL)
         if patience.cancelled_caught:
             raise ServeError(
-                f"the data directory {data_dir} is in use by another fanline serve; "
+                f"the data directory {data_dir} is in use by another fanline serve ({_read_owner(lock_fd)}); "
                 "stop that one, or give this one its own with --data-dir"
             )
+        os.ftruncate(lock_fd, 0)
+        os.write(lock_fd, owner.encode())
         yield lock_fd
     finally:
         os.close(lock_fd)
@@ -146,6 +159,10 @@ def _try_lock(lock_fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _read_owner(lock_fd: int) -> str:
+    return os.pread(lock_fd, 256, 0).decode(errors="replace") or "which does not say who it is"
 
 
 def _unusable(data_dir: Path, error: OSError) -> ServeError:

@@ -35,6 +35,14 @@ class Service(Protocol):
         """Return when it serves; ServeError, a sentence with its name, if it ended before or says why it cannot."""
         ...
 
+    async def wait_ended(self, child: Child) -> None:
+        """Return when a process that was ready has ended; one that hangs is killed."""
+        ...
+
+    def release(self) -> None:
+        """Give back what `launch` took; called once the process has ended."""
+        ...
+
 
 async def keep_running(
     service: Service, alive: set[Child], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -80,10 +88,11 @@ async def _live(service: Service, alive: set[Child], on_ready: Callable[[Child],
         if patience.cancelled_caught:
             raise ServeError(f"{service.name} was not ready within {READY_SECONDS:.0f} s")
         on_ready(child)
-        await child.wait()
+        await service.wait_ended(child)
         return f"{service.name} (pid {child.pid}) died ({child.ending})"
     finally:
         await _stop(service, child)
+        service.release()
         alive.discard(child)
 
 

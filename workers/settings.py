@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import PurePath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,6 +17,7 @@ from msgspec import Meta
 from engine.settings import EngineSettings
 from workers.errors import SettingsError
 from workers.namespace_settings import read_namespaces
+from workers.wording import describe_type, field_types, suggest
 
 CONFIG_NAME = "fanline.toml"
 EMBEDDED = "embedded"
@@ -50,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Where the embedded nats-server keeps its store, log and configuration."""
     drain_timeout: Annotated[float, Meta(ge=0, le=3600)] = 3.0
     """Seconds that clients get to leave when the server stops; then they are cut off."""
+    hang_timeout: Annotated[float, Meta(ge=2, le=86_400)] = 15.0
+    """Seconds without a sign of life from a worker after which it is killed and replaced."""
     engine: EngineSettings = EngineSettings()
 
     @property
@@ -61,7 +64,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return tuple(url.strip() for url in self.nats.split(","))
 
 
-_PATHS = ("data_dir", "nats_creds", "nats_tls_ca", "nats_tls_cert", "nats_tls_key")
+_PATHS = (
+    *("data_dir", "nats_creds", "nats_tls_ca", "nats_tls_cert", "nats_tls_key"),
+    *("engine.ssl_certfile", "engine.ssl_keyfile"),
+)
 
 
 class _Given(NamedTuple):
@@ -87,18 +93,14 @@ def load_settings(
         **{key: _Given(value, _flag(key)) for key, value in flags.items() if value is not None},
     }
     values = {key: _check(key, item) if key in _TYPES else item.value for key, item in given.items()}
+    values |= {key: _expand_home(values[key], environ) for key in _PATHS if key in values}
     engine = {key.removeprefix("engine."): values.pop(key) for key in [*values] if key.startswith("engine.")}
     settings = msgspec.convert({**values, "engine": engine}, Settings)
-    settings = _expand_home(settings, environ)
     _check_together(settings, given)
     return settings
 
 
-def _types(struct: type[msgspec.Struct], prefix: str = "") -> dict[str, Any]:
-    return {prefix + field.name: field.type for field in msgspec.structs.fields(struct)}
-
-
-_TYPES = _types(Settings) | _types(EngineSettings, "engine.")
+_TYPES = field_types(Settings) | field_types(EngineSettings, "engine.")
 del _TYPES["engine"], _TYPES["engine.namespaces"]  # tables, each with a reader of its own
 
 
@@ -114,7 +116,7 @@ def _from_toml(path: str, text: str) -> Iterator[tuple[str, _Given]]:
         raise SettingsError(f"bad value for engine in {path}: it is a table, [engine]")
     for key, value in [*table.items(), *((f"engine.{key}", value) for key, value in engine.items())]:
         if key not in _TYPES:
-            raise SettingsError(f"unknown setting {key} in {path}; {_accepted_keys(key)}")
+            raise SettingsError(f"unknown setting {key} in {path}; {_where_it_belongs(key)}")
         yield key, _Given(value, path, typed=True)
 
 
@@ -124,7 +126,9 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]]:
         if not name.startswith(ENV_PREFIX) or name in OTHER_VARIABLES:
             continue
         if name not in names:
-            raise SettingsError(f"unknown setting {name} in the environment; accepted are {', '.join(names)}")
+            moved = name.replace(ENV_PREFIX, f"{ENV_PREFIX}ENGINE_", 1)
+            hint = f"did you mean {moved}?" if moved in names else suggest(name, names, ENV_PREFIX)
+            raise SettingsError(f"unknown setting {name}; {hint}")
         yield names[name], _Given(value, name)
 
 
@@ -136,11 +140,13 @@ def _flag(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
-def _accepted_keys(key: str) -> str:
-    """The keys of the table in which `key` stands."""
-    table = "engine." if key.startswith("engine.") else ""
-    keys = [name for name in _TYPES if name.startswith("engine.") == bool(table)]
-    return f"accepted are {', '.join(keys)}" + ("" if table else " and the tables [engine] and [namespaces.NAME]")
+def _where_it_belongs(key: str) -> str:
+    """What to do about an unknown key of the file; one of the other table is not a typing error."""
+    if f"engine.{key}" in _TYPES:
+        return f"{key} belongs into the table [engine]"
+    if (bare := key.removeprefix("engine.")) in _TYPES:
+        return f"{bare} belongs above all tables"
+    return suggest(key, (*_TYPES, "engine", "namespaces"))
 
 
 def _check(key: str, given: _Given) -> object:
@@ -150,18 +156,6 @@ def _check(key: str, given: _Given) -> object:
     except msgspec.ValidationError:
         expected = describe_type(_TYPES[key])
         raise SettingsError(f"bad value for {key} ({_shown(key, given)}): expected {expected}") from None
-
-
-def describe_type(annotation: Any) -> str:
-    """What a setting accepts, as in "a whole number, at least 0, at most 65535"."""
-    info = msgspec.inspect.type_info(annotation)
-    nouns = {msgspec.inspect.IntType: "a whole number", msgspec.inspect.FloatType: "a number"}
-    if isinstance(info, msgspec.inspect.BoolType):
-        return "true or false"
-    words = {"gt": "over", "ge": "at least", "le": "at most"}
-    bounds = [f"{words[name]} {value}" for name in words if (value := getattr(info, name, None)) is not None]
-    text = "a text, not empty" if getattr(info, "min_length", None) else "a text"
-    return ", ".join([nouns.get(type(info), text), *bounds])
 
 
 def _shown(key: str, given: _Given) -> str:
@@ -223,8 +217,6 @@ def _default_data_dir(environ: Mapping[str, str]) -> str:
     return str(PurePath(base, "fanline"))
 
 
-def _expand_home(settings: Settings, environ: Mapping[str, str]) -> Settings:
-    home = environ.get("HOME", "~").rstrip("/")
-    paths = {key: getattr(settings, key) for key in _PATHS}
-    changes = {key: home + path[1:] for key, path in paths.items() if path.startswith("~/")}
-    return msgspec.structs.replace(settings, **changes)
+def _expand_home(path: object, environ: Mapping[str, str]) -> str:
+    text, home = str(path), environ.get("HOME", "~").rstrip("/")
+    return home + text[1:] if text.startswith("~/") else text

@@ -1,5 +1,9 @@
-"""A worker slot as the supervisor sees it: its listening socket, and the worker process that serves it now."""
+"""A worker slot as the supervisor sees it: its listening socket, and the worker process that serves it now.
 
+A worker reports on a pipe: first one line, `READY` or why it cannot serve, then a beat every second.
+"""
+
+import logging
 import os
 import socket
 import sys
@@ -12,12 +16,17 @@ from workers.errors import ServeError
 from workers.settings import ENV_PREFIX, Settings
 
 READY = "ready"
-"""What a worker writes on its readiness pipe; anything else it writes is the sentence why it cannot serve."""
+"""The line of a worker that serves; any other is the sentence why it cannot."""
+
+BEAT = b"."
+BEAT_SECONDS = 1.0
 
 STOP_GRACE = 0.5
 """Seconds a worker gets, beyond the drain timeout, to end after its clients are gone."""
 
 COMMAND = (sys.executable, "-P", "-m", "workers.worker")
+
+_log = logging.getLogger("fanline.supervisor")
 
 
 class WorkerOrder(msgspec.Struct, frozen=True):
@@ -25,7 +34,7 @@ class WorkerOrder(msgspec.Struct, frozen=True):
 
     slot: int
     listener_fd: int
-    ready_fd: int
+    report_fd: int
     settings: Settings
 
 
@@ -41,34 +50,54 @@ class WorkerSlot:
         self._listener = listener
         self._settings = settings
         self._command = command
-        self._ready_fd = -1
+        self._hang_seconds = settings.hang_timeout
 
     def launch(self) -> Child:
-        self._ready_fd, worker_end = os.pipe()
+        our_end, worker_end = os.pipe()
+        self._reports = trio.lowlevel.FdStream(our_end)
         order = WorkerOrder(self._number, self._listener.fileno(), worker_end, self._settings)
         try:
             return Child(
                 self._command,
                 stdin=msgspec.json.encode(order),
-                pass_fds=(order.listener_fd, order.ready_fd),
+                pass_fds=(order.listener_fd, order.report_fd),
                 environ={key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)},
                 stdout=sys.stderr.fileno(),  # our stdout has one line: ready
             )
         except OSError:
-            os.close(self._ready_fd)
+            self._reports.close()
             raise
         finally:
             os.close(worker_end)
 
     async def wait_ready(self, child: Child) -> None:
         said = b""
-        async with trio.lowlevel.FdStream(self._ready_fd) as pipe:
-            async for data in pipe:  # ends when the worker closes its end, at the latest by dying
-                said += data
-        sentence = said.decode(errors="replace").strip()
+        while b"\n" not in said and (data := await self._reports.receive_some()):  # ends with the worker
+            said += data
+        sentence = said.decode(errors="replace").partition("\n")[0]
         if sentence == READY:
             return
         if not sentence:
             await child.wait()
             sentence = f"ended before it was ready ({child.ending})"
         raise ServeError(f"{self.name}: {sentence}")
+
+    async def wait_ended(self, child: Child) -> None:
+        while beat := await self._next_beat():
+            pass
+        if beat is None:
+            _log.warning("%s (pid %d) hung for %g s: killing it", self.name, child.pid, self._hang_seconds)
+            child.kill()
+        await child.wait()
+
+    async def _next_beat(self) -> bytes | None:
+        """What the worker wrote; b"" if it has ended, None if it hangs."""
+        # In two halves: if it was us who were stopped, the first one is over at once, and what came meanwhile is read
+        # in the second.
+        for _ in range(2):
+            with trio.move_on_after(self._hang_seconds / 2):
+                return await self._reports.receive_some()
+        return None
+
+    def release(self) -> None:
+        self._reports.close()

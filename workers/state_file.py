@@ -12,7 +12,7 @@ from workers.errors import ServeError
 @contextmanager
 def published(state: ServeState, directory: Path, port: int) -> Iterator[Path]:
     """`directory`/serve-`port`.json stands while the block runs, mode 0600; ServeError if it cannot be written."""
-    path = directory / f"serve-{port}.json"
+    path = directory / _name(port)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path, encode_state(state))
@@ -24,6 +24,15 @@ def published(state: ServeState, directory: Path, port: int) -> Iterator[Path]:
         yield path
     finally:
         _remove_own(path, state)
+
+
+def running_server(directory: Path, port: int) -> ServeState | None:
+    """The live server of this user on that port, if its file tells of one."""
+    with suppress(OSError, ValueError, OverflowError):
+        state = decode_state((directory / _name(port)).read_bytes())
+        os.kill(state.pid, 0)
+        return state
+    return None
 
 
 def write_private(path: Path, payload: bytes) -> None:
@@ -40,3 +49,7 @@ def _remove_own(path: Path, state: ServeState) -> None:
     with suppress(OSError, ValueError):
         if decode_state(path.read_bytes()) == state:
             path.unlink()
+
+
+def _name(port: int) -> str:
+    return f"serve-{port}.json"

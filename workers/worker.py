@@ -5,51 +5,61 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 import msgspec
 import trio
 
-from engine.bus import BusError
+from engine.bus import Bus, BusError
 from engine.namespaces import Namespaces
 from engine.nats_bus import open_nats_bus
 from engine.nats_options import NatsOptions
 from engine.server import Server
-from workers.errors import first_leaf
+from workers.errors import ServeError, first_leaf
 from workers.logs import configure_logging
 from workers.settings import Settings
-from workers.slot import READY, WorkerOrder
+from workers.slot import BEAT, BEAT_SECONDS, READY, WorkerOrder
 
 
 def main() -> int:
-    """Serve until SIGTERM, then drain. The exit code; 1 if the bus cannot be used, told on the readiness pipe."""
+    """Serve until SIGTERM, then drain. The exit code; 1 if it cannot serve as it is set up, which it reports."""
     exit_code = 0
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerOrder)
     configure_logging(f"worker {order.slot}")
     try:
         trio.run(serve_slot, order)
-    except* BusError as errors:
-        _tell(order, str(first_leaf(errors)))
+    except* (BusError, ServeError) as errors:
+        _report(order, str(first_leaf(errors)))
         exit_code = 1
     return exit_code
 
 
 async def serve_slot(order: WorkerOrder) -> None:
-    """One worker's life; BusError, perhaps in an exception group, if the bus cannot be used at start."""
+    """One worker's life; BusError or ServeError, perhaps in an exception group, if it cannot start."""
     listener = socket.socket(fileno=order.listener_fd)
     listener.setblocking(False)
     async with open_nats_bus(
         nats_options(order.settings), f"worker-{order.slot}", Namespaces(order.settings.engine.namespaces)
     ) as bus:
-        server = Server(bus, order.settings.engine)
+        server = _server(bus, order)
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve, listener)
             # Until here SIGTERM just kills, as nothing is served yet; from here on it drains.
             with trio.open_signal_receiver(signal.SIGTERM) as signals:
                 _freeze_heap()
-                _tell(order, READY)
+                _report(order, READY)
+                nursery.start_soon(_beat, order.report_fd)
                 async for _ in signals:
                     break
                 await server.drain(order.settings.drain_timeout)
+                nursery.cancel_scope.cancel()
+
+
+def _server(bus: Bus, order: WorkerOrder) -> Server:
+    try:
+        return Server(bus, order.settings.engine)
+    except OSError as error:  # the TLS files were changed since the supervisor looked at them
+        raise ServeError(str(error)) from None
 
 
 def nats_options(settings: Settings) -> NatsOptions:
@@ -72,10 +82,17 @@ def _freeze_heap() -> None:
     gc.freeze()
 
 
-def _tell(order: WorkerOrder, sentence: str) -> None:
-    """The readiness pipe carries one sentence; closing it ends it."""
-    os.write(order.ready_fd, sentence.encode())
-    os.close(order.ready_fd)
+def _report(order: WorkerOrder, sentence: str) -> None:
+    os.write(order.report_fd, f"{' '.join(sentence.split())}\n".encode())
+
+
+async def _beat(report_fd: int) -> None:
+    """Tell the supervisor every second that the loop turns. It may be stopped, or gone, and must not stop us."""
+    os.set_blocking(report_fd, False)
+    while True:
+        with suppress(BlockingIOError, BrokenPipeError):
+            os.write(report_fd, BEAT)
+        await trio.sleep(BEAT_SECONDS)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,10 +13,11 @@ from typing import Any
 
 import pytest
 import trio
+import trustme
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 from protocol.serve_state import decode_state
-from tests.serve import Serve, alive, running_serve, start_serve, wait_until
+from tests.serve import COMMAND, Serve, alive, running_serve, start_serve, wait_until
 
 BACK_SECONDS = 2.0
 """A killed worker has to be ready again by then."""
@@ -127,6 +129,32 @@ async def test_connections_made_while_no_worker_lives_are_served_by_the_replacem
                     assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
 
 
+async def test_a_worker_that_hangs_is_replaced_and_one_that_is_idle_is_not() -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=2, env={"FANLINE_HANG_TIMEOUT": "3"}) as serve:
+            stuck, idle = serve.worker_pids()
+            os.kill(stuck, signal.SIGSTOP)
+            await wait_until(lambda: "is back" in serve.stderr_text())
+            assert f"(pid {stuck}) hung for 3 s: killing it\n" in serve.stderr_text()
+            assert not alive(stuck)
+            assert idle in serve.worker_pids()
+            async with subscriber(serve, "task:1"):
+                pass
+
+
+async def test_workers_are_left_alone_when_it_was_the_supervisor_that_was_stopped() -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=2, env={"FANLINE_HANG_TIMEOUT": "2"}) as serve:
+            idle, victim = serve.worker_pids()
+            os.kill(serve.pid, signal.SIGSTOP)
+            await trio.sleep(2.5)  # the time itself is what is tested
+            os.kill(serve.pid, signal.SIGCONT)
+            os.kill(victim, signal.SIGKILL)
+            await wait_until(lambda: "is back" in serve.stderr_text())
+            assert idle in serve.worker_pids()
+            assert "hung" not in serve.stderr_text()
+
+
 async def test_a_worker_that_was_asked_to_end_is_replaced_too() -> None:
     with trio.fail_after(30):
         async with running_serve(workers=1) as serve:
@@ -159,7 +187,7 @@ async def test_after_a_killed_supervisor_the_next_one_starts_at_once_on_the_same
                 pass
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_ctrl_c_ends_everything_in_time_with_exit_code_0(number: signal.Signals) -> None:
     with trio.fail_after(30):
         async with running_serve(workers=2) as serve:
@@ -206,6 +234,18 @@ async def test_a_second_ctrl_c_forces_the_end_at_once() -> None:
                 await serve.child.wait()
             assert serve.child.ending == "exit code 0"
             assert not alive(worker)
+            said = [line.partition(": ")[2] for line in serve.stderr_text().splitlines()]
+            assert said == ["SIGINT: stopping", "SIGINT again: killing what is left", "stopped"]
+
+
+async def test_nohup_keeps_it_alive_when_the_terminal_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.serve.COMMAND", ("nohup", *COMMAND))
+    with trio.fail_after(30):
+        async with running_serve(workers=1) as serve:
+            os.kill(serve.pid, signal.SIGHUP)
+            async with subscriber(serve, "task:1"):
+                pass
+            assert "stopping" not in serve.stderr_text()
 
 
 # --- NATS -----------------------------------------------------------------------------------------------------------
@@ -268,14 +308,65 @@ async def test_a_second_server_on_the_same_port_or_data_is_refused_in_one_line(t
             )
     assert port[0] == data[0] == "exit code 1"
     assert _only_line(port[1]).startswith(f"fanline: error: port {serve.port} on 127.0.0.1 is in use")
-    assert _only_line(data[1]).startswith("fanline: error: the data directory ")
+    assert _only_line(data[1]) == (
+        f"fanline: error: the data directory {serve.directory / 'data'} is in use by another fanline serve "
+        f"(pid {serve.pid}, {serve.url}); stop that one, or give this one its own with --data-dir"
+    )
+
+
+async def test_a_second_server_of_the_same_user_is_told_of_the_first(tmp_path: Path) -> None:
+    with trio.fail_after(30):
+        async with running_serve(workers=1) as serve:
+            env = {"FANLINE_STATE_DIR": str(serve.state_directory)}
+            ending, errors = await run_serve(tmp_path, "--port", str(serve.port), env=env)
+    assert ending == "exit code 1"
+    assert _only_line(errors) == (
+        f"fanline: error: fanline serve already runs here (pid {serve.pid}, {serve.url}); "
+        "a second one needs its own --port and --data-dir"
+    )
+
+
+async def test_with_tls_it_says_wss_and_serves_it(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    files = {f"FANLINE_ENGINE_SSL_{kind}": str(tmp_path / "both.pem") for kind in ("CERTFILE", "KEYFILE")}
+    with trio.fail_after(30):
+        async with running_serve(workers=1, env=files) as serve:
+            assert serve.url == f"wss://127.0.0.1:{serve.port}/ws"
+            state = decode_state((serve.state_directory / f"serve-{serve.port}.json").read_bytes())
+            assert state.url == serve.url
+            async with open_websocket_url(serve.url, trusting, subprotocols=["fanline.v1.json"]) as ws:
+                assert (await receive(ws))["t"] == "welcome"
+
+
+async def test_tls_files_that_cannot_be_used_are_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    files = {"FANLINE_ENGINE_SSL_CERTFILE": "/nope", "FANLINE_ENGINE_SSL_KEYFILE": "/nope"}
+    ending, errors = await run_serve(tmp_path, "--port", "0", env=files)
+    assert ending == "exit code 1"
+    line = _only_line(errors)
+    assert line.startswith("fanline: error: cannot use the TLS files /nope and /nope")
+    assert line.endswith("check engine.ssl_certfile and engine.ssl_keyfile")
+
+
+async def test_a_worker_that_finds_the_tls_files_broken_later_says_so_in_one_line(tmp_path: Path) -> None:
+    both = tmp_path / "both.pem"
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(both))
+    files = {f"FANLINE_ENGINE_SSL_{kind}": str(both) for kind in ("CERTFILE", "KEYFILE")}
+    with trio.fail_after(30):
+        async with running_serve(workers=1, env=files) as serve:
+            both.unlink()
+            os.kill(serve.worker_pids()[0], signal.SIGKILL)
+            await wait_until(lambda: "worker 0: cannot use the TLS files" in serve.stderr_text())
+            assert "Traceback" not in serve.stderr_text()
 
 
 @pytest.mark.parametrize(
     ("args", "env", "words"),
     [
-        (("--prot", "1"), {}, ["--prot", "--port"]),
-        (("--port",), {}, ["--port", "argument"]),
+        (("--prot", "1"), {}, ["no such option: --prot; did you mean --port? (see `fanline serve --help`)"]),
+        (("--port",), {}, ["option '--port' requires an argument (see `fanline serve --help`)"]),
         (("--port", "x"), {}, ["port", "'x'", "--port"]),
         (("--config", "missing.toml"), {}, ["missing.toml", "No such file"]),
         (("--host", "0.0.0.0"), {}, ["0.0.0.0", "no authentication", "reverse proxy"]),
@@ -300,12 +391,25 @@ async def test_a_settings_file_is_read_and_its_mistakes_name_it(tmp_path: Path) 
     assert str(config) in _only_line(errors)
 
 
-async def test_a_nats_that_cannot_be_reached_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+async def test_the_help_is_plain_text(flag: str) -> None:
+    done = await trio.run_process([*COMMAND, flag], capture_stdout=True)
+    assert done.stdout.decode().startswith("Usage: fanline serve [OPTIONS]\n")
+    assert "\n  -h, --help " in done.stdout.decode()
+    assert done.stdout.isascii()
+
+
+async def test_a_nats_that_cannot_be_reached_is_waited_for_aloud_and_then_one_line_and_exit_code_1(
+    tmp_path: Path,
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"nats://127.0.0.1:{closed.getsockname()[1]}"
     ending, errors = await run_serve(tmp_path, "--port", "0", "--nats", url)
     assert ending == "exit code 1"
-    assert "cannot connect to NATS at 127.0.0.1:" in _only_line(errors)
+    address = url.removeprefix("nats://")
+    waiting, error = errors.splitlines()
+    assert waiting.endswith(f" INFO supervisor: connecting to NATS at {address} ...")
+    assert f"cannot connect to NATS at {address}" in error
 
 
 def _directory(path: Path) -> Path:

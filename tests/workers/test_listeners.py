@@ -53,10 +53,11 @@ def test_a_port_can_be_listened_on_again_at_once_after_connections_were_served()
         assert listeners[0].getsockname() == address
 
 
-def test_an_ipv6_host_is_written_in_brackets() -> None:
+def test_the_url_tells_of_tls_and_has_an_ipv6_host_in_brackets() -> None:
     with open_listeners("::1", 0, 2) as listeners:
         port = listeners[1].getsockname()[1]
-        assert websocket_url(listeners[0]) == f"ws://[::1]:{port}/ws"
+        assert websocket_url(listeners[0], tls=False) == f"ws://[::1]:{port}/ws"
+        assert websocket_url(listeners[0], tls=True) == f"wss://[::1]:{port}/ws"
 
 
 def test_a_host_of_another_machine_is_one_sentence() -> None:

@@ -24,10 +24,19 @@ PREAMBLE = """
 import json, os, signal, sys, time
 order = json.load(sys.stdin)
 def tell(text):
-    os.write(order["ready_fd"], text.encode())
-    os.close(order["ready_fd"])
+    os.write(order["report_fd"], text.encode())
+    os.close(order["report_fd"])
 """
 SERVES = "tell('ready'); time.sleep(60)"
+BEATS = """
+os.write(order["report_fd"], b'ready\\n')
+for _ in range(600):
+    os.write(order["report_fd"], b'.'); time.sleep(0.1)
+"""
+BEATS_ONCE = """
+os.write(order["report_fd"], b'ready\\n.')
+time.sleep(60)
+"""
 REFUSES = "tell('the bus is away'); sys.exit(1)"
 CRASHES = "os.kill(os.getpid(), signal.SIGKILL)"
 HANGS = "time.sleep(60)"
@@ -43,9 +52,11 @@ else:
 
 
 @asynccontextmanager
-async def slot_of(code: str, data_dir: str = "unused", drain_timeout: float = 5.0) -> AsyncIterator[WorkerSlot]:
+async def slot_of(
+    code: str, data_dir: str = "unused", drain_timeout: float = 5.0, hang_timeout: float = 15.0
+) -> AsyncIterator[WorkerSlot]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        settings = Settings(data_dir=data_dir, drain_timeout=drain_timeout)
+        settings = Settings(data_dir=data_dir, drain_timeout=drain_timeout, hang_timeout=hang_timeout)
         yield WorkerSlot(0, listener, settings, (sys.executable, "-c", PREAMBLE + code))
 
 
@@ -79,6 +90,7 @@ async def test_a_killed_process_is_replaced_and_the_log_says_so(caplog: pytest.L
             await wait_until(lambda: "is back" in caplog.text)
         assert second.pid != first.pid
         assert f"worker 0 (pid {first.pid}) died (signal 9), restarting\n" in caplog.text
+        assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
         nursery.cancel_scope.cancel()
 
 
@@ -133,3 +145,27 @@ async def test_a_process_that_does_not_end_in_time_is_killed_and_the_log_says_so
         nursery.cancel_scope.cancel()
     assert not is_alive(child.pid)
     assert "did not end in 0.5 s: killed" in caplog.text
+
+
+async def test_a_worker_that_stops_beating_is_killed_and_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    alive: set[Child] = set()
+    async with slot_of(BEATS_ONCE, hang_timeout=0.5) as slot, trio.open_nursery() as nursery:
+        with trio.fail_after(10):
+            await nursery.start(keep_running, slot, alive)
+            (first,) = alive
+            await replaced(alive, first)
+        assert f"worker 0 (pid {first.pid}) hung for 0.5 s: killing it" in caplog.text
+        assert f"worker 0 (pid {first.pid}) died (signal 9), restarting" in caplog.text
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_beats_is_left_alone() -> None:
+    alive: set[Child] = set()
+    async with slot_of(BEATS, hang_timeout=1.0) as slot, trio.open_nursery() as nursery:
+        with trio.fail_after(10):
+            await nursery.start(keep_running, slot, alive)
+            (first,) = alive
+            with trio.move_on_after(2):
+                await first.wait()
+        assert first.ending is None
+        nursery.cancel_scope.cancel()

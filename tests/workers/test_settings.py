@@ -62,6 +62,8 @@ def test_paths_may_begin_with_the_home_directory() -> None:
     environ = HOME | {"FANLINE_NATS": "tls://n", "FANLINE_NATS_CREDS": "~/a.creds"}
     settings = load_settings({"data_dir": "~/d"}, environ)
     assert (settings.data_dir, settings.nats_creds) == ("/home/ada/d", "/home/ada/a.creds")
+    engine = load_settings({}, HOME, ("f", "[engine]\nssl_certfile = '~/c'\nssl_keyfile = '~/k'")).engine
+    assert (engine.ssl_certfile, engine.ssl_keyfile) == ("/home/ada/c", "/home/ada/k")
 
 
 def test_a_variable_that_is_no_setting_but_documented_is_left_alone() -> None:
@@ -97,6 +99,30 @@ def test_a_mistake_names_its_key_its_source_and_what_is_accepted(
 ) -> None:
     sentence = refused(flags, environ, toml)
     assert [word for word in words if word not in sentence] == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "toml", "sentence"),
+    [
+        ({"FANLINE_PROT": "1"}, None, "unknown setting FANLINE_PROT; did you mean FANLINE_PORT?"),
+        ({"FANLINE_HEARTBEAT": "1"}, None, "unknown setting FANLINE_HEARTBEAT; did you mean FANLINE_ENGINE_HEARTBEAT?"),
+        ({"FANLINE_XYZZY": "1"}, None, "unknown setting FANLINE_XYZZY; all settings are in docs/reference/settings.md"),
+        ({}, "xyzzy = 1", "unknown setting xyzzy in some.toml; all settings are in docs/reference/settings.md"),
+        ({}, "prot = 1", "unknown setting prot in some.toml; did you mean port?"),
+        ({}, "[namespace.task]", "unknown setting namespace in some.toml; did you mean namespaces?"),
+        ({}, "heartbeat = 1", "unknown setting heartbeat in some.toml; heartbeat belongs into the table [engine]"),
+        ({}, "[engine]\nport = 1", "unknown setting engine.port in some.toml; port belongs above all tables"),
+        (
+            {},
+            "[engine]\nheartbeet = 1",
+            "unknown setting engine.heartbeet in some.toml; did you mean engine.heartbeat?",
+        ),
+    ],
+)
+def test_an_unknown_setting_is_told_what_was_probably_meant(
+    environ: dict[str, str], toml: str | None, sentence: str
+) -> None:
+    assert refused({}, environ, toml) == sentence
 
 
 @pytest.mark.parametrize("toml", ["nats_password = 12345", 'nats = "nats://ada:12345@host"'])
@@ -141,8 +167,12 @@ def test_a_namespace_table_changes_what_it_names_and_leaves_the_rest_as_by_defau
         ("namespaces = 5", "bad value for namespaces in f: it holds tables"),
         ("[namespaces]\ntask = 5", "[namespaces.task] in f is a table"),
         ("[namespaces.Task]\n", "[namespaces.Task] in f: a namespace is a-z"),
-        ("[namespaces.task]\nhistroy = 5", "unknown setting histroy in [namespaces.task] in f; accepted are durable, "),
-        ("[namespaces.task]\nhistory = 0", "bad value for history in [namespaces.task] in f (0): "),
+        ("[namespaces.task]\nhistroy = 5", "unknown setting histroy in [namespaces.task] in f; did you mean history?"),
+        ("[namespaces.task]\nhistory = 0", "bad value for history in [namespaces.task] in f (0): expected a whole "),
+        (
+            "[namespaces.task]\nslow = 'xml'",
+            'bad value for slow in [namespaces.task] in f (\'xml\'): expected "resume" or "conflate" or "drop"',
+        ),
         ('[namespaces.task]\nslow = "drop"', '[namespaces.task] in f: slow = "drop" is for ephemeral namespaces'),
         ("[engine]\nssl_certfile = 'x'", "engine.ssl_certfile and engine.ssl_keyfile go together"),
         ("[engine]\nidle_timeout = 30", "engine.idle_timeout must be longer than engine.heartbeat"),

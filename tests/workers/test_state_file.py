@@ -1,13 +1,15 @@
 """The state file of a running server."""
 
+import os
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from protocol.serve_state import ServeState, decode_state, encode_state
 from workers.errors import ServeError
-from workers.state_file import published
+from workers.state_file import published, running_server
 
 STATE = ServeState(pid=1, started=2.0, url="ws://127.0.0.1:3/ws", nats="nats://127.0.0.1:4", nats_token="secret")
 
@@ -39,6 +41,16 @@ def test_the_file_of_another_server_is_not_removed(tmp_path: Path) -> None:
     with published(STATE, tmp_path, 3) as path:
         path.write_bytes(encode_state(other))
     assert decode_state(path.read_bytes()) == other
+
+
+def test_a_live_server_is_found_by_its_port_and_a_dead_one_is_not(tmp_path: Path) -> None:
+    assert running_server(tmp_path, 3) is None
+    own = msgspec.structs.replace(STATE, pid=os.getpid())
+    with published(own, tmp_path, 3):
+        assert running_server(tmp_path, 3) == own
+        assert running_server(tmp_path, 4) is None
+    with published(msgspec.structs.replace(STATE, pid=2**22 + 1), tmp_path, 3):  # beyond the largest of Linux
+        assert running_server(tmp_path, 3) is None
 
 
 def test_a_directory_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""docs/reference/settings.md says what the code does: every setting, its variable, what is accepted, its default."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.namespaces import DEFAULTS, Namespace
+from engine.settings import EngineSettings
+from workers.settings import OTHER_VARIABLES, Settings, load_settings
+from workers.wording import REFERENCE, describe_type, field_types
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / REFERENCE).read_text(encoding="utf-8")
+AS_READ = load_settings({}, {"HOME": "~"})
+TABLES = ("engine", "namespaces")
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading, without its head."""
+    _, found, section = PAGE.partition(f"\n{heading}\n")
+    assert found, heading
+    table = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    assert table, heading
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
+
+
+def expected(struct: type[msgspec.Struct], values: object, prefix: str | None) -> Iterator[list[str]]:
+    """The cells that the code knows: name, variable unless `prefix` is None, accepted, default as TOML."""
+    for name, annotation in field_types(struct).items():
+        if name not in TABLES:
+            variable = [] if prefix is None else [f"`{prefix}{name.upper()}`"]
+            yield [f"`{name}`", *variable, describe_type(annotation), f"`{json.dumps(getattr(values, name))}`"]
+
+
+@pytest.mark.parametrize(
+    ("heading", "struct", "values", "prefix"),
+    [
+        ("## Server", Settings, AS_READ, "FANLINE_"),
+        ("## [engine]", EngineSettings, AS_READ.engine, "FANLINE_ENGINE_"),
+        ("## [namespaces.NAME]", Namespace, Namespace(), None),
+    ],
+)
+def test_every_setting_is_on_the_page_with_its_variable_its_type_and_its_default(
+    heading: str, struct: type[msgspec.Struct], values: object, prefix: str | None
+) -> None:
+    table = rows(heading)
+    assert [row[:-2] for row in table] == list(expected(struct, values, prefix))
+    assert all(row[-1] for row in table), "a setting without a meaning"
+
+
+def test_times_and_sizes_have_a_unit() -> None:
+    measured = [row for heading in ("## Server", "## [engine]", "## [namespaces.NAME]") for row in rows(heading)]
+    without = [row[0] for row in measured if "number" in row[-4] and not row[-2]]
+    assert without == ["`port`"]
+
+
+def test_the_default_namespaces_are_on_the_page() -> None:
+    plain = Namespace()
+    for (name, changes), (key, namespace) in zip(
+        rows("### Namespaces that are there by default"), DEFAULTS.items(), strict=True
+    ):
+        own = {field: getattr(namespace, field) for field in field_types(Namespace)}
+        different = [f"`{key} = {json.dumps(value)}`" for key, value in own.items() if value != getattr(plain, key)]
+        assert (name, changes) == (f"`{key}`", ", ".join(different))
+
+
+def test_variables_that_are_no_settings_are_on_the_page() -> None:
+    assert {row[0].strip("`") for row in rows("## Other variables")} == OTHER_VARIABLES
+
+
+@pytest.mark.parametrize("page", ["docs/reference/settings.md", "docs/how-to/durable-channels.md", "README.md"])
+def test_the_settings_files_on_the_pages_are_accepted(page: str) -> None:
+    blocks = re.findall(r"^```toml\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        assert tomllib.loads(block)
+        load_settings({}, {"HOME": "~"}, (page, block))
