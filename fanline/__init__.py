@@ -18,7 +18,7 @@ from fanline._errors import (  # noqa: E402
     ServerError,
     SlowConsumer,
 )
-from fanline._message import Message  # noqa: E402
+from fanline._message import Gap, Message, Position, Published  # noqa: E402
 from fanline._subscription import Subscription  # noqa: E402
 
 __version__ = "0.1.0"
@@ -28,7 +28,10 @@ __all__ = [
     "ConnectionLost",
     "ConnectionRefused",
     "FanlineError",
+    "Gap",
     "Message",
+    "Position",
+    "Published",
     "ServerError",
     "SlowConsumer",
     "Subscription",

@@ -13,8 +13,9 @@ from typer.exceptions import TyperException
 from fanline import __version__
 from fanline._cli_pub import NotJson, Publication, parse_json, publish_to_nats, publish_to_url
 from fanline._cli_run import complain, run
-from fanline._cli_sub import print_messages
+from fanline._cli_sub import Begin, print_messages
 from fanline._demo import run_demo
+from fanline._message import Position
 from protocol.channels import check_channel
 from protocol.errors import MessageError
 from protocol.nats_text import NatsError, parse_url
@@ -134,9 +135,10 @@ def pub(
     ] = None,
     codec: CodecOption = CodecName.JSON,
 ) -> None:
-    """Publish a JSON value to a channel, and return when it has been taken.
+    """Publish a JSON value to a channel, and return when it is stored, or taken if the channel is ephemeral.
 
-    Through the NATS of the local `fanline serve` by default, like any producer.
+    Through the NATS of the local `fanline serve` by default, like any producer. Publishing again with the same --id
+    is safe on a durable channel: within two minutes it is the same message.
 
     \b
       fanline pub news:all '{"title": "hello"}'
@@ -158,6 +160,12 @@ def pub(
 @app.command(short_help="Print the messages of channels as they come.")
 def sub(
     channels: Annotated[list[str], typer.Argument(metavar="CHANNEL...", callback=_channels, help="As in news:all.")],
+    last: Annotated[int | None, typer.Option(min=1, help="Begin with the newest so many that are stored.")] = None,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest that is stored.")] = False,
+    offset: Annotated[int | None, typer.Option(min=0, help="Begin after this offset, the `o` of a message.")] = None,
+    epoch: Annotated[
+        str | None, typer.Option(help="The `ep` of that message: tells if its channel began anew.")
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="End after this many messages.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON envelope a line, for scripts.")] = False,
     codec: CodecOption = CodecName.JSON,
@@ -168,11 +176,21 @@ def sub(
     \b
       fanline sub news:all
       fanline sub task:42 news:all
+      fanline sub task:42 --last 20
       fanline sub task:42 --json --count 10 | jq .d
 
-    A lost connection is opened again. Exit code 0; 130 if Ctrl-C came before --count was reached.
+    Only durable channels have a history to begin with. A lost connection is opened again, and what a durable channel
+    had meanwhile comes then. Messages that are missing for good are told on stderr, or as a `gap` envelope with --json.
+    Exit code 0; 130 if Ctrl-C came before --count was reached.
     """
-    program = partial(print_messages, channels, url, codec.value, count, as_json)
+    if (last is not None) + from_start + (offset is not None) > 1:
+        raise typer.BadParameter("give one of --last, --from-start and --offset")
+    if epoch is not None and offset is None:
+        raise typer.BadParameter("--epoch belongs to an --offset")
+    if offset is not None and len(channels) > 1:
+        raise typer.BadParameter("--offset is of one channel")
+    begin = Begin(last, from_start, None if offset is None else Position(offset, epoch))
+    program = partial(print_messages, channels, begin, url, codec.value, count, as_json)
     run(program, **({} if count is not None else {"interrupted": 0}))
 
 

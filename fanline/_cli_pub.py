@@ -48,12 +48,16 @@ def parse_json(text: bytes | str) -> object:
 
 
 async def publish_to_nats(what: Publication, text: str, nats: str | None) -> int:
-    """Publish the JSON `text`, "-" for the lines of stdin, to the given NATS or to a local server's, and flush."""
+    """Publish the JSON `text`, "-" for the lines of stdin, to the given NATS or to a local server's.
+
+    Returns when all is stored if the channel is durable, else when NATS has taken it.
+    """
     address = nats_address(find_server()) if nats is None else parse_url(nats)
     async with open_nats_publisher(address) as publisher:
-        count = 0
+        count, stored = 0, await publisher.is_stored(what.channel)
         async for value in _values(text, publisher.flush):
-            await publisher.publish(Envelope(channel=what.channel, id=what.id, event=what.event, data=value))
+            envelope = Envelope(channel=what.channel, id=what.id, event=what.event, data=value)
+            await publisher.publish(envelope, stored=stored)
             count += 1
             if count % FLUSH_MESSAGES == 0:
                 await publisher.flush()

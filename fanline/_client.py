@@ -1,29 +1,33 @@
 """The client: one connection that comes back by itself, shared by any number of subscriptions and publishers."""
 
-import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import msgspec
 import trio
 
 from fanline._backoff import Backoff
-from fanline._errors import ConnectionLost, ConnectionRefused, ServerError
+from fanline._cursor import Wish
+from fanline._errors import ConnectionLost, ConnectionRefused
+from fanline._feeds import Feeds
 from fanline._groups import only_error
 from fanline._link import Link, V1Dialect, open_link
-from fanline._message import from_envelope
+from fanline._message import Gap, Message, Position, Published
+from fanline._plain import plain
 from fanline._subscription import Subscription
 from protocol.dialects import CBOR, JSON
-from protocol.envelope import Envelope, MessageType, check_value
-from protocol.errors import MessageError
+from protocol.envelope import Envelope, MessageType
 
 Codec = Literal["json", "cbor"]
+StoredPositions = Mapping[str, Position | Sequence[Any]]
+"""What `Subscription.positions` returned, or what JSON made of it."""
 _DIALECTS: dict[str, V1Dialect] = {"json": JSON, "cbor": CBOR}
+_PING_ID = "~ping"  # no id that a program would give to a message
+_RETRY_SECONDS = 100.0  # safely within the two minutes in which the server knows a message id again
 
 
 class Client:
@@ -31,9 +35,10 @@ class Client:
 
     Entering connects, and raises ConnectionRefused or ConnectionLost if that fails. A connection that is lost later is
     opened again, with full-jitter back-off of at most 15 seconds, and everything is subscribed again before any other
-    command is sent; messages published in between are missed where the channel is not durable. A refusal that would
-    only be repeated (a close or HTTP status that says so) ends the client: every call and every subscription then
-    raises that error with `final` set. Timeouts are the caller's: `with trio.fail_after(5): await client.publish(...)`.
+    command is sent: durable channels from where they were, so that nothing is missing or repeated; what an ephemeral
+    channel had in between is missed. A refusal that would only be repeated (a close or HTTP status that says so) ends
+    the client: every call and every subscription then raises that error with `final` set. Timeouts are the caller's:
+    `with trio.fail_after(5): await client.publish(...)`.
 
     `codec` is "json" or "cbor": the same messages in text or binary form; byte strings survive only in cbor.
     """
@@ -51,11 +56,8 @@ class Client:
         self._moved = trio.Event()  # replaced at each change of _link or _error
         self._error: ConnectionLost | ConnectionRefused | None = None
         self._connected_once = False
-        self._subscriptions: dict[str, list[Subscription]] = {}
-        self._full: set[Subscription] = set()
+        self._feeds = Feeds()
         self._reading: trio.CancelScope | None = None  # while a connection is open
-        self._room = trio.lowlevel.ParkingLot()  # where the reader waits while a subscription is full
-        self._numbers = itertools.count(1)
         self._life = self._live()
 
     async def __aenter__(self) -> Self:
@@ -67,73 +69,94 @@ class Client:
     ) -> bool | None:
         return await self._life.__aexit__(kind, error, traceback)
 
-    def subscribe(self, *channels: str, buffer: int = 1024) -> Subscription:
+    @overload
+    def subscribe(
+        self,
+        *channels: str,
+        last: int | None = None,
+        start: bool = False,
+        positions: StoredPositions | None = None,
+        gaps: Literal[False] = False,
+        buffer: int = 1024,
+    ) -> Subscription[Message]: ...
+
+    @overload
+    def subscribe(
+        self,
+        *channels: str,
+        last: int | None = None,
+        start: bool = False,
+        positions: StoredPositions | None = None,
+        gaps: Literal[True],
+        buffer: int = 1024,
+    ) -> Subscription[Message | Gap]: ...
+
+    def subscribe(
+        self,
+        *channels: str,
+        last: int | None = None,
+        start: bool = False,
+        positions: StoredPositions | None = None,
+        gaps: bool = False,
+        buffer: int = 1024,
+    ) -> Subscription[Any]:
         """A subscription to one or more channels: `async with client.subscribe("task:42") as messages:`.
 
-        `buffer` is in messages. See Subscription for what entering, iterating and leaving do.
+        By default it gets what is published from now on. A durable channel can begin earlier: with its newest `last`
+        messages, from the `start` of what is stored, or right after the place it has in `positions`, which is what
+        `Subscription.positions` returned once; channels that are not in there begin as the other arguments say. An
+        ephemeral channel has no history, and begins now whatever is asked.
+
+        `gaps=True`: the iterator yields a Gap wherever something is missing, besides Messages. `buffer` is in messages.
+        See Subscription for what entering, iterating and leaving do.
         """
         if not channels or buffer < 1:
             raise ValueError("subscribe to at least one channel, with room for at least one message")
-        return Subscription(self, tuple(dict.fromkeys(channels)), buffer)
+        if start and last is not None:
+            raise ValueError("give last or start, not both")
+        begin = Wish(data={"start": True} if start else None if last is None else {"last": last})
+        stored = {channel: Wish(Position(*place)) for channel, place in (positions or {}).items()}
+        return Subscription(
+            self._feeds, {channel: stored.get(channel, begin) for channel in channels}, buffer, gaps=gaps
+        )
 
-    async def publish(self, channel: str, data: Any, *, event: str | None = None, id: str | None = None) -> str:  # noqa: A002  # the word of the protocol
-        """Publish `data` and wait until the server has handed it to the bus; returns the message's id.
+    async def publish(self, channel: str, data: Any, *, event: str | None = None, id: str | None = None) -> Published:  # noqa: A002  # the word of the protocol
+        """Publish `data` and wait for the answer: on a durable channel that it is stored, else that the bus has it.
 
-        While disconnected it waits for the connection. Raises ServerError if the server refuses, ConnectionLost if the
-        connection ended before the answer (publish again with the same `id` to be recognisable), TypeError or
-        ValueError for data that JSON and CBOR cannot hold.
+        While disconnected it waits for the connection. If a connection ends before the answer, what becomes of it
+        depends on the channel. A durable one takes the same id only once, so the message is sent again until there is
+        an answer. An ephemeral one would deliver it twice: ConnectionLost is raised, and it may have been done. So it
+        is, too, while this client has not had an answer from any channel of the namespace, and when coming back took
+        so long (100 seconds) that the server may have forgotten the id.
+
+        Raises ServerError if the server refuses or cannot store it, TypeError or ValueError for data that JSON and CBOR
+        cannot hold. Publishing again with the same `id` is always safe on a durable channel, within two minutes.
         """
-        value = _plain(data)
-        link = await self._connection()
+        value = plain(data)
         command = Envelope(MessageType.PUB, channel=channel, id=id or uuid4().hex, event=event, data=value)
-        reply = await self._request(link, command)
-        return str(reply.value["id"])
+        link = await self._connection()
+        deadline = trio.current_time() + _RETRY_SECONDS
+        while True:
+            try:
+                reply = await self._request(link, command)
+            except ConnectionLost as error:
+                if not self._feeds.is_durable(channel):
+                    raise
+                link = await self._connection()
+                if trio.current_time() > deadline:
+                    raise error from None
+            else:
+                self._feeds.learn(reply)
+                return Published(str(reply.value["id"]), reply.offset)
 
     async def ping(self) -> float:
         """Seconds of one round trip to the server. While disconnected it waits for the connection."""
         link = await self._connection()
         start = trio.current_time()
-        await self._request(link, Envelope(MessageType.PING, id=self._number()))
+        await self._request(link, Envelope(MessageType.PING, id=_PING_ID))
         return trio.current_time() - start
 
-    # --- for Subscription ---------------------------------------------------------------------------------------
-
-    async def _attach(self, subscription: Subscription) -> None:
-        for channel in subscription.channels:
-            self._subscriptions.setdefault(channel, []).append(subscription)
-        try:
-            for channel in subscription.channels:
-                await self._subscribe(channel)
-        except BaseException:
-            self._detach(subscription)
-            raise
-
-    def _detach(self, subscription: Subscription) -> None:
-        for channel in subscription.channels:
-            self._subscriptions[channel].remove(subscription)
-            if not self._subscriptions[channel]:
-                del self._subscriptions[channel]
-                if self._link is not None:
-                    self._link.post(Envelope(MessageType.UNSUB, channel=channel))
-        self._full.discard(subscription)
-        self._room.unpark_all()
-
-    def _has_room(self, subscription: Subscription) -> None:
-        if not subscription.full:
-            self._full.discard(subscription)
-            self._room.unpark_all()
-
     # --- commands -----------------------------------------------------------------------------------------------
-
-    async def _subscribe(self, channel: str) -> None:
-        """Subscribe on the connection there is, or on the next one if that is lost meanwhile: `sub` may be repeated."""
-        while True:
-            link = await self._connection()
-            try:
-                await self._request(link, Envelope(MessageType.SUB, channel=channel, id=self._number()))
-            except ConnectionLost:
-                continue
-            return
 
     async def _connection(self) -> Link:
         """The open connection; waits for it. Raises what ended the client."""
@@ -144,11 +167,8 @@ class Client:
         return self._link
 
     async def _request(self, link: Link, command: Envelope) -> Envelope:
-        self._room.unpark_all()  # the answer lies behind whatever the reader has stopped at
+        self._feeds.read_on()  # the answer lies behind whatever the reader has stopped at
         return await link.request(command)
-
-    def _number(self) -> str:
-        return f"~{next(self._numbers)}"  # no id that a program would give to a message
 
     # --- the connection -----------------------------------------------------------------------------------------
 
@@ -191,50 +211,34 @@ class Client:
     async def _use(self, link: Link, nursery: trio.Nursery) -> None:
         """Read one connection until it is lost, which is an exception, or the client leaves."""
         nursery.start_soon(link.write)
-        nursery.start_soon(self._resume, link)
-        try:
-            with trio.CancelScope() as self._reading:
-                while True:
-                    for envelope in await link.receive():
-                        self._receive(link, envelope)
-                    while any(each.full for each in self._full) and not link.waiting:
-                        await self._room.park()
-        finally:
-            self._reading = None
-            link.end()
-            self._link = None
+        async with trio.open_nursery() as own:
+            own.start_soon(self._resume, link, own)
+            try:
+                with trio.CancelScope() as self._reading:
+                    await self._read(link)
+            finally:
+                self._reading = None
+                self._link = None
+                self._feeds.lose_link()
+                link.end()
+                own.cancel_scope.cancel()
 
-    async def _resume(self, link: Link) -> None:
+    async def _read(self, link: Link) -> None:
+        while True:
+            for envelope in await link.receive():
+                if envelope.type in (MessageType.PUB, MessageType.GAP):
+                    self._feeds.receive(envelope)
+                else:
+                    link.settle(envelope)
+            await self._feeds.wait_room(link)
+
+    async def _resume(self, link: Link, own: trio.Nursery) -> None:
         """Subscribe again to everything, then let the commands come."""
-        async with trio.open_nursery() as nursery:
-            for channel in list(self._subscriptions):
-                nursery.start_soon(self._resubscribe, link, channel)
-        if not link.lost and self._error is None:
+        await self._feeds.resume(link, own)
+        if self._error is None:
             self._link = link
             self._connected_once = True
             self._move()
-
-    async def _resubscribe(self, link: Link, channel: str) -> None:
-        try:
-            await self._request(link, Envelope(MessageType.SUB, channel=channel, id=self._number()))
-        except ConnectionLost:
-            return  # the next connection tries again
-        except ServerError as error:
-            for subscription in self._subscriptions.get(channel, ()):
-                subscription.fail(error)
-            return
-        if channel not in self._subscriptions:  # left meanwhile
-            link.post(Envelope(MessageType.UNSUB, channel=channel))
-
-    def _receive(self, link: Link, envelope: Envelope) -> None:
-        if envelope.type != MessageType.PUB:
-            link.settle(envelope)
-            return
-        message = from_envelope(envelope)
-        for subscription in self._subscriptions.get(message.channel, ()):
-            subscription.put(message)
-            if subscription.full:
-                self._full.add(subscription)
 
     def _give_up(self, error: ConnectionLost | ConnectionRefused) -> None:
         """The client is over: wake and end everything that waits."""
@@ -243,28 +247,9 @@ class Client:
         error.final = True
         self._error = error
         self._link = None
-        for subscription in {each for group in self._subscriptions.values() for each in group}:
-            subscription.fail(error)
+        self._feeds.give_up(error)
         self._move()
 
     def _move(self) -> None:
         self._moved.set()
         self._moved = trio.Event()
-
-
-def _plain(data: Any) -> Any:
-    """Dataclasses, dates, sets, tuples and the like as what JSON and CBOR both hold."""
-    value = _with_lists(msgspec.to_builtins(data, builtin_types=(bytes,)))
-    try:
-        check_value(value)
-    except MessageError as error:
-        raise ValueError(str(error)) from None
-    return value
-
-
-def _with_lists(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_with_lists(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _with_lists(item) for key, item in value.items()}
-    return value

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import SplitResult, urlsplit
 
@@ -42,8 +42,9 @@ class _Welcome(msgspec.Struct):
 class _Answer:
     """The place where one command waits for its answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, heard: Callable[[Envelope], None] | None) -> None:
         self.arrived = trio.Event()
+        self.heard = heard
         self.reply: Envelope | None = None
 
 
@@ -105,11 +106,14 @@ class Link:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             self._outgoing.send_nowait(payload)
 
-    async def request(self, command: Envelope) -> Envelope:
-        """Send a command and wait for its answer. Raises ServerError if refused, ConnectionLost if none can come."""
+    async def request(self, command: Envelope, heard: Callable[[Envelope], None] | None = None) -> Envelope:
+        """Send a command and wait for its answer. Raises ServerError if refused, ConnectionLost if none can come.
+
+        `heard` is called with an `ok` at once, before anything that came behind it is looked at.
+        """
         assert command.id is not None
         self.post(command)
-        answer = _Answer()
+        answer = _Answer(heard)
         queue = self._answers.setdefault(command.id, deque())
         queue.append(answer)
         try:
@@ -130,6 +134,8 @@ class Link:
             answer = queue.popleft()
             answer.reply = reply
             answer.arrived.set()
+            if answer.heard is not None and reply.type != MessageType.ERR:
+                answer.heard(reply)
 
     def end(self) -> None:
         """No more answers will come: wake whoever waits for one, and let `write` end."""

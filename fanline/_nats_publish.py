@@ -1,12 +1,15 @@
 """Publishing to NATS from a Trio program, over a plain socket: what a producer needs, and no more of NATS."""
 
+import secrets
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import trio
 from msgspec.structs import replace
 
+from fanline._nats_answers import MSG, read_answers, store_answer, with_reply
 from protocol.channels import check_channel, to_subject
 from protocol.envelope import Envelope, encode_json
 from protocol.nats_text import (
@@ -19,7 +22,6 @@ from protocol.nats_text import (
     connect_command,
     parse_info,
     publish_command,
-    read_replies,
 )
 
 ANSWER_SECONDS = 10.0
@@ -40,22 +42,54 @@ class NatsPublisher:
         self._replies: list[Reply] = []
         self._info = ServerInfo()
         self._lock = trio.Lock()
+        self._inbox = f"_INBOX.{secrets.token_hex(11)}"
+        self._listening = False
+        self._unstored = 0  # messages whose storing has not been confirmed
 
-    async def publish(self, envelope: Envelope) -> None:
-        """Send an envelope to its channel, in order. Only `flush` tells whether NATS took it. Raises NatsError."""
+    async def is_stored(self, channel: str) -> bool:
+        """Whether a stream stores what is published to a channel: whether it is durable. Raises NatsError.
+
+        JetStream knows; that no answer comes to a message would prove nothing.
+        """
+        async with self._lock:
+            await self._listen()
+            request = msgspec.json.encode({"subject": to_subject(check_channel(channel))})
+            await self._send(with_reply(publish_command("$JS.API.STREAM.NAMES", request), self._inbox))
+            return bool(store_answer((await self._expect(MSG, "JetStream")).detail).streams)
+
+    async def publish(self, envelope: Envelope, *, stored: bool = False) -> None:
+        """Send an envelope to its channel, in order. Only `flush` tells whether NATS took it. Raises NatsError.
+
+        `stored`: then `flush` waits until JetStream has stored it, too; for a channel that `is_stored`. The id makes
+        JetStream take a repeat only once, the same as on a WebSocket without a user.
+        """
         subject = to_subject(check_channel(envelope.channel or ""))
         payload = encode_json(replace(envelope, channel=None))
         if len(payload) > self._info.max_payload:
             raise NatsError(f"message of {len(payload)} bytes, but the NATS server takes {self._info.max_payload}")
-        headers = {"Nats-Msg-Id": envelope.id} if envelope.id and self._info.headers else None
+        # One stream holds all channels of a namespace, and an id belongs to one channel.
+        headers = {"Nats-Msg-Id": f"/{envelope.channel}/{envelope.id}"} if envelope.id and self._info.headers else None
+        command = publish_command(subject, payload, headers)
         async with self._lock:
-            await self._send(publish_command(subject, payload, headers))
+            if stored:
+                await self._listen()
+                self._unstored += 1
+            await self._send(with_reply(command, self._inbox) if stored else command)
 
     async def flush(self) -> None:
-        """Return when the server has taken everything published before. Raises NatsError with its complaint."""
+        """Return when the server has taken everything published before, and stored what was to be stored.
+
+        Raises NatsError with its complaint; what it concerns of that is not known then.
+        """
         async with self._lock:
             await self._send(PING)
-            await self._expect("PONG")
+            ponged = False
+            while not ponged or self._unstored:
+                reply = await self._expect("PONG", "JetStream" if ponged else "the NATS server", or_message=True)
+                ponged = ponged or reply.verb == "PONG"
+                if reply.verb == MSG:
+                    self._unstored -= 1
+                    store_answer(reply.detail)
 
     async def start(self) -> None:
         """Introduce ourselves, through TLS if either side wants it."""
@@ -86,18 +120,23 @@ class NatsPublisher:
         except trio.BrokenResourceError:
             await self._expect("the reason")  # the server's last words are worth more than "broken pipe"
 
-    async def _expect(self, verb: str) -> Reply:
+    async def _listen(self) -> None:
+        if not self._listening:
+            self._listening = True
+            await self._send(b"SUB %s 1\r\n" % self._inbox.encode())
+
+    async def _expect(self, verb: str, who: str = "the NATS server", *, or_message: bool = False) -> Reply:
         """The next reply of that verb; answers pings on the way. Raises NatsError for -ERR, end or silence."""
         with trio.move_on_after(ANSWER_SECONDS):
             while True:
                 reply = await self._next_reply()
                 if reply.verb == "-ERR":
                     raise NatsError(f"the NATS server refused: {reply.detail}")
-                if reply.verb == verb:
+                if reply.verb == verb or (or_message and reply.verb == MSG):
                     return reply
                 if reply.verb == "PING":
                     await self._stream.send_all(PONG)
-        raise NatsError(f"the NATS server did not answer within {ANSWER_SECONDS:g} seconds")
+        raise NatsError(f"{who} did not answer within {ANSWER_SECONDS:g} seconds")
 
     async def _next_reply(self) -> Reply:
         while not self._replies:
@@ -107,7 +146,7 @@ class NatsPublisher:
                 raise NatsError(f"the connection to NATS was lost: {error.__cause__ or error}") from None
             if not data:
                 raise NatsError("the NATS server closed the connection")
-            self._replies, self._buffer = read_replies(self._buffer + data)
+            self._replies, self._buffer = read_answers(self._buffer + data)
         return self._replies.pop(0)
 
 

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=__doc__, epilog=_EPILOG)
-    kinds = "; ".join(f"{name}: {bench.what}" for name, bench in BENCHES.items())
+    kinds = "; ".join(f"{name}: {bench.what}" for name, bench in BENCHES.items()).replace("%", "%%")
     parser.add_argument("bench", choices=BENCHES, help=kinds)
     parser.add_argument(
         "--vs", action="append", default=[], choices=PEERS, help="a peer, in turn with ours; repeatable"

@@ -8,7 +8,7 @@ import pytest
 from fanline._cli import main
 from fanline._cli_pub import NotJson, parse_json
 from fanline._cli_sub import envelope_line, human_line
-from fanline._message import Message
+from fanline._message import Gap, Message
 
 
 def _call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
@@ -37,6 +37,10 @@ def _call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
         (["sub"], "Missing argument"),
         (["sub", "news:*"], "not a channel name"),
         (["sub", "news:all", "--count", "0"], "--count"),
+        (["sub", "news:all", "--last", "0"], "--last"),
+        (["sub", "task:1", "--last", "1", "--from-start"], "one of --last"),
+        (["sub", "task:1", "--epoch", "x"], "--epoch belongs to an --offset"),
+        (["sub", "task:1", "task:2", "--offset", "1"], "--offset is of one channel"),
         (["demo", "--seconds", "soon"], "--seconds"),
     ],
 )
@@ -91,3 +95,27 @@ def test_a_message_is_one_printable_line_whatever_its_sender_put_in() -> None:
 def test_a_json_line_is_the_envelope_that_came() -> None:
     message = Message("news:a", {"x": None}, "e", "i", "u", 5)
     assert envelope_line(message) == '{"v":1,"t":"pub","c":"news:a","i":"i","e":"e","d":{"x":null},"u":"u","ts":5}'
+
+
+def test_a_json_line_has_what_it_takes_to_go_on_from_it_and_tells_a_gap() -> None:
+    message = Message("task:1", 1, offset=7, previous=5, epoch="x")
+    assert envelope_line(message) == '{"v":1,"t":"pub","c":"task:1","o":7,"p":5,"ep":"x","d":1}'
+    gap = envelope_line(Gap("task:1", "expired", 3, 9, "x"))
+    assert gap == '{"v":1,"t":"gap","c":"task:1","ep":"x","d":{"from":3,"to":9,"reason":"expired"}}'
+    slow = Gap("cursor:1", "slow", count=4)
+    assert envelope_line(slow) == '{"v":1,"t":"gap","c":"cursor:1","d":{"reason":"slow","count":4}}'
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [
+        (Gap("task:1", "expired", 3, 9, "x"), "the messages from 3 to 9 of task:1 are missing (expired)"),
+        (Gap("cursor:1", "slow", count=4), "4 messages of cursor:1 are missing (slow)"),
+        (
+            Gap("task:1", "epoch", last=0, epoch="y"),
+            "task:1 began anew: what it held before is gone, and offsets start again",
+        ),
+    ],
+)
+def test_a_gap_is_a_sentence_for_a_person(gap: Gap, said: str) -> None:
+    assert str(gap) == said

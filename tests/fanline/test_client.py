@@ -86,7 +86,7 @@ async def test_after_a_loss_everything_is_subscribed_again_before_any_other_comm
         async with running_peer(script) as url, fanline.Client(url) as client:
             async with client.subscribe("news:a", "news:b") as messages:
                 await lost.wait()
-                assert await client.publish("news:c", 1, id="mine") == "mine"
+                assert await client.publish("news:c", 1, id="mine") == fanline.Published("mine", None)
                 assert (await anext(messages)).data == "back"
     assert sorted(seen[:2]) == [("sub", "news:a"), ("sub", "news:b")]
     assert seen[2] == ("pub", "news:c")
@@ -177,7 +177,7 @@ async def test_an_overrun_ends_the_subscription_behind_what_it_holds() -> None:
         await talk.receive()  # the ping, which is answered last
         for number in range(OVERRUN + 5):
             await talk.publish("news:all", number)
-        await talk.send(Envelope(MessageType.PONG, id="~2"))
+        await talk.send(Envelope(MessageType.PONG, id="~ping"))
         await _answer_all(talk)
 
     with trio.fail_after(5):

@@ -1,12 +1,15 @@
 """The NATS publisher against a scripted server in memory."""
 
+from collections.abc import Iterator
+
 import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
+from fanline._nats_answers import read_answers
 from fanline._nats_publish import NatsPublisher
 from protocol.envelope import Envelope
-from protocol.nats_text import NatsAddress, NatsError
+from protocol.nats_text import NatsAddress, NatsError, Reply
 
 INFO = b'INFO {"version":"2.15.1","max_payload":100,"headers":true}\r\n'
 ADDRESS = NatsAddress("x", 1, False, "", "", "s3cret")
@@ -32,7 +35,7 @@ async def test_a_message_goes_out_as_an_envelope_with_its_id_for_de_duplication(
     await publisher.publish(Envelope(channel="task:42", id="a1", event="e", data=1))
     sent = await _received(server)
     assert sent.startswith(b"HPUB fanline.pub.task.42 ")
-    assert b"Nats-Msg-Id: a1\r\n" in sent
+    assert b"Nats-Msg-Id: /task:42/a1\r\n" in sent
     assert sent.endswith(b'{"v":1,"i":"a1","e":"e","d":1}\r\n')
 
 
@@ -83,3 +86,72 @@ async def test_a_silent_server_is_given_up(autojump_clock: MockClock) -> None:
     publisher, _ = await _publisher(b"")
     with pytest.raises(NatsError, match="did not answer"):
         await publisher.start()
+
+
+def _message(payload: bytes) -> bytes:
+    return b"MSG _INBOX.x 1 %d\r\n%s\r\n" % (len(payload), payload)
+
+
+@pytest.mark.parametrize(("streams", "stored"), [(b'["FANLINE_task"]', True), (b"null", False), (b"[]", False)])
+async def test_jetstream_says_whether_a_channel_is_stored(streams: bytes, stored: bool) -> None:  # a table's column
+    publisher, server = await _publisher(INFO + b"PONG\r\n" + _message(b'{"total":1,"streams":%s}' % streams))
+    await publisher.start()
+    await _received(server)
+    with trio.fail_after(1):
+        assert await publisher.is_stored("task:42") is stored
+    subscribed, asked, body, _ = (await _received(server)).split(b"\r\n")
+    assert subscribed.startswith(b"SUB _INBOX.")
+    assert asked.split()[:2] == [b"PUB", b"$JS.API.STREAM.NAMES"]
+    assert asked.split()[2] == subscribed.split()[1]
+    assert body == b'{"subject":"fanline.pub.task.42"}'
+
+
+async def test_flush_waits_until_everything_is_stored_whatever_comes_first() -> None:
+    publisher, server = await _publisher(INFO + b"PONG\r\n")
+    await publisher.start()
+    for number in range(2):
+        await publisher.publish(Envelope(channel="task:42", data=number), stored=True)
+    flushed = trio.Event()
+
+    async def flush() -> None:
+        await publisher.flush()
+        flushed.set()
+
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flush)
+            for answer in (_message(b'{"stream":"s","seq":1}'), b"PONG\r\n"):
+                await server.send_all(answer)
+                await trio.testing.wait_all_tasks_blocked()
+                assert not flushed.is_set()
+            await server.send_all(_message(b'{"stream":"s","seq":2,"duplicate":true}'))
+
+
+async def test_a_message_that_cannot_be_stored_is_an_error_in_jetstreams_words() -> None:
+    publisher, server = await _publisher(INFO + b"PONG\r\n")
+    await publisher.start()
+    await publisher.publish(Envelope(channel="task:42", data=1), stored=True)
+    await server.send_all(b"PONG\r\n" + _message(b'{"error":{"code":503,"description":"no space left"}}'))
+    with trio.fail_after(1), pytest.raises(NatsError, match="no space left"):
+        await publisher.flush()
+
+
+async def test_silence_instead_of_an_acknowledgement_is_an_error(autojump_clock: MockClock) -> None:
+    publisher, _ = await _publisher(INFO + b"PONG\r\nPONG\r\n")
+    await publisher.start()
+    await publisher.publish(Envelope(channel="task:42", data=1), stored=True)
+    with pytest.raises(NatsError, match="JetStream did not answer"):
+        await publisher.flush()
+
+
+def _cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    return ((data[:at], data[at:]) for at in range(len(data) + 1))
+
+
+def test_answers_are_the_same_wherever_the_network_cuts_them() -> None:
+    message, status = b"MSG in 1 6\r\n{\r\nx\r\n\r\n", b"HMSG in 1 16 18\r\nNATS/1.0 503\r\n\r\nhi\r\n"
+    for first, second in _cuts(b"PING\r\n" + message + status + b"+OK\r\n"):
+        answers, rest = read_answers(first)
+        more, rest = read_answers(rest + second)
+        assert answers + more == [Reply("PING", ""), Reply("MSG", "{\r\nx\r\n"), Reply("MSG", "hi"), Reply("+OK", "")]
+        assert rest == b""

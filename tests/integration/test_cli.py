@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import trio
@@ -94,6 +95,43 @@ async def test_lines_of_stdin_arrive_in_order_as_envelopes_through_nats_and_webs
     envelopes = [msgspec.json.decode(line) for line in output[0].splitlines()]
     assert [envelope["d"] for envelope in envelopes] == [*range(2500), "a", "b", "no newline"]
     assert {(envelope["t"], envelope["c"]) for envelope in envelopes} == {("pub", "news:all")}
+
+
+async def test_what_pub_has_taken_on_a_durable_channel_is_stored_and_sub_begins_wherever_it_is_told() -> None:
+    with trio.fail_after(90):
+        async with running_serve() as serve:
+            lines = b"".join(b"%d\n" % number for number in range(1200))
+            assert (await _run(serve, "pub", "task:1", "-", stdin=lines)).returncode == 0
+            os.kill(serve.nats_pid(), signal.SIGKILL)  # what is stored survives
+            whole = await _sub(serve, "task:1", "--from-start", "--count", "1000")
+            newest = await _sub(serve, "task:1", "--last", "2", "--count", "2")
+            place = ("--offset", str(newest[0]["o"]), "--epoch", newest[0]["ep"])
+            rest = await _sub(serve, "task:1", *place, "--count", "1")
+            elsewhere = await _sub(serve, "task:1", *place[:2], "--epoch", "other", "--count", "1")
+    assert [envelope["d"] for envelope in whole if envelope["t"] == "pub"] == list(range(1000))
+    assert [envelope["d"] for envelope in newest] == [1198, 1199]
+    assert rest == newest[1:]
+    assert (elsewhere[0]["t"], elsewhere[0]["d"]["reason"], elsewhere[1]["d"]) == ("gap", "epoch", 0)
+
+
+async def _sub(serve: Serve, *args: str) -> list[dict[str, Any]]:
+    """The envelopes that `fanline sub ARGS --json` prints; asked again while the bus is coming back."""
+    while True:
+        ended = await _run(serve, "sub", *args, "--json")
+        if ended.returncode == 0:
+            return [msgspec.json.decode(line) for line in ended.stdout.splitlines()]
+        assert b"unavailable" in ended.stderr, ended.stderr
+
+
+async def test_the_same_id_is_one_message_on_each_channel_whichever_way_it_is_published() -> None:
+    with trio.fail_after(60):
+        async with running_serve(workers=1) as serve:
+            for args in (("task:1", "1"), ("task:2", "2"), ("task:1", "3"), ("task:1", "4", "--url", serve.url)):
+                assert (await _run(serve, "pub", *args, "--id", "a")).returncode == 0
+            assert (await _run(serve, "pub", "task:1", "5")).returncode == 0
+            found = await _sub(serve, "task:1", "--from-start", "--count", "2")
+            other = await _sub(serve, "task:2", "--from-start", "--count", "1")
+    assert ([envelope["d"] for envelope in found], other[0]["d"]) == ([1, 5], 2)
 
 
 async def test_errors_at_run_time_are_one_line_and_exit_code_1() -> None:

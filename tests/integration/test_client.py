@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import trio
@@ -10,7 +11,7 @@ import fanline
 from fanline._nats_publish import open_nats_publisher
 from protocol.envelope import Envelope
 from protocol.nats_text import parse_url
-from tests.serve import Serve, running_serve
+from tests.serve import Serve, running_serve, wait_until
 
 
 async def test_a_client_whose_worker_is_killed_comes_back_by_itself_and_goes_on_receiving() -> None:
@@ -24,7 +25,7 @@ async def test_a_client_whose_worker_is_killed_comes_back_by_itself_and_goes_on_
                 await _publish_until_heard(client, messages)
 
 
-async def _publish_until_heard(client: fanline.Client, messages: fanline.Subscription) -> None:
+async def _publish_until_heard(client: fanline.Client, messages: fanline.Subscription[fanline.Message]) -> None:
     """A publish right at the loss may fail, with an unknown outcome; then the client is asked again."""
     while True:
         try:
@@ -48,7 +49,7 @@ async def test_both_codecs_see_the_same_data_whoever_published_it() -> None:
             async with json.subscribe("news:all") as in_json, cbor.subscribe("news:all") as in_cbor:
                 first = await json.publish("news:all", data, event="from_json")
                 second = await cbor.publish("news:all", data, event="from_cbor", id="mine")
-                assert second == "mine"
+                assert second == fanline.Published("mine", None)
                 await _publish_over_nats(serve, data)
                 pairs = [(await anext(in_json), await anext(in_cbor)) for _ in range(3)]
     for one, other in pairs:
@@ -57,13 +58,14 @@ async def test_both_codecs_see_the_same_data_whoever_published_it() -> None:
         assert one.channel == "news:all"
         assert one.time is not None
     assert sorted(str(one.event) for one, _ in pairs) == ["from_cbor", "from_json", "from_nats"]
-    assert {first, "mine"} <= {one.id for one, _ in pairs}
+    assert {first.id, "mine"} <= {one.id for one, _ in pairs}
 
 
 async def _publish_over_nats(serve: Serve, data: object) -> None:
     address = parse_url(serve.nats_url)._replace(token=serve.nats_token)
     async with open_nats_publisher(address) as publisher:
-        await publisher.publish(Envelope(channel="news:all", event="from_nats", data=data))
+        # Without a time each worker would tell its own.
+        await publisher.publish(Envelope(channel="news:all", event="from_nats", data=data, time=1))
 
 
 async def test_byte_strings_survive_between_cbor_clients() -> None:
@@ -98,3 +100,90 @@ async def test_a_server_that_stops_for_good_is_waited_for_up_to_the_callers_dead
             with trio.move_on_after(0.5) as scope:
                 await client.publish("news:all", 1)
             assert scope.cancelled_caught
+
+
+async def _publish_all(client: fanline.Client, channel: str, numbers: range) -> list[int | None]:
+    return [(await client.publish(channel, number, id=f"n{number}")).offset for number in numbers]
+
+
+async def test_workers_killed_while_300_messages_are_published_cost_nobody_a_message_or_an_order() -> None:
+    received: dict[str, list[int]] = {"one": [], "another": []}
+    with trio.fail_after(90):
+        async with (
+            running_serve() as serve,
+            fanline.Client(serve.url) as client,
+            fanline.Client(serve.url) as other,
+            fanline.Client(serve.url) as publisher,
+        ):
+            await publisher.publish("task:first", 0)  # by now it knows that `task` is durable
+
+            async def read(name: str, subscription: fanline.Subscription[fanline.Message]) -> None:
+                async with subscription as messages:
+                    begun[name].set()
+                    while len(received[name]) < 300:
+                        received[name].append((await anext(messages)).data)
+
+            begun = {name: trio.Event() for name in received}
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read, "one", client.subscribe("task:1"))
+                nursery.start_soon(read, "another", other.subscribe("task:1"))
+                for event in begun.values():
+                    await event.wait()
+                nursery.start_soon(_kill_workers, serve, received["one"])
+                offsets = await _publish_all(publisher, "task:1", range(300))
+    assert received == {name: list(range(300)) for name in received}
+    assert offsets == sorted(set(offsets), key=lambda offset: offset or 0)
+
+
+async def _kill_workers(serve: Serve, received: list[int]) -> None:
+    """All workers at once, twice: when a third has arrived, and two thirds."""
+    for count in (100, 200):
+        await wait_until(lambda count=count: len(received) >= count, 60)  # type: ignore[misc]  # mypy cannot infer it
+        for pid in serve.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+
+
+async def test_two_subscriptions_of_one_client_each_get_what_they_asked_for() -> None:
+    with trio.fail_after(60):
+        async with running_serve(workers=1) as serve, fanline.Client(serve.url) as client:
+            await _publish_all(client, "task:1", range(10))
+            async with client.subscribe("task:1") as live, client.subscribe("task:1", last=3) as tail:
+                await _publish_all(client, "task:1", range(10, 12))
+                async with client.subscribe("task:1", start=True) as whole:
+                    await _publish_all(client, "task:1", range(12, 14))
+                    assert [(await anext(live)).data for _ in range(4)] == [10, 11, 12, 13]
+                    assert [(await anext(tail)).data for _ in range(7)] == list(range(7, 14))
+                    assert [(await anext(whole)).data for _ in range(14)] == list(range(14))
+
+
+async def test_a_stored_position_goes_on_in_another_client_and_a_repeated_id_is_one_message() -> None:
+    with trio.fail_after(60):
+        async with running_serve() as serve:
+            async with fanline.Client(serve.url) as client, client.subscribe("task:1") as messages:
+                assert await client.publish("task:1", "one", id="a") == await client.publish("task:1", "one", id="a")
+                assert (await anext(messages)).data == "one"
+                stored = messages.positions
+                await client.publish("task:1", "two")
+            async with fanline.Client(serve.url, codec="cbor") as client:
+                async with client.subscribe("task:1", positions=stored) as messages:
+                    assert messages.recovered
+                    assert (await anext(messages)).data == "two"
+
+
+async def test_history_that_is_gone_is_told_with_its_range(tmp_path: Path) -> None:
+    config = tmp_path / "fanline.toml"
+    config.write_text("[namespaces.task]\ndurable = true\nhistory = 3\n")
+    with trio.fail_after(60):
+        serving = running_serve(workers=1, extra_args=("--config", str(config)))
+        async with serving as serve, fanline.Client(serve.url) as client:
+            await _publish_all(client, "task:1", range(2))
+            async with client.subscribe("task:1") as messages:
+                start = messages.positions
+            offsets = await _publish_all(client, "task:1", range(2, 10))
+            async with client.subscribe("task:1", positions=start, gaps=True) as items:
+                assert not items.recovered
+                gap = await anext(items)
+                assert isinstance(gap, fanline.Gap)
+                assert (gap.reason, gap.last) == ("expired", offsets[-4])
+                rest = [await anext(items) for _ in range(3)]
+    assert [item.offset for item in rest if isinstance(item, fanline.Message)] == offsets[-3:]
