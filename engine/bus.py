@@ -38,6 +38,15 @@ class Stored(NamedTuple):
     place: Place
 
 
+class Page(NamedTuple):
+    """Some of a channel's stored messages."""
+
+    messages: list[Stored]
+    """Oldest first."""
+    more: int
+    """How many stored messages of the channel come after these."""
+
+
 class StreamState(NamedTuple):
     """What a durable namespace's stream holds at one moment."""
 
@@ -118,8 +127,8 @@ class Bus(Protocol):
         """Channel -> offset of its newest stored message, for those (of one namespace) that have any. BusError."""
         ...
 
-    async def read(self, channel: str, start: int) -> list[Stored]:
-        """Stored messages of a channel from offset `start` on, oldest first: at most READ_BATCH of them. BusError."""
+    async def read(self, channel: str, start: int) -> Page:
+        """Stored messages of a channel from offset `start` on: READ_BATCH, or fewer if they are large. BusError."""
         ...
 
     async def get(self, bucket: Bucket, key: str) -> Note | None:

@@ -9,12 +9,14 @@ for the predecessor may have expired; but this worker has listened without a bre
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 from itertools import dropwhile
 
 from engine.bus import Place
 from protocol.envelope import Envelope, MessageType
+
+_HELD_MOST = 10_000  # messages held while the stream cannot be asked; older ones are read from it anyway
 
 
 class LogState(Enum):
@@ -51,14 +53,19 @@ class ChannelLog:
         self.channel = channel
         self._limit = limit
         self._entries: deque[Envelope] = deque()
-        self._held: list[tuple[Envelope | None, Place]] = []
+        self._held: deque[tuple[Envelope | None, Place]] = deque(maxlen=_HELD_MOST)
         self._previous = 0  # offset of the last message handed out: what the next one follows on
         self.state = LogState.OPENING
         self.epoch = ""
         self.floor = 0
         self.last = 0
         self.bottom: int | None = None
-        """Oldest offset the stream held when all of it was read: what is asked for below it is gone for good."""
+        """Set when all that the stream holds was read: who has less than up to here may have missed some of it."""
+
+    @property
+    def heard(self) -> int:
+        """Offset of the newest message that is held; 0 for none."""
+        return max((place.offset for _, place in self._held), default=0)
 
     def receive(self, envelope: Envelope | None, place: Place) -> list[Envelope]:
         """Take the next message of the bus; what can be handed out now. The state says whether a hole was found.
@@ -86,24 +93,29 @@ class ChannelLog:
         if self.state is LogState.STEADY:
             self.state = LogState.MENDING
 
-    def mend(self, found: Iterable[tuple[Envelope | None, Place]], lost_until: int) -> list[Envelope]:
+    def mend(
+        self, found: Sequence[tuple[Envelope | None, Place]], lost_until: int = 0, read_until: int = 0
+    ) -> list[Envelope]:
         """Close a hole with what the stream holds after `last`; what can be handed out, in order.
 
-        `lost_until`: the newest offset that may be gone for good; 0 for none.
+        `lost_until`: the newest offset that may be gone for good; 0 for none. `read_until`: `found` is all that the
+        stream holds up to here, so a message that another one follows on and that is not in it is gone for good.
         """
-        ready = []
-        if lost_until > self.last:
-            ready.append(self.gap(self.last + 1, lost_until, GapReason.EXPIRED))
-            self._forget(lost_until)
-        for envelope, place in found:
-            if place.offset > self.last:
-                ready += self._append(envelope, place.offset)
+        known = {place.offset: (envelope, 0) for envelope, place in found}
+        for envelope, place in self._held:
+            if place.offset <= read_until:
+                known[place.offset] = (envelope, place.previous)
+        ready = self._give_up(lost_until)
+        for offset, (envelope, previous) in sorted(known.items()):
+            if offset > self.last:
+                ready += self._give_up(previous)
+                ready += self._append(envelope, offset)
         return ready + self._release()
 
     def restart(self, epoch: str) -> list[Envelope]:
         """The stream was made anew: say so, and expect its first message; still to be mended with what it holds."""
         self.epoch = epoch
-        self._held = []  # what came of the new life is in the stream
+        self._held.clear()  # what came of the new life is in the stream
         self._forget(0)
         return [self.gap(0, 0, GapReason.EPOCH)]
 
@@ -127,7 +139,7 @@ class ChannelLog:
                 envelope.offset, envelope.previous = place.offset, previous
                 previous = place.offset
                 older.append(envelope)
-        if older and self._entries:
+        if self._entries:
             self._entries[0].previous = previous
         self._entries.extendleft(reversed(older))
         self.floor = min(floor, self.floor)
@@ -150,14 +162,23 @@ class ChannelLog:
 
     def _release(self) -> list[Envelope]:
         """Hand out what was held, as far as it follows on; another hole starts over."""
-        held, self._held = self._held, []
+        held = sorted(self._held, key=lambda item: item[1].offset)
+        self._held.clear()
         self.state = LogState.STEADY
         ready = []
-        for envelope, place in sorted(held, key=lambda item: item[1].offset):
+        for envelope, place in held:
             if self.state is LogState.STEADY and place.offset <= self.last:
                 continue  # mended already
             ready += self.receive(envelope, place)
         return ready
+
+    def _give_up(self, until: int) -> list[Envelope]:
+        """What comes after `last` and up to here is gone for good: the gap that says so."""
+        if until <= self.last:
+            return []
+        gap = self.gap(self.last + 1, until, GapReason.EXPIRED)
+        self._forget(until)
+        return [gap]
 
     def _forget(self, last: int) -> None:
         self._entries.clear()

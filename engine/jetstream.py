@@ -16,6 +16,8 @@ from protocol.channels import Direction, to_subject
 
 READ_BATCH = 1000
 """Messages asked for with one batched direct get."""
+READ_BYTES = 8 * 1024 * 1024
+"""And bytes; the server would cut at 64 MiB."""
 MULTI_LAST = 1000
 """Subjects asked for with one multi_last; JetStream refuses more than 1,024 answers (status 413)."""
 
@@ -85,7 +87,10 @@ def differs(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
 
 def api_reply(payload: bytes) -> dict[str, Any]:
     """The JSON object of an API reply; BusError with JetStream's own words if it is an error."""
-    reply: dict[str, Any] = msgspec.json.decode(payload)
+    try:
+        reply: dict[str, Any] = msgspec.json.decode(payload, type=dict)
+    except msgspec.DecodeError:
+        raise BusError("somebody else than JetStream answered; nobody may reply on fanline.pub.>") from None
     error = reply.get("error")
     if error:
         raise JetStreamError(error.get("code", 0), error.get("description", "no reason given"))
@@ -102,12 +107,13 @@ class JetStreamError(BusError):
 
 def read_request(channel: str, start: int) -> bytes:
     """Batched direct get: the channel's messages from sequence `start` on, oldest first."""
-    return _encoder.encode({"seq": max(1, start), "batch": READ_BATCH, "next_by_subj": to_subject(channel)})
+    request = {"seq": max(1, start), "batch": READ_BATCH, "max_bytes": READ_BYTES, "next_by_subj": to_subject(channel)}
+    return _encoder.encode(request)
 
 
 def last_request(channels: Sequence[str]) -> bytes:
     """multi_last: the newest message of each channel that has one."""
-    return _encoder.encode({"multi_last": [to_subject(channel) for channel in channels]})
+    return _encoder.encode({"multi_last": [to_subject(channel) for channel in channels], "max_bytes": READ_BYTES})
 
 
 def place_of(headers: Mapping[str, str]) -> Place:

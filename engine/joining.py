@@ -23,6 +23,7 @@ from protocol.wire import Wire
 
 _CHUNK = 256  # messages pushed before the client must have taken them
 _MOST = 1_000_000
+_RETRY_SECONDS = 0.2
 
 
 class Wish(NamedTuple):
@@ -101,63 +102,77 @@ async def join_durable(
         await context.mender.wait_steady(log)
     if scope.cancelled_caught:
         raise BusError(f"{log.channel} is being compared with its stream; try again")
-    recovered, gap, history = await _gather(context, log, wish)
+    history = await _gather(context, log, wish)
     reached, epoch = log.last, log.epoch
     answer = Envelope(MessageType.OK, id=command.id, channel=log.channel, offset=reached, epoch=log.epoch)
     if wish.offset is not None:
-        answer.data = {"recovered": recovered, "count": len(history)}
+        gaps = sum(envelope.type == MessageType.GAP for envelope in history)
+        answer.data = {"recovered": not gaps, "count": len(history) - gaps}
     if command.id is None and wire.dialect is not PLAIN:
         outbox.push(wire.encode(answer))  # nobody asked by name, but where the history begins must be known
     elif (reply := wire.dialect.encode_reply(command, answer)) is not None:
         outbox.push(wire.frame(reply))
-    if gap is not None:
-        outbox.push(wire.encode(gap))
     await _send(context, history, wire, outbox)
-    if log.epoch != epoch:
-        outbox.push(wire.encode(log.gap(0, 0, GapReason.EPOCH)))
-        reached = 0
-    await _catch_up(context, log, reached, wire, outbox)
+    await _catch_up(context, log, (reached, epoch), wire, outbox)
     context.hub.activate(log.channel, wire, outbox)
 
 
-async def _gather(context: Context, log: ChannelLog, wish: Wish) -> tuple[bool, Envelope | None, list[Envelope]]:
-    """Whether nothing is missing, the gap otherwise, and the history up to `log.last` as it is on return."""
+async def _gather(context: Context, log: ChannelLog, wish: Wish) -> list[Envelope]:
+    """The history up to `log.last` as it is on return, with a `gap` wherever something is missing."""
     if wish.offset is None:
-        return True, None, []
+        return []
     if wish.epoch is not None and wish.epoch != log.epoch:
-        return False, log.gap(0, 0, GapReason.EPOCH), []
+        return [log.gap(0, 0, GapReason.EPOCH)]
     if wish.offset > log.last:
         text = f"offset {wish.offset} lies in the future of {log.channel}, whose newest is {log.last}"
         raise MessageError(ErrorCode.BAD_OFFSET, text)
-    history: list[Envelope] = []
-    first = await context.mender.history(log, wish.offset)
-    batch = first.messages
-    while batch:
-        history += batch
-        batch = log.since(history[-1].offset or 0) or []
-        if not batch and (history[-1].offset or 0) < log.floor:
-            batch = (await context.mender.history(log, history[-1].offset or 0)).messages
-    history = list(_fresh(history))
     if wish.newest is not None:
-        return True, None, history[-wish.newest :]
-    return first.gap is None, first.gap, history
-
-
-async def _catch_up(context: Context, log: ChannelLog, reached: int, wire: Wire, outbox: Outbox) -> None:
-    """Send what came while the client was reading, until nothing is left; returns without a further checkpoint."""
-    while reached < log.last and outbox.closing is None:
+        kept = list(_fresh(log.since(log.floor) or []))
+        if len(kept) >= wish.newest:
+            return kept[-wish.newest :]
+    epoch, reached = log.epoch, wish.offset
+    history: list[Envelope] = []
+    while True:
         more = await context.mender.history(log, reached)
-        if more.gap is not None:
-            outbox.push(wire.encode(more.gap))
-        if not more.messages:
+        if log.epoch != epoch:
+            return [log.gap(0, 0, GapReason.EPOCH)]
+        history += [more.gap, *more.messages] if more.gap is not None else more.messages
+        reached = more.reached
+        if reached >= log.last:
+            break
+    if wish.newest is None:
+        return list(_fresh(history, wish.offset))
+    return [envelope for envelope in _fresh(history) if envelope.type == MessageType.PUB][-wish.newest :]
+
+
+async def _catch_up(context: Context, log: ChannelLog, position: tuple[int, str], wire: Wire, outbox: Outbox) -> None:
+    """Send what came while the client was reading, until nothing is left; returns without a further checkpoint.
+
+    `position`: offset and epoch up to which it has everything. An outage is waited out, for the answer has been given.
+    """
+    reached, epoch = position
+    while outbox.closing is None:
+        if log.epoch != epoch:
+            outbox.push(wire.encode(log.gap(0, 0, GapReason.EPOCH)))
+            reached, epoch = 0, log.epoch
+        if reached >= log.last:
             return
-        reached = more.messages[-1].offset or 0
-        await _send(context, list(_fresh(more.messages)), wire, outbox)
+        try:
+            more = await context.mender.history(log, reached)
+        except BusError:
+            await trio.sleep(_RETRY_SECONDS)
+            continue
+        if log.epoch == epoch:
+            reached = more.reached
+            messages = [more.gap, *more.messages] if more.gap is not None else more.messages
+            await _send(context, list(_fresh(messages)), wire, outbox)
 
 
 async def _send(context: Context, messages: list[Envelope], wire: Wire, outbox: Outbox) -> None:
-    """Push messages at the pace at which the client reads; no checkpoint if it keeps up."""
+    """Push messages at the pace at which the client reads, giving others their turn."""
     for start in range(0, len(messages), _CHUNK):
+        if start:
+            await trio.lowlevel.checkpoint()
         outbox.push(b"".join(wire.encode(message) for message in messages[start : start + _CHUNK]))
         context.counters.deliveries += len(messages[start : start + _CHUNK])
         if outbox.backlog_bytes:
@@ -165,14 +180,21 @@ async def _send(context: Context, messages: list[Envelope], wire: Wire, outbox: 
             outbox.postpone(context.settings.idle_timeout)  # it reads: it lives
 
 
-def _fresh(messages: Iterable[Envelope]) -> Iterator[Envelope]:
-    """Leave out what has expired by its own `ttl`, and let each message follow on the one that is sent before it."""
-    now, skipped_from = unix_ms(), None
+def _fresh(messages: Iterable[Envelope], follows: int | None = None) -> Iterator[Envelope]:
+    """Leave out what has expired by its own `ttl`, and let each message follow on the one that is sent before it.
+
+    `follows`: the offset the first one follows on, if that is not what the log says.
+    """
+    now = unix_ms()
     for message in messages:
-        if message.ttl is not None and (message.time or 0) + message.ttl * 1000 < now:
-            skipped_from = message.previous if skipped_from is None else skipped_from
-        elif skipped_from is None:
+        if message.type == MessageType.GAP:
+            follows = message.data["to"]
             yield message
+        elif message.ttl is not None and (message.time or 0) + message.ttl * 1000 < now:
+            follows = message.previous if follows is None else follows
+        elif follows is None or follows == message.previous:
+            yield message
+            follows = None
         else:
-            yield msgspec.structs.replace(message, previous=skipped_from)
-            skipped_from = None
+            yield msgspec.structs.replace(message, previous=follows)
+            follows = None

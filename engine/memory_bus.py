@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import trio
 
-from engine.bus import Bucket, BusError, ConflictError, Deliver, Note, OnLoss, Place, Stored, StreamState
+from engine.bus import Bucket, BusError, ConflictError, Deliver, Note, OnLoss, Page, Place, Stored, StreamState
 from engine.jetstream import READ_BATCH
 from engine.namespaces import Namespace, Namespaces
 from protocol.channels import namespace_of
@@ -49,9 +49,12 @@ class _Stream:
         size = sum(len(stored.payload) for stored in self._messages)
         return StreamState(self._epoch, self._messages[0].place.offset, self._last, time.time(), size)
 
-    def read(self, channel: str, start: int) -> list[Stored]:
-        matching = (m for m in self._messages if m.channel == channel and m.place.offset >= start)
-        return list(itertools.islice(matching, READ_BATCH))
+    def read(self, channel: str, start: int) -> Page:
+        matching = [m for m in self._messages if m.channel == channel and m.place.offset >= start]
+        return Page(matching[:READ_BATCH], max(0, len(matching) - READ_BATCH))
+
+    def newest(self, channel: str) -> int | None:
+        return next((m.place.offset for m in reversed(self._messages) if m.channel == channel), None)
 
 
 class MemoryBroker:
@@ -60,6 +63,7 @@ class MemoryBroker:
     def __init__(self, namespaces: Namespaces | None = None) -> None:
         self.namespaces = namespaces or Namespaces()
         self.buses: list[MemoryBus] = []
+        self.max_payload = 1024 * 1024
         self.available = True
         """Set to False to make every request fail, as while NATS is away."""
         self.buckets: dict[tuple[Bucket, str], Note] = {}
@@ -104,11 +108,13 @@ class MemoryBus:
             await self.store(channel, payload, f"anonymous-{time.monotonic_ns()}")
             return
         await self._reach_broker()
+        self._check_size(payload)
         for bus in self.broker.buses:
             bus.hand_over(channel, payload, None)
 
     async def store(self, channel: str, payload: bytes, message_id: str) -> int:
         await self._reach_broker()
+        self._check_size(payload)
         stored, offset = self._stream(channel).append(channel, payload, message_id)
         for bus in self.broker.buses if stored else ():
             bus.hand_over(channel, payload, stored.place if stored else None)
@@ -120,10 +126,10 @@ class MemoryBus:
 
     async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
         await self._reach_broker()
-        newest = ((channel, self._stream(channel).read(channel, 0)) for channel in channels)
-        return {channel: messages[-1].place.offset for channel, messages in newest if messages}
+        newest = ((channel, self._stream(channel).newest(channel)) for channel in channels)
+        return {channel: offset for channel, offset in newest if offset is not None}
 
-    async def read(self, channel: str, start: int) -> list[Stored]:
+    async def read(self, channel: str, start: int) -> Page:
         await self._reach_broker()
         self.reads += 1
         return self._stream(channel).read(channel, start)
@@ -145,6 +151,10 @@ class MemoryBus:
 
     def _stream(self, channel: str) -> _Stream:
         return self.broker.streams[namespace_of(channel)]
+
+    def _check_size(self, payload: bytes) -> None:
+        if len(payload) > self.broker.max_payload:
+            raise BusError(f"{len(payload)} bytes, but the broker takes {self.broker.max_payload}")
 
     async def _reach_broker(self) -> None:
         await trio.lowlevel.checkpoint()

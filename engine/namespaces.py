@@ -21,7 +21,7 @@ class SlowPolicy(StrEnum):
     """What happens to a subscriber who does not keep up."""
 
     RESUME = "resume"  # closed with 4008; it comes back with its offset, and nothing is lost
-    CONFLATE = "conflate"  # of the messages with a conflation key only the newest are kept; then as `resume`
+    CONFLATE = "conflate"  # of each sender and event only the newest message is kept; then as `resume`
     DROP = "drop"  # messages are left out, counted, and told by a `gap` frame; ephemeral namespaces only
 
 

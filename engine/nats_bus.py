@@ -22,7 +22,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from engine.bus import Bucket, BusError, ConflictError, Deliver, Note, OnLoss, Stored, StreamState
+from engine.bus import Bucket, BusError, ConflictError, Deliver, Note, OnLoss, Page, StreamState
 from engine.jetstream import (
     JetStreamError,
     api_reply,
@@ -38,7 +38,7 @@ from engine.jetstream import (
 )
 from engine.namespaces import Namespaces
 from engine.nats_options import NatsOptions
-from engine.streams import ensure_streams
+from engine.streams import RefusedError, ensure_streams
 from protocol.channels import Direction, namespace_of, to_subject
 
 MINIMUM_VERSION = (2, 11)
@@ -46,6 +46,8 @@ MINIMUM_VERSION = (2, 11)
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 """What may wait for the pump; more means that NATS is behind."""
 _OVERHEAD = 512  # bytes that a queued message takes besides its payload
+
+_HEADER_BYTES = 32  # at most, for the first line of the headers and the punctuation of one
 
 _CONNECT_TIMEOUT = 5.0
 _REQUEST_TIMEOUT = 5.0
@@ -70,6 +72,7 @@ async def open_nats_bus(
         if refusal is None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio_asyncio.aio_as_trio(bus._pump))
+                nursery.start_soon(trio_asyncio.aio_as_trio(bus._tell_losses))
                 try:
                     yield bus
                 finally:
@@ -112,8 +115,16 @@ class _Request:
         self.done = trio.Event()
 
     def take(self, reply: Msg) -> None:
+        if self.done.is_set():
+            return  # a second answer to one request
         self.replies.append(reply)
         if not self.many or "Status" in (reply.headers or ()):
+            self.done.set()
+
+    def give_up(self) -> None:
+        """No more replies will come. A part of them is none: what is missing would look as if it were not there."""
+        if not self.done.is_set():
+            self.replies.clear()
             self.done.set()
 
 
@@ -146,6 +157,7 @@ class NatsBus:
         self._inbox = ""
         self._lost_since: float | None = None  # Unix seconds, while an outage has not been told
         self._work = asyncio.Event()
+        self._back = asyncio.Event()
 
     @property
     def connected(self) -> bool:
@@ -157,6 +169,8 @@ class NatsBus:
             deliver(message.subject[_PREFIX_LENGTH:].replace(".", ":", 1), message.data, None)
 
         def take_stored(message: Msg) -> None:
+            if self._lost_since is not None:
+                return  # taken now, it would hide what was lost before it; all will be read once the loss is told
             channel = message.subject[_PREFIX_LENGTH:].replace(".", ":", 1)
             deliver(channel, message.data, place_of(message.headers or {}))
 
@@ -202,10 +216,15 @@ class NatsBus:
         return state_of(api_reply(reply.data))
 
     async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
-        replies = await self._get(channels[0], last_request(channels))
-        return {stored.channel: stored.place.offset for stored in replies}
+        newest: dict[str, int] = {}
+        more = 1
+        while more:  # large messages do not all come at once
+            rest = [channel for channel in channels if channel not in newest]
+            messages, more = await self._get(channels[0], last_request(rest))
+            newest |= {stored.channel: stored.place.offset for stored in messages}
+        return newest
 
-    async def read(self, channel: str, start: int) -> list[Stored]:
+    async def read(self, channel: str, start: int) -> Page:
         return await self._get(channel, read_request(channel, start))
 
     async def get(self, bucket: Bucket, key: str) -> Note | None:
@@ -227,14 +246,15 @@ class NatsBus:
         with suppress(BusError):
             self._send(_Outgoing(bucket_subject(bucket, key), value))
 
-    async def _get(self, channel: str, request: bytes) -> list[Stored]:
+    async def _get(self, channel: str, request: bytes) -> Page:
         """Messages of a channel's stream by a direct get, batched."""
         subject = f"$JS.API.DIRECT.GET.{stream_name(namespace_of(channel))}"
         *messages, end = await self._ask(subject, request, many=True)
-        status = (end.headers or {})["Status"]
-        if status not in ("204", "404"):  # the end of the batch, or nothing found
-            raise BusError(f"JetStream could not read {channel}: status {status}")
-        return [stored_of(message.data, message.headers or {}) for message in messages]
+        headers = end.headers or {}
+        if headers["Status"] not in ("204", "404"):  # the end of the batch, or nothing found
+            raise BusError(f"JetStream could not read {channel}: status {headers['Status']}")
+        stored = [stored_of(message.data, message.headers or {}) for message in messages]
+        return Page(stored, int(headers.get("Nats-Num-Pending", 0)))
 
     async def _ask(
         self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, many: bool = False
@@ -264,8 +284,12 @@ class NatsBus:
             raise BusError("NATS is not connected; nothing was done")
         if self._outgoing_bytes + len(message.payload) > MAX_QUEUED_BYTES:
             raise BusError("NATS does not keep up; nothing was done")
-        if len(message.payload) > self._client.max_payload:
-            raise BusError(f"{len(message.payload)} bytes, but NATS takes {self._client.max_payload}")
+        # The server counts headers too, and ends the connection of who sends too much: an outage for all clients here.
+        size = len(message.payload) + sum(
+            _HEADER_BYTES + len(f"{k}{v}".encode()) for k, v in (message.headers or {}).items()
+        )
+        if size > self._client.max_payload:
+            raise BusError(f"{size} bytes with headers, but NATS takes {self._client.max_payload}")
         self._outgoing.append(message)
         self._outgoing_bytes += len(message.payload) + _OVERHEAD
         self._work.set()
@@ -348,14 +372,15 @@ class NatsBus:
         # It may have been dead for as long as it takes to miss the pings.
         self._lost_since = self._lost_since or time.time() - _PING_INTERVAL * _MAX_PINGS
         for request in self._requests.values():
-            request.done.set()
+            request.give_up()
 
     async def _on_closed(self) -> None:
         self._work.set()
 
     async def _on_reconnected(self) -> None:
-        _log.warning("NATS connection is back")
+        _log.info("NATS connection is back")
         self._work.set()
+        self._back.set()
 
     async def _pump(self) -> None:
         """Carry what was asked for to the client, in order, for ever."""
@@ -369,7 +394,6 @@ class NatsBus:
                 await self._send_changes()
                 await self._send_outgoing()
                 await self._confirm()
-                await self._tell_loss()
             except (nats.errors.Error, BusError, OSError) as error:
                 # nats-py subscribes again by itself once it is back; only the confirmation has to be asked anew.
                 _log.debug("NATS: %s", error)
@@ -397,7 +421,7 @@ class NatsBus:
             await subscription.unsubscribe()
 
     async def _send_outgoing(self) -> None:
-        while self._outgoing:
+        for _ in range(len(self._outgoing)):  # what comes meanwhile waits for its turn, as joins do
             message = self._outgoing.popleft()
             self._outgoing_bytes -= len(message.payload) + _OVERHEAD
             await self._client.publish(message.subject, message.payload, message.reply, message.headers)
@@ -415,12 +439,24 @@ class NatsBus:
             if self._unconfirmed.get(channel) is event:
                 del self._unconfirmed[channel]
 
-    async def _tell_loss(self) -> None:
-        """After an outage, once all subscriptions are in effect again."""
-        if self._lost_since is None or not self._client.is_connected:
-            return
-        since = self._lost_since
-        await ensure_streams(self._api, self._namespaces)  # those in memory went with the server
+    async def _tell_losses(self) -> None:
+        """After each outage tell it; not in the pump, for JetStream may take its time to come back."""
+        while True:
+            await self._back.wait()
+            self._back.clear()
+            while self._lost_since is not None and self._client.is_connected:
+                try:
+                    await self._tell_loss(self._lost_since)
+                except (nats.errors.Error, BusError, OSError) as error:
+                    _log.debug("NATS: %s", error)
+                    await asyncio.sleep(_RETRY_WAIT)
+
+    async def _tell_loss(self, since: float) -> None:
+        """Once all subscriptions are in effect again, and the streams there: those in memory went with the server."""
+        try:
+            await ensure_streams(self._api, self._namespaces)
+        except RefusedError as error:
+            _log.error("after the outage: %s", error)
         await self._client.flush(timeout=2)
         if self._client.is_connected:
             self._lost_since = None

@@ -14,7 +14,13 @@ RESUME_WINDOW = 120.0
 """Seconds for which a session that was cut off can be taken up again."""
 _MAX_AGE = {Bucket.CURSORS: 0.0, Bucket.SESSIONS: RESUME_WINDOW}  # seconds; 0: for ever
 _NOT_FOUND = 404
+_UNAVAILABLE = 503  # JetStream cannot do it now; what it will never do has other codes, 500 among them
 _log = logging.getLogger("fanline.streams")
+
+
+class RefusedError(BusError):
+    """JetStream will not have a stream as the settings say; trying again is of no use."""
+
 
 Api = Callable[[str, str, bytes], Awaitable[dict[str, Any]]]
 """(verb, stream, request) -> reply of the JetStream API; raises JetStreamError."""
@@ -23,7 +29,7 @@ Api = Callable[[str, str, bytes], Awaitable[dict[str, Any]]]
 async def ensure_streams(api: Api, namespaces: Namespaces) -> None:
     """Make the stream of every durable namespace, and the buckets, what the settings say. Idempotent.
 
-    BusError with what to do if JetStream refuses.
+    RefusedError with what to do if JetStream refuses, BusError if it cannot be asked now.
     """
     for name, namespace in namespaces.durable().items():
         await _ensure(api, f"stream of namespace {name}", stream_config(name, namespace))
@@ -49,7 +55,9 @@ async def _change(api: Api, verb: str, what: str, config: dict[str, Any]) -> Non
     try:
         await api(verb, config["name"], msgspec.json.encode(config))
     except JetStreamError as error:
-        raise BusError(
+        if error.code == _UNAVAILABLE:
+            raise
+        raise RefusedError(
             f"the {what} cannot be made as the settings say: {error}. Change the settings back, or "
             f"delete the stream {config['name']} with its messages and start again"
         ) from None

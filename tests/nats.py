@@ -1,5 +1,6 @@
 """A real nats-server of a test's own, on a random loopback port."""
 
+import signal
 import subprocess
 import sysconfig
 from collections.abc import AsyncIterator
@@ -16,8 +17,9 @@ BINARY = Path(sysconfig.get_path("scripts"), "nats-server")
 class NatsServer:
     """One process at a time on one port and one store; `kill` and `start` make an outage."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, jetstream: bool = True) -> None:
         self._directory = directory
+        self._store = ["-js", "-sd", str(directory)] if jetstream else []
         self._process: subprocess.Popen[bytes] | None = None
         self.port = -1
 
@@ -30,12 +32,17 @@ class NatsServer:
         for stale in self._directory.glob("*.ports"):
             stale.unlink()
         place, port = str(self._directory), str(self.port)
-        command = [str(BINARY), "-a", "127.0.0.1", "-p", port, "--ports_file_dir", place, "-js", "-sd", place]
+        command = [str(BINARY), "-a", "127.0.0.1", "-p", port, "--ports_file_dir", place, *self._store]
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         with trio.fail_after(10):
             while not (found := list(self._directory.glob("*.ports"))) or not found[0].stat().st_size:
                 await trio.sleep(0.02)
         self.port = int(msgspec.json.decode(found[0].read_bytes())["nats"][0].rpartition(":")[2])
+
+    def pause(self) -> None:
+        """Let it hang, as a machine does that is out of breath; only `kill` helps."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
         """kill -9, and reap."""
@@ -46,9 +53,9 @@ class NatsServer:
 
 
 @asynccontextmanager
-async def running_nats() -> AsyncIterator[NatsServer]:
+async def running_nats(*, jetstream: bool = True) -> AsyncIterator[NatsServer]:
     with TemporaryDirectory(prefix="fanline-nats-", ignore_cleanup_errors=True) as directory:
-        server = NatsServer(Path(directory))
+        server = NatsServer(Path(directory), jetstream=jetstream)
         try:
             await server.start()
             yield server

@@ -1,15 +1,16 @@
 """The benches: what each does by default, and what is compared."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
 import msgspec
 
+from loadtest.bench.durable import DurableFigures, measure_joins, measure_resume
 from loadtest.bench.errors import BenchError
 from loadtest.bench.measure import Figures, Start, measure
 from loadtest.bench.peers import PEERS
-from loadtest.bench.plan import Plan
+from loadtest.bench.plan import DURABLE, Plan
 from loadtest.bench.server import fanline
 
 OURS = "fanline"
@@ -22,7 +23,10 @@ class Bench(msgspec.Struct, frozen=True):
     figure: str
     plan: Plan
     has_peers: bool = True
+    measure: Callable[[Start, Plan], "AnyFigures"] = measure
 
+
+AnyFigures = Figures | DurableFigures
 
 BENCHES = {
     "fanout": Bench(
@@ -46,6 +50,20 @@ BENCHES = {
         "p99",
         Plan(subscribers=1000, rate=200, seconds=10),
         has_peers=False,
+    ),
+    "join": Bench(
+        "one join after the other of a durable channel from the start of its history",
+        "p50",
+        Plan(subscribers=500, rate=10_000, seconds=0.1, namespace=DURABLE),
+        has_peers=False,
+        measure=measure_joins,
+    ),
+    "resume": Bench(
+        "one worker is killed, and its subscribers come back to what they missed",
+        "most",
+        Plan(subscribers=5000, channels=500, rate=500, seconds=8, workers=2, namespace=DURABLE),
+        has_peers=False,
+        measure=measure_resume,
     ),
 }
 
@@ -71,7 +89,7 @@ class Report(msgspec.Struct, frozen=True):
 
     bench: str
     plan: Plan
-    rounds: list[dict[str, Figures]]
+    rounds: list[dict[str, AnyFigures]]
     """Side -> figures, one map a round."""
     ratios: list[Ratio]
 
@@ -83,12 +101,14 @@ class Report(msgspec.Struct, frozen=True):
 
 def run_bench(name: str, plan: Plan, peers: Sequence[str], repeat: int) -> Report:
     """Run `repeat` rounds, each side after the other in every round. Raises BenchError."""
-    if peers and not BENCHES[name].has_peers:
+    bench = BENCHES[name]
+    if peers and not bench.has_peers:
         raise BenchError(f"the {name} bench has no peers: leave out --vs")
     sides = dict(_sides(name, plan, peers))
-    rounds = [{side: measure(start, its_plan) for side, (start, its_plan) in sides.items()} for _ in range(repeat)]
-    figure = BENCHES[name].figure
-    ratios = [Ratio(figure, side, _ratio(figure, side, rounds)) for side in sides if side != OURS]
+    rounds = [
+        {side: bench.measure(start, its_plan) for side, (start, its_plan) in sides.items()} for _ in range(repeat)
+    ]
+    ratios = [Ratio(bench.figure, side, _ratio(bench.figure, side, rounds)) for side in sides if side != OURS]
     return Report(name, plan, rounds, ratios)
 
 
@@ -105,6 +125,6 @@ def _sides(name: str, plan: Plan, peers: Sequence[str]) -> Iterator[tuple[str, t
         yield peer, (PEERS[peer], plan)
 
 
-def _ratio(figure: str, side: str, rounds: Sequence[dict[str, Figures]]) -> Spread:
+def _ratio(figure: str, side: str, rounds: Sequence[dict[str, AnyFigures]]) -> Spread:
     pairs = [(getattr(sides[OURS], figure), getattr(sides[side], figure)) for sides in rounds]
     return spread([ours / theirs if theirs else math.inf for ours, theirs in pairs])

@@ -5,7 +5,7 @@ import msgspec
 from protocol.envelope import Envelope, MessageType, encode_json
 
 NAMESPACE = "load"
-SUBJECT = f"fanline.pub.{NAMESPACE}.%d"
+DURABLE = "task"
 BALLAST = f"{NAMESPACE}:ballast"
 _BALLAST_MESSAGES, _BALLAST_DATA = 1700, 7000
 _PLACE = "@"
@@ -26,8 +26,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     data: int = 128
     """Bytes of the data of one message."""
     workers: int = 1
+    namespace: str = NAMESPACE
+    """Ephemeral, or DURABLE."""
     environment: dict[str, str] = {}
     """FANLINE_* settings of the server."""
+
+    @property
+    def channel(self) -> str:
+        """Name of the channels; %d stands for the number."""
+        return f"{self.namespace}:%d"
+
+    @property
+    def subject(self) -> str:
+        """Where a producer publishes; %d as above."""
+        return f"fanline.pub.{self.namespace}.%d"
 
     @property
     def expected(self) -> int:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from loadtest.bench.benches import BENCHES, Report, spread
+from loadtest.bench.benches import BENCHES, AnyFigures, Report, spread
 from loadtest.bench.machine import Machine
-from loadtest.bench.measure import Figures
 
 _TRAFFIC = (
     ("CPU µs/delivery", "cpu_us_per_delivery", ".3f"),
@@ -24,6 +23,23 @@ _ALWAYS = (
     ("handshakes/s", "handshakes_per_second", ",.0f"),
     ("CPU µs/handshake", "cpu_us_per_handshake", ".0f"),
 )
+_JOIN = (
+    ("nobody there p50", "alone", ".2f"),
+    ("p50 ms", "p50", ".2f"),
+    ("p90 ms", "p90", ".2f"),
+    ("p99 ms", "p99", ".2f"),
+    ("max ms", "max", ".2f"),
+    ("CPU µs/join", "cpu_us_per_join", ",.0f"),
+)
+_RESUME = (
+    ("cut off", "cut_off", ",.0f"),
+    ("50 % back s", "half", ".2f"),
+    ("95 % back s", "most", ".2f"),
+    ("100 % back s", "last", ".2f"),
+    ("gaps told", "gaps", ",.0f"),
+)
+_DURABLE = (("JetStream requests", "requests", ",.0f"), ("peak RSS MB", "peak_kb", ".0f"))
+_CHECKS = ("deliveries", "lost", "duplicated", "reordered", "closed")
 
 
 def table(report: Report, where: Machine) -> str:
@@ -44,22 +60,28 @@ def _head(report: Report) -> Iterator[str]:
 
 
 def _rows(report: Report) -> Iterator[str]:
-    for title, field, form in (_TRAFFIC if report.plan.count else ()) + _ALWAYS:
+    for title, field, form in _titles(report):
         scale = 1024 if field == "peak_kb" else 1
         yield _line(title, [_median(figures, field, form, scale) for figures in _columns(report)])
 
 
-def _median(figures: Sequence[Figures], field: str, form: str, scale: int) -> str:
+def _titles(report: Report) -> tuple[tuple[str, str, str], ...]:
+    of_bench = {"join": _JOIN + _DURABLE, "resume": _RESUME + _DURABLE}
+    return of_bench.get(report.bench) or (_TRAFFIC if report.plan.count else ()) + _ALWAYS
+
+
+def _median(figures: Sequence[AnyFigures], field: str, form: str, scale: int) -> str:
     values = [getattr(one, field) for one in figures]
     known = [value / scale for value in values if value is not None]
     return format(spread(known).median, form) if known else "-"
 
 
 def _checks(report: Report) -> Iterator[str]:
-    for name in ("deliveries", "lost", "duplicated", "reordered", "closed"):
+    known = [name for name in _CHECKS if hasattr(next(iter(report.rounds[0].values())), name)]
+    for name in known:
         yield _line(name, [f"{sum(getattr(one, name) for one in figures):,}" for figures in _columns(report)])
     for side in report.rounds[0]:
-        for ended in (sides[side].stalled for sides in report.rounds):
+        for ended in (getattr(sides[side], "stalled", None) for sides in report.rounds):
             if ended:
                 yield f"stopped reading: {ended.told} told and closed, {ended.cut} cut off, {ended.open} still open"
 
@@ -77,7 +99,7 @@ def _machine(where: Machine) -> str:
     )
 
 
-def _columns(report: Report) -> list[list[Figures]]:
+def _columns(report: Report) -> list[list[AnyFigures]]:
     return [[sides[side] for sides in report.rounds] for side in report.rounds[0]]
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from loadtest.bench.errors import BenchError
 from loadtest.bench.machine import children
-from loadtest.bench.plan import BALLAST, NAMESPACE, SUBJECT, Plan
+from loadtest.bench.plan import BALLAST, Plan
 from loadtest.bench.processes import Tool, options, program, running
 from protocol.channels import to_subject
 from protocol.envelope import Envelope, MessageType, encode_json
@@ -29,6 +29,9 @@ class Side(NamedTuple):
     """The processes that fan out."""
     publishers: tuple[Tool, ...]
     """A line starts one, and its answer tells that it has published all; none in a run without messages."""
+    nats: str = ""
+    """URL and token of the NATS of ours."""
+    token: str = ""
 
 
 @contextmanager
@@ -49,7 +52,7 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
             "port": url.port,
             "path": url.path,
             "subprotocol": "fanline.v1.json",
-            "subscribe": _subscribe(f"{NAMESPACE}:%d"),
+            "subscribe": _subscribe(plan.channel),
             "ballast": _subscribe(BALLAST),
             "answer": '"t":"ok"',
         }
@@ -57,7 +60,7 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
             stack.enter_context(nats_publisher(subject, traffic, state.nats, state.nats_token))
             for subject, traffic in _subjects(plan)
         )
-        yield Side(receiver, children(serve.pid, "workers.worker"), publishers)
+        yield Side(receiver, children(serve.pid, "workers.worker"), publishers, state.nats, state.nats_token)
 
 
 @contextmanager
@@ -72,7 +75,7 @@ def nats_publisher(subject: str, traffic: dict[str, object], nats: str, token: s
 
 def _subjects(plan: Plan) -> Iterator[tuple[str, dict[str, object]]]:
     if plan.count:
-        yield SUBJECT, plan.published()
+        yield plan.subject, plan.published()
     if plan.stalled:
         yield to_subject(BALLAST), plan.ballast()
 

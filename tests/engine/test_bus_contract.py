@@ -6,12 +6,15 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 import pytest
 import trio
 
-from engine.bus import Bus, Place
+from engine.bus import Bus, BusError, Place, Stored
+from engine.jetstream import READ_BATCH
 from engine.memory_bus import MemoryBroker, MemoryBus
+from engine.namespaces import Namespace, Namespaces
 from engine.nats_bus import open_nats_bus
 from engine.nats_options import NatsOptions
 from tests.nats import running_nats
 
+NAMESPACES = Namespaces({"short": Namespace(durable=True, history=3)})
 OpenBus = Callable[[], AbstractAsyncContextManager[Bus]]
 
 
@@ -20,11 +23,13 @@ class Inbox:
 
     def __init__(self, bus: Bus) -> None:
         self.messages: list[tuple[str, bytes]] = []
+        self.places: list[Place | None] = []
         self._news = trio.Event()
         bus.attach(self._deliver, lambda _: None)
 
     def _deliver(self, channel: str, payload: bytes, place: Place | None) -> None:
         self.messages.append((channel, payload))
+        self.places.append(place)
         self._news.set()
         self._news = trio.Event()
 
@@ -45,7 +50,7 @@ async def open_bus(request: pytest.FixtureRequest) -> AsyncIterator[OpenBus]:
     async with AsyncExitStack() as stack:
         stack.enter_context(trio.fail_after(20))
         if request.param == "memory":
-            broker = MemoryBroker()
+            broker = MemoryBroker(NAMESPACES)
 
             @asynccontextmanager
             async def open_bus() -> AsyncIterator[Bus]:
@@ -55,7 +60,7 @@ async def open_bus(request: pytest.FixtureRequest) -> AsyncIterator[OpenBus]:
 
             @asynccontextmanager
             async def open_bus() -> AsyncIterator[Bus]:
-                async with open_nats_bus(NatsOptions((server.url,)), "test") as bus:
+                async with open_nats_bus(NatsOptions((server.url,)), "test", NAMESPACES) as bus:
                     yield bus
 
         yield open_bus
@@ -114,3 +119,128 @@ async def test_after_leave_nothing_comes(open_bus: OpenBus) -> None:
         await bus.publish("news:a", b"late")
         await bus.publish("news:end", b"end")
         assert await inbox.wait(1) == [("news:end", b"end")]
+
+
+# --- durable channels --------------------------------------------------------------------------------------------
+
+
+async def read_all(bus: Bus, channel: str, start: int = 1) -> list[Stored]:
+    """Page by page; each page says how many messages come after it."""
+    found: list[Stored] = []
+    while True:
+        page = await bus.read(channel, start)
+        found += page.messages
+        if not page.more:
+            return found
+        start = found[-1].place.offset + 1
+        assert page.more == len((await bus.read(channel, start)).messages) + (await bus.read(channel, start)).more
+
+
+async def test_what_is_stored_comes_with_its_place_and_is_read_with_the_same(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other:
+        inbox = Inbox(other)
+        await join(other, "task:a")
+        offsets = [await one.store(channel, b"x", channel + str(n)) for n in (1, 2) for channel in ("task:a", "task:b")]
+        assert offsets == [1, 2, 3, 4]
+        assert await inbox.wait(2) == [("task:a", b"x")] * 2
+        heard = [place for place in inbox.places if place is not None]
+        assert [(place.offset, place.previous) for place in heard] == [(1, 0), (3, 1)]
+        found = (await other.read("task:a", 1)).messages
+        assert [(stored.channel, stored.payload) for stored in found] == [("task:a", b"x")] * 2
+        assert [(stored.place.offset, stored.place.time) for stored in found] == [(p.offset, p.time) for p in heard]
+
+
+async def test_a_repeated_id_is_stored_once_and_answered_with_the_first_offset(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other:
+        assert await one.store("task:a", b"first", "id") == 1
+        assert await one.store("task:a", b"2nd", "other") == 2
+        assert await other.store("task:a", b"again", "id") == 1
+        assert [stored.payload for stored in await read_all(one, "task:a")] == [b"first", b"2nd"]
+        assert (await one.stream_state("task:a")).last == 2
+
+
+async def test_a_producer_that_only_publishes_is_stored_too(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        inbox = Inbox(bus)
+        await join(bus, "task:a")
+        await bus.publish("task:a", b"plain")
+        await inbox.wait(1)
+        assert [stored.payload for stored in await read_all(bus, "task:a")] == [b"plain"]
+
+
+async def test_more_than_a_page_is_read_in_order_and_without_the_neighbours(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        await bus.store("task:neighbour", b"n", "n1")
+        for number in range(READ_BATCH + 100):
+            await bus.store("task:a", b"%d" % number, str(number))
+        await bus.store("task:neighbour", b"n", "n2")
+        found = await read_all(bus, "task:a")
+        assert [stored.payload for stored in found] == [b"%d" % number for number in range(READ_BATCH + 100)]
+        assert await read_all(bus, "task:a", found[-2].place.offset) == await read_all(
+            bus, "task:a", found[-1].place.offset - 1
+        )
+        page = await bus.read("task:a", found[-1].place.offset + 1)
+        assert page == ([], 0)
+
+
+async def test_last_offsets_name_those_that_have_messages(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        assert await bus.last_offsets(["task:none"]) == {}
+        for channel in ("task:a", "task:b", "task:a", "task:a.b"):
+            await bus.store(channel, b"x", channel + str(await bus.stream_state(channel)))
+        channels = ["task:a", "task:b", "task:none", *(f"task:none{number}" for number in range(900))]
+        assert await bus.last_offsets(channels) == {"task:a": 3, "task:b": 2}
+
+
+async def test_the_state_of_a_stream_tells_its_bounds_and_its_life(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        empty = await bus.stream_state("task:a")
+        assert (empty.first, empty.last, empty.first_time, empty.size) == (1, 0, float("inf"), 0)
+        await bus.store("task:a", b"x", "1")
+        await bus.store("task:b", b"x", "2")
+        state = await bus.stream_state("task:b")
+        assert (state.epoch, state.first, state.last) == (empty.epoch, 1, 2)
+        assert state.size > 0
+        assert state.first_time < float("inf")
+        assert (await bus.stream_state("doc:a")).epoch != state.epoch
+
+
+async def test_a_channel_keeps_its_newest_and_its_neighbours_keep_theirs(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        inbox = Inbox(bus)
+        await join(bus, "short:a")
+        await bus.store("short:b", b"x", "b")
+        for number in range(5):
+            await bus.store("short:a", b"%d" % number, f"a{number}")
+        assert [stored.payload for stored in await read_all(bus, "short:a")] == [b"2", b"3", b"4"]
+        assert len(await read_all(bus, "short:b")) == 1
+        await inbox.wait(5)
+        # The length leaves the last ones, so the place of each tells its true predecessor.
+        assert [(place.offset, place.previous) for place in inbox.places if place] == [
+            (2, 0), (3, 2), (4, 3), (5, 4), (6, 5)
+        ]  # fmt: skip
+
+
+async def test_what_is_too_large_is_refused_and_harms_nobody(open_bus: OpenBus) -> None:
+    # The server counts headers as well, and ends the connection of who sends too much.
+    async with open_bus() as bus:
+        inbox = Inbox(bus)
+        await join(bus, "task:a")
+        for size in (1024 * 1024 + 1, 10_000_000):
+            with pytest.raises(BusError, match=r"\d bytes"):
+                await bus.store("task:a", b"x" * size, "big")
+            with pytest.raises(BusError, match=r"\d bytes"):
+                await bus.publish("news:a", b"x" * size)
+        await bus.store("task:a", b"x" * (1024 * 1024 - 200), "large")
+        assert await bus.store("task:a", b"small", "small") == 2
+        assert [len(payload) for _, payload in await inbox.wait(2)] == [1024 * 1024 - 200, 5]
+
+
+async def test_pages_of_large_messages_are_shorter_and_none_is_left_out(open_bus: OpenBus) -> None:
+    # JetStream cuts a batch by its bytes too; taken for the end, everything behind the cut would be lost.
+    async with open_bus() as bus:
+        for number in range(30):
+            await bus.store("task:a" if number < 15 else f"task:{number}", b"x" * 1_000_000, str(number))
+        assert [stored.place.offset for stored in await read_all(bus, "task:a")] == list(range(1, 16))
+        channels = [f"task:{number}" for number in range(15, 30)]
+        assert await bus.last_offsets(channels) == dict(zip(channels, range(16, 31), strict=True))

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import trio
 
-from engine.bus import Bucket, Place
+from engine import joining
+from engine.bus import Bucket, BusError, Place
+from engine.mender import History, Mender
 from engine.namespaces import Namespace
 from engine.settings import EngineSettings
 from tests.engine.running import RunningEngine, running_engine
@@ -122,6 +124,60 @@ async def test_a_resume_that_nobody_can_vouch_for_is_not_called_recovered() -> N
         answer = await subscribe(client, o=1)
         assert answer["d"]["recovered"] is False
         assert (await client.json())["d"] == {"from": 2, "to": 3, "reason": "expired"}
+
+
+async def test_after_a_viewer_from_the_start_a_resume_is_still_told_its_gap() -> None:
+    async with durable_engine(history=3) as engine, connect(engine.host, engine.port) as client:
+        await publish(engine, *range(1, 11))
+        assert (await subscribe(client, d={"start": True}))["d"] == {"recovered": True, "count": 3}
+        async with connect(engine.host, engine.port) as resuming:
+            assert (await subscribe(resuming, o=2))["d"] == {"recovered": False, "count": 3}
+            assert (await resuming.json())["d"] == {"from": 3, "to": 7, "reason": "expired"}
+
+
+async def test_the_first_message_of_a_history_follows_on_what_was_asked_for() -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        await engine.bus.store("task:other", b"x", "x")
+        await publish(engine, 2, 3)
+        await subscribe(client, o=1)
+        first = await client.json()
+        assert (first["o"], first["p"]) == (2, 1)
+
+
+async def test_many_viewers_of_the_newest_messages_cost_one_look_back() -> None:
+    async with durable_engine(history=5000) as engine, connect(engine.host, engine.port) as resident:
+        await publish(engine, *range(1, 101))
+        await subscribe(resident)
+        for _ in range(5):
+            async with connect(engine.host, engine.port) as client:
+                assert (await subscribe(client, d={"last": 20}))["d"]["count"] == 20
+                assert await numbers(client, 20) == list(range(81, 101))
+        assert engine.bus.reads == 1
+
+
+async def test_an_outage_after_the_answer_is_waited_out_and_not_answered_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # `ok` was sent, then the bus failed while the client was catching up: an `err` for the same command came after it.
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        await publish(engine, 1, 2)
+        send, history, failures = joining._send, Mender.history, [BusError("away for a moment")]
+
+        async def slow_send(*args: Any) -> None:
+            await send(*args)
+            if failures:
+                await publish(engine, 3)
+                monkeypatch.setattr(Mender, "history", failing)
+
+        async def failing(*args: Any) -> History:
+            if failures:
+                raise failures.pop()
+            return await history(*args)
+
+        monkeypatch.setattr(joining, "_send", slow_send)
+        assert (await subscribe(client, d={"start": True}))["t"] == "ok"
+        assert await numbers(client, 3) == [1, 2, 3]
+        assert not failures
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,20 @@ import socket
 
 import pytest
 import trio
+import trio.lowlevel
+import trio_asyncio
+from nats.aio.msg import Msg
 
 from engine.bus import BusError, Place
-from engine.nats_bus import open_nats_bus
+from engine.nats_bus import NatsBus, _Outgoing, open_nats_bus
 from engine.nats_options import NatsOptions
 from tests.engine.test_bus_contract import Inbox, join
 from tests.nats import running_nats
+
+
+async def until_connected(bus: NatsBus) -> None:
+    while not bus.connected:
+        await trio.sleep(0.01)
 
 
 async def test_joins_survive_an_outage_and_publishes_are_refused_during_it() -> None:
@@ -23,7 +31,10 @@ async def test_joins_survive_an_outage_and_publishes_are_refused_during_it() -> 
             with pytest.raises(BusError, match="not connected"):
                 await bus.publish("news:before", b"lost")
             bus.join("news:meanwhile")
+            with pytest.raises(BusError, match="not connected"):
+                await bus.wait_joined("news:meanwhile")
             await server.start()
+            await until_connected(bus)
             await bus.wait_joined("news:meanwhile")
             await bus.publish("news:before", b"1")
             await bus.publish("news:meanwhile", b"2")
@@ -89,3 +100,89 @@ async def test_a_bug_in_the_receiver_is_logged_and_the_next_message_still_comes(
             await bus.publish("news:a", b"good")
             await got.wait()
     assert "fanline.pub.news.a could not be delivered" in caplog.text
+
+
+async def test_a_part_of_an_answer_is_none_when_the_connection_breaks_in_the_middle() -> None:
+    # The batch had begun to arrive; what was missing of it would have looked as if it were not stored.
+    with trio.fail_after(20):
+        async with running_nats() as server, open_nats_bus(NatsOptions((server.url,)), "test") as bus:
+            bus.attach(lambda *_: None, lambda _: None)
+            refusals: list[BusError] = []
+
+            async def read() -> None:
+                try:
+                    await bus.read("task:a", 1)
+                except BusError as error:
+                    refusals.append(error)
+
+            async with trio.open_nursery() as nursery:
+                server.pause()
+                nursery.start_soon(read)
+                while not bus._requests:
+                    await trio.lowlevel.checkpoint()
+                (request,) = bus._requests.values()
+                request.take(Msg(bus._client, data=b"x", headers={"Nats-Sequence": "1"}))
+                server.kill()
+            assert len(refusals) == 1
+
+
+async def test_stored_messages_are_not_delivered_between_an_outage_and_the_word_of_it() -> None:
+    # The first message after the outage would be taken to follow on the last one before it, and what was missed in
+    # between be judged as if the worker had only just lost it.
+    with trio.fail_after(30):
+        async with running_nats() as server:
+            async with (
+                open_nats_bus(NatsOptions((server.url,)), "a") as bus,
+                open_nats_bus(NatsOptions((server.url,)), "b") as other,
+            ):
+                inbox = Inbox(bus)
+                events: list[object] = []
+                gate = trio.Event()
+                deliver = bus._sinks[True]._take
+
+                def take(message: Msg) -> None:
+                    deliver(message)
+                    events.append(message.data)
+
+                bus._sinks[True]._take = take
+                bus._on_loss = lambda _: events.append("loss")
+                tell = bus._tell_loss
+
+                async def late(since: float) -> None:
+                    await trio_asyncio.trio_as_aio(gate.wait)()
+                    await tell(since)
+
+                bus._tell_loss = late  # type: ignore[method-assign]  # JetStream takes its time
+                await join(bus, "task:a")
+                server.kill()
+                while bus.connected or other.connected:
+                    await trio.sleep(0.01)
+                await server.start()
+                await until_connected(bus)
+                await until_connected(other)
+                await join(bus, "task:b")  # one round trip: all its subscriptions are in effect again
+                await other.store("task:a", b"early", "1")
+                while b"early" not in events:
+                    await trio.sleep(0.01)
+                assert inbox.messages == []
+                gate.set()
+                while "loss" not in events:
+                    await trio.sleep(0.01)
+                await other.store("task:a", b"later", "2")
+                assert await inbox.wait(1) == [("task:a", b"later")]
+
+
+async def test_joins_get_their_turn_however_much_is_published() -> None:
+    with trio.fail_after(20):
+        async with running_nats() as server, open_nats_bus(NatsOptions((server.url,)), "test") as bus:
+            bus.attach(lambda *_: None, lambda _: None)
+            publish = bus._client.publish
+
+            async def publish_more(subject: str, *rest: object) -> None:
+                bus._send(_Outgoing(subject, b"x"))  # there is always more to send
+                await publish(subject, *rest)  # type: ignore[arg-type]  # passed on as it came
+                await trio_asyncio.trio_as_aio(trio.lowlevel.checkpoint)()
+
+            bus._client.publish = publish_more  # type: ignore[method-assign,assignment]  # a busy worker
+            await bus.publish("news:b", b"x")
+            await join(bus, "news:a")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from loadtest.bench.errors import BenchError
-from loadtest.bench.plan import NAMESPACE, SUBJECT, Plan
+from loadtest.bench.plan import NAMESPACE, Plan
 from loadtest.bench.processes import options, program, running
 from loadtest.bench.server import READY_SECONDS, ROOT, Side, nats_publisher
 
@@ -61,7 +61,7 @@ def nats_websocket(plan: Plan, directory: Path) -> Iterator[Side]:
             "answer": "PONG",
             "stream": 1,
         }
-        with nats_publisher(SUBJECT, plan.published(), nats, "") as publisher:
+        with nats_publisher(plan.subject, plan.published(), nats, "") as publisher:
             yield Side(receiver, (server.pid,), (publisher,))
 
 
