@@ -174,8 +174,10 @@ class Backlog:
             return b""
         if envelope.previous is None or envelope.channel is None or envelope.offset is None:
             return frame
+        if is_urgent(envelope):
+            return frame  # out of turn: the chain goes on without it
         follows, self._follows[envelope.channel] = self._follows[envelope.channel], envelope.offset
-        if follows == envelope.previous or is_urgent(envelope):
+        if follows == envelope.previous:
             return frame
         anew = waiting.wire.encode(msgspec.structs.replace(envelope, previous=follows))
         self.size += len(anew) - len(frame)

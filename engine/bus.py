@@ -78,6 +78,10 @@ class Note(NamedTuple):
     revision: int
 
 
+class TooLargeError(BusError):
+    """The message is larger than the bus takes, now and later."""
+
+
 class ConflictError(BusError):
     """The key has another revision by now: read it again."""
 
@@ -101,7 +105,9 @@ class Bus(Protocol):
         ...
 
     async def wait_joined(self, channel: str) -> None:
-        """Wait until a join is in effect at the bus; returns without a checkpoint if it already is."""
+        """Wait until a join is in effect at the bus; returns without a checkpoint if it already is. BusError at once if
+        it is not and the bus is away.
+        """
         ...
 
     def leave(self, channel: str) -> None:
@@ -109,13 +115,16 @@ class Bus(Protocol):
         ...
 
     async def publish(self, channel: str, payload: bytes) -> None:
-        """Hand an ephemeral message over to the bus, at most once; BusError when the bus is away or too far behind."""
+        """Hand an ephemeral message over to the bus, at most once; BusError when the bus is away or too far behind,
+        TooLargeError.
+        """
         ...
 
     async def store(self, channel: str, payload: bytes, message_id: str) -> int:
         """Store a durable message and return its offset, which is that of the first one if `message_id` is a repeat.
 
         BusError if the store has not said that it has it: then it may or may not be stored, and may be sent again.
+        TooLargeError.
         """
         ...
 

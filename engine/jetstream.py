@@ -105,6 +105,10 @@ class JetStreamError(BusError):
         self.code = code
 
 
+DELETED_STREAMS = "$JS.EVENT.ADVISORY.STREAM.DELETED.*"
+"""Subjects on which the server tells that a stream, named by the last token, was deleted."""
+
+
 def read_request(channel: str, start: int) -> bytes:
     """Batched direct get: the channel's messages from sequence `start` on, oldest first."""
     request = {"seq": max(1, start), "batch": READ_BATCH, "max_bytes": READ_BYTES, "next_by_subj": to_subject(channel)}

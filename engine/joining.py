@@ -33,8 +33,10 @@ class Wish(NamedTuple):
     """After this offset; None: only what comes from now on."""
     epoch: str | None
     """The epoch of that offset; None: not told."""
-    newest: int | None
+    newest: int | None = None
     """Only the newest so many of the messages after the offset; None: all."""
+    stored: bool = False
+    """It wants what is stored: what no longer is, is not missed."""
 
 
 class _Position(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,19 +74,19 @@ def resumption_of(command: Envelope) -> Resumption | None:
 def wish_of(command: Envelope) -> Wish:
     """What a `sub` asks for; MessageError(BAD_MESSAGE) if that makes no sense."""
     if command.offset is not None:
-        return Wish(command.offset, command.epoch, None)
+        return Wish(command.offset, command.epoch)
     if command.data is None:
-        return Wish(None, None, None)
+        return Wish(None, None)
     try:
         position = msgspec.convert(command.value, _Position)
     except msgspec.ValidationError as error:
         text = f'the data of `sub` is {{"last": N}} or {{"start": true}}: {error}'
         raise MessageError(ErrorCode.BAD_MESSAGE, text) from None
     if position.last is None:
-        return Wish(0 if position.start else None, None, None)
+        return Wish(0, None, stored=True) if position.start else Wish(None, None)
     if not 1 <= position.last <= _MOST:
         raise MessageError(ErrorCode.BAD_MESSAGE, f"`last` is between 1 and {_MOST:,}, not {position.last}")
-    return Wish(0, None, position.last)
+    return Wish(0, None, position.last, stored=True)
 
 
 async def join_durable(
@@ -97,11 +99,15 @@ async def join_durable(
     `gap` frame then says what.
     """
     if wish.offset is None and context.namespaces.of(log.channel).inbox:
-        wish = Wish(await read_cursor(context.bus, log.channel), None, None)
+        cursor = await read_cursor(context.bus, log.channel)
+        wish = Wish(cursor, None, stored=cursor == 0)
     with trio.move_on_after(context.settings.bus_timeout) as scope:
         await context.mender.wait_steady(log)
     if scope.cancelled_caught:
         raise BusError(f"{log.channel} is being compared with its stream; try again")
+    if _is_ahead(wish, log) and not await context.mender.knows(log, wish.offset or 0):
+        text = f"offset {wish.offset} lies in the future of {log.channel}, whose newest is {log.last}"
+        raise MessageError(ErrorCode.BAD_OFFSET, text)
     history = await _gather(context, log, wish)
     reached, epoch = log.last, log.epoch
     answer = Envelope(MessageType.OK, id=command.id, channel=log.channel, offset=reached, epoch=log.epoch)
@@ -117,15 +123,17 @@ async def join_durable(
     context.hub.activate(log.channel, wire, outbox)
 
 
+def _is_ahead(wish: Wish, log: ChannelLog) -> bool:
+    return wish.offset is not None and wish.offset > log.last and wish.epoch in (None, log.epoch)
+
+
 async def _gather(context: Context, log: ChannelLog, wish: Wish) -> list[Envelope]:
     """The history up to `log.last` as it is on return, with a `gap` wherever something is missing."""
     if wish.offset is None:
         return []
     if wish.epoch is not None and wish.epoch != log.epoch:
-        return [log.gap(0, 0, GapReason.EPOCH)]
-    if wish.offset > log.last:
-        text = f"offset {wish.offset} lies in the future of {log.channel}, whose newest is {log.last}"
-        raise MessageError(ErrorCode.BAD_OFFSET, text)
+        # Its offset means nothing now: it is told so, and gets the whole new life.
+        return [log.gap(0, 0, GapReason.EPOCH), *await _gather(context, log, Wish(0, None, stored=True))]
     if wish.newest is not None:
         kept = list(_fresh(log.since(log.floor) or []))
         if len(kept) >= wish.newest:
@@ -136,7 +144,8 @@ async def _gather(context: Context, log: ChannelLog, wish: Wish) -> list[Envelop
         more = await context.mender.history(log, reached)
         if log.epoch != epoch:
             return [log.gap(0, 0, GapReason.EPOCH)]
-        history += [more.gap, *more.messages] if more.gap is not None else more.messages
+        missed = more.gap is not None and not (wish.stored and not history)
+        history += [more.gap, *more.messages] if missed and more.gap is not None else more.messages
         reached = more.reached
         if reached >= log.last:
             break

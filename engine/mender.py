@@ -98,8 +98,21 @@ class Mender:
             if log.bottom is not None and offset < log.bottom and log.floor <= log.bottom:
                 messages = log.since(log.floor) or []
                 first = messages[0].offset or 0 if messages else log.last + 1
-                return History(messages, log.last, None if offset == 0 else _expired(log, offset, first - 1))
+                return History(messages, log.last, _expired(log, offset, first - 1))
             return await self._look_back(log, offset)
+
+    async def knows(self, log: ChannelLog, offset: int) -> bool:
+        """Whether an offset newer than the log is one its stream has given, now or in an epoch that has just ended.
+
+        Another worker may tell a client of it before the bus tells us: then the log is brought up to it. BusError.
+        """
+        epoch = log.epoch
+        newest = (await self._bus.last_offsets([log.channel])).get(log.channel, 0)
+        state = await self._states.now(log.channel)
+        if newest > log.last or state.epoch != epoch:
+            self._mend_soon(log)
+            await self.wait_steady(log)
+        return offset <= state.last or log.epoch != epoch
 
     def bus_is_back(self, sound_until: float) -> None:
         """Messages may have been lost since `sound_until` (Unix seconds): hold every durable channel until it has been
@@ -136,7 +149,7 @@ class Mender:
         sound = first - 1
         if len(page.messages) + page.more < self._namespaces.of(log.channel).history:
             sound = min(sound, state.first - 1)
-        gap = None if offset == 0 or sound <= offset else _expired(log, offset, first - 1)
+        gap = None if sound <= offset else _expired(log, offset, first - 1)
         readable = [(self._read(stored), stored.place) for stored in older]
         if reached < log.floor:
             return History(_chained(readable, offset), reached, gap)

@@ -7,13 +7,12 @@ as much (docs/explanation/decisions/0005-one-sink-for-all-subscriptions.md).
 """
 
 import asyncio
-import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import nats.errors
 import trio
@@ -22,22 +21,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from engine.bus import Bucket, BusError, ConflictError, Deliver, Note, OnLoss, Page, StreamState
-from engine.jetstream import (
-    JetStreamError,
-    api_reply,
-    bucket_stream,
-    bucket_subject,
-    get_request,
-    last_request,
-    place_of,
-    read_request,
-    state_of,
-    stored_of,
-    stream_name,
-)
+from engine.bus import BusError, Deliver, OnLoss, TooLargeError
+from engine.jetstream import DELETED_STREAMS, api_reply, place_of, stream_name
 from engine.namespaces import Namespaces
 from engine.nats_options import NatsOptions
+from engine.nats_requests import REQUEST_TIMEOUT, Outgoing, StoreRequests
 from engine.streams import RefusedError, ensure_streams
 from protocol.channels import Direction, namespace_of, to_subject
 
@@ -50,7 +38,6 @@ _OVERHEAD = 512  # bytes that a queued message takes besides its payload
 _HEADER_BYTES = 32  # at most, for the first line of the headers and the punctuation of one
 
 _CONNECT_TIMEOUT = 5.0
-_REQUEST_TIMEOUT = 5.0
 _PING_INTERVAL = 10
 _MAX_PINGS = 2
 _RETRY_WAIT = 0.2
@@ -104,41 +91,11 @@ class _Sink:
 _PREFIX_LENGTH = len("fanline.pub.")  # and of "fanline.out."
 
 
-class _Request:
-    """A request under way: one reply, or many up to one with a status."""
-
-    __slots__ = ("done", "many", "replies")
-
-    def __init__(self, many: bool) -> None:
-        self.many = many
-        self.replies: list[Msg] = []
-        self.done = trio.Event()
-
-    def take(self, reply: Msg) -> None:
-        if self.done.is_set():
-            return  # a second answer to one request
-        self.replies.append(reply)
-        if not self.many or "Status" in (reply.headers or ()):
-            self.done.set()
-
-    def give_up(self) -> None:
-        """No more replies will come. A part of them is none: what is missing would look as if it were not there."""
-        if not self.done.is_set():
-            self.replies.clear()
-            self.done.set()
-
-
-class _Outgoing(NamedTuple):
-    subject: str
-    payload: bytes
-    reply: str = ""
-    headers: dict[str, str] | None = None
-
-
-class NatsBus:
+class NatsBus(StoreRequests):
     """See engine/bus.py for the promises; made by `open_nats_bus`."""
 
     def __init__(self, options: NatsOptions, namespaces: Namespaces) -> None:
+        super().__init__()
         self._options = options
         self._namespaces = namespaces
         self._client = Client()
@@ -150,11 +107,8 @@ class NatsBus:
         self._subscriptions: dict[str, Subscription] = {}
         self._changed: dict[str, None] = {}
         self._unconfirmed: dict[str, trio.Event] = {}
-        self._outgoing: deque[_Outgoing] = deque()
+        self._outgoing: deque[Outgoing] = deque()
         self._outgoing_bytes = 0
-        self._requests: dict[str, _Request] = {}
-        self._numbers = itertools.count()
-        self._inbox = ""
         self._lost_since: float | None = None  # Unix seconds, while an outage has not been told
         self._work = asyncio.Event()
         self._back = asyncio.Event()
@@ -205,81 +159,16 @@ class NatsBus:
 
     async def publish(self, channel: str, payload: bytes) -> None:
         await trio.lowlevel.checkpoint()
-        self._send(_Outgoing(to_subject(channel), payload))
+        self.send(Outgoing(to_subject(channel), payload))
 
-    async def store(self, channel: str, payload: bytes, message_id: str) -> int:
-        (reply,) = await self._ask(to_subject(channel), payload, headers={"Nats-Msg-Id": message_id})
-        return int(api_reply(reply.data)["seq"])
+    def _take_advisory(self, advisory: Msg) -> None:
+        """A stream was deleted: nothing that is known of its channels holds any more."""
+        if advisory.subject.rpartition(".")[2] in map(stream_name, self._namespaces.durable()):
+            self._on_loss(time.time())
+            self._lost_since = self._lost_since or time.time()  # told once more when it is there again
+            self._back.set()
 
-    async def stream_state(self, channel: str) -> StreamState:
-        (reply,) = await self._ask(f"$JS.API.STREAM.INFO.{stream_name(namespace_of(channel))}", b"")
-        return state_of(api_reply(reply.data))
-
-    async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
-        newest: dict[str, int] = {}
-        more = 1
-        while more:  # large messages do not all come at once
-            rest = [channel for channel in channels if channel not in newest]
-            messages, more = await self._get(channels[0], last_request(rest))
-            newest |= {stored.channel: stored.place.offset for stored in messages}
-        return newest
-
-    async def read(self, channel: str, start: int) -> Page:
-        return await self._get(channel, read_request(channel, start))
-
-    async def get(self, bucket: Bucket, key: str) -> Note | None:
-        (reply,) = await self._ask(f"$JS.API.DIRECT.GET.{bucket_stream(bucket)}", get_request(bucket, key))
-        headers = reply.headers or {}
-        return None if headers.get("Status") == "404" else Note(reply.data, int(headers["Nats-Sequence"]))
-
-    async def put(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
-        (reply,) = await self._ask(bucket_subject(bucket, key), value, headers=headers)
-        try:
-            api_reply(reply.data)
-        except JetStreamError as error:
-            if error.code == 400:  # wrong last sequence
-                raise ConflictError(f"{key} has changed") from None
-            raise
-
-    def note(self, bucket: Bucket, key: str, value: bytes) -> None:
-        with suppress(BusError):
-            self._send(_Outgoing(bucket_subject(bucket, key), value))
-
-    async def _get(self, channel: str, request: bytes) -> Page:
-        """Messages of a channel's stream by a direct get, batched."""
-        subject = f"$JS.API.DIRECT.GET.{stream_name(namespace_of(channel))}"
-        *messages, end = await self._ask(subject, request, many=True)
-        headers = end.headers or {}
-        if headers["Status"] not in ("204", "404"):  # the end of the batch, or nothing found
-            raise BusError(f"JetStream could not read {channel}: status {headers['Status']}")
-        stored = [stored_of(message.data, message.headers or {}) for message in messages]
-        return Page(stored, int(headers.get("Nats-Num-Pending", 0)))
-
-    async def _ask(
-        self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, many: bool = False
-    ) -> list[Msg]:
-        """Request and replies over the one inbox; BusError without any reply."""
-        token = str(next(self._numbers))
-        request = self._requests[token] = _Request(many)
-        try:
-            self._send(_Outgoing(subject, payload, f"{self._inbox}.{token}", headers))
-            with trio.move_on_after(_REQUEST_TIMEOUT):
-                await request.done.wait()
-        finally:
-            del self._requests[token]
-        if not request.replies or not request.done.is_set():
-            raise BusError("NATS did not answer; it may have been done")
-        if (request.replies[-1].headers or {}).get("Status") == "503":
-            raise BusError("JetStream is not there; nothing was done")
-        return request.replies
-
-    def _take_reply(self, reply: Msg) -> None:
-        request = self._requests.get(reply.subject.rpartition(".")[2])
-        if request is not None:
-            request.take(reply)
-
-    def _send(self, message: _Outgoing) -> None:
+    def send(self, message: Outgoing) -> None:
         if not self._client.is_connected:
             raise BusError("NATS is not connected; nothing was done")
         if self._outgoing_bytes + len(message.payload) > MAX_QUEUED_BYTES:
@@ -289,7 +178,7 @@ class NatsBus:
             _HEADER_BYTES + len(f"{k}{v}".encode()) for k, v in (message.headers or {}).items()
         )
         if size > self._client.max_payload:
-            raise BusError(f"{size} bytes with headers, but NATS takes {self._client.max_payload}")
+            raise TooLargeError(f"{size} bytes with headers, but NATS takes {self._client.max_payload}")
         self._outgoing.append(message)
         self._outgoing_bytes += len(message.payload) + _OVERHEAD
         self._work.set()
@@ -323,14 +212,16 @@ class NatsBus:
             wanted = ".".join(map(str, MINIMUM_VERSION))
             found = f"{version.major}.{version.minor}.{version.patch}"
             raise BusError(f"it is version {found}; Fanline needs {wanted} or newer")
-        self._inbox = self._client.new_inbox()
-        sink = cast("asyncio.Future[Msg]", _Sink(self._take_reply))
-        await self._client.subscribe(f"{self._inbox}.*", future=sink)
+        self.inbox = self._client.new_inbox()
+        sink = cast("asyncio.Future[Msg]", _Sink(self.take_reply))
+        await self._client.subscribe(f"{self.inbox}.*", future=sink)
         await ensure_streams(self._api, self._namespaces)
+        sink = cast("asyncio.Future[Msg]", _Sink(self._take_advisory))
+        await self._client.subscribe(DELETED_STREAMS, future=sink)
 
     async def _api(self, verb: str, stream: str, payload: bytes) -> dict[str, Any]:
         try:
-            reply = await self._client.request(f"$JS.API.{verb}.{stream}", payload, timeout=_REQUEST_TIMEOUT)
+            reply = await self._client.request(f"$JS.API.{verb}.{stream}", payload, timeout=REQUEST_TIMEOUT)
         except nats.errors.NoRespondersError:
             raise BusError("JetStream is not enabled there") from None
         except nats.errors.TimeoutError:
@@ -371,8 +262,7 @@ class NatsBus:
         _log.warning("NATS connection lost, reconnecting")
         # It may have been dead for as long as it takes to miss the pings.
         self._lost_since = self._lost_since or time.time() - _PING_INTERVAL * _MAX_PINGS
-        for request in self._requests.values():
-            request.give_up()
+        self.give_up_requests()
 
     async def _on_closed(self) -> None:
         self._work.set()

@@ -7,7 +7,7 @@ import trio
 from msgspec import Raw
 
 from engine.access import Action, Identity
-from engine.bus import BusError
+from engine.bus import BusError, TooLargeError
 from engine.channel_log import ChannelLog
 from engine.context import Context, unix_ms
 from engine.inbox import move_cursor
@@ -84,6 +84,8 @@ class Session:
             return await perform(self, command)
         except MessageError as error:
             return _refusal(error.code, str(error), command.id, command.channel)
+        except TooLargeError as error:
+            return _refusal(ErrorCode.TOO_LARGE, str(error), command.id, command.channel)
         except BusError as error:
             return _refusal(ErrorCode.UNAVAILABLE, str(error), command.id, command.channel)
 

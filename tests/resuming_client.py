@@ -175,8 +175,7 @@ class ResumingClient:
             self.faults.append(f"after {self.offset} came a gap from {frame.d['from']}")
         if frame.d["reason"] == "epoch":
             self.epoch = frame.ep
-        # To a resume from another life of the stream the answer has said from where on messages come.
-        self.offset = self._live_from if self._anew else frame.d["to"]
+        self.offset = frame.d["to"]
         self._anew = False
         self.live = self.live or self.offset >= self._live_from
 

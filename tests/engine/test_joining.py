@@ -87,9 +87,41 @@ async def test_a_resume_by_offset_and_epoch_is_exact_and_by_another_epoch_is_tol
             assert await numbers(resuming, 2) == [2, 3]
         async with connect(engine.host, engine.port) as stranger:
             answer = await subscribe(stranger, o=1, ep="other")
-            assert answer["d"] == {"recovered": False, "count": 0}
+            assert answer["d"] == {"recovered": False, "count": 3}
             gap = await stranger.json()
             assert (gap["t"], gap["ep"], gap["d"]["reason"]) == ("gap", epoch, "epoch")
+            assert await numbers(stranger, 3) == [1, 2, 3]
+
+
+async def test_an_offset_that_another_worker_told_is_no_future_although_this_one_lags(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as here:
+        await publish(engine, 1)
+        await subscribe(here)
+        with monkeypatch.context() as deaf:
+            deaf.setattr(engine.bus, "hand_over", lambda *_: None)
+            await publish(engine, 2, 3)
+        async with connect(engine.host, engine.port) as back:
+            answer = await subscribe(back, o=3)
+            assert (answer["o"], answer["d"]) == (3, {"recovered": True, "count": 0})
+        assert await numbers(here, 2) == [2, 3]
+
+
+async def test_a_position_in_an_empty_channel_is_one_wherever_it_was_given() -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as here:
+        assert (await subscribe(here))["o"] == 0  # this worker opened the channel before the others moved the stream
+        await engine.bus.store("task:other", b"x", "x")
+        async with connect(engine.host, engine.port) as back:
+            assert (await subscribe(back, o=1))["d"] == {"recovered": True, "count": 0}
+
+
+async def test_who_subscribed_to_an_empty_channel_is_told_when_its_first_messages_are_gone() -> None:
+    async with durable_engine(history=3) as engine, connect(engine.host, engine.port) as client:
+        await publish(engine, *range(1, 11))
+        answer = await subscribe(client, o=0)
+        assert answer["d"] == {"recovered": False, "count": 3}
+        assert (await client.json())["d"] == {"from": 1, "to": 7, "reason": "expired"}
 
 
 async def test_messages_that_expired_are_an_exact_gap() -> None:

@@ -9,8 +9,9 @@ import trio_asyncio
 from nats.aio.msg import Msg
 
 from engine.bus import BusError, Place
-from engine.nats_bus import NatsBus, _Outgoing, open_nats_bus
+from engine.nats_bus import NatsBus, open_nats_bus
 from engine.nats_options import NatsOptions
+from engine.nats_requests import Outgoing
 from tests.engine.test_bus_contract import Inbox, join
 from tests.nats import running_nats
 
@@ -179,7 +180,7 @@ async def test_joins_get_their_turn_however_much_is_published() -> None:
             publish = bus._client.publish
 
             async def publish_more(subject: str, *rest: object) -> None:
-                bus._send(_Outgoing(subject, b"x"))  # there is always more to send
+                bus.send(Outgoing(subject, b"x"))  # there is always more to send
                 await publish(subject, *rest)  # type: ignore[arg-type]  # passed on as it came
                 await trio_asyncio.trio_as_aio(trio.lowlevel.checkpoint)()
 

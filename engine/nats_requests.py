@@ -1,0 +1,154 @@
+"""The store half of the bus on NATS: requests to JetStream, and their replies over one inbox. No asyncio here.
+
+A request is written down like any other message; its replies are taken synchronously from nats-py's read loop and
+matched by the last token of their subject. All of them together need one subscription.
+"""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import trio
+from nats.aio.msg import Msg
+
+from engine.bus import Bucket, BusError, ConflictError, Note, Page, StreamState
+from engine.jetstream import (
+    JetStreamError,
+    api_reply,
+    bucket_stream,
+    bucket_subject,
+    get_request,
+    last_request,
+    read_request,
+    state_of,
+    stored_of,
+    stream_name,
+)
+from protocol.channels import namespace_of, to_subject
+
+REQUEST_TIMEOUT = 5.0
+"""Seconds that JetStream has to answer."""
+
+
+class _Request:
+    """A request under way: one reply, or many up to one with a status."""
+
+    __slots__ = ("done", "many", "replies")
+
+    def __init__(self, many: bool) -> None:
+        self.many = many
+        self.replies: list[Msg] = []
+        self.done = trio.Event()
+
+    def take(self, reply: Msg) -> None:
+        if self.done.is_set():
+            return  # a second answer to one request
+        self.replies.append(reply)
+        if not self.many or "Status" in (reply.headers or ()):
+            self.done.set()
+
+    def give_up(self) -> None:
+        """No more replies will come. A part of them is none: what is missing would look as if it were not there."""
+        if not self.done.is_set():
+            self.replies.clear()
+            self.done.set()
+
+
+class Outgoing(NamedTuple):
+    subject: str
+    payload: bytes
+    reply: str = ""
+    headers: dict[str, str] | None = None
+
+
+class StoreRequests(ABC):
+    """What a bus asks of the store; see engine/bus.py for the promises."""
+
+    def __init__(self) -> None:
+        self.inbox = ""
+        """Subject prefix of replies; set before the first request."""
+        self._requests: dict[str, _Request] = {}
+        self._numbers = itertools.count()
+
+    @abstractmethod
+    def send(self, message: Outgoing) -> None:
+        """Write a message down to be sent, in order; BusError if it cannot be."""
+
+    async def store(self, channel: str, payload: bytes, message_id: str) -> int:
+        (reply,) = await self._ask(to_subject(channel), payload, headers={"Nats-Msg-Id": message_id})
+        return int(api_reply(reply.data)["seq"])
+
+    async def stream_state(self, channel: str) -> StreamState:
+        (reply,) = await self._ask(f"$JS.API.STREAM.INFO.{stream_name(namespace_of(channel))}", b"")
+        return state_of(api_reply(reply.data))
+
+    async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
+        newest: dict[str, int] = {}
+        more = 1
+        while more:  # large messages do not all come at once
+            rest = [channel for channel in channels if channel not in newest]
+            messages, more = await self._get(channels[0], last_request(rest))
+            newest |= {stored.channel: stored.place.offset for stored in messages}
+        return newest
+
+    async def read(self, channel: str, start: int) -> Page:
+        return await self._get(channel, read_request(channel, start))
+
+    async def get(self, bucket: Bucket, key: str) -> Note | None:
+        (reply,) = await self._ask(f"$JS.API.DIRECT.GET.{bucket_stream(bucket)}", get_request(bucket, key))
+        headers = reply.headers or {}
+        return None if headers.get("Status") == "404" else Note(reply.data, int(headers["Nats-Sequence"]))
+
+    async def put(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+        (reply,) = await self._ask(bucket_subject(bucket, key), value, headers=headers)
+        try:
+            api_reply(reply.data)
+        except JetStreamError as error:
+            if error.code == 400:  # wrong last sequence
+                raise ConflictError(f"{key} has changed") from None
+            raise
+
+    def note(self, bucket: Bucket, key: str, value: bytes) -> None:
+        with suppress(BusError):
+            self.send(Outgoing(bucket_subject(bucket, key), value))
+
+    async def _get(self, channel: str, request: bytes) -> Page:
+        """Messages of a channel's stream by a direct get, batched."""
+        subject = f"$JS.API.DIRECT.GET.{stream_name(namespace_of(channel))}"
+        *messages, end = await self._ask(subject, request, many=True)
+        headers = end.headers or {}
+        if headers["Status"] not in ("204", "404"):  # the end of the batch, or nothing found
+            raise BusError(f"JetStream could not read {channel}: status {headers['Status']}")
+        stored = [stored_of(message.data, message.headers or {}) for message in messages]
+        return Page(stored, int(headers.get("Nats-Num-Pending", 0)))
+
+    async def _ask(
+        self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, many: bool = False
+    ) -> list[Msg]:
+        """Request and replies over the one inbox; BusError without any reply."""
+        token = str(next(self._numbers))
+        request = self._requests[token] = _Request(many)
+        try:
+            self.send(Outgoing(subject, payload, f"{self.inbox}.{token}", headers))
+            with trio.move_on_after(REQUEST_TIMEOUT):
+                await request.done.wait()
+        finally:
+            del self._requests[token]
+        if not request.replies or not request.done.is_set():
+            raise BusError("NATS did not answer; it may have been done")
+        if (request.replies[-1].headers or {}).get("Status") == "503":
+            raise BusError("JetStream is not there; nothing was done")
+        return request.replies
+
+    def take_reply(self, reply: Msg) -> None:
+        request = self._requests.get(reply.subject.rpartition(".")[2])
+        if request is not None:
+            request.take(reply)
+
+    def give_up_requests(self) -> None:
+        """The connection is gone: no reply under way will come."""
+        for request in self._requests.values():
+            request.give_up()
