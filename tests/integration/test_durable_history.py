@@ -211,9 +211,10 @@ async def test_a_resume_from_the_old_life_of_a_stream_is_told_of_the_new_one(tmp
         await publish(nats, range(1, 6))
         async with subscribed(serve, o=0) as live:
             await wait_until(lambda: live.offset == 5)
+            epoch = live.epoch
             await make_anew(nats)
             await publish(nats, range(9), OTHER)
-            async with subscribed(serve, o=3, ep=live.epoch) as resumed:
+            async with subscribed(serve, o=3, ep=epoch) as resumed:
                 # The server tells workers of a deleted stream a moment later: the answer may be older than that.
                 await wait_until(lambda: [gap["reason"] for gap in resumed.gaps] == ["epoch"])
 
