@@ -17,6 +17,7 @@ from fanline._cli_sub import Begin, print_messages
 from fanline._demo import run_demo
 from fanline._message import Position
 from protocol.channels import check_channel
+from protocol.envelope import MAX_TEXT
 from protocol.errors import MessageError
 from protocol.nats_text import NatsError, parse_url
 
@@ -67,6 +68,12 @@ def _channel(name: str) -> str:
 
 def _channels(names: list[str]) -> list[str]:
     return [_channel(name) for name in names]
+
+
+def _short(text: str | None) -> str | None:
+    if text is not None and len(text) > MAX_TEXT:
+        raise typer.BadParameter(f"{len(text)} characters, at most {MAX_TEXT}")
+    return text
 
 
 def _websocket_url(url: str | None) -> str | None:
@@ -122,9 +129,12 @@ def pub(
     value: Annotated[
         str, typer.Argument(metavar="JSON", callback=_json_value, help="Any JSON value; - reads one per line of stdin.")
     ],
-    event: Annotated[str | None, typer.Option(help="Kind of the message, as in task_progress.")] = None,
+    event: Annotated[
+        str | None, typer.Option(callback=_short, help="Kind of the message, as in task_progress.")
+    ] = None,
     id: Annotated[  # noqa: A002  # the option's name
-        str | None, typer.Option(help="Id of the message; a durable channel takes the same id only once.")
+        str | None,
+        typer.Option(callback=_short, help="Id of the message; a durable channel takes the same id only once."),
     ] = None,
     nats: Annotated[
         str | None,

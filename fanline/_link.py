@@ -13,8 +13,9 @@ from wsproto.utilities import LocalProtocolError
 
 from fanline._errors import ConnectionLost, ConnectionRefused, ServerError
 from fanline._groups import first_error
+from protocol.channels import check_channel
 from protocol.dialects import CborDialect, JsonDialect
-from protocol.envelope import Envelope, MessageType
+from protocol.envelope import Envelope, MessageType, check_texts
 from protocol.errors import CloseReason, ErrorCode, MessageError
 from protocol.frames import Opcode
 
@@ -99,7 +100,15 @@ class Link:
                 return  # the reader meets the same end and knows the reason
 
     def post(self, command: Envelope) -> None:
-        """Send a command that wants no answer. Raises ServerError(too_large)."""
+        """Send a command that wants no answer. Raises ServerError for one that the server could only refuse: too large,
+        no channel name, a text too long. (It could not even say which command that was.)
+        """
+        try:
+            check_texts(command)
+            if command.channel is not None:
+                check_channel(command.channel)
+        except MessageError as error:
+            raise ServerError(error.code, str(error)) from None
         payload = self._dialect.encode(command)
         if len(payload) > self._limit:
             raise ServerError(ErrorCode.TOO_LARGE, f"{len(payload)} bytes, but the server takes {self._limit}")
@@ -176,7 +185,7 @@ async def open_link(url: str, dialect: V1Dialect) -> AsyncIterator[Link]:
     except trio.TooSlowError:
         raise ConnectionRefused(f"no answer from {url} within {OPEN_SECONDS:g} seconds") from None
     except (OSError, trio.BrokenResourceError) as error:
-        raise ConnectionRefused(f"cannot connect to {url}: {error.__cause__ or error}") from None
+        raise ConnectionRefused(f"cannot connect to {url}: {_cause(error)}") from None
 
 
 @asynccontextmanager
@@ -225,6 +234,16 @@ async def _open_stream(parts: SplitResult) -> trio.SocketStream | trio.SSLStream
         await trio.aclose_forcefully(stream)
         raise
     return stream
+
+
+def _cause(error: Exception) -> str:
+    """The first of the attempts on all addresses, in the system's words."""
+    cause: BaseException = error.__cause__ or error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    if isinstance(cause, ConnectionRefusedError):
+        return "nothing listens there; is `fanline serve` running?"
+    return str(cause)
 
 
 def _refusal(reply: Envelope) -> ServerError:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from fanline._nats_answers import MSG, read_answers, store_answer, with_reply
 from protocol.channels import check_channel, to_subject
-from protocol.envelope import Envelope, encode_json
+from protocol.envelope import Envelope, check_texts, encode_json
 from protocol.nats_text import (
     PING,
     PONG,
@@ -64,6 +64,7 @@ class NatsPublisher:
         JetStream take a repeat only once, the same as on a WebSocket without a user.
         """
         subject = to_subject(check_channel(envelope.channel or ""))
+        check_texts(envelope)
         payload = encode_json(replace(envelope, channel=None))
         if len(payload) > self._info.max_payload:
             raise NatsError(f"message of {len(payload)} bytes, but the NATS server takes {self._info.max_payload}")

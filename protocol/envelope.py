@@ -67,7 +67,8 @@ KEYS: dict[str, tuple[str, int]] = {
     "ttl": ("ttl", 13),
 }
 
-_Short = Annotated[str, Meta(max_length=128)]
+MAX_TEXT = 128  # characters of every text but the channel
+_Short = Annotated[str, Meta(max_length=MAX_TEXT)]
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
@@ -195,6 +196,14 @@ def cbor_value(payload: bytes, depth: int = MAX_DEPTH) -> Any:
         raise MessageError(ErrorCode.BAD_MESSAGE, f"{left_over} bytes after the end of the CBOR item")
     check_value(value, depth)
     return value
+
+
+def check_texts(envelope: Envelope) -> None:
+    """Refuse a text that every receiver would refuse: MessageError(BAD_MESSAGE) naming it."""
+    for name in ("id", "event", "sender", "key", "epoch"):
+        text = getattr(envelope, name)
+        if text is not None and len(text) > MAX_TEXT:
+            raise MessageError(ErrorCode.BAD_MESSAGE, f"{name}: {len(text)} characters, at most {MAX_TEXT}")
 
 
 def check_value(value: Any, depth: int = MAX_DEPTH) -> None:

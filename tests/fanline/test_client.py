@@ -234,6 +234,22 @@ async def test_a_message_over_the_servers_limit_is_refused_before_it_costs_the_c
             await client.ping()
 
 
+async def test_what_no_server_takes_is_refused_at_once_and_does_not_wait_for_an_answer() -> None:
+    with trio.fail_after(5):
+        async with running_peer(_echo) as url, fanline.Client(url) as client:
+            with pytest.raises(fanline.ServerError, match="129 characters, at most 128"):
+                await client.publish("news:a", 1, event="e" * 129)
+            with pytest.raises(fanline.ServerError, match="129 characters, at most 128"):
+                await client.publish("news:a", 1, id="i" * 129)
+            with pytest.raises(fanline.ServerError) as caught:
+                await client.publish("no channel", 1)
+            assert caught.value.code == "bad_channel"
+            with pytest.raises(fanline.ServerError):
+                async with client.subscribe("x:" + "a" * 1100):
+                    pass
+            await client.ping()
+
+
 async def test_data_is_what_json_and_cbor_both_hold() -> None:
     @dataclass
     class Point:
