@@ -40,10 +40,11 @@ class Wish(NamedTuple):
 
 
 class _Position(msgspec.Struct, forbid_unknown_fields=True):
-    """The data of a `sub`: {"last": N} or {"start": true}."""
+    """The data of a `sub`: {"last": N}, {"start": true} or {"snapshot": true}, which is the newest message."""
 
     last: int | None = None
     start: bool = False
+    snapshot: bool = False
 
 
 class Resumption(msgspec.Struct, forbid_unknown_fields=True):
@@ -80,8 +81,10 @@ def wish_of(command: Envelope) -> Wish:
     try:
         position = msgspec.convert(command.value, _Position)
     except msgspec.ValidationError as error:
-        text = f'the data of `sub` is {{"last": N}} or {{"start": true}}: {error}'
+        text = f'the data of `sub` is {{"last": N}}, {{"start": true}} or {{"snapshot": true}}: {error}'
         raise MessageError(ErrorCode.BAD_MESSAGE, text) from None
+    if position.snapshot:
+        return Wish(0, None, 1, stored=True)
     if position.last is None:
         return Wish(0, None, stored=True) if position.start else Wish(None, None)
     if not 1 <= position.last <= _MOST:

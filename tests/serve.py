@@ -140,15 +140,16 @@ def alive(pid: int) -> bool:
 
 def children_of(parent: int) -> list[tuple[int, str]]:
     """(pid, command line) of the live children, oldest first."""
-    return sorted(_children(parent), key=lambda child: int(_stat(child[0])[19]))
+    return [(pid, command) for _, pid, command in sorted(_children(parent))]
 
 
-def _children(parent: int) -> Iterator[tuple[int, str]]:
+def _children(parent: int) -> Iterator[tuple[int, int, str]]:
+    """(start time, pid, command line); one that ends while we look is no child."""
     for entry in Path("/proc").iterdir():
         with suppress(OSError, ValueError):
-            state, ppid = _stat(int(entry.name))[:2]
-            if int(ppid) == parent and state not in ("Z", "X"):
-                yield int(entry.name), command_line(int(entry.name))
+            fields = _stat(int(entry.name))
+            if int(fields[1]) == parent and fields[0] not in ("Z", "X"):
+                yield int(fields[19]), int(entry.name), command_line(int(entry.name))
 
 
 def command_line(pid: int) -> str:

@@ -8,6 +8,7 @@ import msgspec
 
 from loadtest.bench.durable import DurableFigures, measure_joins, measure_resume
 from loadtest.bench.errors import BenchError
+from loadtest.bench.jitter import measure_jitter
 from loadtest.bench.measure import Figures, Start, measure
 from loadtest.bench.peers import PEERS
 from loadtest.bench.plan import DURABLE, Plan
@@ -64,6 +65,13 @@ BENCHES = {
         Plan(subscribers=5000, channels=500, rate=500, seconds=8, workers=2, namespace=DURABLE),
         has_peers=False,
         measure=measure_resume,
+    ),
+    "jitter": Bench(
+        "every connection is cut for 0.2 to 2 s about every 15 s",
+        "p99",
+        Plan(subscribers=10_000, channels=100, rate=100, seconds=30, workers=2, namespace=DURABLE),
+        has_peers=False,
+        measure=measure_jitter,
     ),
 }
 

@@ -3,9 +3,12 @@
 It checks what it gets by the numbers in the messages themselves (the stamp of common.h), not by the offsets it is told.
 """
 
+import heapq
+import itertools
 import resource
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
@@ -54,11 +57,13 @@ class Subscriber:
         "missing",
         "next",
         "offset",
+        "opened",
         "reach",
         "reader",
         "repeated",
         "rest",
         "times",
+        "waits",
     )
 
     def __init__(self, channel: str) -> None:
@@ -71,6 +76,9 @@ class Subscriber:
         self.reach: int | None = None  # offset up to which the history goes, once it is answered
         self.live = False
         self.next = self.missing = self.repeated = self.gaps = 0
+        self.opened = 0.0
+        self.waits: list[float] = []
+        """Seconds from each attempt to connect until it was live with everything it had missed."""
         self.times: list[float] = []
         """When it was live, seconds of the monotonic clock, once a connection."""
 
@@ -93,6 +101,7 @@ class Subscriber:
         if not self.live and self.reach is not None and (self.offset or 0) >= self.reach:
             self.live = True
             self.times.append(time.monotonic())
+            self.waits.append(self.times[-1] - self.opened)
 
     def _count(self, data: str) -> None:
         number = int(data[2:10])
@@ -113,7 +122,8 @@ class Crowd:
         self._epoll = select.epoll()
         self._by_file: dict[int, Subscriber] = {}
         self._others: dict[int, Callable[[], None]] = {}
-        self._again: list[tuple[float, Subscriber]] = []
+        self._again: list[tuple[float, int, Subscriber]] = []  # a heap: when, a number that tells them apart, who
+        self._numbers = itertools.count()
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +156,7 @@ class Crowd:
         end = time.monotonic() + _TICK_SECONDS
         while (now := time.monotonic()) < end:
             while self._again and self._again[0][0] <= now:
-                self._open(self._again.pop(0)[1])
+                self._open(heapq.heappop(self._again)[2])
             for file, event in self._epoll.poll(_TICK_SECONDS, _EVENTS):
                 if file in self._others:
                     self._others[file]()
@@ -154,6 +164,7 @@ class Crowd:
                     self._serve(subscriber, event)
 
     def _open(self, subscriber: Subscriber) -> None:
+        subscriber.opened = time.monotonic()
         link = subscriber.link = socket.socket()
         link.setblocking(False)
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -192,12 +203,18 @@ class Crowd:
             elif message.opcode is Opcode.PING:
                 say(subscriber.link, Opcode.PONG, message.payload)
 
-    def _lose(self, subscriber: Subscriber) -> None:
+    def cut(self, subscriber: Subscriber, away: float) -> None:
+        """Reset a subscriber's connection, as a lost network does; it comes back after so many seconds."""
+        if subscriber.link is not None and subscriber.link.fileno() in self._by_file:
+            subscriber.link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._lose(subscriber, away)
+
+    def _lose(self, subscriber: Subscriber, away: float = _AGAIN_SECONDS) -> None:
         assert subscriber.link is not None
         del self._by_file[subscriber.link.fileno()]
         subscriber.link.close()
         subscriber.live = False
-        self._again.append((time.monotonic() + _AGAIN_SECONDS, subscriber))
+        heapq.heappush(self._again, (time.monotonic() + away, next(self._numbers), subscriber))
 
 
 def say(link: socket.socket | None, opcode: Opcode, payload: bytes) -> None:

@@ -78,7 +78,7 @@ class ResumeFigures(DurableFigures, frozen=True, kw_only=True):
 
 def measure_joins(start: Start, plan: Plan) -> JoinFigures:
     """Store the plan's messages, then join from their start, again and again. Raises BenchError."""
-    with _started(start, plan) as (side, place, requests):
+    with started(start, plan) as (side, place, requests):
         for publisher in side.publishers:
             publisher.send("go")
             publisher.read(PATIENCE_SECONDS)
@@ -119,7 +119,7 @@ def measure_resume(start: Start, plan: Plan) -> ResumeFigures:
 
     Raises BenchError.
     """
-    with _started(start, plan) as (side, place, requests):
+    with started(start, plan) as (side, place, requests):
         channels = [plan.channel % (number % plan.channels) for number in range(plan.subscribers)]
         with Crowd(place, channels) as crowd:
             crowd.watch(requests.socket, requests.read)
@@ -140,7 +140,8 @@ def measure_resume(start: Start, plan: Plan) -> ResumeFigures:
 
 
 @contextmanager
-def _started(start: Start, plan: Plan) -> Iterator[tuple[Side, Place, RequestCount]]:
+def started(start: Start, plan: Plan) -> Iterator[tuple[Side, Place, RequestCount]]:
+    """A running side, where it listens, and the count of its JetStream requests."""
     with tempfile.TemporaryDirectory(prefix="fanline-bench-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         side = stack.enter_context(start(plan, Path(name)))
         requests = stack.enter_context(closing(RequestCount(side.nats, side.token)))

@@ -38,6 +38,15 @@ _RESUME = (
     ("100 % back s", "last", ".2f"),
     ("gaps told", "gaps", ",.0f"),
 )
+_JITTER = (
+    ("cuts", "cuts", ",.0f"),
+    ("caught up p50 s", "p50", ".3f"),
+    ("caught up p99 s", "p99", ".3f"),
+    ("caught up max s", "max", ".3f"),
+    ("all settled s", "settled", ".2f"),
+    ("gaps told", "gaps", ",.0f"),
+    ("seed", "seed", ".0f"),
+)
 _DURABLE = (("JetStream requests", "requests", ",.0f"), ("peak RSS MB", "peak_kb", ".0f"))
 _CHECKS = ("deliveries", "lost", "duplicated", "reordered", "closed")
 
@@ -66,7 +75,7 @@ def _rows(report: Report) -> Iterator[str]:
 
 
 def _titles(report: Report) -> tuple[tuple[str, str, str], ...]:
-    of_bench = {"join": _JOIN + _DURABLE, "resume": _RESUME + _DURABLE}
+    of_bench = {"join": _JOIN + _DURABLE, "resume": _RESUME + _DURABLE, "jitter": _JITTER + _DURABLE}
     return of_bench.get(report.bench) or (_TRAFFIC if report.plan.count else ()) + _ALWAYS
 
 

@@ -64,6 +64,7 @@ async def test_a_plain_sub_tells_where_it_begins_and_sends_only_what_comes() -> 
         ({"o": 0}, list(range(1, 11))),
         ({"d": {"start": True}}, list(range(1, 11))),
         ({"d": {"last": 4}}, [7, 8, 9, 10]),
+        ({"d": {"snapshot": True}}, [10]),
         ({"d": {"last": 1000}}, list(range(1, 11))),
     ],
 )

@@ -46,7 +46,15 @@ def test_the_subscribers_of_a_killed_worker_come_back_and_miss_nothing(capsys: p
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["join", "resume"])
+def test_subscribers_whose_connections_are_cut_miss_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = bench(capsys, "jitter", "--subscribers", "40", "--channels", "4", "--rate", "100", "--seconds", "3")
+    assert figures["deliveries"] == 40 * 300 // 4
+    assert figures["cuts"] > 20
+    assert 0 < figures["p50"] <= figures["p99"] <= figures["max"]
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["join", "resume", "jitter"])
 def test_the_table_has_the_figures(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--subscribers", "12", "--channels", "2", "--seconds", "1", "--rate", "50"]) == 0
     printed = capsys.readouterr().out

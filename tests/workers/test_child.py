@@ -75,8 +75,14 @@ async def test_a_grandchild_dies_with_its_parent_even_if_that_is_killed() -> Non
         f"from workers.child import Child; import sys, time; Child((sys.executable, '-c', {SLEEP!r})); time.sleep(60)"
     )
     parent = Child(python(code), environ={**os.environ, "PYTHONPATH": str(ROOT)})
-    await wait_until(lambda: bool(children_of(parent.pid)))
-    ((grandchild, _),) = children_of(parent.pid)
+    seen: list[tuple[int, str]] = []  # kept: while it executes its program, a process has no command line to be told by
+
+    def has_child() -> bool:
+        seen.extend(children_of(parent.pid))
+        return bool(seen)
+
+    await wait_until(has_child)
+    grandchild = seen[0][0]
     parent.kill()
     await parent.wait()
     parent.close()
