@@ -1,6 +1,5 @@
 """What the connections of one worker share."""
 
-import time
 from typing import NamedTuple
 
 from engine.access import Access
@@ -24,8 +23,3 @@ class Context(NamedTuple):
     notebook: Notebook
     counters: Counters
     outboxes: OutboxShared
-
-
-def unix_ms() -> int:
-    """Now, in Unix milliseconds."""
-    return time.time_ns() // 1_000_000

@@ -5,8 +5,8 @@ Whether a client is alive is not decided here: its connection's deadline does th
 
 import trio
 
+from engine.clock import unix_ms
 from engine.connection import Connection
-from engine.context import unix_ms
 from protocol.frames import Opcode, encode_frame
 from protocol.wire import Wire
 

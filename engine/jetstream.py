@@ -12,7 +12,7 @@ import msgspec
 
 from engine.bus import Bucket, BusError, Place, Stored, StreamState
 from engine.namespaces import Namespace, Storage
-from protocol.channels import Direction, to_subject
+from protocol.channels import Direction, channel_of, to_subject
 
 READ_BATCH = 1000
 """Messages asked for with one batched direct get."""
@@ -127,7 +127,7 @@ def place_of(headers: Mapping[str, str]) -> Place:
 
 def stored_of(payload: bytes, headers: Mapping[str, str]) -> Stored:
     """One message read from a stream."""
-    return Stored(headers["Nats-Subject"][len("fanline.pub.") :].replace(".", ":", 1), payload, place_of(headers))
+    return Stored(channel_of(headers["Nats-Subject"]), payload, place_of(headers))
 
 
 def unix_ms_of(timestamp: str) -> int:

@@ -11,9 +11,11 @@ from typing import Annotated, NamedTuple
 import msgspec
 import trio
 
+from engine.backlog import is_expired
 from engine.bus import BusError
 from engine.channel_log import ChannelLog, GapReason
-from engine.context import Context, unix_ms
+from engine.clock import unix_ms
+from engine.context import Context
 from engine.inbox import read_cursor
 from engine.outbox import Outbox
 from protocol.dialects import PLAIN
@@ -202,7 +204,7 @@ def _fresh(messages: Iterable[Envelope], follows: int | None = None) -> Iterator
         if message.type == MessageType.GAP:
             follows = message.data["to"]
             yield message
-        elif message.ttl is not None and (message.time or 0) + message.ttl * 1000 < now:
+        elif is_expired(message, now):
             follows = message.previous if follows is None else follows
         elif follows is None or follows == message.previous:
             yield message

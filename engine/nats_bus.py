@@ -27,7 +27,7 @@ from engine.namespaces import Namespaces
 from engine.nats_options import NatsOptions
 from engine.nats_requests import REQUEST_TIMEOUT, Outgoing, StoreRequests
 from engine.streams import RefusedError, ensure_streams
-from protocol.channels import Direction, namespace_of, to_subject
+from protocol.channels import Direction, channel_of, namespace_of, to_subject
 
 MINIMUM_VERSION = (2, 11)
 """Older servers lack per-message TTL and the batched direct get that durable channels read with."""
@@ -88,9 +88,6 @@ class _Sink:
             _log.exception("a message on %s could not be delivered", message.subject)
 
 
-_PREFIX_LENGTH = len("fanline.pub.")  # and of "fanline.out."
-
-
 class NatsBus(StoreRequests):
     """See engine/bus.py for the promises; made by `open_nats_bus`."""
 
@@ -118,15 +115,14 @@ class NatsBus(StoreRequests):
         return self._client.is_connected
 
     def attach(self, deliver: Deliver, on_loss: OnLoss) -> None:
-        # Only subjects made by to_subject are subscribed, so cutting the prefix is its exact inverse.
+        # Only subjects made by to_subject are subscribed.
         def take(message: Msg) -> None:
-            deliver(message.subject[_PREFIX_LENGTH:].replace(".", ":", 1), message.data, None)
+            deliver(channel_of(message.subject), message.data, None)
 
         def take_stored(message: Msg) -> None:
             if self._lost_since is not None:
                 return  # taken now, it would hide what was lost before it; all will be read once the loss is told
-            channel = message.subject[_PREFIX_LENGTH:].replace(".", ":", 1)
-            deliver(channel, message.data, place_of(message.headers or {}))
+            deliver(channel_of(message.subject), message.data, place_of(message.headers or {}))
 
         self._sinks = {False: _Sink(take), True: _Sink(take_stored)}
         self._on_loss = on_loss

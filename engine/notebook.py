@@ -11,8 +11,9 @@ import msgspec
 import trio
 
 from engine.bus import Bucket, Bus
+from engine.streams import RESUME_WINDOW
 
-NOTE_AGAIN = 60.0
+NOTE_AGAIN = RESUME_WINDOW / 2
 """Seconds after which an unchanged session is noted anew: half of the resume window."""
 _PAUSE = 0.1
 _PER_PAUSE = 500  # notes at a time, so that a storm of sessions does not crowd out their messages

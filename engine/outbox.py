@@ -6,11 +6,11 @@ in messages; over the bound the namespace's policy decides: the connection ends 
 """
 
 import socket
-import time
 
 import trio
 
 from engine.backlog import Backlog, Items
+from engine.clock import unix_ms
 from engine.counters import Counters
 from engine.namespaces import SlowPolicy
 from engine.transport import WOULD_BLOCK, can_gather
@@ -159,7 +159,7 @@ class Outbox:
         assert self._backlog is not None
         backlog, most = self._backlog, _DRAIN_PARTS if can_gather(self._socket) else 1
         # The connection may end, and close its socket, before this task has run for the first time.
-        while self._socket.fileno() >= 0 and backlog.buffers(most, time.time_ns() // 1_000_000):
+        while self._socket.fileno() >= 0 and backlog.buffers(most, unix_ms()):
             try:
                 await trio.lowlevel.wait_writable(self._socket)
                 buffers = backlog.buffers(most, 0)  # it may have been cut short meanwhile

@@ -10,8 +10,9 @@ import trio
 
 from engine.access import Access, DevelopmentAccess
 from engine.bus import Bus
+from engine.clock import unix_ms
 from engine.connection import Connection
-from engine.context import Context, unix_ms
+from engine.context import Context
 from engine.counters import Counters
 from engine.flusher import Flusher
 from engine.handshake import open_websocket

@@ -9,7 +9,8 @@ from msgspec import Raw
 from engine.access import Action, Identity
 from engine.bus import BusError, TooLargeError
 from engine.channel_log import ChannelLog
-from engine.context import Context, unix_ms
+from engine.clock import unix_ms
+from engine.context import Context
 from engine.inbox import move_cursor
 from engine.joining import Resumption, Wish, join_durable, resumption_of, wish_of
 from engine.namespaces import Publishers
@@ -101,11 +102,9 @@ class Session:
     async def auth(self, command: Envelope) -> Envelope:
         """In development mode everybody is welcome. The data may name a session to take up (engine/joining.py)."""
         wanted = resumption_of(command)
-        answer = Envelope(MessageType.OK, id=command.id, data={"user": self.identity.user, "session": self.id})
-        if wanted is not None:
-            resumed = await self._resume(wanted)
-            answer.data = {"user": self.identity.user, "session": self.id, "resumed": resumed}
-        return answer
+        outcome = {} if wanted is None else {"resumed": await self._resume(wanted)}
+        data = {"user": self.identity.user, "session": self.id, **outcome}  # the id is the resumed session's by now
+        return Envelope(MessageType.OK, id=command.id, data=data)
 
     async def _resume(self, wanted: Resumption) -> bool:
         """Subscribe to what another connection of this session had; each channel's answer and history come first."""

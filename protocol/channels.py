@@ -52,6 +52,14 @@ def to_subject(channel: str, direction: Direction = Direction.PUB) -> str:
     return f"fanline.{direction}.{channel.replace(':', '.', 1)}"
 
 
+_PREFIX_LENGTH = len("fanline.pub.")  # and of "fanline.out."
+
+
+def channel_of(subject: str) -> str:
+    """The channel of a subject that `to_subject` made: its exact inverse, unchecked, for where no other can come."""
+    return subject[_PREFIX_LENGTH:].replace(".", ":", 1)
+
+
 def from_subject(subject: str) -> str:
     """The channel of a subject in either direction; MessageError(BAD_CHANNEL) for any other string."""
     prefix, direction, namespace, channel_id = [*subject.split(".", 3), "", "", ""][:4]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -153,22 +154,24 @@ def _resume_figures(crowd: Crowd, plan: Plan, killed: float, asked: dict[str, in
     people = crowd.subscribers
     back = [each.times[-1] - killed for each in people if len(each.times) > 1]
     half, most, last = ranks(back, (0.5, 0.95, 1.0))
+    return ResumeFigures(**crowd_counts(crowd, plan, asked, memory), cut_off=len(back), half=half, most=most, last=last)
+
+
+def crowd_counts(crowd: Crowd, plan: Plan, asked: dict[str, int], memory: int) -> dict[str, Any]:
+    """What is counted of every crowd. What has not come by now counts as lost."""
+    people = crowd.subscribers
     lost = sum(each.missing + plan.expected - each.next for each in people)
-    return ResumeFigures(
-        subscribers=plan.subscribers,
-        channels=plan.channels,
-        deliveries=plan.subscribers * plan.expected - lost,
-        lost=lost,
-        duplicated=sum(each.repeated for each in people),
-        requests=sum(asked.values()),
-        requests_by_kind=asked,
-        peak_kb=memory,
-        cut_off=len(back),
-        half=half,
-        most=most,
-        last=last,
-        gaps=sum(each.gaps for each in people),
-    )
+    return {
+        "subscribers": plan.subscribers,
+        "channels": plan.channels,
+        "deliveries": plan.subscribers * plan.expected - lost,
+        "lost": lost,
+        "duplicated": sum(each.repeated for each in people),
+        "requests": sum(asked.values()),
+        "requests_by_kind": asked,
+        "peak_kb": memory,
+        "gaps": sum(each.gaps for each in people),
+    }
 
 
 def ranks(values: Sequence[float], shares: Sequence[float]) -> list[float]:

@@ -5,7 +5,7 @@ import secrets
 import time
 
 from loadtest.bench.crowd import Crowd
-from loadtest.bench.durable import PATIENCE_SECONDS, DurableFigures, Start, ranks, started
+from loadtest.bench.durable import PATIENCE_SECONDS, DurableFigures, Start, crowd_counts, ranks, started
 from loadtest.bench.errors import BenchError
 from loadtest.bench.machine import resident_kb
 from loadtest.bench.plan import Plan
@@ -52,25 +52,8 @@ def measure_jitter(start: Start, plan: Plan) -> JitterFigures:
             crowd.run(PATIENCE_SECONDS, lambda: all(each.live and each.next == plan.expected for each in people))
             settled = time.monotonic() - ended
             p50, p99, most = ranks([wait for each in people for wait in each.waits], (0.5, 0.99, 1.0))
-            asked = requests.counts()
-            lost = sum(each.missing + plan.expected - each.next for each in people)
-            return JitterFigures(
-                subscribers=plan.subscribers,
-                channels=plan.channels,
-                deliveries=plan.subscribers * plan.expected - lost,
-                lost=lost,
-                duplicated=sum(each.repeated for each in people),
-                requests=sum(asked.values()),
-                requests_by_kind=asked,
-                peak_kb=resident_kb(side.pids, "VmHWM"),
-                seed=seed,
-                cuts=cuts,
-                p50=p50,
-                p99=p99,
-                max=most,
-                settled=settled,
-                gaps=sum(each.gaps for each in people),
-            )
+            counts = crowd_counts(crowd, plan, requests.counts(), resident_kb(side.pids, "VmHWM"))
+            return JitterFigures(**counts, seed=seed, cuts=cuts, p50=p50, p99=p99, max=most, settled=settled)
 
 
 def _cut_for(crowd: Crowd, seconds: float, rng: random.Random) -> int:

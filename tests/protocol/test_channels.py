@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.channels import MAX_CHANNEL_LENGTH, Direction, check_channel, from_subject, namespace_of, to_subject
+from protocol.channels import (
+    MAX_CHANNEL_LENGTH,
+    Direction,
+    channel_of,
+    check_channel,
+    from_subject,
+    namespace_of,
+    to_subject,
+)
 from protocol.errors import ErrorCode, MessageError
 from tests.protocol.strategies import refusal
 from tests.vectors import load
@@ -50,7 +58,7 @@ def test_a_subject_of_no_channel_is_refused(subject: str) -> None:
 @given(channels, st.sampled_from(Direction))
 def test_every_channel_has_exactly_one_subject_and_comes_back_from_it(channel: str, direction: Direction) -> None:
     subject = to_subject(check_channel(channel), direction)
-    assert from_subject(subject) == channel
+    assert from_subject(subject) == channel_of(subject) == channel
     assert all(subject.split("."))
     assert not set(subject) & set("*> \t\r\n")
 

@@ -1,0 +1,8 @@
+"""The wall clock of the engine."""
+
+import time
+
+
+def unix_ms() -> int:
+    """Now, in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
