@@ -69,6 +69,12 @@ class Bucket(StrEnum):
     """Inbox channel -> offset up to which its user has acknowledged."""
     SESSIONS = "fanline_sessions"
     """Session id -> what the session was subscribed to; forgotten after the resume window."""
+    TASKS = "fanline_tasks"
+    """Task channel -> its checkpoint (engine/task_log.py); each is forgotten some time after its last change."""
+    RUNNING = "fanline_running"
+    """Task channel -> its heartbeat; there from the start to the end of the task."""
+    LEASES = "fanline_leases"
+    """Duty -> who has it, and how far it was done."""
 
 
 class Note(NamedTuple):
@@ -80,6 +86,10 @@ class Note(NamedTuple):
 
 class TooLargeError(BusError):
     """The message is larger than the bus takes, now and later."""
+
+
+class NoListenerError(BusError):
+    """Nobody listens there: nothing was done, and waiting would not help."""
 
 
 class ConflictError(BusError):
@@ -150,4 +160,35 @@ class Bus(Protocol):
 
     def note(self, bucket: Bucket, key: str, value: bytes) -> None:
         """Set a key whatever it holds, soon, without waiting to be told; lost if the bus is away."""
+        ...
+
+    async def set(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
+        """Set a key whatever it holds, to be forgotten after so many whole seconds without a change. Only for TASKS
+        and RUNNING. BusError, TooLargeError.
+        """
+        ...
+
+    async def notes(self, bucket: Bucket) -> dict[str, bytes]:
+        """All keys of a bucket with their values. BusError."""
+        ...
+
+    async def read_namespace(self, namespace: str, start: int) -> Page:
+        """Stored messages of all channels of a durable namespace from offset `start` on, as `read` does. BusError."""
+        ...
+
+    async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:
+        """Ask the producer that listens on a task's `ctl` subject, and return its answer.
+
+        NoListenerError at once if nobody listens; BusError if there is no answer within so many seconds.
+        """
+        ...
+
+    async def has_listener(self, channel: str) -> bool:
+        """Whether a producer listens on a task's `ctl` subject; it gets a `ping` that needs no answer. BusError."""
+        ...
+
+    def hear_beats(self, take: Callable[[str], None] | None) -> None:
+        """Call `take` with the channel for each beat on any `beat` subject from soon on; None: no more. `take` must
+        not raise.
+        """
         ...

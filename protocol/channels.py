@@ -24,10 +24,14 @@ _CHANNEL = re.compile(rf"([a-z][a-z0-9_\-]{{0,31}}):({_TOKEN}(?:\.{_TOKEN})*)")
 
 
 class Direction(StrEnum):
-    """Which half of the bus: `pub` is what producers publish to, `out` what JetStream republishes with offsets."""
+    """What travels on a channel's subject: `pub` is what producers publish, `out` what JetStream republishes with
+    offsets, `ctl` the calls to a task's producer (NATS request/reply), `beat` its signs of life.
+    """
 
     PUB = "pub"
     OUT = "out"
+    CTL = "ctl"
+    BEAT = "beat"
 
 
 def check_channel(name: str) -> str:
@@ -56,7 +60,7 @@ _PREFIX_LENGTH = len("fanline.pub.")  # and of "fanline.out."
 
 
 def channel_of(subject: str) -> str:
-    """The channel of a subject that `to_subject` made: its exact inverse, unchecked, for where no other can come."""
+    """The channel of a `pub` or `out` subject that `to_subject` made: its inverse, unchecked, for the hot path."""
     return subject[_PREFIX_LENGTH:].replace(".", ":", 1)
 
 

@@ -20,6 +20,14 @@ class ErrorCode(StrEnum):
     PERMISSION_DENIED = "permission_denied"  # authenticated, but not allowed
     NOT_SUBSCRIBED = "not_subscribed"  # `unsub` of a channel that was not subscribed
     NOT_SUPPORTED = "not_supported"  # a known command this server does not offer here
+    UNKNOWN_TASK = "unknown_task"  # nothing was ever heard of this task
+    TASK_ENDED = "task_ended"  # the task has ended, and what ended stays so
+    BAD_STATE = "bad_state"  # not in the state the task is in
+    STALE_ATTEMPT = "stale_attempt"  # a newer attempt of the task runs
+    ALREADY_ANSWERED = "already_answered"  # somebody else's answer won
+    NO_PRODUCER = "no_producer"  # no producer is attached to the task: nobody could do it
+    NO_ANSWER = "no_answer"  # the producer is there and did not answer in time
+    REFUSED = "refused"  # the producer said no
     UNAVAILABLE = "unavailable"  # the bus is away: try again later, nothing was done
 
 

@@ -1,0 +1,275 @@
+"""The task model: a task is a channel `task:<id>`, and its state is a fold over the channel's events, in their order.
+
+Who folds the same events gets the same snapshot: the engine in every worker, its keeper, and the viewers, who begin
+with a snapshot instead of the first event. Pure functions, the time is an argument. docs/reference/tasks.md has the
+table as a diagram, and a test holds the page to it.
+
+The rules above the table:
+
+- An event speaks of an attempt, or else of the current one. Of an older attempt it is refused; of a newer one it begins
+  a new run in the row UNKNOWN, whatever state the old one was in. So a terminal state is final for its attempt.
+- A stalled task that speaks is first back in the state it was in: STALLED has only what ends or stops it.
+- What the table has no entry for is refused, and changes nothing.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from protocol.errors import ErrorCode, MessageError
+from protocol.task_data import MAX_RESULT_BYTES, AskKind, TaskData, TaskEvent
+from protocol.task_state import BEFORE, ENGINE_EVENTS, TERMINAL, TRANSITIONS, TaskState
+
+CONFLATED = "progress"
+"""Conflation key of all progress of a task: of several that wait for a slow viewer only the newest is sent."""
+
+
+class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A question of the producer to the viewers. `by` is who answered; nobody may after that."""
+
+    id: str
+    text: str | None = None
+    kind: AskKind = AskKind.APPROVE
+    options: list[str] | None = None
+    deadline: int | None = None
+    """Unix ms at which it expires."""
+    by: str | None = None
+    value: Any = None
+    call: str | None = None
+    """The `call` of the answer that won."""
+    expired: bool = False
+
+    @property
+    def open(self) -> bool:
+        return self.by is None and not self.expired
+
+
+class Stop(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A request to stop, on its way from `requested` to the end of the task."""
+
+    by: str | None = None
+    deadline: int | None = None
+    """Unix ms at which the engine ends the task by force."""
+    accepted: bool = False
+
+
+class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that is known of a task but its output. Times in Unix ms, spans in seconds, None for what is not known."""
+
+    state: TaskState = TaskState.UNKNOWN
+    attempt: int = 0
+    title: str | None = None
+    kind: str | None = None
+    stage: str | None = None
+    message: str | None = None
+    percent: float | None = None
+    done: float | None = None
+    total: float | None = None
+    rate: float | None = None
+    eta: float | None = None
+    """Seconds to the end at `updated`, as shown (protocol/estimate.py)."""
+    lines: int = 0
+    """Output lines of this attempt so far."""
+    dropped: int = 0
+    """Output lines that the producer had to leave out."""
+    heartbeat: float | None = None
+    timeout: float | None = None
+    created: int | None = None
+    started: int | None = None
+    updated: int | None = None
+    ended: int | None = None
+    before: TaskState | None = None
+    """The state to go back to from stalled, or from a refused cancel."""
+    ask: Ask | None = None
+    stop: Stop | None = None
+    result: Any = None
+    error: str | None = None
+    by: str | None = None
+    """Who cancelled it."""
+    forced: bool = False
+    """The engine ended it, since the producer did not in time."""
+
+    @property
+    def ended_for_good(self) -> bool:
+        return self.state in TERMINAL
+
+
+def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Snapshot:
+    """The snapshot after an event that was published at `time` (Unix ms).
+
+    Raises MessageError if the event does not fit: TASK_ENDED after the end, ALREADY_ANSWERED, STALE_ATTEMPT, or
+    BAD_STATE for what the table does not have. Then the event must be left out.
+    """
+    snapshot = _of_attempt(snapshot, data)
+    if snapshot.state is TaskState.STALLED and event not in ENGINE_EVENTS:
+        snapshot = replace(snapshot, state=snapshot.before or TaskState.RUNNING, before=None)
+    _refuse_answer(snapshot, event, data)
+    target = TRANSITIONS[snapshot.state].get(event)
+    if target is None:
+        raise _does_not_fit(snapshot, event)
+    state = (snapshot.before or TaskState.RUNNING) if target is BEFORE else target
+    if event is TaskEvent.ANSWERED and data.ask is None:
+        state = snapshot.state  # input that nobody had asked for answers nothing
+    fields = _FIELDS.get(event, _nothing)(snapshot, data, time)
+    if snapshot.created is None:
+        fields["created"] = time
+    if snapshot.started is None and state not in (TaskState.QUEUED, TaskState.UNKNOWN):
+        fields["started"] = time
+    if state in TERMINAL:
+        fields |= _ENDED | {"ended": time}
+    if state is not snapshot.state:
+        suspended = state in (TaskState.STALLED, TaskState.CANCELLING)
+        fields["before"] = (snapshot.before or snapshot.state) if suspended else None
+    return replace(snapshot, state=state, updated=time, **fields)
+
+
+def progress_of(snapshot: Snapshot) -> dict[str, Any]:
+    """All that is known of the progress: what a progress event says to viewers, so that each stands for all before."""
+    keys = ("percent", "done", "total", "stage", "message", "rate", "eta")
+    return {key: value for key in keys if (value := getattr(snapshot, key)) is not None}
+
+
+def snapshot_fields(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as the plain map that viewers get: what is not known is left out, state and attempt never."""
+    fields: dict[str, Any] = msgspec.to_builtins(snapshot)
+    return {"state": str(snapshot.state), "attempt": snapshot.attempt, **fields}
+
+
+def conflation_key(event: TaskEvent) -> str | None:
+    """Progress gives way to newer progress; everything else is kept."""
+    return CONFLATED if event is TaskEvent.PROGRESS else None
+
+
+def _of_attempt(snapshot: Snapshot, data: TaskData) -> Snapshot:
+    attempt = data.attempt or max(1, snapshot.attempt)
+    if attempt < snapshot.attempt:
+        text = f"attempt {attempt} was superseded by attempt {snapshot.attempt}"
+        raise MessageError(ErrorCode.STALE_ATTEMPT, text)
+    if attempt == snapshot.attempt:
+        return snapshot
+    kept = {key: getattr(snapshot, key) for key in ("title", "kind", "created", "heartbeat", "timeout")}
+    return Snapshot(attempt=attempt, **kept)
+
+
+def _refuse_answer(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> None:
+    """Exactly one answer to a question is taken: the first in the order of the channel."""
+    if data.ask is None or event not in (TaskEvent.ANSWERED, TaskEvent.ASK_EXPIRED) or snapshot.state in TERMINAL:
+        return
+    ask = snapshot.ask
+    if ask is None or ask.id != data.ask:
+        raise MessageError(ErrorCode.BAD_STATE, f"the task does not ask {data.ask!r}")
+    if ask.by is not None:
+        raise MessageError(ErrorCode.ALREADY_ANSWERED, f"already answered by {ask.by}")
+    if ask.expired:
+        raise MessageError(ErrorCode.ALREADY_ANSWERED, "already answered by nobody in time: the question has expired")
+
+
+def _does_not_fit(snapshot: Snapshot, event: TaskEvent) -> MessageError:
+    if snapshot.state in TERMINAL:
+        attempt = f"attempt {snapshot.attempt} has ended ({snapshot.state})"
+        return MessageError(ErrorCode.TASK_ENDED, f"{event} after the end: {attempt}; a retry says its own attempt")
+    return MessageError(ErrorCode.BAD_STATE, f"{event} does not fit a task that is {snapshot.state}")
+
+
+# --- what each event changes besides the state --------------------------------------------------------------------
+
+_ENDED: dict[str, Any] = {"rate": None, "eta": None, "before": None}
+
+
+def _nothing(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    return {}
+
+
+def _described(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    keys = ("title", "kind", "heartbeat", "timeout", "stage", "message", "total")
+    return {key: value for key in keys if (value := getattr(data, key)) is not None}
+
+
+def _progress(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    said = {key: getattr(data, key) for key in ("percent", "done", "total", "stage", "message")}
+    fields = {key: value for key, value in said.items() if value is not None}
+    total = fields.get("total", snapshot.total)
+    if data.percent is None and data.done is not None:
+        fields["percent"] = min(100.0, 100 * data.done / total) if total else None
+    elif data.percent is not None and data.done is None:
+        fields |= {"done": None}  # it counts in percent from now on
+    return fields | {"rate": data.rate, "eta": data.eta}
+
+
+def _output(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    first = snapshot.lines if data.first is None else data.first
+    return {"lines": first + len(data.lines or ()), "dropped": snapshot.dropped + (data.dropped or 0)}
+
+
+def _asked(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    kind = AskKind.INPUT if data.kind == AskKind.INPUT else AskKind.APPROVE
+    return {"ask": Ask(data.ask or "", data.text, kind, data.options, _after(time, data.deadline))}
+
+
+def _answered(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    if data.ask is None or snapshot.ask is None:
+        return {}
+    return {"ask": replace(snapshot.ask, by=data.by or "somebody", value=data.value, call=data.call)}
+
+
+def _ask_expired(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    before = TaskState.RUNNING if snapshot.before is TaskState.WAITING_INPUT else snapshot.before
+    return _unasked(snapshot, data, time) | {"before": before}
+
+
+def _unasked(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    """The producer no longer waits for an answer."""
+    asks = snapshot.ask is not None and snapshot.ask.open
+    return {"ask": replace(snapshot.ask, expired=True)} if asks and snapshot.ask is not None else {}
+
+
+def _cancel_requested(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    if snapshot.stop is not None:
+        return {}  # the first request counts, and its deadline
+    return {"stop": Stop(data.by, _after(time, data.deadline))}
+
+
+def _cancel_accepted(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    return {"stop": replace(snapshot.stop or Stop(data.by), accepted=True)}
+
+
+def _cancel_refused(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    return {"stop": None}
+
+
+def _completed(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    too_large = data.result is not None and len(msgspec.json.encode(data.result)) > MAX_RESULT_BYTES
+    message = {} if data.message is None else {"message": data.message}
+    return {"percent": 100.0, "result": None if too_large else data.result} | message
+
+
+def _failed(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    return {"error": data.error or data.message, "result": data.result}
+
+
+def _cancelled(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    return {"by": data.by or (snapshot.stop.by if snapshot.stop else None), "forced": data.forced}
+
+
+def _after(time: int, seconds: float | None) -> int | None:
+    return None if seconds is None else time + round(seconds * 1000)
+
+
+_FIELDS = {
+    TaskEvent.CREATED: _described,
+    TaskEvent.STARTED: _described,
+    TaskEvent.PROGRESS: _progress,
+    TaskEvent.OUTPUT: _output,
+    TaskEvent.RESUMED: _unasked,
+    TaskEvent.ASKED: _asked,
+    TaskEvent.ANSWERED: _answered,
+    TaskEvent.ASK_EXPIRED: _ask_expired,
+    TaskEvent.CANCEL_REQUESTED: _cancel_requested,
+    TaskEvent.CANCEL_ACCEPTED: _cancel_accepted,
+    TaskEvent.CANCEL_REFUSED: _cancel_refused,
+    TaskEvent.COMPLETED: _completed,
+    TaskEvent.FAILED: _failed,
+    TaskEvent.CANCELLED: _cancelled,
+    TaskEvent.TIMED_OUT: _failed,
+}
