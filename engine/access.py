@@ -9,6 +9,7 @@ from protocol.handshake import Request
 class Action(StrEnum):
     SUBSCRIBE = "subscribe"
     PUBLISH = "publish"
+    CALL = "call"
 
 
 class Identity(NamedTuple):

@@ -14,6 +14,7 @@ from enum import Enum, auto
 from itertools import dropwhile
 
 from engine.bus import Place
+from engine.task_log import TaskLog
 from protocol.envelope import Envelope, MessageType
 
 _HELD_MOST = 10_000  # messages held while the stream cannot be asked; older ones are read from it anyway
@@ -47,14 +48,17 @@ class ChannelLog:
         "floor",
         "last",
         "state",
+        "task",
     )
 
-    def __init__(self, channel: str, limit: int) -> None:
+    def __init__(self, channel: str, limit: int, task: TaskLog | None = None) -> None:
         self.channel = channel
         self._limit = limit
         self._entries: deque[Envelope] = deque()
         self._held: deque[tuple[Envelope | None, Place]] = deque(maxlen=_HELD_MOST)
         self._previous = 0  # offset of the last message handed out: what the next one follows on
+        self.task = task
+        """Of a task channel: sees each message as it gets its place, and edits what viewers get."""
         self.state = LogState.OPENING
         self.epoch = ""
         self.floor = 0
@@ -115,6 +119,8 @@ class ChannelLog:
     def restart(self, epoch: str) -> list[Envelope]:
         """The stream was made anew: say so, and expect its first message; still to be mended with what it holds."""
         self.epoch = epoch
+        if self.task is not None:
+            self.task.offset = 0  # what is known of it stays, offsets begin anew
         self._held.clear()  # what came of the new life is in the stream
         self._forget(0)
         return [self.gap(0, 0, GapReason.EPOCH)]
@@ -152,6 +158,8 @@ class ChannelLog:
 
     def _append(self, envelope: Envelope | None, offset: int) -> list[Envelope]:
         self.last = offset
+        if envelope is not None and self.task is not None:
+            envelope = self.task.take(envelope, offset)
         if envelope is None:
             return []
         envelope.offset, envelope.previous = offset, self._previous

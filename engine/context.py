@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import trio
+
 from engine.access import Access
 from engine.bus import Bus
 from engine.counters import Counters
@@ -23,3 +25,5 @@ class Context(NamedTuple):
     notebook: Notebook
     counters: Counters
     outboxes: OutboxShared
+    nursery: trio.Nursery
+    """For what goes on while a connection is served further."""

@@ -18,6 +18,7 @@ from engine.counters import Counters
 from engine.jetstream import unix_ms_of
 from engine.namespaces import Namespaces, SlowPolicy
 from engine.outbox import Outbox
+from engine.task_log import TaskLog
 from protocol.envelope import Envelope, from_producer
 from protocol.errors import MessageError
 from protocol.wire import Wire
@@ -113,11 +114,17 @@ class Hub:
         """Count one more subscription; True if it is the channel's first."""
         entry = self._channels.get(channel)
         if entry is None:
-            durable = self._namespaces.of(channel).durable
-            entry = self._channels[channel] = _Channel(ChannelLog(channel, self._log_limit) if durable else None)
+            entry = self._channels[channel] = _Channel(self._new_log(channel))
             self._counters.channels += 1
         entry.interest += 1
         return entry.interest == 1
+
+    def _new_log(self, channel: str) -> ChannelLog | None:
+        namespace = self._namespaces.of(channel)
+        if not namespace.durable:
+            return None
+        task = TaskLog(channel, self._refuse) if namespace.tasks else None
+        return ChannelLog(channel, self._log_limit, task)
 
     def activate(self, channel: str, wire: Wire, outbox: Outbox) -> None:
         """Let a subscribed channel's messages reach this outbox: those received after this call, no others."""
@@ -141,6 +148,10 @@ class Hub:
     def unsubscribe(self, channel: str, outbox: Outbox) -> bool:
         """Take one subscription back, active or not; True if it was the channel's last."""
         self.deactivate(channel, outbox)
+        return self.release(channel)
+
+    def release(self, channel: str) -> bool:
+        """Count one subscription less, that was never activated; True if it was the channel's last."""
         entry = self._channels[channel]
         entry.interest -= 1
         if entry.interest:
@@ -183,8 +194,7 @@ class Hub:
         try:
             envelope = from_producer(payload)
         except MessageError as error:
-            self._counters.messages_bad += 1
-            self._warn_of_bad(channel, error)
+            self._refuse(channel, error)
             return None
         envelope.channel = channel
         envelope.offset = envelope.previous = envelope.epoch = None
@@ -192,8 +202,9 @@ class Hub:
             envelope.time = time_ms
         return envelope
 
-    def _warn_of_bad(self, channel: str, error: MessageError) -> None:
-        """At most one line a second: a producer may be wrong very often."""
+    def _refuse(self, channel: str, error: MessageError) -> None:
+        """Count what a producer got wrong; at most one line a second, for it may be wrong very often."""
+        self._counters.messages_bad += 1
         second = self._clock_ms() // 1000
         if second != self._warned_at:
             self._warned_at = second

@@ -34,8 +34,8 @@ def stream_config(name: str, namespace: Namespace) -> dict[str, Any]:
     nanoseconds = round(namespace.max_age * 1e9)
     return {
         "name": stream_name(name),
-        "subjects": [f"fanline.{Direction.PUB}.{name}.>"],
-        "republish": {"src": f"fanline.{Direction.PUB}.{name}.>", "dest": f"fanline.{Direction.OUT}.{name}.>"},
+        "subjects": [namespace_subject(name)],
+        "republish": {"src": namespace_subject(name), "dest": f"fanline.{Direction.OUT}.{name}.>"},
         "retention": "limits",
         "discard": "old",
         "storage": namespace.storage,
@@ -58,8 +58,19 @@ def bucket_subject(bucket: Bucket, key: str) -> str:
     return f"$KV.{bucket}.{key}"
 
 
+def key_of(bucket: Bucket, subject: str) -> str:
+    """The key of a bucket's subject: the inverse of `bucket_subject`."""
+    return subject.removeprefix(bucket_subject(bucket, ""))
+
+
+def namespace_subject(namespace: str) -> str:
+    """All that is published in a namespace."""
+    return f"fanline.{Direction.PUB}.{namespace}.>"
+
+
 def bucket_config(bucket: Bucket, max_age: float, replicas: int) -> dict[str, Any]:
     """The stream behind a key-value bucket, as NATS clients expect it (ADR-8); `max_age` in seconds, 0 for none."""
+    own_age = {"allow_msg_ttl": True} if bucket in (Bucket.TASKS, Bucket.RUNNING) else {}  # for `set`
     return {
         "name": bucket_stream(bucket),
         "subjects": [bucket_subject(bucket, ">")],
@@ -72,6 +83,7 @@ def bucket_config(bucket: Bucket, max_age: float, replicas: int) -> dict[str, An
         "allow_direct": True,
         "allow_rollup_hdrs": True,
         "deny_delete": True,
+        **own_age,
     }
 
 
@@ -109,9 +121,9 @@ DELETED_STREAMS = "$JS.EVENT.ADVISORY.STREAM.DELETED.*"
 """Subjects on which the server tells that a stream, named by the last token, was deleted."""
 
 
-def read_request(channel: str, start: int) -> bytes:
-    """Batched direct get: the channel's messages from sequence `start` on, oldest first."""
-    request = {"seq": max(1, start), "batch": READ_BATCH, "max_bytes": READ_BYTES, "next_by_subj": to_subject(channel)}
+def read_request(subject: str, start: int) -> bytes:
+    """Batched direct get: messages on a subject, wildcards too, from sequence `start` on, oldest first."""
+    request = {"seq": max(1, start), "batch": READ_BATCH, "max_bytes": READ_BYTES, "next_by_subj": subject}
     return _encoder.encode(request)
 
 

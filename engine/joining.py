@@ -5,7 +5,7 @@ There is no hold-back queue. The channel's log is the one ordered truth in this 
 is left. A slow client just takes longer; it is never given a gap because others publish faster than it reads.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -18,6 +18,9 @@ from engine.clock import unix_ms
 from engine.context import Context
 from engine.inbox import read_cursor
 from engine.outbox import Outbox
+from engine.output_tail import MAX_LINES
+from engine.task_frames import snapshot_frame, with_snapshot
+from engine.task_log import DEFAULT_LINES
 from protocol.dialects import PLAIN
 from protocol.envelope import Envelope, MessageType
 from protocol.errors import ErrorCode, MessageError
@@ -39,14 +42,19 @@ class Wish(NamedTuple):
     """Only the newest so many of the messages after the offset; None: all."""
     stored: bool = False
     """It wants what is stored: what no longer is, is not missed."""
+    lines: int | None = None
+    """Of a task: its snapshot, with the newest so many lines of its output."""
 
 
 class _Position(msgspec.Struct, forbid_unknown_fields=True):
-    """The data of a `sub`: {"last": N}, {"start": true} or {"snapshot": true}, which is the newest message."""
+    """The data of a `sub`: {"last": N}, {"start": true} or {"snapshot": true}, which is the newest message; on a task
+    channel the task's snapshot, with "lines": N of its output.
+    """
 
     last: int | None = None
     start: bool = False
     snapshot: bool = False
+    lines: Annotated[int, msgspec.Meta(ge=0, le=MAX_LINES)] = DEFAULT_LINES
 
 
 class Resumption(msgspec.Struct, forbid_unknown_fields=True):
@@ -86,7 +94,7 @@ def wish_of(command: Envelope) -> Wish:
         text = f'the data of `sub` is {{"last": N}}, {{"start": true}} or {{"snapshot": true}}: {error}'
         raise MessageError(ErrorCode.BAD_MESSAGE, text) from None
     if position.snapshot:
-        return Wish(0, None, 1, stored=True)
+        return Wish(0, None, 1, stored=True, lines=position.lines)
     if position.last is None:
         return Wish(0, None, stored=True) if position.start else Wish(None, None)
     if not 1 <= position.last <= _MOST:
@@ -113,7 +121,7 @@ async def join_durable(
     if _is_ahead(wish, log) and not await context.mender.knows(log, wish.offset or 0):
         text = f"offset {wish.offset} lies in the future of {log.channel}, whose newest is {log.last}"
         raise MessageError(ErrorCode.BAD_OFFSET, text)
-    history = await _gather(context, log, wish)
+    history = with_snapshot(log, await _gather(context, log, wish))
     reached, epoch = log.last, log.epoch
     answer = Envelope(MessageType.OK, id=command.id, channel=log.channel, offset=reached, epoch=log.epoch)
     if wish.offset is not None:
@@ -136,6 +144,8 @@ async def _gather(context: Context, log: ChannelLog, wish: Wish) -> list[Envelop
     """The history up to `log.last` as it is on return, with a `gap` wherever something is missing."""
     if wish.offset is None:
         return []
+    if wish.lines is not None and log.task is not None:
+        return [snapshot_frame(log, wish.lines)]
     if wish.epoch is not None and wish.epoch != log.epoch:
         # Its offset means nothing now: it is told so, and gets the whole new life.
         return [log.gap(0, 0, GapReason.EPOCH), *await _gather(context, log, Wish(0, None, stored=True))]
@@ -167,7 +177,7 @@ async def _catch_up(context: Context, log: ChannelLog, position: tuple[int, str]
     reached, epoch = position
     while outbox.closing is None:
         if log.epoch != epoch:
-            outbox.push(wire.encode(log.gap(0, 0, GapReason.EPOCH)))
+            await _send(context, with_snapshot(log, [log.gap(0, 0, GapReason.EPOCH)]), wire, outbox)
             reached, epoch = 0, log.epoch
         if reached >= log.last:
             return
@@ -179,10 +189,10 @@ async def _catch_up(context: Context, log: ChannelLog, position: tuple[int, str]
         if log.epoch == epoch:
             reached = more.reached
             messages = [more.gap, *more.messages] if more.gap is not None else more.messages
-            await _send(context, list(_fresh(messages)), wire, outbox)
+            await _send(context, with_snapshot(log, list(_fresh(messages))), wire, outbox)
 
 
-async def _send(context: Context, messages: list[Envelope], wire: Wire, outbox: Outbox) -> None:
+async def _send(context: Context, messages: Sequence[Envelope], wire: Wire, outbox: Outbox) -> None:
     """Push messages at the pace at which the client reads, giving others their turn."""
     for start in range(0, len(messages), _CHUNK):
         if start:

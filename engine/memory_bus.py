@@ -1,13 +1,28 @@
 """The bus in memory: for unit tests, with the promises of engine/bus.py and none of NATS's weather."""
 
 import itertools
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import trio
 
-from engine.bus import Bucket, BusError, ConflictError, Deliver, Note, OnLoss, Page, Place, Stored, StreamState
+from engine.bus import (
+    Bucket,
+    BusError,
+    ConflictError,
+    Deliver,
+    NoListenerError,
+    Note,
+    OnLoss,
+    Page,
+    Place,
+    Stored,
+    StreamState,
+    TooLargeError,
+)
 from engine.jetstream import READ_BATCH
 from engine.namespaces import Namespace, Namespaces
 from protocol.channels import namespace_of
@@ -49,12 +64,23 @@ class _Stream:
         size = sum(len(stored.payload) for stored in self._messages)
         return StreamState(self._epoch, self._messages[0].place.offset, self._last, time.time(), size)
 
-    def read(self, channel: str, start: int) -> Page:
-        matching = [m for m in self._messages if m.channel == channel and m.place.offset >= start]
+    def read(self, channel: str | None, start: int) -> Page:
+        """Of one channel, or of all."""
+        matching = [m for m in self._messages if channel in (None, m.channel) and m.place.offset >= start]
         return Page(matching[:READ_BATCH], max(0, len(matching) - READ_BATCH))
 
     def newest(self, channel: str) -> int | None:
         return next((m.place.offset for m in reversed(self._messages) if m.channel == channel), None)
+
+
+class _Entry(NamedTuple):
+    note: Note
+    expires: float
+    """By Trio's clock."""
+
+
+Listener = Callable[[bytes], Awaitable[bytes]]
+"""A producer: a call's payload -> its answer."""
 
 
 class MemoryBroker:
@@ -66,12 +92,28 @@ class MemoryBroker:
         self.max_payload = 1024 * 1024
         self.available = True
         """Set to False to make every request fail, as while NATS is away."""
-        self.buckets: dict[tuple[Bucket, str], Note] = {}
+        self.buckets: dict[tuple[Bucket, str], _Entry] = {}
+        self.listeners: dict[str, Listener] = {}
+        """Channel -> who listens on its `ctl` subject."""
         self.streams = {name: _Stream(namespace) for name, namespace in self.namespaces.durable().items()}
 
     def recreate(self, namespace: str) -> None:
         """Delete a stream and make it anew: another epoch."""
         self.streams[namespace] = _Stream(self.namespaces.durable()[namespace])
+
+    def beat(self, channel: str) -> None:
+        """What a producer does to say that it lives."""
+        for bus in self.buses:
+            bus.hear(channel)
+
+    def find(self, bucket: Bucket, key: str) -> Note | None:
+        entry = self.buckets.get((bucket, key))
+        return None if entry is None or entry.expires <= trio.current_time() else entry.note
+
+    def write(self, bucket: Bucket, key: str, value: bytes, seconds: float = math.inf) -> None:
+        found = self.find(bucket, key)
+        note = Note(value, (found.revision if found else 0) + 1)
+        self.buckets[bucket, key] = _Entry(note, trio.current_time() + seconds)
 
 
 class MemoryBus:
@@ -81,6 +123,7 @@ class MemoryBus:
         self._joined: set[str] = set()
         self._deliver: Deliver | None = None
         self.on_loss: OnLoss = lambda _: None
+        self._take_beat: Callable[[str], None] | None = None
         self.reads = 0
         """Requests to the store so far."""
 
@@ -136,25 +179,60 @@ class MemoryBus:
 
     async def get(self, bucket: Bucket, key: str) -> Note | None:
         await self._reach_broker()
-        return self.broker.buckets.get((bucket, key))
+        return self.broker.find(bucket, key)
 
     async def put(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
         await self._reach_broker()
-        found = self.broker.buckets.get((bucket, key))
+        found = self.broker.find(bucket, key)
         if (found.revision if found else 0) != revision:
             raise ConflictError(f"{key} has changed")
-        self.note(bucket, key, value)
+        self.broker.write(bucket, key, value)
 
     def note(self, bucket: Bucket, key: str, value: bytes) -> None:
-        found = self.broker.buckets.get((bucket, key))
-        self.broker.buckets[bucket, key] = Note(value, (found.revision if found else 0) + 1)
+        if self.broker.available:
+            self.broker.write(bucket, key, value)
+
+    async def set(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
+        await self._reach_broker()
+        self._check_size(value)
+        self.broker.write(bucket, key, value, math.ceil(seconds))
+
+    async def notes(self, bucket: Bucket) -> dict[str, bytes]:
+        await self._reach_broker()
+        found = {key: self.broker.find(bucket, key) for held, key in self.broker.buckets if held is bucket}
+        return {key: note.value for key, note in found.items() if note is not None and note.value}
+
+    async def read_namespace(self, namespace: str, start: int) -> Page:
+        await self._reach_broker()
+        return self.broker.streams[namespace].read(None, start)
+
+    async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:
+        await self._reach_broker()
+        listener = self.broker.listeners.get(channel)
+        if listener is None:
+            raise NoListenerError(f"no producer is attached to {channel}")
+        with trio.move_on_after(seconds):
+            return await listener(payload)
+        raise BusError(f"the producer of {channel} did not answer within {seconds:g} s")
+
+    async def has_listener(self, channel: str) -> bool:
+        await self._reach_broker()
+        return channel in self.broker.listeners
+
+    def hear_beats(self, take: Callable[[str], None] | None) -> None:
+        self._take_beat = take
+
+    def hear(self, channel: str) -> None:
+        """One beat reaches this worker."""
+        if self._take_beat is not None:
+            self._take_beat(channel)
 
     def _stream(self, channel: str) -> _Stream:
         return self.broker.streams[namespace_of(channel)]
 
     def _check_size(self, payload: bytes) -> None:
         if len(payload) > self.broker.max_payload:
-            raise BusError(f"{len(payload)} bytes, but the broker takes {self.broker.max_payload}")
+            raise TooLargeError(f"{len(payload)} bytes, but the broker takes {self.broker.max_payload}")
 
     async def _reach_broker(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -19,6 +19,8 @@ from engine.hub import Hub
 from engine.jetstream import MULTI_LAST, READ_BATCH, unix_ms_of
 from engine.namespaces import Namespaces
 from engine.stream_states import StreamStates
+from engine.task_frames import with_snapshot
+from engine.task_log import restore
 from protocol.channels import namespace_of
 from protocol.envelope import Envelope
 
@@ -80,6 +82,9 @@ class Mender:
         if newest is None or epoch is None:
             state = await self._states.now(log.channel)
             newest, epoch = newest or state.last, state.epoch
+        if log.task is not None:
+            await restore(self._bus, self._read, log.task, epoch, newest)
+            newest = max(newest, log.task.offset)  # its checkpoint may be newer than the answer
         self._deliver(log, log.open(epoch, newest))
         if self._outages != outages:
             log.suspect()  # what came after `newest` may have been lost while we asked for the epoch
@@ -202,14 +207,18 @@ class Mender:
         state = await self._states.now(log.channel)
         if state.epoch != log.epoch:
             _log.warning("the stream of %s was made anew", log.channel)
-            self._deliver(log, log.restart(state.epoch))
+            self._deliver(log, with_snapshot(log, log.restart(state.epoch)))
             return
         lost_until = 0
         if not self._is_complete(log, state, found):
             lost_until = found[0].place.offset - 1 if found else state.last
+            if log.task is not None:  # the keeper may have seen what is gone
+                await restore(self._bus, self._read, log.task, log.epoch, lost_until)
         newest = found[-1].place.offset if found else 0
         readable = [(self._read(stored), stored.place) for stored in found if stored.place.offset > log.last]
-        self._deliver(log, log.mend(readable, lost_until, newest if patient else max(newest, heard)))
+        self._deliver(
+            log, with_snapshot(log, log.mend(readable, lost_until, newest if patient else max(newest, heard)))
+        )
 
     def _is_complete(self, log: ChannelLog, state: StreamState, found: Sequence[Stored]) -> bool:
         """Whether nothing that came after `log.last` can have left the stream. It drops the oldest first, for its age,

@@ -52,13 +52,18 @@ class Namespace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """A channel is its user's inbox: who subscribes without a position gets what was not acknowledged yet."""
     everywhere: bool = False
     """Every worker hears all its channels, so that an urgent message reaches every connection (engine/backlog.py)."""
+    tasks: bool = False
+    """Its channels are tasks: snapshots, log tails, stall watch, calls to producers (docs/reference/tasks.md)."""
+    retention: Annotated[float, Meta(ge=1)] = 7 * _DAY
+    """Seconds for which a task's snapshot is kept after its last change."""
     presence: bool = False
     """Whether the members of its channels are told about each other."""
 
 
 _DURABLE = Namespace(durable=True)
 DEFAULTS: Mapping[str, Namespace] = {
-    "task": Namespace(durable=True, history=5000),
+    "task": Namespace(durable=True, history=5000, tasks=True),
+    "tasks": Namespace(durable=True, history=1, publish=Publishers.BACKEND),  # the keeper's tables
     "project": _DURABLE,
     "user": Namespace(durable=True, max_age=7 * _DAY, inbox=True),
     "session": _DURABLE,
@@ -85,6 +90,10 @@ class Namespaces:
     def everywhere(self) -> list[str]:
         """The names of those that every worker hears."""
         return [name for name, namespace in self._by_name.items() if namespace.everywhere]
+
+    def tasks(self) -> dict[str, Namespace]:
+        """Name -> namespace of those whose channels are tasks."""
+        return {name: namespace for name, namespace in self._by_name.items() if namespace.tasks}
 
     def durable(self) -> dict[str, Namespace]:
         """Name -> namespace of those that need a stream."""

@@ -12,22 +12,23 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, cast
+from typing import Any
 
 import nats.errors
 import trio
 import trio_asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from engine.bus import BusError, Deliver, OnLoss, TooLargeError
 from engine.jetstream import DELETED_STREAMS, api_reply, place_of, stream_name
 from engine.namespaces import Namespaces
+from engine.nats_interest import Interest, Sink, subscribe
 from engine.nats_options import NatsOptions
-from engine.nats_requests import REQUEST_TIMEOUT, Outgoing, StoreRequests
+from engine.nats_requests import REQUEST_TIMEOUT, Outgoing, Requests
 from engine.streams import RefusedError, ensure_streams
-from protocol.channels import Direction, channel_of, namespace_of, to_subject
+from protocol.channels import Direction, channel_of, from_subject, namespace_of, to_subject
+from protocol.errors import MessageError
 
 MINIMUM_VERSION = (2, 11)
 """Older servers lack per-message TTL and the batched direct get that durable channels read with."""
@@ -37,6 +38,7 @@ _OVERHEAD = 512  # bytes that a queued message takes besides its payload
 
 _HEADER_BYTES = 32  # at most, for the first line of the headers and the punctuation of one
 
+_BEATS = f"fanline.{Direction.BEAT}.>"
 _CONNECT_TIMEOUT = 5.0
 _PING_INTERVAL = 10
 _MAX_PINGS = 2
@@ -70,25 +72,7 @@ async def open_nats_bus(
         raise refusal
 
 
-class _Sink:
-    """Stands where nats-py expects a future: it asks `cancelled()` and calls `set_result()` for every message."""
-
-    __slots__ = ("_take",)
-
-    def __init__(self, take: Callable[[Msg], None]) -> None:
-        self._take = take
-
-    def cancelled(self) -> bool:
-        return False
-
-    def set_result(self, message: Msg) -> None:
-        try:
-            self._take(message)
-        except Exception:  # noqa: BLE001  # it would end nats-py's read loop, and with it every channel
-            _log.exception("a message on %s could not be delivered", message.subject)
-
-
-class NatsBus(StoreRequests):
+class NatsBus(Requests):
     """See engine/bus.py for the promises; made by `open_nats_bus`."""
 
     def __init__(self, options: NatsOptions, namespaces: Namespaces) -> None:
@@ -96,14 +80,11 @@ class NatsBus(StoreRequests):
         self._options = options
         self._namespaces = namespaces
         self._client = Client()
-        self._sinks: dict[bool, _Sink] = {}  # durable or not -> sink
+        self._sinks: dict[bool, Sink] = {}  # durable or not -> sink
+        self._take_beat: Callable[[str], None] | None = None
+        self._interest = Interest()
         self._on_loss: OnLoss = lambda _: None
         self._last_error: Exception | None = None
-        # Interest: what is wanted, what nats-py has, and what has to be brought together, in order.
-        self._wanted: set[str] = set()
-        self._subscriptions: dict[str, Subscription] = {}
-        self._changed: dict[str, None] = {}
-        self._unconfirmed: dict[str, trio.Event] = {}
         self._outgoing: deque[Outgoing] = deque()
         self._outgoing_bytes = 0
         self._lost_since: float | None = None  # Unix seconds, while an outage has not been told
@@ -124,7 +105,7 @@ class NatsBus(StoreRequests):
                 return  # taken now, it would hide what was lost before it; all will be read once the loss is told
             deliver(channel_of(message.subject), message.data, place_of(message.headers or {}))
 
-        self._sinks = {False: _Sink(take), True: _Sink(take_stored)}
+        self._sinks = {False: Sink(take), True: Sink(take_stored)}
         self._on_loss = on_loss
         for namespace in self._namespaces.everywhere():
             self._want(f"{namespace}:>")  # as a subject: all channels of it
@@ -134,24 +115,41 @@ class NatsBus(StoreRequests):
             self._want(channel)
 
     def _want(self, channel: str) -> None:
-        if channel not in self._wanted:
-            self._wanted.add(channel)
-            self._unconfirmed.setdefault(channel, trio.Event())
-            self._note_change(channel)
+        self._interest.want(self._subject(channel), self._sinks[self._namespaces.of(channel).durable])
+        self._work.set()
+
+    def _subject(self, channel: str) -> str:
+        """Where a channel is heard."""
+        return to_subject(channel, Direction.OUT if self._namespaces.of(channel).durable else Direction.PUB)
 
     async def wait_joined(self, channel: str) -> None:
         everywhere = self._namespaces.of(channel).everywhere
-        event = self._unconfirmed.get(f"{namespace_of(channel)}:>" if everywhere else channel)
+        event = self._interest.unconfirmed(self._subject(f"{namespace_of(channel)}:>" if everywhere else channel))
         if event is not None:
             if not self._client.is_connected:
                 raise BusError("NATS is not connected; try again")
             await event.wait()
 
     def leave(self, channel: str) -> None:
-        if channel in self._wanted:
-            self._wanted.discard(channel)
-            self._unconfirmed.pop(channel, None)
-            self._note_change(channel)
+        if not self._namespaces.of(channel).everywhere:
+            self._interest.drop(self._subject(channel))
+            self._work.set()
+
+    def hear_beats(self, take: Callable[[str], None] | None) -> None:
+        self._take_beat = take
+        if take is None:
+            self._interest.drop(_BEATS)
+        else:
+            self._interest.want(_BEATS, Sink(self._hear_beat))
+        self._work.set()
+
+    def _hear_beat(self, beat: Msg) -> None:
+        try:
+            channel = from_subject(beat.subject)
+        except MessageError:
+            return  # anybody may publish there
+        if self._take_beat is not None:
+            self._take_beat(channel)
 
     async def publish(self, channel: str, payload: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -177,10 +175,6 @@ class NatsBus(StoreRequests):
             raise TooLargeError(f"{size} bytes with headers, but NATS takes {self._client.max_payload}")
         self._outgoing.append(message)
         self._outgoing_bytes += len(message.payload) + _OVERHEAD
-        self._work.set()
-
-    def _note_change(self, channel: str) -> None:
-        self._changed[channel] = None
         self._work.set()
 
     # --- the asyncio side ---------------------------------------------------------------------------------------
@@ -209,11 +203,9 @@ class NatsBus(StoreRequests):
             found = f"{version.major}.{version.minor}.{version.patch}"
             raise BusError(f"it is version {found}; Fanline needs {wanted} or newer")
         self.inbox = self._client.new_inbox()
-        sink = cast("asyncio.Future[Msg]", _Sink(self.take_reply))
-        await self._client.subscribe(f"{self.inbox}.*", future=sink)
+        await subscribe(self._client, f"{self.inbox}.*", Sink(self.take_reply))
         await ensure_streams(self._api, self._namespaces)
-        sink = cast("asyncio.Future[Msg]", _Sink(self._take_advisory))
-        await self._client.subscribe(DELETED_STREAMS, future=sink)
+        await subscribe(self._client, DELETED_STREAMS, Sink(self._take_advisory))
 
     async def _api(self, verb: str, stream: str, payload: bytes) -> dict[str, Any]:
         try:
@@ -225,15 +217,7 @@ class NatsBus(StoreRequests):
         return api_reply(reply.data)
 
     def _client_options(self, name: str) -> dict[str, Any]:
-        options = self._options
-        credentials = {
-            "user": options.user,
-            "password": options.password,
-            "token": options.token,
-            "user_credentials": options.creds,
-        }
         return {
-            "servers": list(options.servers),
             "name": f"fanline {name}",
             "connect_timeout": 2,
             "reconnect_time_wait": _RETRY_WAIT,
@@ -244,8 +228,7 @@ class NatsBus(StoreRequests):
             "disconnected_cb": self._on_disconnected,
             "closed_cb": self._on_closed,
             "reconnected_cb": self._on_reconnected,
-            "tls": options.tls_context(),
-            **{key: value for key, value in credentials.items() if value},
+            **self._options.client_options(),
         }
 
     async def _on_error(self, error: Exception) -> None:
@@ -277,53 +260,20 @@ class NatsBus(StoreRequests):
                 # nats-py never reconnects after an error such as revoked credentials: a new process has to.
                 raise BusError(f"NATS at {self._options.describe()} ended the connection: {self._last_error}")
             try:
-                await self._send_changes()
+                await self._interest.send_changes(self._client)
                 await self._send_outgoing()
-                await self._confirm()
+                await self._interest.confirm(self._client)
             except (nats.errors.Error, BusError, OSError) as error:
                 # nats-py subscribes again by itself once it is back; only the confirmation has to be asked anew.
                 _log.debug("NATS: %s", error)
                 await asyncio.sleep(_RETRY_WAIT)
                 self._work.set()
 
-    async def _send_changes(self) -> None:
-        while self._changed:
-            channel = next(iter(self._changed))
-            del self._changed[channel]  # before the await: a change of mind meanwhile is noted anew
-            try:
-                await self._bring_together(channel)
-            except BaseException:
-                self._changed.setdefault(channel, None)
-                raise
-
-    async def _bring_together(self, channel: str) -> None:
-        if channel in self._wanted:
-            if channel not in self._subscriptions:
-                durable = self._namespaces.of(channel).durable
-                subject = to_subject(channel, Direction.OUT if durable else Direction.PUB)
-                sink = cast("asyncio.Future[Msg]", self._sinks[durable])
-                self._subscriptions[channel] = await self._client.subscribe(subject, future=sink)
-        elif (subscription := self._subscriptions.pop(channel, None)) is not None:
-            await subscription.unsubscribe()
-
     async def _send_outgoing(self) -> None:
         for _ in range(len(self._outgoing)):  # what comes meanwhile waits for its turn, as joins do
             message = self._outgoing.popleft()
             self._outgoing_bytes -= len(message.payload) + _OVERHEAD
             await self._client.publish(message.subject, message.payload, message.reply, message.headers)
-
-    async def _confirm(self) -> None:
-        """One round trip to the server proves that every SUB before it is in effect."""
-        waiting = {channel: event for channel, event in self._unconfirmed.items() if channel in self._subscriptions}
-        if not waiting:
-            return
-        await self._client.flush(timeout=2)
-        if not self._client.is_connected:  # while reconnecting, nats-py's flush returns at once and proves nothing
-            raise nats.errors.ConnectionReconnectingError
-        for channel, event in waiting.items():
-            event.set()
-            if self._unconfirmed.get(channel) is event:
-                del self._unconfirmed[channel]
 
     async def _tell_losses(self) -> None:
         """After each outage tell it; not in the pump, for JetStream may take its time to come back."""

@@ -1,6 +1,7 @@
 """How to reach NATS."""
 
 import ssl
+from typing import Any
 
 import msgspec
 
@@ -23,6 +24,17 @@ class NatsOptions(msgspec.Struct, frozen=True):
     def describe(self) -> str:
         """The servers without credentials, for logs and errors."""
         return ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in self.servers)
+
+    def client_options(self) -> dict[str, Any]:
+        """Where to connect and as whom, in the words of nats-py. BusError if the TLS files cannot be used."""
+        credentials = {
+            "user": self.user,
+            "password": self.password,
+            "token": self.token,
+            "user_credentials": self.creds,
+        }
+        used = {key: value for key, value in credentials.items() if value}
+        return {"servers": list(self.servers), "tls": self.tls_context(), **used}
 
     def tls_context(self) -> ssl.SSLContext | None:
         """The TLS context these options ask for; None leaves it to the URL. BusError if the files cannot be used."""

@@ -76,7 +76,16 @@ class Server:
                 self._bus.attach(self._hub.receive, mender.bus_is_back)
                 notebook = Notebook(self._bus)
                 context = Context(
-                    settings, self._access, self._bus, self._hub, mender, self._namespaces, notebook, counters, outboxes
+                    settings,
+                    self._access,
+                    self._bus,
+                    self._hub,
+                    mender,
+                    self._namespaces,
+                    notebook,
+                    counters,
+                    outboxes,
+                    nursery,
                 )
                 nursery.start_soon(notebook.run)
                 nursery.start_soon(flusher.run)

@@ -1,13 +1,17 @@
 """The session: what one client may say, and what it is answered. A command in, at most one answer out, in order."""
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 import trio
 from msgspec import Raw
 
 from engine.access import Action, Identity
 from engine.bus import BusError, TooLargeError
+from engine.calls import perform_call, steady_log
 from engine.channel_log import ChannelLog
 from engine.clock import unix_ms
 from engine.context import Context
@@ -22,11 +26,15 @@ from protocol.envelope import Envelope, MessageType, encode_cbor, encode_json
 from protocol.errors import ErrorCode, MessageError
 from protocol.wire import Wire
 
+Answer = TypeVar("Answer", bound=Envelope | None)
+_MAX_CALLS = 16  # of one connection under way: each may wait for a producer
+_log = logging.getLogger("fanline.session")
+
 
 class Session:
     """One client's identity, wire and subscriptions."""
 
-    __slots__ = ("_channels", "_context", "_noted", "_outbox", "id", "identity", "wire")
+    __slots__ = ("_calls", "_channels", "_context", "_noted", "_outbox", "id", "identity", "wire")
 
     def __init__(self, context: Context, wire: Wire, identity: Identity, outbox: Outbox) -> None:
         self.id = secrets.token_urlsafe(12)
@@ -34,6 +42,7 @@ class Session:
         self.identity = identity
         self._context = context
         self._outbox = outbox
+        self._calls = 0  # under way
         self._noted = 0.0  # Trio time of the last note
         self._channels: set[str] | None = None  # most connections of a large server are idle: no empty set for each
 
@@ -81,8 +90,12 @@ class Session:
 
     async def _perform(self, command: Envelope) -> Envelope | None:
         perform = _COMMANDS.get(command.type, Session.unknown)
+        return await self._guarded(partial(perform, self), command)
+
+    async def _guarded(self, perform: Callable[[Envelope], Awaitable[Answer]], command: Envelope) -> Answer | Envelope:
+        """What a command is answered: what performing it gives, or the `err` that says why not."""
         try:
-            return await perform(self, command)
+            return await perform(command)
         except MessageError as error:
             return _refusal(error.code, str(error), command.id, command.channel)
         except TooLargeError as error:
@@ -220,6 +233,30 @@ class Session:
             raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to an inbox {channel}")
         return log
 
+    async def call(self, command: Envelope) -> None:
+        """Ask a task's producer; the answer comes when it comes, and the next command need not wait for it."""
+        channel = _channel_of(command)
+        if not self._context.namespaces.of(channel).tasks:
+            raise MessageError(ErrorCode.NOT_SUPPORTED, f"{channel} is no task (namespace {namespace_of(channel)})")
+        await self._check(Action.CALL, channel)
+        if self._calls >= _MAX_CALLS:
+            raise MessageError(ErrorCode.LIMIT_EXCEEDED, f"{_MAX_CALLS} calls of this connection wait for their answer")
+        self._calls += 1
+        self._context.nursery.start_soon(self._call, command, channel, name="call")
+
+    async def _call(self, command: Envelope, channel: str) -> None:
+        async def perform(command: Envelope) -> Envelope:
+            async with steady_log(self._context, channel) as log:
+                data = await perform_call(self._context, log, command, self.identity.user, self.id)
+            return Envelope(MessageType.OK, id=command.id, channel=channel, data=data)
+
+        try:
+            self._answer(command, await self._guarded(perform, command))
+        except Exception:  # noqa: BLE001  # the edge of one call: logged once, nobody else notices
+            _log.exception("a call on %s failed", channel)
+        finally:
+            self._calls -= 1
+
     async def ping(self, command: Envelope) -> Envelope:
         return Envelope(MessageType.PONG, id=command.id, data=command.data, time=unix_ms())
 
@@ -250,7 +287,7 @@ _COMMANDS: dict[str, Callable[[Session, Envelope], Awaitable[Envelope | None]]] 
     MessageType.PUB: Session.pub,
     MessageType.PING: Session.ping,
     MessageType.ACK: Session.ack,
-    MessageType.CALL: Session.not_supported,
+    MessageType.CALL: Session.call,
     MessageType.PRESENCE: Session.not_supported,
     MessageType.HISTORY: Session.not_supported,
 }

@@ -29,6 +29,8 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Time a client has to answer a close frame, and to read what is queued before it."""
     bus_timeout: _Seconds = 5.0
     """Time the bus has to confirm a subscription before the client is told `unavailable`."""
+    call_timeout: _Seconds = 5.0
+    """Time the producer of a task has to answer a `call`."""
     outbox_bytes: Annotated[int, Meta(ge=4096)] = 1024 * 1024
     """Bytes queued for one slow connection beyond its kernel buffer; over it the connection is closed (4008)."""
     outbox_messages: Annotated[int, Meta(ge=16)] = 16_384

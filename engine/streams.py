@@ -12,7 +12,7 @@ from engine.namespaces import Namespaces
 
 RESUME_WINDOW = 120.0
 """Seconds for which a session that was cut off can be taken up again."""
-_MAX_AGE = {Bucket.CURSORS: 0.0, Bucket.SESSIONS: RESUME_WINDOW}  # seconds; 0: for ever
+_MAX_AGE = dict.fromkeys(Bucket, 0.0) | {Bucket.SESSIONS: RESUME_WINDOW}  # seconds; 0: for ever
 _NOT_FOUND = 404
 _UNAVAILABLE = 503  # JetStream cannot do it now; what it will never do has other codes, 500 among them
 _log = logging.getLogger("fanline.streams")

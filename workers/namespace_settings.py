@@ -33,6 +33,8 @@ def _namespace(name: str, table: object, source: str) -> Namespace:
     namespace = msgspec.structs.replace(DEFAULTS.get(name, Namespace()), **given)
     if namespace.durable and namespace.slow is SlowPolicy.DROP:
         raise SettingsError(f'{where}: slow = "drop" is for ephemeral namespaces; a durable one never loses messages')
+    if namespace.tasks and not namespace.durable:
+        raise SettingsError(f"{where}: tasks = true goes with durable = true: a task is what its stream says")
     return namespace
 
 

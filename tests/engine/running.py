@@ -23,11 +23,14 @@ class RunningEngine(NamedTuple):
 
 @asynccontextmanager
 async def running_engine(
-    settings: EngineSettings | None = None, *, send_buffer: int | None = None
+    settings: EngineSettings | None = None, *, send_buffer: int | None = None, broker: MemoryBroker | None = None
 ) -> AsyncIterator[RunningEngine]:
-    """Serve until the block ends. `send_buffer` bounds the kernel's buffer per connection: a peer is soon slow."""
+    """Serve until the block ends. `send_buffer` bounds the kernel's buffer per connection: a peer is soon slow.
+
+    `broker`: that of another engine, to be two workers of one cluster.
+    """
     settings = settings or EngineSettings()
-    broker = MemoryBroker(Namespaces(settings.namespaces))
+    broker = broker or MemoryBroker(Namespaces(settings.namespaces))
     bus = MemoryBus(broker)
     server = Server(bus, settings)
     with socket.socket() as listener:

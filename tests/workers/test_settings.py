@@ -174,6 +174,7 @@ def test_a_namespace_table_changes_what_it_names_and_leaves_the_rest_as_by_defau
             'bad value for slow in [namespaces.task] in f (\'xml\'): expected "resume" or "conflate" or "drop"',
         ),
         ('[namespaces.task]\nslow = "drop"', '[namespaces.task] in f: slow = "drop" is for ephemeral namespaces'),
+        ("[namespaces.x]\ntasks = true", "[namespaces.x] in f: tasks = true goes with durable = true"),
         ("[engine]\nssl_certfile = 'x'", "engine.ssl_certfile and engine.ssl_keyfile go together"),
         ("[engine]\nidle_timeout = 30", "engine.idle_timeout must be longer than engine.heartbeat"),
         (

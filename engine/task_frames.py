@@ -1,0 +1,21 @@
+"""What a viewer of a task is sent besides the messages of the channel: the snapshot it begins with, or begins anew."""
+
+from collections.abc import Sequence
+
+from engine.channel_log import ChannelLog
+from engine.clock import unix_ms
+from engine.task_log import DEFAULT_LINES
+from protocol.envelope import Envelope, MessageType
+
+
+def snapshot_frame(log: ChannelLog, lines: int = DEFAULT_LINES) -> Envelope:
+    """The task as of the log's newest message, with the newest so many lines of its output."""
+    assert log.task is not None
+    return log.task.frame(lines, unix_ms(), log.last)
+
+
+def with_snapshot(log: ChannelLog, envelopes: Sequence[Envelope]) -> Sequence[Envelope]:
+    """On a task channel a snapshot follows messages that have a gap: who cannot fold all of them is right again."""
+    if log.task is None or not any(envelope.type == MessageType.GAP for envelope in envelopes):
+        return envelopes
+    return [*envelopes, snapshot_frame(log)]
