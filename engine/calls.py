@@ -59,10 +59,10 @@ async def perform_call(context: Context, log: ChannelLog, command: Envelope, use
     if not verb:
         raise MessageError(ErrorCode.BAD_MESSAGE, "`call` needs a verb (`e`), as in cancel")
     snapshot = log.task.snapshot
-    if verb == "status":
-        return snapshot_fields(snapshot)
     if snapshot.state is TaskState.UNKNOWN:
         raise MessageError(ErrorCode.UNKNOWN_TASK, f"nothing was ever heard of {log.channel}")
+    if verb == "status":
+        return snapshot_fields(snapshot)
     if snapshot.ended_for_good:
         raise MessageError(ErrorCode.TASK_ENDED, f"{log.channel} has ended ({snapshot.state})")
     call = _Call(context, log.task, verb, data, command.data, user or data.by or f"session {session[:8]}")

@@ -42,6 +42,8 @@ class PlainDialect:
         return _encoder.encode(build(envelope))
 
     def encode_reply(self, command: Envelope | None, reply: Envelope) -> bytes | None:
+        if reply.type == MessageType.ERR and command is not None and command.event in _RESULTS:
+            return _encoder.encode(_result(command, success=False) | {"message": reply.data["message"]})
         if reply.type == MessageType.ERR:
             return _encoder.encode({"type": "error", "message": reply.data["message"]})
         fields = _REPLIES[command.event](command, reply) if command and command.event in _REPLIES else None
@@ -107,6 +109,23 @@ def _ack(fields: _Fields) -> Envelope:
     return Envelope(MessageType.ACK, event="ack", data=_text(fields, "message_id", "Message id required"))
 
 
+def _task_command(verb: str, missing: str) -> Callable[[_Fields], Envelope]:
+    def build(fields: _Fields) -> Envelope:
+        task = _text(fields, "task_id", missing)
+        return Envelope(MessageType.CALL, channel=f"task:{task}", event=verb)
+
+    return build
+
+
+def _task_input(fields: _Fields) -> Envelope:
+    missing = "Task ID and input required"
+    if fields.get("input") is None:
+        raise MessageError(ErrorCode.BAD_MESSAGE, missing)
+    command = _task_command("input", missing)(fields)
+    command.data = {"value": fields["input"]}
+    return command
+
+
 _COMMANDS: dict[str, Callable[[_Fields], Envelope | None]] = {
     "ping": _ping,
     "heartbeat": _ping,
@@ -115,15 +134,22 @@ _COMMANDS: dict[str, Callable[[_Fields], Envelope | None]] = {
     "unsubscribe": _channel_command(MessageType.UNSUB),
     "new_message": _new_message,
     "ack": _ack,
+    "get_status": _task_command("status", "Task ID required"),
+    "status_request": _task_command("status", "Task ID required"),
+    "task_input": _task_input,
+    "task_cancel": _task_command("cancel", "Task ID required"),
 }
 
 
 # --- server to client ---------------------------------------------------------------------------------------------
 
 
+_OLD_NAMES = {"task_progress": "task_progress_update"}  # what these clients know an event by
+
+
 def _published(envelope: Envelope) -> dict[str, Any]:
     fields = {
-        "type": envelope.event or "message",
+        "type": _OLD_NAMES.get(envelope.event or "", envelope.event or "message"),
         "channel": envelope.channel,
         "data": envelope.data,
         "timestamp": iso_time(envelope.time),
@@ -162,6 +188,27 @@ def _pong(command: Envelope, reply: Envelope) -> dict[str, Any]:
     return {"type": kind, "timestamp": iso_time(reply.time) if command.data is None else command.data}
 
 
+_RESULTS = {"input": "input_result", "cancel": "cancel_result"}
+_OLD_STATES = {"running": "PROCESSING"}
+
+
+def _task_id(command: Envelope) -> int | str:
+    task = (command.channel or "").partition(":")[2]
+    return int(task) if task.isascii() and task.isdigit() else task
+
+
+def _result(command: Envelope, *, success: bool) -> dict[str, Any]:
+    return {"type": _RESULTS[command.event or ""], "task_id": _task_id(command), "success": success}
+
+
+def _status(command: Envelope, reply: Envelope) -> dict[str, Any]:
+    own: dict[str, Any] = reply.value
+    state = own["state"]
+    times = {"created_at": iso_time(own.get("created")), "updated_at": iso_time(own.get("updated"))}
+    status = _OLD_STATES.get(state, state.upper())
+    return {"type": "status", "task_id": _task_id(command), "status": status, **times, **own}
+
+
 _REPLIES: dict[str, Callable[[Envelope, Envelope], dict[str, Any]]] = {
     "ping": _pong,
     "heartbeat": _pong,
@@ -171,5 +218,8 @@ _REPLIES: dict[str, Callable[[Envelope, Envelope], dict[str, Any]]] = {
         "channel": command.channel,
         "unsubscribed": True,
     },
+    "status": _status,
+    "input": lambda command, _: _result(command, success=True),
+    "cancel": lambda command, _: _result(command, success=True),
     "new_message": lambda _, reply: {"type": "message_status_update", "message_id": reply.data["id"], "status": "sent"},
 }

@@ -1,18 +1,22 @@
 """The promises of engine/bus.py, the same tests for the bus on NATS and for its twin in memory."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import NamedTuple, Protocol
 
 import pytest
 import trio
 
-from engine.bus import Bus, BusError, Place, Stored
+from engine.bus import Bucket, Bus, BusError, ConflictError, NoListenerError, Place, Stored, TooLargeError
 from engine.jetstream import READ_BATCH
 from engine.memory_bus import MemoryBroker, MemoryBus
 from engine.namespaces import Namespace, Namespaces
 from engine.nats_bus import open_nats_bus
 from engine.nats_options import NatsOptions
+from protocol.channels import Direction, from_subject, to_subject
+from protocol.errors import MessageError
 from tests.nats import running_nats
+from tests.nats_client import NatsClient, connect_nats
 
 NAMESPACES = Namespaces({"short": Namespace(durable=True, history=3)})
 OpenBus = Callable[[], AbstractAsyncContextManager[Bus]]
@@ -44,9 +48,74 @@ async def join(bus: Bus, channel: str) -> None:
     await bus.wait_joined(channel)
 
 
-@pytest.fixture(params=["memory", "nats"])
-async def open_bus(request: pytest.FixtureRequest) -> AsyncIterator[OpenBus]:
+class Producers(Protocol):
+    """The other side of tasks: who listens on `ctl` subjects, and says that it lives."""
+
+    async def listen(self, channel: str, answers: Sequence[bytes | None]) -> None:
+        """Give one answer after the other to the calls of a channel; None: leave a call without."""
+        ...
+
+    async def beat(self, subject: str) -> None: ...
+
+
+class MemoryProducers:
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    async def listen(self, channel: str, answers: Sequence[bytes | None]) -> None:
+        rest = iter(answers)
+
+        async def listener(payload: bytes) -> bytes:
+            answer = next(rest)
+            if answer is None:
+                await trio.sleep_forever()
+                raise AssertionError
+            return answer + payload
+
+        self._broker.listeners[channel] = listener
+
+    async def beat(self, subject: str) -> None:
+        with suppress(MessageError):
+            self._broker.beat(from_subject(subject))
+
+
+class NatsProducers(NatsClient):
+    _nursery: trio.Nursery
+
+    async def listen(self, channel: str, answers: Sequence[bytes | None]) -> None:
+        await self._stream.send_all(f"SUB {to_subject(channel, Direction.CTL)} 2\r\n".encode())
+        await self.flush()
+        self._nursery.start_soon(self._answer, answers)
+
+    async def _answer(self, answers: Sequence[bytes | None]) -> None:
+        rest = iter(answers)
+        while True:
+            *_, reply, size = (await self._line()).split()
+            payload = await self._exactly(int(size) + 2)
+            if payload != b'{"v":1,"t":"ping"}\r\n' and (answer := next(rest)) is not None:
+                await self.publish((reply.decode(), answer + payload[:-2]))
+
+    async def beat(self, subject: str) -> None:
+        await self.publish((subject, b""))
+
+
+@asynccontextmanager
+async def _nats_producers(url: str) -> AsyncIterator[NatsProducers]:
+    async with connect_nats(url) as client, trio.open_nursery() as nursery:
+        producers = NatsProducers(client._stream)
+        producers._nursery = nursery
+        yield producers
+        nursery.cancel_scope.cancel()
+
+
+class Cluster(NamedTuple):
+    open_bus: OpenBus
     """Opens buses that meet at one broker, as workers do."""
+    producers: Producers
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
     async with AsyncExitStack() as stack:
         stack.enter_context(trio.fail_after(20))
         if request.param == "memory":
@@ -55,6 +124,8 @@ async def open_bus(request: pytest.FixtureRequest) -> AsyncIterator[OpenBus]:
             @asynccontextmanager
             async def open_bus() -> AsyncIterator[Bus]:
                 yield MemoryBus(broker)
+
+            yield Cluster(open_bus, MemoryProducers(broker))
         else:
             server = await stack.enter_async_context(running_nats())
 
@@ -63,7 +134,12 @@ async def open_bus(request: pytest.FixtureRequest) -> AsyncIterator[OpenBus]:
                 async with open_nats_bus(NatsOptions((server.url,)), "test", NAMESPACES) as bus:
                     yield bus
 
-        yield open_bus
+            yield Cluster(open_bus, await stack.enter_async_context(_nats_producers(server.url)))
+
+
+@pytest.fixture
+def open_bus(cluster: Cluster) -> OpenBus:
+    return cluster.open_bus
 
 
 async def test_a_joined_channel_delivers_from_another_bus_and_from_its_own(open_bus: OpenBus) -> None:
@@ -244,3 +320,134 @@ async def test_pages_of_large_messages_are_shorter_and_none_is_left_out(open_bus
         assert [stored.place.offset for stored in await read_all(bus, "task:a")] == list(range(1, 16))
         channels = [f"task:{number}" for number in range(15, 30)]
         assert await bus.last_offsets(channels) == dict(zip(channels, range(16, 31), strict=True))
+
+
+async def test_a_namespace_is_read_in_order_across_its_channels_and_without_other_namespaces(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        await bus.store("doc:a", b"x", "other")
+        channels = [f"task:{number % 7}.x" for number in range(READ_BATCH + 100)]
+        for number, channel in enumerate(channels):
+            await bus.store(channel, b"%d" % number, str(number))
+        first = await bus.read_namespace("task", 1)
+        rest = await bus.read_namespace("task", first.messages[-1].place.offset + 1)
+        assert (len(first.messages), first.more, rest.more) == (READ_BATCH, 100, 0)
+        found = first.messages + rest.messages
+        assert [(stored.channel, stored.payload) for stored in found] == [
+            (channel, b"%d" % number) for number, channel in enumerate(channels)
+        ]
+        assert await bus.read_namespace("task", found[-1].place.offset + 1) == ([], 0)
+
+
+# --- buckets ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_is_put_only_on_the_revision_it_has(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other:
+        await one.put(Bucket.LEASES, "keeper", b"1", 0)
+        with pytest.raises(ConflictError):
+            await other.put(Bucket.LEASES, "keeper", b"2", 0)
+        note = await other.get(Bucket.LEASES, "keeper")
+        assert note is not None
+        await other.put(Bucket.LEASES, "keeper", b"2", note.revision)
+        with pytest.raises(ConflictError):
+            await one.put(Bucket.LEASES, "keeper", b"3", note.revision)
+        assert await one.notes(Bucket.LEASES) == {"keeper": b"2"}
+
+
+async def test_notes_are_all_keys_of_a_bucket_but_the_emptied_ones(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        assert await bus.notes(Bucket.RUNNING) == {}
+        await bus.set(Bucket.TASKS, "task.other", b"x", 60)
+        for number in range(READ_BATCH + 10):
+            await bus.set(Bucket.RUNNING, f"task.a.{number}", b"%d" % number, 60)
+        await bus.set(Bucket.RUNNING, "task.a.5", b"", 60)
+        await bus.set(Bucket.RUNNING, "task.a.6", b"new", 60)
+        wanted = {f"task.a.{number}": b"%d" % number for number in range(READ_BATCH + 10)} | {"task.a.6": b"new"}
+        del wanted["task.a.5"]
+        assert await bus.notes(Bucket.RUNNING) == wanted
+        note = await bus.get(Bucket.RUNNING, "task.a.6")
+        assert note is not None
+        assert note.value == b"new"
+
+
+async def test_what_was_set_is_forgotten_after_its_time(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        await bus.set(Bucket.TASKS, "task.long", b"x", 60)
+        await bus.set(Bucket.TASKS, "task.short", b"x", 0.5)
+        assert set(await bus.notes(Bucket.TASKS)) == {"task.long", "task.short"}
+        while await bus.get(Bucket.TASKS, "task.short") is not None:
+            await trio.sleep(0.05)
+        assert await bus.notes(Bucket.TASKS) == {"task.long": b"x"}
+
+
+async def test_a_value_that_is_too_large_is_refused(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        with pytest.raises(TooLargeError, match=r"\d bytes"):
+            await bus.set(Bucket.TASKS, "task.a", b"x" * (1024 * 1024 + 1), 60)
+
+
+# --- producers of tasks -------------------------------------------------------------------------------------------
+
+
+async def test_a_call_is_answered_by_the_producer_that_listens(cluster: Cluster) -> None:
+    async with cluster.open_bus() as bus:
+        await cluster.producers.listen("task:a.b", [b"1 ", b"2 "])
+        assert await bus.call("task:a.b", b"cancel", 5) == b"1 cancel"
+        assert await bus.call("task:a.b", b"input", 5) == b"2 input"
+
+
+async def test_a_call_without_a_producer_fails_at_once(cluster: Cluster) -> None:
+    async with cluster.open_bus() as bus:
+        await cluster.producers.listen("task:43", [])
+        with pytest.raises(NoListenerError, match="no producer is attached to task:42"):
+            await bus.call("task:42", b"cancel", 3600)
+
+
+async def test_a_producer_that_does_not_answer_is_waited_for_no_longer_than_said(cluster: Cluster) -> None:
+    async with cluster.open_bus() as bus:
+        await cluster.producers.listen("task:a", [None, b"late "])
+        with pytest.raises(BusError, match=r"task:a did not answer within 0\.05 s") as caught:
+            await bus.call("task:a", b"cancel", 0.05)
+        assert not isinstance(caught.value, NoListenerError)
+        assert await bus.call("task:a", b"again", 5) == b"late again"
+
+
+async def test_it_is_known_whether_a_producer_listens_without_its_answer(cluster: Cluster) -> None:
+    async with cluster.open_bus() as bus:
+        assert not await bus.has_listener("task:a")
+        await cluster.producers.listen("task:a", [b"only calls are answered "])
+        for _ in range(20):
+            assert await bus.has_listener("task:a")
+            assert not await bus.has_listener("task:b")
+        assert await bus.call("task:a", b"x", 5) == b"only calls are answered x"
+
+
+async def test_beats_are_heard_while_they_are_wanted(cluster: Cluster) -> None:
+    heard: list[str] = []
+    news = trio.Event()
+
+    def take(channel: str) -> None:
+        nonlocal news
+        heard.append(channel)
+        news.set()
+        news = trio.Event()
+
+    async with cluster.open_bus() as bus, cluster.open_bus() as other:
+        other.hear_beats(lambda _: heard.append("other"))
+        other.hear_beats(None)
+        bus.hear_beats(take)
+        bus.hear_beats(take)
+        while not heard:  # "soon" has no end that could be waited for
+            await cluster.producers.beat("fanline.beat.task.first")
+            await trio.sleep(0.01)
+        for subject in ("fanline.beat.task", "fanline.beat.TASK.a", "fanline.beat.task.a.b"):
+            await cluster.producers.beat(subject)
+        while heard[-1] != "task:a.b":
+            await news.wait()
+        assert set(heard) == {"task:first", "task:a.b"}
+        bus.hear_beats(None)
+        count = len(heard)
+        await cluster.producers.beat("fanline.beat.task.late")
+        Inbox(bus)
+        await join(bus, "news:a")  # a round trip: what had been on its way is here
+        assert len(heard) == count

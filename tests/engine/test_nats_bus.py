@@ -8,12 +8,13 @@ import trio.lowlevel
 import trio_asyncio
 from nats.aio.msg import Msg
 
-from engine.bus import BusError, Place
+from engine.bus import BusError, NoListenerError, Place
 from engine.nats_bus import NatsBus, open_nats_bus
 from engine.nats_options import NatsOptions
 from engine.nats_requests import Outgoing
 from tests.engine.test_bus_contract import Inbox, join
 from tests.nats import running_nats
+from tests.nats_client import connect_nats
 
 
 async def until_connected(bus: NatsBus) -> None:
@@ -187,3 +188,39 @@ async def test_joins_get_their_turn_however_much_is_published() -> None:
             bus._client.publish = publish_more  # type: ignore[method-assign,assignment]  # a busy worker
             await bus.publish("news:b", b"x")
             await join(bus, "news:a")
+
+
+async def test_beats_are_heard_again_after_an_outage() -> None:
+    with trio.fail_after(30):
+        async with running_nats() as server, open_nats_bus(NatsOptions((server.url,)), "test") as bus:
+            heard: list[str] = []
+            bus.hear_beats(heard.append)
+            server.kill()
+            while bus.connected:
+                await trio.sleep(0.01)
+            await server.start()
+            await until_connected(bus)
+            async with connect_nats(server.url) as producer:
+                while not heard:
+                    await producer.publish(("fanline.beat.task.a", b""))
+                    await trio.sleep(0.01)
+            assert set(heard) == {"task:a"}
+
+
+async def test_a_call_ends_with_the_connection_and_says_that_it_may_have_been_done() -> None:
+    with trio.fail_after(30):
+        async with running_nats() as server, open_nats_bus(NatsOptions((server.url,)), "test") as bus:
+            refusals: list[BusError] = []
+
+            async def call() -> None:
+                with pytest.raises(BusError, match="may have been done") as caught:
+                    await bus.call("task:a", b"cancel", 3600)
+                refusals.append(caught.value)
+
+            async with trio.open_nursery() as nursery:
+                server.pause()
+                nursery.start_soon(call)
+                while not bus._requests:
+                    await trio.lowlevel.checkpoint()
+                server.kill()
+            assert not isinstance(refusals[0], NoListenerError)

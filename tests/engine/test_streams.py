@@ -8,13 +8,14 @@ import msgspec
 import pytest
 import trio
 
-from engine.bus import BusError
-from engine.jetstream import stream_config
+from engine.bus import Bucket, BusError
+from engine.jetstream import bucket_config, stream_config
 from engine.namespaces import Namespace, Namespaces, Storage
 from engine.nats_bus import NatsBus, open_nats_bus
 from engine.nats_options import NatsOptions
 from tests.engine.test_bus_contract import Inbox, join
 from tests.nats import NatsServer, running_nats
+from tests.nats_client import connect_nats
 
 
 @asynccontextmanager
@@ -144,3 +145,16 @@ async def test_a_stream_that_somebody_changed_during_an_outage_keeps_no_loss_unt
             await server.start()
             await told.wait()
     assert "cannot be made as the settings say" in caplog.text
+
+
+async def test_a_bucket_that_was_made_without_an_age_per_key_is_changed_and_its_keys_stay() -> None:
+    with trio.fail_after(30):
+        async with running_nats() as server:
+            async with connect_nats(server.url) as operator:
+                old = bucket_config(Bucket.TASKS, 0, 1)
+                del old["allow_msg_ttl"]
+                await operator.api("STREAM.CREATE", old, old["name"])
+                await operator.ask("$KV.fanline_tasks.task.old", b"1")
+            async with worker(server) as bus:
+                await bus.set(Bucket.TASKS, "task.new", b"2", 60)
+                assert await bus.notes(Bucket.TASKS) == {"task.old": b"1", "task.new": b"2"}

@@ -49,6 +49,10 @@ def answer(command: Envelope, reply: Envelope) -> Any:
         (b'{"type":"subscribe","channel":true}', ErrorCode.BAD_CHANNEL, "Channel name required"),
         (b'{"type":"new_message","data":1}', ErrorCode.BAD_CHANNEL, "Channel name required"),
         (b'{"type":"new_message","session_id":null}', ErrorCode.BAD_MESSAGE, "Session id required"),
+        (b'{"type":"get_status"}', ErrorCode.BAD_MESSAGE, "Task ID required"),
+        (b'{"type":"task_cancel","task_id":""}', ErrorCode.BAD_MESSAGE, "Task ID required"),
+        (b'{"type":"task_input","task_id":4}', ErrorCode.BAD_MESSAGE, "Task ID and input required"),
+        (b'{"type":"task_input","input":4}', ErrorCode.BAD_MESSAGE, "Task ID and input required"),
     ],
 )
 def test_a_refusal_has_the_words_clients_know(sent: bytes, code: ErrorCode, text: str) -> None:
@@ -110,6 +114,43 @@ def test_a_new_message_is_published_and_its_sender_told_the_id(target: dict[str,
     reply = Envelope(MessageType.OK, data={"id": "m-1"})
     expected = {"type": "message_status_update", "message_id": "m-1", "status": "sent"}
     assert answer(command, reply) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "verb", "result"), [("task_cancel", "cancel", "cancel_result"), ("task_input", "input", "input_result")]
+)
+def test_a_task_command_is_a_call_and_its_result_says_whether_it_was_done(kind: str, verb: str, result: str) -> None:
+    command = said(type=kind, task_id=42, input="yes")
+    assert (command.type, command.channel, command.event) == (MessageType.CALL, "task:42", verb)
+    assert command.data == ({"value": "yes"} if verb == "input" else None)
+    assert answer(command, Envelope(MessageType.OK)) == {"type": result, "task_id": 42, "success": True}
+    refused = Envelope(MessageType.ERR, data={"code": "no_producer", "message": "nobody is there"})
+    assert answer(command, refused) == {
+        "type": result,
+        "task_id": 42,
+        "success": False,
+        "message": "nobody is there",
+    }
+
+
+@pytest.mark.parametrize("kind", ["get_status", "status_request"])
+def test_a_status_is_the_snapshot_in_the_old_words(kind: str) -> None:
+    command = said(type=kind, task_id="build")
+    snapshot = {"state": "running", "attempt": 1, "percent": 4.0, "created": NOW, "updated": NOW}
+    assert answer(command, Envelope(MessageType.OK, data=snapshot)) == {
+        "type": "status",
+        "task_id": "build",
+        "status": "PROCESSING",
+        "created_at": NOW_ISO,
+        "updated_at": NOW_ISO,
+        **snapshot,
+    }
+    ended = answer(command, Envelope(MessageType.OK, data={"state": "timed_out"}))
+    assert ended["status"] == "TIMED_OUT"
+
+
+def test_progress_of_a_task_has_the_name_these_clients_know() -> None:
+    assert told(PLAIN.encode(Envelope("pub", "task:42", event="task_progress")))["type"] == "task_progress_update"
 
 
 def test_a_published_envelope_is_flat_and_leaves_out_what_is_absent() -> None:
