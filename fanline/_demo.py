@@ -75,20 +75,18 @@ class Demo:
         async with trio.open_nursery() as nursery:
             for index in range(len(self._clients)):
                 await nursery.start(self._watch, index, name, sent_at, received)
-            await self._tell(f"{name} starts, watch it with: fanline sub {channel}")
+            await self._tell(f"{name} starts, watch it with: fanline tail {channel}")
             await self._produce(name, channel, sent_at)
             nursery.cancel_scope.deadline = trio.current_time() + LATE_SECONDS
         self._figures.lost += sum(len(sent_at) - count for count in received)
         await self._tell(f"{name} ended")
 
     async def _produce(self, name: str, channel: str, sent_at: dict[str, float]) -> None:
-        percent = 0
         for step in build_steps(name, random.Random(name)):  # noqa: S311  # sample data
             await trio.sleep(step.pause)
             if self._stopping:
-                await self._publish(channel, cancelled(percent), sent_at)
+                await self._publish(channel, cancelled(), sent_at)
                 break
-            percent = step.data["percent"]
             await self._publish(channel, step, sent_at)
         await self._publisher.flush()
 

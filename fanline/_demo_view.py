@@ -10,8 +10,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fanline._demo_build import COMPLETED, TERMINAL
+from fanline._demo_build import TERMINAL
 from fanline._message import Message
+from protocol.task_data import TaskEvent
 
 FEED = "news:builds"
 FRAME_SECONDS = 0.2
@@ -28,7 +29,7 @@ class Figures:
         self.delivered = 0
         self.lost = 0
         self.builds: dict[str, dict[str, Any]] = {}
-        """Name -> newest data, as received by a subscriber, of the builds under way."""
+        """Name -> percent and message, as received by a subscriber, of the builds under way."""
         self.ended: deque[str] = deque(maxlen=100)
         """Names of builds that ended and were not shown yet."""
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
@@ -39,11 +40,12 @@ class Figures:
         self._latencies.append(seconds)
 
     def show(self, name: str, message: Message) -> None:
-        """Take a build's newest state."""
-        self.builds[name] = message.data
+        """Take what a build has told."""
+        build = self.builds.setdefault(name, {"percent": 0.0, "message": ""})
+        build |= {key: message.data[key] for key in build if key in message.data}
         if message.event in TERMINAL:
             del self.builds[name]
-            self.finished += message.event == COMPLETED
+            self.finished += message.event == TaskEvent.COMPLETED
             self.ended.append(f"{name} {str(message.event).removeprefix('task_')}")
 
     def milliseconds(self, percentile: int) -> float:
@@ -86,11 +88,11 @@ def _picture(figures: Figures) -> Group:
     table = Table.grid(padding=(0, 2))
     for name, data in sorted(figures.builds.items()):
         bar = ProgressBar(total=100, completed=data["percent"], width=_BAR_WIDTH)
-        table.add_row(name, bar, f"{data['percent']} %", data["message"])
+        table.add_row(name, bar, f"{data['percent']:.0f} %", data["message"])
     commands = [Text(f"  {command}", style="cyan") for command in _commands(figures)]
     return Group(table, Text(), Text(figures.summary()), Text(), Text("Try in another terminal:"), *commands)
 
 
 def _commands(figures: Figures) -> list[str]:
     youngest = min(figures.builds, key=lambda name: figures.builds[name]["percent"], default="build-1")
-    return [f"fanline sub task:{youngest}", f"fanline sub {FEED}", f"fanline pub {FEED} '\"hello\"'"]
+    return [f"fanline tail task:{youngest}", "fanline tasks", f"fanline sub {FEED}", f"fanline pub {FEED} '\"hello\"'"]

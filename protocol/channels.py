@@ -56,11 +56,11 @@ def to_subject(channel: str, direction: Direction = Direction.PUB) -> str:
     return f"fanline.{direction}.{channel.replace(':', '.', 1)}"
 
 
-_PREFIX_LENGTH = len("fanline.pub.")  # and of "fanline.out."
+_PREFIX_LENGTH = len("fanline.pub.")  # and of "fanline.out." and "fanline.ctl."
 
 
 def channel_of(subject: str) -> str:
-    """The channel of a `pub` or `out` subject that `to_subject` made: its inverse, unchecked, for the hot path."""
+    """The channel of a `pub`, `out` or `ctl` subject that `to_subject` made: its inverse, unchecked: the hot path."""
     return subject[_PREFIX_LENGTH:].replace(".", ":", 1)
 
 
