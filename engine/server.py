@@ -18,6 +18,7 @@ from engine.flusher import Flusher
 from engine.handshake import open_websocket
 from engine.heartbeat import Heartbeat
 from engine.hub import Hub
+from engine.keeper import Keeper
 from engine.mender import Mender
 from engine.namespaces import Namespaces
 from engine.notebook import Notebook
@@ -73,7 +74,13 @@ class Server:
                     nursery, counters, max_bytes=settings.outbox_bytes, max_messages=settings.outbox_messages
                 )
                 mender = Mender(self._bus, self._hub, self._namespaces, nursery)
-                self._bus.attach(self._hub.receive, mender.bus_is_back)
+                keeper = Keeper(self._bus, self._namespaces, self._hub.read_message)
+
+                def bus_is_back(sound_until: float) -> None:
+                    mender.bus_is_back(sound_until)
+                    keeper.bus_is_back()
+
+                self._bus.attach(self._hub.receive, bus_is_back)
                 notebook = Notebook(self._bus)
                 context = Context(
                     settings,
@@ -88,6 +95,7 @@ class Server:
                     nursery,
                 )
                 nursery.start_soon(notebook.run)
+                nursery.start_soon(keeper.run)
                 nursery.start_soon(flusher.run)
                 nursery.start_soon(heartbeat.run)
                 task_status.started()

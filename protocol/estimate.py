@@ -14,6 +14,8 @@ MEMORY = 10.0
 """Seconds after which progress counts only 1/e in the rate."""
 WARM_UP = 1.0
 """Seconds of progress before anything is said."""
+LONGEST = 31_536_000.0
+"""A year: an ETA beyond it is unknown."""
 
 
 class Estimate(NamedTuple):
@@ -45,16 +47,17 @@ class Estimate(NamedTuple):
         kept = math.exp(-span / MEMORY)
         gained = self.gained * kept + (value - self.value)
         spent = self.spent * kept + span
-        rate = gained / spent if time - self.begun >= WARM_UP * 1000 and gained > 0 else None
+        rate = gained / spent if time - self.begun >= WARM_UP * 1000 else None
+        rate = rate or None  # without progress there is no rate, and none to divide by
         eta = None if rate is None or goal is None else self._shown(max(0.0, goal - value) / rate, time)
         return self._replace(value=value, time=time, gained=gained, spent=spent, rate=rate, eta=eta)
 
     def _shown(self, estimated: float, time: int) -> float | None:
         """What to show of a fresh estimate."""
         left = seconds_left(self.eta, self.time, time)
-        if self.eta is None or left is None or estimated <= left:
-            return estimated
-        return left if left > 0 else None
+        if left is None or estimated <= left:
+            return estimated if estimated <= LONGEST else None
+        return left or None
 
 
 def seconds_left(eta: float | None, told: int | None, now: int) -> float | None:

@@ -16,10 +16,11 @@ from protocol.errors import ErrorCode, MessageError
 MAX_LINE = 8192
 """Characters of one output line that are kept in a log tail; a producer of ours cuts there, too."""
 MAX_RESULT_BYTES = 128 * 1024
-"""Of a result as JSON. A larger one is told to viewers, and not kept in the snapshot."""
+"""Of a result or an answer's value as JSON. A larger one is told to viewers, and not kept in the snapshot."""
 
 _Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
-_Amount = Annotated[float, Meta(ge=0, le=1e300)]
+_Amount = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0, le=1e300)]  # a whole number stays one
+_Percent = Annotated[int, Meta(ge=0, le=100)] | Annotated[float, Meta(ge=0, le=100)]
 _Name = Annotated[str, Meta(max_length=256)]
 _Text = Annotated[str, Meta(max_length=16_384)]
 _Time = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -69,7 +70,7 @@ class TaskData(msgspec.Struct):
     kind: _Name | None = None
     stage: _Name | None = None
     message: _Text | None = None
-    percent: Annotated[float, Meta(ge=0, le=100)] | None = None
+    percent: _Percent | None = None
     done: _Amount | None = None
     total: _Amount | None = None
     rate: float | None = None
@@ -89,7 +90,7 @@ class TaskData(msgspec.Struct):
     ask: _Name | None = None
     """Id of a question, unique in the task."""
     text: _Text | None = None
-    options: list[str] | None = None
+    options: Annotated[list[_Name], Meta(max_length=64)] | None = None
     by: _Name | None = None
     value: Any = None
     call: _Name | None = None
@@ -97,7 +98,7 @@ class TaskData(msgspec.Struct):
     result: Any = None
     error: _Text | None = None
     forced: bool = False
-    dropped: Annotated[int, Meta(ge=0)] | None = None
+    dropped: Annotated[int, Meta(ge=0, le=10**9)] | None = None
     """How many output lines the producer had to leave out before this event."""
 
 
@@ -110,7 +111,7 @@ def data_of(envelope: Envelope, event: TaskEvent) -> TaskData:
     """The checked data of a task event. Raises MessageError(BAD_MESSAGE) naming the key at fault."""
     raw = envelope.data
     try:
-        if raw is None:
+        if _says_nothing(raw):
             data = TaskData()
         elif isinstance(raw, Raw):
             data = msgspec.json.decode(raw, type=TaskData)
@@ -126,11 +127,16 @@ def data_of(envelope: Envelope, event: TaskEvent) -> TaskData:
 def with_data(envelope: Envelope, changes: Mapping[str, Any]) -> Any:
     """The envelope's data with keys replaced, in the form the data has: JSON bytes stay JSON bytes."""
     raw = envelope.data
+    if _says_nothing(raw):
+        return Raw(msgspec.json.encode(changes))
     if isinstance(raw, Raw):
         return Raw(msgspec.json.encode({**msgspec.json.decode(raw), **changes}))
-    if raw is None:
-        return Raw(msgspec.json.encode(changes))
     return {**raw, **msgspec.to_builtins(changes)}
+
+
+def _says_nothing(raw: Any) -> bool:
+    """An absent key and a null are the same."""
+    return raw is None or (isinstance(raw, Raw) and bytes(raw) == b"null")
 
 
 _EVENTS: dict[str, TaskEvent] = {event.value: event for event in TaskEvent if event is not TaskEvent.SNAPSHOT}

@@ -29,8 +29,15 @@ BEFORE: Final = _Back.BEFORE
 
 TERMINAL = frozenset((TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED, TaskState.TIMED_OUT))
 
+WORKING = frozenset((TaskState.RUNNING, TaskState.PAUSED, TaskState.WAITING_INPUT))
+"""Begun, and its producer speaks."""
+
+SUSPENDED = frozenset((TaskState.STALLED, TaskState.CANCELLING))
+"""Another state goes on behind these, to which BEFORE leads."""
+
 ENGINE_EVENTS = frozenset(
     (
+        TaskEvent.ANSWERED,
         TaskEvent.STALLED,
         TaskEvent.HEARD,
         TaskEvent.ASK_EXPIRED,
@@ -39,7 +46,7 @@ ENGINE_EVENTS = frozenset(
         TaskEvent.CANCEL_REFUSED,
     )
 )
-"""Told by the engine: no sign of life from the producer."""
+"""Stored by the engine, for others: no sign of life from the producer."""
 
 Target = TaskState | Literal[_Back.BEFORE]
 
@@ -80,7 +87,7 @@ TRANSITIONS: dict[TaskState, dict[TaskEvent, Target]] = {
     TaskState.UNKNOWN: {**_BEGINS, **_ENDS},
     TaskState.QUEUED: {**_BEGINS, **_STOPS, **_ENDS},
     TaskState.RUNNING: {**_stays(TaskState.RUNNING), **_WORKS},
-    TaskState.PAUSED: {**_stays(TaskState.PAUSED), **_WORKS},
+    TaskState.PAUSED: {**_stays(TaskState.PAUSED), **_WORKS, TaskEvent.ASK_EXPIRED: TaskState.PAUSED},
     TaskState.WAITING_INPUT: {
         **_stays(TaskState.WAITING_INPUT),
         **_WORKS,
@@ -89,6 +96,7 @@ TRANSITIONS: dict[TaskState, dict[TaskEvent, Target]] = {
     },
     TaskState.STALLED: {
         TaskEvent.HEARD: BEFORE,
+        TaskEvent.ANSWERED: TaskState.STALLED,
         TaskEvent.ASK_EXPIRED: TaskState.STALLED,
         **_STOPS,
         **_ENDS,
@@ -97,6 +105,7 @@ TRANSITIONS: dict[TaskState, dict[TaskEvent, Target]] = {
         **_stays(TaskState.CANCELLING),
         TaskEvent.PAUSED: TaskState.CANCELLING,
         TaskEvent.RESUMED: TaskState.CANCELLING,
+        TaskEvent.ASKED: TaskState.CANCELLING,
         TaskEvent.ASK_EXPIRED: TaskState.CANCELLING,
         TaskEvent.CANCEL_REFUSED: BEFORE,
         **_STOPS,

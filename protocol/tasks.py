@@ -8,7 +8,9 @@ The rules above the table:
 
 - An event speaks of an attempt, or else of the current one. Of an older attempt it is refused; of a newer one it begins
   a new run in the row UNKNOWN, whatever state the old one was in. So a terminal state is final for its attempt.
-- A stalled task that speaks is first back in the state it was in: STALLED has only what ends or stops it.
+- A stalled task that speaks is first back in the state it was in: STALLED has only what others say of it, and its end.
+- The state behind a stalled or cancelling one (`before`) goes on with the events, so that to go back to it is not to go
+  back in time.
 - What the table has no entry for is refused, and changes nothing.
 """
 
@@ -18,8 +20,9 @@ import msgspec
 from msgspec.structs import replace
 
 from protocol.errors import ErrorCode, MessageError
+from protocol.estimate import seconds_left
 from protocol.task_data import MAX_RESULT_BYTES, AskKind, TaskData, TaskEvent
-from protocol.task_state import BEFORE, ENGINE_EVENTS, TERMINAL, TRANSITIONS, TaskState
+from protocol.task_state import BEFORE, ENGINE_EVENTS, SUSPENDED, TERMINAL, TRANSITIONS, WORKING, Target, TaskState
 
 CONFLATED = "progress"
 """Conflation key of all progress of a task: of several that wait for a slow viewer only the newest is sent."""
@@ -104,24 +107,21 @@ def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Sn
     snapshot = _of_attempt(snapshot, data)
     if snapshot.state is TaskState.STALLED and event not in ENGINE_EVENTS:
         snapshot = replace(snapshot, state=snapshot.before or TaskState.RUNNING, before=None)
-    _refuse_answer(snapshot, event, data)
-    target = TRANSITIONS[snapshot.state].get(event)
+    _refuse_late(snapshot, event, data)
+    target = _target(snapshot.state, event, data)
     if target is None:
         raise _does_not_fit(snapshot, event)
     state = (snapshot.before or TaskState.RUNNING) if target is BEFORE else target
-    if event is TaskEvent.ANSWERED and data.ask is None:
-        state = snapshot.state  # input that nobody had asked for answers nothing
-    fields = _FIELDS.get(event, _nothing)(snapshot, data, time)
+    before = _behind(snapshot, event, data) if state in SUSPENDED else None
+    fields = {"eta": seconds_left(snapshot.eta, snapshot.updated, time)}
+    fields |= _FIELDS.get(event, _nothing)(snapshot, data, time)
     if snapshot.created is None:
         fields["created"] = time
-    if snapshot.started is None and state not in (TaskState.QUEUED, TaskState.UNKNOWN):
+    if snapshot.started is None and (before or state) in WORKING:
         fields["started"] = time
     if state in TERMINAL:
-        fields |= _ENDED | {"ended": time}
-    if state is not snapshot.state:
-        suspended = state in (TaskState.STALLED, TaskState.CANCELLING)
-        fields["before"] = (snapshot.before or snapshot.state) if suspended else None
-    return replace(snapshot, state=state, updated=time, **fields)
+        fields |= _unasked(snapshot, data, time) | {"rate": None, "eta": None, "ended": time}
+    return replace(snapshot, state=state, before=before, updated=time, **fields)
 
 
 def progress_of(snapshot: Snapshot) -> dict[str, Any]:
@@ -152,8 +152,24 @@ def _of_attempt(snapshot: Snapshot, data: TaskData) -> Snapshot:
     return Snapshot(attempt=attempt, **kept)
 
 
-def _refuse_answer(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> None:
-    """Exactly one answer to a question is taken: the first in the order of the channel."""
+def _target(state: TaskState, event: TaskEvent, data: TaskData) -> Target | None:
+    """Where the table leads; input that nobody had asked for answers nothing, and leads nowhere else."""
+    target = TRANSITIONS[state].get(event)
+    return state if target is not None and event is TaskEvent.ANSWERED and data.ask is None else target
+
+
+def _behind(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> TaskState:
+    """The state behind a stalled or cancelling one, after the event."""
+    if snapshot.before is None:
+        return snapshot.state
+    target = _target(snapshot.before, event, data)
+    return target if isinstance(target, TaskState) and target in WORKING else snapshot.before
+
+
+def _refuse_late(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> None:
+    """What comes first in the order of the channel counts: one answer to a question, and a promise to stop."""
+    if event is TaskEvent.CANCEL_REFUSED and snapshot.stop is not None and snapshot.stop.accepted:
+        raise MessageError(ErrorCode.BAD_STATE, "the producer has already agreed to stop")
     if data.ask is None or event not in (TaskEvent.ANSWERED, TaskEvent.ASK_EXPIRED) or snapshot.state in TERMINAL:
         return
     ask = snapshot.ask
@@ -174,8 +190,6 @@ def _does_not_fit(snapshot: Snapshot, event: TaskEvent) -> MessageError:
 
 # --- what each event changes besides the state --------------------------------------------------------------------
 
-_ENDED: dict[str, Any] = {"rate": None, "eta": None, "before": None}
-
 
 def _nothing(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     return {}
@@ -189,11 +203,11 @@ def _described(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
 def _progress(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     said = {key: getattr(data, key) for key in ("percent", "done", "total", "stage", "message")}
     fields = {key: value for key, value in said.items() if value is not None}
-    total = fields.get("total", snapshot.total)
-    if data.percent is None and data.done is not None:
-        fields["percent"] = min(100.0, 100 * data.done / total) if total else None
-    elif data.percent is not None and data.done is None:
-        fields |= {"done": None}  # it counts in percent from now on
+    done, total = fields.get("done", snapshot.done), fields.get("total", snapshot.total)
+    if data.percent is not None:
+        fields["done"] = data.done  # without it: it counts in percent from now on
+    elif done is not None and (data.done, data.total) != (None, None):
+        fields["percent"] = min(100.0, 100 * done / total) if total else None
     return fields | {"rate": data.rate, "eta": data.eta}
 
 
@@ -210,12 +224,7 @@ def _asked(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
 def _answered(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     if data.ask is None or snapshot.ask is None:
         return {}
-    return {"ask": replace(snapshot.ask, by=data.by or "somebody", value=data.value, call=data.call)}
-
-
-def _ask_expired(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
-    before = TaskState.RUNNING if snapshot.before is TaskState.WAITING_INPUT else snapshot.before
-    return _unasked(snapshot, data, time) | {"before": before}
+    return {"ask": replace(snapshot.ask, by=data.by or "somebody", value=_kept(data.value), call=data.call)}
 
 
 def _unasked(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
@@ -239,17 +248,21 @@ def _cancel_refused(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, 
 
 
 def _completed(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
-    too_large = data.result is not None and len(msgspec.json.encode(data.result)) > MAX_RESULT_BYTES
     message = {} if data.message is None else {"message": data.message}
-    return {"percent": 100.0, "result": None if too_large else data.result} | message
+    return {"percent": 100.0, "result": _kept(data.result)} | message
 
 
 def _failed(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
-    return {"error": data.error or data.message, "result": data.result}
+    return {"error": data.error or data.message, "result": _kept(data.result)}
 
 
 def _cancelled(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     return {"by": data.by or (snapshot.stop.by if snapshot.stop else None), "forced": data.forced}
+
+
+def _kept(value: Any) -> Any:
+    """A value of the application's, unless it is too large to be part of a snapshot."""
+    return None if value is None or len(msgspec.json.encode(value)) > MAX_RESULT_BYTES else value
 
 
 def _after(time: int, seconds: float | None) -> int | None:
@@ -264,7 +277,7 @@ _FIELDS = {
     TaskEvent.RESUMED: _unasked,
     TaskEvent.ASKED: _asked,
     TaskEvent.ANSWERED: _answered,
-    TaskEvent.ASK_EXPIRED: _ask_expired,
+    TaskEvent.ASK_EXPIRED: _unasked,
     TaskEvent.CANCEL_REQUESTED: _cancel_requested,
     TaskEvent.CANCEL_ACCEPTED: _cancel_accepted,
     TaskEvent.CANCEL_REFUSED: _cancel_refused,
