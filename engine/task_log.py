@@ -20,11 +20,13 @@ from protocol.envelope import Envelope, MessageType
 from protocol.errors import MessageError
 from protocol.estimate import Estimate
 from protocol.task_data import Stream, TaskData, TaskEvent, data_of, event_of, with_data
+from protocol.task_state import ENGINE_EVENTS
 from protocol.tasks import Snapshot, apply, conflation_key, progress_of, snapshot_fields
 
 DEFAULT_LINES = 200
 """Lines of the log tail for a viewer who does not say how many."""
 _PREFIX = "fanline.pub."
+_OUR_OWN = ENGINE_EVENTS | {TaskEvent.ANSWERED}
 _log = logging.getLogger("fanline.tasks")
 
 OnRefused = Callable[[str, MessageError], None]
@@ -61,7 +63,8 @@ class TaskLog:
             if event is not None:
                 envelope = self._fold(envelope, event)
         except MessageError as error:
-            self._on_refused(self.channel, error)
+            if event not in _OUR_OWN:  # of which the one that comes second is no mistake
+                self._on_refused(self.channel, error)
             if outcome is not None:
                 outcome.refusal = error
             return None

@@ -474,7 +474,31 @@ async def be_killed_again_and_again(world: World, chance: random.Random) -> None
             nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("requests", range(1, 45))
+async def test_killed_at_any_request_a_keeper_leaves_enough_to_the_next(
+    autojump_clock: MockClock, world: World, requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.keeper.RENEW_SECONDS", 0.005)  # the lease is renewed between any two requests
+    await world.say("silent", "started", heartbeat=1)
+    await world.say("ended", "started", heartbeat=1)
+    bus = MortalBus(world.broker, requests)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.keeper(bus).run)
+        await trio.sleep(0.1)
+        await world.say("ended", "completed")
+        await bus.dead.wait()
+        nursery.cancel_scope.cancel()
+    monkeypatch.undo()
+    async with world.running_keeper():
+        await trio.sleep(20)
+    assert await world.events("silent") == ["task_stalled"]
+    ended = await world.checkpoint("ended")
+    assert ended is not None
+    assert ended["snapshot"]["state"] == "completed"
+    assert set(await world.bus.notes(Bucket.RUNNING)) == {"task.silent"}
+
+
+@pytest.mark.parametrize("seed", range(8))
 async def test_killed_anywhere_keepers_lose_nothing_and_tell_nothing_twice(
     autojump_clock: MockClock, world: World, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -487,6 +511,7 @@ async def test_killed_anywhere_keepers_lose_nothing_and_tell_nothing_twice(
             nursery.start_soon(be_killed_again_and_again, world, chance)
         await produce(world, chance, tasks)
         nursery.cancel_scope.cancel()
+    monkeypatch.undo()
     async with world.running_keeper():
         await trio.sleep(60)
     running = set()

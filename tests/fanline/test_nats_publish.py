@@ -6,19 +6,26 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from fanline._nats_answers import read_answers
+from fanline._nats import NatsClient
 from fanline._nats_publish import NatsPublisher
 from protocol.envelope import Envelope
-from protocol.nats_text import NatsAddress, NatsError, Reply
+from protocol.nats_text import Message, NatsAddress, NatsError, Reply, read_server
 
 INFO = b'INFO {"version":"2.15.1","max_payload":100,"headers":true}\r\n'
 ADDRESS = NatsAddress("x", 1, False, "", "", "s3cret")
 
 
-async def _publisher(replies: bytes) -> tuple[NatsPublisher, trio.abc.Stream]:
+async def _client(replies: bytes) -> tuple[NatsClient, trio.abc.Stream]:
     ours, theirs = memory_stream_pair()
     await theirs.send_all(replies)
-    return NatsPublisher(ours, ADDRESS), theirs
+    return NatsClient(ours, ADDRESS), theirs
+
+
+async def _publisher(replies: bytes) -> tuple[NatsPublisher, trio.abc.Stream]:
+    """A publisher whose greeting is on its way to the server."""
+    client, theirs = await _client(replies)
+    await client.start()
+    return NatsPublisher(client), theirs
 
 
 async def _received(stream: trio.abc.Stream) -> bytes:
@@ -28,7 +35,6 @@ async def _received(stream: trio.abc.Stream) -> bytes:
 
 async def test_a_message_goes_out_as_an_envelope_with_its_id_for_de_duplication() -> None:
     publisher, server = await _publisher(INFO + b"PONG\r\n")
-    await publisher.start()
     assert b'"auth_token":"s3cret"' in await _received(server)
     await publisher.publish(Envelope(channel="task:42", data={"percent": 4}))
     assert await _received(server) == b'PUB fanline.pub.task.42 25\r\n{"v":1,"d":{"percent":4}}\r\n'
@@ -41,7 +47,6 @@ async def test_a_message_goes_out_as_an_envelope_with_its_id_for_de_duplication(
 
 async def test_flush_waits_for_the_pong_and_answers_the_servers_ping() -> None:
     publisher, server = await _publisher(INFO + b"PONG\r\n+OK\r\nPING\r\nPONG\r\n")
-    await publisher.start()
     await _received(server)
     await publisher.flush()
     assert await _received(server) == b"PING\r\nPONG\r\n"
@@ -56,14 +61,13 @@ async def test_flush_waits_for_the_pong_and_answers_the_servers_ping() -> None:
     ],
 )
 async def test_a_refusal_is_told_in_the_servers_words(replies: bytes, said: str) -> None:
-    publisher, _ = await _publisher(replies)
+    client, _ = await _client(replies)
     with trio.fail_after(1), pytest.raises(NatsError, match=said):
-        await publisher.start()
+        await client.start()
 
 
 async def test_a_server_that_goes_away_is_told_and_its_last_words_count_most() -> None:
     publisher, server = await _publisher(INFO + b"PONG\r\n")
-    await publisher.start()
     await server.send_all(b"-ERR 'Stale Connection'\r\n")
     await server.aclose()
     with trio.fail_after(1), pytest.raises(NatsError, match="Stale Connection"):
@@ -74,7 +78,6 @@ async def test_a_server_that_goes_away_is_told_and_its_last_words_count_most() -
 
 async def test_a_message_over_the_servers_limit_is_not_sent() -> None:
     publisher, server = await _publisher(INFO + b"PONG\r\nPONG\r\n")
-    await publisher.start()
     await _received(server)
     with pytest.raises(NatsError, match="takes 100"):
         await publisher.publish(Envelope(channel="task:42", data="x" * 100))
@@ -83,9 +86,9 @@ async def test_a_message_over_the_servers_limit_is_not_sent() -> None:
 
 
 async def test_a_silent_server_is_given_up(autojump_clock: MockClock) -> None:
-    publisher, _ = await _publisher(b"")
+    client, _ = await _client(b"")
     with pytest.raises(NatsError, match="did not answer"):
-        await publisher.start()
+        await client.start()
 
 
 def _message(payload: bytes) -> bytes:
@@ -95,7 +98,6 @@ def _message(payload: bytes) -> bytes:
 @pytest.mark.parametrize(("streams", "stored"), [(b'["FANLINE_task"]', True), (b"null", False), (b"[]", False)])
 async def test_jetstream_says_whether_a_channel_is_stored(streams: bytes, stored: bool) -> None:  # a table's column
     publisher, server = await _publisher(INFO + b"PONG\r\n" + _message(b'{"total":1,"streams":%s}' % streams))
-    await publisher.start()
     await _received(server)
     with trio.fail_after(1):
         assert await publisher.is_stored("task:42") is stored
@@ -108,7 +110,6 @@ async def test_jetstream_says_whether_a_channel_is_stored(streams: bytes, stored
 
 async def test_flush_waits_until_everything_is_stored_whatever_comes_first() -> None:
     publisher, server = await _publisher(INFO + b"PONG\r\n")
-    await publisher.start()
     for number in range(2):
         await publisher.publish(Envelope(channel="task:42", data=number), stored=True)
     flushed = trio.Event()
@@ -129,7 +130,6 @@ async def test_flush_waits_until_everything_is_stored_whatever_comes_first() -> 
 
 async def test_a_message_that_cannot_be_stored_is_an_error_in_jetstreams_words() -> None:
     publisher, server = await _publisher(INFO + b"PONG\r\n")
-    await publisher.start()
     await publisher.publish(Envelope(channel="task:42", data=1), stored=True)
     await server.send_all(b"PONG\r\n" + _message(b'{"error":{"code":503,"description":"no space left"}}'))
     with trio.fail_after(1), pytest.raises(NatsError, match="no space left"):
@@ -138,7 +138,6 @@ async def test_a_message_that_cannot_be_stored_is_an_error_in_jetstreams_words()
 
 async def test_silence_instead_of_an_acknowledgement_is_an_error(autojump_clock: MockClock) -> None:
     publisher, _ = await _publisher(INFO + b"PONG\r\nPONG\r\n")
-    await publisher.start()
     await publisher.publish(Envelope(channel="task:42", data=1), stored=True)
     with pytest.raises(NatsError, match="JetStream did not answer"):
         await publisher.flush()
@@ -148,10 +147,22 @@ def _cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     return ((data[:at], data[at:]) for at in range(len(data) + 1))
 
 
-def test_answers_are_the_same_wherever_the_network_cuts_them() -> None:
-    message, status = b"MSG in 1 6\r\n{\r\nx\r\n\r\n", b"HMSG in 1 16 18\r\nNATS/1.0 503\r\n\r\nhi\r\n"
+def test_news_are_the_same_wherever_the_network_cuts_them() -> None:
+    message, status = b"MSG in.x 1 6\r\n{\r\nx\r\n\r\n", b"HMSG in 2 out 16 18\r\nNATS/1.0 503\r\n\r\nhi\r\n"
+    expected = [
+        Reply("PING", ""),
+        Message(1, "in.x", "", b"{\r\nx\r\n"),
+        Message(2, "in", "out", b"hi", 503),
+        Reply("+OK", ""),
+    ]
     for first, second in _cuts(b"PING\r\n" + message + status + b"+OK\r\n"):
-        answers, rest = read_answers(first)
-        more, rest = read_answers(rest + second)
-        assert answers + more == [Reply("PING", ""), Reply("MSG", "{\r\nx\r\n"), Reply("MSG", "hi"), Reply("+OK", "")]
+        news, rest = read_server(first)
+        more, rest = read_server(rest + second)
+        assert news + more == expected
         assert rest == b""
+
+
+@pytest.mark.parametrize("line", [b"MSG in 1", b"MSG in one 3", b"HMSG in 1 3", b"MSG in 1 a b 3"])
+def test_a_message_without_its_sizes_is_an_error(line: bytes) -> None:
+    with pytest.raises(NatsError, match="sent b'"):
+        read_server(line + b"\r\nabc\r\n")

@@ -14,18 +14,35 @@ ROOT = Path(fanline.__file__).parent.parent
 
 def test_the_public_names_are_these() -> None:
     assert sorted(fanline.__all__) == [
+        "Answer",
+        "AskExpired",
+        "AsyncTask",
+        "Call",
         "Client",
         "ConnectionLost",
         "ConnectionRefused",
         "FanlineError",
         "Gap",
+        "LogHandler",
         "Message",
+        "OutputLine",
         "Position",
         "Published",
         "ServerError",
         "SlowConsumer",
+        "Snapshot",
         "Subscription",
+        "SyncTask",
+        "Task",
+        "TaskCancelled",
+        "TaskEvent",
+        "TaskState",
+        "TaskUpdate",
+        "TaskView",
         "__version__",
+        "current_task",
+        "tqdm",
+        "trange",
     ]
     assert all(hasattr(fanline, name) for name in fanline.__all__)
 

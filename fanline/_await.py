@@ -1,0 +1,140 @@
+"""Waiting and being cancelled, in asyncio and in Trio alike: the one module of the SDK that knows asyncio."""
+
+import asyncio
+from collections.abc import Generator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+import sniffio
+import trio
+
+_T = TypeVar("_T")
+
+
+class Checkpoint:
+    """May be awaited, which lets others run and the caller be cancelled, or left alone, which costs nothing."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return _checkpoint().__await__()
+
+
+CHECKPOINT = Checkpoint()
+
+
+class Body(Protocol):
+    """The block of an `async with`, which can be cancelled from any thread."""
+
+    def cancel_soon(self) -> None:
+        """Cancel the block, once, from any thread; too late is no error."""
+        ...
+
+    def leave(self, error: BaseException | None) -> bool:
+        """Whether the block has ended because it was cancelled here. May raise what is left of `error` without that."""
+        ...
+
+
+def enter_body() -> Body:
+    """To be called where the block begins, in its task."""
+    return _AsyncioBody() if sniffio.current_async_library() == "asyncio" else _TrioBody()
+
+
+def finish(future: Future[_T], outcome: _T | Exception) -> bool:
+    """Set the result or error of a future, if it has none and nobody has cancelled it; whether that was so."""
+    try:
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+    except InvalidStateError:
+        return False
+    return True
+
+
+async def wait(future: Future[_T]) -> _T:
+    """The result of a future that another thread sets. A wait that is cancelled cancels the future."""
+    if sniffio.current_async_library() == "asyncio":
+        return await asyncio.wrap_future(future)
+    done, token = trio.Event(), trio.lowlevel.current_trio_token()
+
+    def wake(_: object) -> None:
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(done.set)
+
+    future.add_done_callback(wake)
+    try:
+        await done.wait()
+    except trio.Cancelled:
+        future.cancel()
+        raise
+    return future.result()
+
+
+async def wait_at_most(future: Future[Any], seconds: float) -> bool:
+    """Whether the future came to its end within so many seconds; its result or error does not matter."""
+    if sniffio.current_async_library() == "asyncio":
+        waiting = asyncio.wrap_future(future)
+        await asyncio.wait([waiting], timeout=seconds)
+        waiting.cancel()  # it must not outlive the loop
+        return future.done() and not future.cancelled()
+    with trio.move_on_after(seconds), suppress(Exception):
+        await wait(future)
+    return future.done() and not future.cancelled()
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether somebody outside wanted the end: a cancelled task, Ctrl-C, or a group of nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_cancellation(inner) for inner in error.exceptions)
+    return isinstance(error, asyncio.CancelledError | trio.Cancelled | KeyboardInterrupt | GeneratorExit)
+
+
+async def _checkpoint() -> None:
+    if sniffio.current_async_library() == "asyncio":
+        await asyncio.sleep(0)
+    else:
+        await trio.lowlevel.checkpoint()
+
+
+class _TrioBody:
+    def __init__(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._scope = trio.CancelScope()
+        self._scope.__enter__()
+
+    def cancel_soon(self) -> None:
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._scope.cancel)
+
+    def leave(self, error: BaseException | None) -> bool:
+        trace = None if error is None else error.__traceback__
+        self._scope.__exit__(None if error is None else type(error), error, trace)
+        return self._scope.cancelled_caught
+
+
+class _AsyncioBody:
+    """Cancels its task as asyncio.timeout does, so that a cancellation from outside is told from ours."""
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("`async with Task(...)` needs an asyncio task around it")
+        self._task = task
+        self._loop = asyncio.get_running_loop()
+        self._cancelling = task.cancelling()
+        self._left = self._cancelled = False
+
+    def cancel_soon(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def leave(self, error: BaseException | None) -> bool:
+        self._left = True
+        if not self._cancelled:
+            return False
+        return self._task.uncancel() <= self._cancelling and isinstance(error, asyncio.CancelledError)
+
+    def _cancel(self) -> None:
+        if not self._left and not self._cancelled:
+            self._cancelled = True
+            self._task.cancel()

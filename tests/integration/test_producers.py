@@ -1,0 +1,630 @@
+"""Jobs that report as tasks, in all three faces, against a real server and its NATS."""
+
+import asyncio
+import base64
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+import fanline
+from tests.nats import NatsServer, running_nats
+from tests.nats_client import NatsClient, connect_nats
+from tests.serve import ROOT, Serve, children_of, running_serve, wait_until
+
+SECONDS = 30.0
+STREAM = {"name": "FANLINE_task", "subjects": ["fanline.pub.task.>"], "storage": "file", "allow_direct": True}
+Job = Callable[[fanline.Task], None]
+
+
+class Nats:
+    """The NATS of a test, as the jobs reach it, and as we look into it."""
+
+    def __init__(self, url: str, token: str, client: NatsClient) -> None:
+        self.url = url.replace("nats://", f"nats://{token}@") if token else url
+        self.client = client
+
+    async def stored(self, task: str) -> list[dict[str, Any]]:
+        """The envelopes that are stored of a task."""
+        found, sequence = list[dict[str, Any]](), 1
+        while True:
+            request = {"seq": sequence, "next_by_subj": f"fanline.pub.task.{task}"}
+            reply = await self.client.ask("$JS.API.STREAM.MSG.GET.FANLINE_task", msgspec.json.encode(request))
+            if "error" in reply:
+                return found
+            found.append(msgspec.json.decode(base64.b64decode(reply["message"]["data"])))
+            sequence = reply["message"]["seq"] + 1
+
+    async def wait_for(self, task: str, event: str) -> dict[str, Any]:
+        """The data of a task's first event of that name, as soon as it is stored."""
+        with trio.fail_after(SECONDS):
+            while True:
+                for envelope in await self.stored(task):
+                    if envelope["e"] == event:
+                        data: dict[str, Any] = envelope["d"]
+                        return data
+                await trio.sleep(0.01)
+
+    async def call(self, task: str, verb: str, data: Any = None) -> dict[str, Any]:
+        """The answer of a task's producer, which must be there."""
+        envelope = {"v": 1, "t": "call", "c": f"task:{task}", "i": "1", "e": verb, "d": data, "u": "ann"}
+        with trio.fail_after(SECONDS):
+            return await self.client.ask(f"fanline.ctl.task.{task}", msgspec.json.encode(envelope))
+
+
+@asynccontextmanager
+async def _nats() -> AsyncIterator[tuple[NatsServer, Nats]]:
+    """A nats-server with the stream of tasks and nothing else: no engine looks on."""
+    async with running_nats() as server, connect_nats(server.url) as client:
+        await client.api("STREAM.CREATE", STREAM)
+        yield server, Nats(server.url, "", client)
+
+
+@asynccontextmanager
+async def _served(serve: Serve) -> AsyncIterator[Nats]:
+    async with connect_nats(serve.nats_url, serve.nats_token) as client:
+        yield Nats(serve.nats_url, serve.nats_token, client)
+
+
+async def _in_thread(job: Callable[[], Any]) -> Any:
+    with trio.fail_after(SECONDS):
+        return await trio.to_thread.run_sync(job, abandon_on_cancel=True)
+
+
+def _said(envelopes: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Events with their data; of progress in a row what all of it says, since how much is sent is a matter of time."""
+    said = list[tuple[str, dict[str, Any]]]()
+    for envelope in envelopes:
+        event, data = envelope["e"], envelope["d"]
+        if said and event == said[-1][0] == "task_progress":
+            data = said.pop()[1] | data
+        said.append((event, data))
+    return said
+
+
+def _lines(envelopes: list[dict[str, Any]]) -> list[str]:
+    return [line for envelope in envelopes if envelope["e"] == "task_output" for line in envelope["d"]["lines"]]
+
+
+# --- one job in three faces ---------------------------------------------------------------------------------------
+
+
+def _sync_job(task: fanline.Task) -> None:
+    with task as t:
+        t.progress(10, "begin", stage="one")
+        t.log("a\nb")
+        t.log("oops", stream="stderr")
+        t.pause("wait")
+        t.resume()
+        for _ in t.track([1, 2, 3], stage="two"):
+            pass
+        t.result({"made": 3})
+
+
+async def _async_job(task: fanline.Task) -> None:
+    async with task as t:
+        await t.progress(10, "begin", stage="one")
+        t.log("a\nb")
+        await t.log("oops", stream="stderr")
+        await t.pause("wait")
+        t.resume()
+        for _ in t.track([1, 2, 3], stage="two"):
+            pass
+        t.result({"made": 3})
+
+
+def _asyncio_job(task: fanline.Task) -> None:
+    asyncio.run(_async_job(task))
+
+
+def _trio_job(task: fanline.Task) -> None:
+    trio.run(_async_job, task)
+
+
+FACES = pytest.mark.parametrize("job", [_sync_job, _asyncio_job, _trio_job])
+
+
+@FACES
+async def test_every_face_stores_the_same_events(job: Job) -> None:
+    async with running_serve(workers=1) as serve, _served(serve) as nats:
+        task = fanline.Task("job", title="A job", kind="test", heartbeat=9, timeout=60, nats=nats.url)
+        await _in_thread(lambda: job(task))
+        assert _said(await nats.stored("job")) == [
+            ("task_started", {"attempt": 1, "title": "A job", "kind": "test", "heartbeat": 9, "timeout": 60}),
+            ("task_progress", {"attempt": 1, "percent": 10, "message": "begin", "stage": "one"}),
+            ("task_output", {"attempt": 1, "lines": ["a", "b"], "stream": "stdout"}),
+            ("task_output", {"attempt": 1, "lines": ["oops"], "stream": "stderr"}),
+            ("task_paused", {"attempt": 1, "message": "wait"}),
+            ("task_resumed", {"attempt": 1}),
+            ("task_progress", {"attempt": 1, "done": 3, "total": 3, "stage": "two"}),
+            ("task_completed", {"attempt": 1, "result": {"made": 3}}),
+        ]
+
+
+def _sync_body(task: fanline.Task, body: Callable[[], None]) -> None:
+    with task:
+        body()
+
+
+def _asyncio_body(task: fanline.Task, body: Callable[[], None]) -> None:
+    async def main() -> None:
+        async with task:
+            body()
+
+    asyncio.run(main())
+
+
+def _trio_body(task: fanline.Task, body: Callable[[], None]) -> None:
+    async def main() -> None:
+        async with task:
+            body()
+
+    trio.run(main)
+
+
+BODIES = pytest.mark.parametrize("run", [_sync_body, _asyncio_body, _trio_body])
+
+
+@BODIES
+async def test_an_exception_fails_the_task_and_goes_on(run: Callable[..., None]) -> None:
+    def body() -> None:
+        raise ValueError("no such file")
+
+    async with _nats() as (_, nats):
+        with pytest.raises(ValueError, match="no such file"):
+            await _in_thread(lambda: run(fanline.Task("job", nats=nats.url), body))
+        assert _said(await nats.stored("job"))[-1] == (
+            "task_failed",
+            {"attempt": 1, "error": "ValueError: no such file"},
+        )
+
+
+@BODIES
+async def test_ctrl_c_cancels_the_task(run: Callable[..., None]) -> None:
+    def body() -> None:
+        raise KeyboardInterrupt
+
+    async with _nats() as (_, nats):
+        with pytest.raises(KeyboardInterrupt):
+            await _in_thread(lambda: run(fanline.Task("job", nats=nats.url), body))
+        assert await nats.wait_for("job", "task_cancelled") == {"attempt": 1}
+
+
+async def test_a_cancellation_from_outside_cancels_the_task_and_is_no_error_of_ours() -> None:
+    async def main(task: fanline.Task) -> None:
+        async with task:
+            await asyncio.sleep(60)
+
+    async def main_with_timeout(task: fanline.Task) -> None:
+        await asyncio.wait_for(main(task), 0.05)
+
+    async with _nats() as (_, nats):
+        with pytest.raises(TimeoutError):
+            await _in_thread(lambda: asyncio.run(main_with_timeout(fanline.Task("one", nats=nats.url))))
+        with trio.move_on_after(0.05) as scope:
+            async with fanline.Task("two", nats=nats.url):
+                await trio.sleep(60)
+        assert scope.cancelled_caught
+        for task in ("one", "two"):
+            assert await nats.wait_for(task, "task_cancelled") == {"attempt": 1}
+
+
+# --- what viewers say ---------------------------------------------------------------------------------------------
+
+
+def _sync_loop(task: fanline.Task) -> None:
+    with task as t:
+        while True:
+            time.sleep(0.001)
+            t.progress(50)
+
+
+def _asyncio_loop(task: fanline.Task) -> None:
+    async def main() -> None:
+        async with task:
+            await asyncio.sleep(60)
+
+    asyncio.run(main())
+
+
+def _trio_loop(task: fanline.Task) -> None:
+    async def main() -> None:
+        async with task, trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep, 60)
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("job", [_sync_loop, _asyncio_loop, _trio_loop])
+async def test_a_viewers_cancel_ends_the_job(job: Job) -> None:
+    async with _nats() as (_, nats), trio.open_nursery() as nursery:
+        ended = trio.Event()
+
+        async def work() -> None:
+            with pytest.raises(fanline.TaskCancelled) as caught:
+                await _in_thread(lambda: job(fanline.Task("job", nats=nats.url)))
+            assert caught.value.by == "ann"
+            ended.set()
+
+        nursery.start_soon(work)
+        await nats.wait_for("job", "task_started")
+        assert await nats.call("job", "cancel") == {"v": 1, "t": "ok"}
+        with trio.fail_after(SECONDS):
+            await ended.wait()
+        assert await nats.wait_for("job", "task_cancelled") == {"attempt": 1, "by": "ann"}
+
+
+async def test_an_asyncio_task_that_was_cancelled_here_can_go_on() -> None:
+    async def main(task: fanline.Task) -> int:
+        with pytest.raises(fanline.TaskCancelled):
+            async with task:
+                await asyncio.sleep(60)
+        await asyncio.sleep(0)
+        current = asyncio.current_task()
+        assert current is not None
+        return current.cancelling()
+
+    async with _nats() as (_, nats), trio.open_nursery() as nursery:
+        left = list[int]()
+
+        async def work() -> None:
+            left.append(await _in_thread(lambda: asyncio.run(main(fanline.Task("job", nats=nats.url)))))
+
+        nursery.start_soon(work)
+        await nats.wait_for("job", "task_started")
+        await nats.call("job", "cancel", {"by": "bob"})
+        assert (await nats.wait_for("job", "task_cancelled"))["by"] == "bob"
+    assert left == [0]
+
+
+def _sync_asks(task: fanline.Task, **question: Any) -> fanline.Answer:
+    with task as t:
+        return t.ask("Deploy?", **question)
+
+
+async def _async_asks(task: fanline.Task, question: dict[str, Any]) -> fanline.Answer:
+    async with task as t:
+        return await t.ask("Deploy?", **question)
+
+
+ASKS = pytest.mark.parametrize(
+    "ask",
+    [
+        _sync_asks,
+        lambda task, **question: asyncio.run(_async_asks(task, question)),
+        lambda task, **question: trio.run(_async_asks, task, question),
+    ],
+    ids=["sync", "asyncio", "trio"],
+)
+
+
+@ASKS
+async def test_a_question_is_answered_once(ask: Callable[..., fanline.Answer]) -> None:
+    async with _nats() as (_, nats), trio.open_nursery() as nursery:
+        answers = list[fanline.Answer]()
+
+        async def work() -> None:
+            answers.append(await _in_thread(lambda: ask(fanline.Task("job", nats=nats.url), options=["now", "later"])))
+
+        nursery.start_soon(work)
+        asked = await nats.wait_for("job", "task_confirmation_required")
+        assert asked | {"ask": "x"} == {
+            "attempt": 1,
+            "ask": "x",
+            "text": "Deploy?",
+            "kind": "approve",
+            "options": ["now", "later"],
+        }
+        assert (await nats.call("job", "reject", {"ask": "another", "value": False}))["t"] == "err"
+        answer = {"ask": asked["ask"], "value": "later", "by": "bob"}
+        assert await nats.call("job", "approve", answer) == {"v": 1, "t": "ok"}
+        await nats.wait_for("job", "task_completed")
+        assert [envelope["e"] for envelope in await nats.stored("job")][1:] == [
+            "task_confirmation_required",
+            "task_completed",
+        ]
+    assert answers == [fanline.Answer(approved=True, value="later", by="bob")]
+
+
+@ASKS
+async def test_a_question_that_nobody_answers_expires(ask: Callable[..., fanline.Answer]) -> None:
+    async with _nats() as (_, nats):
+        with pytest.raises(fanline.AskExpired, match="Deploy"):
+            await _in_thread(lambda: ask(fanline.Task("job", nats=nats.url), kind="input", deadline=0.01))
+        assert [envelope["e"] for envelope in await nats.stored("job")][1:] == [
+            "task_confirmation_required",
+            "task_resumed",
+            "task_failed",
+        ]
+
+
+def _sync_hears(task: fanline.Task) -> None:
+    with task as t:
+        for call in t.calls():
+            if call.verb == "cancel":
+                call.refuse("not now")
+            else:
+                call.answer({"heard": call.data, "from": call.by})
+            if call.verb == "stop":
+                return
+
+
+async def _async_hears(task: fanline.Task) -> None:
+    async with task as t:
+        async for call in t.calls():
+            if call.verb == "cancel":
+                await call.refuse("not now")
+            else:
+                await call.answer({"heard": call.data, "from": call.by})
+            if call.verb == "stop":
+                return
+
+
+@pytest.mark.parametrize(
+    "job",
+    [_sync_hears, lambda task: asyncio.run(_async_hears(task)), lambda task: trio.run(_async_hears, task)],
+    ids=["sync", "asyncio", "trio"],
+)
+async def test_a_job_that_takes_calls_decides_itself(job: Job) -> None:
+    async with _nats() as (_, nats), trio.open_nursery() as nursery:
+        nursery.start_soon(_in_thread, lambda: job(fanline.Task("job", nats=nats.url)))
+        await nats.wait_for("job", "task_started")
+        refused = {"v": 1, "t": "err", "d": {"code": "refused", "message": "not now"}}
+        assert await nats.call("job", "cancel") == refused
+        heard = {"v": 1, "t": "ok", "d": {"heard": [1, None], "from": "ann"}}
+        assert await nats.call("job", "paint", [1, None]) == heard
+        assert (await nats.call("job", "input", {"value": 3}))["d"]["heard"] == {"value": 3}
+        await nats.call("job", "stop")
+        await nats.wait_for("job", "task_completed")
+
+
+async def test_a_verb_that_a_task_does_not_take_is_refused() -> None:
+    async with _nats() as (_, nats), fanline.Task("job", nats=nats.url):
+        await nats.wait_for("job", "task_started")
+        answer = await nats.call("job", "paint")
+        assert answer["d"]["message"] == "this task takes no `paint`"
+
+
+# --- attempts and signs of life -----------------------------------------------------------------------------------
+
+
+async def test_the_next_run_is_the_next_attempt_even_right_after_the_last() -> None:
+    def runs(url: str) -> list[int | None]:
+        attempts = []
+        for _ in range(3):
+            with fanline.Task("job", nats=url) as task:
+                task.log("x")
+            attempts.append(task.attempt)
+        return attempts
+
+    async with _nats() as (_, nats):
+        assert await _in_thread(lambda: runs(nats.url)) == [1, 2, 3]
+        assert [envelope["d"]["attempt"] for envelope in await nats.stored("job")] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+async def test_a_checkpoint_says_the_attempt_when_the_messages_are_gone() -> None:
+    bucket = {"name": "KV_fanline_tasks", "subjects": ["$KV.fanline_tasks.>"], "allow_direct": True}
+    async with _nats() as (_, nats):
+        await nats.client.api("STREAM.CREATE", bucket, "KV_fanline_tasks")
+        for task, state in (("again", "failed"), ("first", "queued")):
+            snapshot = msgspec.json.encode({"snapshot": {"state": state, "attempt": 4}})
+            await nats.client.publish((f"$KV.fanline_tasks.task.{task}", snapshot))
+        await nats.client.flush()
+        for task, attempt in (("again", 5), ("first", 4)):
+            await _in_thread(lambda task=task: _sync_job(fanline.Task(task, nats=nats.url)))  # type: ignore[misc]
+            assert (await nats.wait_for(task, "task_started"))["attempt"] == attempt
+
+
+async def test_signs_of_life_go_on_while_the_jobs_own_loop_is_busy() -> None:
+    async with _nats() as (server, nats), connect_nats(server.url) as listener, trio.open_nursery() as nursery:
+        busy, enough = threading.Event(), threading.Event()
+
+        async def main() -> None:
+            async with fanline.Task("job", heartbeat=0.03, nats=nats.url):
+                busy.set()
+                enough.wait(SECONDS)  # blocks the loop
+
+        await listener._stream.send_all(b"SUB fanline.beat.task.job 9\r\n")
+        await listener.flush()
+        nursery.start_soon(_in_thread, lambda: asyncio.run(main()))
+        await trio.to_thread.run_sync(busy.wait)
+        with trio.fail_after(SECONDS):
+            for _ in range(20):
+                while not (await listener._line()).startswith(b"MSG fanline.beat.task.job 9"):
+                    pass
+        enough.set()
+
+
+# --- when NATS is away --------------------------------------------------------------------------------------------
+
+
+async def test_an_outage_holds_up_nothing_and_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with _nats() as (server, nats):
+        async with fanline.Task("job", nats=nats.url, linger=SECONDS) as task:
+            task.log("before")
+            await nats.wait_for("job", "task_output")
+            assert server._process is not None
+            server._process.send_signal(signal.SIGSTOP)
+            task.log("sent and not stored")
+            await wait_until(lambda: task._producer.due == float("inf"))
+            server.kill()
+            for number in range(500):
+                await task.log(str(number))
+            task.pause()
+        assert task.dropped == 0  # and we are here, with the server still gone
+        await server.start()
+        async with connect_nats(server.url) as client:
+            again = Nats(server.url, "", client)
+            await again.wait_for("job", "task_completed")
+            stored = await again.stored("job")
+    assert _lines(stored) == ["before", "sent and not stored", *map(str, range(500))]
+    assert [envelope["e"] for envelope in stored][-2:] == ["task_paused", "task_completed"]
+    assert len({envelope["i"] for envelope in stored}) == len(stored)
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
+
+
+async def test_the_server_that_is_found_may_kill_and_restart_its_nats() -> None:
+    async with running_serve(workers=1) as serve:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("NATS_URL", raising=False)
+            patch.setenv("FANLINE_STATE_DIR", str(serve.state_directory))
+            async with fanline.Task("job", linger=SECONDS) as task:
+                async with _served(serve) as nats:
+                    await nats.wait_for("job", "task_started")
+                killed = serve.nats_pid()
+                os.kill(killed, signal.SIGKILL)
+                for number in range(300):
+                    await task.log(str(number))
+                    await trio.sleep(0.001)
+        await wait_until(lambda: "nats-server" in _commands(serve) and serve.nats_pid() != killed, SECONDS)
+        async with _eventually_served(serve) as nats:
+            await nats.wait_for("job", "task_completed")
+            stored = await nats.stored("job")
+        assert _lines(stored) == list(map(str, range(300)))
+        assert len({envelope["i"] for envelope in stored}) == len(stored)
+
+
+def _commands(serve: Serve) -> str:
+    return " ".join(command for _, command in children_of(serve.pid))
+
+
+@asynccontextmanager
+async def _eventually_served(serve: Serve) -> AsyncIterator[Nats]:
+    with trio.fail_after(SECONDS):
+        while True:
+            try:
+                async with connect_nats(serve.nats_url, serve.nats_token) as client:
+                    await client.api("STREAM.INFO")
+                    yield Nats(serve.nats_url, serve.nats_token, client)
+                    return
+            except OSError:
+                await trio.sleep(0.05)
+
+
+async def test_what_is_not_stored_yet_waits_for_jetstream_without_the_job(caplog: pytest.LogCaptureFixture) -> None:
+    async with running_nats() as server, connect_nats(server.url) as client:
+        async with fanline.Task("job", nats=server.url, linger=SECONDS) as task:
+            await wait_until(lambda: bool(caplog.records))
+            task.log("early")
+        assert "it has no stream FANLINE_task" in caplog.text  # and we are here
+        await client.api("STREAM.CREATE", STREAM)
+        await Nats(server.url, "", client).wait_for("job", "task_completed")
+
+
+@FACES
+async def test_without_a_server_the_job_is_unharmed_and_the_loss_is_told_once(
+    job: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = fanline.Task("job", nats="nats://127.0.0.1:1", linger=0.1)
+    await _in_thread(lambda: job(task))
+    await wait_until(lambda: len(caplog.records) >= 2)
+    waiting, lost = [record.getMessage() for record in caplog.records]
+    assert waiting.startswith("task events wait: cannot connect to nats://127.0.0.1:1")
+    assert "task job: 6 events and 3 lines of output could not be stored within 0.1 seconds" in lost
+    await wait_until(lambda: not _courier_runs())
+
+
+def _courier_runs() -> bool:
+    return any(thread.name == "fanline courier" for thread in threading.enumerate())
+
+
+async def test_more_output_than_anybody_takes_is_bounded_and_counted() -> None:
+    calls = 300_000
+
+    def flood(url: str) -> fanline.SyncTask:
+        with fanline.Task("job", nats=url, linger=SECONDS) as task:
+            for number in range(calls):
+                task.log(f"line {number}")
+                task.progress(done=number, total=calls)
+        return task
+
+    async with _nats() as (_, nats):
+        task = await _in_thread(lambda: flood(nats.url))
+        stored = await nats.stored("job")
+    told = sum(envelope["d"].get("dropped", 0) for envelope in stored)
+    assert told == task.dropped
+    assert len(_lines(stored)) + told == calls
+    assert _lines(stored)[-1] == f"line {calls - 1}"
+    assert stored[-1]["e"] == "task_completed"
+
+
+async def test_binary_and_huge_lines_arrive_as_text_that_fits() -> None:
+    def job(url: str) -> None:
+        with fanline.Task("job", nats=url) as task:
+            task.log(bytes(range(256)))
+            task.log("x" * 10_000_000)
+
+    async with _nats() as (_, nats):
+        await _in_thread(lambda: job(nats.url))
+        lines = _lines(await nats.stored("job"))
+    assert lines[2].endswith("abcdefghijklmnopqrstuvwxyz{|}~" + "\ufffd" * 129)
+    assert lines[-1].endswith(" more characters]")
+    assert len(lines[-1]) < 9000
+
+
+# --- the process around it ----------------------------------------------------------------------------------------
+
+
+def _script(text: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
+    return subprocess.run(
+        [sys.executable, "-P", "-c", text], env=env, capture_output=True, text=True, check=False, timeout=SECONDS
+    )
+
+
+async def test_a_forked_process_has_a_courier_of_its_own() -> None:
+    script = """
+import fanline, os
+with fanline.Task("parent") as task:
+    child = os.fork()
+    if not child:
+        with fanline.Task("child") as mine:
+            mine.log("hello from the child")
+        os._exit(0)
+    os.waitpid(child, 0)
+    task.log("hello from the parent")
+"""
+    async with _nats() as (_, nats):
+        ended = await _in_thread(lambda: _script(script, NATS_URL=nats.url))
+        assert (ended.returncode, ended.stderr) == (0, "")
+        for name in ("parent", "child"):
+            stored = await nats.stored(name)
+            assert [envelope["e"] for envelope in stored] == ["task_started", "task_output", "task_completed"]
+            assert _lines(stored) == [f"hello from the {name}"]
+
+
+async def test_a_program_that_ends_without_ending_its_task_sends_what_it_has_said_and_does_not_hang() -> None:
+    script = "import fanline; task = fanline.Task('job').__enter__(); task.log('last words')"
+    async with _nats() as (_, nats):
+        ended = await _in_thread(lambda: _script(script, NATS_URL=nats.url))
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert [envelope["e"] for envelope in await nats.stored("job")] == ["task_started", "task_output"]
+
+
+async def test_log_records_become_output_of_the_current_task() -> None:
+    logger = logging.Logger("somebody")
+    logger.addHandler(fanline.LogHandler(level=logging.INFO))
+    ours = logging.Logger("fanline.tasks")
+    ours.addHandler(fanline.LogHandler())
+    logger.warning("nobody hears this")
+    async with _nats() as (_, nats):
+        async with fanline.Task("job", nats=nats.url) as task:
+            assert fanline.current_task() is task
+            logger.debug("too low")
+            ours.warning("about ourselves")
+            logger.warning("disk %s", "full")
+        assert fanline.current_task() is None
+        stored = await nats.stored("job")
+    assert [envelope["d"] for envelope in stored if envelope["e"] == "task_output"] == [
+        {"attempt": 1, "lines": ["disk full"], "stream": "stderr"}
+    ]
