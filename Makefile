@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
+NODE := examples/tasks/node/node_modules/.package-lock.json
 
 # The interpreter for the virtual environment: the first one that is new enough.
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -25,7 +26,7 @@ help:  ## show this list
 demo: $(RUN)  ## run the live demo; SECONDS=10 ends it by itself
 	@$(BIN)/fanline demo $(if $(SECONDS),--seconds $(SECONDS))
 
-test: $(DEV)  ## run all tests; ARGS='-k hub' goes to pytest
+test: $(DEV) $(if $(shell command -v npm),$(NODE))  ## run all tests; ARGS='-k hub' goes to pytest
 	@$(BIN)/python -P -m pytest $(ARGS)
 
 check: lint types test  ## all that must pass before a change is done
@@ -43,7 +44,7 @@ lock: $(RUN)  ## write both lock files anew from pyproject.toml
 	@$(COMPILE) --group build --constraints requirements.lock --output-file requirements-run.lock
 
 clean:  ## remove the virtual environment, caches and build output
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) examples/tasks/node/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -64,3 +65,9 @@ $(DEV): requirements.lock $(RUN)
 	@echo 'installing the tools for tests and checks ...'
 	@$(INSTALL) --require-hashes --requirement requirements.lock
 	@touch $@
+
+# For one test of an example, which is skipped without them.
+$(NODE): examples/tasks/node/package-lock.json
+	@echo 'installing the modules of the Node example ...'
+	@cd $(<D) && npm ci --silent --no-audit --no-fund --fetch-retries=0 && touch node_modules/.package-lock.json || \
+		echo 'fanline: npm ci has failed in $(<D); the test of the Node example is skipped' >&2

@@ -123,7 +123,7 @@ class Hub:
         namespace = self._namespaces.of(channel)
         if not namespace.durable:
             return None
-        task = TaskLog(channel, self._refuse) if namespace.tasks else None
+        task = TaskLog(channel) if namespace.tasks else None  # what does not fit is told by the keeper, once
         return ChannelLog(channel, self._log_limit, task)
 
     def activate(self, channel: str, wire: Wire, outbox: Outbox) -> None:
@@ -194,7 +194,7 @@ class Hub:
         try:
             envelope = from_producer(payload)
         except MessageError as error:
-            self._refuse(channel, error)
+            self.refuse(channel, error)
             return None
         envelope.channel = channel
         envelope.offset = envelope.previous = envelope.epoch = None
@@ -202,7 +202,7 @@ class Hub:
             envelope.time = time_ms
         return envelope
 
-    def _refuse(self, channel: str, error: MessageError) -> None:
+    def refuse(self, channel: str, error: MessageError) -> None:
         """Count what a producer got wrong; at most one line a second, for it may be wrong very often."""
         self._counters.messages_bad += 1
         second = self._clock_ms() // 1000

@@ -22,7 +22,7 @@ from engine.jetstream import unix_ms_of
 from engine.lease import RENEW_SECONDS, Lease, Position
 from engine.namespaces import Namespaces
 from engine.parallel import Slices, for_each
-from engine.task_log import TaskLog, restore
+from engine.task_log import OnRefused, TaskLog, restore
 from engine.task_records import TaskRecords
 from engine.task_table import MAX_ROWS, TABLE_CHANNEL, TABLE_EVENT, table
 from engine.verdicts import Verdict
@@ -58,11 +58,17 @@ class Keeper:
     """Every worker has one, and one of them has the lease. `clock_ms` gives Unix milliseconds."""
 
     def __init__(
-        self, bus: Bus, namespaces: Namespaces, read_message: ReadMessage, clock_ms: Callable[[], int] = unix_ms
+        self,
+        bus: Bus,
+        namespaces: Namespaces,
+        read_message: ReadMessage,
+        on_refused: OnRefused,
+        clock_ms: Callable[[], int] = unix_ms,
     ) -> None:
         self._bus = bus
         self._namespaces = namespaces
         self._read_message = read_message
+        self._on_refused = on_refused
         self._clock_ms = clock_ms
         self._lease = Lease(bus, "keeper")
         self._records = TaskRecords(bus, namespaces, self._lease)
@@ -149,7 +155,7 @@ class Keeper:
         self._table_stale = True
 
     async def _restore(self, reader: _Reader, until: int, marked: bool, channel: str) -> None:
-        log = TaskLog(channel)
+        log = TaskLog(channel, self._on_refused)
         await restore(self._bus, self._read, log, reader.epoch, until)
         now = trio.current_time()
         self._watches[channel] = Watch(log, reader.epoch, now, max(now, self._outage + _GRACE), marked=marked)

@@ -54,7 +54,7 @@ class Namespace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Every worker hears all its channels, so that an urgent message reaches every connection (engine/backlog.py)."""
     tasks: bool = False
     """Its channels are tasks: snapshots, log tails, stall watch, calls to producers (docs/reference/tasks.md)."""
-    retention: Annotated[float, Meta(ge=1)] = 7 * _DAY
+    retention: Annotated[float, Meta(ge=1, le=31_536_000)] = 7 * _DAY
     """Seconds for which a task's snapshot is kept after its last change."""
     presence: bool = False
     """Whether the members of its channels are told about each other."""

@@ -65,6 +65,7 @@ async def open_nats_bus(
                 try:
                     yield bus
                 finally:
+                    bus._end()
                     nursery.cancel_scope.cancel()
                     with trio.move_on_after(1, shield=True), suppress(OSError, nats.errors.Error):
                         await trio_asyncio.aio_as_trio(bus._client.close)()
@@ -90,6 +91,7 @@ class NatsBus(Requests):
         self._lost_since: float | None = None  # Unix seconds, while an outage has not been told
         self._work = asyncio.Event()
         self._back = asyncio.Event()
+        self._ended = False
 
     @property
     def connected(self) -> bool:
@@ -251,9 +253,15 @@ class NatsBus(Requests):
         self._work.set()
         self._back.set()
 
+    def _end(self) -> None:
+        """Let the loops end. Cancelling them is not enough: nats-py swallows it while it flushes."""
+        self._ended = True
+        self._work.set()
+        self._back.set()
+
     async def _pump(self) -> None:
-        """Carry what was asked for to the client, in order, for ever."""
-        while True:
+        """Carry what was asked for to the client, in order."""
+        while not self._ended:
             await self._work.wait()
             self._work.clear()
             if self._client.is_closed:
@@ -277,10 +285,10 @@ class NatsBus(Requests):
 
     async def _tell_losses(self) -> None:
         """After each outage tell it; not in the pump, for JetStream may take its time to come back."""
-        while True:
+        while not self._ended:
             await self._back.wait()
             self._back.clear()
-            while self._lost_since is not None and self._client.is_connected:
+            while self._lost_since is not None and self._client.is_connected and not self._ended:
                 try:
                     await self._tell_loss(self._lost_since)
                 except (nats.errors.Error, BusError, OSError) as error:

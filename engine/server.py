@@ -74,7 +74,7 @@ class Server:
                     nursery, counters, max_bytes=settings.outbox_bytes, max_messages=settings.outbox_messages
                 )
                 mender = Mender(self._bus, self._hub, self._namespaces, nursery)
-                keeper = Keeper(self._bus, self._namespaces, self._hub.read_message)
+                keeper = Keeper(self._bus, self._namespaces, self._hub.read_message, self._hub.refuse)
 
                 def bus_is_back(sound_until: float) -> None:
                     mender.bus_is_back(sound_until)

@@ -18,15 +18,14 @@ from engine.output_tail import OutputTail
 from protocol.channels import to_subject
 from protocol.envelope import Envelope, MessageType
 from protocol.errors import MessageError
-from protocol.estimate import Estimate
+from protocol.estimate import Estimate, seconds_left
 from protocol.task_data import Stream, TaskData, TaskEvent, data_of, event_of, with_data
-from protocol.task_state import ENGINE_EVENTS
+from protocol.task_state import ENGINE_EVENTS, WAITING, TaskState
 from protocol.tasks import Snapshot, apply, conflation_key, progress_of, snapshot_fields
 
 DEFAULT_LINES = 200
 """Lines of the log tail for a viewer who does not say how many."""
 _PREFIX = "fanline.pub."
-_OUR_OWN = ENGINE_EVENTS | {TaskEvent.ANSWERED}
 _log = logging.getLogger("fanline.tasks")
 
 OnRefused = Callable[[str, MessageError], None]
@@ -63,7 +62,7 @@ class TaskLog:
             if event is not None:
                 envelope = self._fold(envelope, event)
         except MessageError as error:
-            if event not in _OUR_OWN:  # of which the one that comes second is no mistake
+            if event not in ENGINE_EVENTS:  # of which the one that comes second is no mistake
                 self._on_refused(self.channel, error)
             if outcome is not None:
                 outcome.refusal = error
@@ -122,10 +121,12 @@ class TaskLog:
         estimate = self.estimate
         if event is TaskEvent.PROGRESS:
             estimate = self._advanced(data, time)
-            data.rate, data.eta = estimate.rate, estimate.eta
+            data.rate, data.eta = estimate.rate, seconds_left(estimate.eta, estimate.time, time)
         elif event is TaskEvent.OUTPUT:
             data.first = before.lines if data.attempt in (None, before.attempt) else 0
         after = apply(before, event, data, time)
+        if before.state in WAITING and after.state is TaskState.RUNNING:
+            estimate = estimate.resume(time)
         self.snapshot, self.estimate = after, estimate
         changes: dict[str, Any] = {"state": after.state, "attempt": after.attempt}
         if event is TaskEvent.PROGRESS:
@@ -133,7 +134,10 @@ class TaskLog:
         elif event is TaskEvent.OUTPUT:
             changes["first"] = data.first
             self.output.append(data.lines or (), data.first or 0, after.attempt, data.stream or Stream.STDOUT)
-        return msgspec.structs.replace(envelope, data=with_data(envelope, changes), key=conflation_key(event))
+        # Progress that begins an attempt, or ends a stall, must not give way: what follows builds upon it.
+        moved = (before.state, before.attempt) != (after.state, after.attempt)
+        key = None if moved else conflation_key(event)
+        return msgspec.structs.replace(envelope, data=with_data(envelope, changes), key=key)
 
     def _advanced(self, data: TaskData, time: int) -> Estimate:
         """The estimate after progress; begun anew with each attempt, and when the producer counts in something else."""

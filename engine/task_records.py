@@ -30,9 +30,9 @@ class TaskRecords:
         slices, now = Slices(), trio.current_time()
         due, changed = [], []
         for watch in watches:
-            if watch.is_due(now):
+            if is_due := watch.is_due(now):
                 due.append(watch)
-            if watch.running != watch.marked:
+            if watch.running != watch.marked or (watch.running and is_due):  # a mark is forgotten after some time
                 changed.append(watch)
             await slices.breathe()
         await for_each(self._checkpoint, due)
@@ -48,7 +48,7 @@ class TaskRecords:
         if watch.too_large:
             with suppress(TooLargeError):
                 await self._set(Bucket.TASKS, watch, watch.log.checkpoint(watch.epoch, 0))
-        watch.written()
+        watch.written(trio.current_time())
 
     async def _mark(self, watch: Watch) -> None:
         if watch.running:

@@ -11,8 +11,9 @@ from protocol.task_state import ENGINE_EVENTS, TaskState
 CHECKPOINT_SECONDS = 10.0
 """After so long a changed task is written down, whatever has changed."""
 CHECKPOINT_EVENTS = 1000
+REFRESH_SECONDS = 1800.0
+"""After so long a running task is written down anew, so that it is not forgotten while it has nothing to say."""
 _LINGER = 10.0  # seconds for which an ended task is kept, since its producer may not have noticed
-_NOT_ITS_OWN = ENGINE_EVENTS | {TaskEvent.ANSWERED}
 
 
 class Watch:
@@ -32,6 +33,7 @@ class Watch:
         self._heard = heard
         self._stalled = self._spoke = -math.inf
         self._written = (log.snapshot.state, log.snapshot.attempt)
+        self._written_at = now
         self._events = 0
         self._touched = now
         self._dirty_since = now if log.snapshot.state is not TaskState.UNKNOWN else math.inf
@@ -53,7 +55,7 @@ class Watch:
             self._dirty_since = min(self._dirty_since, now)
         self._events += 1
         self._touched = now
-        if envelope is None or event_of(envelope) not in _NOT_ITS_OWN:
+        if envelope is None or event_of(envelope) not in ENGINE_EVENTS:
             self._heard = max(self._heard, now)
 
     def beat(self, now: float) -> None:
@@ -82,12 +84,13 @@ class Watch:
     def is_due(self, now: float) -> bool:
         """Whether a checkpoint has to be written."""
         if self._dirty_since == math.inf:
-            return False
+            return self.running and now - self._written_at >= REFRESH_SECONDS
         changed = self._written != (self.log.snapshot.state, self.log.snapshot.attempt)
         return changed or self._events >= CHECKPOINT_EVENTS or now - self._dirty_since >= CHECKPOINT_SECONDS
 
-    def written(self) -> None:
+    def written(self, now: float) -> None:
         """A checkpoint of it as it is was written."""
+        self._written_at = now
         self._written = (self.log.snapshot.state, self.log.snapshot.attempt)
         self._events = 0
         self._dirty_since = math.inf

@@ -2,33 +2,47 @@
 
 import os
 import sys
-from enum import StrEnum
 from functools import partial
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 from typer.exceptions import TyperException
 
 from fanline import __version__
+from fanline._cli_exec import add_run
+from fanline._cli_options import (
+    CodecName,
+    CodecOption,
+    Url,
+    channel_name,
+    channel_names,
+    nats_url,
+    short_text,
+    websocket_url,
+)
 from fanline._cli_pub import NotJson, Publication, parse_json, publish_to_nats, publish_to_url
 from fanline._cli_run import complain, run
 from fanline._cli_sub import Begin, print_messages
+from fanline._cli_tail import add_tail
+from fanline._cli_tasks import add_tasks
 from fanline._demo import run_demo
 from fanline._message import Position
-from protocol.channels import check_channel
-from protocol.envelope import MAX_TEXT
-from protocol.errors import MessageError
-from protocol.nats_text import NatsError, parse_url
 
 app = typer.Typer(
     name="fanline",
-    help="""Publish to channels, and watch them live in very many places.
+    help="""Run any job as a task, and watch and control it live from very many places.
 
-    Begin with `fanline demo`, or start a server in one terminal and talk through it from two others:
+    Begin with `fanline demo`, or start a server in one terminal, and use two others:
 
     \b
       fanline serve
+      fanline run --task build-42 -- make
+      fanline tail task:build-42
+      fanline tasks
+
+    Beside tasks there are channels, for messages of any kind:
+
+    \b
       fanline sub news:all
       fanline pub news:all '{"title": "hello"}'
     """,
@@ -36,11 +50,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class CodecName(StrEnum):
-    JSON = "json"
-    CBOR = "cbor"
+add_run(app)
+add_tail(app)
+add_tasks(app)
 
 
 def main() -> None:
@@ -59,50 +71,11 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _channel(name: str) -> str:
-    try:
-        return check_channel(name)
-    except MessageError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _channels(names: list[str]) -> list[str]:
-    return [_channel(name) for name in names]
-
-
-def _short(text: str | None) -> str | None:
-    if text is not None and len(text) > MAX_TEXT:
-        raise typer.BadParameter(f"{len(text)} characters, at most {MAX_TEXT}")
-    return text
-
-
-def _websocket_url(url: str | None) -> str | None:
-    if url is not None and (urlsplit(url).scheme not in ("ws", "wss") or not urlsplit(url).hostname):
-        raise typer.BadParameter(f"not a WebSocket URL: {url!r} (expected ws://HOST:PORT/ws)")
-    return url
-
-
-def _nats_url(url: str | None) -> str | None:
-    try:
-        return url if url is None or parse_url(url) else None
-    except NatsError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
 def _json_value(text: str) -> str:
     try:
         return text if text == "-" else str(parse_json(text)) and text
     except NotJson as error:
         raise typer.BadParameter(str(error)) from None
-
-
-Url = Annotated[
-    str | None,
-    typer.Option(
-        metavar="WS_URL", callback=_websocket_url, help="Server, as in ws://127.0.0.1:8080/ws. [default: the local one]"
-    ),
-]
-CodecOption = Annotated[CodecName, typer.Option(help="Form of the messages on the WebSocket.")]
 
 
 @app.callback()
@@ -123,25 +96,39 @@ def serve(context: typer.Context) -> None:
     os.execv(sys.executable, [sys.executable, "-P", "-m", "workers", *context.args])  # noqa: S606  # no shell wanted
 
 
+@app.command(short_help="See it work: a server, builds that report progress, people who watch.")
+def demo(
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="End by itself after this time. [default: at Ctrl-C]")
+    ] = None,
+) -> None:
+    """See it work: a server, builds that report their progress, and people who watch them.
+
+    Starts `fanline serve` with two workers in a temporary directory, publishes the progress of sample builds over NATS,
+    and receives it with real clients, counting. Exit code 1 if a message was lost.
+    """
+    run(partial(run_demo, seconds), interrupted=0)
+
+
 @app.command(short_help="Publish a JSON value to a channel.")
 def pub(
-    channel: Annotated[str, typer.Argument(callback=_channel, help="Where to, as in task:42.")],
+    channel: Annotated[str, typer.Argument(callback=channel_name, help="Where to, as in task:42.")],
     value: Annotated[
         str, typer.Argument(metavar="JSON", callback=_json_value, help="Any JSON value; - reads one per line of stdin.")
     ],
     event: Annotated[
-        str | None, typer.Option(callback=_short, help="Kind of the message, as in task_progress.")
+        str | None, typer.Option(callback=short_text, help="Kind of the message, as in task_progress.")
     ] = None,
     id: Annotated[  # noqa: A002  # the option's name
         str | None,
-        typer.Option(callback=_short, help="Id of the message; a durable channel takes the same id only once."),
+        typer.Option(callback=short_text, help="Id of the message; a durable channel takes the same id only once."),
     ] = None,
     nats: Annotated[
         str | None,
-        typer.Option(metavar="URL", callback=_nats_url, help="NATS to publish to. [default: the local server's]"),
+        typer.Option(metavar="URL", callback=nats_url, help="NATS to publish to. [default: the local server's]"),
     ] = None,
     url: Annotated[
-        str | None, typer.Option(metavar="WS_URL", callback=_websocket_url, help="Publish through this server instead.")
+        str | None, typer.Option(metavar="WS_URL", callback=websocket_url, help="Publish through this server instead.")
     ] = None,
     codec: CodecOption = CodecName.JSON,
 ) -> None:
@@ -169,7 +156,9 @@ def pub(
 
 @app.command(short_help="Print the messages of channels as they come.")
 def sub(
-    channels: Annotated[list[str], typer.Argument(metavar="CHANNEL...", callback=_channels, help="As in news:all.")],
+    channels: Annotated[
+        list[str], typer.Argument(metavar="CHANNEL...", callback=channel_names, help="As in news:all.")
+    ],
     last: Annotated[int | None, typer.Option(min=1, help="Begin with the newest so many that are stored.")] = None,
     from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest that is stored.")] = False,
     offset: Annotated[int | None, typer.Option(min=0, help="Begin after this offset, the `o` of a message.")] = None,
@@ -202,17 +191,3 @@ def sub(
     begin = Begin(last, from_start, None if offset is None else Position(offset, epoch))
     program = partial(print_messages, channels, begin, url, codec.value, count, as_json)
     run(program, **({} if count is not None else {"interrupted": 0}))
-
-
-@app.command(short_help="See it work: a server, builds that report progress, people who watch.")
-def demo(
-    seconds: Annotated[
-        float | None, typer.Option(min=1, help="End by itself after this time. [default: at Ctrl-C]")
-    ] = None,
-) -> None:
-    """See it work: a server, builds that report their progress, and people who watch them.
-
-    Starts `fanline serve` with two workers in a temporary directory, publishes the progress of sample builds over NATS,
-    and receives it with real clients, counting. Exit code 1 if a message was lost.
-    """
-    run(partial(run_demo, seconds), interrupted=0)

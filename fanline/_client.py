@@ -1,8 +1,9 @@
 """The client: one connection that comes back by itself, shared by any number of subscriptions and publishers."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from fanline._link import Link, V1Dialect, open_link
 from fanline._message import Gap, Message, Position, Published
 from fanline._plain import plain
 from fanline._subscription import Subscription
+from fanline._task_view import TaskView
 from protocol.dialects import CBOR, JSON
 from protocol.envelope import Envelope, MessageType
 
@@ -26,6 +28,8 @@ Codec = Literal["json", "cbor"]
 StoredPositions = Mapping[str, Position | Sequence[Any]]
 """What `Subscription.positions` returned, or what JSON made of it."""
 _DIALECTS: dict[str, V1Dialect] = {"json": JSON, "cbor": CBOR}
+MAX_LINES = 1000
+"""Of a task's log that a server keeps."""
 _PING_ID = "~ping"  # no id that a program would give to a message
 _RETRY_SECONDS = 100.0  # safely within the two minutes in which the server knows a message id again
 
@@ -41,21 +45,26 @@ class Client:
     `with trio.fail_after(5): await client.publish(...)`.
 
     `codec` is "json" or "cbor": the same messages in text or binary form; byte strings survive only in cbor.
+    `notice` is called with a sentence for a person whenever an established connection is lost, and when it is back.
     """
 
-    def __init__(self, url: str, *, codec: Codec = "json") -> None:
+    def __init__(
+        self, url: str, *, codec: Codec = "json", notice: Callable[[str], None] = lambda sentence: None
+    ) -> None:
         if codec not in _DIALECTS:
             raise ValueError(f"codec is json or cbor, not {codec!r}")
         parts = urlsplit(url)
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
             raise ValueError(f"not a WebSocket URL: {url!r} (expected ws://host:port/ws or wss://...)")
         self._url = url
+        self._notice = notice
         self._dialect = _DIALECTS[codec]
         self._backoff = Backoff()
         self._link: Link | None = None  # only while everything is subscribed on it
         self._moved = trio.Event()  # replaced at each change of _link or _error
         self._error: ConnectionLost | ConnectionRefused | None = None
         self._connected_once = False
+        self._away = False  # and told so
         self._feeds = Feeds()
         self._reading: trio.CancelScope | None = None  # while a connection is open
         self._life = self._live()
@@ -149,6 +158,28 @@ class Client:
                 self._feeds.learn(reply)
                 return Published(str(reply.value["id"]), reply.offset)
 
+    def task(self, id: str, *, lines: int = 200, buffer: int = 1024, follow: bool = False) -> TaskView:  # noqa: A002
+        """The task `id`, to watch and to control: `async with client.task("build-42") as task:`. See TaskView.
+
+        It begins with the newest `lines` (0 to 1,000) of the log, and holds so many. `buffer` is in messages, as for
+        `subscribe`. `follow=True`: the iterator does not end with the task, but waits for another attempt.
+        """
+        if not 0 <= lines <= MAX_LINES or buffer < 1:
+            raise ValueError(f"0 to {MAX_LINES} lines, with room for at least one message")
+        channel = f"task:{id}"
+        wish = Wish(data={"snapshot": True, "lines": lines})
+        messages: Subscription[Message | Gap] = Subscription(self._feeds, {channel: wish}, buffer, gaps=True)
+        return TaskView(messages, partial(self.call, channel), lines, follow=follow)
+
+    async def call(self, channel: str, verb: str, data: Any = None) -> Any:
+        """Say something to whoever runs a channel, such as the producer of a task, and wait for the answer's data.
+
+        Raises ServerError if it is refused or nobody is there, and ConnectionLost if the connection ends before the
+        answer: then it may have been done, and it is not said again. TypeError, ValueError as for `publish`.
+        """
+        command = Envelope(MessageType.CALL, channel=channel, id=uuid4().hex, event=verb, data=plain(data))
+        return (await self._request(await self._connection(), command)).value
+
     async def ping(self) -> float:
         """Seconds of one round trip to the server. While disconnected it waits for the connection."""
         link = await self._connection()
@@ -202,6 +233,9 @@ class Client:
             except (ConnectionLost, ConnectionRefused) as error:
                 if error.final or not self._connected_once:
                     self._give_up(error)
+                elif self._error is None and not self._away:
+                    self._away = True
+                    self._notice(f"{error}; coming back")
             if self._error is not None:
                 return
             if trio.current_time() - begun > self._backoff.cap:
@@ -238,6 +272,9 @@ class Client:
         if self._error is None:
             self._link = link
             self._connected_once = True
+            if self._away:
+                self._away = False
+                self._notice("connected again")
             self._move()
 
     def _give_up(self, error: ConnectionLost | ConnectionRefused) -> None:

@@ -71,7 +71,7 @@ class Feed:
         self._asked_at = None
         self.heard = trio.Event()
         for cursor in self.cursors:
-            cursor.asked = cursor.placed
+            cursor.reconnect()
 
     @property
     def subscribed(self) -> bool:
@@ -118,11 +118,12 @@ class Feed:
         data = reply.value if isinstance(reply.value, dict) else {}
         self._missing = False  # what was missed before the answer is compared below
         self._left, self._reach, self._epoch = int(data.get("count", 0)), reply.offset, reply.epoch
+        recovered = bool(data.get("recovered", True))
         if ask.cursor is not None:
-            self._begin(ask.cursor, ask, recovered=bool(data.get("recovered", True)))
+            self._begin(ask.cursor, ask, recovered=recovered)
         for cursor in self.cursors:
             if cursor.last is not None:
-                self._compare(cursor, cursor.last, ask)
+                self._compare(cursor, cursor.last, ask, recovered=recovered)
 
     def _join_unplaced(self, cursor: Cursor) -> None:
         """An answer without a place: the channel is ephemeral, or already flows to others here."""
@@ -137,13 +138,13 @@ class Feed:
         else:
             cursor.begin(None if self._left else self._reach, self._epoch, recovered=recovered)
 
-    def _compare(self, cursor: Cursor, last: int, ask: Ask) -> None:
+    def _compare(self, cursor: Cursor, last: int, ask: Ask, *, recovered: bool) -> None:
         """Will this answer's history bring a cursor up to date? Otherwise it has to be asked for."""
         if cursor.epoch != self._epoch:
             cursor.renew(self._epoch or "")
             last = 0
         covered = ask.offset is not None and ask.epoch in (None, self._epoch) and ask.offset <= last
-        if covered and not self._left:
+        if covered and not self._left and recovered:  # if not, there is a gap to come, and to be told
             cursor.last = max(last, self._reach)
         elif not covered and last < self._reach:
             self._missing = True

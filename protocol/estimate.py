@@ -52,6 +52,12 @@ class Estimate(NamedTuple):
         eta = None if rate is None or goal is None else self._shown(max(0.0, goal - value) / rate, time)
         return self._replace(value=value, time=time, gained=gained, spent=spent, rate=rate, eta=eta)
 
+    def resume(self, time: int) -> Self:
+        """Go on at `time` after a pause: the time in which no progress was to be expected does not count."""
+        if self.time is None or time <= self.time:
+            return self
+        return self._replace(time=time, begun=self.begun + time - self.time)
+
     def _shown(self, estimated: float, time: int) -> float | None:
         """What to show of a fresh estimate."""
         left = seconds_left(self.eta, self.time, time)

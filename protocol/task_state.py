@@ -32,6 +32,9 @@ TERMINAL = frozenset((TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED
 WORKING = frozenset((TaskState.RUNNING, TaskState.PAUSED, TaskState.WAITING_INPUT))
 """Begun, and its producer speaks."""
 
+WAITING = frozenset((TaskState.PAUSED, TaskState.WAITING_INPUT))
+"""Begun, and no progress is to be expected."""
+
 SUSPENDED = frozenset((TaskState.STALLED, TaskState.CANCELLING))
 """Another state goes on behind these, to which BEFORE leads."""
 

@@ -22,7 +22,17 @@ from msgspec.structs import replace
 from protocol.errors import ErrorCode, MessageError
 from protocol.estimate import seconds_left
 from protocol.task_data import MAX_RESULT_BYTES, AskKind, TaskData, TaskEvent
-from protocol.task_state import BEFORE, ENGINE_EVENTS, SUSPENDED, TERMINAL, TRANSITIONS, WORKING, Target, TaskState
+from protocol.task_state import (
+    BEFORE,
+    ENGINE_EVENTS,
+    SUSPENDED,
+    TERMINAL,
+    TRANSITIONS,
+    WAITING,
+    WORKING,
+    Target,
+    TaskState,
+)
 
 CONFLATED = "progress"
 """Conflation key of all progress of a task: of several that wait for a slow viewer only the newest is sent."""
@@ -66,9 +76,9 @@ class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: str | None = None
     stage: str | None = None
     message: str | None = None
-    percent: float | None = None
-    done: float | None = None
-    total: float | None = None
+    percent: int | float | None = None
+    done: int | float | None = None
+    total: int | float | None = None
     rate: float | None = None
     eta: float | None = None
     """Seconds to the end at `updated`, as shown (protocol/estimate.py)."""
@@ -119,6 +129,8 @@ def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Sn
         fields["created"] = time
     if snapshot.started is None and (before or state) in WORKING:
         fields["started"] = time
+    if state in WAITING:
+        fields["eta"] = None  # nobody knows how long it will wait
     if state in TERMINAL:
         fields |= _unasked(snapshot, data, time) | {"rate": None, "eta": None, "ended": time}
     return replace(snapshot, state=state, before=before, updated=time, **fields)

@@ -10,12 +10,12 @@ from loadtest.bench.benches import BENCHES, run_bench
 from loadtest.bench.errors import BenchError
 from loadtest.bench.machine import machine
 from loadtest.bench.peers import PEERS
-from loadtest.bench.plan import Plan
+from loadtest.bench.plan import Plan, TaskPlan
 from loadtest.bench.report import table
 
 _EPILOG = (
-    "Exit codes: 0, 1 if the bench could not run or messages were lost, repeated or reordered, 2 for a wrong call, "
-    "130 after Ctrl-C."
+    "Exit codes: 0, 1 if the bench could not run or messages were lost, repeated or reordered or a task's "
+    "viewers ended with the wrong state, 2 for a wrong call, 130 after Ctrl-C."
 )
 
 
@@ -46,13 +46,16 @@ def _parser() -> argparse.ArgumentParser:
         "--vs", action="append", default=[], choices=PEERS, help="a peer, in turn with ours; repeatable"
     )
     parser.add_argument("--repeat", type=_positive, metavar="N", help="rounds (1, with --vs 3)")
-    parser.add_argument("--subscribers", type=_positive, metavar="N")
+    parser.add_argument("--subscribers", "--viewers", type=_positive, metavar="N")
     parser.add_argument("--channels", type=_positive, metavar="N", help="channels the subscribers take in turn")
     parser.add_argument("--own", action="store_true", help="as many channels as subscribers")
     parser.add_argument("--rate", type=float, metavar="R", help="messages a second, over all channels")
     parser.add_argument("--seconds", type=float, metavar="T", help="time of publishing, or of waiting")
     parser.add_argument("--workers", type=_positive, metavar="N", help="worker processes (1)")
     parser.add_argument("--coalesce", type=float, metavar="MS", help="the server's coalesce setting (0)")
+    parser.add_argument("--progress", type=float, metavar="R", help="tasks: progress events a second")
+    parser.add_argument("--lines", type=float, metavar="R", help="tasks: output lines a second")
+    parser.add_argument("--slow", type=int, metavar="N", help="tasks: viewers that read 1 kB/s")
     parser.add_argument("--json", action="store_true", help="one JSON object with every round")
     return parser
 
@@ -75,6 +78,8 @@ def _plan(options: argparse.Namespace) -> Plan:
         "seconds": options.seconds,
         "workers": options.workers,
     }
+    if isinstance(plan, TaskPlan):
+        asked |= {"progress": options.progress, "lines": options.lines, "slow": options.slow}
     environment = {} if options.coalesce is None else {"FANLINE_ENGINE_COALESCE": str(options.coalesce)}
     plan = msgspec.structs.replace(plan, environment=plan.environment | environment)
     return msgspec.structs.replace(plan, **{name: value for name, value in asked.items() if value is not None})

@@ -11,8 +11,9 @@ from loadtest.bench.errors import BenchError
 from loadtest.bench.jitter import measure_jitter
 from loadtest.bench.measure import Figures, Start, measure
 from loadtest.bench.peers import PEERS
-from loadtest.bench.plan import DURABLE, Plan
+from loadtest.bench.plan import DURABLE, Plan, TaskPlan
 from loadtest.bench.server import fanline
+from loadtest.bench.tasks import TaskFigures, measure_tasks
 
 OURS = "fanline"
 
@@ -27,7 +28,7 @@ class Bench(msgspec.Struct, frozen=True):
     measure: Callable[[Start, Plan], "AnyFigures"] = measure
 
 
-AnyFigures = Figures | DurableFigures
+AnyFigures = Figures | DurableFigures | TaskFigures
 
 BENCHES = {
     "fanout": Bench(
@@ -72,6 +73,13 @@ BENCHES = {
         Plan(subscribers=10_000, channels=100, rate=100, seconds=30, workers=2, namespace=DURABLE),
         has_peers=False,
         measure=measure_jitter,
+    ),
+    "tasks": Bench(
+        "one task and its viewers, who join while it runs; some read 1 kB/s",
+        "cpu_us_per_delivery",
+        TaskPlan(subscribers=2000, progress=200, lines=50, slow=20, seconds=10, workers=2, namespace="task"),
+        has_peers=False,
+        measure=measure_tasks,
     ),
 }
 

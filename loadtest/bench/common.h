@@ -1,7 +1,8 @@
-// What the three C programs of the bench share: options, clock, the stamp in every message, and even pacing.
+// What the C programs of the bench share: options, clock, the stamp in every message, and even pacing.
 //
 // A stamp is "@@", the message's number in its channel (8 digits) and its CLOCK_MONOTONIC send time in microseconds
 // (16 digits): text, so that it passes through JSON, and of fixed width, so that reading it costs a few nanoseconds.
+#pragma once
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

@@ -145,7 +145,7 @@ def started(start: Start, plan: Plan) -> Iterator[tuple[Side, Place, RequestCoun
     """A running side, where it listens, and the count of its JetStream requests."""
     with tempfile.TemporaryDirectory(prefix="fanline-bench-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         side = stack.enter_context(start(plan, Path(name)))
-        requests = stack.enter_context(closing(RequestCount(side.nats, side.token)))
+        requests = stack.enter_context(closing(RequestCount(side.nats, side.token, plan.namespace)))
         yield side, Place(int(str(side.receiver["port"])), str(side.receiver["path"])), requests
 
 

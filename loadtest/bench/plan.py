@@ -5,7 +5,7 @@ import msgspec
 from protocol.envelope import Envelope, MessageType, encode_json
 
 NAMESPACE = "load"
-DURABLE = "task"
+DURABLE = "project"  # not "task": of tasks the workers do more than what these benches measure
 BALLAST = f"{NAMESPACE}:ballast"
 _BALLAST_MESSAGES, _BALLAST_DATA = 1700, 7000
 _PLACE = "@"
@@ -27,7 +27,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of the data of one message."""
     workers: int = 1
     namespace: str = NAMESPACE
-    """Ephemeral, or DURABLE."""
+    """Ephemeral, or durable."""
     environment: dict[str, str] = {}
     """FANLINE_* settings of the server."""
 
@@ -80,6 +80,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self.traffic(
             *_around(Envelope(type=MessageType.PUB, channel=channel, data=_PLACE, time=1_700_000_000_000))
         )
+
+
+class TaskPlan(Plan, frozen=True, kw_only=True):
+    """One task: who watches it, and what its producer says. Nothing else is published."""
+
+    progress: float
+    """Events a second."""
+    lines: float
+    """Output lines a second, each an event of its own."""
+    slow: int
+    """Of the viewers, those who read 1 kB/s while the task runs."""
 
 
 def _around(envelope: Envelope) -> tuple[str, str]:

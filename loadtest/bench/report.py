@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from loadtest.bench.benches import BENCHES, AnyFigures, Report, spread
 from loadtest.bench.machine import Machine
+from loadtest.bench.plan import TaskPlan
 
 _TRAFFIC = (
     ("CPU µs/delivery", "cpu_us_per_delivery", ".3f"),
@@ -47,8 +48,21 @@ _JITTER = (
     ("gaps told", "gaps", ",.0f"),
     ("seed", "seed", ".0f"),
 )
+_TASKS = (
+    ("deliveries/s", "deliveries_per_second", ",.0f"),
+    ("workers' CPU %", "cpu_percent", ".0f"),
+    ("CPU µs/delivery", "cpu_us_per_delivery", ".3f"),
+    ("line p50 ms", "p50", ".2f"),
+    ("line p99 ms", "p99", ".2f"),
+    ("line max ms", "max", ".2f"),
+    ("viewers' CPU %", "receivers_cpu_percent", ".0f"),
+    ("peak RSS MB", "peak_kb", ".0f"),
+    ("progress, fast %", "fast_share", ".1f"),
+    ("progress, slow %", "slow_share", ".1f"),
+    ("progress, slow", "slow_progress", ",.0f"),
+)
 _DURABLE = (("JetStream requests", "requests", ",.0f"), ("peak RSS MB", "peak_kb", ".0f"))
-_CHECKS = ("deliveries", "lost", "duplicated", "reordered", "closed")
+_CHECKS = ("deliveries", "lost", "duplicated", "reordered", "closed", "fault_count")
 
 
 def table(report: Report, where: Machine) -> str:
@@ -60,6 +74,11 @@ def _head(report: Report) -> Iterator[str]:
     plan = report.plan
     yield f"{report.bench}: {BENCHES[report.bench].what}"
     traffic = f", {plan.rate:,.0f} messages/s for {plan.seconds:g} s" if plan.count else ""
+    if isinstance(plan, TaskPlan):
+        traffic = (
+            f", {plan.slow} of them slow, {plan.progress:g} progress events/s and {plan.lines:g} lines/s "
+            f"for {plan.seconds:g} s"
+        )
     settings = "".join(f", {name}={value}" for name, value in plan.environment.items())
     rounds = f", median of {len(report.rounds)} rounds" if len(report.rounds) > 1 else ""
     workers = f"{plan.workers} worker" + ("s" if plan.workers > 1 else "")
@@ -75,7 +94,7 @@ def _rows(report: Report) -> Iterator[str]:
 
 
 def _titles(report: Report) -> tuple[tuple[str, str, str], ...]:
-    of_bench = {"join": _JOIN + _DURABLE, "resume": _RESUME + _DURABLE, "jitter": _JITTER + _DURABLE}
+    of_bench = {"join": _JOIN + _DURABLE, "resume": _RESUME + _DURABLE, "jitter": _JITTER + _DURABLE, "tasks": _TASKS}
     return of_bench.get(report.bench) or (_TRAFFIC if report.plan.count else ()) + _ALWAYS
 
 
@@ -89,6 +108,8 @@ def _checks(report: Report) -> Iterator[str]:
     known = [name for name in _CHECKS if hasattr(next(iter(report.rounds[0].values())), name)]
     for name in known:
         yield _line(name, [f"{sum(getattr(one, name) for one in figures):,}" for figures in _columns(report)])
+    for figures in report.rounds:
+        yield from (f"wrong: {fault}" for one in figures.values() for fault in getattr(one, "faults", ()))
     for side in report.rounds[0]:
         for ended in (getattr(sides[side], "stalled", None) for sides in report.rounds):
             if ended:

@@ -1,4 +1,7 @@
-"""Counts what the workers ask of JetStream, by listening in on its API subjects."""
+"""Counts what the workers ask of JetStream, by listening in on its API subjects.
+
+Only what they ask of one namespace's stream: whoever keeps the tasks asks all the time, whatever a bench does.
+"""
 
 import socket
 from collections import Counter
@@ -13,9 +16,10 @@ _TIMEOUT = 5.0
 class RequestCount:
     """One connection to NATS; `read` whenever `socket` is readable."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, namespace: str) -> None:
         where = urlsplit(url)
         self.socket = socket.create_connection((where.hostname, where.port), _TIMEOUT)
+        self._stream = f"FANLINE_{namespace}"
         self._rest = b""
         self._counts: Counter[str] = Counter()
         self.socket.sendall(connect_command(token=token) + b"SUB %s> 1\r\n" % _SUBJECTS + PING)
@@ -46,6 +50,7 @@ class RequestCount:
         for line in lines:
             if line.startswith(b"MSG " + _SUBJECTS):
                 subject = line.split(b" ")[1].removeprefix(_SUBJECTS).decode()
-                self._counts[".".join(subject.split(".")[:3])] += 1
+                if self._stream in (words := subject.split(".")):
+                    self._counts[".".join(words[:3])] += 1
             elif line == b"PING":
                 self.socket.sendall(PONG)

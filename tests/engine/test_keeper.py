@@ -74,7 +74,7 @@ class World:
         await self.bus.store(f"task:{task}", msgspec.json.encode(payload), f"p{self._said}")
 
     def keeper(self, bus: MemoryBus) -> Keeper:
-        return Keeper(bus, self.namespaces, self.hub.read_message, now_ms)
+        return Keeper(bus, self.namespaces, self.hub.read_message, self.hub.refuse, now_ms)
 
     @asynccontextmanager
     async def running_keeper(self, bus: MemoryBus | None = None) -> AsyncIterator[Keeper]:

@@ -173,7 +173,8 @@ async def test_an_event_that_does_not_fit_reaches_no_viewer() -> None:
         await producer.say("task_progress", percent=50)
         await producer.say("anything", percent=50)
         assert [(await client.json())["e"] for _ in range(2)] == ["task_completed", "anything"]
-        assert engine.server.statistics().messages_bad == 2
+        while engine.server.statistics().messages_bad < 2:  # counted by the keeper
+            await trio.sleep(0.01)
 
 
 async def test_after_a_gap_a_viewer_is_told_the_state_anew() -> None:

@@ -53,6 +53,41 @@ def test_progress_tells_viewers_all_that_is_known_and_gives_way_to_newer_progres
     }
 
 
+def test_progress_that_moves_the_task_never_gives_way() -> None:
+    fed = Fed()
+    fed.feed(event("task_progress", 0, percent=1))
+    fed.feed(event("task_stalled"))
+    for offset, (data, key) in enumerate([({"percent": 2}, None), ({"percent": 3}, "progress")]):
+        edited = fed.log.take(event("task_progress", 0, **data), 10 + offset)
+        assert edited is not None
+        assert edited.key == key
+    edited = fed.log.take(event("task_progress", 0, percent=1, attempt=2), 20)
+    assert edited is not None
+    assert edited.key is None
+
+
+def test_the_eta_counts_down_with_progress_that_is_only_a_message() -> None:
+    fed = Fed()
+    for second in range(11):
+        fed.feed(event("task_progress", second * 1000, percent=second))
+    told = fed.feed(event("task_progress", 20_000, message="still at it"))
+    assert told is not None
+    assert told["eta"] == pytest.approx(80)
+
+
+def test_a_pause_neither_slows_the_task_down_nor_lets_its_eta_run() -> None:
+    fed = Fed()
+    for second in range(11):
+        fed.feed(event("task_progress", second * 1000, percent=second))
+    fed.feed(event("task_paused", 10_000))
+    assert fed.log.snapshot.eta is None
+    fed.feed(event("task_resumed", 100_000))
+    told = fed.feed(event("task_progress", 101_000, percent=11))
+    assert told is not None
+    assert told["rate"] == pytest.approx(1)
+    assert told["eta"] == pytest.approx(89)
+
+
 def test_a_producer_has_no_say_in_rate_eta_and_line_numbers() -> None:
     fed = Fed()
     data = fed.feed(event("task_progress", 0, percent=1, rate=99, eta=1))
@@ -94,7 +129,7 @@ def test_a_message_that_is_no_task_event_passes_untouched() -> None:
         (event("task_started", attempt=0), ErrorCode.BAD_MESSAGE),
         (event("task_confirmation_required", text="deploy?"), ErrorCode.BAD_MESSAGE),
         (event("task_progress", attempt=1, percent=5), ErrorCode.STALE_ATTEMPT),
-        (event("task_input", ask="never"), ErrorCode.BAD_STATE),
+        (event("task_created"), ErrorCode.BAD_STATE),
     ],
 )
 def test_what_does_not_fit_reaches_nobody_and_changes_nothing(envelope: Envelope, code: ErrorCode) -> None:
@@ -104,6 +139,14 @@ def test_what_does_not_fit_reaches_nobody_and_changes_nothing(envelope: Envelope
     assert fed.feed(envelope) is None
     assert [error.code for error in fed.refused] == [code]
     assert fed.log.snapshot == before
+
+
+def test_what_the_engine_stored_too_late_is_left_out_and_is_nobodys_mistake() -> None:
+    fed = Fed()
+    fed.feed(event("task_completed"))
+    for late in (event("task_stalled"), event("task_cancel_accepted"), event("task_input", ask="q")):
+        assert fed.feed(late) is None
+    assert fed.refused == []
 
 
 def test_nothing_comes_after_the_end_but_another_attempt() -> None:

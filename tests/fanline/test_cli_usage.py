@@ -42,6 +42,13 @@ def _call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
         (["sub", "task:1", "--epoch", "x"], "--epoch belongs to an --offset"),
         (["sub", "task:1", "task:2", "--offset", "1"], "--offset is of one channel"),
         (["demo", "--seconds", "soon"], "--seconds"),
+        (["tail"], "Missing argument"),
+        (["tail", "task:a b"], "not a channel name: 'task:a b'"),
+        (["tail", "x", "--lines", "1001"], "--lines"),
+        (["tail", "x", "--url", "http://x"], "not a WebSocket URL"),
+        (["tail", "x", "--approve", "--reject"], "one of --cancel, --approve"),
+        (["tail", "x", "--cancel", "--input", "y"], "one of --cancel, --approve"),
+        (["tasks", "--url", "http://x"], "not a WebSocket URL"),
     ],
 )
 def test_wrong_usage_is_one_line_on_stderr_and_exit_code_2(
@@ -55,7 +62,7 @@ def test_wrong_usage_is_one_line_on_stderr_and_exit_code_2(
     assert said in err
 
 
-@pytest.mark.parametrize("args", [["sub", "news:all"], ["pub", "news:all", "1"]])
+@pytest.mark.parametrize("args", [["sub", "news:all"], ["pub", "news:all", "1"], ["tail", "x"], ["tasks"]])
 def test_no_server_is_exit_code_1_and_says_where_it_looked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, args: list[str]
 ) -> None:
@@ -66,12 +73,26 @@ def test_no_server_is_exit_code_1_and_says_where_it_looked(
     assert str(tmp_path) in err
 
 
-@pytest.mark.parametrize("args", [[], ["--help"], ["pub", "--help"], ["sub", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "args", [[], ["--help"], *([command, "--help"] for command in ("run", "tail", "tasks", "demo", "pub", "sub"))]
+)
 def test_help_is_on_stdout_and_teaches_by_example(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str]
 ) -> None:
     assert _call(monkeypatch, *args) == 0
     assert "fanline " in capsys.readouterr().out
+
+
+def test_the_help_begins_with_the_main_job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call(monkeypatch, "--help") == 0
+    commands = capsys.readouterr().out.partition("Commands:")[2]
+    assert [line.split()[0] for line in commands.splitlines() if line.startswith("  ")][:5] == [
+        "run",
+        "tail",
+        "tasks",
+        "serve",
+        "demo",
+    ]
 
 
 @pytest.mark.parametrize("text", ["null", "0", '""', "[]", "false", ' {"a": 1}\n'])

@@ -43,7 +43,7 @@ async def test_under_random_cuts_losses_and_repeats_every_subscription_gets_its_
         async with durable_peer(seed, cut=0.05, lose=0.05, repeat=0.1) as peer, fanline.Client(peer.url) as client:
             for number in range(older):
                 peer.append(number)
-            place = fanline.Position(peer.log[9][0], peer.epoch)
+            place = fanline.Position(peer.log[9].offset, peer.epoch)
             wishes: list[tuple[int | None, dict[str, Any]]] = [
                 (None, {}),
                 (None, {"last": 25}),

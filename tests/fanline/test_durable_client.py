@@ -10,7 +10,7 @@ import trio
 import fanline
 from protocol.envelope import Envelope, MessageType
 from protocol.errors import CloseReason
-from tests.fanline.durable_peer import CHANNEL, durable_peer
+from tests.fanline.durable_peer import CHANNEL, Entry, durable_peer
 from tests.fanline.peer import Talk, running_peer
 
 Items = fanline.Subscription[fanline.Message] | fanline.Subscription[fanline.Message | fanline.Gap]
@@ -49,7 +49,7 @@ async def test_after_a_reconnect_it_goes_on_from_where_it_was_by_offset_and_epoc
                 await peer.cut()
                 peer.append("two")
                 assert await _data(messages, 1) == ["two"]
-            assert (peer.asked[1].offset, peer.asked[1].epoch) == (peer.log[0][0], "one")
+            assert (peer.asked[1].offset, peer.asked[1].epoch) == (peer.log[0].offset, "one")
 
 
 async def test_a_hole_is_asked_for_and_nothing_behind_it_is_handed_out_before() -> None:
@@ -62,7 +62,7 @@ async def test_a_hole_is_asked_for_and_nothing_behind_it_is_handed_out_before() 
                 peer.append(2)
                 await peer.publish(3)
                 assert await _data(messages, 3) == [1, 2, 3]
-    assert [command.offset for command in peer.asked] == [None, peer.log[0][0]]
+    assert [command.offset for command in peer.asked] == [None, peer.log[0].offset]
 
 
 async def test_a_message_tells_its_place_and_a_stored_place_goes_on_right_there() -> None:
@@ -73,11 +73,11 @@ async def test_a_message_tells_its_place_and_a_stored_place_goes_on_right_there(
             async with client.subscribe(CHANNEL, start=True) as messages:
                 assert messages.positions == {}
                 message = await anext(messages)
-                assert (message.offset, message.previous, message.epoch) == (peer.log[0][0], 0, "one")
+                assert (message.offset, message.previous, message.epoch) == (peer.log[0].offset, 0, "one")
                 await anext(messages)
                 stored = messages.positions
                 assert messages.recovered
-            assert stored == {CHANNEL: (peer.log[1][0], "one")}
+            assert stored == {CHANNEL: (peer.log[1].offset, "one")}
             as_json = {channel: list(place) for channel, place in stored.items()}
             async with client.subscribe(CHANNEL, positions=as_json) as messages:
                 assert messages.positions == stored
@@ -91,7 +91,7 @@ async def test_what_is_gone_for_good_is_an_item_in_its_place_if_asked_for() -> N
                 await peer.publish(0)
                 last = peer.last
                 await peer.gap(last + 1, last + 9, "expired")
-                peer.log.append((last + 9, last, "lost"))
+                peer.log.append(Entry(last + 9, last, "lost"))
                 await peer.publish(1)
                 assert await _data(messages, 1) == [0]
                 gap = await anext(messages)
@@ -107,7 +107,7 @@ async def test_without_asking_for_gaps_a_loss_is_a_warning_and_the_loop_goes_on(
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             async with client.subscribe(CHANNEL) as messages:
                 await peer.gap(1, 9, "expired")
-                peer.log.append((9, 0, "lost"))
+                peer.log.append(Entry(9, 0, "lost"))
                 await peer.publish(1)
                 assert await _data(messages, 1) == [1]
     assert [record.getMessage() for record in caplog.records] == [

@@ -62,16 +62,16 @@ async def _rest(stream: trio.abc.ReceiveStream | None) -> bytes:
 
 async def test_pub_and_sub_find_the_local_server_by_themselves() -> None:
     with trio.fail_after(60):
-        async with running_serve() as serve, _listening(serve, "news:all", "task:42", "--count", "2") as process:
+        async with running_serve() as serve, _listening(serve, "news:all", "doc:42", "--count", "2") as process:
             assert (await _run(serve, "pub", "news:all", '{"title": "hello"}')).returncode == 0
             # Two processes: the second begins when NATS has taken the first's message.
-            published = await _run(serve, "pub", "task:42", '{"percent": 40}', "--event", "task_progress")
+            published = await _run(serve, "pub", "doc:42", '{"page": 40}', "--event", "document_edit")
             assert (published.returncode, published.stdout, published.stderr) == (0, b"", b"")
             assert await process.wait() == 0
             printed = (await _rest(process.stdout)).decode()
     assert sorted(printed.splitlines()) == [
+        'doc:42  document_edit  {"page":40}',
         'news:all  -  {"title":"hello"}',
-        'task:42  task_progress  {"percent":40}',
     ]
 
 
@@ -192,7 +192,7 @@ async def test_the_demo_ends_by_itself_with_a_summary_and_loses_nothing() -> Non
     output = ended.stdout.decode()
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == b""
-    assert "In another terminal: fanline sub task:build-1" in output
+    assert "In another terminal: fanline tail task:build-1" in output
     summary = output.strip().splitlines()[-1]
     assert " tasks finished: " in summary
     assert ", 0 lost, " in summary

@@ -1,0 +1,44 @@
+// A task in Node: node producer.mjs ID [STEPS]
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { connect, headers } from "@nats-io/transport-node";
+
+const HEARTBEAT = 5; // seconds
+const [id, count = "20"] = process.argv.slice(2);
+const steps = Number(count);
+
+const url = new URL(process.env.NATS_URL);
+const connection = await connect({ servers: url.host, token: decodeURIComponent(url.username) || undefined });
+
+function tell(event, data) {
+  const i = randomUUID();
+  const known = headers();
+  known.set("Nats-Msg-Id", `/task:${id}/${i}`); // sent again, it is stored once
+  const envelope = { v: 1, e: event, i, ts: Date.now(), d: data };
+  connection.publish(`fanline.pub.task.${id}`, JSON.stringify(envelope), { headers: known });
+}
+
+let cancelledBy;
+connection.subscribe(`fanline.ctl.task.${id}`, {
+  callback(error, request) {
+    if (error) return;
+    const call = request.json();
+    const refusal = { code: "refused", message: "this task can only be cancelled" };
+    if (call.e === "cancel") cancelledBy = call.u;
+    request.respond(JSON.stringify(call.e === "cancel" ? { v: 1, t: "ok" } : { v: 1, t: "err", d: refusal }));
+  },
+});
+tell("task_started", { title: "Counting in Node", heartbeat: HEARTBEAT });
+const beat = () => connection.publish(`fanline.beat.task.${id}`);
+const beats = setInterval(beat, (HEARTBEAT / 2) * 1000);
+beat();
+
+for (let step = 1; step <= steps && cancelledBy === undefined; step++) {
+  await sleep(100); // the work
+  tell("task_output", { lines: [`step ${step} is done`] });
+  tell("task_progress", { done: step, total: steps, stage: "counting" });
+}
+if (cancelledBy === undefined) tell("task_completed", { result: { counted: steps } });
+else tell("task_cancelled", { by: cancelledBy });
+clearInterval(beats);
+await connection.drain();

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# A task without any NATS program, since NATS is a text protocol: ./bare.sh ID [STEPS]
+set -euo pipefail
+export LC_ALL=C # lengths are bytes
+
+id=${1:?usage: bare.sh ID [STEPS]} steps=${2:-20}
+heartbeat=5 cancelled=
+address=${NATS_URL##*[/@]} token=
+[[ $NATS_URL == *@* ]] && token=${NATS_URL#nats://} token=${token%@*}
+
+publish() { # SUBJECT PAYLOAD
+    local message
+    printf -v message 'PUB %s %d\r\n%s\r' "$1" "${#2}" "$2"
+    cat <<<"$message" >&3 # in one piece; printf writes line by line, and three of us write
+}
+
+tell() { # EVENT DATA
+    publish "fanline.pub.task.$id" "{\"v\":1,\"e\":\"$1\",\"d\":$2}"
+}
+
+answer() { # REPLY-SUBJECT CALL
+    case $2 in
+        *'"e":"cancel"'*)
+            publish "$1" '{"v":1,"t":"ok"}'
+            kill -USR1 $$
+            ;;
+        *) publish "$1" '{"v":1,"t":"err","d":{"code":"refused","message":"this task can only be cancelled"}}' ;;
+    esac
+}
+
+listen() { # until NATS has said PONG to the one PING at the end
+    local call size
+    while read -r -a word <&3; do
+        case ${word[0]%$'\r'} in
+            PING) printf 'PONG\r\n' >&3 ;;
+            PONG) return ;;
+            MSG)
+                size=${word[-1]%$'\r'}
+                read -r -N "$((size + 2))" call <&3
+                ((${#word[@]} == 5)) && answer "${word[3]}" "$call"
+                ;;
+            -ERR)
+                echo "NATS says: ${word[*]}" >&2
+                return 1
+                ;;
+        esac
+    done
+}
+
+beat() {
+    while publish "fanline.beat.task.$id" ''; do sleep "$((heartbeat / 2))"; done
+}
+
+exec 3<>"/dev/tcp/${address%:*}/${address##*:}"
+printf 'CONNECT {"verbose":false,"auth_token":"%s"}\r\nSUB fanline.ctl.task.%s 1\r\n' "$token" "$id" >&3
+trap cancelled=yes USR1
+trap 'kill $(jobs -p) 2>/dev/null' EXIT
+listen &
+listener=$!
+beat &
+
+work() {
+    tell task_started "{\"title\":\"Counting in bash\",\"heartbeat\":$heartbeat}"
+    for ((step = 1; step <= steps; step++)); do
+        sleep 0.1 # the work
+        if [[ $cancelled ]]; then
+            tell task_cancelled '{}'
+            return
+        fi
+        tell task_output "{\"lines\":[\"step $step is done\"]}"
+        tell task_progress "{\"done\":$step,\"total\":$steps,\"stage\":\"counting\"}"
+    done
+    tell task_completed "{\"result\":{\"counted\":$steps}}"
+}
+
+work
+printf 'PING\r\n' >&3
+wait "$listener"

@@ -1,0 +1,119 @@
+"""What a task's producer gets wrong harms nobody else: real processes, real NATS. HARD=1 runs the long forms."""
+
+import math
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import msgspec
+import trio
+
+from protocol.envelope import Envelope, encode_cbor
+from tests.bystanders import bystanders
+from tests.nats_client import connect_nats
+from tests.serve import Serve, wait_until
+from tests.task_people import Viewer, has_ended
+
+HARD = os.environ.get("HARD") == "1"
+BAD = "fanline.pub.task.bad"
+
+
+def event(name: str, **data: Any) -> bytes:
+    return msgspec.json.encode({"v": 1, "e": name, "d": data})
+
+
+BAD_EVENTS = [
+    event("task_progress", percent=101),
+    event("task_progress", percent=-1),
+    event("task_progress", done="many"),
+    b'{"v":1,"e":"task_progress","d":{"percent":NaN}}',
+    b'{"v":1,"e":"task_progress","d":{"percent":1e999}}',
+    encode_cbor(Envelope(event="task_progress", data={"percent": math.nan})),
+    encode_cbor(Envelope(event="task_output", data={"lines": [b"\xff\x00"]})),
+    event("task_output", lines="no list"),
+    event("task_output", lines=[1, None]),
+    event("task_started", attempt=0),
+    event("task_started", heartbeat=-1),
+    event("task_input", ask="never asked", by="x"),
+    b'{"v":1,"e":"task_progress","d":[1,2]}',
+    b'{"v":1,"e":"task_progress","d":7}',
+    b'{"v":9,"e":"task_progress"}',
+    b'{"v":1,"e":"task_progress","d":{"percent":1',
+    b"\xff\xfe\x00\x80" * 100,
+]
+
+
+async def test_events_that_make_no_sense_reach_nobody_and_are_counted_in_the_log() -> None:
+    async with bystanders() as people, connect_nats(people.serve.nats_url, people.serve.nats_token) as nats:
+        async with _watching(people.serve, "task:bad") as viewers:
+            await nats.publish((BAD, event("task_started")))
+            for payload in BAD_EVENTS:
+                await nats.publish((BAD, payload))
+            await nats.publish((BAD, event("task_completed", result=1)))
+            await nats.publish((BAD, event("task_progress", percent=50)), (BAD, event("task_completed", result=2)))
+            await nats.publish(("fanline.pub.task.other", event("no_such_event")), (BAD, event("end_of_test")))
+            for viewer in viewers:
+                await wait_until(partial(_has_last, "end_of_test", viewer))
+                events = [name for name in viewer.events if name.startswith("task_")]
+                assert (events, viewer.faults) == (["task_started", "task_completed"], [])
+                assert (viewer.snapshot.result, viewer.snapshot.lines) == (1, 0)
+        assert "dropped a message on task:bad" in people.serve.stderr_text()
+
+
+async def test_a_line_of_900_kilobytes_arrives_and_is_cut_in_the_log_tail() -> None:
+    async with bystanders() as people, connect_nats(people.serve.nats_url, people.serve.nats_token) as nats:
+        async with _watching(people.serve, "task:bad") as viewers:
+            for number in range(20):
+                await nats.publish((BAD, event("task_output", lines=[f"{number}" + "x" * 900_000])))
+            await nats.publish((BAD, event("task_completed")))
+            for viewer in viewers:
+                await wait_until(partial(has_ended, viewer), 30)
+                assert [len(line) > 900_000 for line in viewer.lines.values()] == [True] * 20
+            async with _watching(people.serve, "task:bad") as late:
+                assert all(len(line) <= 8192 for line in late[0].lines.values())
+                assert late[0].snapshot == viewers[0].snapshot
+
+
+@asynccontextmanager
+async def _watching(serve: Serve, channel: str) -> AsyncIterator[list[Viewer]]:
+    """A viewer on each worker, in two dialects."""
+    first, second = serve.worker_pids()
+    viewers = [Viewer(serve, channel, worker=first), Viewer(serve, channel, "fanline.v1.cbor", worker=second)]
+    async with trio.open_nursery() as nursery:
+        for viewer in viewers:
+            await nursery.start(viewer.run)
+        yield viewers
+        nursery.cancel_scope.cancel()
+
+
+async def test_as_many_events_as_one_producer_can_say_leave_the_workers_responsive() -> None:
+    count = 100_000 if HARD else 30_000
+    flood = [
+        event("task_output", lines=[str(number)]) if number % 2 else event("task_progress", done=number, total=count)
+        for number in range(count)
+    ]
+    async with bystanders() as people, connect_nats(people.serve.nats_url, people.serve.nats_token) as nats:
+        async with _watching(people.serve, "task:bad") as viewers:
+            begun = trio.current_time()
+            for first in range(0, count, 500):
+                await nats.publish(*((BAD, payload) for payload in flood[first : first + 500]))
+            await nats.publish((BAD, event("task_completed", result=count)))
+            await nats.flush()
+            print(f"{count} events said in {trio.current_time() - begun:.1f} s", end=", ")
+            for viewer in viewers:
+                await wait_until(partial(has_ended, viewer), 60)
+            print(f"seen by all after {trio.current_time() - begun:.1f} s")
+            async with _watching(people.serve, "task:bad") as late:
+                for viewer, joined in zip(viewers, late, strict=True):
+                    assert viewer.snapshot == joined.snapshot
+                    assert (viewer.snapshot.percent, viewer.snapshot.result) == (100, count)
+        lines = [str(number) for number in range(1, count, 2)]
+        for viewer in viewers:
+            # More than the history holds, faster than a worker reads, may be gone; then it was told.
+            assert viewer.gaps or (viewer.faults, list(viewer.lines.values())) == ([], lines)
+
+
+def _has_last(name: str, viewer: Viewer) -> bool:
+    return viewer.events[-1:] == [name]

@@ -1,0 +1,158 @@
+"""The task bench holds at a small size, and would notice whatever a viewer is not sent as it should be."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from loadtest.bench.__main__ import main
+from loadtest.bench.processes import options, program, running
+from loadtest.bench.task_producer import RESULT, script
+from loadtest.bench.task_record import Truth, Viewer, faults_of, progress_share, read_record, wrong_truth
+from protocol.frames import Opcode, encode_frame
+from protocol.task_state import TaskState
+from protocol.tasks import Snapshot
+from tests.loadtest.fake_server import serving
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) for the viewers")
+SMALL = ("tasks", "--viewers", "60", "--slow", "3", "--seconds", "2", "--progress", "400", "--lines", "100")
+
+
+@needs_compiler
+def test_every_viewer_ends_with_the_truth_and_slow_ones_got_less_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main([*SMALL, "--json"])
+    report = msgspec.json.decode(capsys.readouterr().out)
+    ((figures,),) = (sides.values() for sides in report["report"]["rounds"])
+    assert figures["faults"] == []
+    assert (code, report["complete"]) == (0, True)
+    assert figures["slow_share"] < figures["fast_share"] <= 100
+    assert figures["deliveries"] > 57 * 500
+    assert 0 < figures["p50"] <= figures["p99"] <= figures["max"]
+
+
+@needs_compiler
+def test_the_bench_fails_and_says_why_when_viewers_do_not_end_as_the_producer_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadtest.bench.tasks.RESULT", "another")
+    assert main(["tasks", "--viewers", "4", "--slow", "0", "--seconds", "0.5"]) == 1
+    printed = capsys.readouterr().out
+    assert "wrong: whoever joins after the end is told ('completed', 100.0" in printed
+    assert all(word in printed for word in ("deliveries/s", "line p99 ms", "progress, slow", "load average"))
+
+
+def test_the_script_is_as_long_as_it_was_asked_to_be_and_in_order() -> None:
+    steps = script(200, 50, 10)
+    assert [step.at for step in steps] == sorted(step.at for step in steps)
+    assert sum(step.event == "task_progress" for step in steps) == 2000
+    assert sum(step.event == "task_output" for step in steps) == 500
+    assert (steps[0].event, steps[-1].event) == ("task_started", "task_completed")
+
+
+# --- what the viewers notice ----------------------------------------------------------------------------------------
+
+
+def message(offset: int, event: str, previous: int | None = None, **data: Any) -> dict[str, Any]:
+    before = {} if event == "task_snapshot" else {"p": offset - 1 if previous is None else previous}
+    return {"v": 1, "t": "pub", "c": "task:bench", "o": offset, **before, "e": event, "d": data, "ts": offset}
+
+
+def output(offset: int, number: int, first: int | None = None, previous: int | None = None) -> dict[str, Any]:
+    lines = [f"@@{number:08d}{0:016d}"]
+    return message(offset, "task_output", previous, lines=lines, first=number if first is None else first)
+
+
+def right() -> list[dict[str, Any]]:
+    """What a viewer that joins after one line is sent."""
+    snapshot = {"state": "running", "attempt": 1, "lines": 1, "created": 1, "started": 1, "updated": 2}
+    return [
+        message(2, "task_snapshot", snapshot=snapshot, output=[{"lines": [f"@@{0:024d}"], "first": 0, "attempt": 1}]),
+        message(3, "task_progress", done=1, total=4, percent=25.0),
+        output(4, 1),
+        message(5, "task_paused"),
+        message(6, "task_progress", done=2, total=4, percent=50.0, stage="b"),
+        message(7, "task_resumed"),
+        output(8, 2),
+        message(9, "task_completed", result=RESULT),
+    ]
+
+
+def watched(messages: list[dict[str, Any]], directory: Path) -> Viewer:
+    """What the C viewer makes of these messages."""
+    frames = b"".join(encode_frame(Opcode.TEXT, msgspec.json.encode(one)) for one in messages)
+    record = directory / "record"
+    with serving(frames) as (port, served):
+        wanted = {"port": port, "subscribe": "hello", "connections": 1, "record": record}
+        with running([program("viewers"), *options(wanted)]) as tool:
+            assert tool.read(10) == {"ready": 1}
+            tool.send("join")
+            served.result(10)
+            tool.send("read\nend")
+            tool.read(10)
+    (viewer,) = read_record(record)
+    return viewer
+
+
+TRUTH = Truth(
+    Snapshot(
+        state=TaskState.COMPLETED,
+        attempt=1,
+        stage="b",
+        percent=100.0,
+        done=2,
+        total=4,
+        lines=3,
+        created=1,
+        started=1,
+        updated=9,
+        ended=9,
+        result=RESULT,
+    ),
+    {1: "task_started", 5: "task_paused", 7: "task_resumed", 9: "task_completed"},
+    3,
+)
+
+
+def gap() -> dict[str, Any]:
+    return {"v": 1, "t": "gap", "c": "task:bench", "d": {"reason": "expired"}}
+
+
+@needs_compiler
+def test_a_viewer_that_is_sent_everything_is_right(tmp_path: Path) -> None:
+    viewer = watched(right(), tmp_path)
+    assert list(faults_of(viewer, TRUTH)) == []
+    assert (viewer.counts.progress, viewer.counts.lines) == (2, 2)
+    assert progress_share(viewer, 2) == 1
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda sent: sent.__setitem__(2, output(4, 2)), "expected output line 1, and got line 2"),
+        (lambda sent: sent.__setitem__(2, output(4, 1, first=7)), "with the number 7"),
+        (lambda sent: sent.pop(3), "follows on"),
+        (lambda sent: sent.__setitem__(slice(3, 4), []), "got the changes"),
+        (lambda sent: sent.__setitem__(-1, message(9, "task_completed", result=5)), "result"),
+        (lambda sent: sent.__setitem__(4, message(6, "task_progress", done=1, total=4, percent=25.0)), "stage"),
+        (lambda sent: sent.pop(), "state"),
+        (lambda sent: sent[0]["d"].update(output=[]), "with a snapshot of 1"),
+        (lambda sent: sent.insert(3, gap()), "reads quickly, and got 1 gaps"),
+        (lambda sent: sent.insert(4, message(5, "task_heard", previous=5)), "does not fit"),
+    ],
+)
+def test_a_viewer_notices(spoil: Callable[[list[dict[str, Any]]], Any], fault: str, tmp_path: Path) -> None:
+    sent = right()
+    spoil(sent)
+    faults = list(faults_of(watched(sent, tmp_path), TRUTH))
+    assert any(fault in one for one in faults), faults
+
+
+def test_a_truth_that_is_not_what_was_said_is_noticed() -> None:
+    said = list(TRUTH.changes.values())
+    assert list(wrong_truth(TRUTH, said, RESULT)) == []
+    assert list(wrong_truth(TRUTH, said[1:], RESULT)) != []
+    assert list(wrong_truth(TRUTH, said, None)) != []
