@@ -18,7 +18,7 @@ from engine.counters import Counters
 from engine.jetstream import unix_ms_of
 from engine.namespaces import Namespaces, SlowPolicy
 from engine.outbox import Outbox
-from engine.task_log import TaskLog
+from engine.task_log import TaskLog, check_task_message
 from protocol.envelope import Envelope, from_producer
 from protocol.errors import MessageError
 from protocol.wire import Wire
@@ -193,6 +193,8 @@ class Hub:
         """
         try:
             envelope = from_producer(payload)
+            if self._namespaces.of(channel).tasks:
+                check_task_message(envelope)
         except MessageError as error:
             self.refuse(channel, error)
             return None

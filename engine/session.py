@@ -24,6 +24,7 @@ from protocol.channels import check_channel, namespace_of
 from protocol.dialects import PLAIN
 from protocol.envelope import Envelope, MessageType, encode_cbor, encode_json
 from protocol.errors import ErrorCode, MessageError
+from protocol.task_state import ENGINE_EVENTS
 from protocol.wire import Wire
 
 Answer = TypeVar("Answer", bound=Envelope | None)
@@ -190,6 +191,8 @@ class Session:
     async def pub(self, command: Envelope) -> Envelope:
         channel = _channel_of(command)
         await self._check(Action.PUBLISH, channel)
+        if command.event in ENGINE_EVENTS and self._context.namespaces.of(channel).tasks:
+            raise MessageError(ErrorCode.PERMISSION_DENIED, f"{command.event} is said by the engine; use `call`")
         message = Envelope(
             MessageType.PUB,
             id=command.id or secrets.token_urlsafe(12),

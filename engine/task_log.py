@@ -17,7 +17,7 @@ from engine.bus import Bucket, Bus, Stored
 from engine.output_tail import OutputTail
 from protocol.channels import to_subject
 from protocol.envelope import Envelope, MessageType
-from protocol.errors import MessageError
+from protocol.errors import ErrorCode, MessageError
 from protocol.estimate import Estimate, seconds_left
 from protocol.task_data import Stream, TaskData, TaskEvent, data_of, event_of, with_data
 from protocol.task_state import ENGINE_EVENTS, WAITING, TaskState
@@ -111,8 +111,13 @@ class TaskLog:
         except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
             _log.warning("the checkpoint of %s cannot be read: %s", self.channel, error)
             return
-        if offset > self.offset or self.snapshot == Snapshot():
-            self.snapshot, self.estimate, self.output, self.offset = snapshot, estimate, output, offset
+        if offset <= self.offset and self.snapshot != Snapshot():
+            return
+        known = self.snapshot
+        if snapshot.attempt == known.attempt and snapshot.lines < known.lines:
+            # The keeper has missed some of what we have heard: our lines keep their numbers.
+            snapshot, output = msgspec.structs.replace(snapshot, lines=known.lines), self.output
+        self.snapshot, self.estimate, self.output, self.offset = snapshot, estimate, output, offset
 
     def _fold(self, envelope: Envelope, event: TaskEvent) -> Envelope:
         data = data_of(envelope, event)
@@ -151,6 +156,14 @@ class TaskLog:
         if known.time is not None and counts != (self.snapshot.done is not None):
             known = Estimate()
         return known.advance(value, (data.total or self.snapshot.total) if counts else 100.0, time)
+
+
+def check_task_message(envelope: Envelope) -> None:
+    """Make a producer's message fit for a task channel; MessageError(BAD_MESSAGE) if nobody may say it."""
+    if envelope.event == TaskEvent.SNAPSHOT:
+        raise MessageError(ErrorCode.BAD_MESSAGE, f"{envelope.event} is said by the engine alone")
+    if event_of(envelope) is not None:
+        envelope.ttl = None  # it has been folded, so everybody must get it
 
 
 def task_key(channel: str) -> str:

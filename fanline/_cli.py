@@ -21,12 +21,15 @@ from fanline._cli_options import (
     websocket_url,
 )
 from fanline._cli_pub import NotJson, Publication, parse_json, publish_to_nats, publish_to_url
-from fanline._cli_run import complain, run
+from fanline._cli_run import FAILURE, complain, run
 from fanline._cli_sub import Begin, print_messages
 from fanline._cli_tail import add_tail
 from fanline._cli_tasks import add_tasks
 from fanline._demo import run_demo
+from fanline._errors import FanlineError
+from fanline._local import find_server, nats_address
 from fanline._message import Position
+from protocol.nats_text import url_of
 
 app = typer.Typer(
     name="fanline",
@@ -108,6 +111,20 @@ def demo(
     and receives it with real clients, counting. Exit code 1 if a message was lost.
     """
     run(partial(run_demo, seconds), interrupted=0)
+
+
+@app.command(name="nats-url", short_help="Print the URL of the local server's NATS, for producers.")
+def nats_url_command() -> None:
+    """Print the URL of the NATS of the local `fanline serve`, with its credentials: what a producer needs.
+
+    \b
+      export NATS_URL=$(fanline nats-url)
+    """
+    try:
+        typer.echo(url_of(nats_address(find_server())))
+    except FanlineError as error:
+        complain(str(error))
+        raise typer.Exit(FAILURE) from None
 
 
 @app.command(short_help="Publish a JSON value to a channel.")

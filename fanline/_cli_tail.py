@@ -1,5 +1,6 @@
 """`fanline tail`: watch a task, stop it, answer it."""
 
+import getpass
 import sys
 from enum import Enum, auto
 from functools import partial
@@ -77,8 +78,16 @@ def _screen(*, as_json: bool) -> Screen:
     return LiveScreen(console) if console.is_terminal and sys.stdout.isatty() else LineScreen()
 
 
+def _who() -> str | None:
+    """As whom we answer, where the server knows no users: the name at this machine."""
+    try:
+        return getpass.getuser()[:64]
+    except (OSError, KeyError):
+        return None
+
+
 async def _answer(name: str, url: str | None, answer: Answer | str) -> int:
-    async with Client(url or find_server().url) as client, client.task(name, lines=0) as task:
+    async with Client(url or find_server().url) as client, client.task(name, lines=0, by=_who()) as task:
         if answer is Answer.APPROVE:
             await task.approve()
         elif answer is Answer.REJECT:
@@ -92,7 +101,7 @@ async def _answer(name: str, url: str | None, answer: Answer | str) -> int:
 async def _watch(name: str, url: str | None, lines: int, screen: Screen, *, cancel: bool) -> int:
     async with (
         Client(url or find_server().url, notice=screen.tell) as client,
-        client.task(name, lines=lines) as task,
+        client.task(name, lines=lines, by=_who()) as task,
     ):
         try:
             with screen:

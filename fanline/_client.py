@@ -158,18 +158,27 @@ class Client:
                 self._feeds.learn(reply)
                 return Published(str(reply.value["id"]), reply.offset)
 
-    def task(self, id: str, *, lines: int = 200, buffer: int = 1024, follow: bool = False) -> TaskView:  # noqa: A002
+    def task(
+        self,
+        id: str,  # noqa: A002  # the word of the protocol
+        *,
+        lines: int = 200,
+        buffer: int = 1024,
+        follow: bool = False,
+        by: str | None = None,
+    ) -> TaskView:
         """The task `id`, to watch and to control: `async with client.task("build-42") as task:`. See TaskView.
 
         It begins with the newest `lines` (0 to 1,000) of the log, and holds so many. `buffer` is in messages, as for
-        `subscribe`. `follow=True`: the iterator does not end with the task, but waits for another attempt.
+        `subscribe`. `follow=True`: the iterator does not end with the task, but waits for another attempt. `by`: as
+        whom others see you cancel and answer (at most 64 characters), where the server knows no users.
         """
         if not 0 <= lines <= MAX_LINES or buffer < 1:
             raise ValueError(f"0 to {MAX_LINES} lines, with room for at least one message")
         channel = f"task:{id}"
         wish = Wish(data={"snapshot": True, "lines": lines})
         messages: Subscription[Message | Gap] = Subscription(self._feeds, {channel: wish}, buffer, gaps=True)
-        return TaskView(messages, partial(self.call, channel), lines, follow=follow)
+        return TaskView(messages, partial(self.call, channel), lines, follow=follow, by=by)
 
     async def call(self, channel: str, verb: str, data: Any = None) -> Any:
         """Say something to whoever runs a channel, such as the producer of a task, and wait for the answer's data.

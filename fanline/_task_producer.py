@@ -12,6 +12,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from fanline._await import finish, is_cancellation
+from fanline._errors import FanlineError
+from fanline._groups import first_error
 from fanline._output_lines import lines_of
 from fanline._task_buffer import Message, TaskBuffer
 from fanline._task_calls import Answer, AskExpired, Call, Mailbox, Reply, TaskCancelled, error_reply, ok_reply
@@ -93,11 +95,15 @@ class Producer:
         result = {} if self._result is None else {"result": self._result}
         if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
             return TaskEvent.COMPLETED, result
+        if isinstance(error, BaseExceptionGroup) and error.split(TaskCancelled)[1] is None:
+            error = first_error(error)
         if isinstance(error, TaskCancelled):
             return TaskEvent.CANCELLED, {} if error.by is None else {"by": short("by", error.by, 256)}
         if is_cancellation(error):
             return TaskEvent.CANCELLED, {}
-        return TaskEvent.FAILED, {"error": short("error", f"{type(error).__name__}: {error}".rstrip(": ")), **result}
+        # Our own errors are sentences; of others the kind says more than the text.
+        text = str(error) if isinstance(error, FanlineError) else f"{type(error).__name__}: {error}".rstrip(": ")
+        return TaskEvent.FAILED, {"error": short("error", text), **result}
 
     def _end(self, event: TaskEvent, data: dict[str, Any], now: float) -> None:
         self._buffer.add_state(event, data, now)

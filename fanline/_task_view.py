@@ -46,7 +46,9 @@ class TaskView:
     unavailable, or ConnectionLost if the connection ended before the answer: then it may have been done.
     """
 
-    def __init__(self, messages: Subscription[Message | Gap], call: Call, lines: int, *, follow: bool) -> None:
+    def __init__(
+        self, messages: Subscription[Message | Gap], call: Call, lines: int, *, follow: bool, by: str | None
+    ) -> None:
         self.channel = messages.channels[0]
         self.snapshot = Snapshot()
         """The newest state of the task: of all that was taken from the iterator."""
@@ -57,6 +59,7 @@ class TaskView:
         self._messages = messages
         self._call = call
         self._follow = follow
+        self._own = {} if by is None else {"by": by}
         self._gap: Gap | None = None
 
     @property
@@ -101,7 +104,7 @@ class TaskView:
 
         Returns when the producer has accepted, which is before the end; ServerError "refused" if it has not.
         """
-        return await self._call("cancel", None if deadline is None else {"deadline": deadline})
+        return await self._call("cancel", self._own | ({} if deadline is None else {"deadline": deadline}))
 
     async def send_input(self, value: Any, ask: str | None = None) -> Any:
         """Answer a question with any value: by default the one that is open, if it wants more than yes or no. Without
@@ -110,15 +113,16 @@ class TaskView:
         question = self.snapshot.ask
         if ask is None and question is not None and question.open and wants_value(question):
             ask = question.id
-        return await self._call("input", {"value": value} | ({} if ask is None else {"ask": ask}))
+        return await self._call("input", self._own | {"value": value} | ({} if ask is None else {"ask": ask}))
 
     async def approve(self, ask: str | None = None, value: Any = None) -> Any:
         """Say yes to a question, by default the one that is open; `value`: to one of its options."""
-        return await self._call("approve", {"ask": self._asked(ask)} | ({} if value is None else {"value": value}))
+        chosen = {} if value is None else {"value": value}
+        return await self._call("approve", self._own | {"ask": self._asked(ask)} | chosen)
 
     async def reject(self, ask: str | None = None) -> Any:
         """Say no to a question, by default the one that is open."""
-        return await self._call("reject", {"ask": self._asked(ask)})
+        return await self._call("reject", self._own | {"ask": self._asked(ask)})
 
     def _asked(self, ask: str | None) -> str:
         question, state = self.snapshot.ask, self.snapshot.state

@@ -11,7 +11,7 @@ Who listens, too, sends subscribe_command, and reads messages between the replie
 
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
@@ -81,6 +81,14 @@ def parse_url(url: str) -> NatsAddress:
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     token = "" if parts.password is not None else user
     return NatsAddress(parts.hostname, port, parts.scheme == "tls", "" if token else user, password, token)
+
+
+def url_of(address: NatsAddress) -> str:
+    """The URL that `parse_url` makes the address of."""
+    secrets = (address.token,) if address.token else (address.user, address.password) if address.user else ()
+    login = ":".join(quote(secret, safe="") for secret in secrets) + "@" * bool(secrets)
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{'tls' if address.tls else 'nats'}://{login}{host}:{address.port}"
 
 
 def read_replies(buffer: bytes) -> tuple[list[Reply], bytes]:

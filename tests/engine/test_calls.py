@@ -153,6 +153,15 @@ async def test_calls_that_make_no_sense_are_told_why() -> None:
         assert code(await call(client, "cancel")) == "task_ended"
 
 
+async def test_what_the_engine_says_of_a_task_cannot_be_published_by_a_client() -> None:
+    async with attached() as (_, _producer, client):
+        for event in ("task_input", "task_stalled", "task_cancel_accepted"):
+            reply = await client.ask({"t": "pub", "c": CHANNEL, "e": event, "i": "p", "d": {}})
+            assert code(reply) == "permission_denied"
+        reply = await client.ask({"t": "pub", "c": CHANNEL, "e": "task_progress", "i": "p", "d": {"percent": 1}})
+        assert reply["t"] == "ok"
+
+
 async def test_a_status_is_the_snapshot() -> None:
     async with attached() as (_, producer, client):
         await producer.say("task_progress", percent=40, stage="test")

@@ -177,6 +177,23 @@ async def test_an_event_that_does_not_fit_reaches_no_viewer() -> None:
             await trio.sleep(0.01)
 
 
+async def test_a_task_event_does_not_expire_for_those_who_come_back() -> None:
+    async with engine_and_producer() as (engine, _), connect(engine.host, engine.port) as client:
+        await watch(client)
+        await engine.bus.store(CHANNEL, b'{"v":1,"e":"task_output","ts":1000,"ttl":1,"d":{"lines":["old"]}}', "old")
+        assert (await client.json())["d"]["lines"] == ["old"]
+        answer = await client.ask({"t": "sub", "c": CHANNEL, "i": "s", "d": {"start": True}})
+        assert answer["d"]["count"] == 1
+
+
+async def test_nobody_but_the_engine_says_a_snapshot() -> None:
+    async with engine_and_producer() as (engine, producer), connect(engine.host, engine.port) as client:
+        await watch(client)
+        await producer.say("task_snapshot", snapshot={"state": "completed", "attempt": 7}, output=[])
+        await producer.say("task_started")
+        assert (await client.json())["e"] == "task_started"
+
+
 async def test_after_a_gap_a_viewer_is_told_the_state_anew() -> None:
     async with engine_and_producer(history=3) as (engine, producer):
         for percent in range(10):

@@ -225,6 +225,19 @@ def test_an_old_checkpoint_does_not_take_a_newer_log_back() -> None:
     assert (log.offset, log.snapshot.percent) == (2, 20)
 
 
+def test_a_checkpoint_that_knows_of_fewer_lines_gives_no_line_a_number_twice() -> None:
+    ours, keeper = Fed().log, Fed().log
+    for number in range(5):
+        line = event("task_output", 0, lines=[f"line {number}"])
+        ours.take(line, number + 1)
+        if number != 2:
+            keeper.take(line, number + 1)
+    keeper.take(event("task_progress", 0, percent=7), 9)
+    ours.load(keeper.checkpoint("e"), "e")
+    assert (ours.offset, ours.snapshot.percent, ours.snapshot.lines) == (9, 7, 5)
+    assert [line for batch in ours.output.newest(9) for line in batch.lines] == [f"line {n}" for n in range(5)]
+
+
 def test_a_checkpoint_of_another_epoch_says_how_the_task_was_and_no_offset() -> None:
     log, other = Fed().log, Fed().log
     log.take(event("task_progress", 0, percent=10), 9)

@@ -1,5 +1,6 @@
 """`fanline tail` and `fanline tasks` as people and scripts run them, against a scripted server."""
 
+import getpass
 import os
 import pty
 import re
@@ -159,7 +160,8 @@ async def test_an_answer_is_sent_and_a_refused_one_is_an_error() -> None:
             async with _tail(peer, "--input", "blue") as refused:
                 pass
     calls = [(ask.event, ask.value) for ask in peer.asked if ask.type == MessageType.CALL]
-    assert calls == [("approve", {"ask": "a"}), ("input", {"value": "blue", "ask": "a"})]
+    me = {"by": getpass.getuser()}
+    assert calls == [("approve", me | {"ask": "a"}), ("input", me | {"value": "blue", "ask": "a"})]
     assert refused.process.returncode == 1
     assert refused.err == "fanline: error: already answered by ann (already_answered)\n"
 

@@ -149,15 +149,20 @@ async def test_every_verb_says_what_the_engine_wants_to_hear() -> None:
                 await task.reject("a7")
                 await task.send_input("text")
                 await task.call("resize", {"width": 4})
-    calls = [(ask.event, ask.channel, ask.value) for ask in peer.asked[1:]]
+            async with client.task("1", by="ann") as task:
+                await task.cancel()
+                await task.reject()
+    calls = [(ask.event, ask.channel, ask.value) for ask in peer.asked if ask.type == MessageType.CALL]
     assert calls == [
-        ("cancel", CHANNEL, None),
+        ("cancel", CHANNEL, {}),
         ("cancel", CHANNEL, {"deadline": 5}),
         ("approve", CHANNEL, {"ask": "a1"}),
         ("approve", CHANNEL, {"ask": "a1", "value": "blue"}),
         ("reject", CHANNEL, {"ask": "a7"}),
         ("input", CHANNEL, {"value": "text", "ask": "a1"}),
         ("resize", CHANNEL, {"width": 4}),
+        ("cancel", CHANNEL, {"by": "ann"}),
+        ("reject", CHANNEL, {"by": "ann", "ask": "a1"}),
     ]
 
 

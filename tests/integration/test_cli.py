@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import trio
 
+from protocol.nats_text import parse_url
+from tests.nats_client import connect_nats
 from tests.serve import Serve, running_serve, serve_environ
 
 FANLINE = [sys.executable, "-P", "-c", "from fanline._cli import main; main()"]
@@ -73,6 +75,17 @@ async def test_pub_and_sub_find_the_local_server_by_themselves() -> None:
         'doc:42  document_edit  {"page":40}',
         'news:all  -  {"title":"hello"}',
     ]
+
+
+async def test_nats_url_is_all_that_a_producer_needs_to_know() -> None:
+    with trio.fail_after(60):
+        async with running_serve() as serve:
+            printed = (await _run(serve, "nats-url")).stdout.decode().strip()
+            async with connect_nats(printed, parse_url(printed).token) as nats:
+                await nats.flush()
+        gone = await _run(serve, "nats-url")
+    assert gone.returncode == 1
+    assert gone.stderr.startswith(b"fanline: error: no running `fanline serve` found")
 
 
 async def test_lines_of_stdin_arrive_in_order_as_envelopes_through_nats_and_websocket() -> None:

@@ -26,6 +26,7 @@ def event(name: str, **data: Any) -> bytes:
 
 BAD_EVENTS = [
     event("task_progress", percent=101),
+    event("task_snapshot", snapshot={"state": "completed", "attempt": 7}, output=[]),
     event("task_progress", percent=-1),
     event("task_progress", done="many"),
     b'{"v":1,"e":"task_progress","d":{"percent":NaN}}',

@@ -13,6 +13,7 @@ from protocol.nats_text import (
     parse_url,
     publish_command,
     read_replies,
+    url_of,
 )
 
 
@@ -28,6 +29,7 @@ from protocol.nats_text import (
 )
 def test_a_url_says_where_and_who(url: str, expected: NatsAddress) -> None:
     assert parse_url(url) == expected
+    assert parse_url(url_of(expected)) == expected
 
 
 @pytest.mark.parametrize(
