@@ -1,5 +1,6 @@
 """The example of docs/how-to/celery-progress.md, with a real Celery worker and a real server."""
 
+import logging
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
@@ -79,9 +80,13 @@ class Example:
 
 @pytest.fixture(scope="module", autouse=True)
 def worker() -> Iterator[None]:
-    """One for all tests, since Celery takes 4 s to stop it."""
+    """One for all tests, since Celery takes 4 s to stop it. It sets up the root logger, which is everybody's."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
     with start_worker(names_of_page()["app"], pool="solo", perform_ping_check=False):
         yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @asynccontextmanager

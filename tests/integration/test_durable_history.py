@@ -15,15 +15,16 @@ from tests.raw_client import RawClient, connect
 from tests.resuming_client import ResumingClient, running_clients
 from tests.serve import Serve, running_serve, wait_until
 
-CHANNEL, SUBJECT, OTHER = "task:1", "fanline.pub.task.1", "fanline.pub.task.other"
+CHANNEL, SUBJECT, OTHER = "project:1", "fanline.pub.project.1", "fanline.pub.project.other"
+STREAM = "FANLINE_project"
 AGE = 1.0
 
 
 @asynccontextmanager
 async def serving(path: Path, workers: int = 1, **namespace: object) -> AsyncIterator[tuple[Serve, NatsClient]]:
-    """A server whose namespace `task` is as told, and a producer on its NATS."""
+    """A server whose namespace `project` is as told, and a producer on its NATS."""
     config = path / "fanline.toml"
-    config.write_text("[namespaces.task]\n" + "".join(f"{key} = {value}\n" for key, value in namespace.items()))
+    config.write_text("[namespaces.project]\n" + "".join(f"{key} = {value}\n" for key, value in namespace.items()))
     with trio.fail_after(60):
         async with running_serve(workers, extra_args=("--config", str(config))) as serve:
             async with connect_nats(serve.nats_url, serve.nats_token) as nats:
@@ -53,7 +54,7 @@ async def store(nats: NatsClient, messages: Sequence[tuple[str, bytes]]) -> None
 
 async def stored(nats: NatsClient) -> dict[str, Any]:
     """The state of the stream."""
-    state: dict[str, Any] = (await nats.api("STREAM.INFO"))["state"]
+    state: dict[str, Any] = (await nats.api("STREAM.INFO", stream=STREAM))["state"]
     return state
 
 
@@ -167,9 +168,9 @@ async def restart_nats(serve: Serve) -> None:
 
 
 async def make_anew(nats: NatsClient) -> None:
-    config = (await nats.api("STREAM.INFO"))["config"]
-    await nats.api("STREAM.DELETE")
-    await nats.api("STREAM.CREATE", config)
+    config = (await nats.api("STREAM.INFO", stream=STREAM))["config"]
+    await nats.api("STREAM.DELETE", stream=STREAM)
+    await nats.api("STREAM.CREATE", config, STREAM)
 
 
 async def test_a_stream_made_anew_is_told_as_an_epoch_gap(tmp_path: Path) -> None:
