@@ -6,6 +6,7 @@ viewer, and whoever sent another one is told so. Only then the producer is asked
 Before anything is stored we look whether a producer is attached at all, so that nothing is recorded in vain.
 """
 
+import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,11 +21,11 @@ from engine.channel_log import ChannelLog
 from engine.clock import unix_ms
 from engine.context import Context
 from engine.task_log import TaskLog
-from protocol.envelope import Envelope, MessageType, decode_json, encode_json
+from protocol.envelope import Envelope, MessageType, check_value, decode_json, encode_json
 from protocol.errors import ErrorCode, MessageError
-from protocol.task_data import AskKind, TaskEvent
+from protocol.task_data import MAX_TEXT, AskKind, TaskEvent
 from protocol.task_state import TaskState
-from protocol.tasks import snapshot_fields
+from protocol.tasks import Ask, snapshot_fields
 
 CANCEL_SECONDS = 30.0
 """How long a producer may take to stop if the request does not say."""
@@ -39,6 +40,8 @@ class _CallData(msgspec.Struct):
     deadline: Annotated[float, Meta(gt=0, le=86_400)] = CANCEL_SECONDS
     ask: Annotated[str, Meta(max_length=256)] | None = None
     value: Any = UNSET
+    force: bool = False
+    """Of a cancel: end the task even if no producer is attached."""
 
 
 class _Call(NamedTuple):
@@ -50,6 +53,8 @@ class _Call(NamedTuple):
     data: _CallData
     raw: Any
     by: str
+    attempt: int
+    """The one the caller saw: nothing that is recorded of it may touch a newer one."""
 
 
 async def perform_call(context: Context, log: ChannelLog, command: Envelope, user: str | None, session: str) -> Any:
@@ -65,8 +70,11 @@ async def perform_call(context: Context, log: ChannelLog, command: Envelope, use
         return snapshot_fields(snapshot)
     if snapshot.ended_for_good:
         raise MessageError(ErrorCode.TASK_ENDED, f"{log.channel} has ended ({snapshot.state})")
-    call = _Call(context, log.task, verb, data, command.data, user or data.by or f"session {session[:8]}")
+    by = user or data.by or _alias(session)
+    call = _Call(context, log.task, verb, data, command.data, by, snapshot.attempt)
     if not await context.bus.has_listener(log.channel):
+        if verb == "cancel" and call.data.force:
+            return await _record(call, TaskEvent.CANCELLED, {"by": call.by, "forced": True})
         raise _no_producer(log.channel)
     return await _VERBS.get(verb, _ask_producer)(call)
 
@@ -101,13 +109,16 @@ async def _cancel(call: _Call) -> Any:
     except MessageError as error:
         stop = call.task.snapshot.stop
         if error.code == ErrorCode.REFUSED and stop is not None and not stop.accepted:
-            await _record(call, TaskEvent.CANCEL_REFUSED, {"message": str(error)}, insist=False)
+            await _record(call, TaskEvent.CANCEL_REFUSED, {"message": str(error)[:MAX_TEXT]}, insist=False)
         raise
-    await _record(call, TaskEvent.CANCEL_ACCEPTED, {"by": call.by}, insist=False)
+    await _record(call, TaskEvent.CANCEL_ACCEPTED, {"by": call.by, "deadline": call.data.deadline}, insist=False)
     return answer
 
 
 async def _approve(call: _Call) -> Any:
+    ask = _named_ask(call)
+    if ask is not None and ask.open and ask.kind is AskKind.INPUT:
+        raise MessageError(ErrorCode.BAD_STATE, f"{call.task.channel} asks for a value: answer with `input`")
     return await _answer(call, True if call.data.value is UNSET else call.data.value)
 
 
@@ -127,12 +138,20 @@ async def _input(call: _Call) -> Any:
     return answer
 
 
+def _named_ask(call: _Call) -> Ask | None:
+    """The question a call is about, as far as it is known: the one it names, or the newest one."""
+    ask = call.task.snapshot.ask
+    return ask if ask is not None and call.data.ask in (None, ask.id) else None
+
+
 async def _answer(call: _Call, value: Any) -> Any:
     """Answer the question that is named, or the newest one; MessageError unless ours is the first answer to it."""
-    ask = call.task.snapshot.ask
+    ask = _named_ask(call)
     name = call.data.ask or (None if ask is None else ask.id)
     if name is None:
         raise MessageError(ErrorCode.BAD_STATE, f"{call.task.channel} asks nothing")
+    if ask is not None and ask.open and ask.options and value is not False and value not in ask.options:
+        raise MessageError(ErrorCode.BAD_MESSAGE, f"choose one of: {', '.join(ask.options)}")
     await _record(call, TaskEvent.ANSWERED, {"ask": name, "by": call.by, "value": value})
     return await _ask_producer(call, {"ask": name, "value": value})
 
@@ -153,8 +172,9 @@ async def _record(call: _Call, event: TaskEvent, data: dict[str, Any], *, insist
 
     `insist=False`: then it was too late, which is no matter.
     """
+    check_value(data)  # one level deeper than what the viewer sent
     call_id = secrets.token_urlsafe(12)
-    fields = data | {"attempt": call.task.snapshot.attempt, "call": call_id}
+    fields = data | {"attempt": call.attempt, "call": call_id}
     envelope = Envelope(MessageType.PUB, id=call_id, event=event, data=fields, sender=call.by, time=unix_ms())
     channel = call.task.channel
     with call.task.expect(call_id) as outcome:
@@ -217,6 +237,11 @@ def _data_of(command: Envelope) -> _CallData:
         return msgspec.convert(value, _CallData) if isinstance(value, dict) else _CallData(value=value)
     except msgspec.ValidationError as error:
         raise MessageError(ErrorCode.BAD_MESSAGE, f"the data of `call`: {error}") from None
+
+
+def _alias(session: str) -> str:
+    """As whom others see a session without a user: its id is a secret by which it could be taken up."""
+    return f"session {hashlib.blake2s(session.encode(), digest_size=4).hexdigest()}"
 
 
 def _no_producer(channel: str) -> MessageError:

@@ -35,6 +35,7 @@ TURN_SECONDS = 0.2
 _TRY_SECONDS = 0.5  # between two looks at a lease that somebody else has
 _RELEASE_SECONDS = 0.5
 _TABLE_SECONDS = 1.0
+_TABLE_REFRESH = 3600.0  # seconds after which even an unchanged table is stored anew, before it is too old to be kept
 _GRACE = 3.0
 """Seconds after an outage in which nobody is missed: producers take their time to come back."""
 _log = logging.getLogger("fanline.keeper")
@@ -125,14 +126,18 @@ class Keeper:
                 self._bus_failed(error)
 
     async def _keep(self) -> None:
-        loaded = False
+        loaded = failing = False
         while True:
             try:
                 if not loaded:
                     await self._load()
                     loaded = True
                 await self._turn()
+                failing = False
             except BusError as error:
+                if not failing:
+                    _log.warning("stalls and deadlines of tasks are not told for now: %s", error)
+                failing = True
                 self._bus_failed(error)
             await trio.sleep(TURN_SECONDS)
 
@@ -216,8 +221,9 @@ class Keeper:
     async def _forget_ended(self) -> None:
         slices = Slices()
         for channel, watch in list(self._watches.items()):
-            if watch.is_over(trio.current_time()):
+            if watch.is_over(trio.current_time(), self._namespaces.of(channel).retention):
                 del self._watches[channel]
+                self._table_stale = self._table_stale or watch.running
             await slices.breathe()
 
     # --- telling ------------------------------------------------------------------------------------------------
@@ -242,7 +248,8 @@ class Keeper:
 
     async def _show_table(self) -> None:
         now = trio.current_time()
-        if not self._table_stale or now - self._table_shown < _TABLE_SECONDS:
+        since = now - self._table_shown
+        if since < (_TABLE_SECONDS if self._table_stale else _TABLE_REFRESH):
             return
         self._table_shown, self._table_stale = now, False
         logs = [watch.log for watch in self._watches.values() if watch.running]

@@ -9,9 +9,9 @@ from protocol.envelope import Envelope, MessageType
 
 
 def snapshot_frame(log: ChannelLog, lines: int = DEFAULT_LINES) -> Envelope:
-    """The task as of the log's newest message, with the newest so many lines of its output."""
+    """The task as of the log's newest message, or of a newer checkpoint, with the newest so many lines of output."""
     assert log.task is not None
-    return log.task.frame(lines, unix_ms(), log.last)
+    return log.task.frame(lines, unix_ms(), max(log.last, log.task.offset))
 
 
 def with_snapshot(log: ChannelLog, envelopes: Sequence[Envelope]) -> Sequence[Envelope]:

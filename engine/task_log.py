@@ -123,9 +123,10 @@ class TaskLog:
         data = data_of(envelope, event)
         before, time = self.snapshot, envelope.time or 0
         claimed = [key for key in ("rate", "eta") if getattr(data, key) is not None]
-        estimate = self.estimate
+        begins = data.attempt is not None and data.attempt > before.attempt
+        estimate = Estimate() if begins else self.estimate
         if event is TaskEvent.PROGRESS:
-            estimate = self._advanced(data, time)
+            estimate = self._advanced(estimate, data, time)
             data.rate, data.eta = estimate.rate, seconds_left(estimate.eta, estimate.time, time)
         elif event is TaskEvent.OUTPUT:
             data.first = before.lines if data.attempt in (None, before.attempt) else 0
@@ -144,13 +145,10 @@ class TaskLog:
         key = None if moved else conflation_key(event)
         return msgspec.structs.replace(envelope, data=with_data(envelope, changes), key=key)
 
-    def _advanced(self, data: TaskData, time: int) -> Estimate:
-        """The estimate after progress; begun anew with each attempt, and when the producer counts in something else."""
+    def _advanced(self, known: Estimate, data: TaskData, time: int) -> Estimate:
+        """The estimate after progress; begun anew when the producer counts in something else."""
         counts = data.done is not None
         value = data.done if counts else data.percent
-        known = self.estimate
-        if data.attempt is not None and data.attempt > self.snapshot.attempt:
-            known = Estimate()
         if value is None:
             return known  # only a stage or a message
         if known.time is not None and counts != (self.snapshot.done is not None):

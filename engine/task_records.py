@@ -12,7 +12,7 @@ from engine.lease import Lease
 from engine.namespaces import Namespaces
 from engine.parallel import Slices, for_each
 from engine.task_log import task_key
-from engine.watch import Watch
+from engine.watch import REFRESH_SECONDS, Watch
 
 _log = logging.getLogger("fanline.keeper")
 
@@ -61,4 +61,9 @@ class TaskRecords:
         if not self._lease.valid:  # who was asleep must not write over what another keeper has written since
             raise BusError("somebody else may keep by now")
         channel = watch.log.channel
-        await self._bus.set(bucket, task_key(channel), value, seconds or self._namespaces.of(channel).retention)
+        await self._bus.set(bucket, task_key(channel), value, seconds or self._seconds(watch))
+
+    def _seconds(self, watch: Watch) -> float:
+        """How long it is kept; what runs, at least until it is written anew."""
+        retention = self._namespaces.of(watch.log.channel).retention
+        return max(retention, 2 * REFRESH_SECONDS) if watch.running else retention

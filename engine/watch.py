@@ -46,16 +46,18 @@ class Watch:
         """The task's next message; None: one that cannot be read."""
         if offset <= self.log.offset:
             return
+        taken: Envelope | None = None
         if envelope is None:
             self.log.offset = offset
         else:
-            self.log.take(envelope, offset)
+            taken = self.log.take(envelope, offset)
         self.running = self._is_running()
         if self.log.snapshot.state is not TaskState.UNKNOWN:
             self._dirty_since = min(self._dirty_since, now)
         self._events += 1
         self._touched = now
-        if envelope is None or event_of(envelope) not in ENGINE_EVENTS:
+        # What does not fit may come from an attempt that is over.
+        if taken is not None and event_of(taken) not in ENGINE_EVENTS:
             self._heard = max(self._heard, now)
 
     def beat(self, now: float) -> None:
@@ -84,7 +86,7 @@ class Watch:
     def is_due(self, now: float) -> bool:
         """Whether a checkpoint has to be written."""
         if self._dirty_since == math.inf:
-            return self.running and now - self._written_at >= REFRESH_SECONDS
+            return self.running and now - self._written_at >= REFRESH_SECONDS and self._heard > self._written_at
         changed = self._written != (self.log.snapshot.state, self.log.snapshot.attempt)
         return changed or self._events >= CHECKPOINT_EVENTS or now - self._dirty_since >= CHECKPOINT_SECONDS
 
@@ -95,6 +97,8 @@ class Watch:
         self._events = 0
         self._dirty_since = math.inf
 
-    def is_over(self, now: float) -> bool:
-        """Whether it can be forgotten."""
-        return not self.running and not self.marked and not self.is_due(now) and now - self._touched > _LINGER
+    def is_over(self, now: float, retention: float) -> bool:
+        """Whether it can be forgotten: some time after its end, or after so many seconds without any sign of life."""
+        if self.running:
+            return now - max(self._heard, self._touched) > max(retention, 2 * REFRESH_SECONDS)
+        return not self.marked and not self.is_due(now) and now - self._touched > _LINGER

@@ -1,6 +1,7 @@
 """`fanline tail`: watch a task, stop it, answer it."""
 
 import getpass
+import socket
 import sys
 from enum import Enum, auto
 from functools import partial
@@ -36,6 +37,9 @@ def add_tail(app: typer.Typer) -> None:
 def tail(
     task: TaskId,
     cancel: Annotated[bool, typer.Option("--cancel", help="Ask it to stop, and watch until it has.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --cancel: end it even if no producer is left to stop it.")
+    ] = False,
     approve: Annotated[bool, typer.Option("--approve", help="Say yes to its open question, and exit.")] = False,
     reject: Annotated[bool, typer.Option("--reject", help="Say no to its open question, and exit.")] = False,
     text: Annotated[
@@ -60,15 +64,17 @@ def tail(
 
     \b
     Exit codes:
-      0    it completed; with --approve, --reject and --input: the producer has it
-      1    it failed, timed out or was cancelled; or an error, told on stderr
+      0    it completed; with --cancel: it was cancelled; with --approve, --reject and --input: the producer has it
+      1    it ended otherwise; or an error, told on stderr
       130  Ctrl-C: detached
     """
     if cancel + approve + reject + (text is not None) > 1:
         raise typer.BadParameter("give one of --cancel, --approve, --reject and --input")
+    if force and not cancel:
+        raise typer.BadParameter("--force belongs to --cancel")
     if approve or reject or text is not None:
         run(partial(_answer, task, url, Answer.APPROVE if approve else Answer.REJECT if reject else text or ""))
-    run(partial(_watch, task, url, lines, _screen(as_json=as_json), cancel=cancel))
+    run(partial(_watch, task, url, lines, _screen(as_json=as_json), cancel=cancel, force=force))
 
 
 def _screen(*, as_json: bool) -> Screen:
@@ -81,7 +87,7 @@ def _screen(*, as_json: bool) -> Screen:
 def _who() -> str | None:
     """As whom we answer, where the server knows no users: the name at this machine."""
     try:
-        return getpass.getuser()[:64]
+        return f"{getpass.getuser()}@{socket.gethostname()}"[:64]
     except (OSError, KeyError):
         return None
 
@@ -98,29 +104,29 @@ async def _answer(name: str, url: str | None, answer: Answer | str) -> int:
     return 0
 
 
-async def _watch(name: str, url: str | None, lines: int, screen: Screen, *, cancel: bool) -> int:
+async def _watch(name: str, url: str | None, lines: int, screen: Screen, *, cancel: bool, force: bool) -> int:
     async with (
         Client(url or find_server().url, notice=screen.tell) as client,
         client.task(name, lines=lines, by=_who()) as task,
     ):
         try:
             with screen:
-                await _follow(task, screen, cancel=cancel)
+                await _follow(task, screen, cancel=cancel, force=force)
         except* trio.Cancelled:
             note(f"detached; {task.channel} goes on, and `fanline tail {task.channel}` shows it again")
             raise
-        return 0 if task.snapshot.state is TaskState.COMPLETED else 1
+        return 0 if task.snapshot.state is (TaskState.CANCELLED if cancel else TaskState.COMPLETED) else 1
 
 
-async def _follow(task: TaskView, screen: Screen, *, cancel: bool) -> None:
+async def _follow(task: TaskView, screen: Screen, *, cancel: bool, force: bool) -> None:
     """Show the task until it ends."""
     if cancel and task.snapshot.state is TaskState.UNKNOWN:
         raise ServerError(ErrorCode.UNKNOWN_TASK, f"nothing was ever heard of {task.channel}")
     screen.begin(task, task.joined)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_refresh, screen)
-        if cancel:
-            nursery.start_soon(_cancel, task, screen)
+        if cancel and not task.snapshot.ended_for_good:
+            nursery.start_soon(_cancel, task, screen, force)
         async for update in task:
             screen.show(update)
         nursery.cancel_scope.cancel()
@@ -132,6 +138,11 @@ async def _refresh(screen: Screen) -> None:
         await trio.sleep(_FRAME_SECONDS)
 
 
-async def _cancel(task: TaskView, screen: Screen) -> None:
+async def _cancel(task: TaskView, screen: Screen, force: bool) -> None:
     screen.tell(f"asking {task.channel} to stop")
-    await task.cancel()
+    try:
+        await task.cancel(force=force)
+    except ServerError as error:
+        if error.code == ErrorCode.NO_PRODUCER:
+            raise ServerError(error.code, f"{error.message}; --force ends it all the same") from None
+        raise

@@ -2,7 +2,7 @@
 
 import sys
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import trio
@@ -26,6 +26,7 @@ from protocol.task_state import TaskState
 
 CHANNEL = "tasks:running"
 _FRAME_SECONDS = 0.5
+_URGENT = (TaskState.STALLED, TaskState.WAITING_INPUT)
 _FIGURES = ("progress", "eta", "elapsed", "heard")
 _PIPE_WIDTH = 160  # columns where there is no terminal to tell
 
@@ -61,7 +62,8 @@ def tasks(
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as one JSON object, and exit.")] = False,
     url: Url = None,
 ) -> None:
-    """Show the running tasks, the newest change first: a live table on a terminal until Ctrl-C, else once.
+    """Show the running tasks, a live table on a terminal until Ctrl-C, else once. Those that need somebody (stalled,
+    or waiting for an answer) come first, then those that changed last.
 
     \b
       fanline tasks
@@ -118,8 +120,12 @@ def table(running: Running, now: int) -> RenderableType:
         return Text("no running tasks")
     found = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("task", "state", "progress", "eta", "elapsed", "heard", "stage", "title"):
-        found.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if name in _FIGURES else "left")
-    for row in running.tasks:
+        # The id is what has to be typed: it is never cut.
+        overflow: Literal["fold", "ellipsis"] = "fold" if name == "task" else "ellipsis"
+        width = max((len(row.id) for row in running.tasks), default=0) if name == "task" else None
+        justify: Literal["right", "left"] = "right" if name in _FIGURES else "left"
+        found.add_column(name, no_wrap=True, overflow=overflow, min_width=width, justify=justify)
+    for row in sorted(running.tasks, key=lambda row: row.state not in _URGENT):
         found.add_row(*_cells(row, now))
     left_out = running.total - len(running.tasks)
     if left_out > 0:

@@ -25,6 +25,8 @@ from protocol.nats_text import NatsAddress, NatsError, parse_url
 
 STABLE_SECONDS = 5.0
 """A connection that held for so long was no failure: whatever comes next is an outage of its own."""
+HOPELESS_SECONDS = 0.5
+"""How long a task without any server lingers: nobody need wait for one that was never there."""
 _log = logging.getLogger("fanline")
 _couriers: dict[str | None, "Courier"] = {}
 _lock = threading.Lock()  # of _couriers, and of who belongs to which
@@ -50,6 +52,7 @@ class Courier:
         self._link: Link | None = None
         self._away: str | None = None  # why there is no connection; None before the first attempt
         self._warned = False
+        self._reached = False  # ever
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._work, name="fanline courier", daemon=True)
         self._thread.start()
@@ -70,9 +73,13 @@ class Courier:
     def finish(self) -> None:
         """The program ends: store what there is, as long as the tasks linger."""
         with _lock:
-            linger = max((producer.settings.linger for producer in self._producers), default=0.0)
+            linger = max((self._patience(producer) for producer in self._producers), default=0.0)
         self._soon(self._abandon_all)
         self._thread.join(linger + 1.0)
+
+    def _patience(self, producer: Producer) -> float:
+        linger = producer.settings.linger
+        return linger if self._reached else min(linger, HOPELESS_SECONDS)
 
     def _soon(self, call: Callable[..., None], *args: object) -> None:
         with suppress(trio.RunFinishedError):
@@ -130,7 +137,7 @@ class Courier:
 
         if self._warned:
             _log.info("NATS is there again: task events are sent")
-        self._away = None
+        self._away, self._reached = None, True
         try:
             async with trio.open_nursery() as nursery:
                 self._link, self._link_nursery = link, nursery
@@ -149,8 +156,8 @@ class Courier:
 
     async def _linger(self, delivery: Delivery) -> None:
         """Give up what cannot be stored in time after the end."""
-        settings = delivery.producer.settings
-        with trio.move_on_after(settings.linger):
+        settings, seconds = delivery.producer.settings, self._patience(delivery.producer)
+        with trio.move_on_after(seconds):
             await delivery.over.wait()
             return
         events, lines = delivery.give_up()
@@ -160,7 +167,7 @@ class Courier:
             settings.id,
             events,
             lines,
-            settings.linger,
+            seconds,
             f" ({self._away})" if self._away else "",
         )
         self._forget(delivery)

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import trio
 
+from fanline._cli_run import note
 from fanline._command import Command, Copy, StdinClosed
 from fanline._line_splitter import LineSplitter
 from fanline._progress_lines import Progress, last_progress
@@ -79,6 +80,7 @@ class Job:
     def _stop(self, by: str | None) -> None:
         if not self.stopped:
             self.stopped, self.stopped_by = True, by
+            note(f"{by or 'a viewer'} asks it to stop: SIGTERM, and SIGKILL after {self._grace:g} s")
             self._nursery.start_soon(self._command.stop, self._grace)
 
     async def _type(self, call: Call) -> None:

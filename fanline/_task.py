@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 from fanline._await import CHECKPOINT, Body, Checkpoint, enter_body, is_cancellation, wait, wait_at_most
 from fanline._courier import send_out
@@ -234,6 +234,10 @@ class Task:
     @property
     def id(self) -> str:
         return self._settings.id
+
+    def __getattr__(self, name: str) -> NoReturn:
+        text = f"a Task has no {name!r}: enter it first, `with fanline.Task(...) as task:`, and use what that gives"
+        raise AttributeError(text)
 
     def __enter__(self) -> SyncTask:
         return self._enter(SyncTask(self._start()))

@@ -116,10 +116,13 @@ def short(name: str, text: str, most: int = MAX_TEXT) -> str:
 
 
 def json_of(value: Any, what: str) -> msgspec.Raw:
-    """A value as JSON. Raises TypeError or ValueError if JSON, or an envelope, cannot hold it."""
+    """A value as JSON; NaN and infinities become null. Raises TypeError or ValueError if JSON, or an envelope, cannot
+    hold it.
+    """
     try:
-        encoded = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
-        check_value(json.loads(encoded))
+        plain = json.loads(json.dumps(value), parse_constant=lambda name: None)
+        check_value(plain)
+        encoded = json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
     except (MessageError, RecursionError, ValueError) as error:
         raise ValueError(f"{what} must be a JSON value: {error}") from None
     except TypeError as error:

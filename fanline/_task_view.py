@@ -99,12 +99,14 @@ class TaskView:
         """Say a verb of the producer's own; its answer. What cannot be said in JSON is a TypeError or ValueError."""
         return await self._call(verb, data)
 
-    async def cancel(self, deadline: float | None = None) -> Any:
-        """Ask the task to stop. After `deadline` seconds (by default the server's) it is ended by force.
+    async def cancel(self, deadline: float | None = None, *, force: bool = False) -> Any:
+        """Ask the task to stop. After `deadline` seconds (by default the server's) it is ended by force; `force`: at
+        once if it has no producer who could stop it.
 
         Returns when the producer has accepted, which is before the end; ServerError "refused" if it has not.
         """
-        return await self._call("cancel", self._own | ({} if deadline is None else {"deadline": deadline}))
+        how = {"deadline": deadline, "force": force or None}
+        return await self._call("cancel", self._own | {key: value for key, value in how.items() if value is not None})
 
     async def send_input(self, value: Any, ask: str | None = None) -> Any:
         """Answer a question with any value: by default the one that is open, if it wants more than yes or no. Without

@@ -19,25 +19,28 @@ MAX_TITLE = 256  # characters
 
 
 class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # it takes none at run time; its name is the point
-    """The real tqdm with all its arguments, and `task`: where its progress goes.
+    """The real tqdm with all its arguments, and `task`: where its progress goes; a text is the id of a task of its own.
 
-    Without one that is `current_task()`, or else a task of its own, with an id made from `desc`, that begins with the
-    bar and ends with `close()`: failed if an exception leaves the bar's iterable or its `with` block, cancelled if the
-    loop is left before its end, else completed. A viewer's cancel raises TaskCancelled where the bar moves.
+    Without one that is `current_task()`, or else a task of its own, with an id made from `desc`. A task of its own
+    begins with the bar and ends with `close()`: failed if an exception leaves the bar's iterable or its `with` block,
+    cancelled if the loop is left before its end, else completed. A viewer's cancel raises TaskCancelled where the bar
+    moves.
 
     Of several bars of one task only the first reports; the same goes for several bars without any. A disabled bar
     reports nothing, and without a server there is no task of its own.
     """
 
-    def __init__(self, *args: Any, task: AsyncTask | SyncTask | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, task: AsyncTask | SyncTask | str | None = None, **kwargs: Any) -> None:
         self.task: AsyncTask | SyncTask | None = None
         """Where the bar reports; None if nowhere."""
         self._own: Task | None = None
+        self._id = task if isinstance(task, str) else None
         self._key: object = None  # under which it is in _reported
         self._handled = sys.exception()  # when it began: no reason of its end
         super().__init__(*args, **kwargs)
-        if not self.disable and self._takes(task := task or current_task()):
-            self.task = task or self._begin()
+        given = None if isinstance(task, str) else task or current_task()
+        if not self.disable and self._takes(given):
+            self.task = given or self._begin()
             self._report()
 
     def refresh(self, nolock: bool = False, lock_args: Any = None) -> Any:
@@ -64,7 +67,7 @@ class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # it takes none 
 
     def _takes(self, task: AsyncTask | SyncTask | None) -> bool:
         """Whether this bar is the first of its task."""
-        key = task or _OWN
+        key = task or self._id or _OWN
         with _lock:
             if key in _reported:
                 return False
@@ -77,7 +80,7 @@ class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # it takes none 
         if not has_server():
             return None
         title = self.desc.removesuffix(": ")
-        self._own = Task(fresh_id(title or "bar"), title=title[:MAX_TITLE] or None, kind="progress")
+        self._own = Task(self._id or fresh_id(title or "bar"), title=title[:MAX_TITLE] or None, kind="progress")
         return copy_context().run(self._own.__enter__)
 
     def _end(self) -> None:

@@ -15,6 +15,8 @@ from protocol.errors import ErrorCode, MessageError
 
 MAX_LINE = 8192
 """Characters of one output line that are kept in a log tail; a producer of ours cuts there, too."""
+MAX_TEXT = 16_384
+"""Characters of a message, a question or an error."""
 MAX_RESULT_BYTES = 128 * 1024
 """Of a result or an answer's value as JSON. A larger one is told to viewers, and not kept in the snapshot."""
 
@@ -22,7 +24,7 @@ _Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 _Amount = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0, le=1e300)]  # a whole number stays one
 _Percent = Annotated[int, Meta(ge=0, le=100)] | Annotated[float, Meta(ge=0, le=100)]
 _Name = Annotated[str, Meta(max_length=256)]
-_Text = Annotated[str, Meta(max_length=16_384)]
+_Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 _Time = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 

@@ -32,7 +32,7 @@ TERMINAL = frozenset((TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED
 WORKING = frozenset((TaskState.RUNNING, TaskState.PAUSED, TaskState.WAITING_INPUT))
 """Begun, and its producer speaks."""
 
-WAITING = frozenset((TaskState.PAUSED, TaskState.WAITING_INPUT))
+WAITING = frozenset((TaskState.PAUSED, TaskState.WAITING_INPUT, TaskState.STALLED))
 """Begun, and no progress is to be expected."""
 
 SUSPENDED = frozenset((TaskState.STALLED, TaskState.CANCELLING))

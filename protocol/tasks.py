@@ -252,7 +252,7 @@ def _cancel_requested(snapshot: Snapshot, data: TaskData, time: int) -> dict[str
 
 
 def _cancel_accepted(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
-    return {"stop": replace(snapshot.stop or Stop(data.by), accepted=True)}
+    return {"stop": replace(snapshot.stop or Stop(data.by, _after(time, data.deadline)), accepted=True)}
 
 
 def _cancel_refused(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:

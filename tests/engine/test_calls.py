@@ -49,7 +49,7 @@ async def test_a_cancel_is_seen_as_requested_and_accepted_before_the_caller_hear
         assert (reply["t"], reply["d"]) == ("ok", {"done": True})
         assert await events(viewer, 2) == [
             ("task_cancel_requested", {"by": "ann", "deadline": 9.0, "state": "cancelling"}),
-            ("task_cancel_accepted", {"by": "ann", "state": "cancelling"}),
+            ("task_cancel_accepted", {"by": "ann", "deadline": 9.0, "state": "cancelling"}),
         ]
         assert [(each["e"], each["u"], each["d"]) for each in producer.calls] == [("cancel", "ann", {"deadline": 9.0})]
 
@@ -111,6 +111,28 @@ async def test_an_answer_without_a_name_is_for_the_newest_question() -> None:
         assert (await call(client, "input", {"value": "blue", "by": "ann"}))["t"] == "ok"
         assert producer.calls[-1]["d"] == {"ask": "q", "value": "blue"}
         assert code(await call(client, "approve")) == "already_answered"
+
+
+async def test_only_what_a_question_offers_can_be_chosen() -> None:
+    async with attached() as (_, producer, client):
+        await producer.say("task_confirmation_required", ask="q", text="which?", options=["blue", "green"])
+        for verb, data in (("approve", {}), ("approve", {"value": "red"}), ("input", {"ask": "q", "value": "red"})):
+            reply = await call(client, verb, data)
+            assert (code(reply), reply["d"]["message"]) == ("bad_message", "choose one of: blue, green")
+        assert (await call(client, "approve", {"value": "blue"}))["t"] == "ok"
+        assert producer.calls[-1]["d"] == {"ask": "q", "value": "blue"}
+        await producer.say("task_confirmation_required", ask="v", kind="input")
+        assert code(await call(client, "approve")) == "bad_state"
+        assert (await call(client, "reject"))["t"] == "ok"
+
+
+async def test_a_task_without_a_producer_can_be_ended_by_force() -> None:
+    async with attached() as (engine, producer, client), connect(engine.host, engine.port) as viewer:
+        await watch(viewer)
+        producer.detach()
+        assert code(await call(client, "cancel")) == "no_producer"
+        assert (await call(client, "cancel", {"force": True, "by": "ann"}))["t"] == "ok"
+        assert await events(viewer, 1) == [("task_cancelled", {"by": "ann", "forced": True, "state": "cancelled"})]
 
 
 async def test_input_that_nobody_asked_for_reaches_the_producer_and_viewers_see_only_who_gave_it() -> None:

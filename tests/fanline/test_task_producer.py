@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import fanline
-from fanline._task_checks import MAX_JSON_BYTES, TaskSettings, check_settings
+from fanline._task_checks import MAX_JSON_BYTES, TaskSettings, check_settings, json_of
 from fanline._task_producer import Producer
 from protocol.task_data import TaskEvent
 
@@ -53,7 +53,6 @@ def test_what_is_no_progress_is_refused_at_the_call(arguments: dict[str, Any], e
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        (math.nan, ValueError),
         ({1, 2}, TypeError),
         (object(), TypeError),
         (2**64, ValueError),
@@ -178,6 +177,10 @@ def test_calls_that_nobody_takes_before_the_end_are_refused() -> None:
     assert [b"has ended" in reply for reply in replies] == [True, True]
 
 
+def test_a_result_with_what_is_no_number_is_told_as_null() -> None:
+    assert bytes(json_of({"loss": math.nan, "best": [math.inf, 1]}, "result")) == b'{"loss":null,"best":[null,1]}'
+
+
 def test_a_call_is_answered_once() -> None:
     task, producer = _face()
     replies: list[bytes] = []
@@ -185,7 +188,7 @@ def test_a_call_is_answered_once() -> None:
     producer.hear("paint", None, "ann", replies.append)
     call = next(iter(calls))
     with pytest.raises(ValueError, match="an answer"):
-        call.answer(math.nan)
+        call.answer(2**70)
     call.answer()
     with pytest.raises(RuntimeError, match="already answered"):
         call.refuse("no")

@@ -149,7 +149,7 @@ async def test_run_is_tailed_listed_and_stopped_from_the_command_line() -> None:
             while not (rows := msgspec.json.decode((await _run(serve, 0, "tasks", "--json")).stdout)["tasks"]):
                 await trio.sleep(0.1)
             assert (rows[0]["id"], rows[0]["state"]) == ("job", "running")
-            ended = await _run(serve, 1, "tail", "job", "--cancel")
+            ended = await _run(serve, 0, "tail", "job", "--cancel")
     assert ended.stdout == b"hello\n"
     assert b"asked it to stop" in ended.stderr
     assert ended.stderr.splitlines()[-1].startswith(b"fanline: cancelled by ")
