@@ -26,7 +26,7 @@ NOT_FOUND = 127
 MAX_TITLE = 256  # characters
 LINGER_SECONDS = 5.0
 ENDING = (signal.SIGINT, signal.SIGTERM)  # who sends one wants the command to end
-FORWARDED = (*ENDING, signal.SIGHUP, signal.SIGQUIT)
+FORWARDED = (*ENDING, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Order(NamedTuple):
@@ -90,6 +90,7 @@ async def _perform(order: Order, task: AsyncTask) -> None:
     heard = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
     with trio.open_signal_receiver(*heard) as signals:
         command = await _started(order.argv)
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # Ctrl-Z and `bg` must not stop us, and so the command
         job = Job(command, task, order.grace)
         try:
             async with trio.open_nursery() as nursery:

@@ -27,7 +27,8 @@ def run(program: Program, *, interrupted: int = INTERRUPTED) -> None:
     """
     try:
         code = trio.run(_until_signal, program, interrupted)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
         code = 0

@@ -28,6 +28,7 @@ CHANNEL = "tasks:running"
 _FRAME_SECONDS = 0.5
 _URGENT = (TaskState.STALLED, TaskState.WAITING_INPUT)
 _FIGURES = ("progress", "eta", "elapsed", "heard")
+_LONGEST_ID = 40  # columns; a longer one goes over several lines
 _PIPE_WIDTH = 160  # columns where there is no terminal to tell
 
 
@@ -98,7 +99,7 @@ async def _show(url: str | None) -> int:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_take, messages, newest)
                 while True:
-                    live.update(table(newest[0], unix_ms()), refresh=True)
+                    live.update(table(newest[0], unix_ms(), console.height - 3), refresh=True)
                     await trio.sleep(_FRAME_SECONDS)
 
 
@@ -114,20 +115,21 @@ def _running(data: Any) -> Running:
         raise ConnectionLost(f"the table in {CHANNEL} cannot be read: {error}", final=True) from None
 
 
-def table(running: Running, now: int) -> RenderableType:
-    """The table as at `now`, Unix ms."""
+def table(running: Running, now: int, room: int = 500) -> RenderableType:
+    """The table as at `now`, Unix ms, of so many rows at most."""
     if not running.tasks:
         return Text("no running tasks")
     found = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("task", "state", "progress", "eta", "elapsed", "heard", "stage", "title"):
         # The id is what has to be typed: it is never cut.
         overflow: Literal["fold", "ellipsis"] = "fold" if name == "task" else "ellipsis"
-        width = max((len(row.id) for row in running.tasks), default=0) if name == "task" else None
+        width = min(_LONGEST_ID, max((len(row.id) for row in running.tasks), default=0)) if name == "task" else None
         justify: Literal["right", "left"] = "right" if name in _FIGURES else "left"
-        found.add_column(name, no_wrap=True, overflow=overflow, min_width=width, justify=justify)
-    for row in sorted(running.tasks, key=lambda row: row.state not in _URGENT):
+        found.add_column(name, no_wrap=name != "task", overflow=overflow, min_width=width, justify=justify)
+    shown = sorted(running.tasks, key=lambda row: row.state not in _URGENT)[: max(1, room)]
+    for row in shown:
         found.add_row(*_cells(row, now))
-    left_out = running.total - len(running.tasks)
+    left_out = running.total - len(shown)
     if left_out > 0:
         found.caption = f"and {left_out} more"
     return found

@@ -30,8 +30,9 @@ class Command:
 
     def __init__(self, process: trio.Process) -> None:
         assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
+        # What Trio gives on a system with file descriptors.
+        assert isinstance(process.stdout, trio.lowlevel.FdStream)
+        assert isinstance(process.stderr, trio.lowlevel.FdStream)
         self._process = process
         self.stdout, self.stderr = process.stdout, process.stderr
         self._stdin: trio.abc.SendStream = process.stdin
@@ -63,7 +64,7 @@ class Command:
         self.signal(signal.SIGKILL)
         self._stopping = False
 
-    async def receive(self, stream: trio.abc.ReceiveStream) -> bytes | None:
+    async def receive(self, stream: trio.lowlevel.FdStream) -> bytes | None:
         """What it writes next to its stdout or stderr; empty if nothing has come for half a second; None: the end.
 
         The end is when all who hold the stream have closed it. When the command itself has ended, or was killed, a
@@ -71,7 +72,12 @@ class Command:
         """
         with trio.move_on_after(QUIET_SECONDS):
             return bytes(await stream.receive_some(CHUNK_BYTES)) or None
-        return None if self._process.poll() is not None and not self._stopping else b""
+        if self._process.poll() is None or self._stopping:
+            return b""
+        # After a Ctrl-Z or a suspend the time is over at once: what lies in the pipe is read all the same.
+        with suppress(BlockingIOError):
+            return os.read(stream.fileno(), CHUNK_BYTES) or None
+        return None
 
     async def type(self, data: bytes, patience: float = math.inf) -> None:
         """Write to its stdin in one piece, after so many seconds at most behind other input. Raises StdinClosed."""
@@ -142,9 +148,16 @@ async def _read_stdin() -> bytes:
     if sys.stdin is None:
         return b""
     fd = sys.stdin.fileno()
-    if os.isatty(fd) and os.tcgetpgrp(fd) != os.getpgrp():
-        await trio.sleep_forever()  # the terminal stops a background job that reads from it
-    try:
-        return await trio.to_thread.run_sync(os.read, fd, CHUNK_BYTES, abandon_on_cancel=True)
-    except OSError:
-        return b""
+    while True:
+        while _in_background(fd):  # noqa: ASYNC110  # a terminal tells nobody to whom it belongs
+            await trio.sleep(QUIET_SECONDS)
+        try:
+            return await trio.to_thread.run_sync(os.read, fd, CHUNK_BYTES, abandon_on_cancel=True)
+        except OSError:
+            if not _in_background(fd):  # else the terminal refused, since `bg` came while we were reading
+                return b""
+
+
+def _in_background(fd: int) -> bool:
+    """Whether it is a terminal that now belongs to other jobs; with SIGTTIN ignored, reading from it is an error."""
+    return os.isatty(fd) and os.tcgetpgrp(fd) != os.getpgrp()

@@ -7,6 +7,7 @@ network nor a busy event loop of the job's matters to the other. A forked proces
 import atexit
 import encodings.idna  # noqa: F401  # else a thread imports it, and a fork at that moment gets half a module
 import logging
+import multiprocessing.util
 import os
 import threading
 from collections.abc import Awaitable, Callable
@@ -36,7 +37,7 @@ def send_out(producer: Producer) -> None:
     """Have what this producer says sent, from now on until it has ended."""
     with _lock:
         courier = _couriers.get(producer.settings.nats)
-        if courier is None:
+        if courier is None or courier.over:
             courier = _couriers[producer.settings.nats] = Courier(producer.settings.nats)
         courier.add(producer)
 
@@ -53,10 +54,18 @@ class Courier:
         self._away: str | None = None  # why there is no connection; None before the first attempt
         self._warned = False
         self._reached = False  # ever
+        self.over = False
+        """It sends nothing any more, or never did."""
+        self._token: trio.lowlevel.TrioToken | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._work, name="fanline courier", daemon=True)
-        self._thread.start()
-        self._ready.wait()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter ends
+            self.over = True
+            _log.error("the tasks of this process are not sent: %s", error)
+        else:
+            self._ready.wait()
 
     # --- called from any thread ----------------------------------------------------------------------------------
 
@@ -65,6 +74,8 @@ class Courier:
         self._producers.add(producer)
         producer.attach(lambda: self._soon(self._wake, producer))
         self._soon(self._take_in, producer)
+        if self.over:
+            producer.settle()
 
     def reply(self, subject: str, payload: bytes) -> None:
         """Answer a call."""
@@ -75,13 +86,16 @@ class Courier:
         with _lock:
             linger = max((self._patience(producer) for producer in self._producers), default=0.0)
         self._soon(self._abandon_all)
-        self._thread.join(linger + 1.0)
+        if self._thread.is_alive():
+            self._thread.join(linger + 1.0)
 
     def _patience(self, producer: Producer) -> float:
         linger = producer.settings.linger
         return linger if self._reached else min(linger, HOPELESS_SECONDS)
 
     def _soon(self, call: Callable[..., None], *args: object) -> None:
+        if self._token is None:  # it never came to life
+            return
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(call, *args)
 
@@ -93,12 +107,13 @@ class Courier:
         except Exception as error:  # noqa: BLE001  # the job must not suffer from a mistake in here
             _log.error("the tasks of this process are no longer sent: %r", error)
         finally:
+            self.over = True
+            self._ready.set()  # before the lock: who holds it waits for us
             with _lock:
                 if _couriers.get(self._nats) is self:
                     del _couriers[self._nats]
                 for producer in self._producers:
                     producer.settle()
-            self._ready.set()
 
     async def _main(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
@@ -113,7 +128,7 @@ class Courier:
             try:
                 async with open_nats(self._address()) as client:
                     await self._use(Link(client))
-            except (NatsError, FanlineError) as error:
+            except (NatsError, FanlineError, OSError) as error:
                 if self._away is None and trio.current_time() - begun > STABLE_SECONDS:
                     backoff.reset()
                     self._warned = False
@@ -243,3 +258,7 @@ def _begin_anew() -> None:
 
 atexit.register(_finish_all)
 os.register_at_fork(after_in_child=_begin_anew)
+# A child of multiprocessing ends without atexit, but with its own finalizers.
+multiprocessing.util.register_after_fork(
+    Courier, lambda _: multiprocessing.util.Finalize(None, _finish_all, exitpriority=0)
+)

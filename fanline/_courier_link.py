@@ -78,10 +78,10 @@ class Link:
     async def watch(self) -> None:
         """Raises NatsError when the server does not answer pings."""
         while True:
-            pongs = self._client.pongs
+            heard = self._client.heard
             self._post(PING)
             await trio.sleep(PING_SECONDS)
-            if self._client.pongs == pongs:
+            if self._client.heard == heard:
                 raise NatsError(f"the NATS server did not answer a ping for {PING_SECONDS:g} seconds")
 
     def _post(self, command: bytes) -> None:

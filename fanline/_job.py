@@ -42,7 +42,7 @@ class Job:
             self._nursery.cancel_scope.cancel()
         return code
 
-    async def _relay(self, source: trio.abc.ReceiveStream, copy: Copy, stream: StreamName) -> None:
+    async def _relay(self, source: trio.lowlevel.FdStream, copy: Copy, stream: StreamName) -> None:
         splitter = LineSplitter()
         while (data := await self._command.receive(source)) is not None:
             self._tell(splitter.feed(data) if data else splitter.prompt(), splitter.shown, stream)
@@ -50,8 +50,8 @@ class Job:
         self._tell(splitter.end(), "", stream)
 
     def _tell(self, lines: list[str], shown: str, stream: StreamName) -> None:
-        for line in lines:
-            self._task.log(line, stream=stream)
+        if lines:
+            self._task.log("\n".join(lines) + "\n", stream=stream)
         progress = last_progress([*lines, shown])
         if progress is not None and progress != self._progress:
             self._progress = progress

@@ -5,7 +5,7 @@ import re
 
 from protocol.task_data import MAX_LINE
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~])")
 """Colours, movements of the cursor, window titles: ECMA-48's CSI and OSC sequences."""
 
 

@@ -34,6 +34,7 @@ class NatsClient:
 
     def __init__(self, stream: trio.abc.Stream, address: NatsAddress) -> None:
         self.info = ServerInfo()
+        self.heard = 0
         self.pongs = 0
         """How many of our pings were answered."""
         self._stream = stream
@@ -76,6 +77,7 @@ class NatsClient:
     async def receive(self) -> None:
         """Wait for something from the server, and handle it. NatsError for its complaint, and for the end."""
         news = await self._next()
+        self.heard += 1
         if isinstance(news, Message):
             take = self._takers.get(news.sid)
             if take is not None:

@@ -12,7 +12,6 @@ The job is never held up and never ends because of Fanline: everything goes into
 of its own sends it (fanline/_courier.py), with signs of life, whatever the job is busy with.
 """
 
-import os
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future
@@ -24,7 +23,7 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar
 from fanline._await import CHECKPOINT, Body, Checkpoint, enter_body, is_cancellation, wait, wait_at_most
 from fanline._courier import send_out
 from fanline._task_calls import Answer, AskExpired, AsyncCalls, Call, SyncCalls, TaskCancelled
-from fanline._task_checks import TaskSettings, check_settings
+from fanline._task_checks import TaskSettings, check_settings, environment_url
 from fanline._task_producer import Producer
 
 _Said = TypeVar("_Said", None, Checkpoint)
@@ -225,7 +224,7 @@ class Task:
         linger: float = 5.0,
     ) -> None:
         made_up = secrets.token_hex(6) if id is None else id
-        url = nats or os.environ.get("NATS_URL") or None
+        url = nats or environment_url()
         self._settings = check_settings(TaskSettings(made_up, title, kind, attempt, heartbeat, timeout, url, linger))
         self._producer: Producer | None = None
         self._body: Body | None = None

@@ -100,6 +100,13 @@ class Mailbox:
             else:
                 self._calls.append(call)
 
+    def put_back(self, call: Call) -> None:
+        with self._lock:
+            if self._waiting or self._closed:
+                self.put(call)
+            else:
+                self._calls.appendleft(call)
+
     def next(self) -> Future[Call | None]:
         """The next call; None when there will be no more."""
         future: Future[Call | None] = Future()
@@ -144,7 +151,13 @@ class AsyncCalls(AsyncIterator[Call]):
         self._mailbox = mailbox
 
     async def __anext__(self) -> Call:
-        call = await wait(self._mailbox.next())
+        future = self._mailbox.next()
+        try:
+            call = await wait(future)
+        except BaseException:  # cancelled, maybe just after a call has come: it is for whoever asks next
+            if not future.cancel() and not future.cancelled() and (missed := future.result()) is not None:
+                self._mailbox.put_back(missed)
+            raise
         if call is None:
             raise StopAsyncIteration
         return call

@@ -1,8 +1,10 @@
-"""What a job may say: its arguments become the data of events, or TypeError or ValueError at the call. Pure."""
+"""What a job may say: its arguments become the data of events, or TypeError or ValueError at the call."""
 
 import json
+import logging
 import math
 import numbers
+import os
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,14 +13,15 @@ from protocol.channels import check_channel
 from protocol.envelope import check_value
 from protocol.errors import MessageError
 from protocol.nats_text import NatsError, parse_url
-from protocol.task_data import AskKind
+from protocol.task_data import MAX_OPTIONS, MAX_TEXT, AskKind
 
 MAX_JSON_BYTES = 512 * 1024
 """Of a result or an answer: half of what NATS takes unless told otherwise."""
 MAX_NAME = 256
-MAX_TEXT = 16_384
 _MAX_SECONDS = 31_536_000.0
 _MAX_AMOUNT = 1e300
+_log = logging.getLogger("fanline")
+_ROUNDING = 1e-6  # what adding up percents may come to beyond 100
 
 
 class TaskSettings(NamedTuple):
@@ -56,7 +59,8 @@ def check_settings(settings: TaskSettings) -> TaskSettings:
         check_seconds("timeout", settings.timeout)
     if settings.nats is not None:
         _check_url(settings.nats)
-    return settings
+    title, kind = (None if text is None else short("title", text) for text in (settings.title, settings.kind))
+    return settings._replace(title=title, kind=kind)
 
 
 def check_seconds(name: str, value: float, *, zero: bool = False) -> float:
@@ -73,7 +77,7 @@ def progress_data(
     """`d` of task_progress: what is not said is left out."""
     data: dict[str, Any] = {}
     if percent is not None:
-        data["percent"] = number("percent", percent, 100)
+        data["percent"] = min(100, number("percent", percent, 100 + _ROUNDING))
     if done is not None:
         data["done"] = number("done", done, _MAX_AMOUNT)
     if total is not None:
@@ -91,6 +95,8 @@ def ask_data(ask: str, text: str, kind: str, options: list[str] | None, deadline
         raise ValueError(f"kind: {kind!r} is none of {', '.join(AskKind)}")
     data: dict[str, Any] = {"ask": ask, "text": short("text", text), "kind": str(kind)}
     if options is not None:
+        if len(options) > MAX_OPTIONS:
+            raise ValueError(f"options: {len(options)}, at most {MAX_OPTIONS}")
         data["options"] = [short("options", option, MAX_NAME) for option in options]
     if deadline is not None:
         data["deadline"] = check_seconds("deadline", deadline)
@@ -102,7 +108,10 @@ def number(name: str, value: float, most: float) -> float:
     given: object = value
     if isinstance(given, bool) or not isinstance(given, numbers.Real):
         raise TypeError(f"{name}: a number is expected, not {type(given).__name__}")
-    plain = int(given) if isinstance(given, numbers.Integral) else float(given)
+    try:
+        plain = int(given) if isinstance(given, numbers.Integral) and given < 2**63 else float(given)
+    except OverflowError:
+        plain = math.inf
     if not 0 <= plain <= most or not math.isfinite(plain):
         raise ValueError(f"{name}: {value} is not in 0-{most:g}")
     return plain
@@ -130,6 +139,19 @@ def json_of(value: Any, what: str) -> msgspec.Raw:
     if len(encoded) > MAX_JSON_BYTES:
         raise ValueError(f"{what} of {len(encoded)} bytes is too large: at most {MAX_JSON_BYTES}")
     return msgspec.Raw(encoded)
+
+
+def environment_url() -> str | None:
+    """The first URL of $NATS_URL; None if there is none, or none that can be read: a job does not fail for that."""
+    url = os.environ.get("NATS_URL", "").partition(",")[0].strip()
+    if not url:
+        return None
+    try:
+        parse_url(url)
+    except NatsError as error:
+        _log.warning("NATS_URL is left aside: %s", error)
+        return None
+    return url
 
 
 def _is_text(name: str, text: object) -> bool:

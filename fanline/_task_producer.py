@@ -101,9 +101,7 @@ class Producer:
             return TaskEvent.CANCELLED, {} if error.by is None else {"by": short("by", error.by, 256)}
         if is_cancellation(error):
             return TaskEvent.CANCELLED, {}
-        # Our own errors are sentences; of others the kind says more than the text.
-        text = str(error) if isinstance(error, FanlineError) else f"{type(error).__name__}: {error}".rstrip(": ")
-        return TaskEvent.FAILED, {"error": short("error", text), **result}
+        return TaskEvent.FAILED, {"error": short("error", _text_of(error)), **result}
 
     def _end(self, event: TaskEvent, data: dict[str, Any], now: float) -> None:
         self._buffer.add_state(event, data, now)
@@ -136,6 +134,7 @@ class Producer:
         if os.getpid() != self._process:
             raise RuntimeError(f"task {self.id} belongs to the process that this one was forked from")
         ask_id = secrets.token_hex(6)
+        deadline = deadline if deadline is not None else self.settings.timeout  # after which nobody can answer
         data = ask_data(ask_id, text, kind, options, deadline)
         answer: Future[Answer] = Future()
         with self._lock:
@@ -143,6 +142,8 @@ class Producer:
                 raise RuntimeError(f"task {self.id} asks already: one question at a time")
             timer = None if deadline is None else _timer(deadline + ASK_GRACE, answer, text)
             self._ask = (ask_id, answer, timer)
+            if self.cancelled is not None and not self._cancellation_told:
+                finish(answer, self.cancelled)
         self._put(TaskEvent.ASKED, data)
         return answer
 
@@ -264,3 +265,15 @@ def _stream(name: str) -> Stream:
 
 def _nothing() -> None:
     pass
+
+
+def _text_of(error: BaseException) -> str:
+    """Our own errors are sentences; of others the kind says more than the text, which may itself fail. Of a group it is
+    the first.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        error = first_error(error)
+    try:
+        return str(error) if isinstance(error, FanlineError) else f"{type(error).__name__}: {error}".rstrip(": ")
+    except Exception:  # noqa: BLE001  # a broken __str__
+        return type(error).__name__

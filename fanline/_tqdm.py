@@ -1,7 +1,9 @@
 """`fanline.tqdm`: tqdm's bar, which viewers see, too. A drop-in for `from tqdm import tqdm`."""
 
+import atexit
 import sys
 import threading
+import weakref
 from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
@@ -15,6 +17,7 @@ from fanline._task import AsyncTask, SyncTask, Task, current_task
 _reported: set[object] = set()  # tasks that a bar reports to, and OWN
 _lock = threading.Lock()
 _OWN = object()
+_open: "weakref.WeakSet[tqdm]" = weakref.WeakSet()  # bars with a task of their own
 MAX_TITLE = 256  # characters
 
 
@@ -54,6 +57,7 @@ class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # it takes none 
     def close(self) -> None:
         was_open = not getattr(self, "disable", True)
         super().close()
+        _open.discard(self)
         if was_open and self._key is not None:
             self._end()
 
@@ -81,6 +85,7 @@ class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # it takes none 
             return None
         title = self.desc.removesuffix(": ")
         self._own = Task(self._id or fresh_id(title or "bar"), title=title[:MAX_TITLE] or None, kind="progress")
+        _open.add(self)
         return copy_context().run(self._own.__enter__)
 
     def _end(self) -> None:
@@ -104,3 +109,10 @@ def _last_progress(task: AsyncTask | SyncTask, said: dict[str, Any]) -> None:
     """`task.progress`, but never TaskCancelled: the end of a bar must not hide how the job ends."""
     with suppress(ValueError, TypeError):
         task._producer.progress(None, None, said["stage"], said["done"], said["total"])  # noqa: SLF001  # the same unit
+
+
+@atexit.register  # runs before the courier's own, which was registered earlier
+def _close_all() -> None:
+    """A bar that nobody closed ends with the program."""
+    for bar in list(_open):
+        bar.close()

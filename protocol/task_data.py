@@ -17,6 +17,8 @@ MAX_LINE = 8192
 """Characters of one output line that are kept in a log tail; a producer of ours cuts there, too."""
 MAX_TEXT = 16_384
 """Characters of a message, a question or an error."""
+MAX_OPTIONS = 64
+"""Answers that a question may offer."""
 MAX_RESULT_BYTES = 128 * 1024
 """Of a result or an answer's value as JSON. A larger one is told to viewers, and not kept in the snapshot."""
 
@@ -92,7 +94,7 @@ class TaskData(msgspec.Struct):
     ask: _Name | None = None
     """Id of a question, unique in the task."""
     text: _Text | None = None
-    options: Annotated[list[_Name], Meta(max_length=64)] | None = None
+    options: Annotated[list[_Name], Meta(max_length=MAX_OPTIONS)] | None = None
     by: _Name | None = None
     value: Any = None
     call: _Name | None = None

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 import fanline
-from fanline._task_checks import MAX_JSON_BYTES, TaskSettings, check_settings, json_of
+from fanline._task_checks import (
+    MAX_JSON_BYTES,
+    TaskSettings,
+    check_settings,
+    environment_url,
+    json_of,
+    progress_data,
+)
 from fanline._task_producer import Producer
 from protocol.task_data import TaskEvent
 
@@ -179,6 +186,44 @@ def test_calls_that_nobody_takes_before_the_end_are_refused() -> None:
 
 def test_a_result_with_what_is_no_number_is_told_as_null() -> None:
     assert bytes(json_of({"loss": math.nan, "best": [math.inf, 1]}, "result")) == b'{"loss":null,"best":[null,1]}'
+
+
+def test_percents_that_were_added_up_may_be_a_little_over() -> None:
+    assert progress_data(100.00000000000001, None, None, None, None) == {"percent": 100}
+
+
+def test_a_number_over_64_bits_is_told_as_a_float() -> None:
+    assert progress_data(None, None, None, 10**20, None) == {"done": 1e20}
+
+
+def test_a_title_that_utf8_cannot_hold_is_told_all_the_same() -> None:
+    settings = TaskSettings("x", "caf\udce9", None, None, 1.0, None, None, 1.0)
+    assert check_settings(settings).title == "caf?"
+
+
+def test_an_environment_that_names_no_server_harms_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, expected in (("nats://a:1, nats://b:2", "nats://a:1"), ("http://x", None), ("", None)):
+        monkeypatch.setenv("NATS_URL", value)
+        assert environment_url() == expected
+
+
+class _MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (_MuteError(), "_MuteError"),
+        (ExceptionGroup("several", [ValueError("first"), OSError("second")]), "ValueError: first"),
+        (fanline.ServerError("refused", "not now"), "not now (refused)"),
+    ],
+)
+def test_a_failure_is_told_by_its_cause(error: Exception, text: str) -> None:
+    producer = _producer()
+    producer.end(error)
+    assert producer.take(LATER, 1000)[-1].data["error"] == text
 
 
 def test_a_call_is_answered_once() -> None:
