@@ -32,6 +32,8 @@ from protocol.envelope import Envelope, MessageType, encode_json
 from protocol.errors import MessageError
 
 TURN_SECONDS = 0.2
+IDLE_TURN_SECONDS = 0.5
+"""While there is no task: a new one is found so much later."""
 _TRY_SECONDS = 0.5  # between two looks at a lease that somebody else has
 _RELEASE_SECONDS = 0.5
 _TABLE_SECONDS = 1.0
@@ -139,7 +141,7 @@ class Keeper:
                     _log.warning("stalls and deadlines of tasks are not told for now: %s", error)
                 failing = True
                 self._bus_failed(error)
-            await trio.sleep(TURN_SECONDS)
+            await trio.sleep(TURN_SECONDS if self._watches else IDLE_TURN_SECONDS)
 
     def _beat(self, channel: str) -> None:
         watch = self._watches.get(channel)
