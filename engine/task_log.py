@@ -131,7 +131,9 @@ class TaskLog:
         elif event is TaskEvent.OUTPUT:
             data.first = before.lines if data.attempt in (None, before.attempt) else 0
         after = apply(before, event, data, time)
-        if before.state in WAITING and after.state is TaskState.RUNNING:
+        if after.attempt > before.attempt and event is not TaskEvent.PROGRESS:
+            estimate = Estimate()
+        elif before.state in WAITING and after.state is TaskState.RUNNING:
             estimate = estimate.resume(time)
         self.snapshot, self.estimate = after, estimate
         changes: dict[str, Any] = {"state": after.state, "attempt": after.attempt}

@@ -69,7 +69,8 @@ class TaskData(msgspec.Struct):
     """The known keys of all events. What an event does not say is None. Times in Unix ms, spans in seconds."""
 
     attempt: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
-    """Of what run this speaks; None: of the current one. A higher one than the current begins a new run."""
+    """Of what run this speaks; None: of the current one, or the next if this begins a run after the end. A higher one
+    than the current begins a new run."""
     title: _Name | None = None
     kind: _Name | None = None
     stage: _Name | None = None

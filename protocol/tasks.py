@@ -6,8 +6,9 @@ table as a diagram, and a test holds the page to it.
 
 The rules above the table:
 
-- An event speaks of an attempt, or else of the current one. Of an older attempt it is refused; of a newer one it begins
-  a new run in the row UNKNOWN, whatever state the old one was in. So a terminal state is final for its attempt.
+- An event speaks of an attempt, or else of the current one; `created` and `started` after the end of the next one. Of
+  an older attempt it is refused; of a newer one it begins a new run in the row UNKNOWN, whatever state the old one was
+  in. So a terminal state is final for its attempt.
 - A stalled task that speaks is first back in the state it was in: STALLED has only what others say of it, and its end.
 - The state behind a stalled or cancelling one (`before`) goes on with the events, so that to go back to it is not to go
   back in time.
@@ -114,7 +115,7 @@ def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Sn
     Raises MessageError if the event does not fit: TASK_ENDED after the end, ALREADY_ANSWERED, STALE_ATTEMPT, or
     BAD_STATE for what the table does not have. Then the event must be left out.
     """
-    snapshot = _of_attempt(snapshot, data)
+    snapshot = _of_attempt(snapshot, event, data)
     if snapshot.state is TaskState.STALLED and event not in ENGINE_EVENTS:
         snapshot = replace(snapshot, state=snapshot.before or TaskState.RUNNING, before=None)
     _refuse_late(snapshot, event, data)
@@ -153,8 +154,9 @@ def conflation_key(event: TaskEvent) -> str | None:
     return CONFLATED if event is TaskEvent.PROGRESS else None
 
 
-def _of_attempt(snapshot: Snapshot, data: TaskData) -> Snapshot:
-    attempt = data.attempt or max(1, snapshot.attempt)
+def _of_attempt(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> Snapshot:
+    again = snapshot.state in TERMINAL and event in (TaskEvent.CREATED, TaskEvent.STARTED)
+    attempt = data.attempt or max(1, snapshot.attempt + again)
     if attempt < snapshot.attempt:
         text = f"attempt {attempt} was superseded by attempt {snapshot.attempt}"
         raise MessageError(ErrorCode.STALE_ATTEMPT, text)
@@ -196,7 +198,7 @@ def _refuse_late(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> None:
 def _does_not_fit(snapshot: Snapshot, event: TaskEvent) -> MessageError:
     if snapshot.state in TERMINAL:
         attempt = f"attempt {snapshot.attempt} has ended ({snapshot.state})"
-        return MessageError(ErrorCode.TASK_ENDED, f"{event} after the end: {attempt}; a retry says its own attempt")
+        return MessageError(ErrorCode.TASK_ENDED, f"{event} after the end: {attempt}; a retry begins with task_started")
     return MessageError(ErrorCode.BAD_STATE, f"{event} does not fit a task that is {snapshot.state}")
 
 

@@ -159,6 +159,16 @@ def test_nothing_comes_after_the_end_but_another_attempt() -> None:
     assert fed.log.snapshot.result is None
 
 
+def test_a_start_after_the_end_begins_the_next_attempt_unless_it_names_an_old_one() -> None:
+    fed = Fed()
+    fed.feed(event("task_completed", 5, attempt=3))
+    assert fed.feed(event("task_started", attempt=3)) is None
+    assert fed.feed(event("task_started", attempt=2)) is None
+    assert [error.code for error in fed.refused] == [ErrorCode.TASK_ENDED, ErrorCode.STALE_ATTEMPT]
+    assert fed.feed(event("task_started", 6)) == {"attempt": 4, "state": "running"}
+    assert fed.feed(event("task_started", 7)) == {"attempt": 4, "state": "running"}
+
+
 def test_a_new_attempt_numbers_its_lines_from_zero_and_the_old_ones_stay_told_apart() -> None:
     fed = Fed()
     fed.feed(event("task_output", 0, lines=["old 0", "old 1"]))

@@ -11,6 +11,7 @@ from fanline._task_view import TaskView
 from protocol.task_data import TaskEvent
 from tests.fanline.durable_peer import CHANNEL, DurablePeer, durable_peer
 
+LAST = 1000  # attempt: higher than any that an event begins
 PROGRESS, OUTPUT, COMPLETED = TaskEvent.PROGRESS, TaskEvent.OUTPUT, TaskEvent.COMPLETED
 
 
@@ -46,7 +47,7 @@ async def test_whatever_is_cut_or_lost_every_viewer_ends_like_one_that_saw_it_al
                     await peer.publish(data, event)
                     if chance.random() < 0.3:
                         await trio.lowlevel.checkpoint()
-                await peer.publish({"attempt": 9, "result": "the end"}, COMPLETED)
+                await peer.publish({"attempt": LAST, "result": "the end"}, COMPLETED)
                 assert viewers >= 2
                 while nursery.child_tasks:
                     await peer.cut()
@@ -73,7 +74,7 @@ async def _watch(
 ) -> None:
     async with client.task("1", lines=50, follow=True) as task:
         task_status.started()
-        while task.snapshot.attempt < 9:
+        while task.snapshot.attempt < LAST:
             await anext(task)
         await _take_the_rest(task)
         assert task.snapshot == peer.task.snapshot
