@@ -121,7 +121,7 @@ class Producer:
 class Viewer:
     """A viewer in the JSON or CBOR dialect that resumes by offset whenever it is cut off.
 
-    `worker`: process id of the one it is always connected to; None: any.
+    `worker`: process id of the one it is connected to at first, and again as long as that lives; None: any.
     """
 
     def __init__(
@@ -147,7 +147,8 @@ class Viewer:
         """Watch until cancelled; started once the first snapshot has come."""
         while True:
             with suppress(*LOST):
-                async with connect_to(self._serve, self._worker, self._subprotocol) as client:
+                pid = self._worker if self._worker in self._serve.worker_pids() else None
+                async with connect_to(self._serve, pid, self._subprotocol) as client:
                     await self._follow(client, task_status)
             await trio.sleep(_AGAIN_SECONDS)
 
