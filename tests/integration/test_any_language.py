@@ -77,6 +77,7 @@ async def test_a_producer_is_seen_step_by_step_and_stops_when_asked(command: Com
                 await bus.flush()
                 for channel in ("task:counts", "task:stops"):
                     await viewer.ask({"t": "sub", "c": channel, "i": "1", "d": {"snapshot": True}})
+                    assert (await viewer.json())["e"] == "task_snapshot"  # only now it is surely before the first event
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(run_to_its_end, [*args, "counts", str(STEPS)], serve, tmp_path)
                     nursery.start_soon(run_to_its_end, [*args, "stops", "100000"], serve, tmp_path)
