@@ -11,9 +11,8 @@ from engine.backlog import Items
 from engine.counters import Counters
 from engine.hub import Hub
 from engine.outbox import Outbox
+from engine.parallel import Slices
 
-SLICE_SECONDS = 0.005
-"""How long pushing may hold the loop before others get their turn."""
 _CHECK_EVERY = 128  # pushes between two looks at the clock: about half a millisecond
 
 
@@ -23,7 +22,6 @@ class Flusher:
         self._counters = counters
         self._longest_rest = coalesce_ms / 1000
         self._dirty = trio.Event()
-        self._slice_end = 0.0
         hub.on_dirty = self._dirty_now
 
     def _dirty_now(self) -> None:
@@ -44,7 +42,7 @@ class Flusher:
 
     async def flush(self) -> None:
         """Push everything that is pending now."""
-        self._slice_end = trio.current_time() + SLICE_SECONDS
+        self._slices = Slices()
         bundles: dict[Outbox, list[tuple[bytes, Items]]] = {}
         batches = self._hub.take_dirty()
         alone = len(batches) == 1
@@ -60,7 +58,7 @@ class Flusher:
         for number, (outbox, parts) in enumerate(bundles.items()):
             outbox.push_parts(parts)
             if number % _CHECK_EVERY == 0:
-                await self._breathe()
+                await self._slices.breathe()
 
     def _push_joiners(self, messages: Items, joiners: dict[Outbox, int]) -> None:
         for outbox, skipped in joiners.items():
@@ -73,7 +71,7 @@ class Flusher:
         for start in range(0, len(members), _CHECK_EVERY):
             for outbox in members[start : start + _CHECK_EVERY]:
                 outbox.push(data, messages)
-            await self._breathe()
+            await self._slices.breathe()
 
     async def _push_or_bundle(
         self, members: list[Outbox], data: bytes, messages: Items, bundles: dict[Outbox, list[tuple[bytes, Items]]]
@@ -85,9 +83,4 @@ class Flusher:
                     outbox.push(data, messages)
                 else:
                     bundles.setdefault(outbox, []).append((data, messages))
-            await self._breathe()
-
-    async def _breathe(self) -> None:
-        if trio.current_time() >= self._slice_end:
-            await trio.lowlevel.checkpoint()
-            self._slice_end = trio.current_time() + SLICE_SECONDS
+            await self._slices.breathe()

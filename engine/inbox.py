@@ -6,31 +6,26 @@ comes again.
 """
 
 from engine.bus import Bucket, Bus, BusError, ConflictError
-from protocol.channels import to_subject
+from engine.jetstream import note_key
 
 _TRIES = 5
-_PREFIX = "fanline.pub."
 
 
 async def read_cursor(bus: Bus, channel: str) -> int:
     """The offset up to which an inbox is acknowledged; 0 if nothing is. BusError."""
-    note = await bus.get(Bucket.CURSORS, _key(channel))
+    note = await bus.get(Bucket.CURSORS, note_key(channel))
     return 0 if note is None else int(note.value)
 
 
 async def move_cursor(bus: Bus, channel: str, offset: int) -> None:
     """Acknowledge everything up to `offset`; going back is ignored. BusError."""
     for _ in range(_TRIES):
-        note = await bus.get(Bucket.CURSORS, _key(channel))
+        note = await bus.get(Bucket.CURSORS, note_key(channel))
         if note is not None and int(note.value) >= offset:
             return
         try:
-            await bus.put(Bucket.CURSORS, _key(channel), b"%d" % offset, 0 if note is None else note.revision)
+            await bus.put(Bucket.CURSORS, note_key(channel), b"%d" % offset, 0 if note is None else note.revision)
         except ConflictError:
             continue
         return
     raise BusError(f"too many devices acknowledge {channel} at once; try again")
-
-
-def _key(channel: str) -> str:
-    return to_subject(channel).removeprefix(_PREFIX)

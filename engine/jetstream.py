@@ -87,6 +87,16 @@ def bucket_config(bucket: Bucket, max_age: float, replicas: int) -> dict[str, An
     }
 
 
+def note_key(channel: str) -> str:
+    """Under what something about a channel is noted: `task.42` for `task:42`. A key holds no colon (ADR-8)."""
+    return channel.replace(":", ".", 1)
+
+
+def channel_of_key(key: str) -> str:
+    """The channel of a key that `note_key` made."""
+    return key.replace(".", ":", 1)
+
+
 def get_request(bucket: Bucket, key: str) -> bytes:
     """Direct get of a key's newest value."""
     return _encoder.encode({"last_by_subj": bucket_subject(bucket, key)})

@@ -18,7 +18,7 @@ import trio
 
 from engine.bus import Bucket, Bus, BusError, Page, Stored, TooLargeError
 from engine.clock import unix_ms
-from engine.jetstream import unix_ms_of
+from engine.jetstream import channel_of_key, unix_ms_of
 from engine.lease import RENEW_SECONDS, Lease, Position
 from engine.namespaces import Namespaces
 from engine.parallel import Slices, for_each
@@ -155,7 +155,7 @@ class Keeper:
         for name in self._namespaces.tasks():
             state = await self._bus.stream_state(f"{name}:")
             self._readers[name] = _Reader(name, self._lease.positions.get(name), state.epoch)
-        running = [key.replace(".", ":", 1) for key in await self._bus.notes(Bucket.RUNNING)]
+        running = [channel_of_key(key) for key in await self._bus.notes(Bucket.RUNNING)]
         for name, reader in self._readers.items():
             channels = [channel for channel in running if channel.startswith(f"{name}:")]
             await for_each(partial(self._restore, reader, reader.offset, True), channels)

@@ -8,7 +8,8 @@ import trio
 from engine.bus import BusError
 
 _AT_A_TIME = 32
-_SLICE_SECONDS = 0.005
+SLICE_SECONDS = 0.005
+"""How long one piece of work may hold the loop before others get their turn."""
 
 T = TypeVar("T")
 
@@ -38,9 +39,9 @@ class Slices:
     """Called between two steps of long work, it gives others their turn every few milliseconds."""
 
     def __init__(self) -> None:
-        self._end = trio.current_time() + _SLICE_SECONDS
+        self._end = trio.current_time() + SLICE_SECONDS
 
     async def breathe(self) -> None:
         if trio.current_time() >= self._end:
             await trio.lowlevel.checkpoint()
-            self._end = trio.current_time() + _SLICE_SECONDS
+            self._end = trio.current_time() + SLICE_SECONDS

@@ -14,18 +14,18 @@ import msgspec
 import trio
 
 from engine.bus import Bucket, Bus, Stored
+from engine.jetstream import note_key
 from engine.output_tail import OutputTail
-from protocol.channels import to_subject
+from engine.parallel import Slices
 from protocol.envelope import Envelope, MessageType
 from protocol.errors import ErrorCode, MessageError
 from protocol.estimate import Estimate, seconds_left
 from protocol.task_data import Stream, TaskData, TaskEvent, data_of, event_of, with_data
 from protocol.task_state import ENGINE_EVENTS, WAITING, TaskState
-from protocol.tasks import Snapshot, apply, conflation_key, progress_of, snapshot_fields
+from protocol.tasks import Snapshot, apply, attempt_of, conflation_key, progress_of, snapshot_fields
 
 DEFAULT_LINES = 200
 """Lines of the log tail for a viewer who does not say how many."""
-_PREFIX = "fanline.pub."
 _log = logging.getLogger("fanline.tasks")
 
 OnRefused = Callable[[str, MessageError], None]
@@ -123,17 +123,15 @@ class TaskLog:
         data = data_of(envelope, event)
         before, time = self.snapshot, envelope.time or 0
         claimed = [key for key in ("rate", "eta") if getattr(data, key) is not None]
-        begins = data.attempt is not None and data.attempt > before.attempt
+        begins = attempt_of(before, event, data) > before.attempt
         estimate = Estimate() if begins else self.estimate
         if event is TaskEvent.PROGRESS:
             estimate = self._advanced(estimate, data, time)
             data.rate, data.eta = estimate.rate, seconds_left(estimate.eta, estimate.time, time)
         elif event is TaskEvent.OUTPUT:
-            data.first = before.lines if data.attempt in (None, before.attempt) else 0
+            data.first = 0 if begins else before.lines
         after = apply(before, event, data, time)
-        if after.attempt > before.attempt and event is not TaskEvent.PROGRESS:
-            estimate = Estimate()
-        elif before.state in WAITING and after.state is TaskState.RUNNING:
+        if before.state in WAITING and after.state is TaskState.RUNNING:
             estimate = estimate.resume(time)
         self.snapshot, self.estimate = after, estimate
         changes: dict[str, Any] = {"state": after.state, "attempt": after.attempt}
@@ -166,11 +164,6 @@ def check_task_message(envelope: Envelope) -> None:
         envelope.ttl = None  # it has been folded, so everybody must get it
 
 
-def task_key(channel: str) -> str:
-    """The key of a task in the buckets: `task.42` for `task:42`."""
-    return to_subject(channel).removeprefix(_PREFIX)
-
-
 async def restore(
     bus: Bus, read: Callable[[Stored], Envelope | None], log: TaskLog, epoch: str, until: int | None = None
 ) -> None:
@@ -178,10 +171,10 @@ async def restore(
 
     `read` makes an envelope of a stored message, None if it is none. The checkpoint may already be beyond `until`.
     """
-    note = await bus.get(Bucket.TASKS, task_key(log.channel))
+    note = await bus.get(Bucket.TASKS, note_key(log.channel))
     if note is not None and note.value:
         log.load(note.value, epoch)
-    more = 1
+    more, slices = 1, Slices()
     while more and (until is None or log.offset < until):
         page = await bus.read(log.channel, log.offset + 1)
         for stored in page.messages:
@@ -191,4 +184,5 @@ async def restore(
             if envelope is not None:
                 log.take(envelope, stored.place.offset)
             log.offset = stored.place.offset
+            await slices.breathe()
         more = page.more if page.messages else 0

@@ -8,10 +8,10 @@ import msgspec
 import trio
 
 from engine.bus import Bucket, Bus, BusError, TooLargeError
+from engine.jetstream import note_key
 from engine.lease import Lease
 from engine.namespaces import Namespaces
 from engine.parallel import Slices, for_each
-from engine.task_log import task_key
 from engine.watch import REFRESH_SECONDS, Watch
 
 _log = logging.getLogger("fanline.keeper")
@@ -61,7 +61,7 @@ class TaskRecords:
         if not self._lease.valid:  # who was asleep must not write over what another keeper has written since
             raise BusError("somebody else may keep by now")
         channel = watch.log.channel
-        await self._bus.set(bucket, task_key(channel), value, seconds or self._seconds(watch))
+        await self._bus.set(bucket, note_key(channel), value, seconds or self._seconds(watch))
 
     def _seconds(self, watch: Watch) -> float:
         """How long it is kept; what runs, at least until it is written anew."""

@@ -154,9 +154,14 @@ def conflation_key(event: TaskEvent) -> str | None:
     return CONFLATED if event is TaskEvent.PROGRESS else None
 
 
-def _of_attempt(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> Snapshot:
+def attempt_of(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> int:
+    """The attempt an event speaks of: a higher one than the snapshot's begins a new run."""
     again = snapshot.state in TERMINAL and event in (TaskEvent.CREATED, TaskEvent.STARTED)
-    attempt = data.attempt or max(1, snapshot.attempt + again)
+    return data.attempt or max(1, snapshot.attempt + again)
+
+
+def _of_attempt(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> Snapshot:
+    attempt = attempt_of(snapshot, event, data)
     if attempt < snapshot.attempt:
         text = f"attempt {attempt} was superseded by attempt {snapshot.attempt}"
         raise MessageError(ErrorCode.STALE_ATTEMPT, text)

@@ -152,7 +152,7 @@ async def test_a_flush_delivers_every_channel_to_its_subscribers_in_order(coales
 
 
 async def test_a_subscriber_who_leaves_or_comes_during_a_flush_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.flusher.SLICE_SECONDS", 0.0)  # a turn of the loop after every chunk
+    monkeypatch.setattr("engine.parallel.SLICE_SECONDS", 0.0)  # a turn of the loop after every chunk
     monkeypatch.setattr("engine.flusher._CHECK_EVERY", 1)
     async with trio.open_nursery() as nursery:
         hub, counters = make_hub()

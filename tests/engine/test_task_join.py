@@ -9,9 +9,10 @@ import msgspec
 import trio
 
 from engine.bus import Bucket
+from engine.jetstream import note_key
 from engine.namespaces import Namespace
 from engine.settings import EngineSettings
-from engine.task_log import TaskLog, restore, task_key
+from engine.task_log import TaskLog, restore
 from protocol.envelope import decode_json
 from protocol.errors import MessageError
 from protocol.task_data import data_of, event_of
@@ -158,7 +159,7 @@ async def test_a_worker_begins_with_the_checkpoint_where_the_stream_no_longer_re
             folded.take(decode_json(stored.payload), stored.place.offset)
             if line == 17:
                 epoch = (await engine.bus.stream_state(CHANNEL)).epoch
-                await engine.bus.set(Bucket.TASKS, task_key(CHANNEL), folded.checkpoint(epoch), 60)
+                await engine.bus.set(Bucket.TASKS, note_key(CHANNEL), folded.checkpoint(epoch), 60)
         async with connect(engine.host, engine.port) as client:
             frame = await watch(client)
         assert [line for batch in frame["d"]["output"] for line in batch["lines"]] == [f"line {n}" for n in range(20)]
@@ -227,7 +228,7 @@ async def test_a_restored_log_takes_nothing_twice_when_the_checkpoint_is_ahead()
             await producer.say("task_output", lines=[str(line)])
             folded.take(decode_json(b'{"v":1,"e":"task_output","d":{"lines":["%d"]}}' % line), line + 1)
         epoch = (await engine.bus.stream_state(CHANNEL)).epoch
-        await engine.bus.set(Bucket.TASKS, task_key(CHANNEL), folded.checkpoint(epoch), 60)
+        await engine.bus.set(Bucket.TASKS, note_key(CHANNEL), folded.checkpoint(epoch), 60)
         log = TaskLog(CHANNEL)
         await restore(engine.bus, lambda stored: decode_json(stored.payload), log, epoch, 2)
         assert (log.offset, log.snapshot.lines) == (4, 4)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import trio_websocket
 
+import fanline
 from protocol.envelope import Envelope, MessageType
 from protocol.errors import CloseReason, MessageError
 from protocol.task_data import TaskEvent, data_of, event_of
@@ -16,6 +17,7 @@ from protocol.tasks import Snapshot, apply, snapshot_fields
 from tests.fanline.peer import Talk, running_peer
 
 CHANNEL = "task:1"
+Items = fanline.Subscription[fanline.Message] | fanline.Subscription[fanline.Message | fanline.Gap]
 
 
 class Entry(NamedTuple):
@@ -196,3 +198,13 @@ async def durable_peer(seed: int = 0, **faults: float) -> AsyncIterator[DurableP
     peer = DurablePeer(random.Random(seed), **faults)
     async with running_peer(peer.serve) as peer.url:
         yield peer
+
+
+async def take_data(messages: Items, count: int) -> list[Any]:
+    """The data of the next messages; a gap among them is a failure."""
+    found = []
+    for _ in range(count):
+        item = await anext(messages)
+        assert isinstance(item, fanline.Message), item
+        found.append(item.data)
+    return found

@@ -7,33 +7,9 @@ import pytest
 import trio
 
 import fanline
-from tests.fanline.durable_peer import CHANNEL, DurablePeer, durable_peer
+from tests.fanline.durable_peer import CHANNEL, DurablePeer, Items, durable_peer, take_data
 
-Items = fanline.Subscription[fanline.Message] | fanline.Subscription[fanline.Message | fanline.Gap]
-
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fanline._client.Backoff", lambda: _Soon())
-
-
-class _Soon:
-    cap = 15.0
-
-    def next_delay(self) -> float:
-        return 0.001
-
-    def reset(self) -> None:
-        pass
-
-
-async def _data(messages: Items, count: int) -> list[Any]:
-    found = []
-    for _ in range(count):
-        item = await anext(messages)
-        assert isinstance(item, fanline.Message), item
-        found.append(item.data)
-    return found
+pytestmark = pytest.mark.usefixtures("hurry")
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -71,9 +47,9 @@ async def _expect(subscription: Items, first: int | None, end: int, entered: tri
     """Every number from the first (None: whichever comes first) up to the last, in order."""
     async with subscription as messages:
         entered.set()
-        found = await _data(messages, 1)
+        found = await take_data(messages, 1)
         assert first in (None, found[0])
-        assert await _data(messages, end - 1 - found[0]) == list(range(found[0] + 1, end))
+        assert await take_data(messages, end - 1 - found[0]) == list(range(found[0] + 1, end))
 
 
 async def _nudge(peer: DurablePeer, nursery: trio.Nursery) -> None:
@@ -102,5 +78,5 @@ async def _come_and_go(client: fanline.Client, chance: random.Random) -> None:
     for _ in range(8):
         with trio.move_on_after(chance.random() * 0.01):
             async with client.subscribe(CHANNEL, last=chance.randrange(1, 9)) as messages:
-                before = await _data(messages, 1)
-                assert await _data(messages, 2) == [before[0] + 1, before[0] + 2]
+                before = await take_data(messages, 1)
+                assert await take_data(messages, 2) == [before[0] + 1, before[0] + 2]

@@ -10,34 +10,10 @@ import trio
 import fanline
 from protocol.envelope import Envelope, MessageType
 from protocol.errors import CloseReason
-from tests.fanline.durable_peer import CHANNEL, Entry, durable_peer
+from tests.fanline.durable_peer import CHANNEL, Entry, durable_peer, take_data
 from tests.fanline.peer import Talk, running_peer
 
-Items = fanline.Subscription[fanline.Message] | fanline.Subscription[fanline.Message | fanline.Gap]
-
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fanline._client.Backoff", lambda: _Soon())
-
-
-class _Soon:
-    cap = 15.0
-
-    def next_delay(self) -> float:
-        return 0.001
-
-    def reset(self) -> None:
-        pass
-
-
-async def _data(messages: Items, count: int) -> list[Any]:
-    found = []
-    for _ in range(count):
-        item = await anext(messages)
-        assert isinstance(item, fanline.Message), item
-        found.append(item.data)
-    return found
+pytestmark = pytest.mark.usefixtures("hurry")
 
 
 async def test_after_a_reconnect_it_goes_on_from_where_it_was_by_offset_and_epoch() -> None:
@@ -45,10 +21,10 @@ async def test_after_a_reconnect_it_goes_on_from_where_it_was_by_offset_and_epoc
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             async with client.subscribe(CHANNEL) as messages:
                 await peer.publish("one")
-                assert await _data(messages, 1) == ["one"]
+                assert await take_data(messages, 1) == ["one"]
                 await peer.cut()
                 peer.append("two")
-                assert await _data(messages, 1) == ["two"]
+                assert await take_data(messages, 1) == ["two"]
             assert (peer.asked[1].offset, peer.asked[1].epoch) == (peer.log[0].offset, "one")
 
 
@@ -57,11 +33,11 @@ async def test_a_hole_is_asked_for_and_nothing_behind_it_is_handed_out_before() 
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             async with client.subscribe(CHANNEL) as messages:
                 await peer.publish(0)
-                assert await _data(messages, 1) == [0]
+                assert await take_data(messages, 1) == [0]
                 peer.append(1)
                 peer.append(2)
                 await peer.publish(3)
-                assert await _data(messages, 3) == [1, 2, 3]
+                assert await take_data(messages, 3) == [1, 2, 3]
     assert [command.offset for command in peer.asked] == [None, peer.log[0].offset]
 
 
@@ -81,7 +57,7 @@ async def test_a_message_tells_its_place_and_a_stored_place_goes_on_right_there(
             as_json = {channel: list(place) for channel, place in stored.items()}
             async with client.subscribe(CHANNEL, positions=as_json) as messages:
                 assert messages.positions == stored
-                assert await _data(messages, 3) == [2, 3, 4]
+                assert await take_data(messages, 3) == [2, 3, 4]
 
 
 async def test_what_is_gone_for_good_is_an_item_in_its_place_if_asked_for() -> None:
@@ -93,11 +69,11 @@ async def test_what_is_gone_for_good_is_an_item_in_its_place_if_asked_for() -> N
                 await peer.gap(last + 1, last + 9, "expired")
                 peer.log.append(Entry(last + 9, last, "lost"))
                 await peer.publish(1)
-                assert await _data(messages, 1) == [0]
+                assert await take_data(messages, 1) == [0]
                 gap = await anext(messages)
                 assert gap == fanline.Gap(CHANNEL, "expired", last + 1, last + 9, "one")
                 assert messages.positions == {CHANNEL: (last + 9, "one")}
-                assert await _data(messages, 1) == [1]
+                assert await take_data(messages, 1) == [1]
 
 
 async def test_without_asking_for_gaps_a_loss_is_a_warning_and_the_loop_goes_on(
@@ -109,7 +85,7 @@ async def test_without_asking_for_gaps_a_loss_is_a_warning_and_the_loop_goes_on(
                 await peer.gap(1, 9, "expired")
                 peer.log.append(Entry(9, 0, "lost"))
                 await peer.publish(1)
-                assert await _data(messages, 1) == [1]
+                assert await take_data(messages, 1) == [1]
     assert [record.getMessage() for record in caplog.records] == [
         "the messages from 1 to 9 of task:1 are missing (expired)"
     ]
@@ -121,15 +97,15 @@ async def test_a_channel_that_began_anew_while_we_were_away_is_told_and_then_giv
             async with client.subscribe(CHANNEL, gaps=True) as messages:
                 for number in range(5):
                     await peer.publish(number)
-                await _data(messages, 5)
+                await take_data(messages, 5)
                 peer.epoch, peer.log = "two", []
                 for number in (100, 101):
                     peer.append(number)
                 await peer.cut()
                 assert await anext(messages) == fanline.Gap(CHANNEL, "epoch", None, 0, "two")
-                assert await _data(messages, 2) == [100, 101]
+                assert await take_data(messages, 2) == [100, 101]
                 await peer.publish(102)
-                assert await _data(messages, 1) == [102]
+                assert await take_data(messages, 1) == [102]
                 assert messages.positions == {CHANNEL: (peer.last, "two")}
 
 
@@ -141,9 +117,9 @@ async def test_a_channel_that_begins_anew_before_our_eyes_is_told() -> None:
                 peer.epoch, peer.log = "two", []
                 await peer.gap(0, 0, "epoch")
                 await peer.publish(1)
-                assert await _data(messages, 1) == [0]
+                assert await take_data(messages, 1) == [0]
                 assert await anext(messages) == fanline.Gap(CHANNEL, "epoch", None, 0, "two")
-                assert await _data(messages, 1) == [1]
+                assert await take_data(messages, 1) == [1]
 
 
 async def test_a_place_in_a_former_life_is_told_and_not_taken_for_one_in_this() -> None:
@@ -153,7 +129,7 @@ async def test_a_place_in_a_former_life_is_told_and_not_taken_for_one_in_this() 
             async with client.subscribe(CHANNEL, gaps=True, positions={CHANNEL: (999, "zero")}) as messages:
                 assert not messages.recovered
                 assert await anext(messages) == fanline.Gap(CHANNEL, "epoch", None, 0, "one")
-                assert await _data(messages, 1) == [0]
+                assert await take_data(messages, 1) == [0]
 
 
 async def test_a_server_that_cannot_explain_a_hole_is_asked_twice_and_then_it_is_a_gap() -> None:

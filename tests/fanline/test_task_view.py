@@ -13,21 +13,7 @@ from tests.fanline.durable_peer import CHANNEL, durable_peer
 from tests.fanline.peer import Talk, running_peer
 
 PROGRESS, OUTPUT, COMPLETED = TaskEvent.PROGRESS, TaskEvent.OUTPUT, TaskEvent.COMPLETED
-
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fanline._client.Backoff", lambda: _Soon())
-
-
-class _Soon:
-    cap = 15.0
-
-    def next_delay(self) -> float:
-        return 0.001
-
-    def reset(self) -> None:
-        pass
+pytestmark = pytest.mark.usefixtures("hurry")
 
 
 async def _updates(task: TaskView) -> list[TaskEvent | None]:
