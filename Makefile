@@ -40,8 +40,8 @@ types: $(DEV)  ## mypy, strict, tests included
 
 lock: $(RUN)  ## write both lock files anew from pyproject.toml
 	@$(INSTALL) 'uv>=0.13'
-	@$(COMPILE) --group dev --extra loadtest --output-file requirements.lock
-	@$(COMPILE) --group build --constraints requirements.lock --output-file requirements-run.lock
+	@$(COMPILE) --group dev --extra server --extra loadtest --output-file requirements.lock
+	@$(COMPILE) --group build --extra server --constraints requirements.lock --output-file requirements-run.lock
 
 clean:  ## remove the virtual environment, caches and build output
 	@rm -rf $(VENV) examples/tasks/node/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,3 +3,6 @@
 The hub and everything it calls are synchronous: a decision is never cut in two by an await. Only connections, the
 flusher, the heartbeat and the bus wait, and only nats_bus.py knows asyncio.
 """
+
+if __name__ != "fanline.engine":  # from the root of the repository: a second copy of every class would be loaded
+    raise ImportError("this package is imported as fanline.engine; `engine` is only the name of its folder")

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from protocol.channels import namespace_of
+from fanline.protocol.channels import namespace_of
 
 _DAY = 86_400.0
 
@@ -51,7 +51,7 @@ class Namespace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     inbox: bool = False
     """A channel is its user's inbox: who subscribes without a position gets what was not acknowledged yet."""
     everywhere: bool = False
-    """Every worker hears all its channels, so that an urgent message reaches every connection (engine/backlog.py)."""
+    """Every worker hears all its channels, so that an urgent message reaches every connection (backlog.py)."""
     tasks: bool = False
     """Its channels are tasks: snapshots, log tails, stall watch, calls to producers (docs/reference/tasks.md)."""
     retention: Annotated[float, Meta(ge=1, le=31_536_000)] = 7 * _DAY

@@ -8,24 +8,24 @@ from copy import copy
 
 import trio
 
-from engine.access import Access, DevelopmentAccess
-from engine.bus import Bus
-from engine.clock import unix_ms
-from engine.connection import Connection
-from engine.context import Context
-from engine.counters import Counters
-from engine.flusher import Flusher
-from engine.handshake import open_websocket
-from engine.heartbeat import Heartbeat
-from engine.hub import Hub
-from engine.keeper import Keeper
-from engine.mender import Mender
-from engine.namespaces import Namespaces
-from engine.notebook import Notebook
-from engine.outbox import OutboxShared
-from engine.settings import EngineSettings
-from engine.transport import load_tls, start_tls
-from protocol.errors import CloseReason
+from fanline.engine.bus.interface import Bus
+from fanline.engine.channels.flusher import Flusher
+from fanline.engine.channels.hub import Hub
+from fanline.engine.channels.recovery import Mender
+from fanline.engine.clock import unix_ms
+from fanline.engine.connections.connection import Connection
+from fanline.engine.connections.handshake import open_websocket
+from fanline.engine.connections.heartbeat import Heartbeat
+from fanline.engine.counters import Counters
+from fanline.engine.namespaces import Namespaces
+from fanline.engine.sending.outbox import OutboxShared
+from fanline.engine.sending.transport import load_tls, start_tls
+from fanline.engine.sessions.context import Context
+from fanline.engine.sessions.identity import Access, DevelopmentAccess
+from fanline.engine.sessions.store import Notebook
+from fanline.engine.settings import EngineSettings
+from fanline.engine.tasks.monitor import Keeper
+from fanline.protocol.errors import CloseReason
 
 _ACCEPT_BATCH = 64  # accepted between two turns of the loop
 _OWN_FILES = 64  # open files a worker needs besides its connections

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from engine.namespaces import Namespace
+from fanline.engine.namespaces import Namespace
 
 _Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 

@@ -6,29 +6,19 @@ async with fanline.Client("ws://127.0.0.1:8080/ws") as client:
             print(message.event, message.data)
 """
 
-from fanline._guard import check_protocol_package as _check_protocol_package
-
-_check_protocol_package()
-
-from fanline._client import Client  # noqa: E402  # the guard speaks before anything imports `protocol`
-from fanline._errors import (  # noqa: E402
-    ConnectionLost,
-    ConnectionRefused,
-    FanlineError,
-    ServerError,
-    SlowConsumer,
-)
-from fanline._log_handler import LogHandler  # noqa: E402
-from fanline._message import Gap, Message, Position, Published  # noqa: E402
-from fanline._subscription import Subscription  # noqa: E402
-from fanline._task import AsyncTask, SyncTask, Task, current_task  # noqa: E402
-from fanline._task_calls import Answer, AskExpired, Call, TaskCancelled  # noqa: E402
-from fanline._task_events import OutputLine, TaskUpdate  # noqa: E402
-from fanline._task_view import TaskView  # noqa: E402
-from fanline._tqdm import tqdm, trange  # noqa: E402
-from protocol.task_data import TaskEvent  # noqa: E402
-from protocol.task_state import TaskState  # noqa: E402
-from protocol.tasks import Snapshot  # noqa: E402
+from fanline.client.client import Client
+from fanline.client.message import Gap, Message, Position, Published
+from fanline.client.subscription import Subscription
+from fanline.client.task_events import OutputLine, TaskUpdate
+from fanline.client.task_view import TaskView
+from fanline.errors import ConnectionLost, ConnectionRefused, FanlineError, ServerError, SlowConsumer
+from fanline.producer.calls import Answer, AskExpired, Call, TaskCancelled
+from fanline.producer.log_handler import LogHandler
+from fanline.producer.task import AsyncTask, SyncTask, Task, current_task
+from fanline.producer.tqdm import tqdm, trange
+from fanline.protocol.tasks.events import TaskEvent
+from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.tasks.states import TaskState
 
 __version__ = "0.1.0"
 

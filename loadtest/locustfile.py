@@ -22,16 +22,16 @@ from locust import User, constant_throughput, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
-from loadtest.ledger import Ledger
-from loadtest.nats_publisher import NatsPublisher
-from loadtest.target import Target, TargetError, find_target
-from loadtest.websocket_client import WebSocket, WebSocketError
-from protocol.channels import to_subject
-from protocol.dialects import BY_SUBPROTOCOL
-from protocol.envelope import Envelope, MessageType, decode_cbor, decode_json, encode_json
-from protocol.errors import MessageError
-from protocol.frames import Opcode
-from protocol.nats_text import NatsError
+from fanline.loadtest.ledger import Ledger
+from fanline.loadtest.nats_publisher import NatsPublisher
+from fanline.loadtest.target import Target, TargetError, find_target
+from fanline.loadtest.websocket_client import WebSocket, WebSocketError
+from fanline.protocol.dialects import BY_SUBPROTOCOL
+from fanline.protocol.envelope import Envelope, MessageType, decode_cbor, decode_json, encode_json
+from fanline.protocol.errors import MessageError
+from fanline.protocol.nats.client_protocol import NatsError
+from fanline.protocol.nats.subjects import to_subject
+from fanline.protocol.websocket.frames import Opcode
 
 TIMEOUT_SECONDS = 10.0
 LAST_MESSAGES_SECONDS = 3.0

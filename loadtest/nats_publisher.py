@@ -4,7 +4,7 @@ import socket
 import ssl
 import time
 
-from protocol.nats_text import (
+from fanline.protocol.nats.client_protocol import (
     PING,
     PONG,
     NatsAddress,

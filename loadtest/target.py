@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from protocol.nats_text import NatsAddress, NatsError, parse_url
-from protocol.serve_state import ServeState, decode_state, state_directory
+from fanline.protocol.nats.client_protocol import NatsAddress, NatsError, parse_url
+from fanline.protocol.serve_state import ServeState, decode_state, state_directory
 
 
 class TargetError(Exception):

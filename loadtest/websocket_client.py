@@ -6,9 +6,9 @@ import socket
 import ssl
 from urllib.parse import urlsplit
 
-from protocol.errors import FrameError
-from protocol.frames import FrameReader, Message, Opcode, decode_close, encode_masked_frame
-from protocol.handshake import MAX_HEAD_BYTES, accept_value
+from fanline.protocol.errors import FrameError
+from fanline.protocol.websocket.frames import FrameReader, Message, Opcode, decode_close, encode_masked_frame
+from fanline.protocol.websocket.handshake import MAX_HEAD_BYTES, accept_value
 
 _MESSAGE_LIMIT = 16 * 1024 * 1024
 _READ_BYTES = 256 * 1024

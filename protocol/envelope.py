@@ -17,7 +17,7 @@ import cbor2
 import msgspec
 from msgspec import Meta, Raw
 
-from protocol.errors import ErrorCode, MessageError
+from fanline.protocol.errors import ErrorCode, MessageError
 
 VERSION = 1
 MAX_DEPTH = 64  # nesting of `d` in both codecs; deeper input is refused, not recursed into

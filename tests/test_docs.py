@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import pytest
 
-from engine.session import _COMMANDS, Session
-from engine.settings import EngineSettings
+from fanline.engine.sessions.session import _COMMANDS, Session
+from fanline.engine.settings import EngineSettings
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "tests" / "vectors" / "README.md"]
 
 _BLOCK = re.compile(

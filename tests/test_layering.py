@@ -1,13 +1,15 @@
 """Imports point one way, and each room keeps out of what is not its business."""
 
 import ast
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
 
+# Room -> the rooms it may import from. `fanline` itself is the SDK: what stands in that folder and is no other room.
 MAY_SEE = {
     "protocol": {"protocol"},
     "engine": {"protocol", "engine"},
@@ -15,12 +17,14 @@ MAY_SEE = {
     "fanline": {"protocol", "fanline"},
     "loadtest": {"protocol", "loadtest"},
 }
+# The layers of the engine: each sees those before it. What stands in engine/ itself, but for the server, is below all.
+LAYERS = ("base", "bus", "sending", "tasks", "channels", "sessions", "connections", "server")
 # Sans-I/O: no loop, no socket, no clock, no chance; whoever calls brings them.
 NOT_IN_PROTOCOL = frozenset(
     ("asyncio", "os", "random", "secrets", "select", "socket", "ssl", "subprocess", "threading", "time", "trio")
 )
-KNOW_ASYNCIO = ("engine/nats_bus.py", "fanline/_await.py")
-ONLY = "only engine/nats_bus.py and fanline/_await.py know asyncio"
+KNOW_ASYNCIO = ("engine/bus/nats/bus.py", "fanline/producer/waiting.py")
+ONLY = f"only {' and '.join(KNOW_ASYNCIO)} know asyncio"
 ASYNCIO = frozenset(("asyncio", "trio_asyncio"))
 
 
@@ -29,8 +33,25 @@ def imports(source: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module in ("fanline", "fanline.engine"):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.lineno, "." * node.level + (node.module or "")
+
+
+def room_of(module: str) -> str | None:
+    """The room of a module of ours; None for a foreign one."""
+    package, _, rest = module.partition(".")
+    if package != "fanline":
+        return None
+    room = rest.partition(".")[0]
+    return room if room in MAY_SEE else "fanline"
+
+
+def layer_of(path: str) -> str:
+    """The layer of a file or module of the engine, given as in `engine/bus/memory` or `engine/server`."""
+    name = path.split("/")[1] if "/" in path else "base"
+    return name if name in LAYERS else "base"
 
 
 def complaint(path: str, module: str) -> str | None:
@@ -38,8 +59,15 @@ def complaint(path: str, module: str) -> str | None:
     room, package = path.partition("/")[0], module.partition(".")[0]
     if module.startswith("."):
         return "relative import"
-    if package in MAY_SEE and package not in MAY_SEE[room]:
-        return f"{room} may not see {package}"
+    if package in MAY_SEE and package != "fanline":
+        return f"{package} is imported as fanline.{package}"
+    seen = room_of(module)
+    if seen is not None and seen not in MAY_SEE[room]:
+        return f"{room} may not see {seen}"
+    if room == "engine" and seen == "engine":
+        mine, other = layer_of(path.removesuffix(".py")), layer_of(module.removeprefix("fanline.").replace(".", "/"))
+        if LAYERS.index(other) > LAYERS.index(mine):
+            return f"engine layer {mine} may not see {other}"
     if room == "protocol" and package in NOT_IN_PROTOCOL:
         return f"protocol does no I/O and has no clock: {package}"
     if package in ASYNCIO and path not in KNOW_ASYNCIO:
@@ -47,10 +75,18 @@ def complaint(path: str, module: str) -> str | None:
     return None
 
 
+def sources(root: Path) -> Iterator[Path]:
+    """The Python files of every room, each once: rooms that `fanline` links to are read where they stand."""
+    for room in MAY_SEE:
+        for file in sorted((root / room).rglob("*.py")):
+            if not any(parent.is_symlink() for parent in itertools.takewhile(lambda p: p != root, file.parents)):
+                yield file
+
+
 def complaints(root: Path) -> list[str]:
     """Every bad import below `root`, as "file:line: what"."""
     found = []
-    for file in sorted(file for room in MAY_SEE for file in (root / room).rglob("*.py")):
+    for file in sources(root):
         path = file.relative_to(root).as_posix()
         for line, module in imports(file.read_text(encoding="utf-8")):
             wrong = complaint(path, module)
@@ -63,26 +99,36 @@ def test_imports_point_one_way() -> None:
     assert complaints(ROOT) == []
 
 
-def test_every_room_is_looked_at() -> None:
-    assert all(any((ROOT / room).rglob("*.py")) for room in MAY_SEE)
+def test_every_room_and_every_layer_is_looked_at() -> None:
+    paths = [file.relative_to(ROOT).as_posix() for file in sources(ROOT)]
+    assert {path.partition("/")[0] for path in paths} == set(MAY_SEE)
+    assert {layer_of(path.removesuffix(".py")) for path in paths if path.startswith("engine/")} == set(LAYERS)
+    assert len(paths) == len({(ROOT / path).resolve() for path in paths})
 
 
 @pytest.mark.parametrize(
     ("path", "source", "expected"),
     [
-        ("protocol/x.py", "import engine", "protocol may not see engine"),
-        ("protocol/deep/x.py", "from workers.child import Child", "protocol may not see workers"),
-        ("engine/x.py", "import workers.main as main", "engine may not see workers"),
-        ("fanline/x.py", "from engine import hub", "fanline may not see engine"),
+        ("protocol/x.py", "import fanline.engine", "protocol may not see engine"),
+        ("protocol/x.py", "from fanline import engine", "protocol may not see engine"),
+        ("protocol/deep/x.py", "from fanline.workers.child import Child", "protocol may not see workers"),
+        ("protocol/x.py", "from fanline.client.message import Message", "protocol may not see fanline"),
+        ("engine/x.py", "import fanline.workers.main as main", "engine may not see workers"),
+        ("engine/x.py", "import engine.hub", "engine is imported as fanline.engine"),
+        ("fanline/x.py", "from fanline.engine import hub", "fanline may not see engine"),
         ("loadtest/x.py", "import json, fanline", "loadtest may not see fanline"),
-        ("workers/x.py", "import loadtest", "workers may not see loadtest"),
+        ("workers/x.py", "import fanline.loadtest", "workers may not see loadtest"),
+        ("engine/bus/x.py", "from fanline.engine.tasks.fold import Fold", "engine layer bus may not see tasks"),
+        ("engine/bus/x.py", "from fanline.engine import tasks", "engine layer bus may not see tasks"),
+        ("engine/clock.py", "from fanline.engine.bus.memory import X", "engine layer base may not see bus"),
+        ("engine/sessions/x.py", "import fanline.engine.server", "engine layer sessions may not see server"),
         ("protocol/x.py", "import trio", "protocol does no I/O and has no clock: trio"),
         ("protocol/x.py", "def now():\n    from time import time", "protocol does no I/O and has no clock: time"),
         ("protocol/x.py", "import os.path", "protocol does no I/O and has no clock: os"),
         ("engine/x.py", "import asyncio", f"{ONLY}: asyncio"),
         ("engine/x.py", "from trio_asyncio import open_loop", f"{ONLY}: trio_asyncio"),
         ("engine/x.py", "from . import hub", "relative import"),
-        ("engine/x.py", "if TYPE_CHECKING:\n    import workers", "engine may not see workers"),
+        ("engine/x.py", "if TYPE_CHECKING:\n    import fanline.workers", "engine may not see workers"),
     ],
 )
 def test_a_bad_import_is_found(tmp_path: Path, path: str, source: str, expected: str) -> None:
@@ -94,12 +140,13 @@ def test_a_bad_import_is_found(tmp_path: Path, path: str, source: str, expected:
 
 def test_good_imports_are_left_alone(tmp_path: Path) -> None:
     for path, source in {
-        "engine/nats_bus.py": "import asyncio, trio_asyncio\nfrom protocol.errors import MessageError",
-        "fanline/_await.py": "import asyncio, trio",
-        "engine/x.py": "import socket, time, trio\nimport engine.hub",
-        "workers/x.py": "import engine, protocol, workers",
-        "fanline/x.py": "import protocol.envelope, trio_websocket",
+        "engine/bus/nats/bus.py": "import asyncio, trio_asyncio\nfrom fanline.protocol.errors import MessageError",
+        "fanline/producer/waiting.py": "import asyncio, trio",
+        "engine/sending/x.py": "import socket, time, trio\nimport fanline.engine.bus.memory, fanline.engine.clock",
+        "engine/server.py": "from fanline.engine.connections.connection import Connection",
+        "workers/x.py": "import fanline.engine, fanline.protocol, fanline.workers",
+        "fanline/x.py": "import fanline.protocol.envelope, trio_websocket",
     }.items():
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(source)
     assert complaints(tmp_path) == []

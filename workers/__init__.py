@@ -1,4 +1,7 @@
 """Processes: the supervisor, its workers, the embedded nats-server, listening sockets and settings. Linux only.
 
-`python -m workers` is what `fanline serve` runs.
+`python -m fanline.workers` is what `fanline serve` runs.
 """
+
+if __name__ != "fanline.workers":  # from the root of the repository: a second copy of every class would be loaded
+    raise ImportError("this package is imported as fanline.workers; `workers` is only the name of its folder")

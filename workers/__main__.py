@@ -1,4 +1,4 @@
-"""`python -m workers`: what `fanline serve` runs."""
+"""`python -m fanline.workers`: what `fanline serve` runs."""
 
 import os
 import sys
@@ -8,11 +8,11 @@ from typing import Annotated
 import trio
 import typer
 
-from protocol.serve_state import state_directory
-from workers.errors import ServeError, SettingsError, first_leaf
-from workers.logs import configure_logging
-from workers.settings import CONFIG_NAME, load_settings
-from workers.supervisor import supervise
+from fanline.protocol.serve_state import state_directory
+from fanline.workers.configuration.settings import CONFIG_NAME, load_settings
+from fanline.workers.errors import ServeError, SettingsError, first_leaf
+from fanline.workers.logs import configure_logging
+from fanline.workers.supervision.supervisor import supervise
 
 PROGRAM = "fanline serve"
 

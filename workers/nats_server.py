@@ -16,10 +16,10 @@ from pathlib import Path
 
 import trio
 
-from workers.child import Child
-from workers.errors import ServeError
-from workers.service import keep_running
-from workers.state_file import write_private
+from fanline.workers.errors import ServeError
+from fanline.workers.state_file import write_private
+from fanline.workers.supervision.child import Child
+from fanline.workers.supervision.service import keep_running
 
 LOOPBACK = "127.0.0.1"
 LOCK_SECONDS = 2.0

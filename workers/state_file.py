@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from protocol.serve_state import ServeState, decode_state, encode_state
-from workers.errors import ServeError
+from fanline.protocol.serve_state import ServeState, decode_state, encode_state
+from fanline.workers.errors import ServeError
 
 
 @contextmanager

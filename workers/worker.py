@@ -10,15 +10,15 @@ from contextlib import suppress
 import msgspec
 import trio
 
-from engine.bus import Bus, BusError
-from engine.namespaces import Namespaces
-from engine.nats_bus import open_nats_bus
-from engine.nats_options import NatsOptions
-from engine.server import Server
-from workers.errors import ServeError, first_leaf
-from workers.logs import configure_logging
-from workers.settings import Settings
-from workers.slot import BEAT, BEAT_SECONDS, READY, WorkerOrder
+from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.bus.nats.bus import open_nats_bus
+from fanline.engine.bus.nats.options import NatsOptions
+from fanline.engine.namespaces import Namespaces
+from fanline.engine.server import Server
+from fanline.workers.configuration.settings import Settings
+from fanline.workers.errors import ServeError, first_leaf
+from fanline.workers.logs import configure_logging
+from fanline.workers.supervision.slot import BEAT, BEAT_SECONDS, READY, WorkerOrder
 
 
 def main() -> int:

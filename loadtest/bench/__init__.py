@@ -1,1 +1,1 @@
-"""Side-by-side benchmarks of the real `fanline serve`: `python -m loadtest.bench --help`."""
+"""Side-by-side benchmarks of the real `fanline serve`: `python -m fanline.loadtest.bench --help`."""

@@ -1,4 +1,4 @@
-"""`python -m loadtest.bench`: measure the real `fanline serve`, alone or beside a peer."""
+"""`python -m fanline.loadtest.bench`: measure the real `fanline serve`, alone or beside a peer."""
 
 import argparse
 import sys
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from loadtest.bench.benches import BENCHES, run_bench
-from loadtest.bench.errors import BenchError
-from loadtest.bench.machine import machine
-from loadtest.bench.peers import PEERS
-from loadtest.bench.plan import Plan, TaskPlan
-from loadtest.bench.report import table
+from fanline.loadtest.bench.benches import BENCHES, run_bench
+from fanline.loadtest.bench.errors import BenchError
+from fanline.loadtest.bench.machine import machine
+from fanline.loadtest.bench.peers import PEERS
+from fanline.loadtest.bench.plan import Plan, TaskPlan
+from fanline.loadtest.bench.report import table
 
 _EPILOG = (
     "Exit codes: 0, 1 if the bench could not run or messages were lost, repeated or reordered or a task's "
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=__doc__, epilog=_EPILOG)
+    parser = argparse.ArgumentParser(prog="python -m fanline.loadtest.bench", description=__doc__, epilog=_EPILOG)
     kinds = "; ".join(f"{name}: {bench.what}" for name, bench in BENCHES.items()).replace("%", "%%")
     parser.add_argument("bench", choices=BENCHES, help=kinds)
     parser.add_argument(

@@ -6,14 +6,14 @@ from statistics import median
 
 import msgspec
 
-from loadtest.bench.durable import DurableFigures, measure_joins, measure_resume
-from loadtest.bench.errors import BenchError
-from loadtest.bench.jitter import measure_jitter
-from loadtest.bench.measure import Figures, Start, measure
-from loadtest.bench.peers import PEERS
-from loadtest.bench.plan import DURABLE, Plan, TaskPlan
-from loadtest.bench.server import fanline
-from loadtest.bench.tasks import TaskFigures, measure_tasks
+from fanline.loadtest.bench.durable import DurableFigures, measure_joins, measure_resume
+from fanline.loadtest.bench.errors import BenchError
+from fanline.loadtest.bench.jitter import measure_jitter
+from fanline.loadtest.bench.measure import Figures, Start, measure
+from fanline.loadtest.bench.peers import PEERS
+from fanline.loadtest.bench.plan import DURABLE, Plan, TaskPlan
+from fanline.loadtest.bench.server import fanline
+from fanline.loadtest.bench.tasks import TaskFigures, measure_tasks
 
 OURS = "fanline"
 

@@ -15,9 +15,9 @@ from typing import NamedTuple, Self
 
 import msgspec
 
-from loadtest.bench.errors import BenchError
-from protocol.envelope import Envelope, MessageType, encode_json
-from protocol.frames import FrameReader, Opcode, encode_masked_frame
+from fanline.loadtest.bench.errors import BenchError
+from fanline.protocol.envelope import Envelope, MessageType, encode_json
+from fanline.protocol.websocket.frames import FrameReader, Opcode, encode_masked_frame
 
 _MASK = b"\0\0\0\0"
 _READ_BYTES = 256 * 1024

@@ -13,14 +13,14 @@ from typing import Any
 
 import msgspec
 
-from loadtest.bench.crowd import Crowd, Place, say, upgrade
-from loadtest.bench.errors import BenchError
-from loadtest.bench.machine import cpu_seconds, resident_kb
-from loadtest.bench.plan import Plan
-from loadtest.bench.requests import RequestCount
-from loadtest.bench.server import Side
-from protocol.envelope import Envelope, MessageType, decode_json, encode_json
-from protocol.frames import FrameReader, Opcode
+from fanline.loadtest.bench.crowd import Crowd, Place, say, upgrade
+from fanline.loadtest.bench.errors import BenchError
+from fanline.loadtest.bench.machine import cpu_seconds, resident_kb
+from fanline.loadtest.bench.plan import Plan
+from fanline.loadtest.bench.requests import RequestCount
+from fanline.loadtest.bench.server import Side
+from fanline.protocol.envelope import Envelope, MessageType, decode_json, encode_json
+from fanline.protocol.websocket.frames import FrameReader, Opcode
 
 Start = Callable[[Plan, Path], AbstractContextManager[Side]]
 

@@ -4,11 +4,11 @@ import random
 import secrets
 import time
 
-from loadtest.bench.crowd import Crowd
-from loadtest.bench.durable import PATIENCE_SECONDS, DurableFigures, Start, crowd_counts, ranks, started
-from loadtest.bench.errors import BenchError
-from loadtest.bench.machine import resident_kb
-from loadtest.bench.plan import Plan
+from fanline.loadtest.bench.crowd import Crowd
+from fanline.loadtest.bench.durable import PATIENCE_SECONDS, DurableFigures, Start, crowd_counts, ranks, started
+from fanline.loadtest.bench.errors import BenchError
+from fanline.loadtest.bench.machine import resident_kb
+from fanline.loadtest.bench.plan import Plan
 
 AWAY_SECONDS = (0.2, 2.0)
 EVERY_SECONDS = 15.0

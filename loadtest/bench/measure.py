@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from loadtest.bench.machine import cpu_seconds, resident_kb
-from loadtest.bench.plan import Plan
-from loadtest.bench.processes import Tool, options, program, running
-from loadtest.bench.server import Side
+from fanline.loadtest.bench.machine import cpu_seconds, resident_kb
+from fanline.loadtest.bench.plan import Plan
+from fanline.loadtest.bench.processes import Tool, options, program, running
+from fanline.loadtest.bench.server import Side
 
 Start = Callable[[Plan, Path], AbstractContextManager[Side]]
 

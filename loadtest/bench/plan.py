@@ -2,7 +2,7 @@
 
 import msgspec
 
-from protocol.envelope import Envelope, MessageType, encode_json
+from fanline.protocol.envelope import Envelope, MessageType, encode_json
 
 NAMESPACE = "load"
 DURABLE = "project"  # not "task": of tasks the workers do more than what these benches measure

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from loadtest.bench.errors import BenchError
+from fanline.loadtest.bench.errors import BenchError
 
 _SOURCES = Path(__file__).parent
 _FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Wno-format-nonliteral")

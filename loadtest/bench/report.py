@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from loadtest.bench.benches import BENCHES, AnyFigures, Report, spread
-from loadtest.bench.machine import Machine
-from loadtest.bench.plan import TaskPlan
+from fanline.loadtest.bench.benches import BENCHES, AnyFigures, Report, spread
+from fanline.loadtest.bench.machine import Machine
+from fanline.loadtest.bench.plan import TaskPlan
 
 _TRAFFIC = (
     ("CPU µs/delivery", "cpu_us_per_delivery", ".3f"),

@@ -7,7 +7,7 @@ import socket
 from collections import Counter
 from urllib.parse import urlsplit
 
-from protocol.nats_text import PING, PONG, connect_command
+from fanline.protocol.nats.client_protocol import PING, PONG, connect_command
 
 _SUBJECTS = b"$JS.API."
 _TIMEOUT = 5.0

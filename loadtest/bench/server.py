@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from loadtest.bench.errors import BenchError
-from loadtest.bench.machine import children
-from loadtest.bench.plan import BALLAST, Plan
-from loadtest.bench.processes import Tool, options, program, running
-from protocol.channels import to_subject
-from protocol.envelope import Envelope, MessageType, encode_json
-from protocol.serve_state import decode_state
+from fanline.loadtest.bench.errors import BenchError
+from fanline.loadtest.bench.machine import children
+from fanline.loadtest.bench.plan import BALLAST, Plan
+from fanline.loadtest.bench.processes import Tool, options, program, running
+from fanline.protocol.envelope import Envelope, MessageType, encode_json
+from fanline.protocol.nats.subjects import to_subject
+from fanline.protocol.serve_state import decode_state
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 30.0
@@ -40,7 +40,7 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
     state_directory = directory / "state"
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("FANLINE_")}
     environ = inherited | {"PYTHONPATH": str(ROOT), "FANLINE_STATE_DIR": str(state_directory)} | plan.environment
-    command = (sys.executable, "-P", "-m", "workers", "--port", "0", "--workers", str(plan.workers))
+    command = (sys.executable, "-P", "-m", "fanline.workers", "--port", "0", "--workers", str(plan.workers))
     with ExitStack() as stack:
         serve = stack.enter_context(running([*command, "--data-dir", str(directory / "data")], environ, directory))
         if not (serve.read_line(READY_SECONDS) or b"").startswith(b"fanline ready:"):

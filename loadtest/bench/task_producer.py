@@ -8,9 +8,8 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from protocol.channels import to_subject
-from protocol.envelope import Envelope, encode_json
-from protocol.nats_text import (
+from fanline.protocol.envelope import Envelope, encode_json
+from fanline.protocol.nats.client_protocol import (
     PING,
     PONG,
     Message,
@@ -21,6 +20,7 @@ from protocol.nats_text import (
     read_server,
     subscribe_command,
 )
+from fanline.protocol.nats.subjects import to_subject
 
 ASK = "deploy"
 RESULT = {"artifacts": 3, "url": "build/42"}

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from protocol.envelope import decode_json
-from protocol.errors import MessageError
-from protocol.task_data import TaskData, TaskEvent, data_of, event_of
-from protocol.tasks import Snapshot, apply
+from fanline.protocol.envelope import decode_json
+from fanline.protocol.errors import MessageError
+from fanline.protocol.tasks.events import TaskData, TaskEvent, data_of, event_of
+from fanline.protocol.tasks.fold import Snapshot, apply
 
 DEFAULT_LINES = 200
 """Lines a viewer is told of when it joins."""

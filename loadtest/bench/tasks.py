@@ -13,15 +13,15 @@ from typing import Any, Self
 
 import msgspec
 
-from loadtest.bench.crowd import Place, say, upgrade
-from loadtest.bench.errors import BenchError
-from loadtest.bench.machine import cpu_seconds, resident_kb
-from loadtest.bench.measure import ANSWER_SECONDS, MAX_CONNECTIONS, OPENING_SECONDS, Start, percentiles
-from loadtest.bench.plan import Plan, TaskPlan
-from loadtest.bench.processes import Tool, options, program, running
-from loadtest.bench.server import Side
-from loadtest.bench.task_producer import ASK, RESULT, Producer, Step, script
-from loadtest.bench.task_record import (
+from fanline.loadtest.bench.crowd import Place, say, upgrade
+from fanline.loadtest.bench.errors import BenchError
+from fanline.loadtest.bench.machine import cpu_seconds, resident_kb
+from fanline.loadtest.bench.measure import ANSWER_SECONDS, MAX_CONNECTIONS, OPENING_SECONDS, Start, percentiles
+from fanline.loadtest.bench.plan import Plan, TaskPlan
+from fanline.loadtest.bench.processes import Tool, options, program, running
+from fanline.loadtest.bench.server import Side
+from fanline.loadtest.bench.task_producer import ASK, RESULT, Producer, Step, script
+from fanline.loadtest.bench.task_record import (
     Truth,
     Viewer,
     faults_of,
@@ -30,9 +30,9 @@ from loadtest.bench.task_record import (
     snapshot_of,
     wrong_truth,
 )
-from protocol.envelope import Envelope, MessageType, decode_json, encode_json
-from protocol.frames import FrameReader, Opcode
-from protocol.tasks import Snapshot
+from fanline.protocol.envelope import Envelope, MessageType, decode_json, encode_json
+from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.websocket.frames import FrameReader, Opcode
 
 CHANNEL = "task:bench"
 PATIENCE_SECONDS = 60.0

@@ -1,8 +1,8 @@
 """Dialects: what a connection speaks. A new one (Pusher, Centrifuge, SSE) touches only this package."""
 
-from protocol.dialects.base import Dialect
-from protocol.dialects.plain import PlainDialect
-from protocol.dialects.v1 import CborDialect, JsonDialect
+from fanline.protocol.dialects.base import Dialect
+from fanline.protocol.dialects.plain import PlainDialect
+from fanline.protocol.dialects.v1 import CborDialect, JsonDialect
 
 JSON = JsonDialect()
 CBOR = CborDialect()

@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from protocol.envelope import Envelope
-from protocol.frames import Opcode
+from fanline.protocol.envelope import Envelope
+from fanline.protocol.websocket.frames import Opcode
 
 
 class Dialect(Protocol):

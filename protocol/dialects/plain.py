@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from protocol.envelope import Envelope, MessageType, check_value
-from protocol.errors import ErrorCode, MessageError
-from protocol.frames import Opcode
+from fanline.protocol.envelope import Envelope, MessageType, check_value
+from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.websocket.frames import Opcode
 
 _decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()

@@ -1,8 +1,8 @@
 """Envelope v1 as it is, in JSON text or in CBOR: one envelope a message."""
 
-from protocol.envelope import Envelope, MessageType, decode_cbor, decode_json, encode_cbor, encode_json
-from protocol.errors import ErrorCode, MessageError
-from protocol.frames import Opcode
+from fanline.protocol.envelope import Envelope, MessageType, decode_cbor, decode_json, encode_cbor, encode_json
+from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.websocket.frames import Opcode
 
 
 class JsonDialect:

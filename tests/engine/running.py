@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import trio
 
-from engine.memory_bus import MemoryBroker, MemoryBus
-from engine.namespaces import Namespaces
-from engine.server import Server
-from engine.settings import EngineSettings
+from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.namespaces import Namespaces
+from fanline.engine.server import Server
+from fanline.engine.settings import EngineSettings
 
 
 class RunningEngine(NamedTuple):

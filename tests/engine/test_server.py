@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import trio
 
-from engine.settings import EngineSettings
-from protocol.frames import Opcode, encode_masked_frame
+from fanline.engine.settings import EngineSettings
+from fanline.protocol.websocket.frames import Opcode, encode_masked_frame
 from tests.engine.running import RunningEngine, running_engine
-from tests.raw_client import MASK, RawClient, connect, connect_raw, upgrade_request
+from tests.support.raw_client import MASK, RawClient, connect, connect_raw, upgrade_request
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that comes back at once."""
-    monkeypatch.setattr("fanline._client.Backoff", lambda: _Soon())
+    monkeypatch.setattr("fanline.client.client.Backoff", lambda: _Soon())
 
 
 class _Soon:

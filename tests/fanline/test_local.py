@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fanline._local import NoServer, find_server, is_alive, nats_address
-from protocol.serve_state import ServeState, encode_state
+from fanline.local import NoServer, find_server, is_alive, nats_address
+from fanline.protocol.serve_state import ServeState, encode_state
 
 
 def _write(directory: Path, port: int, *, pid: int | None = None, started: float = 1.0, **fields: str) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import trio
 
-from tests.nats_client import connect_nats
-from tests.raw_client import RawClient, connect
-from tests.serve import ROOT, Serve, running_serve
+from tests.support.nats_client import connect_nats
+from tests.support.raw_client import RawClient, connect
+from tests.support.serve import ROOT, Serve, running_serve
 
 EXAMPLES = ROOT / "examples" / "tasks"
 PAGE = ROOT / "docs" / "how-to" / "tasks-from-any-language.md"

@@ -16,9 +16,9 @@ from celery.result import AsyncResult
 from celery.worker.state import revoked
 
 import fanline
-from protocol.task_data import TaskEvent
-from tests.nats_client import connect_nats
-from tests.serve import Serve, running_serve, serve_environ
+from fanline.protocol.tasks.events import TaskEvent
+from tests.support.nats_client import connect_nats
+from tests.support.serve import Serve, running_serve, serve_environ
 from tests.test_docs import blocks
 
 ENDS = (TaskEvent.COMPLETED, TaskEvent.FAILED, TaskEvent.CANCELLED)
@@ -64,7 +64,7 @@ class Example:
 
     async def tail(self, result: AsyncResult[Any]) -> str:
         """What `fanline tail` prints of it, to its end."""
-        command = [sys.executable, "-P", "-c", "from fanline._cli import main; main()", "tail"]
+        command = [sys.executable, "-P", "-c", "from fanline.cli.app import main; main()", "tail"]
         env = serve_environ(self._serve.directory)
         ended = await trio.run_process(
             [*command, f"task:celery-{result.id}"], env=env, capture_stdout=True, capture_stderr=True

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import trio
 
-from protocol.nats_text import parse_url
-from tests.nats_client import connect_nats
-from tests.serve import Serve, running_serve, serve_environ
+from fanline.protocol.nats.client_protocol import parse_url
+from tests.support.nats_client import connect_nats
+from tests.support.serve import Serve, running_serve, serve_environ
 
-FANLINE = [sys.executable, "-P", "-c", "from fanline._cli import main; main()"]
+FANLINE = [sys.executable, "-P", "-c", "from fanline.cli.app import main; main()"]
 
 
 async def _run(serve: Serve, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:

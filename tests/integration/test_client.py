@@ -8,10 +8,10 @@ import pytest
 import trio
 
 import fanline
-from fanline._nats_publish import open_nats_publisher
-from protocol.envelope import Envelope
-from protocol.nats_text import parse_url
-from tests.serve import Serve, running_serve, wait_until
+from fanline.nats.publish import open_nats_publisher
+from fanline.protocol.envelope import Envelope
+from fanline.protocol.nats.client_protocol import parse_url
+from tests.support.serve import Serve, running_serve, wait_until
 
 
 async def test_a_client_whose_worker_is_killed_comes_back_by_itself_and_goes_on_receiving() -> None:

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import pytest
 import trio
 
-from tests.fault_proxy import Weather, running_proxy
-from tests.nats import running_nats
-from tests.nats_client import NatsClient, connect_nats
-from tests.producers import Promises
-from tests.raw_client import connect
-from tests.resuming_client import ResumingClient, running_clients
-from tests.serve import Serve, running_serve, wait_until
+from tests.support.fault_proxy import Weather, running_proxy
+from tests.support.nats_client import NatsClient, connect_nats
+from tests.support.nats_server import running_nats
+from tests.support.producers import Promises
+from tests.support.raw_client import connect
+from tests.support.resuming_client import ResumingClient, running_clients
+from tests.support.serve import Serve, running_serve, wait_until
 
 HARD = os.environ.get("HARD") == "1"
 FROZEN_SECONDS = 7.0

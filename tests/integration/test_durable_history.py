@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import trio
 
-from tests.nats_client import NatsClient, connect_nats
-from tests.raw_client import RawClient, connect
-from tests.resuming_client import ResumingClient, running_clients
-from tests.serve import Serve, running_serve, wait_until
+from tests.support.nats_client import NatsClient, connect_nats
+from tests.support.raw_client import RawClient, connect
+from tests.support.resuming_client import ResumingClient, running_clients
+from tests.support.serve import Serve, running_serve, wait_until
 
 CHANNEL, SUBJECT, OTHER = "project:1", "fanline.pub.project.1", "fanline.pub.project.other"
 STREAM = "FANLINE_project"

@@ -15,11 +15,11 @@ import pytest
 import trio
 
 import fanline
-from protocol.task_data import MAX_LINE, TaskEvent
-from tests.nats_client import connect_nats
-from tests.serve import Serve, running_serve, serve_environ
+from fanline.protocol.tasks.events import MAX_LINE, TaskEvent
+from tests.support.nats_client import connect_nats
+from tests.support.serve import Serve, running_serve, serve_environ
 
-RUN = [sys.executable, "-P", "-c", "from fanline._cli import main; main()", "run"]
+RUN = [sys.executable, "-P", "-c", "from fanline.cli.app import main; main()", "run"]
 ENDS = (TaskEvent.COMPLETED, TaskEvent.FAILED, TaskEvent.CANCELLED)
 Told = list[tuple[str | None, dict[str, Any]]]
 

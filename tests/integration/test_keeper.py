@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import trio
 
-from tests.nats_client import NatsClient, connect_nats
-from tests.raw_client import RawClient, connect
-from tests.serve import Serve, alive, running_serve, wait_until
+from tests.support.nats_client import NatsClient, connect_nats
+from tests.support.raw_client import RawClient, connect
+from tests.support.serve import Serve, alive, running_serve, wait_until
 
 HEARTBEAT = 1.5
 TAKE_OVER = 3.5

@@ -9,11 +9,11 @@ import msgspec
 import trio
 from trio_websocket import WebSocketConnection, open_websocket_url
 
-from protocol.dialects import CBOR, JSON
-from protocol.envelope import decode_cbor
-from protocol.frames import Opcode
-from tests.raw_client import RawClient, connect
-from tests.serve import Serve, running_serve
+from fanline.protocol.dialects import CBOR, JSON
+from fanline.protocol.envelope import decode_cbor
+from fanline.protocol.websocket.frames import Opcode
+from tests.support.raw_client import RawClient, connect
+from tests.support.serve import Serve, running_serve
 
 SUBSCRIBERS = 500
 MESSAGES = 1000

@@ -6,8 +6,8 @@ import pytest
 import trio
 
 import fanline
-from protocol.task_data import TaskEvent
-from tests.serve import running_serve, serve_environ
+from fanline.protocol.tasks.events import TaskEvent
+from tests.support.serve import running_serve, serve_environ
 from tests.test_docs import Block, blocks
 
 PAGE = [block for block in blocks("python") if block.page.name == "report-progress.md"]

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import trio
 
-from protocol.envelope import Envelope, encode_cbor
-from tests.bystanders import bystanders
-from tests.nats_client import connect_nats
-from tests.serve import Serve, wait_until
-from tests.task_people import Viewer, has_ended
+from fanline.protocol.envelope import Envelope, encode_cbor
+from tests.support.bystanders import bystanders
+from tests.support.nats_client import connect_nats
+from tests.support.serve import Serve, wait_until
+from tests.support.task_people import Viewer, has_ended
 
 HARD = os.environ.get("HARD") == "1"
 BAD = "fanline.pub.task.bad"

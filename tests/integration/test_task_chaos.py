@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 
-from tests.raw_client import RawClient
-from tests.serve import Serve, running_serve, wait_until
-from tests.task_people import PlainViewer, Producer, Viewer, connect_to, has_ended
+from tests.support.raw_client import RawClient
+from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.task_people import PlainViewer, Producer, Viewer, connect_to, has_ended
 
 CHANNEL = "task:chaos"
 JSON, CBOR = "fanline.v1.json", "fanline.v1.cbor"

@@ -15,14 +15,14 @@ from typing import Any
 import cbor2
 import trio
 
-from protocol.envelope import KEYS, decode_json
-from protocol.errors import MessageError
-from protocol.task_data import TaskData, TaskEvent
-from tests.bystanders import bystanders
-from tests.nats_client import NatsClient, connect_nats
-from tests.raw_client import RawClient
-from tests.serve import Serve, wait_until
-from tests.task_people import Producer, connect_to
+from fanline.protocol.envelope import KEYS, decode_json
+from fanline.protocol.errors import MessageError
+from fanline.protocol.tasks.events import TaskData, TaskEvent
+from tests.support.bystanders import bystanders
+from tests.support.nats_client import NatsClient, connect_nats
+from tests.support.raw_client import RawClient
+from tests.support.serve import Serve, wait_until
+from tests.support.task_people import Producer, connect_to
 
 FUZZ_SECONDS = 8.0
 _TASKS = ["task:f1", "task:f2", "task:f3"]

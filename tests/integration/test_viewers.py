@@ -12,12 +12,12 @@ import pytest
 import trio
 
 import fanline
-from fanline._task_view import TaskView
-from protocol.task_data import TaskEvent
-from protocol.task_state import TaskState
-from tests.serve import Serve, running_serve, serve_environ
+from fanline.client.task_view import TaskView
+from fanline.protocol.tasks.events import TaskEvent
+from fanline.protocol.tasks.states import TaskState
+from tests.support.serve import Serve, running_serve, serve_environ
 
-FANLINE = [sys.executable, "-P", "-c", "from fanline._cli import main; main()"]
+FANLINE = [sys.executable, "-P", "-c", "from fanline.cli.app import main; main()"]
 
 
 def _job(serve: Serve, name: str) -> fanline.Task:

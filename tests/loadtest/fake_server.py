@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
-from protocol.frames import FrameReader, Opcode, encode_frame
-from protocol.handshake import HeadReader, check_upgrade, upgrade_response
+from fanline.protocol.websocket.frames import FrameReader, Opcode, encode_frame
+from fanline.protocol.websocket.handshake import HeadReader, check_upgrade, upgrade_response
 
 
 def stamped(sequence: int) -> bytes:

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from loadtest.bench.__main__ import main
-from loadtest.bench.measure import measure, percentiles
-from loadtest.bench.peers import PEERS
-from loadtest.bench.plan import Plan
-from loadtest.bench.processes import options, program, running
+from fanline.loadtest.bench.__main__ import main
+from fanline.loadtest.bench.measure import measure, percentiles
+from fanline.loadtest.bench.peers import PEERS
+from fanline.loadtest.bench.plan import Plan
+from fanline.loadtest.bench.processes import options, program, running
 from tests.loadtest.fake_server import numbered, serving, stamped
 
 pytestmark = pytest.mark.skipif(
@@ -152,8 +152,8 @@ def test_percentiles_are_the_smallest_values_that_cover_their_share() -> None:
 def test_the_bench_fails_when_our_server_lost_something(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loadtest.bench.measure.CATCH_UP_SECONDS", 0.5)
-    monkeypatch.setattr("loadtest.bench.plan.Plan.count", property(lambda plan: plan.expected - 1))
+    monkeypatch.setattr("fanline.loadtest.bench.measure.CATCH_UP_SECONDS", 0.5)
+    monkeypatch.setattr("fanline.loadtest.bench.plan.Plan.count", property(lambda plan: plan.expected - 1))
     assert main(["fanout", "--rate", "50", *TINY]) == 1
     assert not msgspec.json.decode(capsys.readouterr().out)["complete"]
 

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from loadtest.bench.__main__ import main
-from loadtest.bench.crowd import Crowd, Place
-from loadtest.bench.durable import ranks
-from loadtest.bench.errors import BenchError
-from protocol.frames import Opcode, encode_frame
+from fanline.loadtest.bench.__main__ import main
+from fanline.loadtest.bench.crowd import Crowd, Place
+from fanline.loadtest.bench.durable import ranks
+from fanline.loadtest.bench.errors import BenchError
+from fanline.protocol.websocket.frames import Opcode, encode_frame
 from tests.loadtest.fake_server import serving
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) for the publisher")

@@ -1,4 +1,4 @@
-from loadtest.ledger import Ledger
+from fanline.loadtest.ledger import Ledger
 
 
 def test_everything_after_the_answered_subscription_must_come() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from loadtest.bench.__main__ import main
-from loadtest.bench.processes import options, program, running
-from loadtest.bench.task_producer import RESULT, script
-from loadtest.bench.task_record import Truth, Viewer, faults_of, progress_share, read_record, wrong_truth
-from protocol.frames import Opcode, encode_frame
-from protocol.task_state import TaskState
-from protocol.tasks import Snapshot
+from fanline.loadtest.bench.__main__ import main
+from fanline.loadtest.bench.processes import options, program, running
+from fanline.loadtest.bench.task_producer import RESULT, script
+from fanline.loadtest.bench.task_record import Truth, Viewer, faults_of, progress_share, read_record, wrong_truth
+from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.tasks.states import TaskState
+from fanline.protocol.websocket.frames import Opcode, encode_frame
 from tests.loadtest.fake_server import serving
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) for the viewers")
@@ -37,7 +37,7 @@ def test_every_viewer_ends_with_the_truth_and_slow_ones_got_less_progress(capsys
 def test_the_bench_fails_and_says_why_when_viewers_do_not_end_as_the_producer_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loadtest.bench.tasks.RESULT", "another")
+    monkeypatch.setattr("fanline.loadtest.bench.tasks.RESULT", "another")
     assert main(["tasks", "--viewers", "4", "--slow", "0", "--seconds", "0.5"]) == 1
     printed = capsys.readouterr().out
     assert "wrong: whoever joins after the end is told ('completed', 100.0" in printed

@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from protocol.envelope import Envelope, MessageType
-from protocol.errors import MessageError
+from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.errors import MessageError
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 short_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=128)

@@ -6,16 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.channels import (
-    MAX_CHANNEL_LENGTH,
-    Direction,
-    channel_of,
-    check_channel,
-    from_subject,
-    namespace_of,
-    to_subject,
-)
-from protocol.errors import ErrorCode, MessageError
+from fanline.protocol.channels import MAX_CHANNEL_LENGTH, check_channel, namespace_of
+from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.nats.subjects import Direction, channel_of, from_subject, to_subject
 from tests.protocol.strategies import refusal
 from tests.vectors import load
 

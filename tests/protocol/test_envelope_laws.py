@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from protocol.envelope import (
+from fanline.protocol.envelope import (
     MAX_DEPTH,
     Envelope,
     MessageType,
@@ -21,7 +21,7 @@ from protocol.envelope import (
     encode_json,
     from_producer,
 )
-from protocol.errors import ErrorCode, MessageError
+from fanline.protocol.errors import ErrorCode, MessageError
 from tests.protocol.strategies import cbor_values, envelopes, fields_of, json_values, mutated, refusal
 
 DECODERS = {"json": decode_json, "cbor": decode_cbor, "cbor item": cbor_value, "producer": from_producer}

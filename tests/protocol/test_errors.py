@@ -2,8 +2,8 @@
 
 import re
 
-from protocol.errors import CloseReason, ErrorCode, FrameError, HttpError, MessageError, ProtocolError
-from protocol.frames import decode_close
+from fanline.protocol.errors import CloseReason, ErrorCode, FrameError, HttpError, MessageError, ProtocolError
+from fanline.protocol.websocket.frames import decode_close
 
 
 def test_every_close_reason_may_be_sent_and_fits_a_control_frame() -> None:

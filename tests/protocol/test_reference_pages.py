@@ -1,19 +1,18 @@
 """The tables of docs/reference are the enums of the code."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-from protocol import deflate
-from protocol.channels import to_subject
-from protocol.dialects import PLAIN
-from protocol.dialects.plain import _COMMANDS as PLAIN_COMMANDS
-from protocol.envelope import KEYS, MessageType, decode_json
-from protocol.errors import CloseReason, ErrorCode, MessageError
-from protocol.handshake import _STATUS as HTTP_STATUSES
+from fanline.protocol.dialects import PLAIN
+from fanline.protocol.dialects.plain import _COMMANDS as PLAIN_COMMANDS
+from fanline.protocol.envelope import KEYS, MessageType, decode_json
+from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
+from fanline.protocol.nats.subjects import to_subject
+from fanline.protocol.websocket import deflate
+from fanline.protocol.websocket.handshake import _STATUS as HTTP_STATUSES
+from tests.support.paths import REFERENCE
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 PROTOCOL = (REFERENCE / "protocol.md").read_text(encoding="utf-8")
 PLAIN_PAGE = (REFERENCE / "plain-dialect.md").read_text(encoding="utf-8")
 

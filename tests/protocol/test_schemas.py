@@ -1,7 +1,6 @@
 """The golden envelopes against the JSON Schema and the CDDL that docs/reference/protocol.md publishes."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -9,10 +8,10 @@ import pycddl  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 from jsonschema import Draft202012Validator
 
-from protocol.envelope import KEYS, MessageType
+from fanline.protocol.envelope import KEYS, MessageType
+from tests.support.paths import REFERENCE
 from tests.vectors import load, names
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 SCHEMA = json.loads((REFERENCE / "envelope.schema.json").read_text(encoding="utf-8"))
 CDDL = (REFERENCE / "envelope.cddl").read_text(encoding="utf-8")
 ENVELOPES = load("envelopes.json", "envelopes")

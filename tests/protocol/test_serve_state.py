@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.serve_state import ServeState, decode_state, encode_state, state_directory
+from fanline.protocol.serve_state import ServeState, decode_state, encode_state, state_directory
 
 STATE = ServeState(pid=7, started=1.5, url="ws://127.0.0.1:8080/ws", nats="nats://127.0.0.1:4222", nats_token="t")
 

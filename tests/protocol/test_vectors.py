@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from protocol.dialects import CBOR, JSON
-from protocol.envelope import (
+from fanline.protocol.dialects import CBOR, JSON
+from fanline.protocol.envelope import (
     KEYS,
     Envelope,
     MessageType,
@@ -15,7 +15,7 @@ from protocol.envelope import (
     encode_json,
     from_producer,
 )
-from protocol.errors import ErrorCode, MessageError
+from fanline.protocol.errors import ErrorCode, MessageError
 from tests.protocol.strategies import fields_of
 from tests.vectors import load, names
 

@@ -1,6 +1,6 @@
 """The rest before a restart."""
 
-from workers.backoff import Backoff
+from fanline.workers.supervision.restarts import Backoff
 
 
 def test_the_first_restart_is_at_once_and_then_the_rest_doubles_up_to_a_cap() -> None:

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from workers.errors import ServeError
-from workers.listeners import open_listeners, websocket_url
+from fanline.workers.errors import ServeError
+from fanline.workers.supervision.listeners import open_listeners, websocket_url
 
 
 def test_all_slots_listen_on_the_one_port_that_was_free() -> None:

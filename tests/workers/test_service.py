@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.serve import alive as is_alive
-from tests.serve import wait_until
-from workers import service
-from workers.child import Child
-from workers.errors import ServeError, first_leaf
-from workers.service import keep_running
-from workers.settings import Settings
-from workers.slot import WorkerSlot
+from fanline.workers.configuration.settings import Settings
+from fanline.workers.errors import ServeError, first_leaf
+from fanline.workers.supervision import service
+from fanline.workers.supervision.child import Child
+from fanline.workers.supervision.service import keep_running
+from fanline.workers.supervision.slot import WorkerSlot
+from tests.support.serve import alive as is_alive
+from tests.support.serve import wait_until
 
 PREAMBLE = """
 import json, os, signal, sys, time

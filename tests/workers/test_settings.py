@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.namespaces import DEFAULTS, Namespace
-from engine.settings import EngineSettings
-from workers.errors import SettingsError
-from workers.settings import Settings, is_loopback, load_settings
+from fanline.engine.namespaces import DEFAULTS, Namespace
+from fanline.engine.settings import EngineSettings
+from fanline.workers.configuration.settings import Settings, is_loopback, load_settings
+from fanline.workers.errors import SettingsError
 
 HOME = {"HOME": "/home/ada"}
 
@@ -84,7 +84,12 @@ def test_a_variable_that_is_no_setting_but_documented_is_left_alone() -> None:
         ({}, {"FANLINE_WORKERS": "0"}, None, ["workers", "FANLINE_WORKERS", "at least 1"]),
         ({}, {"FANLINE_DRAIN_TIMEOUT": "nan"}, None, ["drain_timeout", "FANLINE_DRAIN_TIMEOUT", "a number"]),
         ({}, {}, "drain_timeout = nan", ["drain_timeout", "some.toml", "a number"]),
-        ({}, {"FANLINE_ENGINE_HEARTBEAT": "0"}, None, ["engine.heartbeat", "FANLINE_ENGINE_HEARTBEAT", "over 0"]),
+        (
+            {},
+            {"FANLINE_ENGINE_HEARTBEAT": "0"},
+            None,
+            ["engine.heartbeat", "FANLINE_ENGINE_HEARTBEAT", "over 0"],
+        ),
         ({}, {}, "port = '80'", ["port", "'80'", "some.toml", "whole number"]),
         ({}, {}, "workers = true", ["workers", "some.toml", "whole number"]),
         ({"nats": "localhost"}, {}, None, ["nats", "--nats", "embedded", "nats://host:4222"]),

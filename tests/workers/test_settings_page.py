@@ -4,17 +4,16 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from engine.namespaces import DEFAULTS, Namespace
-from engine.settings import EngineSettings
-from workers.settings import OTHER_VARIABLES, Settings, load_settings
-from workers.wording import REFERENCE, describe_type, field_types
+from fanline.engine.namespaces import DEFAULTS, Namespace
+from fanline.engine.settings import EngineSettings
+from fanline.workers.configuration.settings import OTHER_VARIABLES, Settings, load_settings
+from fanline.workers.configuration.wording import REFERENCE, describe_type, field_types
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / REFERENCE).read_text(encoding="utf-8")
 AS_READ = load_settings({}, {"HOME": "~"})
 TABLES = ("engine", "namespaces")

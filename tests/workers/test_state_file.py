@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from protocol.serve_state import ServeState, decode_state, encode_state
-from workers.errors import ServeError
-from workers.state_file import published, running_server
+from fanline.protocol.serve_state import ServeState, decode_state, encode_state
+from fanline.workers.errors import ServeError
+from fanline.workers.state_file import published, running_server
 
 STATE = ServeState(pid=1, started=2.0, url="ws://127.0.0.1:3/ws", nats="nats://127.0.0.1:4", nats_token="secret")
 

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from loadtest.bench.errors import BenchError
-from loadtest.bench.plan import NAMESPACE, Plan
-from loadtest.bench.processes import options, program, running
-from loadtest.bench.server import READY_SECONDS, ROOT, Side, nats_publisher
+from fanline.loadtest.bench.errors import BenchError
+from fanline.loadtest.bench.plan import NAMESPACE, Plan
+from fanline.loadtest.bench.processes import options, program, running
+from fanline.loadtest.bench.server import READY_SECONDS, ROOT, Side, nats_publisher
 
 _NATS_CONFIG = """
 listen: "127.0.0.1:-1"
@@ -39,7 +39,7 @@ def python_peer(module: str, needs: tuple[str, ...], plan: Plan, directory: Path
     """A Python server of this package, on uvloop."""
     if missing := [name for name in needs if find_spec(name) is None]:
         raise BenchError(f"this peer needs packages that are not installed: pip install {' '.join(missing)}")
-    with _own(plan, [sys.executable, "-P", "-m", f"loadtest.bench.peers.{module}"]) as side:
+    with _own(plan, [sys.executable, "-P", "-m", f"fanline.loadtest.bench.peers.{module}"]) as side:
         yield side
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from picows import WSListener, WSMsgType, WSTransport, ws_create_server
 
-from loadtest.bench.peers.loop import ANSWER, run
+from fanline.loadtest.bench.peers.loop import ANSWER, run
 
 
 async def open_server(connections: list[Any]) -> int:

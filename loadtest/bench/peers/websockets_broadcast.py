@@ -5,7 +5,7 @@ from typing import Any
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-from loadtest.bench.peers.loop import ANSWER, run
+from fanline.loadtest.bench.peers.loop import ANSWER, run
 
 
 async def open_server(connections: list[Any]) -> int:

@@ -1,0 +1,1 @@
+"""The bus: what a worker knows of the other workers and of the store. The interface, and its twin in memory."""

@@ -1,0 +1,240 @@
+"""The bus in memory: for unit tests, with the promises of engine/bus/interface.py and none of NATS's weather."""
+
+import itertools
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import trio
+
+from fanline.engine.bus.interface import (
+    Bucket,
+    BusError,
+    ConflictError,
+    Deliver,
+    NoListenerError,
+    Note,
+    OnLoss,
+    Page,
+    Place,
+    Stored,
+    StreamState,
+    TooLargeError,
+)
+from fanline.engine.bus.nats.jetstream import READ_BATCH
+from fanline.engine.namespaces import Namespace, Namespaces
+from fanline.protocol.channels import namespace_of
+
+
+class _Stream:
+    """The twin of one JetStream stream: messages in order, bounded per channel, ids remembered."""
+
+    _epochs = itertools.count(1)
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        self._messages: list[Stored] = []
+        self._ids: dict[str, int] = {}
+        self._last = 0
+        self._epoch = f"memory{next(self._epochs)}"
+
+    def append(self, channel: str, payload: bytes, message_id: str) -> tuple[Stored | None, int]:
+        """The message to republish (None for a repeat) and its offset."""
+        if message_id in self._ids:
+            return None, self._ids[message_id]
+        own = [stored for stored in self._messages if stored.channel == channel]
+        previous = own[-1].place.offset if own else 0
+        self._last += 1
+        stored = Stored(channel, payload, Place(self._last, previous, datetime.now(UTC).isoformat()))
+        if len(own) >= self._namespace.history:
+            self._messages.remove(own[0])
+        self._messages.append(stored)
+        self._ids[message_id] = self._last
+        return stored, self._last
+
+    def expire(self, until: int) -> None:
+        """What age does: drop the messages up to an offset."""
+        self._messages = [stored for stored in self._messages if stored.place.offset > until]
+
+    def state(self) -> StreamState:
+        if not self._messages:
+            return StreamState(self._epoch, self._last + 1, self._last, float("inf"), 0)
+        size = sum(len(stored.payload) for stored in self._messages)
+        return StreamState(self._epoch, self._messages[0].place.offset, self._last, time.time(), size)
+
+    def read(self, channel: str | None, start: int) -> Page:
+        """Of one channel, or of all."""
+        matching = [m for m in self._messages if channel in (None, m.channel) and m.place.offset >= start]
+        return Page(matching[:READ_BATCH], max(0, len(matching) - READ_BATCH))
+
+    def newest(self, channel: str) -> int | None:
+        return next((m.place.offset for m in reversed(self._messages) if m.channel == channel), None)
+
+
+class _Entry(NamedTuple):
+    note: Note
+    expires: float
+    """By Trio's clock."""
+
+
+Listener = Callable[[bytes], Awaitable[bytes]]
+"""A producer: a call's payload -> its answer."""
+
+
+class MemoryBroker:
+    """What the NATS server is to NatsBus: the meeting point of several buses in one process, and the store."""
+
+    def __init__(self, namespaces: Namespaces | None = None) -> None:
+        self.namespaces = namespaces or Namespaces()
+        self.buses: list[MemoryBus] = []
+        self.max_payload = 1024 * 1024
+        self.available = True
+        """Set to False to make every request fail, as while NATS is away."""
+        self.buckets: dict[tuple[Bucket, str], _Entry] = {}
+        self.listeners: dict[str, Listener] = {}
+        """Channel -> who listens on its `ctl` subject."""
+        self.streams = {name: _Stream(namespace) for name, namespace in self.namespaces.durable().items()}
+
+    def recreate(self, namespace: str) -> None:
+        """Delete a stream and make it anew: another epoch."""
+        self.streams[namespace] = _Stream(self.namespaces.durable()[namespace])
+
+    def beat(self, channel: str) -> None:
+        """What a producer does to say that it lives."""
+        for bus in self.buses:
+            bus.hear(channel)
+
+    def find(self, bucket: Bucket, key: str) -> Note | None:
+        entry = self.buckets.get((bucket, key))
+        return None if entry is None or entry.expires <= trio.current_time() else entry.note
+
+    def write(self, bucket: Bucket, key: str, value: bytes, seconds: float = math.inf) -> None:
+        found = self.find(bucket, key)
+        note = Note(value, (found.revision if found else 0) + 1)
+        self.buckets[bucket, key] = _Entry(note, trio.current_time() + seconds)
+
+
+class MemoryBus:
+    def __init__(self, broker: MemoryBroker | None = None) -> None:
+        self.broker = broker or MemoryBroker()
+        self.broker.buses.append(self)
+        self._joined: set[str] = set()
+        self._deliver: Deliver | None = None
+        self.on_loss: OnLoss = lambda _: None
+        self._take_beat: Callable[[str], None] | None = None
+        self.reads = 0
+        """Requests to the store so far."""
+
+    def attach(self, deliver: Deliver, on_loss: OnLoss) -> None:
+        self._deliver, self.on_loss = deliver, on_loss
+
+    def join(self, channel: str) -> None:
+        self._joined.add(channel)
+
+    async def wait_joined(self, channel: str) -> None:
+        assert channel in self._joined
+
+    def leave(self, channel: str) -> None:
+        self._joined.discard(channel)
+
+    def hand_over(self, channel: str, payload: bytes, place: Place | None) -> None:
+        """One message reaches this worker, if it has joined the channel."""
+        heard = channel in self._joined or self.broker.namespaces.of(channel).everywhere
+        if heard and self._deliver is not None:
+            self._deliver(channel, payload, place)
+
+    async def publish(self, channel: str, payload: bytes) -> None:
+        """As producers do: a durable channel's message is stored, and comes with its place."""
+        if self.broker.namespaces.of(channel).durable:
+            await self.store(channel, payload, f"anonymous-{time.monotonic_ns()}")
+            return
+        await self._reach_broker()
+        self._check_size(payload)
+        for bus in self.broker.buses:
+            bus.hand_over(channel, payload, None)
+
+    async def store(self, channel: str, payload: bytes, message_id: str) -> int:
+        await self._reach_broker()
+        self._check_size(payload)
+        stored, offset = self._stream(channel).append(channel, payload, message_id)
+        for bus in self.broker.buses if stored else ():
+            bus.hand_over(channel, payload, stored.place if stored else None)
+        return offset
+
+    async def stream_state(self, channel: str) -> StreamState:
+        await self._reach_broker()
+        return self._stream(channel).state()
+
+    async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
+        await self._reach_broker()
+        newest = ((channel, self._stream(channel).newest(channel)) for channel in channels)
+        return {channel: offset for channel, offset in newest if offset is not None}
+
+    async def read(self, channel: str, start: int) -> Page:
+        await self._reach_broker()
+        self.reads += 1
+        return self._stream(channel).read(channel, start)
+
+    async def get(self, bucket: Bucket, key: str) -> Note | None:
+        await self._reach_broker()
+        return self.broker.find(bucket, key)
+
+    async def put(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
+        await self._reach_broker()
+        found = self.broker.find(bucket, key)
+        if (found.revision if found else 0) != revision:
+            raise ConflictError(f"{key} has changed")
+        self.broker.write(bucket, key, value)
+
+    def note(self, bucket: Bucket, key: str, value: bytes) -> None:
+        if self.broker.available:
+            self.broker.write(bucket, key, value)
+
+    async def set(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
+        await self._reach_broker()
+        self._check_size(value)
+        self.broker.write(bucket, key, value, math.ceil(seconds))
+
+    async def notes(self, bucket: Bucket) -> dict[str, bytes]:
+        await self._reach_broker()
+        found = {key: self.broker.find(bucket, key) for held, key in self.broker.buckets if held is bucket}
+        return {key: note.value for key, note in found.items() if note is not None and note.value}
+
+    async def read_namespace(self, namespace: str, start: int) -> Page:
+        await self._reach_broker()
+        return self.broker.streams[namespace].read(None, start)
+
+    async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:
+        await self._reach_broker()
+        listener = self.broker.listeners.get(channel)
+        if listener is None:
+            raise NoListenerError(f"no producer is attached to {channel}")
+        with trio.move_on_after(seconds):
+            return await listener(payload)
+        raise BusError(f"the producer of {channel} did not answer within {seconds:g} s")
+
+    async def has_listener(self, channel: str) -> bool:
+        await self._reach_broker()
+        return channel in self.broker.listeners
+
+    def hear_beats(self, take: Callable[[str], None] | None) -> None:
+        self._take_beat = take
+
+    def hear(self, channel: str) -> None:
+        """One beat reaches this worker."""
+        if self._take_beat is not None:
+            self._take_beat(channel)
+
+    def _stream(self, channel: str) -> _Stream:
+        return self.broker.streams[namespace_of(channel)]
+
+    def _check_size(self, payload: bytes) -> None:
+        if len(payload) > self.broker.max_payload:
+            raise TooLargeError(f"{len(payload)} bytes, but the broker takes {self.broker.max_payload}")
+
+    async def _reach_broker(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self.broker.available:
+            raise BusError("the broker is away; nothing was done")

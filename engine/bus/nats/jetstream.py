@@ -1,0 +1,175 @@
+"""JetStream's requests and replies as values: what a stream of ours looks like, and how its messages are read.
+
+No I/O here; NatsBus carries the bytes. Sources: the JetStream API subjects `$JS.API.*`, ADR-31 (direct get, batched)
+and ADR-28 (republish) of the NATS architecture documents.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from fanline.engine.bus.interface import Bucket, BusError, Place, Stored, StreamState
+from fanline.engine.namespaces import Namespace, Storage
+from fanline.protocol.nats.subjects import Direction, channel_of, to_subject
+
+READ_BATCH = 1000
+"""Messages asked for with one batched direct get."""
+READ_BYTES = 8 * 1024 * 1024
+"""And bytes; the server would cut at 64 MiB."""
+MULTI_LAST = 1000
+"""Subjects asked for with one multi_last; JetStream refuses more than 1,024 answers (status 413)."""
+
+_DEDUPLICATION_SECONDS = 120.0
+_encoder = msgspec.json.Encoder()
+
+
+def stream_name(namespace: str) -> str:
+    return f"FANLINE_{namespace}"
+
+
+def stream_config(name: str, namespace: Namespace) -> dict[str, Any]:
+    """The stream of a durable namespace: keeps `fanline.pub.<ns>.>`, republishes it with offsets to `fanline.out`."""
+    nanoseconds = round(namespace.max_age * 1e9)
+    return {
+        "name": stream_name(name),
+        "subjects": [namespace_subject(name)],
+        "republish": {"src": namespace_subject(name), "dest": f"fanline.{Direction.OUT}.{name}.>"},
+        "retention": "limits",
+        "discard": "old",
+        "storage": namespace.storage,
+        "num_replicas": namespace.replicas,
+        "max_msgs_per_subject": namespace.history,
+        "max_age": nanoseconds,
+        "max_bytes": namespace.max_bytes,
+        # JetStream would cut a longer window silently.
+        "duplicate_window": min(nanoseconds, round(_DEDUPLICATION_SECONDS * 1e9)),
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+    }
+
+
+def bucket_stream(bucket: Bucket) -> str:
+    return f"KV_{bucket}"
+
+
+def bucket_subject(bucket: Bucket, key: str) -> str:
+    return f"$KV.{bucket}.{key}"
+
+
+def key_of(bucket: Bucket, subject: str) -> str:
+    """The key of a bucket's subject: the inverse of `bucket_subject`."""
+    return subject.removeprefix(bucket_subject(bucket, ""))
+
+
+def namespace_subject(namespace: str) -> str:
+    """All that is published in a namespace."""
+    return f"fanline.{Direction.PUB}.{namespace}.>"
+
+
+def bucket_config(bucket: Bucket, max_age: float, replicas: int) -> dict[str, Any]:
+    """The stream behind a key-value bucket, as NATS clients expect it (ADR-8); `max_age` in seconds, 0 for none."""
+    own_age = {"allow_msg_ttl": True} if bucket in (Bucket.TASKS, Bucket.RUNNING) else {}  # for `set`
+    return {
+        "name": bucket_stream(bucket),
+        "subjects": [bucket_subject(bucket, ">")],
+        "retention": "limits",
+        "discard": "new",
+        "storage": Storage.FILE,
+        "num_replicas": replicas,
+        "max_msgs_per_subject": 1,
+        "max_age": round(max_age * 1e9),
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        **own_age,
+    }
+
+
+def note_key(channel: str) -> str:
+    """Under what something about a channel is noted: `task.42` for `task:42`. A key holds no colon (ADR-8)."""
+    return channel.replace(":", ".", 1)
+
+
+def channel_of_key(key: str) -> str:
+    """The channel of a key that `note_key` made."""
+    return key.replace(".", ":", 1)
+
+
+def get_request(bucket: Bucket, key: str) -> bytes:
+    """Direct get of a key's newest value."""
+    return _encoder.encode({"last_by_subj": bucket_subject(bucket, key)})
+
+
+def differs(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """The keys in which a stream is not as wanted; what the server adds of its own does not count."""
+    return [key for key, value in wanted.items() if found.get(key) != value]
+
+
+def api_reply(payload: bytes) -> dict[str, Any]:
+    """The JSON object of an API reply; BusError with JetStream's own words if it is an error."""
+    try:
+        reply: dict[str, Any] = msgspec.json.decode(payload, type=dict)
+    except msgspec.DecodeError:
+        raise BusError("somebody else than JetStream answered; nobody may reply on fanline.pub.>") from None
+    error = reply.get("error")
+    if error:
+        raise JetStreamError(error.get("code", 0), error.get("description", "no reason given"))
+    return reply
+
+
+class JetStreamError(BusError):
+    """JetStream refused; `code` is its HTTP-like status."""
+
+    def __init__(self, code: int, description: str) -> None:
+        super().__init__(f"JetStream refused: {description}")
+        self.code = code
+
+
+DELETED_STREAMS = "$JS.EVENT.ADVISORY.STREAM.DELETED.*"
+"""Subjects on which the server tells that a stream, named by the last token, was deleted."""
+
+
+def read_request(subject: str, start: int) -> bytes:
+    """Batched direct get: messages on a subject, wildcards too, from sequence `start` on, oldest first."""
+    request = {"seq": max(1, start), "batch": READ_BATCH, "max_bytes": READ_BYTES, "next_by_subj": subject}
+    return _encoder.encode(request)
+
+
+def last_request(channels: Sequence[str]) -> bytes:
+    """multi_last: the newest message of each channel that has one."""
+    return _encoder.encode({"multi_last": [to_subject(channel) for channel in channels], "max_bytes": READ_BYTES})
+
+
+def place_of(headers: Mapping[str, str]) -> Place:
+    """Where a message stands, by the headers of a republished message or of a direct get."""
+    return Place(int(headers["Nats-Sequence"]), int(headers.get("Nats-Last-Sequence", 0)), headers["Nats-Time-Stamp"])
+
+
+def stored_of(payload: bytes, headers: Mapping[str, str]) -> Stored:
+    """One message read from a stream."""
+    return Stored(channel_of(headers["Nats-Subject"]), payload, place_of(headers))
+
+
+def unix_ms_of(timestamp: str) -> int:
+    """Unix milliseconds of one of JetStream's RFC 3339 times."""
+    return int(datetime.fromisoformat(timestamp).timestamp() * 1000)
+
+
+def state_of(info: Mapping[str, Any]) -> StreamState:
+    """What a STREAM.INFO reply says of a stream."""
+    state = info["state"]
+    empty = not state["messages"]
+    first_time = float("inf") if empty else datetime.fromisoformat(state["first_ts"]).timestamp()
+    first = state["last_seq"] + 1 if empty else state["first_seq"]
+    return StreamState(epoch_of(info["created"]), first, state["last_seq"], first_time, state["bytes"])
+
+
+def epoch_of(created: str) -> str:
+    """A short name for one life of a stream: the microsecond in which it was made, in base 36."""
+    number, digits = int(datetime.fromisoformat(created).timestamp() * 1e6), ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return digits

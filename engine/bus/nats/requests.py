@@ -1,0 +1,212 @@
+"""The half of the bus on NATS that asks: JetStream or a producer, with the replies over one inbox. No asyncio here.
+
+A request is written down like any other message; its replies are taken synchronously from nats-py's read loop and
+matched by the last token of their subject. All of them together need one subscription.
+"""
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+import trio
+from nats.aio.msg import Msg
+
+from fanline.engine.bus.interface import Bucket, BusError, ConflictError, NoListenerError, Note, Page, StreamState
+from fanline.engine.bus.nats.jetstream import (
+    JetStreamError,
+    api_reply,
+    bucket_stream,
+    bucket_subject,
+    get_request,
+    key_of,
+    last_request,
+    namespace_subject,
+    read_request,
+    state_of,
+    stored_of,
+    stream_name,
+)
+from fanline.protocol.channels import namespace_of
+from fanline.protocol.nats.subjects import Direction, to_subject
+
+REQUEST_TIMEOUT = 5.0
+"""Seconds that JetStream has to answer."""
+_PING = b'{"v":1,"t":"ping"}'
+
+
+class _Request:
+    """A request under way: one reply, or many up to one with a status."""
+
+    __slots__ = ("done", "many", "replies")
+
+    def __init__(self, many: bool) -> None:
+        self.many = many
+        self.replies: list[Msg] = []
+        self.done = trio.Event()
+
+    def take(self, reply: Msg) -> None:
+        if self.done.is_set():
+            return  # a second answer to one request
+        self.replies.append(reply)
+        if not self.many or "Status" in (reply.headers or ()):
+            self.done.set()
+
+    @property
+    def status(self) -> str:
+        """Of the newest reply, if it has any: 503 from the server itself means that nobody listens."""
+        return str((self.replies[-1].headers or {}).get("Status", "")) if self.replies else ""
+
+    def give_up(self) -> None:
+        """No more replies will come. A part of them is none: what is missing would look as if it were not there."""
+        if not self.done.is_set():
+            self.replies.clear()
+            self.done.set()
+
+
+class Outgoing(NamedTuple):
+    subject: str
+    payload: bytes
+    reply: str = ""
+    headers: dict[str, str] | None = None
+
+
+class Requests(ABC):
+    """What a bus asks of the store and of producers; see engine/bus/interface.py for the promises."""
+
+    def __init__(self) -> None:
+        self.inbox = ""
+        """Subject prefix of replies; set before the first request."""
+        self._requests: dict[str, _Request] = {}
+        self._numbers = itertools.count()
+
+    @abstractmethod
+    def send(self, message: Outgoing) -> None:
+        """Write a message down to be sent, in order; BusError if it cannot be."""
+
+    async def store(self, channel: str, payload: bytes, message_id: str) -> int:
+        (reply,) = await self._ask(to_subject(channel), payload, headers={"Nats-Msg-Id": message_id})
+        return int(api_reply(reply.data)["seq"])
+
+    async def stream_state(self, channel: str) -> StreamState:
+        (reply,) = await self._ask(f"$JS.API.STREAM.INFO.{stream_name(namespace_of(channel))}", b"")
+        return state_of(api_reply(reply.data))
+
+    async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
+        stream = stream_name(namespace_of(channels[0]))
+        newest: dict[str, int] = {}
+        more = 1
+        while more:  # large messages do not all come at once
+            rest = [channel for channel in channels if channel not in newest]
+            messages, more = await self._read(stream, last_request(rest))
+            newest |= {stored.channel: stored.place.offset for stored in _page(messages, more).messages}
+        return newest
+
+    async def read(self, channel: str, start: int) -> Page:
+        return _page(*await self._read(stream_name(namespace_of(channel)), read_request(to_subject(channel), start)))
+
+    async def read_namespace(self, namespace: str, start: int) -> Page:
+        return _page(*await self._read(stream_name(namespace), read_request(namespace_subject(namespace), start)))
+
+    async def get(self, bucket: Bucket, key: str) -> Note | None:
+        (reply,) = await self._ask(f"$JS.API.DIRECT.GET.{bucket_stream(bucket)}", get_request(bucket, key))
+        headers = reply.headers or {}
+        return None if headers.get("Status") == "404" else Note(reply.data, int(headers["Nats-Sequence"]))
+
+    async def put(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+        (reply,) = await self._ask(bucket_subject(bucket, key), value, headers=headers)
+        try:
+            api_reply(reply.data)
+        except JetStreamError as error:
+            if error.code == 400:  # wrong last sequence
+                raise ConflictError(f"{key} has changed") from None
+            raise
+
+    def note(self, bucket: Bucket, key: str, value: bytes) -> None:
+        with suppress(BusError):
+            self.send(Outgoing(bucket_subject(bucket, key), value))
+
+    async def set(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
+        headers = {"Nats-TTL": f"{math.ceil(seconds)}s"}
+        (reply,) = await self._ask(bucket_subject(bucket, key), value, headers=headers)
+        api_reply(reply.data)
+
+    async def notes(self, bucket: Bucket) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        start, more = 1, 1
+        while more:
+            request = read_request(bucket_subject(bucket, ">"), start)
+            messages, more = await self._read(bucket_stream(bucket), request)
+            for headers, value in ((message.headers or {}, message.data) for message in messages):
+                found[key_of(bucket, headers["Nats-Subject"])] = value
+                start = int(headers["Nats-Sequence"]) + 1
+        return {key: value for key, value in found.items() if value}
+
+    async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:
+        with self._request(to_subject(channel, Direction.CTL), payload) as request:
+            with trio.move_on_after(seconds):
+                await request.done.wait()
+            if not request.done.is_set():
+                raise BusError(f"the producer of {channel} did not answer within {seconds:g} s")
+        if not request.replies:
+            raise BusError("NATS went away before the producer answered; it may have been done")
+        if request.status == "503":
+            raise NoListenerError(f"no producer is attached to {channel}")
+        return request.replies[0].data
+
+    async def has_listener(self, channel: str) -> bool:
+        # The server says at once that nobody listens, so before it answers what is asked after it.
+        with self._request(to_subject(channel, Direction.CTL), _PING) as request:
+            await self.stream_state(channel)
+            return request.status != "503"
+
+    async def _read(self, stream: str, request: bytes) -> tuple[list[Msg], int]:
+        """Messages of a stream by a batched direct get, and how many more there are."""
+        *messages, end = await self._ask(f"$JS.API.DIRECT.GET.{stream}", request, many=True)
+        headers = end.headers or {}
+        if headers["Status"] not in ("204", "404"):  # the end of the batch, or nothing found
+            raise BusError(f"JetStream could not read {stream}: status {headers['Status']}")
+        return messages, int(headers.get("Nats-Num-Pending", 0))
+
+    async def _ask(
+        self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, many: bool = False
+    ) -> list[Msg]:
+        """Request and replies over the one inbox; BusError without any reply."""
+        with self._request(subject, payload, headers, many) as request:
+            with trio.move_on_after(REQUEST_TIMEOUT):
+                await request.done.wait()
+        if not request.replies or not request.done.is_set():
+            raise BusError("NATS did not answer; it may have been done")
+        if request.status == "503":
+            raise BusError("JetStream is not there; nothing was done")
+        return request.replies
+
+    @contextmanager
+    def _request(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, many: bool = False
+    ) -> Iterator[_Request]:
+        """A request that is sent, and takes its replies until the end of the block. BusError."""
+        token = str(next(self._numbers))
+        request = self._requests[token] = _Request(many)
+        try:
+            self.send(Outgoing(subject, payload, f"{self.inbox}.{token}", headers))
+            yield request
+        finally:
+            del self._requests[token]
+
+    def take_reply(self, reply: Msg) -> None:
+        request = self._requests.get(reply.subject.rpartition(".")[2])
+        if request is not None:
+            request.take(reply)
+
+    def give_up_requests(self) -> None:
+        """The connection is gone: no reply under way will come."""
+        for request in self._requests.values():
+            request.give_up()
+
+
+def _page(messages: Sequence[Msg], more: int) -> Page:
+    return Page([stored_of(message.data, message.headers or {}) for message in messages], more)

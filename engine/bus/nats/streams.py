@@ -1,0 +1,63 @@
+"""The streams of the durable namespaces: made and kept as the settings say, by whichever worker comes first."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from fanline.engine.bus.interface import Bucket, BusError
+from fanline.engine.bus.nats.jetstream import JetStreamError, bucket_config, differs, stream_config
+from fanline.engine.namespaces import Namespaces
+
+RESUME_WINDOW = 120.0
+"""Seconds for which a session that was cut off can be taken up again."""
+_MAX_AGE = dict.fromkeys(Bucket, 0.0) | {Bucket.SESSIONS: RESUME_WINDOW}  # seconds; 0: for ever
+_NOT_FOUND = 404
+_UNAVAILABLE = 503  # JetStream cannot do it now; what it will never do has other codes, 500 among them
+_log = logging.getLogger("fanline.streams")
+
+
+class RefusedError(BusError):
+    """JetStream will not have a stream as the settings say; trying again is of no use."""
+
+
+Api = Callable[[str, str, bytes], Awaitable[dict[str, Any]]]
+"""(verb, stream, request) -> reply of the JetStream API; raises JetStreamError."""
+
+
+async def ensure_streams(api: Api, namespaces: Namespaces) -> None:
+    """Make the stream of every durable namespace, and the buckets, what the settings say. Idempotent.
+
+    RefusedError with what to do if JetStream refuses, BusError if it cannot be asked now.
+    """
+    for name, namespace in namespaces.durable().items():
+        await _ensure(api, f"stream of namespace {name}", stream_config(name, namespace))
+    copies = max((namespace.replicas for namespace in namespaces.durable().values()), default=1)
+    for bucket, max_age in _MAX_AGE.items():
+        await _ensure(api, f"bucket {bucket}", bucket_config(bucket, max_age, copies))
+
+
+async def _ensure(api: Api, what: str, config: dict[str, Any]) -> None:
+    try:
+        found = await api("STREAM.INFO", config["name"], b"")
+    except JetStreamError as error:
+        if error.code != _NOT_FOUND:
+            raise
+        await _change(api, "STREAM.CREATE", what, config)
+        return
+    if changed := differs(config, found["config"]):
+        _log.info("stream %s: changing %s", config["name"], ", ".join(changed))
+        await _change(api, "STREAM.UPDATE", what, config)
+
+
+async def _change(api: Api, verb: str, what: str, config: dict[str, Any]) -> None:
+    try:
+        await api(verb, config["name"], msgspec.json.encode(config))
+    except JetStreamError as error:
+        if error.code == _UNAVAILABLE:
+            raise
+        raise RefusedError(
+            f"the {what} cannot be made as the settings say: {error}. Change the settings back, or "
+            f"delete the stream {config['name']} with its messages and start again"
+        ) from None

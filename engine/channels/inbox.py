@@ -1,0 +1,31 @@
+"""Inboxes: how far a user has acknowledged a channel like `user:5`. One cursor a channel, shared by all its devices.
+
+The cursor is a note in a bucket; it only ever moves forward, by compare-and-set, so two devices that acknowledge at
+once end at the newer of the two. Whoever subscribes without a position begins behind it, so what was not acknowledged
+comes again.
+"""
+
+from fanline.engine.bus.interface import Bucket, Bus, BusError, ConflictError
+from fanline.engine.bus.nats.jetstream import note_key
+
+_TRIES = 5
+
+
+async def read_cursor(bus: Bus, channel: str) -> int:
+    """The offset up to which an inbox is acknowledged; 0 if nothing is. BusError."""
+    note = await bus.get(Bucket.CURSORS, note_key(channel))
+    return 0 if note is None else int(note.value)
+
+
+async def move_cursor(bus: Bus, channel: str, offset: int) -> None:
+    """Acknowledge everything up to `offset`; going back is ignored. BusError."""
+    for _ in range(_TRIES):
+        note = await bus.get(Bucket.CURSORS, note_key(channel))
+        if note is not None and int(note.value) >= offset:
+            return
+        try:
+            await bus.put(Bucket.CURSORS, note_key(channel), b"%d" % offset, 0 if note is None else note.revision)
+        except ConflictError:
+            continue
+        return
+    raise BusError(f"too many devices acknowledge {channel} at once; try again")

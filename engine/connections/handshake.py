@@ -1,0 +1,105 @@
+"""From an accepted socket to a WebSocket, or to an HTTP answer and the end."""
+
+import socket
+from typing import NamedTuple
+
+import msgspec
+import trio
+
+from fanline.engine.sending.transport import WOULD_BLOCK, end_sending, has_buffered
+from fanline.engine.sessions.context import Context
+from fanline.engine.sessions.identity import Identity
+from fanline.protocol.dialects import BY_SUBPROTOCOL, PLAIN
+from fanline.protocol.dialects.encoding import Wire, wire_of
+from fanline.protocol.errors import HttpError
+from fanline.protocol.websocket import deflate
+from fanline.protocol.websocket.handshake import (
+    HeadReader,
+    Request,
+    check_upgrade,
+    choose_subprotocol,
+    http_response,
+    upgrade_response,
+)
+
+WEBSOCKET_PATH = "/ws"
+HEALTH_PATH = "/healthz"
+_READ_SIZE = 4096
+_LINGER_SECONDS = 1.0
+_LINGER_BYTES = 1024 * 1024
+
+
+class Opened(NamedTuple):
+    """A finished handshake."""
+
+    wire: Wire
+    identity: Identity
+    rest: bytes
+    """The first frames, if the client did not wait for our answer."""
+
+
+async def open_websocket(sock: socket.socket, context: Context) -> Opened | None:
+    """Read the request head and answer it; None if the answer was plain HTTP or the peer went away."""
+    try:
+        with trio.move_on_after(context.settings.handshake_timeout):
+            request = await _read_head(sock)
+            return None if request is None else await _answer(sock, request, context)
+        refusal = HttpError(408, f"no request head within {context.settings.handshake_timeout:g} seconds")
+    except HttpError as error:
+        refusal = error
+    context.counters.refused += 1
+    body = msgspec.json.encode({"error": str(refusal)})
+    await _send_http(sock, http_response(refusal.status, body, refusal.headers))
+    return None
+
+
+async def _read_head(sock: socket.socket) -> Request | None:
+    reader = HeadReader()
+    while True:
+        if not has_buffered(sock):
+            await trio.lowlevel.wait_readable(sock)
+        try:
+            data = sock.recv(_READ_SIZE)
+        except WOULD_BLOCK:
+            continue
+        if not data:
+            return None
+        request = reader.feed(data)
+        if request is not None:
+            return request
+
+
+async def _answer(sock: socket.socket, request: Request, context: Context) -> Opened | None:
+    if request.path == HEALTH_PATH and request.method in ("GET", "HEAD"):
+        body = msgspec.json.encode({"status": "ok", "connections": context.counters.connections})
+        await _send_http(sock, http_response(200, body, is_head=request.method == "HEAD"))
+        return None
+    if request.path != WEBSOCKET_PATH:
+        raise HttpError(404, f"nothing here; the WebSocket endpoint is {WEBSOCKET_PATH}")
+    accept = check_upgrade(request)
+    subprotocol = choose_subprotocol(request, tuple(BY_SUBPROTOCOL))
+    identity = await context.access.identify(request)
+    if context.counters.connections >= context.settings.max_connections > 0:
+        raise HttpError(503, "this worker is full", (("Retry-After", "5"),))
+    deflated = context.settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
+    response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
+    sock.send(response)  # a fresh socket's buffer always has room for it
+    dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
+    return Opened(wire_of(dialect, deflated), identity, request.rest)
+
+
+async def _send_http(sock: socket.socket, response: bytes) -> None:
+    """Send a whole response, then wait a moment for the peer to end: a close with unread bytes would reset it."""
+    sock.send(response)
+    end_sending(sock)
+    read = 0
+    with trio.move_on_after(_LINGER_SECONDS):
+        while read < _LINGER_BYTES:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                data = socket.socket.recv(sock, 65536)  # below TLS, which has ended
+            except BlockingIOError:
+                continue
+            if not data:
+                return
+            read += len(data)

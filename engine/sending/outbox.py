@@ -1,0 +1,175 @@
+"""The outbox: everything a connection is sent goes through it, and nobody ever waits for a slow peer.
+
+While the kernel takes what it is given, a push is one non-blocking `send` and nothing is stored. What the kernel
+refuses goes to a backlog (backlog.py), and only then a drain task exists. The backlog is bounded in bytes and
+in messages; over the bound the namespace's policy decides: the connection ends with 4008, or messages are dropped.
+"""
+
+import socket
+
+import trio
+
+from fanline.engine.clock import unix_ms
+from fanline.engine.counters import Counters
+from fanline.engine.namespaces import SlowPolicy
+from fanline.engine.sending.backlog import Backlog, Items
+from fanline.engine.sending.transport import WOULD_BLOCK, can_gather
+from fanline.protocol.errors import CloseReason
+from fanline.protocol.websocket.frames import encode_close
+
+_DRAIN_PARTS = 64  # buffers in one sendmsg; Linux takes at most 1024
+
+
+class OutboxShared:
+    """What all outboxes of a worker share, so that each one stays small."""
+
+    __slots__ = ("counters", "max_bytes", "max_messages", "nursery")
+
+    def __init__(self, nursery: trio.Nursery, counters: Counters, *, max_bytes: int, max_messages: int) -> None:
+        self.nursery = nursery
+        self.counters = counters
+        self.max_bytes = max_bytes
+        self.max_messages = max_messages
+
+
+class Outbox:
+    """The sending half of one connection. Everything is synchronous but the drain task.
+
+    `scope` is the connection's cancel scope: the outbox ends the connection by cancelling it, never by raising.
+    """
+
+    __slots__ = ("_backlog", "_drained", "_scope", "_shared", "_socket", "closing", "subscriptions")
+
+    def __init__(self, sock: socket.socket, scope: trio.CancelScope, shared: OutboxShared) -> None:
+        self._socket = sock
+        self._scope = scope
+        self._shared = shared
+        self._backlog: Backlog | None = None  # None: nothing is queued, send directly
+        self._drained: trio.Event | None = None  # made by who waits for it
+        self.closing: CloseReason | None = None
+        """Set once a close frame is on its way, or to ABNORMAL when the peer is gone: nothing is taken any more."""
+        self.subscriptions = 0
+        """How many channels push here; kept by the hub, read by the flusher."""
+
+    @property
+    def lost(self) -> bool:
+        """The peer is gone without a word."""
+        return self.closing is CloseReason.ABNORMAL
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes the kernel has not taken yet."""
+        return 0 if self._backlog is None else self._backlog.size
+
+    def push(self, data: bytes, items: Items | None = None) -> None:
+        """Send or queue whole frames. Never blocks, never raises; an overflow ends the connection with 4008.
+
+        `items`: the channel messages that `data` is made of; without them it is an answer that must not be left out.
+        """
+        if self._backlog is not None or self.closing is not None:
+            self._enqueue(data, items)
+            return
+        try:
+            sent = self._socket.send(data)
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError:
+            self.lose()
+            return
+        if sent != len(data):
+            self._start_backlog(data, sent)
+
+    def push_parts(self, parts: list[tuple[bytes, Items]]) -> None:
+        """Push the batches of several channels with one system call."""
+        queued = self._backlog is not None or self.closing is not None
+        if queued or len(parts) > _DRAIN_PARTS or not can_gather(self._socket):
+            for data, items in parts:
+                self.push(data, items)
+            return
+        try:
+            sent = self._socket.sendmsg([data for data, _ in parts])
+        except WOULD_BLOCK:
+            sent = 0
+        except OSError:
+            self.lose()
+            return
+        for data, items in parts:
+            if sent < len(data):
+                if self._backlog is None:
+                    self._start_backlog(data, sent)
+                else:
+                    self._enqueue(data, items)
+            sent = max(0, sent - len(data))
+
+    def finish(self, reason: CloseReason, text: str | None = None) -> None:
+        """Send a close frame after what is queued; nothing is taken after it. Idempotent: the first reason stands."""
+        if self.closing is None:
+            self.push(encode_close(reason, text))
+            self.closing = self.closing or reason
+
+    def answer_close(self, frame: bytes) -> None:
+        """Send back the close frame of a peer that wants to go."""
+        if self.closing is None:
+            self.push(frame)
+            self.closing = self.closing or CloseReason.NORMAL
+
+    def lose(self) -> None:
+        """The peer is gone: end the connection without a word."""
+        self.closing = CloseReason.ABNORMAL
+        self._scope.cancel()
+
+    def postpone(self, seconds: float) -> None:
+        """Put the connection's liveness deadline so many seconds from now: the peer has shown that it lives."""
+        self._scope.deadline = max(self._scope.deadline, trio.current_time() + seconds)
+
+    async def wait_drained(self) -> None:
+        """Wait until the kernel has taken everything that was queued."""
+        if self._backlog is not None:
+            self._drained = trio.Event()
+            await self._drained.wait()
+
+    def _enqueue(self, data: bytes, items: Items | None) -> None:
+        backlog, shared = self._backlog, self._shared
+        if self.closing is not None or backlog is None:
+            return
+        full = backlog.waiting + len(data) > shared.max_bytes or backlog.count >= shared.max_messages
+        if items is None:
+            backlog.add(data)
+        elif full and items.policy is SlowPolicy.DROP:
+            shared.counters.dropped += len(items.items)
+            backlog.drop(items)
+            return
+        else:
+            backlog.add_items(items)
+        if backlog.waiting > shared.max_bytes or backlog.count > shared.max_messages:
+            self._overflow(backlog)
+
+    def _start_backlog(self, data: bytes, sent: int) -> None:
+        self._backlog = Backlog(memoryview(data)[sent:])
+        self._shared.nursery.start_soon(self._drain, name="drain")
+
+    def _overflow(self, backlog: Backlog) -> None:
+        self._shared.counters.slow_closed += 1
+        backlog.cut_short(encode_close(CloseReason.SLOW))
+        self.closing = CloseReason.SLOW
+        self._scope.deadline = trio.current_time()  # the connection's task ends it, after a last chance to drain
+
+    async def _drain(self) -> None:
+        """Send the backlog as the kernel takes it; ends with it, or with the socket."""
+        assert self._backlog is not None
+        backlog, most = self._backlog, _DRAIN_PARTS if can_gather(self._socket) else 1
+        # The connection may end, and close its socket, before this task has run for the first time.
+        while self._socket.fileno() >= 0 and backlog.buffers(most, unix_ms()):
+            try:
+                await trio.lowlevel.wait_writable(self._socket)
+                buffers = backlog.buffers(most, 0)  # it may have been cut short meanwhile
+                sent = self._socket.sendmsg(buffers) if most > 1 else self._socket.send(buffers[0])
+            except WOULD_BLOCK:
+                continue
+            except (OSError, trio.ClosedResourceError):
+                self.lose()
+                break
+            backlog.advance(sent)
+        self._backlog = None
+        if self._drained is not None:
+            self._drained.set()

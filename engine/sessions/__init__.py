@@ -1,0 +1,1 @@
+"""Sessions: what one client may say, and what it is answered."""

@@ -1,0 +1,62 @@
+"""The notebook: writes down what each session is subscribed to, so that another worker can take the session up again.
+
+A session that changes is noted soon after, many changes in one note; one that does not is noted again before its note
+expires. Notes are sent without waiting: a lost one costs a client its session, never a message, for it has its offsets.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+import trio
+
+from fanline.engine.bus.interface import Bucket, Bus
+from fanline.engine.bus.nats.streams import RESUME_WINDOW
+
+NOTE_AGAIN = RESUME_WINDOW / 2
+"""Seconds after which an unchanged session is noted anew: half of the resume window."""
+_PAUSE = 0.1
+_PER_PAUSE = 500  # notes at a time, so that a storm of sessions does not crowd out their messages
+
+
+class SessionNote(msgspec.Struct):
+    """What is kept of a session."""
+
+    user: str | None
+    channels: list[str]
+
+
+class _Entry(NamedTuple):
+    user: str | None
+    channels: Iterable[str]
+
+
+class Notebook:
+    """One worker's; sessions put themselves in, `run` carries it to the bus."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._changed: dict[str, _Entry] = {}
+        self._work = trio.Event()
+
+    def put(self, session: str, user: str | None, channels: Iterable[str]) -> None:
+        """Note a session soon; `channels` is read then."""
+        self._changed[session] = _Entry(user, channels)
+        self._work.set()
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await self._work.wait()
+            await trio.sleep(_PAUSE)
+            self._work = trio.Event()
+            for session in list(self._changed)[:_PER_PAUSE]:
+                user, channels = self._changed.pop(session)
+                self._bus.note(Bucket.SESSIONS, session, msgspec.json.encode(SessionNote(user, list(channels))))
+            if self._changed:
+                self._work.set()
+
+    async def find(self, session: str) -> SessionNote | None:
+        """The note of a session; None if there is none (any more). BusError."""
+        note = await self._bus.get(Bucket.SESSIONS, session)
+        return None if note is None else msgspec.json.decode(note.value, type=SessionNote)

@@ -1,0 +1,70 @@
+"""The newest output lines of a task, bounded in lines and in characters, as the batches viewers are sent."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from fanline.protocol.tasks.events import MAX_LINE, Stream
+
+MAX_LINES = 1000
+MAX_CHARACTERS = 64 * 1024
+_MERGED = 100  # lines up to which a batch takes the next one in
+
+
+class Batch(msgspec.Struct, omit_defaults=True):
+    """Lines that follow on each other: the data of a `task_output` as viewers get it."""
+
+    lines: list[str]
+    first: int
+    """Number of the first line in the attempt's output, from 0."""
+    attempt: int
+    stream: Stream = Stream.STDOUT
+
+
+class OutputTail:
+    """`batches`: what `newest` gave once, as JSON; msgspec.ValidationError if it is not that."""
+
+    def __init__(self, batches: Any = ()) -> None:
+        self._batches: deque[Batch] = deque()
+        self._lines = 0
+        self._characters = 0
+        for batch in msgspec.convert(batches, list[Batch]):
+            self.append(batch.lines, batch.first, batch.attempt, batch.stream)
+
+    def append(self, lines: Sequence[str], first: int, attempt: int, stream: Stream) -> None:
+        """Take new lines; a very long one is cut."""
+        added = [line[:MAX_LINE] for line in lines[-MAX_LINES:]]
+        first += len(lines) - len(added)
+        if not added:
+            return
+        newest = self._batches[-1] if self._batches else None
+        follows = newest is not None and (newest.attempt, newest.stream) == (attempt, stream)
+        if newest is not None and follows and newest.first + len(newest.lines) == first and len(newest.lines) < _MERGED:
+            newest.lines += added
+        else:
+            self._batches.append(Batch(added, first, attempt, stream))
+        self._lines += len(added)
+        self._characters += sum(map(len, added))
+        self._trim()
+
+    def newest(self, count: int) -> list[Batch]:
+        """The newest so many lines, oldest first."""
+        taken: deque[Batch] = deque()
+        for batch in reversed(self._batches):
+            if count <= 0:
+                break
+            skipped = max(0, len(batch.lines) - count)
+            taken.appendleft(msgspec.structs.replace(batch, lines=batch.lines[skipped:], first=batch.first + skipped))
+            count -= len(batch.lines)
+        return list(taken)
+
+    def _trim(self) -> None:
+        while self._lines > MAX_LINES or self._characters > MAX_CHARACTERS:
+            oldest = self._batches[0]
+            self._characters -= len(oldest.lines.pop(0))
+            self._lines -= 1
+            oldest.first += 1
+            if not oldest.lines:
+                self._batches.popleft()

@@ -1,0 +1,1 @@
+"""`fanline demo`: a server, producers and viewers in one."""

@@ -1,0 +1,98 @@
+"""What the demo shows: its figures, progress bars on a terminal, plain lines elsewhere."""
+
+from collections import deque
+from typing import Any
+
+import trio
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fanline.cli.demo.build import TERMINAL
+from fanline.client.message import Message
+from fanline.protocol.tasks.events import TaskEvent
+
+FEED = "news:builds"
+FRAME_SECONDS = 0.2
+_LATENCIES = 20_000  # the newest ones; enough for a p99, few enough to sort for every frame
+_BAR_WIDTH = 40
+
+
+class Figures:
+    """What was counted so far. Loss is known only of builds that ended."""
+
+    def __init__(self) -> None:
+        self.finished = 0
+        self.published = 0
+        self.delivered = 0
+        self.lost = 0
+        self.builds: dict[str, dict[str, Any]] = {}
+        """Name -> percent and message, as received by a subscriber, of the builds under way."""
+        self.ended: deque[str] = deque(maxlen=100)
+        """Names of builds that ended and were not shown yet."""
+        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
+
+    def receive(self, seconds: float) -> None:
+        """Count a delivery that took so long."""
+        self.delivered += 1
+        self._latencies.append(seconds)
+
+    def show(self, name: str, message: Message) -> None:
+        """Take what a build has told."""
+        build = self.builds.setdefault(name, {"percent": 0.0, "message": ""})
+        build |= {key: message.data[key] for key in build if key in message.data}
+        if message.event in TERMINAL:
+            del self.builds[name]
+            self.finished += message.event == TaskEvent.COMPLETED
+            self.ended.append(f"{name} {str(message.event).removeprefix('task_')}")
+
+    def milliseconds(self, percentile: int) -> float:
+        """Latency from publishing to NATS until a subscriber has the decoded message; 0 while there is none."""
+        ordered = sorted(self._latencies)
+        return ordered[len(ordered) * percentile // 100] * 1000 if ordered else 0.0
+
+    def line(self) -> str:
+        return (
+            f"{self.published} published, {self.delivered} delivered, {self.lost} lost, "
+            f"p50 {self.milliseconds(50):.1f} ms, p99 {self.milliseconds(99):.1f} ms"
+        )
+
+    def summary(self) -> str:
+        return f"{self.finished} tasks finished: {self.line()}"
+
+
+async def show(figures: Figures, console: Console, url: str, people: str) -> None:
+    """Keep the picture up to date until cancelled."""
+    console.print(f"Server on {url}, {people}.")
+    if not console.is_terminal:
+        await _show_lines(figures, console)
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            live.update(_picture(figures), refresh=True)
+            await trio.sleep(FRAME_SECONDS)
+
+
+async def _show_lines(figures: Figures, console: Console) -> None:
+    for command in _commands(figures):
+        console.print(f"In another terminal: {command}", soft_wrap=True)
+    while True:
+        while figures.ended:
+            console.print(f"{figures.ended.popleft()}: {figures.line()}", soft_wrap=True)
+        await trio.sleep(FRAME_SECONDS)
+
+
+def _picture(figures: Figures) -> Group:
+    table = Table.grid(padding=(0, 2))
+    for name, data in sorted(figures.builds.items()):
+        bar = ProgressBar(total=100, completed=data["percent"], width=_BAR_WIDTH)
+        table.add_row(name, bar, f"{data['percent']:.0f} %", data["message"])
+    commands = [Text(f"  {command}", style="cyan") for command in _commands(figures)]
+    return Group(table, Text(), Text(figures.summary()), Text(), Text("Try in another terminal:"), *commands)
+
+
+def _commands(figures: Figures) -> list[str]:
+    youngest = min(figures.builds, key=lambda name: figures.builds[name]["percent"], default="build-1")
+    return [f"fanline tail task:{youngest}", "fanline tasks", f"fanline sub {FEED}", f"fanline pub {FEED} '\"hello\"'"]

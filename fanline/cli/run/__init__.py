@@ -1,0 +1,1 @@
+"""`fanline run`: a command as a task."""

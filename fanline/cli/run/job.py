@@ -1,0 +1,99 @@
+"""A command and its task: what it writes is told, what viewers want of it is done."""
+
+import signal
+from typing import Any
+
+import msgspec
+import trio
+
+from fanline.cli.run.line_splitter import LineSplitter
+from fanline.cli.run.process import Command, Copy, StdinClosed
+from fanline.cli.run.progress_lines import Progress, last_progress
+from fanline.cli.runner import note
+from fanline.producer.calls import Call
+from fanline.producer.task import AsyncTask, StreamName
+
+TYPE_SECONDS = 2.0  # how long a viewer's input waits behind other input
+
+
+class Job:
+    """Runs one command to its end."""
+
+    def __init__(self, command: Command, task: AsyncTask, grace: float) -> None:
+        self._command = command
+        self._task = task
+        self._grace = grace
+        self._calls = task.calls()  # from now on, so that a cancel is ours to decide
+        self._progress: Progress | None = None
+        self._nursery: trio.Nursery
+        self.stopped = False
+        """Whether a viewer has stopped it, and who that was."""
+        self.stopped_by: str | None = None
+
+    async def run(self, stdout: Copy, stderr: Copy) -> int:
+        """Until it has ended and all it wrote is told; its exit code, or -n after signal n."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._command.feed)
+            self._nursery.start_soon(self._serve_calls)
+            async with trio.open_nursery() as relays:
+                relays.start_soon(self._relay, self._command.stdout, stdout, "stdout")
+                relays.start_soon(self._relay, self._command.stderr, stderr, "stderr")
+            code = await self._command.wait()
+            self._nursery.cancel_scope.cancel()
+        return code
+
+    async def _relay(self, source: trio.lowlevel.FdStream, copy: Copy, stream: StreamName) -> None:
+        splitter = LineSplitter()
+        while (data := await self._command.receive(source)) is not None:
+            self._tell(splitter.feed(data) if data else splitter.prompt(), splitter.shown, stream)
+            await copy.write(data)
+        self._tell(splitter.end(), "", stream)
+
+    def _tell(self, lines: list[str], shown: str, stream: StreamName) -> None:
+        if lines:
+            self._task.log("\n".join(lines) + "\n", stream=stream)
+        progress = last_progress([*lines, shown])
+        if progress is not None and progress != self._progress:
+            self._progress = progress
+            self._task.progress(progress.percent, done=progress.done, total=progress.total)
+
+    async def _serve_calls(self) -> None:
+        async for call in self._calls:
+            self._nursery.start_soon(self._serve, call)  # one that waits must not hold up a cancel
+
+    async def _serve(self, call: Call) -> None:
+        match call.verb:
+            case "cancel":
+                self._stop(call.by)
+            case "input":
+                return await self._type(call)
+            case "pause":
+                self._command.signal(signal.SIGSTOP)
+                self._task.pause()
+            case "resume":
+                self._command.signal(signal.SIGCONT)
+                self._task.resume()
+            case verb:
+                return await call.refuse(f"a command takes cancel, input, pause and resume, not {verb}")
+        return await call.answer()
+
+    def _stop(self, by: str | None) -> None:
+        if not self.stopped:
+            self.stopped, self.stopped_by = True, by
+            note(f"{by or 'a viewer'} asks it to stop: SIGTERM, and SIGKILL after {self._grace:g} s")
+            self._nursery.start_soon(self._command.stop, self._grace)
+
+    async def _type(self, call: Call) -> None:
+        try:
+            await self._command.type(_line_of(call.data), TYPE_SECONDS)
+        except StdinClosed as error:
+            await call.refuse(str(error))
+        else:
+            await call.answer()
+
+
+def _line_of(data: Any) -> bytes:
+    """What a viewer's input is to a program: its text, or else its JSON, and a newline."""
+    value = data.get("value") if isinstance(data, dict) else data
+    text = "" if value is None else value
+    return (text.encode(errors="replace") if isinstance(text, str) else msgspec.json.encode(text)) + b"\n"

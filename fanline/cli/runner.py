@@ -1,0 +1,71 @@
+"""How a command runs and ends: one error line, exit codes that scripts can use, Ctrl-C without a traceback."""
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import trio
+import typer
+
+from fanline.errors import FanlineError
+from fanline.groups import first_error
+from fanline.protocol.errors import ProtocolError
+
+FAILURE = 1
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+Program = Callable[[], Awaitable[int]]
+
+
+def run(program: Program, *, interrupted: int = INTERRUPTED) -> None:
+    """Run a command's async program and exit with the code it returns.
+
+    Exit codes: 1 with one line on stderr for what can go wrong outside of us, `interrupted` on Ctrl-C, 143 on SIGTERM;
+    0 when the reader of our stdout has gone, who then has what it wanted.
+    """
+    try:
+        code = trio.run(_until_signal, program, interrupted)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        code = 0
+    except (FanlineError, ProtocolError, OSError) as error:
+        complain(str(error))
+        code = FAILURE
+    raise typer.Exit(code)
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    print(f"fanline: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  # a command's output
+
+
+def note(message: str) -> None:
+    """A line for the person at the terminal; stdout is for data."""
+    print(f"fanline: {message}", file=sys.stderr, flush=True)  # noqa: T201  # a command's output
+
+
+async def _until_signal(program: Program, interrupted: int) -> int:
+    codes = {signal.SIGINT: interrupted, signal.SIGTERM: TERMINATED}
+    code = 0
+
+    async def watch() -> None:
+        nonlocal code
+        async for number in signals:
+            code = codes[signal.Signals(number)]
+            nursery.cancel_scope.cancel()
+
+    try:
+        with trio.open_signal_receiver(*codes) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch)
+                code = await program()
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        error = first_error(group)
+    else:
+        return code
+    raise error

@@ -1,0 +1,148 @@
+"""`fanline tail`: watch a task, stop it, answer it."""
+
+import getpass
+import socket
+import sys
+from enum import Enum, auto
+from functools import partial
+from typing import Annotated
+
+import trio
+import typer
+from rich.console import Console
+
+from fanline.cli.options import TaskId, Url
+from fanline.cli.runner import note, run
+from fanline.cli.task_screen import JsonScreen, LineScreen, LiveScreen, Screen
+from fanline.client.client import MAX_LINES, Client
+from fanline.client.task_view import TaskView
+from fanline.errors import ServerError
+from fanline.local import find_server
+from fanline.protocol.errors import ErrorCode
+from fanline.protocol.tasks.states import TaskState
+
+_FRAME_SECONDS = 0.1
+
+
+class Answer(Enum):
+    APPROVE = auto()
+    REJECT = auto()
+
+
+def add_tail(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(short_help="Watch a task: progress, ETA, log; stop it, answer it.")(tail)
+
+
+def tail(
+    task: TaskId,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Ask it to stop, and watch until it has.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --cancel: end it even if no producer is left to stop it.")
+    ] = False,
+    approve: Annotated[bool, typer.Option("--approve", help="Say yes to its open question, and exit.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Say no to its open question, and exit.")] = False,
+    text: Annotated[
+        str | None, typer.Option("--input", metavar="TEXT", help="Answer its question, or send it input, and exit.")
+    ] = None,
+    lines: Annotated[int, typer.Option(min=0, max=MAX_LINES, help="Begin with the newest so many log lines.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON envelope a line, for scripts.")] = False,
+    url: Url = None,
+) -> None:
+    """Watch a task until it ends: its progress, its ETA, its log. Ctrl-C only detaches, the task goes on.
+
+    \b
+      fanline tail task:build-42
+      fanline tail build-42 --cancel
+      fanline tail build-42 --approve
+      fanline tail build-42 --input "the blue one"
+      fanline tail build-42 --json | jq -c '[.e, .d]'
+
+    On a terminal the log scrolls above a live picture, lines of stderr in red. Elsewhere log lines go to stdout, and
+    everything else to stderr. With --json the first line is the task's snapshot, and then come its events as delivered.
+    A task that nobody knows yet is waited for.
+
+    \b
+    Exit codes:
+      0    it completed; with --cancel: it was cancelled; with --approve, --reject and --input: the producer has it
+      1    it ended otherwise; or an error, told on stderr
+      130  Ctrl-C: detached
+    """
+    if cancel + approve + reject + (text is not None) > 1:
+        raise typer.BadParameter("give one of --cancel, --approve, --reject and --input")
+    if force and not cancel:
+        raise typer.BadParameter("--force belongs to --cancel")
+    if approve or reject or text is not None:
+        run(partial(_answer, task, url, Answer.APPROVE if approve else Answer.REJECT if reject else text or ""))
+    run(partial(_watch, task, url, lines, _screen(as_json=as_json), cancel=cancel, force=force))
+
+
+def _screen(*, as_json: bool) -> Screen:
+    if as_json:
+        return JsonScreen()
+    console = Console(highlight=False)
+    return LiveScreen(console) if console.is_terminal and sys.stdout.isatty() else LineScreen()
+
+
+def _who() -> str | None:
+    """As whom we answer, where the server knows no users: the name at this machine."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"[:64]
+    except (OSError, KeyError):
+        return None
+
+
+async def _answer(name: str, url: str | None, answer: Answer | str) -> int:
+    async with Client(url or find_server().url) as client, client.task(name, lines=0, by=_who()) as task:
+        if answer is Answer.APPROVE:
+            await task.approve()
+        elif answer is Answer.REJECT:
+            await task.reject()
+        else:
+            await task.send_input(answer)
+        note(f"{task.channel} has your answer")
+    return 0
+
+
+async def _watch(name: str, url: str | None, lines: int, screen: Screen, *, cancel: bool, force: bool) -> int:
+    async with (
+        Client(url or find_server().url, notice=screen.tell) as client,
+        client.task(name, lines=lines, by=_who()) as task,
+    ):
+        try:
+            with screen:
+                await _follow(task, screen, cancel=cancel, force=force)
+        except* trio.Cancelled:
+            note(f"detached; {task.channel} goes on, and `fanline tail {task.channel}` shows it again")
+            raise
+        return 0 if task.snapshot.state is (TaskState.CANCELLED if cancel else TaskState.COMPLETED) else 1
+
+
+async def _follow(task: TaskView, screen: Screen, *, cancel: bool, force: bool) -> None:
+    """Show the task until it ends."""
+    if cancel and task.snapshot.state is TaskState.UNKNOWN:
+        raise ServerError(ErrorCode.UNKNOWN_TASK, f"nothing was ever heard of {task.channel}")
+    screen.begin(task, task.joined)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_refresh, screen)
+        if cancel and not task.snapshot.ended_for_good:
+            nursery.start_soon(_cancel, task, screen, force)
+        async for update in task:
+            screen.show(update)
+        nursery.cancel_scope.cancel()
+
+
+async def _refresh(screen: Screen) -> None:
+    while True:
+        screen.refresh()
+        await trio.sleep(_FRAME_SECONDS)
+
+
+async def _cancel(task: TaskView, screen: Screen, force: bool) -> None:
+    screen.tell(f"asking {task.channel} to stop")
+    try:
+        await task.cancel(force=force)
+    except ServerError as error:
+        if error.code == ErrorCode.NO_PRODUCER:
+            raise ServerError(error.code, f"{error.message}; --force ends it all the same") from None
+        raise

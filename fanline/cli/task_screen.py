@@ -1,0 +1,223 @@
+"""Where `fanline tail` shows a task: a live picture on a terminal, plain lines elsewhere, JSON for scripts."""
+
+import sys
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fanline.cli.runner import note
+from fanline.cli.subscribe import envelope_line
+from fanline.cli.task_words import activity, facts, harmless, question, status, told
+from fanline.client.task_events import OutputLine, TaskUpdate
+from fanline.client.task_view import TaskView
+from fanline.protocol.tasks.events import Stream, TaskEvent
+from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.tasks.states import TaskState
+
+_BAR_WIDTH = 30
+_STEP = 10  # percent between two notes of progress where there is no picture
+STYLES = {
+    TaskState.COMPLETED: "bold green",
+    TaskState.FAILED: "bold red",
+    TaskState.TIMED_OUT: "bold red",
+    TaskState.CANCELLED: "bold yellow",
+    TaskState.CANCELLING: "yellow",
+    TaskState.STALLED: "yellow",
+    TaskState.WAITING_INPUT: "bold magenta",
+}
+
+
+class Screen(Protocol):
+    """Shows one task inside its `with` block."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def begin(self, task: TaskView, joined: TaskUpdate) -> None:
+        """Show the task as it is on joining."""
+
+    def show(self, update: TaskUpdate) -> None:
+        """Show what has happened."""
+
+    def tell(self, sentence: str) -> None:
+        """A line for the person, of something else than the task itself."""
+
+    def refresh(self) -> None:
+        """Called ten times a second."""
+
+
+class _Plain:
+    """What is the same for all: nothing to open, nothing to refresh, notes on stderr."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+    def tell(self, sentence: str) -> None:
+        note(sentence)
+
+    def refresh(self) -> None:
+        pass
+
+
+class JsonScreen(_Plain):
+    """One envelope a line: the snapshot, then what comes, as it was delivered."""
+
+    def begin(self, task: TaskView, joined: TaskUpdate) -> None:
+        self.show(joined)
+
+    def show(self, update: TaskUpdate) -> None:
+        if update.gap is not None:
+            _put(envelope_line(update.gap))
+        _put(envelope_line(update.message))
+
+
+class LineScreen(_Plain):
+    """Log lines on stdout, everything else on stderr."""
+
+    def __init__(self) -> None:
+        self._task = ""
+        self._stage: str | None = None
+        self._step = 0
+
+    def begin(self, task: TaskView, joined: TaskUpdate) -> None:
+        self._task = task.channel
+        for sentence in greeting(task):
+            self.tell(sentence)
+        self._print(task.output)
+        self._pass(joined.snapshot)
+
+    def show(self, update: TaskUpdate) -> None:
+        for sentence in told(self._task, update):
+            self.tell(sentence)
+        if update.kind is TaskEvent.PROGRESS and self._pass(update.snapshot):
+            parts = [*facts(update.snapshot, unix_ms()), activity(update.snapshot)]
+            self.tell(", ".join(part for part in parts if part))
+        self._print(update.lines)
+
+    def _pass(self, snapshot: Snapshot) -> bool:
+        """Whether the progress is worth a note: another stage, or another ten percent."""
+        place = (snapshot.stage, int((snapshot.percent or 0) // _STEP))
+        moved = place != (self._stage, self._step)
+        self._stage, self._step = place
+        return moved
+
+    def _print(self, lines: Iterable[OutputLine]) -> None:
+        text = "\n".join(harmless(line.text) for line in lines if not line.superseded)
+        if text:
+            _put(text)
+
+
+class LiveScreen(_Plain):
+    """Log lines and notes scroll above a picture of the task; printed once a frame, as there may be very many."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._task: TaskView | None = None
+        self._waiting: list[Text] = []
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._flush()
+        self._live.__exit__(kind, error, traceback)
+
+    def begin(self, task: TaskView, joined: TaskUpdate) -> None:
+        self._task = task
+        self._waiting += map(_line, task.output)
+        if task.snapshot.state is TaskState.UNKNOWN or task.snapshot.ended_for_good:
+            for sentence in greeting(task):
+                self.tell(sentence)
+        self.refresh()
+
+    def show(self, update: TaskUpdate) -> None:
+        assert self._task is not None
+        for sentence in told(self._task.channel, update):
+            self.tell(sentence)
+        self._waiting += map(_line, update.lines)
+
+    def tell(self, sentence: str) -> None:
+        self._waiting.append(Text(f"- {sentence}", style="cyan"))
+
+    def refresh(self) -> None:
+        self._flush()
+        if self._task is not None:
+            self._live.update(_picture(self._task), refresh=True)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            lines, self._waiting = self._waiting, []
+            self._console.print(Group(*lines))
+
+
+def greeting(task: TaskView) -> list[str]:
+    """What is said first: which task, and how it is."""
+    snapshot, name = task.snapshot, task.channel
+    if snapshot.state is TaskState.UNKNOWN:
+        return [f"{name} is not known yet; waiting for it"]
+    title = f" ({harmless(snapshot.title)})" if snapshot.title else ""
+    attempt = f", attempt {snapshot.attempt}" if snapshot.attempt > 1 else ""
+    figures = "".join(f", {part}" for part in [*facts(snapshot, unix_ms()), activity(snapshot)] if part)
+    asks = question(name, snapshot.ask) if snapshot.ask is not None and snapshot.ask.open else []
+    return [f"{name}{title} is {status(snapshot)}{attempt}{figures}", *asks]
+
+
+def unix_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _put(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _line(line: OutputLine) -> Text:
+    style = "dim strike" if line.superseded else "red" if line.stream is Stream.STDERR else ""
+    return Text(harmless(line.text), style=style)
+
+
+def _picture(task: TaskView) -> RenderableType:
+    snapshot = task.snapshot
+    rows: list[RenderableType] = [_head(task)]
+    if snapshot.state is not TaskState.UNKNOWN:
+        bar = ProgressBar(100, snapshot.percent or 0, width=_BAR_WIDTH, pulse=snapshot.percent is None)
+        line = Table.grid(padding=(0, 2))
+        line.add_row(bar, _row("  ".join(facts(snapshot, unix_ms()))))
+        rows += [line, *(_row(text) for text in [activity(snapshot)] if text)]
+    if snapshot.ask is not None and snapshot.ask.open:
+        rows += [_row(text, "magenta") for text in question(task.channel, snapshot.ask)]
+    return Group(*rows)
+
+
+def _head(task: TaskView) -> Text:
+    snapshot = task.snapshot
+    head = _row(task.channel, "bold")
+    if snapshot.title:
+        head.append(f"  {harmless(snapshot.title)}")
+    head.append(f"  {status(snapshot)}", style=STYLES.get(snapshot.state, "blue"))
+    if snapshot.attempt > 1:
+        head.append(f"  attempt {snapshot.attempt}")
+    return head
+
+
+def _row(text: str, style: str = "") -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")

@@ -1,0 +1,149 @@
+"""A task in words: what a person at a terminal is told of it. Pure; no I/O."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from fanline.client.task_events import TaskUpdate
+from fanline.client.task_view import wants_value
+from fanline.protocol.tasks.estimate import seconds_left
+from fanline.protocol.tasks.events import TaskEvent
+from fanline.protocol.tasks.fold import Ask, Snapshot
+from fanline.protocol.tasks.states import TaskState
+
+_COMMANDS = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_]|[ -/]+[0-~])")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST_VALUE = 200
+
+
+def harmless(text: str) -> str:
+    """A line that a terminal only shows: colours and other commands left out, what else is not text made visible."""
+    text = _COMMANDS.sub("", text.expandtabs()) if not text.isprintable() else text
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def duration(seconds: float) -> str:
+    """0:07, 12:30, 1:02:03, 2 days, 1:02:03."""
+    return str(timedelta(seconds=round(seconds))).removeprefix("0:").removeprefix("0")
+
+
+def facts(snapshot: Snapshot, now: int) -> list[str]:
+    """The figures of a task at `now`, Unix ms, as far as they are known: percent, count, rate, ETA, elapsed."""
+    unit = "/s" if snapshot.done is not None else " %/s"
+    left = seconds_left(snapshot.eta, snapshot.updated, now)
+    spent = elapsed(snapshot, now)
+    count = None if snapshot.done is None else f"{snapshot.done:,.12g}"
+    if count is not None and snapshot.total is not None:
+        count += f" of {snapshot.total:,.12g}"
+    known = (
+        None if snapshot.percent is None else f"{snapshot.percent:.0f} %",
+        count,
+        None if snapshot.rate is None else f"{snapshot.rate:,.3g}{unit}",
+        None if left is None else f"ETA {duration(left)}",
+        None if spent is None else f"elapsed {duration(spent)}",
+    )
+    return [fact for fact in known if fact is not None]
+
+
+def elapsed(snapshot: Snapshot, now: int) -> float | None:
+    """Seconds since the attempt was started, until its end; None before."""
+    return None if snapshot.started is None else max(0, (snapshot.ended or now) - snapshot.started) / 1000
+
+
+def activity(snapshot: Snapshot) -> str:
+    """Stage and message."""
+    return harmless(": ".join(text for text in (snapshot.stage, snapshot.message) if text))
+
+
+def question(task: str, ask: Ask) -> list[str]:
+    """An open question, and the command that answers it."""
+    options = f" ({', '.join(ask.options)})" if ask.options else ""
+    answers = ["--input TEXT"] if wants_value(ask) else ["--approve", "--reject"]
+    commands = " or ".join(f"`fanline tail {task} {answer}`" for answer in answers)
+    return [harmless(f"it asks: {ask.text or ask.id}{options}"), f"answer with {commands}"]
+
+
+def told(task: str, update: TaskUpdate) -> Iterator[str]:
+    """What is worth a line of its own in an update, besides output lines and progress."""
+    snapshot = update.snapshot
+    if update.gap is not None:
+        yield f"{update.gap}; it goes on with the task as it is now"
+    if update.new_attempt:
+        yield f"attempt {snapshot.attempt} has begun; what was printed above is superseded"
+    if update.data.dropped:
+        yield f"{update.data.dropped} output lines were left out by the producer"
+    if update.kind is TaskEvent.ASKED and snapshot.ask is not None:
+        yield from question(task, snapshot.ask)
+    elif (sentence := _sentence(update)) is not None:
+        yield harmless(sentence)
+    elif update.ended and (spent := elapsed(snapshot, snapshot.ended or 0)) is not None:
+        yield f"{status(snapshot)} (after {duration(spent)})"
+    elif update.state_changed:
+        yield status(snapshot)
+
+
+def status(snapshot: Snapshot) -> str:
+    """The state as a sentence."""
+    ended = _ENDED.get(snapshot.state)
+    return harmless(ended(snapshot) if ended is not None else _STATES[snapshot.state])
+
+
+def _sentence(update: TaskUpdate) -> str | None:
+    data, who = update.data, update.data.by or "somebody"
+    match update.kind:
+        case TaskEvent.ANSWERED if data.ask is None:
+            return f"{who} sent input" if data.value is None else f"{who} sent input: {_value(data.value)}"
+        case TaskEvent.ANSWERED:
+            return f"{who} answered: {_value(data.value)}"
+        case TaskEvent.ASK_EXPIRED:
+            return "nobody answered in time"
+        case TaskEvent.CANCEL_REQUESTED:
+            forced = "" if data.deadline is None else f", by force after {data.deadline:g} s"
+            return f"{who} asked it to stop{forced}"
+        case TaskEvent.CANCEL_ACCEPTED:
+            return "the producer is stopping"
+        case TaskEvent.CANCEL_REFUSED:
+            return f"the producer goes on: {data.message or 'it refused to stop'}"
+    return None
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+
+
+def _completed(snapshot: Snapshot) -> str:
+    return "completed" if snapshot.result is None else f"completed: {_value(snapshot.result)}"
+
+
+def _failed(snapshot: Snapshot) -> str:
+    return f"failed: {snapshot.error or 'without a reason'}"
+
+
+def _timed_out(snapshot: Snapshot) -> str:
+    return f"timed out: {snapshot.error}" if snapshot.error else "timed out"
+
+
+def _cancelled(snapshot: Snapshot) -> str:
+    by = f" by {snapshot.by}" if snapshot.by else ""
+    return f"cancelled{by}{', by force: the producer did not stop in time' if snapshot.forced else ''}"
+
+
+_ENDED = {
+    TaskState.COMPLETED: _completed,
+    TaskState.FAILED: _failed,
+    TaskState.TIMED_OUT: _timed_out,
+    TaskState.CANCELLED: _cancelled,
+}
+_STATES = {
+    TaskState.UNKNOWN: "not known yet",
+    TaskState.QUEUED: "queued",
+    TaskState.RUNNING: "running",
+    TaskState.PAUSED: "paused",
+    TaskState.WAITING_INPUT: "waiting for an answer",
+    TaskState.STALLED: "stalled: its producer has gone silent",
+    TaskState.CANCELLING: "stopping",
+}

@@ -1,0 +1,151 @@
+"""`fanline tasks`: the tasks that run now, from the table that the server keeps in the channel `tasks:running`."""
+
+import sys
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import msgspec
+import trio
+import typer
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fanline.cli.options import Url
+from fanline.cli.runner import run
+from fanline.cli.task_screen import STYLES, unix_ms
+from fanline.cli.task_words import duration, harmless
+from fanline.client.client import Client
+from fanline.client.message import Message
+from fanline.client.subscription import Subscription
+from fanline.errors import ConnectionLost
+from fanline.local import find_server
+from fanline.protocol.tasks.estimate import seconds_left
+from fanline.protocol.tasks.states import TaskState
+
+CHANNEL = "tasks:running"
+_FRAME_SECONDS = 0.5
+_URGENT = (TaskState.STALLED, TaskState.WAITING_INPUT)
+_FIGURES = ("progress", "eta", "elapsed", "heard")
+_LONGEST_ID = 40  # columns; a longer one goes over several lines
+_PIPE_WIDTH = 160  # columns where there is no terminal to tell
+
+
+class Row(msgspec.Struct):
+    """One running task. Times in Unix ms, `eta` in seconds at `updated`."""
+
+    id: str
+    state: TaskState
+    attempt: int = 1
+    title: str | None = None
+    stage: str | None = None
+    percent: float | None = None
+    eta: float | None = None
+    updated: int | None = None
+    started: int | None = None
+
+
+class Running(msgspec.Struct):
+    """The table: newest change first. `total` counts also those that did not fit in."""
+
+    tasks: list[Row] = []
+    total: int = 0
+
+
+def add_tasks(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(short_help="Show the running tasks.")(tasks)
+
+
+def tasks(
+    once: Annotated[bool, typer.Option("--once", help="Print the table once and exit.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as one JSON object, and exit.")] = False,
+    url: Url = None,
+) -> None:
+    """Show the running tasks, a live table on a terminal until Ctrl-C, else once. Those that need somebody (stalled,
+    or waiting for an answer) come first, then those that changed last.
+
+    \b
+      fanline tasks
+      fanline tasks --once
+      fanline tasks --json | jq -r '.tasks[].id'
+
+    Watch one of them with `fanline tail task:ID`. Exit code 0.
+    """
+    if once or as_json or not sys.stdout.isatty():
+        run(partial(_print_once, url, as_json=as_json))
+    run(partial(_show, url), interrupted=0)
+
+
+async def _print_once(url: str | None, *, as_json: bool) -> int:
+    async with Client(url or find_server().url) as client, client.subscribe(CHANNEL, last=1) as messages:
+        data = (await anext(messages)).data if CHANNEL not in messages.positions else {"tasks": [], "total": 0}
+        if as_json:
+            sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
+        else:
+            console = Console(highlight=False)
+            if not console.is_terminal:
+                console.width = _PIPE_WIDTH
+            console.print(table(_running(data), unix_ms()))
+    return 0
+
+
+async def _show(url: str | None) -> int:
+    console = Console(highlight=False)
+    async with Client(url or find_server().url) as client, client.subscribe(CHANNEL, last=1) as messages:
+        newest = [Running()]  # a cell
+        with Live(console=console, auto_refresh=False) as live:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_take, messages, newest)
+                while True:
+                    live.update(table(newest[0], unix_ms(), console.height - 3), refresh=True)
+                    await trio.sleep(_FRAME_SECONDS)
+
+
+async def _take(messages: Subscription[Message], newest: list[Running]) -> None:
+    async for message in messages:
+        newest[0] = _running(message.data)
+
+
+def _running(data: Any) -> Running:
+    try:
+        return msgspec.convert(data, Running)
+    except msgspec.ValidationError as error:
+        raise ConnectionLost(f"the table in {CHANNEL} cannot be read: {error}", final=True) from None
+
+
+def table(running: Running, now: int, room: int = 500) -> RenderableType:
+    """The table as at `now`, Unix ms, of so many rows at most."""
+    if not running.tasks:
+        return Text("no running tasks")
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("task", "state", "progress", "eta", "elapsed", "heard", "stage", "title"):
+        # The id is what has to be typed: it is never cut.
+        overflow: Literal["fold", "ellipsis"] = "fold" if name == "task" else "ellipsis"
+        width = min(_LONGEST_ID, max((len(row.id) for row in running.tasks), default=0)) if name == "task" else None
+        justify: Literal["right", "left"] = "right" if name in _FIGURES else "left"
+        found.add_column(name, no_wrap=name != "task", overflow=overflow, min_width=width, justify=justify)
+    shown = sorted(running.tasks, key=lambda row: row.state not in _URGENT)[: max(1, room)]
+    for row in shown:
+        found.add_row(*_cells(row, now))
+    left_out = running.total - len(shown)
+    if left_out > 0:
+        found.caption = f"and {left_out} more"
+    return found
+
+
+def _cells(row: Row, now: int) -> list[Text]:
+    left = seconds_left(row.eta, row.updated, now)
+    state = Text(row.state, style=STYLES.get(row.state, "blue"))
+    if row.attempt > 1:
+        state.append(f" (attempt {row.attempt})", style="dim")
+    texts = (
+        "" if row.percent is None else f"{row.percent:.0f} %",
+        "" if left is None else duration(left),
+        "" if row.started is None else duration(max(0, now - row.started) / 1000),
+        "" if row.updated is None else f"{duration(max(0, now - row.updated) / 1000)} ago",
+        harmless(row.stage or ""),
+        harmless(row.title or ""),
+    )
+    return [Text(harmless(row.id), style="bold"), state, *map(Text, texts)]

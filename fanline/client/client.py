@@ -1,0 +1,301 @@
+"""The client: one connection that comes back by itself, shared by any number of subscriptions and publishers."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from copy import copy
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, Self, overload
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import trio
+
+from fanline.backoff import Backoff
+from fanline.client.connection import Link, V1Dialect, open_link
+from fanline.client.cursor import Wish
+from fanline.client.feeds import Feeds
+from fanline.client.message import Gap, Message, Position, Published
+from fanline.client.subscription import Subscription
+from fanline.client.task_view import TaskView
+from fanline.errors import ConnectionLost, ConnectionRefused
+from fanline.groups import only_error
+from fanline.plain import plain
+from fanline.protocol.dialects import CBOR, JSON
+from fanline.protocol.envelope import Envelope, MessageType
+
+Codec = Literal["json", "cbor"]
+StoredPositions = Mapping[str, Position | Sequence[Any]]
+"""What `Subscription.positions` returned, or what JSON made of it."""
+_DIALECTS: dict[str, V1Dialect] = {"json": JSON, "cbor": CBOR}
+MAX_LINES = 1000
+"""Of a task's log that a server keeps."""
+_PING_ID = "~ping"  # no id that a program would give to a message
+_RETRY_SECONDS = 100.0  # safely within the two minutes in which the server knows a message id again
+
+
+class Client:
+    """A Fanline client for Trio. Enter it once: `async with fanline.Client("ws://127.0.0.1:8080/ws") as client:`.
+
+    Entering connects, and raises ConnectionRefused or ConnectionLost if that fails. A connection that is lost later is
+    opened again, with full-jitter back-off of at most 15 seconds, and everything is subscribed again before any other
+    command is sent: durable channels from where they were, so that nothing is missing or repeated; what an ephemeral
+    channel had in between is missed. A refusal that would only be repeated (a close or HTTP status that says so) ends
+    the client: every call and every subscription then raises that error with `final` set. Timeouts are the caller's:
+    `with trio.fail_after(5): await client.publish(...)`.
+
+    `codec` is "json" or "cbor": the same messages in text or binary form; byte strings survive only in cbor.
+    `notice` is called with a sentence for a person whenever an established connection is lost, and when it is back.
+    """
+
+    def __init__(
+        self, url: str, *, codec: Codec = "json", notice: Callable[[str], None] = lambda sentence: None
+    ) -> None:
+        if codec not in _DIALECTS:
+            raise ValueError(f"codec is json or cbor, not {codec!r}")
+        parts = urlsplit(url)
+        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+            raise ValueError(f"not a WebSocket URL: {url!r} (expected ws://host:port/ws or wss://...)")
+        self._url = url
+        self._notice = notice
+        self._dialect = _DIALECTS[codec]
+        self._backoff = Backoff()
+        self._link: Link | None = None  # only while everything is subscribed on it
+        self._moved = trio.Event()  # replaced at each change of _link or _error
+        self._error: ConnectionLost | ConnectionRefused | None = None
+        self._connected_once = False
+        self._away = False  # and told so
+        self._feeds = Feeds()
+        self._reading: trio.CancelScope | None = None  # while a connection is open
+        self._life = self._live()
+
+    async def __aenter__(self) -> Self:
+        await self._life.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._life.__aexit__(kind, error, traceback)
+
+    @overload
+    def subscribe(
+        self,
+        *channels: str,
+        last: int | None = None,
+        start: bool = False,
+        positions: StoredPositions | None = None,
+        gaps: Literal[False] = False,
+        buffer: int = 1024,
+    ) -> Subscription[Message]: ...
+
+    @overload
+    def subscribe(
+        self,
+        *channels: str,
+        last: int | None = None,
+        start: bool = False,
+        positions: StoredPositions | None = None,
+        gaps: Literal[True],
+        buffer: int = 1024,
+    ) -> Subscription[Message | Gap]: ...
+
+    def subscribe(
+        self,
+        *channels: str,
+        last: int | None = None,
+        start: bool = False,
+        positions: StoredPositions | None = None,
+        gaps: bool = False,
+        buffer: int = 1024,
+    ) -> Subscription[Any]:
+        """A subscription to one or more channels: `async with client.subscribe("task:42") as messages:`.
+
+        By default it gets what is published from now on. A durable channel can begin earlier: with its newest `last`
+        messages, from the `start` of what is stored, or right after the place it has in `positions`, which is what
+        `Subscription.positions` returned once; channels that are not in there begin as the other arguments say. An
+        ephemeral channel has no history, and begins now whatever is asked.
+
+        `gaps=True`: the iterator yields a Gap wherever something is missing, besides Messages. `buffer` is in messages.
+        See Subscription for what entering, iterating and leaving do.
+        """
+        if not channels or buffer < 1:
+            raise ValueError("subscribe to at least one channel, with room for at least one message")
+        if start and last is not None:
+            raise ValueError("give last or start, not both")
+        begin = Wish(data={"start": True} if start else None if last is None else {"last": last})
+        stored = {channel: Wish(Position(*place)) for channel, place in (positions or {}).items()}
+        return Subscription(
+            self._feeds, {channel: stored.get(channel, begin) for channel in channels}, buffer, gaps=gaps
+        )
+
+    async def publish(self, channel: str, data: Any, *, event: str | None = None, id: str | None = None) -> Published:  # noqa: A002  # the word of the protocol
+        """Publish `data` and wait for the answer: on a durable channel that it is stored, else that the bus has it.
+
+        While disconnected it waits for the connection. If a connection ends before the answer, what becomes of it
+        depends on the channel. A durable one takes the same id only once, so the message is sent again until there is
+        an answer. An ephemeral one would deliver it twice: ConnectionLost is raised, and it may have been done. So it
+        is, too, while this client has not had an answer from any channel of the namespace, and when coming back took
+        so long (100 seconds) that the server may have forgotten the id.
+
+        Raises ServerError if the server refuses or cannot store it, TypeError or ValueError for data that JSON and CBOR
+        cannot hold. Publishing again with the same `id` is always safe on a durable channel, within two minutes.
+        """
+        value = plain(data)
+        command = Envelope(MessageType.PUB, channel=channel, id=id or uuid4().hex, event=event, data=value)
+        link = await self._connection()
+        deadline = trio.current_time() + _RETRY_SECONDS
+        while True:
+            try:
+                reply = await self._request(link, command)
+            except ConnectionLost as error:
+                if not self._feeds.is_durable(channel):
+                    raise
+                link = await self._connection()
+                if trio.current_time() > deadline:
+                    raise error from None
+            else:
+                self._feeds.learn(reply)
+                return Published(str(reply.value["id"]), reply.offset)
+
+    def task(
+        self,
+        id: str,  # noqa: A002  # the word of the protocol
+        *,
+        lines: int = 200,
+        buffer: int = 1024,
+        follow: bool = False,
+        by: str | None = None,
+    ) -> TaskView:
+        """The task `id`, to watch and to control: `async with client.task("build-42") as task:`. See TaskView.
+
+        It begins with the newest `lines` (0 to 1,000) of the log, and holds so many. `buffer` is in messages, as for
+        `subscribe`. `follow=True`: the iterator does not end with the task, but waits for another attempt. `by`: as
+        whom others see you cancel and answer (at most 64 characters), where the server knows no users.
+        """
+        if not 0 <= lines <= MAX_LINES or buffer < 1:
+            raise ValueError(f"0 to {MAX_LINES} lines, with room for at least one message")
+        channel = f"task:{id}"
+        wish = Wish(data={"snapshot": True, "lines": lines})
+        messages: Subscription[Message | Gap] = Subscription(self._feeds, {channel: wish}, buffer, gaps=True)
+        return TaskView(messages, partial(self.call, channel), lines, follow=follow, by=by)
+
+    async def call(self, channel: str, verb: str, data: Any = None) -> Any:
+        """Say something to whoever runs a channel, such as the producer of a task, and wait for the answer's data.
+
+        Raises ServerError if it is refused or nobody is there, and ConnectionLost if the connection ends before the
+        answer: then it may have been done, and it is not said again. TypeError, ValueError as for `publish`.
+        """
+        command = Envelope(MessageType.CALL, channel=channel, id=uuid4().hex, event=verb, data=plain(data))
+        return (await self._request(await self._connection(), command)).value
+
+    async def ping(self) -> float:
+        """Seconds of one round trip to the server. While disconnected it waits for the connection."""
+        link = await self._connection()
+        start = trio.current_time()
+        await self._request(link, Envelope(MessageType.PING, id=_PING_ID))
+        return trio.current_time() - start
+
+    # --- commands -----------------------------------------------------------------------------------------------
+
+    async def _connection(self) -> Link:
+        """The open connection; waits for it. Raises what ended the client."""
+        while self._link is None:
+            if self._error is not None:
+                raise copy(self._error)
+            await self._moved.wait()
+        return self._link
+
+    async def _request(self, link: Link, command: Envelope) -> Envelope:
+        self._feeds.read_on()  # the answer lies behind whatever the reader has stopped at
+        return await link.request(command)
+
+    # --- the connection -----------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _live(self) -> AsyncIterator[None]:
+        """The client's background tasks around the caller's block; what the block raises leaves as it is."""
+        alone: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._stay_connected, nursery)
+                try:
+                    await self._connection()
+                    yield
+                finally:
+                    self._give_up(ConnectionLost("the client is closed"))
+                # An open connection ends with a good-bye, which waits a little for the server's.
+                (self._reading or nursery.cancel_scope).cancel()
+        except BaseExceptionGroup as group:
+            alone = only_error(group)
+            if alone is None:
+                raise
+        if alone is not None:
+            raise alone
+
+    async def _stay_connected(self, nursery: trio.Nursery) -> None:
+        while True:
+            begun = trio.current_time()
+            try:
+                async with open_link(self._url, self._dialect) as link:
+                    await self._use(link, nursery)
+            except (ConnectionLost, ConnectionRefused) as error:
+                if error.final or not self._connected_once:
+                    self._give_up(error)
+                elif self._error is None and not self._away:
+                    self._away = True
+                    self._notice(f"{error}; coming back")
+            if self._error is not None:
+                return
+            if trio.current_time() - begun > self._backoff.cap:
+                self._backoff.reset()
+            await trio.sleep(self._backoff.next_delay())
+
+    async def _use(self, link: Link, nursery: trio.Nursery) -> None:
+        """Read one connection until it is lost, which is an exception, or the client leaves."""
+        nursery.start_soon(link.write)
+        async with trio.open_nursery() as own:
+            own.start_soon(self._resume, link, own)
+            try:
+                with trio.CancelScope() as self._reading:
+                    await self._read(link)
+            finally:
+                self._reading = None
+                self._link = None
+                self._feeds.lose_link()
+                link.end()
+                own.cancel_scope.cancel()
+
+    async def _read(self, link: Link) -> None:
+        while True:
+            for envelope in await link.receive():
+                if envelope.type in (MessageType.PUB, MessageType.GAP):
+                    self._feeds.receive(envelope)
+                else:
+                    link.settle(envelope)
+            await self._feeds.wait_room(link)
+
+    async def _resume(self, link: Link, own: trio.Nursery) -> None:
+        """Subscribe again to everything, then let the commands come."""
+        await self._feeds.resume(link, own)
+        if self._error is None:
+            self._link = link
+            self._connected_once = True
+            if self._away:
+                self._away = False
+                self._notice("connected again")
+            self._move()
+
+    def _give_up(self, error: ConnectionLost | ConnectionRefused) -> None:
+        """The client is over: wake and end everything that waits."""
+        if self._error is not None:
+            return
+        error.final = True
+        self._error = error
+        self._link = None
+        self._feeds.give_up(error)
+        self._move()
+
+    def _move(self) -> None:
+        self._moved.set()
+        self._moved = trio.Event()

@@ -1,0 +1,1 @@
+"""Publishing to NATS without a server in between."""

@@ -1,0 +1,26 @@
+"""What a program publishes, as what a message can hold."""
+
+from typing import Any
+
+import msgspec
+
+from fanline.protocol.envelope import check_value
+from fanline.protocol.errors import MessageError
+
+
+def plain(data: Any) -> Any:
+    """Dataclasses, dates, sets, tuples and the like as what JSON and CBOR both hold."""
+    value = _with_lists(msgspec.to_builtins(data, builtin_types=(bytes,)))
+    try:
+        check_value(value)
+    except MessageError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+def _with_lists(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_with_lists(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,1 @@
+"""Producers of tasks: what a job says goes to viewers, and what they say comes back."""

@@ -1,0 +1,1 @@
+"""The exporter: one thread of a process, which sends what its tasks say to NATS."""

@@ -1,0 +1,307 @@
+"""The task model: a task is a channel `task:<id>`, and its state is a fold over the channel's events, in their order.
+
+Who folds the same events gets the same snapshot: the engine in every worker, its keeper, and the viewers, who begin
+with a snapshot instead of the first event. Pure functions, the time is an argument. docs/reference/tasks.md has the
+table as a diagram, and a test holds the page to it.
+
+The rules above the table:
+
+- An event speaks of an attempt, or else of the current one; `created` and `started` after the end of the next one. Of
+  an older attempt it is refused; of a newer one it begins a new run in the row UNKNOWN, whatever state the old one was
+  in. So a terminal state is final for its attempt.
+- A stalled task that speaks is first back in the state it was in: STALLED has only what others say of it, and its end.
+- The state behind a stalled or cancelling one (`before`) goes on with the events, so that to go back to it is not to go
+  back in time.
+- What the table has no entry for is refused, and changes nothing.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.tasks.estimate import seconds_left
+from fanline.protocol.tasks.events import MAX_RESULT_BYTES, AskKind, TaskData, TaskEvent
+from fanline.protocol.tasks.states import (
+    BEFORE,
+    ENGINE_EVENTS,
+    SUSPENDED,
+    TERMINAL,
+    TRANSITIONS,
+    WAITING,
+    WORKING,
+    Target,
+    TaskState,
+)
+
+CONFLATED = "progress"
+"""Conflation key of all progress of a task: of several that wait for a slow viewer only the newest is sent."""
+
+
+class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A question of the producer to the viewers. `by` is who answered; nobody may after that."""
+
+    id: str
+    text: str | None = None
+    kind: AskKind = AskKind.APPROVE
+    options: list[str] | None = None
+    deadline: int | None = None
+    """Unix ms at which it expires."""
+    by: str | None = None
+    value: Any = None
+    call: str | None = None
+    """The `call` of the answer that won."""
+    expired: bool = False
+
+    @property
+    def open(self) -> bool:
+        return self.by is None and not self.expired
+
+
+class Stop(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A request to stop, on its way from `requested` to the end of the task."""
+
+    by: str | None = None
+    deadline: int | None = None
+    """Unix ms at which the engine ends the task by force."""
+    accepted: bool = False
+
+
+class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that is known of a task but its output. Times in Unix ms, spans in seconds, None for what is not known."""
+
+    state: TaskState = TaskState.UNKNOWN
+    attempt: int = 0
+    title: str | None = None
+    kind: str | None = None
+    stage: str | None = None
+    message: str | None = None
+    percent: int | float | None = None
+    done: int | float | None = None
+    total: int | float | None = None
+    rate: float | None = None
+    eta: float | None = None
+    """Seconds to the end at `updated`, as shown (protocol/tasks/estimate.py)."""
+    lines: int = 0
+    """Output lines of this attempt so far."""
+    dropped: int = 0
+    """Output lines that the producer had to leave out."""
+    heartbeat: float | None = None
+    timeout: float | None = None
+    created: int | None = None
+    started: int | None = None
+    updated: int | None = None
+    ended: int | None = None
+    before: TaskState | None = None
+    """The state to go back to from stalled, or from a refused cancel."""
+    ask: Ask | None = None
+    stop: Stop | None = None
+    result: Any = None
+    error: str | None = None
+    by: str | None = None
+    """Who cancelled it."""
+    forced: bool = False
+    """The engine ended it, since the producer did not in time."""
+
+    @property
+    def ended_for_good(self) -> bool:
+        return self.state in TERMINAL
+
+
+def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Snapshot:
+    """The snapshot after an event that was published at `time` (Unix ms).
+
+    Raises MessageError if the event does not fit: TASK_ENDED after the end, ALREADY_ANSWERED, STALE_ATTEMPT, or
+    BAD_STATE for what the table does not have. Then the event must be left out.
+    """
+    snapshot = _of_attempt(snapshot, event, data)
+    if snapshot.state is TaskState.STALLED and event not in ENGINE_EVENTS:
+        snapshot = replace(snapshot, state=snapshot.before or TaskState.RUNNING, before=None)
+    _refuse_late(snapshot, event, data)
+    target = _target(snapshot.state, event, data)
+    if target is None:
+        raise _does_not_fit(snapshot, event)
+    state = (snapshot.before or TaskState.RUNNING) if target is BEFORE else target
+    before = _behind(snapshot, event, data) if state in SUSPENDED else None
+    fields = {"eta": seconds_left(snapshot.eta, snapshot.updated, time)}
+    fields |= _FIELDS.get(event, _nothing)(snapshot, data, time)
+    if snapshot.created is None:
+        fields["created"] = time
+    if snapshot.started is None and (before or state) in WORKING:
+        fields["started"] = time
+    if state in WAITING:
+        fields["eta"] = None  # nobody knows how long it will wait
+    if state in TERMINAL:
+        fields |= _unasked(snapshot, data, time) | {"rate": None, "eta": None, "ended": time}
+    return replace(snapshot, state=state, before=before, updated=time, **fields)
+
+
+def progress_of(snapshot: Snapshot) -> dict[str, Any]:
+    """All that is known of the progress: what a progress event says to viewers, so that each stands for all before."""
+    keys = ("percent", "done", "total", "stage", "message", "rate", "eta")
+    return {key: value for key in keys if (value := getattr(snapshot, key)) is not None}
+
+
+def snapshot_fields(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as the plain map that viewers get: what is not known is left out, state and attempt never."""
+    fields: dict[str, Any] = msgspec.to_builtins(snapshot)
+    return {"state": str(snapshot.state), "attempt": snapshot.attempt, **fields}
+
+
+def conflation_key(event: TaskEvent) -> str | None:
+    """Progress gives way to newer progress; everything else is kept."""
+    return CONFLATED if event is TaskEvent.PROGRESS else None
+
+
+def attempt_of(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> int:
+    """The attempt an event speaks of: a higher one than the snapshot's begins a new run."""
+    again = snapshot.state in TERMINAL and event in (TaskEvent.CREATED, TaskEvent.STARTED)
+    return data.attempt or max(1, snapshot.attempt + again)
+
+
+def _of_attempt(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> Snapshot:
+    attempt = attempt_of(snapshot, event, data)
+    if attempt < snapshot.attempt:
+        text = f"attempt {attempt} was superseded by attempt {snapshot.attempt}"
+        raise MessageError(ErrorCode.STALE_ATTEMPT, text)
+    if attempt == snapshot.attempt:
+        return snapshot
+    kept = {key: getattr(snapshot, key) for key in ("title", "kind", "created", "heartbeat", "timeout")}
+    return Snapshot(attempt=attempt, **kept)
+
+
+def _target(state: TaskState, event: TaskEvent, data: TaskData) -> Target | None:
+    """Where the table leads; input that nobody had asked for answers nothing, and leads nowhere else."""
+    target = TRANSITIONS[state].get(event)
+    return state if target is not None and event is TaskEvent.ANSWERED and data.ask is None else target
+
+
+def _behind(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> TaskState:
+    """The state behind a stalled or cancelling one, after the event."""
+    if snapshot.before is None:
+        return snapshot.state
+    target = _target(snapshot.before, event, data)
+    return target if isinstance(target, TaskState) and target in WORKING else snapshot.before
+
+
+def _refuse_late(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> None:
+    """What comes first in the order of the channel counts: one answer to a question, and a promise to stop."""
+    if event is TaskEvent.CANCEL_REFUSED and snapshot.stop is not None and snapshot.stop.accepted:
+        raise MessageError(ErrorCode.BAD_STATE, "the producer has already agreed to stop")
+    if data.ask is None or event not in (TaskEvent.ANSWERED, TaskEvent.ASK_EXPIRED) or snapshot.state in TERMINAL:
+        return
+    ask = snapshot.ask
+    if ask is None or ask.id != data.ask:
+        raise MessageError(ErrorCode.BAD_STATE, f"the task does not ask {data.ask!r}")
+    if ask.by is not None:
+        raise MessageError(ErrorCode.ALREADY_ANSWERED, f"already answered by {ask.by}")
+    if ask.expired:
+        raise MessageError(ErrorCode.ALREADY_ANSWERED, "already answered by nobody in time: the question has expired")
+
+
+def _does_not_fit(snapshot: Snapshot, event: TaskEvent) -> MessageError:
+    if snapshot.state in TERMINAL:
+        attempt = f"attempt {snapshot.attempt} has ended ({snapshot.state})"
+        return MessageError(ErrorCode.TASK_ENDED, f"{event} after the end: {attempt}; a retry begins with task_started")
+    return MessageError(ErrorCode.BAD_STATE, f"{event} does not fit a task that is {snapshot.state}")
+
+
+# --- what each event changes besides the state --------------------------------------------------------------------
+
+
+def _nothing(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    return {}
+
+
+def _described(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    keys = ("title", "kind", "heartbeat", "timeout", "stage", "message", "total")
+    return {key: value for key in keys if (value := getattr(data, key)) is not None}
+
+
+def _progress(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    said = {key: getattr(data, key) for key in ("percent", "done", "total", "stage", "message")}
+    fields = {key: value for key, value in said.items() if value is not None}
+    done, total = fields.get("done", snapshot.done), fields.get("total", snapshot.total)
+    if data.percent is not None:
+        fields["done"] = data.done  # without it: it counts in percent from now on
+    elif done is not None and (data.done, data.total) != (None, None):
+        fields["percent"] = min(100.0, 100 * done / total) if total else None
+    return fields | {"rate": data.rate, "eta": data.eta}
+
+
+def _output(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    first = snapshot.lines if data.first is None else data.first
+    return {"lines": first + len(data.lines or ()), "dropped": snapshot.dropped + (data.dropped or 0)}
+
+
+def _asked(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    kind = AskKind.INPUT if data.kind == AskKind.INPUT else AskKind.APPROVE
+    return {"ask": Ask(data.ask or "", data.text, kind, data.options, _after(time, data.deadline))}
+
+
+def _answered(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    if data.ask is None or snapshot.ask is None:
+        return {}
+    return {"ask": replace(snapshot.ask, by=data.by or "somebody", value=_kept(data.value), call=data.call)}
+
+
+def _unasked(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    """The producer no longer waits for an answer."""
+    asks = snapshot.ask is not None and snapshot.ask.open
+    return {"ask": replace(snapshot.ask, expired=True)} if asks and snapshot.ask is not None else {}
+
+
+def _cancel_requested(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    if snapshot.stop is not None:
+        return {}  # the first request counts, and its deadline
+    return {"stop": Stop(data.by, _after(time, data.deadline))}
+
+
+def _cancel_accepted(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    return {"stop": replace(snapshot.stop or Stop(data.by, _after(time, data.deadline)), accepted=True)}
+
+
+def _cancel_refused(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    return {"stop": None}
+
+
+def _completed(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    message = {} if data.message is None else {"message": data.message}
+    return {"percent": 100.0, "result": _kept(data.result)} | message
+
+
+def _failed(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    return {"error": data.error or data.message, "result": _kept(data.result)}
+
+
+def _cancelled(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    return {"by": data.by or (snapshot.stop.by if snapshot.stop else None), "forced": data.forced}
+
+
+def _kept(value: Any) -> Any:
+    """A value of the application's, unless it is too large to be part of a snapshot."""
+    return None if value is None or len(msgspec.json.encode(value)) > MAX_RESULT_BYTES else value
+
+
+def _after(time: int, seconds: float | None) -> int | None:
+    return None if seconds is None else time + round(seconds * 1000)
+
+
+_FIELDS = {
+    TaskEvent.CREATED: _described,
+    TaskEvent.STARTED: _described,
+    TaskEvent.PROGRESS: _progress,
+    TaskEvent.OUTPUT: _output,
+    TaskEvent.RESUMED: _unasked,
+    TaskEvent.ASKED: _asked,
+    TaskEvent.ANSWERED: _answered,
+    TaskEvent.ASK_EXPIRED: _unasked,
+    TaskEvent.CANCEL_REQUESTED: _cancel_requested,
+    TaskEvent.CANCEL_ACCEPTED: _cancel_accepted,
+    TaskEvent.CANCEL_REFUSED: _cancel_refused,
+    TaskEvent.COMPLETED: _completed,
+    TaskEvent.FAILED: _failed,
+    TaskEvent.CANCELLED: _cancelled,
+    TaskEvent.TIMED_OUT: _failed,
+}

@@ -1,0 +1,121 @@
+"""The life of a task: (state, event) -> state, one table. The rules above it stand in protocol/tasks/fold.py."""
+
+from enum import Enum, StrEnum, auto
+from typing import Final, Literal
+
+from fanline.protocol.tasks.events import TaskEvent
+
+
+class TaskState(StrEnum):
+    UNKNOWN = "unknown"  # nothing was heard of it yet
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    WAITING_INPUT = "waiting_input"
+    STALLED = "stalled"  # its producer is silent for longer than it promised
+    CANCELLING = "cancelling"  # somebody asked it to stop
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+
+class _Back(Enum):
+    BEFORE = auto()
+
+
+BEFORE: Final = _Back.BEFORE
+"""The target of a transition back to the state from which the task was stalled or asked to stop."""
+
+TERMINAL = frozenset((TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED, TaskState.TIMED_OUT))
+
+WORKING = frozenset((TaskState.RUNNING, TaskState.PAUSED, TaskState.WAITING_INPUT))
+"""Begun, and its producer speaks."""
+
+WAITING = frozenset((TaskState.PAUSED, TaskState.WAITING_INPUT, TaskState.STALLED))
+"""Begun, and no progress is to be expected."""
+
+SUSPENDED = frozenset((TaskState.STALLED, TaskState.CANCELLING))
+"""Another state goes on behind these, to which BEFORE leads."""
+
+ENGINE_EVENTS = frozenset(
+    (
+        TaskEvent.ANSWERED,
+        TaskEvent.STALLED,
+        TaskEvent.HEARD,
+        TaskEvent.ASK_EXPIRED,
+        TaskEvent.CANCEL_REQUESTED,
+        TaskEvent.CANCEL_ACCEPTED,
+        TaskEvent.CANCEL_REFUSED,
+    )
+)
+"""Stored by the engine, for others: no sign of life from the producer."""
+
+Target = TaskState | Literal[_Back.BEFORE]
+
+_ENDS: dict[TaskEvent, Target] = {
+    TaskEvent.COMPLETED: TaskState.COMPLETED,
+    TaskEvent.FAILED: TaskState.FAILED,
+    TaskEvent.CANCELLED: TaskState.CANCELLED,
+    TaskEvent.TIMED_OUT: TaskState.TIMED_OUT,
+}
+_STOPS: dict[TaskEvent, Target] = {
+    TaskEvent.CANCEL_REQUESTED: TaskState.CANCELLING,
+    TaskEvent.CANCEL_ACCEPTED: TaskState.CANCELLING,
+}
+_BEGINS: dict[TaskEvent, Target] = {
+    TaskEvent.CREATED: TaskState.QUEUED,
+    TaskEvent.STARTED: TaskState.RUNNING,
+    TaskEvent.PROGRESS: TaskState.RUNNING,  # a producer may leave out `started`
+    TaskEvent.OUTPUT: TaskState.RUNNING,
+    TaskEvent.PAUSED: TaskState.PAUSED,
+    TaskEvent.ASKED: TaskState.WAITING_INPUT,
+}
+_WORKS: dict[TaskEvent, Target] = {
+    TaskEvent.PAUSED: TaskState.PAUSED,
+    TaskEvent.RESUMED: TaskState.RUNNING,
+    TaskEvent.ASKED: TaskState.WAITING_INPUT,
+    TaskEvent.STALLED: TaskState.STALLED,
+    **_STOPS,
+    **_ENDS,
+}
+
+
+def _stays(state: TaskState) -> dict[TaskEvent, Target]:
+    """What a producer says in a state without changing it."""
+    return dict.fromkeys((TaskEvent.STARTED, TaskEvent.PROGRESS, TaskEvent.OUTPUT, TaskEvent.ANSWERED), state)
+
+
+TRANSITIONS: dict[TaskState, dict[TaskEvent, Target]] = {
+    TaskState.UNKNOWN: {**_BEGINS, **_ENDS},
+    TaskState.QUEUED: {**_BEGINS, **_STOPS, **_ENDS},
+    TaskState.RUNNING: {**_stays(TaskState.RUNNING), **_WORKS},
+    TaskState.PAUSED: {**_stays(TaskState.PAUSED), **_WORKS, TaskEvent.ASK_EXPIRED: TaskState.PAUSED},
+    TaskState.WAITING_INPUT: {
+        **_stays(TaskState.WAITING_INPUT),
+        **_WORKS,
+        TaskEvent.ANSWERED: TaskState.RUNNING,
+        TaskEvent.ASK_EXPIRED: TaskState.RUNNING,
+    },
+    TaskState.STALLED: {
+        TaskEvent.HEARD: BEFORE,
+        TaskEvent.ANSWERED: TaskState.STALLED,
+        TaskEvent.ASK_EXPIRED: TaskState.STALLED,
+        **_STOPS,
+        **_ENDS,
+    },
+    TaskState.CANCELLING: {
+        **_stays(TaskState.CANCELLING),
+        TaskEvent.PAUSED: TaskState.CANCELLING,
+        TaskEvent.RESUMED: TaskState.CANCELLING,
+        TaskEvent.ASKED: TaskState.CANCELLING,
+        TaskEvent.ASK_EXPIRED: TaskState.CANCELLING,
+        TaskEvent.CANCEL_REFUSED: BEFORE,
+        **_STOPS,
+        **_ENDS,
+    },
+    TaskState.COMPLETED: {},
+    TaskState.FAILED: {},
+    TaskState.CANCELLED: {},
+    TaskState.TIMED_OUT: {},
+}

@@ -1,0 +1,165 @@
+"""The opening handshake (RFC 6455 section 4.2): request bytes in, a checked request out, response bytes back.
+
+httptools (llhttp) reads the head; the rules of the upgrade are here. Every refusal is an HttpError with the status,
+a sentence for a person and the headers the status asks for.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import httptools
+
+from fanline.protocol.errors import HttpError
+
+MAX_HEAD_BYTES = 16 * 1024
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_LISTS = frozenset(("connection", "sec-websocket-protocol", "sec-websocket-extensions", "upgrade"))
+_STATUS = {
+    101: "Switching Protocols",
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    426: "Upgrade Required",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+
+
+class Request(NamedTuple):
+    """A request head. Header names are in lower case; list headers that repeat are joined with a comma."""
+
+    method: str
+    path: str
+    query: str
+    version: str
+    headers: Mapping[str, str]
+    rest: bytes
+    """What came after the head: the first frames of an eager client."""
+
+
+class HeadReader:
+    """Collects one request head of at most MAX_HEAD_BYTES, however it is cut."""
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+        self._received = 0
+        self._target = b""
+        self._headers: dict[str, str] = {}
+        self._head: tuple[str, str] | None = None  # method and version, once the head is complete
+
+    def feed(self, data: bytes) -> Request | None:
+        """The request once its head is complete, else None. Raises HttpError 400 or 431."""
+        room = MAX_HEAD_BYTES - self._received
+        self._received += len(data)
+        rest = b""
+        try:
+            self._parser.feed_data(data[:room])
+        except httptools.HttpParserUpgrade as upgrade:
+            rest = data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            self._refuse(error)
+        if self._head is None:
+            if len(data) > room:
+                raise HttpError(431, f"request head over {MAX_HEAD_BYTES} bytes")
+            return None
+        path, _, query = self._target.decode("latin-1").partition("?")
+        method, version = self._head
+        return Request(method, path, query, version, self._headers, rest)
+
+    def _refuse(self, error: httptools.HttpParserError) -> None:
+        if self._head is not None:
+            return  # the fault is in what follows the head, which nobody reads
+        cause = error.__context__ if isinstance(error.__context__, HttpError) else None
+        raise cause or HttpError(400, "this is not an HTTP/1.1 request") from None
+
+    # Called by httptools; what is pipelined behind the first head is not ours to read.
+    def on_url(self, url: bytes) -> None:
+        if self._head is None:
+            self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head is not None:
+            return
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        if key in self._headers:
+            if key not in _LISTS:
+                raise HttpError(400, f"header {key} is repeated")
+            text = f"{self._headers[key]}, {text}"
+        self._headers[key] = text
+
+    def on_headers_complete(self) -> None:
+        if self._head is None:
+            self._head = self._parser.get_method().decode("latin-1"), self._parser.get_http_version()
+
+
+def check_upgrade(request: Request) -> str:
+    """The value of Sec-WebSocket-Accept for a request that may become a WebSocket; HttpError for any other."""
+    headers = request.headers
+    if request.method != "GET":
+        raise HttpError(405, "a WebSocket is opened with GET", (("Allow", "GET"),))
+    upgrade, connection = _tokens(headers.get("upgrade", "")), _tokens(headers.get("connection", ""))
+    if "websocket" not in upgrade or "upgrade" not in connection:
+        raise HttpError(426, "this endpoint speaks WebSocket only", (("Upgrade", "websocket"),))
+    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+        raise HttpError(400, "a WebSocket is opened by a request without a body")
+    if request.version != "1.1" or "host" not in headers:
+        raise HttpError(400, "a WebSocket is opened with HTTP/1.1 and a Host header")
+    if headers.get("sec-websocket-version") != "13":
+        raise HttpError(426, "only WebSocket version 13 is spoken here", (("Sec-WebSocket-Version", "13"),))
+    key = headers.get("sec-websocket-key", "")
+    if not _is_key(key):
+        raise HttpError(400, "Sec-WebSocket-Key is missing or not 16 bytes in base64")
+    return accept_value(key)
+
+
+def choose_subprotocol(request: Request, known: Sequence[str]) -> str | None:
+    """The first subprotocol the client offers that is in `known`; None if it offers none at all; else HttpError 400."""
+    header = request.headers.get("sec-websocket-protocol")
+    if header is None:
+        return None
+    for offered in header.split(","):
+        if offered.strip() in known:
+            return offered.strip()
+    raise HttpError(400, f"none of the offered subprotocols is known; known: {', '.join(known)}")
+
+
+def accept_value(key: str) -> str:
+    """Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 section 4.2.2)."""
+    return base64.b64encode(hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()).decode()
+
+
+def upgrade_response(accept: str, subprotocol: str | None, extension: str | None = None) -> bytes:
+    """The 101 response that turns the connection into a WebSocket."""
+    headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)]
+    if subprotocol is not None:
+        headers.append(("Sec-WebSocket-Protocol", subprotocol))
+    if extension is not None:
+        headers.append(("Sec-WebSocket-Extensions", extension))
+    return _response_head(101, headers)
+
+
+def http_response(status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), *, is_head: bool = False) -> bytes:
+    """A whole JSON response that closes the connection; the answer to HEAD leaves the body out."""
+    own = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
+    return _response_head(status, [*headers, *own]) + (b"" if is_head else body)
+
+
+def _response_head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
+    lines = [f"HTTP/1.1 {status} {_STATUS[status]}", *(f"{name}: {value}" for name, value in headers), "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def _tokens(header: str) -> set[str]:
+    return {token.strip().lower() for token in header.split(",")}
+
+
+def _is_key(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False

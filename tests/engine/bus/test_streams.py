@@ -1,0 +1,160 @@
+"""Streams are made and kept as the settings say, on a real nats-server, by whichever worker comes first."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from fanline.engine.bus.interface import Bucket, BusError
+from fanline.engine.bus.nats.bus import NatsBus, open_nats_bus
+from fanline.engine.bus.nats.jetstream import bucket_config, stream_config
+from fanline.engine.bus.nats.options import NatsOptions
+from fanline.engine.namespaces import Namespace, Namespaces, Storage
+from tests.engine.bus.test_bus_contract import Inbox, join
+from tests.support.nats_client import connect_nats
+from tests.support.nats_server import NatsServer, running_nats
+
+
+@asynccontextmanager
+async def worker(server: NatsServer, **namespace: Any) -> AsyncIterator[NatsBus]:
+    namespaces = Namespaces({"mine": Namespace(durable=True, **namespace)})
+    async with open_nats_bus(NatsOptions((server.url,)), "test", namespaces) as bus:
+        yield bus
+
+
+async def config_of(bus: NatsBus, namespace: str = "mine") -> dict[str, Any]:
+    (reply,) = await bus._ask(f"$JS.API.STREAM.INFO.FANLINE_{namespace}", b"")
+    return dict(msgspec.json.decode(reply.data)["config"])
+
+
+async def refusal(server: NatsServer, **namespace: Any) -> str:
+    with pytest.raises(BusError) as caught:
+        async with worker(server, **namespace):
+            pass
+    return str(caught.value)
+
+
+async def test_a_stream_is_as_the_settings_say_and_stays_the_same_for_the_next_worker() -> None:
+    with trio.fail_after(30):
+        async with running_nats() as server:
+            async with worker(server, history=7, max_age=60) as bus:
+                wanted = stream_config("mine", Namespace(durable=True, history=7, max_age=60))
+                found = await config_of(bus)
+                assert {key: found[key] for key in wanted} == wanted
+                assert found["duplicate_window"] == 60e9  # JetStream would cut a longer one silently
+                await bus.store("mine:a", b"x", "1")
+                epoch = (await bus.stream_state("mine:a")).epoch
+            async with worker(server, history=7, max_age=60) as bus:
+                state = await bus.stream_state("mine:a")
+                assert (state.epoch, state.last) == (epoch, 1)
+
+
+async def test_several_workers_that_start_at_once_make_each_stream_once() -> None:
+    with trio.fail_after(30):
+        async with running_nats() as server:
+            epochs: list[str] = []
+
+            async def start() -> None:
+                async with worker(server) as bus:
+                    epochs.append((await bus.stream_state("mine:a")).epoch)
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(start)
+            assert len(epochs) == 5
+            assert len(set(epochs)) == 1
+
+
+async def test_a_changed_length_or_age_is_changed_in_the_stream_and_the_messages_stay() -> None:
+    with trio.fail_after(30):
+        async with running_nats() as server:
+            async with worker(server, history=10) as bus:
+                for number in range(6):
+                    await bus.store("mine:a", b"x", str(number))
+                epoch = (await bus.stream_state("mine:a")).epoch
+            async with worker(server, history=4, max_age=600) as bus:
+                config = await config_of(bus)
+                assert (config["max_msgs_per_subject"], config["max_age"]) == (4, 600e9)
+                assert [stored.place.offset for stored in (await bus.read("mine:a", 1)).messages] == [3, 4, 5, 6]
+                assert (await bus.stream_state("mine:a")).epoch == epoch
+
+
+async def test_a_change_that_jetstream_refuses_is_one_sentence_that_says_what_to_do() -> None:
+    with trio.fail_after(30):
+        async with running_nats() as server:
+            async with worker(server):
+                pass
+            text = await refusal(server, storage=Storage.MEMORY)
+    assert text.startswith(
+        f"NATS at 127.0.0.1:{server.port} cannot be used: the stream of namespace mine cannot be made"
+    )
+    assert "can not change storage type" in text
+    assert text.endswith(
+        "Change the settings back, or delete the stream FANLINE_mine with its messages and start again"
+    )
+    assert "\n" not in text
+
+
+async def test_a_server_without_jetstream_is_refused_in_one_sentence() -> None:
+    with trio.fail_after(30):
+        async with running_nats(jetstream=False) as server:
+            text = await refusal(server)
+    assert text.startswith(f"NATS at 127.0.0.1:{server.port} cannot be used: JetStream is not enabled there")
+    assert "\n" not in text
+
+
+async def test_streams_in_memory_are_made_again_after_a_restart_and_the_loss_is_told_after_that() -> None:
+    with trio.fail_after(30):
+        async with running_nats() as server, worker(server, storage=Storage.MEMORY) as bus:
+            told: list[float] = []
+            inbox = Inbox(bus)
+            bus._on_loss = told.append
+            await join(bus, "mine:a")
+            await bus.store("mine:a", b"before", "1")
+            await inbox.wait(1)
+            epoch = (await bus.stream_state("mine:a")).epoch
+            server.kill()
+            while bus.connected:
+                await trio.sleep(0.01)
+            with pytest.raises(BusError):
+                await bus.store("mine:a", b"meanwhile", "2")
+            await server.start()
+            while not told:
+                await trio.sleep(0.01)
+            state = await bus.stream_state("mine:a")
+            assert state.epoch != epoch
+            assert state.last == 0
+            assert await bus.store("mine:a", b"after", "1") == 1
+            assert await inbox.wait(2) == [("mine:a", b"before"), ("mine:a", b"after")]
+            assert len(told) == 1
+
+
+async def test_a_stream_that_somebody_changed_during_an_outage_keeps_no_loss_untold(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # The loss was told only after the streams were as they should be, which here they never are.
+    with trio.fail_after(30):
+        async with running_nats() as server, worker(server) as bus:
+            told = trio.Event()
+            bus.attach(lambda *_: None, lambda _: told.set())
+            bus._namespaces = Namespaces({"mine": Namespace(durable=True, storage=Storage.MEMORY)})
+            server.kill()
+            await server.start()
+            await told.wait()
+    assert "cannot be made as the settings say" in caplog.text
+
+
+async def test_a_bucket_that_was_made_without_an_age_per_key_is_changed_and_its_keys_stay() -> None:
+    with trio.fail_after(30):
+        async with running_nats() as server:
+            async with connect_nats(server.url) as operator:
+                old = bucket_config(Bucket.TASKS, 0, 1)
+                del old["allow_msg_ttl"]
+                await operator.api("STREAM.CREATE", old, old["name"])
+                await operator.ask("$KV.fanline_tasks.task.old", b"1")
+            async with worker(server) as bus:
+                await bus.set(Bucket.TASKS, "task.new", b"2", 60)
+                assert await bus.notes(Bucket.TASKS) == {"task.old": b"1", "task.new": b"2"}

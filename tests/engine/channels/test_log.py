@@ -1,0 +1,209 @@
+"""The laws of a channel's log, against a plain model of a stream and of a bus that loses, repeats and comes late."""
+
+import itertools
+from collections.abc import Sequence
+
+from hypothesis import assume
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from fanline.engine.bus.interface import Place
+from fanline.engine.channels.log import ChannelLog, GapReason, LogState
+from fanline.protocol.envelope import Envelope, MessageType
+
+CHANNEL = "task:1"
+
+
+class ModelStream:
+    """What JetStream is to one channel: sequences shared with other channels, the oldest dropped first."""
+
+    def __init__(self, epoch: str, length: int) -> None:
+        self.epoch = epoch
+        self.length = length
+        self.last = 0
+        self.ever: list[int] = []
+        """Offsets of all readable messages of the channel in this life."""
+        self.unreadable: set[int] = set()
+        self.kept: list[int] = []
+
+    def publish(self, *, readable: bool) -> tuple[Envelope | None, Place]:
+        self.last += 1
+        place = Place(self.last, self.kept[-1] if self.kept else 0, "")
+        self.kept = [*self.kept, self.last][-self.length :]
+        if readable:
+            self.ever.append(self.last)
+        else:
+            self.unreadable.add(self.last)
+        return self.read(place)
+
+    def read(self, place: Place) -> tuple[Envelope | None, Place]:
+        readable = place.offset not in self.unreadable
+        return Envelope(MessageType.PUB, channel=CHANNEL) if readable else None, place
+
+    def since(self, offset: int) -> list[tuple[Envelope | None, Place]]:
+        """As a batched direct get answers: without the true predecessors."""
+        return [self.read(Place(kept, 0, "")) for kept in self.kept if kept > offset]
+
+
+class LogMachine(RuleBasedStateMachine):
+    """Everything that can happen to a log, in any order; the listener is a client that joined when the log opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stream = ModelStream("e1", 4)
+        self.on_the_way: list[tuple[Envelope | None, Place]] = []
+        self.position = 0
+        """The listener has everything up to here, or was told that it is gone."""
+        self.previous = 0
+        self.bus_is_down = False
+        self.lives = 1
+
+    @initialize(length=st.integers(1, 6), limit=st.integers(1, 6), before=st.lists(st.booleans(), max_size=8))
+    def open(self, length: int, limit: int, before: Sequence[bool]) -> None:
+        self.stream = ModelStream("e1", length)
+        self.log = ChannelLog(CHANNEL, limit)
+        self.limit = limit
+        for readable in before[: len(before) // 2]:
+            self.stream.publish(readable=readable)
+        opened_at = self.stream.kept[-1] if self.stream.kept else self.stream.last
+        for readable in before[len(before) // 2 :]:
+            assert self.log.receive(*self.stream.publish(readable=readable)) == []
+        self.position = self.previous = opened_at
+        self.take(self.log.open("e1", opened_at))
+
+    # --- the world ----------------------------------------------------------------------------------------------
+
+    @rule(readable=st.integers(0, 5).map(bool), heard=st.booleans(), twice=st.integers(0, 5).map(lambda n: n == 0))
+    def publish(self, readable: bool, heard: bool, twice: bool) -> None:
+        message = self.stream.publish(readable=readable)
+        if heard and not self.bus_is_down:
+            self.on_the_way.append(message)
+            if twice:
+                self.on_the_way.append(self.stream.read(message[1]))
+
+    @rule()
+    def publish_elsewhere(self) -> None:
+        self.stream.last += 1
+
+    @rule(count=st.integers(1, 4))
+    def expire(self, count: int) -> None:
+        # A message lives longer than those ahead of it need to arrive, unless the bus is away.
+        assume(
+            self.bus_is_down
+            or not self.stream.kept
+            or self.stream.kept[min(count, len(self.stream.kept)) - 1] <= self.log.last
+        )
+        self.stream.kept = self.stream.kept[count:]
+
+    @precondition(lambda self: self.on_the_way)
+    @rule(count=st.integers(1, 5))
+    def arrive(self, count: int) -> None:
+        for envelope, place in self.on_the_way[:count]:
+            self.take(self.log.receive(envelope, place))
+        del self.on_the_way[:count]
+
+    @rule()
+    def lose_the_bus(self) -> None:
+        self.bus_is_down = True
+
+    @precondition(lambda self: self.bus_is_down)
+    @rule()
+    def the_bus_is_back(self) -> None:
+        self.bus_is_down = False
+        self.on_the_way.clear()
+        self.log.suspect()
+
+    @precondition(lambda self: self.bus_is_down)
+    @rule()
+    def make_the_stream_anew(self) -> None:
+        self.lives += 1
+        self.stream = ModelStream(f"e{self.lives}", self.stream.length)
+
+    # --- what a mender does -------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.log.state is LogState.MENDING and not self.bus_is_down)
+    @rule(while_reading=st.lists(st.booleans(), max_size=3))
+    def mend(self, while_reading: Sequence[bool]) -> None:
+        if self.stream.epoch != self.log.epoch:
+            self.on_the_way.clear()
+            self.take(self.log.restart(self.stream.epoch))
+        found = self.stream.since(self.log.last)
+        lost = [offset for offset in self.stream.ever if offset > self.log.last and offset not in self.stream.kept]
+        first = found[0][1].offset if found else self.stream.last + 1
+        read_until = self.stream.last
+        for heard in while_reading:  # arrives after the stream has answered, before the log is told
+            message = self.stream.publish(readable=True)
+            if heard:
+                self.take(self.log.receive(*message))
+        self.take(self.log.mend(found, first - 1 if lost else 0, read_until))
+
+    @precondition(lambda self: self.log.state is LogState.STEADY and self.log.epoch == self.stream.epoch)
+    @rule(back=st.integers(0, 8))
+    def look_back(self, back: int) -> None:
+        floor = max(0, self.log.floor - back)
+        kept_since = self.stream.kept[0] - 1 if self.stream.kept else self.stream.last
+        assume(floor >= kept_since)
+        self.log.extend_back(self.stream.since(floor), floor)
+
+    # --- the laws -----------------------------------------------------------------------------------------------
+
+    def take(self, envelopes: Sequence[Envelope]) -> None:
+        """The listener: a message follows on the one before, and nothing is between them that was not told."""
+        for envelope in envelopes:
+            if envelope.type == MessageType.GAP:
+                self.take_gap(envelope)
+                continue
+            assert envelope.offset is not None
+            assert envelope.offset > self.position
+            assert envelope.previous == self.previous
+            assert not [offset for offset in self.stream.ever if self.position < offset < envelope.offset]
+            self.position = self.previous = envelope.offset
+
+    def take_gap(self, gap: Envelope) -> None:
+        """It begins after the last message (or unreadable ones behind it), and what it covers is really gone."""
+        if gap.data["reason"] == GapReason.EPOCH:
+            assert gap.epoch == self.stream.epoch
+            self.position = self.previous = 0
+            return
+        assert self.position < gap.data["from"] <= gap.data["to"] <= self.stream.last
+        assert not [offset for offset in self.stream.ever if self.position < offset < gap.data["from"]]
+        covered = range(gap.data["from"], gap.data["to"] + 1)
+        assert any(offset in covered for offset in (*self.stream.ever, *self.stream.unreadable))
+        assert not any(offset in covered for offset in self.stream.kept)
+        self.position = self.previous = gap.data["to"]
+
+    @invariant()
+    def since_is_exact(self) -> None:
+        if not hasattr(self, "log") or self.log.epoch != self.stream.epoch:
+            return
+        for offset in range(self.stream.last + 2):
+            messages = self.log.since(offset)
+            if offset < self.log.floor:
+                assert messages is None
+                continue
+            assert messages is not None
+            expected = [told for told in self.stream.ever if offset < told <= self.log.last]
+            assert [message.offset for message in messages] == expected
+            for earlier, later in itertools.pairwise(messages):
+                assert later.previous == earlier.offset
+
+    @invariant()
+    def what_is_kept_is_bounded(self) -> None:
+        if hasattr(self, "log"):
+            assert len(self.log._entries) <= self.limit
+
+    def teardown(self) -> None:
+        """In the end the listener has everything, or was told: nothing stays behind once the bus is quiet."""
+        if self.bus_is_down:
+            self.the_bus_is_back()
+        if self.on_the_way:
+            self.arrive(len(self.on_the_way))
+        self.log.suspect()
+        for _ in range(3):
+            if self.log.state is LogState.MENDING:
+                self.mend([])
+        assert self.log.state is LogState.STEADY
+        assert not [offset for offset in self.stream.ever if offset > self.position]
+
+
+TestTheLog = LogMachine.TestCase

@@ -1,0 +1,291 @@
+"""`fanline tail` and `fanline tasks` as people and scripts run them, against a scripted server."""
+
+import getpass
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import trio
+
+from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.tasks.events import TaskEvent
+from tests.fanline.client.durable_peer import DurablePeer, durable_peer
+from tests.fanline.client.peer import Talk, running_peer
+
+FANLINE = [sys.executable, "-P", "-c", "from fanline.cli.app import main; main()"]
+PROGRESS, OUTPUT, COMPLETED = TaskEvent.PROGRESS, TaskEvent.OUTPUT, TaskEvent.COMPLETED
+
+
+class Running:
+    """A `fanline` process whose output is read as it comes."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.out = self.err = ""
+        self._grown = trio.Event()
+
+    async def read(self, stream: trio.abc.ReceiveStream, name: str) -> None:
+        async for data in stream:
+            setattr(self, name, getattr(self, name) + data.decode())
+            self._grown.set()
+            self._grown = trio.Event()
+
+    async def wait_said(self, text: str, name: str = "err") -> None:
+        while text not in getattr(self, name):
+            await self._grown.wait()
+
+
+@asynccontextmanager
+async def _tail(peer: DurablePeer, *args: str) -> AsyncIterator[Running]:
+    """`fanline tail 1 ARGS`; when the block ends it has ended."""
+    command = [*FANLINE, "tail", "1", "--url", peer.url, *args]
+    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running = Running(process)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(running.read, process.stdout, "out")
+            nursery.start_soon(running.read, process.stderr, "err")
+            yield running
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+async def test_without_a_terminal_log_lines_are_stdout_and_everything_else_stderr() -> None:
+    with trio.fail_after(20):
+        async with durable_peer() as peer:
+            peer.append({"title": "Build"}, TaskEvent.STARTED)
+            peer.append({"lines": ["one", "\x1b[31mtwo\x1b[0m\x07"]}, OUTPUT)
+            async with _tail(peer) as running:
+                await running.wait_said("task:1 (Build) is running")
+                await peer.publish({"percent": 42, "stage": "compiling"}, PROGRESS)
+                await peer.publish({"ask": "a", "text": "deploy?"}, TaskEvent.ASKED)
+                await peer.publish({"ask": "a", "by": "ann", "value": True}, TaskEvent.ANSWERED)
+                await peer.publish({"lines": ["three"], "stream": "stderr"}, OUTPUT)
+                await peer.publish({"result": 7}, COMPLETED)
+            assert running.process.returncode == 0
+    assert running.out == "one\ntwo\\x07\nthree\n"
+    notes = [line.removeprefix("fanline: ") for line in running.err.splitlines()]
+    assert notes[1].startswith("42 %, ")
+    assert notes[1].endswith("compiling")
+    assert notes[2:5] == [
+        "it asks: deploy?",
+        "answer with `fanline tail task:1 --approve` or `fanline tail task:1 --reject`",
+        "ann answered: true",
+    ]
+    assert notes[5].startswith("completed: 7 (after 0:0")
+
+
+async def test_the_exit_code_says_how_it_ended() -> None:
+    for event, data, said in (
+        (TaskEvent.FAILED, {"error": "no disk"}, "failed: no disk"),
+        (TaskEvent.TIMED_OUT, {}, "timed out"),
+        (TaskEvent.CANCELLED, {"by": "ann", "forced": True}, "cancelled by ann, by force"),
+    ):
+        with trio.fail_after(20):
+            async with durable_peer() as peer:
+                peer.append({}, TaskEvent.STARTED)
+                peer.append(data, event)
+                async with _tail(peer) as running:
+                    pass
+        assert (running.process.returncode, running.out) == (1, "")
+        assert said in running.err
+
+
+async def test_a_task_that_nobody_knows_is_waited_for_and_cannot_be_stopped_or_answered() -> None:
+    with trio.fail_after(20):
+        async with durable_peer() as peer:
+            async with _tail(peer) as running:
+                await running.wait_said("fanline: task:1 is not known yet; waiting for it\n")
+                await peer.publish({}, COMPLETED)
+            assert running.process.returncode == 0
+        for option in ("--cancel", "--approve", "--reject"):
+            async with durable_peer() as peer, _tail(peer, option) as running:
+                pass
+            assert running.process.returncode == 1
+            assert running.err == "fanline: error: nothing was ever heard of task:1 (unknown_task)\n"
+
+
+async def test_json_is_the_snapshot_and_then_what_comes() -> None:
+    with trio.fail_after(20):
+        async with durable_peer() as peer:
+            peer.append({"lines": ["a", "b"]}, OUTPUT)
+            async with _tail(peer, "--json", "--lines", "1") as running:
+                await running.wait_said("\n", "out")
+                await peer.publish({"url": "x"}, "artifact")
+                await peer.publish({}, COMPLETED)
+    first, *rest = [msgspec.json.decode(line) for line in running.out.splitlines()]
+    assert (first["e"], first["d"]["snapshot"]["state"]) == ("task_snapshot", "running")
+    assert [batch["lines"] for batch in first["d"]["output"]] == [["b"]]
+    assert [(each["e"], each["d"]) for each in rest] == [("artifact", {"url": "x"}), ("task_completed", {})]
+    assert running.err == ""
+
+
+async def test_cancel_asks_shows_what_follows_and_waits_for_the_end() -> None:
+    with trio.fail_after(20):
+        async with durable_peer() as peer:
+            peer.append({}, TaskEvent.STARTED)
+            async with _tail(peer, "--cancel") as running:
+                await running.wait_said("asking task:1 to stop")
+                while len(peer.asked) < 2:
+                    await trio.sleep(0.01)
+                await peer.publish({"by": "ann", "deadline": 30}, TaskEvent.CANCEL_REQUESTED)
+                await peer.publish({}, TaskEvent.CANCEL_ACCEPTED)
+                await peer.publish({"by": "ann"}, TaskEvent.CANCELLED)
+    assert (running.process.returncode, peer.asked[1].event) == (0, "cancel")
+    for said in ("ann asked it to stop, by force after 30 s", "the producer is stopping", "cancelled by ann"):
+        assert said in running.err
+
+
+async def test_an_answer_is_sent_and_a_refused_one_is_an_error() -> None:
+    with trio.fail_after(30):
+        async with durable_peer() as peer:
+            peer.append({"ask": "a", "text": "which?", "options": ["blue", "green"]}, TaskEvent.ASKED)
+            async with _tail(peer, "--approve") as running:
+                pass
+            assert (running.process.returncode, running.err) == (0, "fanline: task:1 has your answer\n")
+            data = {"code": "already_answered", "message": "already answered by ann"}
+            peer.answers.append(Envelope(MessageType.ERR, data=data))
+            async with _tail(peer, "--input", "blue") as refused:
+                pass
+    calls = [(ask.event, ask.value) for ask in peer.asked if ask.type == MessageType.CALL]
+    me = {"by": f"{getpass.getuser()}@{socket.gethostname()}"}
+    assert calls == [("approve", me | {"ask": "a"}), ("input", me | {"value": "blue", "ask": "a"})]
+    assert refused.process.returncode == 1
+    assert refused.err == "fanline: error: already answered by ann (already_answered)\n"
+
+
+async def test_a_lost_server_and_its_return_are_told() -> None:
+    with trio.fail_after(20):
+        async with durable_peer() as peer:
+            peer.append({}, TaskEvent.STARTED)
+            async with _tail(peer) as running:
+                await running.wait_said("is running")
+                await peer.cut()
+                await running.wait_said("coming back")
+                await running.wait_said("connected again")
+                await peer.publish({}, COMPLETED)
+    assert running.process.returncode == 0
+
+
+async def test_on_a_terminal_there_is_a_bar_below_the_log_and_ctrl_c_detaches() -> None:
+    with trio.fail_after(20):
+        async with durable_peer() as peer:
+            now = int(time.time() * 1000)
+            peer.append({"title": "Build"}, TaskEvent.STARTED)
+            peer.append({"lines": ["line one"]}, OUTPUT)
+            async with _terminal("tail", "task:1", "--url", peer.url) as terminal:
+                await terminal.wait_shown("line one")
+                await terminal.wait_shown("task:1  Build  running")
+                data = {"percent": 42, "stage": "compiling", "message": "a.c", "eta": 90}
+                await peer.publish(data, PROGRESS, time=now)
+                for text in ("━━━━", "42 %", "ETA 1:", "compiling: a.c"):
+                    await terminal.wait_shown(text)
+                await peer.publish({"ask": "a", "text": "deploy?"}, TaskEvent.ASKED)
+                await terminal.wait_shown("it asks: deploy?")
+                os.write(terminal.master, b"\x03")
+                assert await terminal.process.wait() == 130
+                await terminal.wait_shown("fanline: detached; task:1 goes on")
+
+
+class Terminal:
+    """A `fanline` process in a pseudo-terminal of its own, and all that it has shown."""
+
+    def __init__(self, process: trio.Process, master: int) -> None:
+        self.process, self.master, self.shown = process, master, ""
+
+    async def wait_shown(self, text: str) -> None:
+        while text not in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.shown):
+            await trio.lowlevel.wait_readable(self.master)
+            self.shown += os.read(self.master, 65536).decode("utf-8", "replace")
+
+
+@asynccontextmanager
+async def _terminal(*args: str) -> AsyncIterator[Terminal]:
+    master, slave = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30", "NO_COLOR": "1"}
+    begin = f"import os, fcntl, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); {FANLINE[-1]}"
+    command = [*FANLINE[:-1], begin, *args]
+    process = await trio.lowlevel.open_process(command, stdin=slave, stdout=slave, stderr=slave, env=environ)
+    try:
+        yield Terminal(process, master)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+        with trio.CancelScope(shield=True):
+            await process.wait()
+        os.close(slave)
+        os.close(master)
+
+
+# --- fanline tasks ------------------------------------------------------------------------------------------------
+
+
+async def test_the_running_tasks_are_a_table_or_json_or_the_word_that_there_are_none() -> None:
+    now = int(time.time() * 1000)
+    row = {"id": "build-42", "state": "running", "attempt": 2, "title": "Build\x1b[2J", "percent": 41.7, "eta": 3600}
+    rows = {"tasks": [{**row, "updated": now, "started": now}], "total": 3}
+    assert await _tasks([]) == "no running tasks\n"
+    assert await _tasks([{"tasks": [], "total": 0}]) == "no running tasks\n"
+    shown = await _tasks([rows])
+    for text in ("task", "build-42", "running (attempt 2)", "42 %", "59:", "Build", "and 2 more"):
+        assert text in shown
+    assert "\x1b" not in shown
+    assert msgspec.json.decode(await _tasks([rows], "--json")) == rows
+
+
+async def test_on_a_terminal_the_table_is_live_until_ctrl_c() -> None:
+    changed = trio.Event()
+    rows = {"tasks": [{"id": "build-42", "state": "running"}], "total": 1}
+
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        command = await talk.receive()
+        data = {"recovered": True, "count": 0}
+        answer = Envelope(MessageType.OK, id=command.id, channel=command.channel, offset=5, epoch="e", data=data)
+        await talk.send(answer)
+        await changed.wait()
+        await talk.send(Envelope(MessageType.PUB, channel=command.channel, offset=6, previous=5, data=rows))
+        await talk.until_closed()
+
+    with trio.fail_after(20):
+        async with running_peer(script) as url, _terminal("tasks", "--url", url) as terminal:
+            await terminal.wait_shown("no running tasks")
+            changed.set()
+            await terminal.wait_shown("build-42")
+            os.write(terminal.master, b"\x03")
+            assert await terminal.process.wait() == 0
+
+
+async def _tasks(stored: list[Any], *args: str) -> str:
+    """What `fanline tasks ARGS` prints of a channel with these messages."""
+
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        command = await talk.receive()
+        assert (command.channel, command.value) == ("tasks:running", {"last": 1})
+        data = {"recovered": True, "count": len(stored)}
+        answer = Envelope(MessageType.OK, id=command.id, channel=command.channel, offset=5, epoch="e", data=data)
+        await talk.send(answer)
+        for each in stored:
+            await talk.send(Envelope(MessageType.PUB, channel=command.channel, offset=5, previous=4, data=each))
+        await talk.until_closed()
+
+    with trio.fail_after(20):
+        async with running_peer(script) as url:
+            command = [*FANLINE, "tasks", "--url", url, *args]
+            ended = await trio.run_process(command, capture_stdout=True, capture_stderr=True)
+    assert ended.stderr == b""
+    return ended.stdout.decode()

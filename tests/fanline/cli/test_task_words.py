@@ -1,0 +1,113 @@
+"""A task in words: figures, sentences, and nothing that a terminal would obey."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fanline.cli.task_screen import LiveScreen
+from fanline.cli.task_words import duration, facts, harmless, status, told
+from fanline.client.message import Message
+from fanline.client.task_events import TaskUpdate
+from fanline.protocol.tasks.events import TaskData, TaskEvent
+from fanline.protocol.tasks.fold import Ask, Snapshot
+from fanline.protocol.tasks.states import TaskState
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("grüezi 🚀", "grüezi 🚀"),
+        ("a\tb", "a       b"),
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b]8;;http://x\x1b\\link", "link"),
+        ("\x9b2J\x07\r", "\\x9b2J\\x07\\r"),
+        ("\x1b", "\\x1b"),
+        ("abc\u202egnp.exe", "abc\\u202egnp.exe"),
+        ("[bold]no markup[/bold]", "[bold]no markup[/bold]"),
+    ],
+)
+def test_a_line_is_only_shown_whatever_its_sender_put_in(line: str, shown: str) -> None:
+    assert harmless(line) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0:00"), (7.4, "0:07"), (750, "12:30"), (3723, "1:02:03"), (90_000, "1 day, 1:00:00")]
+)
+def test_a_duration_reads_like_a_clock(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_the_figures_are_those_that_are_known_and_the_eta_counts_down() -> None:
+    assert facts(Snapshot(), 0) == []
+    snapshot = Snapshot(
+        percent=40.2, done=1200, total=3000, rate=12.34, eta=150, updated=60_000, started=0, state=TaskState.RUNNING
+    )
+    assert facts(snapshot, 90_000) == ["40 %", "1,200 of 3,000", "12.3/s", "ETA 2:00", "elapsed 1:30"]
+    assert facts(Snapshot(percent=1, rate=2.0), 0) == ["1 %", "2 %/s"]
+    assert facts(Snapshot(started=0, ended=5000), 90_000) == ["elapsed 0:05"]
+
+
+def _told(kind: TaskEvent, snapshot: Snapshot, *, before: TaskState = TaskState.RUNNING, **data: Any) -> list[str]:
+    update = TaskUpdate(
+        kind, snapshot, before, Message("task:1", None), TaskData(**data), new_attempt="attempt" in data
+    )
+    return list(told("task:1", update))
+
+
+@pytest.mark.parametrize(
+    ("kind", "snapshot", "data", "sentences"),
+    [
+        (TaskEvent.STALLED, Snapshot(TaskState.STALLED), {}, ["stalled: its producer has gone silent"]),
+        (TaskEvent.ANSWERED, Snapshot(TaskState.RUNNING), {"by": "a\x1b[2J", "value": "x"}, ["a sent input: x"]),
+        (TaskEvent.ANSWERED, Snapshot(TaskState.RUNNING), {"by": "ann"}, ["ann sent input"]),
+        (TaskEvent.ASK_EXPIRED, Snapshot(TaskState.RUNNING), {"ask": "a"}, ["nobody answered in time"]),
+        (
+            TaskEvent.CANCEL_REFUSED,
+            Snapshot(TaskState.RUNNING),
+            {"message": "not now"},
+            ["the producer goes on: not now"],
+        ),
+        (
+            TaskEvent.STARTED,
+            Snapshot(TaskState.RUNNING, 2),
+            {"attempt": 2},
+            ["attempt 2 has begun; what was printed above is superseded"],
+        ),
+        (
+            TaskEvent.OUTPUT,
+            Snapshot(TaskState.RUNNING),
+            {"dropped": 3},
+            ["3 output lines were left out by the producer"],
+        ),
+        (TaskEvent.PROGRESS, Snapshot(TaskState.RUNNING), {"percent": 3.0}, []),
+    ],
+)
+def test_what_happens_is_a_sentence(
+    kind: TaskEvent, snapshot: Snapshot, data: dict[str, Any], sentences: list[str]
+) -> None:
+    assert _told(kind, snapshot, **data) == sentences
+
+
+def test_a_question_names_the_command_that_answers_it() -> None:
+    ask = Ask("a", "which?", options=["blue", "green"])
+    shown = _told(TaskEvent.ASKED, Snapshot(TaskState.WAITING_INPUT, ask=ask), ask="a")
+    assert shown == ["it asks: which? (blue, green)", "answer with `fanline tail task:1 --input TEXT`"]
+
+
+def test_every_state_has_words() -> None:
+    assert len({status(Snapshot(state)) for state in TaskState}) == len(TaskState)
+
+
+def test_a_forced_end_says_by_whom_and_why() -> None:
+    shown = status(Snapshot(TaskState.CANCELLED, by="ann", forced=True))
+    assert shown == "cancelled by ann, by force: the producer did not stop in time"
+
+
+def test_a_screen_prints_what_it_still_holds_when_it_is_left() -> None:
+    file = io.StringIO()
+    with LiveScreen(Console(file=file, force_terminal=True, width=60)) as screen:
+        screen.tell("something [of note]")
+    assert "- something [of note]" in file.getvalue()

@@ -1,0 +1,142 @@
+"""The command line: what is refused, how, and with which exit code. Nothing here reaches a server."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from fanline.cli.app import main
+from fanline.cli.publish import NotJson, parse_json
+from fanline.cli.subscribe import envelope_line, human_line
+from fanline.client.message import Gap, Message
+
+
+def _call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["fanline", *args])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    code = ended.value.code or 0
+    assert isinstance(code, int)
+    return code
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["bogus"], "No such command 'bogus'"),
+        (["pub"], "Missing argument"),
+        (["pub", "news:all"], "Missing argument"),
+        (["pub", "news", "1"], "not a channel name: 'news'"),
+        (["pub", "news:all", "hello"], "a string needs quotes"),
+        (["pub", "news:all", '{"a":'], "not JSON"),
+        (["pub", "news:all", "1", "--nats", "http://x"], "not a NATS URL"),
+        (["pub", "news:all", "1", "--url", "http://x"], "not a WebSocket URL"),
+        (["pub", "news:all", "1", "--url", "ws://x/ws", "--nats", "x"], "not both"),
+        (["pub", "news:all", "-", "--id", "a"], "--id is for one message"),
+        (["pub", "news:all", "1", "--codec", "xml"], "xml"),
+        (["sub"], "Missing argument"),
+        (["sub", "news:*"], "not a channel name"),
+        (["sub", "news:all", "--count", "0"], "--count"),
+        (["sub", "news:all", "--last", "0"], "--last"),
+        (["sub", "task:1", "--last", "1", "--from-start"], "one of --last"),
+        (["sub", "task:1", "--epoch", "x"], "--epoch belongs to an --offset"),
+        (["sub", "task:1", "task:2", "--offset", "1"], "--offset is of one channel"),
+        (["demo", "--seconds", "soon"], "--seconds"),
+        (["tail"], "Missing argument"),
+        (["tail", "task:a b"], "not a channel name: 'task:a b'"),
+        (["tail", "x", "--lines", "1001"], "--lines"),
+        (["tail", "x", "--url", "http://x"], "not a WebSocket URL"),
+        (["tail", "x", "--approve", "--reject"], "one of --cancel, --approve"),
+        (["tail", "x", "--cancel", "--input", "y"], "one of --cancel, --approve"),
+        (["tasks", "--url", "http://x"], "not a WebSocket URL"),
+    ],
+)
+def test_wrong_usage_is_one_line_on_stderr_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str], said: str
+) -> None:
+    assert _call(monkeypatch, *args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("fanline: error: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+@pytest.mark.parametrize("args", [["sub", "news:all"], ["pub", "news:all", "1"], ["tail", "x"], ["tasks"]])
+def test_no_server_is_exit_code_1_and_says_where_it_looked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, args: list[str]
+) -> None:
+    monkeypatch.setenv("FANLINE_STATE_DIR", str(tmp_path))
+    assert _call(monkeypatch, *args) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("fanline: error: no running `fanline serve` found")
+    assert str(tmp_path) in err
+
+
+@pytest.mark.parametrize(
+    "args", [[], ["--help"], *([command, "--help"] for command in ("run", "tail", "tasks", "demo", "pub", "sub"))]
+)
+def test_help_is_on_stdout_and_teaches_by_example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str]
+) -> None:
+    assert _call(monkeypatch, *args) == 0
+    assert "fanline " in capsys.readouterr().out
+
+
+def test_the_help_begins_with_the_main_job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call(monkeypatch, "--help") == 0
+    commands = capsys.readouterr().out.partition("Commands:")[2]
+    assert [line.split()[0] for line in commands.splitlines() if line.startswith("  ")][:5] == [
+        "run",
+        "tail",
+        "tasks",
+        "serve",
+        "demo",
+    ]
+
+
+@pytest.mark.parametrize("text", ["null", "0", '""', "[]", "false", ' {"a": 1}\n'])
+def test_every_json_value_can_be_published_the_empty_ones_too(text: str) -> None:
+    parse_json(text)
+
+
+@pytest.mark.parametrize("text", ["", "'a'", "NaN", "[1,]", "1 2", "99999999999999999999", "[" * 100 + "]" * 100])
+def test_what_is_not_json_or_no_message_could_hold_is_refused(text: str) -> None:
+    with pytest.raises(NotJson):
+        parse_json(text)
+
+
+def test_a_message_is_one_printable_line_whatever_its_sender_put_in() -> None:
+    assert human_line(Message("task:1", {"percent": 4}, "task_progress")) == 'task:1  task_progress  {"percent":4}'
+    assert human_line(Message("news:a", "grüezi")) == 'news:a  -  "grüezi"'
+    hostile = human_line(Message("news:a", "\x9b2J\x1b[2J\n", "e\n\x07"))
+    assert hostile.isprintable()
+
+
+def test_a_json_line_is_the_envelope_that_came() -> None:
+    message = Message("news:a", {"x": None}, "e", "i", "u", 5)
+    assert envelope_line(message) == '{"v":1,"t":"pub","c":"news:a","i":"i","e":"e","d":{"x":null},"u":"u","ts":5}'
+
+
+def test_a_json_line_has_what_it_takes_to_go_on_from_it_and_tells_a_gap() -> None:
+    message = Message("task:1", 1, offset=7, previous=5, epoch="x")
+    assert envelope_line(message) == '{"v":1,"t":"pub","c":"task:1","o":7,"p":5,"ep":"x","d":1}'
+    gap = envelope_line(Gap("task:1", "expired", 3, 9, "x"))
+    assert gap == '{"v":1,"t":"gap","c":"task:1","ep":"x","d":{"from":3,"to":9,"reason":"expired"}}'
+    slow = Gap("cursor:1", "slow", count=4)
+    assert envelope_line(slow) == '{"v":1,"t":"gap","c":"cursor:1","d":{"reason":"slow","count":4}}'
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [
+        (Gap("task:1", "expired", 3, 9, "x"), "the messages from 3 to 9 of task:1 are missing (expired)"),
+        (Gap("cursor:1", "slow", count=4), "4 messages of cursor:1 are missing (slow)"),
+        (
+            Gap("task:1", "epoch", last=0, epoch="y"),
+            "task:1 began anew: what it held before is gone, and offsets start again",
+        ),
+    ],
+)
+def test_a_gap_is_a_sentence_for_a_person(gap: Gap, said: str) -> None:
+    assert str(gap) == said

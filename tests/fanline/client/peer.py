@@ -1,0 +1,92 @@
+"""A server that says what a test wants: trio-websocket on loopback, one handler call a connection."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+import trio
+import trio_websocket
+
+from fanline.protocol.envelope import Envelope, MessageType, decode_json, encode_json
+
+
+class Talk:
+    """One connection, seen from the server; JSON only. `number` counts connections from 0."""
+
+    def __init__(self, websocket: trio_websocket.WebSocketConnection, number: int) -> None:
+        self._websocket = websocket
+        self.number = number
+
+    async def welcome(self, heartbeat: int = 25_000) -> None:
+        limits = {"message": 65536, "subscriptions": 100}
+        await self.send(Envelope("welcome", data={"session": "s", "heartbeat": heartbeat, "limits": limits}))
+
+    async def receive(self) -> Envelope:
+        payload = await self._websocket.get_message()
+        assert isinstance(payload, str)
+        return decode_json(payload.encode())
+
+    async def send(self, envelope: Envelope) -> None:
+        await self._websocket.send_message(encode_json(envelope).decode())
+
+    async def publish(self, channel: str, data: Any) -> None:
+        await self.send(Envelope(MessageType.PUB, channel=channel, data=data))
+
+    async def accept(self, kind: str) -> Envelope:
+        """Receive the next command, which has to be of that kind, and answer ok."""
+        command = await self.receive()
+        assert command.type == kind, command
+        await self.send(Envelope(MessageType.OK, id=command.id, channel=command.channel, data={"id": command.id}))
+        return command
+
+    async def refuse(self, code: str) -> None:
+        command = await self.receive()
+        await self.send(Envelope(MessageType.ERR, id=command.id, data={"code": code, "message": "no, thank you"}))
+
+    async def close(self, code: int) -> None:
+        await self._websocket.aclose(code)
+
+    async def until_closed(self) -> None:
+        """Read and forget until the client has gone."""
+        while True:
+            await self.receive()
+
+
+Script = Callable[[Talk], Awaitable[None]]
+
+
+@asynccontextmanager
+async def running_peer(script: Script) -> AsyncIterator[str]:
+    """Serve until the block ends; yields the URL. A script may end by the client's leaving."""
+    connections = 0
+
+    async def handle(request: trio_websocket.WebSocketRequest) -> None:
+        nonlocal connections
+        number, connections = connections, connections + 1
+        websocket = await request.accept(subprotocol=request.proposed_subprotocols[0])
+        with suppress(trio_websocket.ConnectionClosed):
+            await script(Talk(websocket, number))
+
+    async with _serving(handle) as url:
+        yield url
+
+
+@asynccontextmanager
+async def refusing_peer(status: int, body: bytes) -> AsyncIterator[str]:
+    """Answer every handshake with that HTTP status."""
+
+    async def handle(request: trio_websocket.WebSocketRequest) -> None:
+        await request.reject(status, body=body)
+
+    async with _serving(handle) as url:
+        yield url
+
+
+@asynccontextmanager
+async def _serving(handle: Callable[[trio_websocket.WebSocketRequest], Awaitable[None]]) -> AsyncIterator[str]:
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio_websocket.serve_websocket, handle, "127.0.0.1", 0, None)
+        server: trio_websocket.WebSocketServer = await nursery.start(serve)
+        yield f"ws://127.0.0.1:{server.port}/ws"
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,356 @@
+"""The client against a scripted server: what a real one does too seldom to wait for."""
+
+import socket
+from dataclasses import dataclass
+
+import pytest
+import trio
+
+import fanline
+from fanline.client.subscription import OVERRUN
+from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.errors import CloseReason
+from tests.fanline.client.peer import Talk, refusing_peer, running_peer
+
+
+async def _echo(talk: Talk) -> None:
+    """Welcome, and say ok to everything."""
+    await talk.welcome()
+    await _answer_all(talk)
+
+
+async def _answer_all(talk: Talk) -> None:
+    while True:
+        command = await talk.receive()
+        kind = MessageType.PONG if command.type == MessageType.PING else MessageType.OK
+        await talk.send(Envelope(kind, id=command.id, data={"id": command.id}))
+
+
+async def test_a_message_reaches_its_subscriber_with_all_its_fields() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        await talk.accept("sub")
+        await talk.send(
+            Envelope("pub", channel="news:all", data={"a": [1]}, event="e", id="i", sender="u", time=5, offset=7)
+        )
+        await talk.until_closed()
+
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            async with client.subscribe("news:all") as messages:
+                message = await anext(messages)
+    assert message == fanline.Message("news:all", {"a": [1]}, "e", "i", "u", 5, 7)
+
+
+@pytest.mark.parametrize("reason", [reason for reason in CloseReason if not reason.reconnect])
+async def test_a_close_that_says_do_not_come_back_reaches_the_user_and_ends_the_client(reason: CloseReason) -> None:
+    async def script(talk: Talk) -> None:
+        assert talk.number == 0
+        await talk.welcome()
+        await talk.accept("sub")
+        await talk.publish("news:all", 1)
+        await talk.close(reason.code)
+
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            async with client.subscribe("news:all") as messages:
+                assert (await anext(messages)).data == 1
+                with pytest.raises(fanline.ConnectionLost) as caught:
+                    await anext(messages)
+            assert (caught.value.code, caught.value.final) == (reason.code, True)
+            with pytest.raises(fanline.ConnectionLost):
+                await client.publish("news:all", 2)
+
+
+async def test_after_a_loss_everything_is_subscribed_again_before_any_other_command() -> None:
+    lost = trio.Event()
+    seen: list[tuple[str, str | None]] = []
+
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        if talk.number == 0:
+            await talk.accept("sub")
+            await talk.accept("sub")
+            await talk.close(CloseReason.RESTART.code)
+            lost.set()
+            return
+        for _ in range(2):
+            command = await talk.accept("sub")
+            seen.append((command.type, command.channel))
+        command = await talk.accept("pub")
+        seen.append((command.type, command.channel))
+        await talk.publish("news:a", "back")
+        await talk.until_closed()
+
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            async with client.subscribe("news:a", "news:b") as messages:
+                await lost.wait()
+                assert await client.publish("news:c", 1, id="mine") == fanline.Published("mine", None)
+                assert (await anext(messages)).data == "back"
+    assert sorted(seen[:2]) == [("sub", "news:a"), ("sub", "news:b")]
+    assert seen[2] == ("pub", "news:c")
+
+
+async def test_a_publish_under_way_when_the_connection_is_lost_says_that_its_outcome_is_unknown() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        if talk.number == 0:
+            await talk.receive()
+            await talk.close(CloseReason.RESTART.code)
+        else:
+            await talk.accept("pub")
+            await talk.until_closed()
+
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            with pytest.raises(fanline.ConnectionLost, match="may have been done") as caught:
+                await client.publish("news:a", 1)
+            assert not caught.value.final
+            await client.publish("news:a", 1)
+
+
+async def test_a_subscription_refused_after_a_reconnect_ends_alone() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        if talk.number == 0:
+            await talk.accept("sub")
+            await talk.publish("news:a", "last words")
+            await talk.close(CloseReason.RESTART.code)
+            return
+        await talk.refuse("permission_denied")
+        await _answer_all(talk)
+
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            async with client.subscribe("news:a") as messages:
+                assert (await anext(messages)).data == "last words"
+                with pytest.raises(fanline.ServerError, match="no, thank you") as caught:
+                    await anext(messages)
+            assert caught.value.code == "permission_denied"
+            await client.publish("news:b", 1)
+
+
+async def test_a_slow_consumer_holds_the_socket_back_and_loses_nothing() -> None:
+    count, sent_all = 600, trio.Event()
+
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        await talk.accept("sub")
+        for number in range(count):
+            await talk.publish("news:all", [number, "x" * 65536])
+        sent_all.set()
+        await talk.until_closed()
+
+    with trio.fail_after(30):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            async with client.subscribe("news:all", buffer=4) as messages:
+                assert (await anext(messages)).data[0] == 0
+                with trio.move_on_after(1):
+                    await sent_all.wait()
+                assert not sent_all.is_set(), "40 MB fit somewhere: nobody held them back"
+                for number in range(1, count):
+                    assert (await anext(messages)).data[0] == number
+
+
+async def test_a_consumer_may_publish_while_its_own_buffer_is_full() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        await talk.accept("sub")
+        for number in range(10):
+            await talk.publish("news:all", number)
+        await talk.accept("pub")
+        await talk.until_closed()
+
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            async with client.subscribe("news:all", buffer=1) as messages:
+                await anext(messages)
+                await client.publish("news:b", 1)
+                assert [(await anext(messages)).data for _ in range(9)] == list(range(1, 10))
+
+
+async def test_an_overrun_ends_the_subscription_behind_what_it_holds() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        await talk.accept("sub")
+        await talk.receive()  # the ping, which is answered last
+        for number in range(OVERRUN + 5):
+            await talk.publish("news:all", number)
+        await talk.send(Envelope(MessageType.PONG, id="~ping"))
+        await _answer_all(talk)
+
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            async with client.subscribe("news:all", buffer=1) as messages:
+                await client.ping()
+                for number in range(OVERRUN):
+                    assert (await anext(messages)).data == number
+                with pytest.raises(fanline.SlowConsumer, match="news:all"):
+                    await anext(messages)
+            await client.ping()
+
+
+async def test_a_silent_server_is_asked_for_a_sign_of_life_and_then_left() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome(heartbeat=50)
+        if talk.number == 0:
+            assert [(await talk.receive()).type for _ in range(2)] == ["pub", "ping"]
+            await talk.until_closed()
+        await _answer_all(talk)
+
+    with trio.fail_after(10):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            with pytest.raises(fanline.ConnectionLost):
+                await client.publish("news:a", 1)  # the first connection never answers
+            await client.publish("news:a", 1)
+
+
+async def test_a_cancelled_command_leaves_the_connection_as_it_was() -> None:
+    async def script(talk: Talk) -> None:
+        assert talk.number == 0
+        await talk.welcome()
+        late = await talk.receive()
+        await talk.accept("pub")
+        await talk.send(Envelope(MessageType.OK, id=late.id, data={"id": late.id}))
+        await talk.accept("pub")
+        await talk.until_closed()
+
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            with trio.move_on_after(0.05) as scope:
+                await client.publish("news:a", 1)
+            assert scope.cancelled_caught
+            await client.publish("news:a", 2)
+            await client.publish("news:a", 3)
+
+
+async def test_a_message_over_the_servers_limit_is_refused_before_it_costs_the_connection() -> None:
+    with trio.fail_after(5):
+        async with running_peer(_echo) as url, fanline.Client(url) as client:
+            with pytest.raises(fanline.ServerError) as caught:
+                await client.publish("news:a", "x" * 70_000)
+            assert caught.value.code == "too_large"
+            await client.ping()
+
+
+async def test_what_no_server_takes_is_refused_at_once_and_does_not_wait_for_an_answer() -> None:
+    with trio.fail_after(5):
+        async with running_peer(_echo) as url, fanline.Client(url) as client:
+            with pytest.raises(fanline.ServerError, match="129 characters, at most 128"):
+                await client.publish("news:a", 1, event="e" * 129)
+            with pytest.raises(fanline.ServerError, match="129 characters, at most 128"):
+                await client.publish("news:a", 1, id="i" * 129)
+            with pytest.raises(fanline.ServerError) as caught:
+                await client.publish("no channel", 1)
+            assert caught.value.code == "bad_channel"
+            with pytest.raises(fanline.ServerError):
+                async with client.subscribe("x:" + "a" * 1100):
+                    pass
+            await client.ping()
+
+
+async def test_data_is_what_json_and_cbor_both_hold() -> None:
+    @dataclass
+    class Point:
+        x: int
+
+    commands: list[Envelope] = []
+
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        commands.append(await talk.accept("pub"))
+        await talk.until_closed()
+
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            await client.publish("news:a", (Point(1), {2}))
+            with pytest.raises(TypeError):
+                await client.publish("news:a", object())
+            with pytest.raises(ValueError, match="64 bits"):
+                await client.publish("news:a", 2**80)
+    assert commands[0].value == [{"x": 1}, [2]]
+
+
+@pytest.mark.parametrize("error", [KeyError("mine"), ExceptionGroup("mine", [KeyError(1), ValueError(2)])])
+async def test_what_the_users_block_raises_leaves_as_it_is(error: Exception) -> None:
+    with trio.fail_after(5):
+        async with running_peer(_echo) as url:
+            with pytest.raises(type(error)) as caught:
+                async with fanline.Client(url):
+                    raise error
+    if isinstance(error, ExceptionGroup):  # Trio takes groups apart and puts them together again
+        assert isinstance(caught.value, ExceptionGroup)
+        assert caught.value.exceptions == error.exceptions
+    else:
+        assert caught.value is error
+
+
+async def test_nobody_there_is_an_error_at_once_and_not_a_retry() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{free.getsockname()[1]}/ws"
+        with trio.fail_after(5), pytest.raises(fanline.ConnectionRefused, match="cannot connect to ws://127"):
+            async with fanline.Client(url):
+                pass
+
+
+async def test_an_http_refusal_is_told_with_its_status_and_text() -> None:
+    with trio.fail_after(5):
+        async with refusing_peer(400, b"no such thing") as url:
+            with pytest.raises(fanline.ConnectionRefused, match="HTTP 400 no such thing") as caught:
+                async with fanline.Client(url):
+                    pass
+    assert (caught.value.status, caught.value.final) == (400, True)
+
+
+async def test_a_subscription_that_was_not_entered_cannot_be_iterated() -> None:
+    with trio.fail_after(5):
+        async with running_peer(_echo) as url, fanline.Client(url) as client:
+            with pytest.raises(RuntimeError, match="async with"):
+                async for _ in client.subscribe("news:a"):
+                    pass
+            async with client.subscribe("news:a") as messages:
+                pass
+            with pytest.raises(RuntimeError, match="entered once"):
+                async with messages:
+                    pass
+
+
+async def test_the_last_subscription_of_a_channel_unsubscribes_and_not_one_before() -> None:
+    seen: list[str] = []
+
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        while True:
+            command = await talk.receive()
+            seen.append(f"{command.type} {command.channel or ''}".strip())
+            kind = MessageType.PONG if command.type == MessageType.PING else MessageType.OK
+            await talk.send(Envelope(kind, id=command.id))
+
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            async with client.subscribe("news:a"):
+                async with client.subscribe("news:a"):
+                    pass
+                await client.ping()
+            await client.ping()
+    assert seen == ["sub news:a", "sub news:a", "ping", "unsub news:a", "ping"]
+
+
+async def test_leaving_the_client_ends_with_the_servers_good_bye_and_not_with_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fanline.client.connection.CLOSE_SECONDS", 60)
+    with trio.fail_after(5):
+        async with running_peer(_echo) as url:
+            async with fanline.Client(url) as client:
+                await client.ping()
+            with pytest.raises(fanline.ConnectionLost, match="closed"):
+                await client.ping()
+
+
+@pytest.mark.parametrize("url", ["http://x/", "ws://", "127.0.0.1:8080"])
+def test_a_url_of_another_kind_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match="not a WebSocket URL"):
+        fanline.Client(url)

@@ -1,0 +1,274 @@
+"""A task between its job and the courier, without either; and what a job may not say."""
+
+import math
+import os
+from typing import Any
+
+import pytest
+
+import fanline
+from fanline.producer.checks import (
+    MAX_JSON_BYTES,
+    TaskSettings,
+    check_settings,
+    environment_url,
+    json_of,
+    progress_data,
+)
+from fanline.producer.producer import Producer
+from fanline.protocol.tasks.events import TaskEvent
+
+LATER = 1e12
+
+
+def _producer() -> Producer:
+    return Producer(check_settings(TaskSettings("job", None, None, 1, 10.0, None, None, 5.0)))
+
+
+def _events(producer: Producer) -> list[str]:
+    return [message.event.removeprefix("task_") for message in producer.take(LATER, 1000)]
+
+
+def _face() -> tuple[fanline.SyncTask, Producer]:
+    producer = _producer()
+    return fanline.SyncTask(producer), producer
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"percent": 101}, ValueError),
+        ({"percent": -0.1}, ValueError),
+        ({"percent": math.nan}, ValueError),
+        ({"percent": math.inf}, ValueError),
+        ({"percent": "3"}, TypeError),
+        ({"percent": True}, TypeError),
+        ({"done": -1}, ValueError),
+        ({"done": 1, "total": math.nan}, ValueError),
+        ({"total": 10**400}, ValueError),
+        ({"message": 3}, TypeError),
+        ({"stage": b"x"}, TypeError),
+    ],
+)
+def test_what_is_no_progress_is_refused_at_the_call(arguments: dict[str, Any], error: type[Exception]) -> None:
+    task, producer = _face()
+    with pytest.raises(error, match=next(reversed(arguments))):
+        task.progress(**arguments)
+    assert _events(producer) == ["started"]
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ({1, 2}, TypeError),
+        (object(), TypeError),
+        (2**64, ValueError),
+        ("\ud800", ValueError),
+        ("x" * MAX_JSON_BYTES, ValueError),
+    ],
+)
+def test_a_result_that_json_cannot_hold_is_refused_at_the_call(value: object, error: type[Exception]) -> None:
+    task, _ = _face()
+    with pytest.raises(error, match="the result"):
+        task.result(value)
+
+
+def test_a_result_without_end_is_refused() -> None:
+    task, _ = _face()
+    deep: list[Any] = []
+    deep.append(deep)
+    with pytest.raises(ValueError, match="the result"):
+        task.result(deep)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"id": "a b"}, ValueError),
+        ({"id": ""}, ValueError),
+        ({"id": "x" * 300}, ValueError),
+        ({"title": 3}, TypeError),
+        ({"kind": "x" * 257}, ValueError),
+        ({"attempt": 0}, ValueError),
+        ({"attempt": 1.5}, TypeError),
+        ({"heartbeat": 0}, ValueError),
+        ({"timeout": -1}, ValueError),
+        ({"linger": math.inf}, ValueError),
+        ({"nats": "http://somewhere"}, ValueError),
+    ],
+)
+def test_a_task_that_cannot_be_is_refused_when_it_is_made(arguments: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        fanline.Task(**arguments)
+
+
+def test_a_task_without_an_id_gets_one_of_its_own() -> None:
+    assert fanline.Task().id != fanline.Task().id
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [({"kind": "vote"}, ValueError), ({"deadline": 0}, ValueError), ({"options": [1]}, TypeError)],
+)
+def test_a_question_that_nobody_could_answer_is_refused(arguments: dict[str, Any], error: type[Exception]) -> None:
+    task, producer = _face()
+    with pytest.raises(error):
+        task.ask("Deploy?", **arguments)
+    assert _events(producer) == ["started"]
+
+
+def test_output_goes_to_one_of_two_streams() -> None:
+    task, _ = _face()
+    with pytest.raises(ValueError, match="stdout, stderr"):
+        task.log("x", stream="stdlog")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="str or bytes"):
+        task.log(3)  # type: ignore[arg-type]
+
+
+def test_what_a_text_may_not_hold_is_replaced_and_what_is_too_long_cut() -> None:
+    task, producer = _face()
+    task.progress(message="\ud800" + "x" * 20_000)
+    message = producer.take(LATER, 9)[1].data["message"]
+    assert (message[:2], message[-3:], len(message)) == ("?x", "...", 16_384)
+
+
+def test_after_the_end_nothing_is_said() -> None:
+    task, producer = _face()
+    producer.end(None)
+    task.log("too late")
+    task.progress(3)
+    task.pause()
+    producer.end(ValueError())
+    assert _events(producer) == ["started", "completed"]
+
+
+@pytest.mark.parametrize(
+    ("error", "event", "data"),
+    [
+        (SystemExit(0), TaskEvent.COMPLETED, {}),
+        (SystemExit(3), TaskEvent.FAILED, {"error": "SystemExit: 3"}),
+        (ValueError(), TaskEvent.FAILED, {"error": "ValueError"}),
+        (KeyboardInterrupt(), TaskEvent.CANCELLED, {}),
+        (BaseExceptionGroup("", [KeyboardInterrupt()]), TaskEvent.CANCELLED, {}),
+        (fanline.TaskCancelled("ann"), TaskEvent.CANCELLED, {"by": "ann"}),
+    ],
+)
+def test_how_a_block_ends_is_how_the_task_ends(error: BaseException, event: TaskEvent, data: dict[str, Any]) -> None:
+    producer = _producer()
+    producer.end(error)
+    said = producer.take(LATER, 9)[-1]
+    assert (said.event, said.data) == (event, data)
+
+
+def test_a_cancelled_sync_task_is_told_once_and_then_may_clean_up() -> None:
+    task, producer = _face()
+    replies: list[bytes] = []
+    producer.hear("cancel", None, "ann", replies.append)
+    producer.hear("cancel", None, "bob", replies.append)
+    assert task.cancelled
+    with pytest.raises(fanline.TaskCancelled) as caught:
+        task.log("is kept")
+    assert caught.value.by == "ann"
+    task.log("cleaning up")
+    assert replies == [b'{"v":1,"t":"ok"}'] * 2
+
+
+def test_calls_that_nobody_takes_before_the_end_are_refused() -> None:
+    task, producer = _face()
+    replies: list[bytes] = []
+    calls = task.calls()
+    producer.hear("paint", None, "ann", replies.append)
+    producer.end(None)
+    producer.hear("paint", None, "ann", replies.append)
+    assert list(calls) == []
+    assert [b"has ended" in reply for reply in replies] == [True, True]
+
+
+def test_a_result_with_what_is_no_number_is_told_as_null() -> None:
+    assert bytes(json_of({"loss": math.nan, "best": [math.inf, 1]}, "result")) == b'{"loss":null,"best":[null,1]}'
+
+
+def test_percents_that_were_added_up_may_be_a_little_over() -> None:
+    assert progress_data(100.00000000000001, None, None, None, None) == {"percent": 100}
+
+
+def test_a_number_over_64_bits_is_told_as_a_float() -> None:
+    assert progress_data(None, None, None, 10**20, None) == {"done": 1e20}
+
+
+def test_a_title_that_utf8_cannot_hold_is_told_all_the_same() -> None:
+    settings = TaskSettings("x", "caf\udce9", None, None, 1.0, None, None, 1.0)
+    assert check_settings(settings).title == "caf?"
+
+
+def test_an_environment_that_names_no_server_harms_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, expected in (("nats://a:1, nats://b:2", "nats://a:1"), ("http://x", None), ("", None)):
+        monkeypatch.setenv("NATS_URL", value)
+        assert environment_url() == expected
+
+
+class _MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (_MuteError(), "_MuteError"),
+        (ExceptionGroup("several", [ValueError("first"), OSError("second")]), "ValueError: first"),
+        (fanline.ServerError("refused", "not now"), "not now (refused)"),
+    ],
+)
+def test_a_failure_is_told_by_its_cause(error: Exception, text: str) -> None:
+    producer = _producer()
+    producer.end(error)
+    assert producer.take(LATER, 1000)[-1].data["error"] == text
+
+
+def test_a_call_is_answered_once() -> None:
+    task, producer = _face()
+    replies: list[bytes] = []
+    calls = task.calls()
+    producer.hear("paint", None, "ann", replies.append)
+    call = next(iter(calls))
+    with pytest.raises(ValueError, match="an answer"):
+        call.answer(2**70)
+    call.answer()
+    with pytest.raises(RuntimeError, match="already answered"):
+        call.refuse("no")
+    assert len(replies) == 1
+
+
+def test_one_question_at_a_time() -> None:
+    producer = _producer()
+    first = producer.ask("first?", "approve", None, None)
+    with pytest.raises(RuntimeError, match="one question at a time"):
+        producer.ask("second?", "approve", None, None)
+    producer.end_ask(first)
+    assert _events(producer) == ["started", "confirmation_required", "resumed"]
+    producer.end_ask(producer.ask("third?", "approve", None, None))
+
+
+def test_the_courier_is_woken_only_for_what_it_would_be_too_late_for() -> None:
+    producer, woken = _producer(), list[int]()
+    producer.attach(lambda: woken.append(1))
+    producer.take(LATER, 9)
+    assert producer.take(0.0, 9) == []
+    producer.log("a", "stdout")
+    assert len(woken) == 1
+    for _ in range(100):
+        producer.log("b", "stdout")
+    assert len(woken) == 1
+
+
+def test_a_forked_copy_of_a_task_is_mute(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, producer = _face()
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    task.log("x")
+    producer.end(None)
+    assert producer.settled.done()
+    with pytest.raises(RuntimeError, match="forked"):
+        task.ask("Deploy?")
+    monkeypatch.undo()
+    assert _events(producer) == ["started"]

@@ -1,0 +1,179 @@
+"""`fanline.tqdm` is tqdm, and viewers see the bar."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import tqdm as real
+
+import fanline
+from fanline.producer.calls import TaskCancelled
+from fanline.producer.checks import TaskSettings, check_settings
+from fanline.producer.producer import Producer
+from fanline.producer.task import SyncTask
+from fanline.producer.tqdm import tqdm, trange
+from fanline.protocol.tasks.events import TaskEvent
+
+_FAST: dict[str, Any] = {"mininterval": 0, "miniters": 1}
+
+
+def new_producer(task_id: str = "job") -> Producer:
+    return Producer(check_settings(TaskSettings(task_id, None, None, 1, 10.0, None, None, 0.0)))
+
+
+def told(producer: Producer) -> list[tuple[str, dict[str, Any]]]:
+    """What the task has to say; of progress the newest is enough."""
+    return [(message.event, message.data) for message in producer.take(1e300, 1000)]
+
+
+def progress(producer: Producer) -> list[dict[str, Any]]:
+    return [data for event, data in told(producer) if event == TaskEvent.PROGRESS]
+
+
+@pytest.fixture
+def producers(monkeypatch: pytest.MonkeyPatch) -> list[Producer]:
+    """The producers of the tasks that bars begin, as if there was a server."""
+    found: list[Producer] = []
+
+    def send_out(producer: Producer) -> None:
+        found.append(producer)
+        producer.settle()
+
+    monkeypatch.setattr("fanline.producer.task.send_out", send_out)
+    monkeypatch.setattr("fanline.producer.tqdm.has_server", lambda: True)
+    return found
+
+
+@pytest.fixture
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanline.producer.tqdm.has_server", lambda: False)
+
+
+@pytest.mark.usefixtures("no_server")
+def test_without_a_server_it_draws_what_tqdm_draws() -> None:
+    drawings = []
+    for kind in (real.tqdm, tqdm):
+        file = io.StringIO()
+        with kind(total=3, desc="Sum", file=file, bar_format="{desc}{n}/{total}", **_FAST) as bar:
+            bar.update(2)
+            bar.set_description("Rest")
+            bar.update()
+        drawings.append(file.getvalue())
+    assert drawings[0] == drawings[1]
+    assert list(trange(2, 5, file=io.StringIO())) == [2, 3, 4]
+
+
+def test_a_bar_tells_its_task_how_far_it_is() -> None:
+    producer = new_producer()
+    bar = tqdm(total=10, desc="Copy", task=SyncTask(producer), file=io.StringIO(), **_FAST)
+    assert progress(producer) == [{"done": 0, "total": 10, "stage": "Copy"}]
+    bar.update(3)
+    assert progress(producer) == [{"done": 3, "total": 10, "stage": "Copy"}]
+    bar.n = 4
+    bar.set_description("Check")
+    assert progress(producer) == [{"done": 4, "total": 10, "stage": "Check"}]
+    bar.close()
+    assert producer.ended is None
+
+
+def test_the_last_items_are_told_although_they_were_too_quick_to_be_drawn() -> None:
+    producer = new_producer()
+    assert list(tqdm(range(1000), task=SyncTask(producer), file=io.StringIO(), mininterval=60)) == list(range(1000))
+    assert progress(producer)[-1] == {"done": 1000, "total": 1000}
+
+
+def test_it_finds_the_task_around_it(producers: list[Producer]) -> None:
+    with fanline.Task("outer"):
+        for _ in tqdm("abc", file=io.StringIO()):
+            pass
+    (producer,) = producers
+    assert progress(producer)[-1] == {"done": 3, "total": 3}
+
+
+def test_a_bar_on_its_own_is_a_task_of_its_own(producers: list[Producer]) -> None:
+    for _ in tqdm("abc", desc="Count words", file=io.StringIO()):
+        assert [producer.ended for producer in producers] == [None]
+    (producer,) = producers
+    assert producer.id.startswith("Count-words-")
+    events = told(producer)
+    assert (events[0][0], events[0][1]["title"]) == (TaskEvent.STARTED, "Count words")
+    assert [event for event, _ in events] == [TaskEvent.STARTED, TaskEvent.PROGRESS, TaskEvent.COMPLETED]
+
+
+def test_of_bars_inside_of_each_other_the_outermost_reports(producers: list[Producer]) -> None:
+    for _ in trange(2, file=io.StringIO()):
+        for _ in trange(5, file=io.StringIO()):
+            pass
+    (producer,) = producers
+    assert progress(producer)[-1] == {"done": 2, "total": 2}
+    list(trange(3, file=io.StringIO()))
+    assert len(producers) == 2
+
+
+def test_an_exception_of_the_iterable_fails_the_bars_own_task(producers: list[Producer]) -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        list(tqdm(broken(), file=io.StringIO()))
+    assert told(producers[0])[-1] == (TaskEvent.FAILED, {"error": "OSError: disk full"})
+
+
+def test_an_exception_in_the_with_block_fails_the_bars_own_task(producers: list[Producer]) -> None:
+    with pytest.raises(ZeroDivisionError), tqdm(total=3, file=io.StringIO()) as bar:
+        bar.update(1 // 0)
+    assert told(producers[0])[-1][0] == TaskEvent.FAILED
+
+
+def test_an_exception_that_was_there_before_the_bar_does_not_fail_it(producers: list[Producer]) -> None:
+    try:
+        int("x")
+    except ValueError:
+        list(trange(3, file=io.StringIO()))
+    assert told(producers[0])[-1][0] == TaskEvent.COMPLETED
+
+
+def test_a_loop_that_is_left_early_has_not_completed(producers: list[Producer]) -> None:
+    for number in trange(9, file=io.StringIO()):
+        if number == 3:
+            break
+    events = told(producers[0])
+    assert events[-1][0] == TaskEvent.CANCELLED
+    assert events[-2][1]["done"] == 3
+
+
+def test_a_viewers_cancel_ends_the_loop(producers: list[Producer]) -> None:
+    seen = []
+    with pytest.raises(TaskCancelled, match="by ann"):
+        for number in trange(9, file=io.StringIO(), **_FAST):
+            seen.append(number)
+            if number == 3:
+                producers[0].hear("cancel", {}, "ann", lambda _: None)
+    assert seen == [0, 1, 2, 3]
+    assert told(producers[0])[-1] == (TaskEvent.CANCELLED, {"by": "ann"})
+
+
+def test_tqdms_monitor_does_not_swallow_a_cancel() -> None:
+    producer = new_producer()
+    bar = tqdm(total=9, task=SyncTask(producer), file=io.StringIO(), **_FAST)
+    producer.hear("cancel", {}, "ann", lambda _: None)
+    bar.refresh(nolock=True)
+    with pytest.raises(TaskCancelled):
+        bar.update()
+    bar.close()
+
+
+@pytest.mark.parametrize("total", [float("inf"), -1, None])
+def test_a_bar_that_is_no_progress_is_a_bar_all_the_same(total: float | None) -> None:
+    producer = new_producer()
+    with tqdm(total=total, task=SyncTask(producer), file=io.StringIO(), **_FAST) as bar:
+        bar.update(-5)
+        bar.update(7)
+    assert bar.n == 2
+
+
+def test_a_disabled_bar_reports_nothing(producers: list[Producer]) -> None:
+    assert list(tqdm("abc", disable=True)) == ["a", "b", "c"]
+    assert producers == []

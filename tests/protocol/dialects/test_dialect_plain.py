@@ -1,0 +1,200 @@
+"""The wording of the plain dialect, as its clients know it."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanline.protocol.dialects import PLAIN
+from fanline.protocol.dialects.plain import iso_time
+from fanline.protocol.envelope import Envelope, MessageType, from_producer
+from fanline.protocol.errors import ErrorCode, MessageError
+
+NOW = 1_789_000_000_123
+NOW_ISO = "2026-09-10T00:26:40.123Z"
+
+
+def said(**fields: Any) -> Envelope:
+    """The one command in a client's message."""
+    (command,) = PLAIN.decode(json.dumps(fields).encode())
+    return command
+
+
+def told(payload: bytes | None) -> Any:
+    assert payload is not None
+    return json.loads(payload)
+
+
+def answer(command: Envelope, reply: Envelope) -> Any:
+    return told(PLAIN.encode_reply(command, reply))
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "text"),
+    [
+        (b"hello", ErrorCode.BAD_MESSAGE, "Invalid JSON format"),
+        (b"", ErrorCode.BAD_MESSAGE, "Invalid JSON format"),
+        (b'{"type":"ping"', ErrorCode.BAD_MESSAGE, "Invalid JSON format"),
+        (b'{"type":"\xff"}', ErrorCode.BAD_MESSAGE, "Invalid JSON format"),
+        (b"[" * 100_000, ErrorCode.BAD_MESSAGE, "Invalid JSON format"),
+        (b"[]", ErrorCode.BAD_MESSAGE, "Missing message type"),
+        (b"{}", ErrorCode.BAD_MESSAGE, "Missing message type"),
+        (b'{"type":""}', ErrorCode.BAD_MESSAGE, "Missing message type"),
+        (b'{"type":7}', ErrorCode.BAD_MESSAGE, "Missing message type"),
+        (b'{"type":"dance"}', ErrorCode.UNKNOWN_TYPE, "Unknown message type: dance"),
+        (b'{"type":"subscribe"}', ErrorCode.BAD_CHANNEL, "Channel name required"),
+        (b'{"type":"unsubscribe","channel":""}', ErrorCode.BAD_CHANNEL, "Channel name required"),
+        (b'{"type":"subscribe","channel":true}', ErrorCode.BAD_CHANNEL, "Channel name required"),
+        (b'{"type":"new_message","data":1}', ErrorCode.BAD_CHANNEL, "Channel name required"),
+        (b'{"type":"new_message","session_id":null}', ErrorCode.BAD_MESSAGE, "Session id required"),
+        (b'{"type":"get_status"}', ErrorCode.BAD_MESSAGE, "Task ID required"),
+        (b'{"type":"task_cancel","task_id":""}', ErrorCode.BAD_MESSAGE, "Task ID required"),
+        (b'{"type":"task_input","task_id":4}', ErrorCode.BAD_MESSAGE, "Task ID and input required"),
+        (b'{"type":"task_input","input":4}', ErrorCode.BAD_MESSAGE, "Task ID and input required"),
+    ],
+)
+def test_a_refusal_has_the_words_clients_know(sent: bytes, code: ErrorCode, text: str) -> None:
+    with pytest.raises(MessageError) as caught:
+        PLAIN.decode(sent)
+    assert (caught.value.code, str(caught.value)) == (code, text)
+    reply = Envelope(MessageType.ERR, data={"code": code, "message": text})
+    assert told(PLAIN.encode_reply(None, reply)) == {"type": "error", "message": text}
+
+
+def test_a_long_unknown_type_is_not_echoed_whole() -> None:
+    with pytest.raises(MessageError) as caught:
+        PLAIN.decode(json.dumps({"type": "x" * 10_000}).encode())
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("timestamp", [17, 1.5, "2026-01-01T00:00:00Z", {"any": "thing"}])
+@pytest.mark.parametrize(("kind", "reply_kind"), [("ping", "pong"), ("heartbeat", "heartbeat_ack")])
+def test_a_ping_is_answered_with_its_own_timestamp(kind: str, reply_kind: str, timestamp: object) -> None:
+    command = said(type=kind, timestamp=timestamp)
+    assert command.type == MessageType.PING
+    assert answer(command, Envelope(MessageType.PONG, time=NOW)) == {"type": reply_kind, "timestamp": timestamp}
+
+
+def test_a_ping_without_a_timestamp_gets_the_servers() -> None:
+    assert answer(said(type="ping"), Envelope(MessageType.PONG, time=NOW)) == {"type": "pong", "timestamp": NOW_ISO}
+
+
+def test_a_pong_is_no_command() -> None:
+    assert PLAIN.decode(b'{"type":"pong"}') == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "command_type", "expected"),
+    [
+        ("subscribe", MessageType.SUB, {"type": "subscription_result", "subscribed": True}),
+        ("unsubscribe", MessageType.UNSUB, {"type": "unsubscription_result", "unsubscribed": True}),
+    ],
+)
+def test_subscriptions_are_confirmed_with_their_channel(kind: str, command_type: str, expected: dict[str, Any]) -> None:
+    command = said(type=kind, channel="task:42")
+    assert (command.type, command.channel) == (command_type, "task:42")
+    assert answer(command, Envelope(MessageType.OK)) == {**expected, "channel": "task:42"}
+
+
+@pytest.mark.parametrize(
+    ("target", "channel"),
+    [
+        ({"session_id": "s1"}, "session:s1"),
+        ({"session_id": 7}, "session:7"),
+        ({"session_id": "s1", "channel": "room:a"}, "session:s1"),
+        ({"channel": "room:a"}, "room:a"),
+    ],
+)
+def test_a_new_message_is_published_and_its_sender_told_the_id(target: dict[str, Any], channel: str) -> None:
+    command = said(type="new_message", data={"text": "hi"}, **target)
+    assert (command.type, command.channel, command.event) == (MessageType.PUB, channel, "new_message")
+    assert command.data == {"text": "hi"}
+    reply = Envelope(MessageType.OK, data={"id": "m-1"})
+    expected = {"type": "message_status_update", "message_id": "m-1", "status": "sent"}
+    assert answer(command, reply) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "verb", "result"), [("task_cancel", "cancel", "cancel_result"), ("task_input", "input", "input_result")]
+)
+def test_a_task_command_is_a_call_and_its_result_says_whether_it_was_done(kind: str, verb: str, result: str) -> None:
+    command = said(type=kind, task_id=42, input="yes")
+    assert (command.type, command.channel, command.event) == (MessageType.CALL, "task:42", verb)
+    assert command.data == ({"value": "yes"} if verb == "input" else None)
+    assert answer(command, Envelope(MessageType.OK)) == {"type": result, "task_id": 42, "success": True}
+    refused = Envelope(MessageType.ERR, data={"code": "no_producer", "message": "nobody is there"})
+    assert answer(command, refused) == {
+        "type": result,
+        "task_id": 42,
+        "success": False,
+        "message": "nobody is there",
+    }
+
+
+@pytest.mark.parametrize("kind", ["get_status", "status_request"])
+def test_a_status_is_the_snapshot_in_the_old_words(kind: str) -> None:
+    command = said(type=kind, task_id="build")
+    snapshot = {"state": "running", "attempt": 1, "percent": 4.0, "created": NOW, "updated": NOW}
+    assert answer(command, Envelope(MessageType.OK, data=snapshot)) == {
+        "type": "status",
+        "task_id": "build",
+        "status": "PROCESSING",
+        "created_at": NOW_ISO,
+        "updated_at": NOW_ISO,
+        **snapshot,
+    }
+    ended = answer(command, Envelope(MessageType.OK, data={"state": "timed_out"}))
+    assert ended["status"] == "TIMED_OUT"
+
+
+def test_progress_of_a_task_has_the_name_these_clients_know() -> None:
+    assert told(PLAIN.encode(Envelope("pub", "task:42", event="task_progress")))["type"] == "task_progress_update"
+
+
+def test_a_published_envelope_is_flat_and_leaves_out_what_is_absent() -> None:
+    full = Envelope("pub", "task:42", id="m-1", event="task_output", data=[1], sender="ci", time=NOW, priority=8)
+    assert told(PLAIN.encode(full)) == {
+        "type": "task_output",
+        "channel": "task:42",
+        "data": [1],
+        "timestamp": NOW_ISO,
+        "message_id": "m-1",
+        "user_id": "ci",
+        "priority": 8,
+    }
+    bare = from_producer(b"null")
+    bare.channel, bare.time = "task:42", NOW
+    assert told(PLAIN.encode(bare)) == {"type": "message", "channel": "task:42", "data": None, "timestamp": NOW_ISO}
+
+
+def test_the_welcome_and_other_events() -> None:
+    welcome = Envelope("welcome", time=NOW, data={"session": "s-1", "heartbeat": 30000})
+    assert told(PLAIN.encode(welcome)) == {
+        "type": "connection_established",
+        "connection_id": "s-1",
+        "timestamp": NOW_ISO,
+    }
+    bye = Envelope("bye", time=NOW, data={"reason": "restart"})
+    assert told(PLAIN.encode(bye)) == {
+        "type": "bye",
+        "channel": None,
+        "data": {"reason": "restart"},
+        "timestamp": NOW_ISO,
+    }
+
+
+def test_the_heartbeat_is_a_ping_with_the_time() -> None:
+    assert told(PLAIN.heartbeat(NOW)) == {"type": "ping", "timestamp": NOW_ISO}
+
+
+@given(st.integers(0, 2**63 - 1) | st.none())
+def test_iso_time_is_total(unix_ms: int | None) -> None:
+    shown = iso_time(unix_ms)
+    assert shown is None or shown.endswith("Z")
+
+
+def test_iso_time_of_no_calendar_is_none() -> None:
+    assert iso_time(0) == "1970-01-01T00:00:00.000Z"
+    assert iso_time(2**63 - 1) is None

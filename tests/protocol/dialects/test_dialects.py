@@ -1,0 +1,146 @@
+"""What every dialect keeps, run over all three, and the wording of each."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanline.protocol.dialects import BY_SUBPROTOCOL, CBOR, JSON, PLAIN, Dialect
+from fanline.protocol.envelope import (
+    Envelope,
+    MessageType,
+    cbor_value,
+    decode_cbor,
+    decode_json,
+    encode_cbor,
+    encode_json,
+    from_producer,
+)
+from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.websocket.frames import Opcode
+from tests.protocol.strategies import cbor_values, envelopes, json_values, mutated, refusal
+
+every_dialect = pytest.mark.parametrize("dialect", [JSON, CBOR, PLAIN], ids=lambda dialect: dialect.name)
+
+plain_messages = st.fixed_dictionaries(
+    {"type": st.sampled_from(["ping", "pong", "heartbeat", "subscribe", "unsubscribe", "new_message"]) | st.text()},
+    optional=dict.fromkeys(("channel", "session_id", "timestamp", "data"), json_values),
+).map(lambda fields: json.dumps(fields).encode())
+client_messages = st.one_of(
+    st.binary(max_size=80),
+    envelopes().map(encode_json),
+    envelopes(data=cbor_values).map(encode_cbor),
+    plain_messages,
+    json_values.map(lambda value: json.dumps(value).encode()),
+)
+published = st.one_of(
+    json_values.map(lambda value: json.dumps(value).encode()),
+    envelopes(types=st.sampled_from(["", "pub"])).map(encode_json),
+    envelopes(data=cbor_values, types=st.sampled_from(["", "pub"])).map(encode_cbor),
+).filter(lambda payload: refusal(from_producer, payload) is None)
+
+
+def assert_valid_for(opcode: Opcode, payload: bytes) -> None:
+    """One strict JSON object in UTF-8, or one CBOR map."""
+    if opcode is Opcode.TEXT:
+        assert isinstance(json.loads(payload.decode(), parse_constant=pytest.fail), dict)
+    else:
+        assert isinstance(cbor_value(payload, 65), dict)
+
+
+# --- the contract -------------------------------------------------------------------------------------------------
+
+
+@every_dialect
+@given(payload=client_messages | mutated(client_messages))
+def test_decode_gives_typed_commands_or_a_message_error(dialect: Dialect, payload: bytes) -> None:
+    if refusal(dialect.decode, payload) is None:
+        assert all(command.type for command in dialect.decode(payload))
+
+
+@every_dialect
+@given(payload=published)
+def test_encode_never_fails_on_what_from_producer_let_in(dialect: Dialect, payload: bytes) -> None:
+    assert_valid_for(dialect.opcode, dialect.encode(from_producer(payload)))
+
+
+@every_dialect
+@pytest.mark.parametrize("kind", ["welcome", "gap", "join", "leave", "reconnect", "bye"])
+def test_what_the_server_says_by_itself_is_valid(dialect: Dialect, kind: str) -> None:
+    session: dict[str, Any] = {"session": "s", "user": None, "heartbeat": 30000, "limits": {}}
+    data = session if kind == "welcome" else None
+    assert_valid_for(dialect.opcode, dialect.encode(Envelope(kind, channel="task:42", time=1, data=data)))
+
+
+@every_dialect
+@given(payload=client_messages)
+def test_every_command_can_be_refused_and_the_refusal_is_told(dialect: Dialect, payload: bytes) -> None:
+    commands: list[Envelope | None] = [None]
+    if refusal(dialect.decode, payload) is None:
+        commands += dialect.decode(payload)
+    for command in commands:
+        request = command.id if command else None
+        data = {"code": ErrorCode.UNAVAILABLE, "message": "try again"}
+        told = dialect.encode_reply(command, Envelope(MessageType.ERR, id=request, data=data))
+        assert told is not None
+        assert_valid_for(dialect.opcode, told)
+
+
+@every_dialect
+@given(payload=client_messages)
+def test_every_command_can_be_answered(dialect: Dialect, payload: bytes) -> None:
+    if refusal(dialect.decode, payload) is not None:
+        return
+    for command in dialect.decode(payload):
+        ping = command.type == MessageType.PING
+        reply = Envelope(MessageType.PONG, id=command.id, data=command.data, time=1)
+        if not ping:
+            reply = Envelope(MessageType.OK, id=command.id, channel=command.channel, data={"id": "m-1"})
+        told = dialect.encode_reply(command, reply)
+        if told is not None:
+            assert_valid_for(dialect.opcode, told)
+
+
+@every_dialect
+@given(time_ms=st.integers(0, 2**63 - 1))
+def test_a_heartbeat_is_a_valid_message_or_none(dialect: Dialect, time_ms: int) -> None:
+    beat = dialect.heartbeat(time_ms)
+    if beat is not None:
+        assert_valid_for(dialect.opcode, beat)
+
+
+# --- envelope v1 --------------------------------------------------------------------------------------------------
+
+
+def test_the_subprotocol_decides_the_dialect() -> None:
+    assert BY_SUBPROTOCOL == {"fanline.v1.json": JSON, "fanline.v1.cbor": CBOR}
+    assert (JSON.opcode, CBOR.opcode, PLAIN.opcode) == (Opcode.TEXT, Opcode.BINARY, Opcode.TEXT)
+
+
+@pytest.mark.parametrize(("dialect", "encode"), [(JSON, encode_json), (CBOR, encode_cbor)])
+def test_v1_is_the_envelope_as_it_is(dialect: Dialect, encode: Any) -> None:
+    envelope = Envelope(MessageType.SUB, channel="task:42", id="1")
+    assert dialect.encode(envelope) == encode(envelope)
+    (command,) = dialect.decode(encode(envelope))
+    assert encode(command) == encode(envelope)
+
+
+@pytest.mark.parametrize(("dialect", "decode"), [(JSON, decode_json), (CBOR, decode_cbor)])
+def test_v1_answers_ok_only_where_an_id_asked_for_it(dialect: Dialect, decode: Any) -> None:
+    command = Envelope(MessageType.PUB, channel="task:42")
+    assert dialect.encode_reply(command, Envelope(MessageType.OK)) is None
+    for reply in (Envelope(MessageType.OK, id="1"), Envelope(MessageType.ERR), Envelope(MessageType.PONG)):
+        told = dialect.encode_reply(command, reply)
+        assert told is not None
+        assert decode(told).type == reply.type
+
+
+@pytest.mark.parametrize(
+    ("dialect", "payload"), [(JSON, b'{"v":1,"i":"7"}'), (CBOR, encode_cbor(Envelope(id="7")))], ids=["json", "cbor"]
+)
+def test_v1_refuses_a_message_without_a_type_with_its_id(dialect: Dialect, payload: bytes) -> None:
+    with pytest.raises(MessageError, match="no type") as caught:
+        dialect.decode(payload)
+    assert caught.value.request == "7"

@@ -1,0 +1,81 @@
+"""A producer's and an operator's view of NATS: publish, and ask the JetStream API. Over a Trio stream."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import trio
+
+from fanline.protocol.nats.client_protocol import PING, PONG, connect_command, parse_url, publish_command
+
+_INBOX = "_INBOX.test"
+
+
+class NatsClient:
+    """One connection, used by one task."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._buffer = b""
+
+    async def publish(self, *messages: tuple[str, bytes]) -> None:
+        """Send (subject, payload) pairs; no word comes back."""
+        await self._stream.send_all(b"".join(publish_command(subject, payload) for subject, payload in messages))
+
+    async def flush(self) -> None:
+        """Return when the server has taken everything sent so far."""
+        await self._stream.send_all(PING)
+        while await self._line() != b"PONG":
+            pass
+
+    async def ask(self, subject: str, payload: bytes = b"") -> dict[str, Any]:
+        """The JSON reply to a request."""
+        head = f"PUB {subject} {_INBOX} {len(payload)}\r\n"
+        await self._stream.send_all(head.encode() + payload + b"\r\n")
+        while not (line := await self._line()).startswith(b"MSG "):
+            pass
+        decoded: dict[str, Any] = msgspec.json.decode(await self._exactly(int(line.rpartition(b" ")[2]) + 2))
+        return decoded
+
+    async def api(self, verb: str, request: Mapping[str, Any] | None = None, stream: str = "FANLINE_task") -> Any:
+        """A call of the JetStream API that succeeds."""
+        reply = await self.ask(f"$JS.API.{verb}.{stream}", msgspec.json.encode(request) if request else b"")
+        assert "error" not in reply, reply
+        return reply
+
+    async def greet(self, token: str) -> None:
+        assert (await self._line()).startswith(b"INFO ")
+        await self._stream.send_all(connect_command(token=token) + b"SUB %s 1\r\n" % _INBOX.encode())
+        await self.flush()
+
+    async def _line(self) -> bytes:
+        """The next line; the server's pings are answered, its errors raised."""
+        while True:
+            while b"\r\n" not in self._buffer:
+                await self._more()
+            line, _, self._buffer = self._buffer.partition(b"\r\n")
+            assert not line.startswith(b"-ERR"), line
+            if line != b"PING":
+                return line
+            await self._stream.send_all(PONG)
+
+    async def _exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            await self._more()
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        return data
+
+    async def _more(self) -> None:
+        data = await self._stream.receive_some()
+        assert data, "NATS closed the connection"
+        self._buffer += data
+
+
+@asynccontextmanager
+async def connect_nats(url: str, token: str = "") -> AsyncIterator[NatsClient]:
+    address = parse_url(url)
+    async with await trio.open_tcp_stream(address.host, address.port) as stream:
+        client = NatsClient(stream)
+        await client.greet(token)
+        yield client

@@ -1,0 +1,6 @@
+"""Where the repository is."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "docs" / "reference"

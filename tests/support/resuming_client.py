@@ -1,0 +1,203 @@
+"""A subscriber that comes back for ever and resumes by (offset, epoch), and writes down everything it was told.
+
+Light, so that one process runs hundreds: bytes in, frames by FrameReader, one Struct per message. It trusts nobody:
+ whatever does not follow on what it has is noted in `faults`, never repaired.
+"""
+
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
+
+import msgspec
+import trio
+
+from fanline.protocol.websocket.frames import FrameReader, Opcode, encode_masked_frame
+from tests.support.raw_client import MASK, upgrade_request
+
+_CHUNK = 65536
+_BACK_SECONDS = (0.0, 0.1)
+_REQUEST = upgrade_request()
+
+
+class Frame(msgspec.Struct):
+    """What a server says."""
+
+    t: str
+    c: str | None = None
+    o: int | None = None
+    p: int | None = None
+    ep: str | None = None
+    d: Any = None
+
+
+class Told(NamedTuple):
+    """One message as it came."""
+
+    offset: int
+    previous: int
+    data: Any
+
+
+_decode = msgspec.json.Decoder(Frame).decode
+
+
+class ResumingClient:
+    """One channel's subscriber. `position` is what its first `sub` asks for, as in {"o": 0} or {"d": {"last": 5}}."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        channel: str,
+        position: dict[str, Any] | None = None,
+        *,
+        source: str = "127.0.0.1",
+        seed: int = 0,
+    ) -> None:
+        self._position = position or {}
+        self.channel = channel
+        self.begins_after: int | None = self._position.get("o")
+        self.offset = self.begins_after
+        self.epoch: str | None = self._position.get("ep")
+        self.messages: list[Told] = []
+        self.gaps: list[dict[str, Any]] = []
+        self.answers: list[Frame] = []
+        """The `ok` of every join."""
+        self.refusals: list[dict[str, Any]] = []
+        """The `d` of every `err`."""
+        self.repeats = 0
+        self.faults: list[str] = []
+        """What must never be: a message that does not follow on the one before, a gap that does not."""
+        self.live = False
+        """Answered, and everything up to the answer's offset has come."""
+        self.connections = 0
+        self._live_from = 0
+        self._refused = False
+        self._just_joined = False
+        self._anew = False  # answered with an epoch that is not ours
+        self._address = (host, port)
+        self._source = source
+        self._chance = random.Random(f"{seed}/{source}/{port}")
+        self._stream: trio.SocketStream | None = None
+
+    @property
+    def data(self) -> list[Any]:
+        """The data of all messages, in the order in which they came."""
+        return [told.data for told in self.messages]
+
+    async def run(self) -> None:
+        """Stay subscribed until cancelled."""
+        while True:
+            with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._connect_and_read()
+            self.live = False
+            await trio.sleep(self._chance.uniform(*_BACK_SECONDS))
+
+    async def cut(self) -> None:
+        """Lose the connection, as seen from here."""
+        if self._stream is not None:
+            await trio.aclose_forcefully(self._stream)
+
+    async def _connect_and_read(self) -> None:
+        host, port = self._address
+        stream = self._stream = await trio.open_tcp_stream(host, port, local_address=self._source)
+        async with stream:
+            await stream.send_all(_REQUEST)
+            rest = await _read_head(stream)
+            self.connections += 1
+            self._refused = False
+            await self._say(stream, {"t": "sub", "c": self.channel, "i": "s", **self._where()})
+            reader = FrameReader(64 * 1024 * 1024, from_client=False)
+            while rest:
+                for message in reader.feed(rest):
+                    if message.opcode is Opcode.TEXT:
+                        self._take(_decode(message.payload))
+                    elif message.opcode is Opcode.PING:
+                        await stream.send_all(encode_masked_frame(Opcode.PONG, message.payload, MASK))
+                if self._refused:
+                    return  # and ask again
+                rest = await stream.receive_some(_CHUNK)
+
+    def _where(self) -> dict[str, Any]:
+        if self.offset is None:
+            return self._position
+        return {"o": self.offset} if self.epoch is None else {"o": self.offset, "ep": self.epoch}
+
+    async def _say(self, stream: trio.SocketStream, command: dict[str, Any]) -> None:
+        await stream.send_all(encode_masked_frame(Opcode.TEXT, msgspec.json.encode(command), MASK))
+
+    def _take(self, frame: Frame) -> None:
+        if frame.t == "pub" and frame.c == self.channel:
+            self._take_message(frame)
+        elif frame.t == "ok":
+            self._take_answer(frame)
+        elif frame.t == "gap":
+            self._take_gap(frame)
+        elif frame.t == "err":
+            self.refusals.append(frame.d)
+            self._refused = True
+
+    def _take_answer(self, frame: Frame) -> None:
+        assert frame.o is not None
+        self.answers.append(frame)
+        self._just_joined = True
+        self._live_from = frame.o
+        self._anew = self.epoch not in (None, frame.ep)
+        if self._anew:
+            return  # a gap has to say so
+        self.epoch = frame.ep
+        if self.offset is None and not (frame.d or {}).get("count"):
+            self.offset = frame.o
+        self.live = self.offset is not None and self.offset >= frame.o
+
+    def _take_message(self, frame: Frame) -> None:
+        if frame.o is None or frame.p is None:
+            self.faults.append(f"a message without o or p: {frame}")
+            return
+        if self.offset is not None and frame.o <= self.offset:
+            self.repeats += 1
+            return
+        if not self._follows(frame.p):
+            self.faults.append(f"after {self.offset} came {frame.o}, which follows on {frame.p}")
+        self.messages.append(Told(frame.o, frame.p, frame.d))
+        self.offset = frame.o
+        self._just_joined = False
+        self.live = self.live or self.offset >= self._live_from
+
+    def _follows(self, previous: int) -> bool:
+        """Whether nothing is missing before a message. A join may stand between two messages of its channel."""
+        return self.offset is None or previous == self.offset or (self._just_joined and previous < self.offset)
+
+    def _take_gap(self, frame: Frame) -> None:
+        self.gaps.append(frame.d)
+        if frame.d["reason"] == "expired" and self.offset is not None and frame.d["from"] != self.offset + 1:
+            self.faults.append(f"after {self.offset} came a gap from {frame.d['from']}")
+        if frame.d["reason"] == "epoch":
+            self.epoch = frame.ep
+        self.offset = frame.d["to"]
+        self._anew = False
+        self.live = self.live or self.offset >= self._live_from
+
+
+async def _read_head(stream: trio.SocketStream) -> bytes:
+    """Read the answer to the handshake; what came after it."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        data = await stream.receive_some(_CHUNK)
+        if not data:
+            raise ConnectionResetError
+        head += data
+    head, _, rest = head.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 "), head
+    return rest or await stream.receive_some(_CHUNK)
+
+
+@asynccontextmanager
+async def running_clients(clients: Sequence[ResumingClient]) -> AsyncIterator[None]:
+    """Keep clients running until the block ends."""
+    async with trio.open_nursery() as nursery:
+        for client in clients:
+            nursery.start_soon(client.run)
+        yield
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,167 @@
+"""A real `fanline serve` for tests: `async with running_serve() as serve:`.
+
+Port 0, its own data and state directories, the ready line parsed, and nothing left running afterwards.
+"""
+
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from fanline.protocol.serve_state import decode_state
+from fanline.workers.supervision.child import Child
+from tests.support.paths import ROOT
+
+COMMAND = (sys.executable, "-P", "-m", "fanline.workers")
+READY_SECONDS = 20.0
+_READY = re.compile(r"fanline ready: (?P<url>wss?://\S+)  (?P<workers>\d+) workers?  (?P<nats>nats://\S+) ")
+
+
+@dataclass
+class Serve:
+    """One running `fanline serve`."""
+
+    child: Child
+    directory: Path
+    """Holds data/, state/ and stderr.txt; working directory of nobody."""
+    ready_line: str
+    url: str = field(init=False)
+    nats_url: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        match = _READY.match(self.ready_line)
+        assert match, f"not a ready line: {self.ready_line!r}"
+        self.url, self.nats_url = match["url"], match["nats"]
+
+    @property
+    def pid(self) -> int:
+        """Process id of the supervisor."""
+        return self.child.pid
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2].partition("/")[0])
+
+    @property
+    def state_directory(self) -> Path:
+        return self.directory / "state"
+
+    @property
+    def nats_token(self) -> str:
+        return decode_state((self.state_directory / f"serve-{self.port}.json").read_bytes()).nats_token
+
+    def worker_pids(self) -> list[int]:
+        """The live workers, oldest first."""
+        return [pid for pid, command in children_of(self.pid) if "workers.worker" in command]
+
+    def nats_pid(self) -> int:
+        (pid,) = (pid for pid, command in children_of(self.pid) if "nats-server" in command)
+        return pid
+
+    def stderr_text(self) -> str:
+        return (self.directory / "stderr.txt").read_text()
+
+
+@asynccontextmanager
+async def running_serve(
+    workers: int = 2, extra_args: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> AsyncIterator[Serve]:
+    """A ready server on loopback. Ends it with SIGTERM, and kills what is left after 10 s."""
+    with tempfile.TemporaryDirectory(prefix="fanline-test-", ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        args = ("--port", "0", "--workers", str(workers), "--data-dir", str(directory / "data"), *extra_args)
+        child, stdout = start_serve(args, directory, env)
+        family: list[int] = []  # pidfds, since a number may belong to somebody else by the time we kill
+        try:
+            yield Serve(child, directory, await _read_ready_line(stdout, directory))
+        finally:
+            family += [os.pidfd_open(pid) for pid, _ in children_of(child.pid)]
+            with trio.CancelScope(shield=True):
+                await child.stop(10)
+                await stdout.aclose()
+            child.close()
+            for pidfd in family:
+                _kill(pidfd)
+
+
+def start_serve(
+    args: Sequence[str], directory: Path, env: Mapping[str, str] | None = None
+) -> tuple[Child, trio.lowlevel.FdStream]:
+    """Start `fanline serve ARGS`; its stdout as a stream, its stderr in directory/stderr.txt. It dies with us."""
+    read_end, write_end = os.pipe()
+    with (directory / "stderr.txt").open("ab") as errors:
+        child = Child(
+            [*COMMAND, *args], environ=serve_environ(directory, env), stdout=write_end, stderr=errors.fileno()
+        )
+    os.close(write_end)
+    return child, trio.lowlevel.FdStream(read_end)
+
+
+def serve_environ(directory: Path, env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Our environment without FANLINE_*, with the tree under test importable, and `env` on top."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("FANLINE_")}
+    paths = filter(None, [str(ROOT), inherited.get("PYTHONPATH")])
+    own = {"PYTHONPATH": os.pathsep.join(paths), "FANLINE_STATE_DIR": str(directory / "state")}
+    return inherited | own | dict(env or {})
+
+
+async def _read_ready_line(stdout: trio.lowlevel.FdStream, directory: Path) -> str:
+    line = b""
+    with trio.move_on_after(READY_SECONDS):
+        while not line.endswith(b"\n") and (data := await stdout.receive_some(4096)):
+            line += data
+        if line.endswith(b"\n"):
+            return line.decode().rstrip("\n")
+    errors = (directory / "stderr.txt").read_text()
+    raise AssertionError(f"fanline serve did not become ready: {line!r}\n{errors}")
+
+
+async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for something outside of Trio's sight; TooSlowError after `seconds`."""
+    with trio.fail_after(seconds):
+        while not condition():  # no event tells about other processes
+            await trio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    try:
+        return _stat(pid)[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def children_of(parent: int) -> list[tuple[int, str]]:
+    """(pid, command line) of the live children, oldest first."""
+    return [(pid, command) for _, pid, command in sorted(_children(parent))]
+
+
+def _children(parent: int) -> Iterator[tuple[int, int, str]]:
+    """(start time, pid, command line); one that ends while we look is no child."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            fields = _stat(int(entry.name))
+            if int(fields[1]) == parent and fields[0] not in ("Z", "X"):
+                yield int(fields[19]), int(entry.name), command_line(int(entry.name))
+
+
+def command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state (field 3) on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _kill(pidfd: int) -> None:
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)

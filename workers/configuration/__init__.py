@@ -1,0 +1,1 @@
+"""What `fanline serve` can be told: settings from defaults, file, environment and flags."""

@@ -1,0 +1,48 @@
+"""The `[namespaces.NAME]` tables of fanline.toml: what is written changes the namespace, the rest stays default."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from fanline.engine.namespaces import DEFAULTS, Namespace, SlowPolicy
+from fanline.protocol.channels import check_channel
+from fanline.protocol.errors import MessageError
+from fanline.workers.configuration.wording import describe_type, field_types, suggest
+from fanline.workers.errors import SettingsError
+
+_FIELDS = field_types(Namespace)
+
+
+def read_namespaces(tables: object, source: str) -> dict[str, Namespace]:
+    """Name -> namespace; SettingsError naming the table and key at fault."""
+    if not isinstance(tables, Mapping):
+        raise SettingsError(f"bad value for namespaces in {source}: it holds tables, as in [namespaces.task]")
+    return {name: _namespace(name, table, source) for name, table in tables.items()}
+
+
+def _namespace(name: str, table: object, source: str) -> Namespace:
+    where = f"[namespaces.{name}] in {source}"
+    try:
+        check_channel(f"{name}:x")
+    except MessageError:
+        raise SettingsError(f"{where}: a namespace is a-z, 0-9, _ and -, beginning with a letter") from None
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"{where} is a table")
+    given = {key: _value(key, value, where) for key, value in table.items()}
+    namespace = msgspec.structs.replace(DEFAULTS.get(name, Namespace()), **given)
+    if namespace.durable and namespace.slow is SlowPolicy.DROP:
+        raise SettingsError(f'{where}: slow = "drop" is for ephemeral namespaces; a durable one never loses messages')
+    if namespace.tasks and not namespace.durable:
+        raise SettingsError(f"{where}: tasks = true goes with durable = true: a task is what its stream says")
+    return namespace
+
+
+def _value(key: str, value: object, where: str) -> Any:
+    if key not in _FIELDS:
+        raise SettingsError(f"unknown setting {key} in {where}; {suggest(key, _FIELDS)}")
+    try:
+        return msgspec.convert(value, _FIELDS[key])
+    except msgspec.ValidationError:
+        expected = describe_type(_FIELDS[key])
+        raise SettingsError(f"bad value for {key} in {where} ({value!r}): expected {expected}") from None

@@ -1,0 +1,222 @@
+"""Settings of `fanline serve`: defaults < fanline.toml < FANLINE_* environment < flags, checked once at start.
+
+Every key is a field of `Settings`, or `engine.KEY` for a field of EngineSettings (a `[engine]` table in the file,
+FANLINE_ENGINE_KEY in the environment).
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from pathlib import PurePath
+from typing import Annotated, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from fanline.engine.settings import EngineSettings
+from fanline.workers.configuration.namespaces import read_namespaces
+from fanline.workers.configuration.wording import describe_type, field_types, suggest
+from fanline.workers.errors import SettingsError
+
+CONFIG_NAME = "fanline.toml"
+EMBEDDED = "embedded"
+ENV_PREFIX = "FANLINE_"
+OTHER_VARIABLES = frozenset({"FANLINE_STATE_DIR", "FANLINE_LOAD_URL", "FANLINE_LOAD_NATS"})
+"""Documented variables that are no settings."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What `fanline serve` may be told. Paths may begin with ~/ and are relative to the working directory."""
+
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    """Address to listen on; loopback only, as long as there is no authentication."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """TCP port; 0 takes any free one."""
+    workers: Annotated[int, Meta(ge=1, le=256)] = 2
+    """Worker processes; about one per core."""
+    nats: Annotated[str, Meta(min_length=1)] = EMBEDDED
+    """"embedded", or the URLs of a running NATS, separated by commas, without credentials."""
+    nats_user: str = ""
+    nats_password: str = ""
+    nats_token: str = ""
+    nats_creds: str = ""
+    """Path of a creds file (JWT and seed)."""
+    nats_tls_ca: str = ""
+    """Path of the certificate authority to trust, PEM."""
+    nats_tls_cert: str = ""
+    """Path of our own certificate, PEM; goes with nats_tls_key."""
+    nats_tls_key: str = ""
+    data_dir: Annotated[str, Meta(min_length=1)]
+    """Where the embedded nats-server keeps its store, log and configuration."""
+    drain_timeout: Annotated[float, Meta(ge=0, le=3600)] = 3.0
+    """Seconds that clients get to leave when the server stops; then they are cut off."""
+    hang_timeout: Annotated[float, Meta(ge=2, le=86_400)] = 15.0
+    """Seconds without a sign of life from a worker after which it is killed and replaced."""
+    engine: EngineSettings = EngineSettings()
+
+    @property
+    def embedded(self) -> bool:
+        return self.nats == EMBEDDED
+
+    @property
+    def nats_urls(self) -> tuple[str, ...]:
+        return tuple(url.strip() for url in self.nats.split(","))
+
+
+_PATHS = (
+    *("data_dir", "nats_creds", "nats_tls_ca", "nats_tls_cert", "nats_tls_key"),
+    *("engine.ssl_certfile", "engine.ssl_keyfile"),
+)
+
+
+class _Given(NamedTuple):
+    """A value and where it came from, as in "--port", "FANLINE_PORT" or "fanline.toml"."""
+
+    value: object
+    source: str
+    typed: bool = False
+    """A file has types of its own; environment and flags are text."""
+
+
+def load_settings(
+    flags: Mapping[str, object], environ: Mapping[str, str], toml: tuple[str, str] | None = None
+) -> Settings:
+    """Merge and check all sources; no I/O. `flags`: key -> value, None for not given. `toml`: (path, text).
+
+    Raises SettingsError naming the key, its source and what is accepted.
+    """
+    given = {
+        "data_dir": _Given(_default_data_dir(environ), "default"),
+        **dict(_from_toml(*toml) if toml else ()),
+        **dict(_from_environ(environ)),
+        **{key: _Given(value, _flag(key)) for key, value in flags.items() if value is not None},
+    }
+    values = {key: _check(key, item) if key in _TYPES else item.value for key, item in given.items()}
+    values |= {key: _expand_home(values[key], environ) for key in _PATHS if key in values}
+    engine = {key.removeprefix("engine."): values.pop(key) for key in [*values] if key.startswith("engine.")}
+    settings = msgspec.convert({**values, "engine": engine}, Settings)
+    _check_together(settings, given)
+    return settings
+
+
+_TYPES = field_types(Settings) | field_types(EngineSettings, "engine.")
+del _TYPES["engine"], _TYPES["engine.namespaces"]  # tables, each with a reader of its own
+
+
+def _from_toml(path: str, text: str) -> Iterator[tuple[str, _Given]]:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+    if "namespaces" in table:
+        yield "engine.namespaces", _Given(read_namespaces(table.pop("namespaces"), path), path, typed=True)
+    engine = table.pop("engine", {})
+    if not isinstance(engine, dict):
+        raise SettingsError(f"bad value for engine in {path}: it is a table, [engine]")
+    for key, value in [*table.items(), *((f"engine.{key}", value) for key, value in engine.items())]:
+        if key not in _TYPES:
+            raise SettingsError(f"unknown setting {key} in {path}; {_where_it_belongs(key)}")
+        yield key, _Given(value, path, typed=True)
+
+
+def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]]:
+    names = {_variable(key): key for key in _TYPES}
+    for name, value in environ.items():
+        if not name.startswith(ENV_PREFIX) or name in OTHER_VARIABLES:
+            continue
+        if name not in names:
+            moved = name.replace(ENV_PREFIX, f"{ENV_PREFIX}ENGINE_", 1)
+            hint = f"did you mean {moved}?" if moved in names else suggest(name, names, ENV_PREFIX)
+            raise SettingsError(f"unknown setting {name}; {hint}")
+        yield names[name], _Given(value, name)
+
+
+def _variable(key: str) -> str:
+    return ENV_PREFIX + key.replace(".", "_").upper()
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def _where_it_belongs(key: str) -> str:
+    """What to do about an unknown key of the file; one of the other table is not a typing error."""
+    if f"engine.{key}" in _TYPES:
+        return f"{key} belongs into the table [engine]"
+    if (bare := key.removeprefix("engine.")) in _TYPES:
+        return f"{bare} belongs above all tables"
+    return suggest(key, (*_TYPES, "engine", "namespaces"))
+
+
+def _check(key: str, given: _Given) -> object:
+    """The value in its setting's own type."""
+    try:
+        return msgspec.convert(given.value, _TYPES[key], strict=given.typed)
+    except msgspec.ValidationError:
+        expected = describe_type(_TYPES[key])
+        raise SettingsError(f"bad value for {key} ({_shown(key, given)}): expected {expected}") from None
+
+
+def _shown(key: str, given: _Given) -> str:
+    """The value as it was given, unless it is a secret, and its source."""
+    secret = key in ("nats_password", "nats_token", "nats")  # a URL may hold a password
+    return given.source if secret else f"{given.value!r} from {given.source}"
+
+
+def _check_together(settings: Settings, given: Mapping[str, _Given]) -> None:
+    """The rules between settings, and those a type cannot say."""
+
+    def source(key: str) -> str:
+        return f"{key} ({given[key].source})" if key in given else key
+
+    if not is_loopback(settings.host):
+        raise SettingsError(
+            f"{source('host')}: {settings.host} is not loopback, and there is no authentication yet: whoever reaches "
+            "the port could read and publish everything; listen on 127.0.0.1 or ::1 and let a reverse proxy on this "
+            "machine, or an SSH tunnel, decide who gets through"
+        )
+    if not settings.embedded:
+        for url in settings.nats_urls:
+            _check_nats_url(url, source("nats"))
+    elif alien := [key for key in given if key.startswith("nats_") and given[key].value]:
+        raise SettingsError(f"{source(alien[0])} is for an external NATS, but nats is {EMBEDDED}; set nats to its URL")
+    if bool(settings.engine.ssl_certfile) != bool(settings.engine.ssl_keyfile):
+        raise SettingsError("engine.ssl_certfile and engine.ssl_keyfile go together; give both or none")
+    if settings.engine.idle_timeout <= settings.engine.heartbeat:
+        raise SettingsError("engine.idle_timeout must be longer than engine.heartbeat, or clients that live are closed")
+    if bool(settings.nats_tls_cert) != bool(settings.nats_tls_key):
+        raise SettingsError("nats_tls_cert and nats_tls_key go together; give both or none")
+
+
+def _check_nats_url(url: str, source: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("nats", "tls") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        good = False
+    if not good:
+        raise SettingsError(f'{source}: expected "{EMBEDDED}" or URLs like nats://host:4222 or tls://host:4222')
+    if "@" in parts.netloc:
+        raise SettingsError(
+            f"{source}: credentials do not belong into the URL, which is logged; "
+            "use FANLINE_NATS_USER and FANLINE_NATS_PASSWORD, or FANLINE_NATS_TOKEN"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reachable from this machine only; of all names only `localhost` counts."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _default_data_dir(environ: Mapping[str, str]) -> str:
+    base = environ.get("XDG_DATA_HOME") or PurePath(environ.get("HOME", "/"), ".local", "share")
+    return str(PurePath(base, "fanline"))
+
+
+def _expand_home(path: object, environ: Mapping[str, str]) -> str:
+    text, home = str(path), environ.get("HOME", "~").rstrip("/")
+    return home + text[1:] if text.startswith("~/") else text

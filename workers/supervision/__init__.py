@@ -1,0 +1,1 @@
+"""The supervisor and its children: listening sockets, worker slots, restarts."""
