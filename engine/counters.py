@@ -4,7 +4,7 @@ import msgspec
 
 
 class Counters(msgspec.Struct):
-    """One worker's counts since its start. The hot path adds to these in place."""
+    """One worker's counts since its start. The hot path adds to these in position."""
 
     accepted: int = 0
     """TCP connections taken from the listening socket."""

@@ -11,7 +11,7 @@ import trio
 from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.flusher import Flusher
 from fanline.engine.channels.hub import Hub
-from fanline.engine.channels.recovery import Mender
+from fanline.engine.channels.recovery import Recovery
 from fanline.engine.clock import unix_ms
 from fanline.engine.connections.connection import Connection
 from fanline.engine.connections.handshake import open_websocket
@@ -22,9 +22,9 @@ from fanline.engine.sending.outbox import OutboxShared
 from fanline.engine.sending.transport import load_tls, start_tls
 from fanline.engine.sessions.context import Context
 from fanline.engine.sessions.identity import Access, DevelopmentAccess
-from fanline.engine.sessions.store import Notebook
+from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
-from fanline.engine.tasks.monitor import Keeper
+from fanline.engine.tasks.monitor import TaskMonitor
 from fanline.protocol.errors import CloseReason
 
 _ACCEPT_BATCH = 64  # accepted between two turns of the loop
@@ -73,28 +73,28 @@ class Server:
                 outboxes = OutboxShared(
                     nursery, counters, max_bytes=settings.outbox_bytes, max_messages=settings.outbox_messages
                 )
-                mender = Mender(self._bus, self._hub, self._namespaces, nursery)
-                keeper = Keeper(self._bus, self._namespaces, self._hub.read_message, self._hub.refuse)
+                recovery = Recovery(self._bus, self._hub, self._namespaces, nursery)
+                keeper = TaskMonitor(self._bus, self._namespaces, self._hub.read_message, self._hub.refuse)
 
                 def bus_is_back(sound_until: float) -> None:
-                    mender.bus_is_back(sound_until)
+                    recovery.bus_is_back(sound_until)
                     keeper.bus_is_back()
 
                 self._bus.attach(self._hub.receive, bus_is_back)
-                notebook = Notebook(self._bus)
+                session_store = SessionStore(self._bus)
                 context = Context(
                     settings,
                     self._access,
                     self._bus,
                     self._hub,
-                    mender,
+                    recovery,
                     self._namespaces,
-                    notebook,
+                    session_store,
                     counters,
                     outboxes,
                     nursery,
                 )
-                nursery.start_soon(notebook.run)
+                nursery.start_soon(session_store.run)
                 nursery.start_soon(keeper.run)
                 nursery.start_soon(flusher.run)
                 nursery.start_soon(heartbeat.run)
@@ -175,13 +175,13 @@ class Server:
         self._counters.connections += 1
         if self._draining:  # its handshake was under way when the drain began
             connection.close(CloseReason.RESTART)
-        self._hub.enter(connection.session.wire, connection.outbox)
+        self._hub.enter(connection.session.encoding, connection.outbox)
         heartbeat.add(connection)
         try:
             await connection.run(rest)
         finally:
             heartbeat.remove(connection)
-            self._hub.exit(connection.session.wire, connection.outbox)
+            self._hub.exit(connection.session.encoding, connection.outbox)
             self._connections.discard(connection)
             self._counters.connections -= 1
 

@@ -5,21 +5,22 @@ Promises, the same for both and held by tests/engine/bus/test_bus_contract.py:
 - A message published by anybody after `wait_joined(channel)` has returned is delivered, until `leave(channel)`.
 - Messages of one publisher on one channel are delivered in the order they were published, at most once.
 - The publisher's own worker hears a message when it comes back from the bus, in the bus's order, as all others do.
-- A channel of a durable namespace delivers what its stream has stored, in the stream's order, each with its place. The
-  bus may lose some of it (a reconnect, a slow worker); `read` gets it back from the stream.
+- A channel of a durable namespace delivers what its stream has stored, in the stream's order, each with its position.
+  The bus may lose some of it (a reconnect, a slow worker); `read` gets it back from the stream.
 - `deliver` is called synchronously and must not raise; between two calls nothing else of the caller has run.
 """
 
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from typing import NamedTuple, Protocol
+
+from fanline.protocol.nats.names import Bucket
 
 
 class BusError(Exception):
     """The bus cannot do it now; str() is a sentence for a person."""
 
 
-class Place(NamedTuple):
+class StreamPosition(NamedTuple):
     """Where a stored message stands in its stream."""
 
     offset: int
@@ -35,7 +36,7 @@ class Stored(NamedTuple):
 
     channel: str
     payload: bytes
-    place: Place
+    position: StreamPosition
 
 
 class Page(NamedTuple):
@@ -62,22 +63,7 @@ class StreamState(NamedTuple):
     """Bytes it holds."""
 
 
-class Bucket(StrEnum):
-    """The key-value buckets of a cluster; keys are made of characters a channel's id may hold."""
-
-    CURSORS = "fanline_cursors"
-    """Inbox channel -> offset up to which its user has acknowledged."""
-    SESSIONS = "fanline_sessions"
-    """Session id -> what the session was subscribed to; forgotten after the resume window."""
-    TASKS = "fanline_tasks"
-    """Task channel -> its checkpoint (engine/tasks/fold.py); each is forgotten some time after its last change."""
-    RUNNING = "fanline_running"
-    """Task channel -> its heartbeat; there from the start to the end of the task."""
-    LEASES = "fanline_leases"
-    """Duty -> who has it, and how far it was done."""
-
-
-class Note(NamedTuple):
+class KvEntry(NamedTuple):
     """A value in a bucket."""
 
     value: bytes
@@ -96,8 +82,8 @@ class ConflictError(BusError):
     """The key has another revision by now: read it again."""
 
 
-Deliver = Callable[[str, bytes, Place | None], None]
-"""Called with (channel, payload, place) for each message; the place of an ephemeral one is None."""
+Deliver = Callable[[str, bytes, StreamPosition | None], None]
+"""Called with (channel, payload, position) for each message; the place of an ephemeral one is None."""
 
 OnLoss = Callable[[float], None]
 """Called after an outage with the Unix time until which the bus is known to have lost nothing."""
@@ -150,25 +136,25 @@ class Bus(Protocol):
         """Stored messages of a channel from offset `start` on: READ_BATCH, or fewer if they are large. BusError."""
         ...
 
-    async def get(self, bucket: Bucket, key: str) -> Note | None:
+    async def kv_get(self, bucket: Bucket, key: str) -> KvEntry | None:
         """The value of a key; None if there is none. BusError."""
         ...
 
-    async def put(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
+    async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
         """Set a key that has this revision now (0: that is not there). ConflictError if it has another; BusError."""
         ...
 
-    def note(self, bucket: Bucket, key: str, value: bytes) -> None:
+    def kv_put_soon(self, bucket: Bucket, key: str, value: bytes) -> None:
         """Set a key whatever it holds, soon, without waiting to be told; lost if the bus is away."""
         ...
 
-    async def set(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
+    async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
         """Set a key whatever it holds, to be forgotten after so many whole seconds without a change. Only for TASKS
         and RUNNING. BusError, TooLargeError.
         """
         ...
 
-    async def notes(self, bucket: Bucket) -> dict[str, bytes]:
+    async def kv_entries(self, bucket: Bucket) -> dict[str, bytes]:
         """All keys of a bucket with their values. BusError."""
         ...
 

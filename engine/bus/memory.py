@@ -10,22 +10,22 @@ from typing import NamedTuple
 import trio
 
 from fanline.engine.bus.interface import (
-    Bucket,
     BusError,
     ConflictError,
     Deliver,
+    KvEntry,
     NoListenerError,
-    Note,
     OnLoss,
     Page,
-    Place,
     Stored,
+    StreamPosition,
     StreamState,
     TooLargeError,
 )
 from fanline.engine.bus.nats.jetstream import READ_BATCH
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.protocol.channels import namespace_of
+from fanline.protocol.nats.names import Bucket
 
 
 class _Stream:
@@ -45,9 +45,9 @@ class _Stream:
         if message_id in self._ids:
             return None, self._ids[message_id]
         own = [stored for stored in self._messages if stored.channel == channel]
-        previous = own[-1].place.offset if own else 0
+        previous = own[-1].position.offset if own else 0
         self._last += 1
-        stored = Stored(channel, payload, Place(self._last, previous, datetime.now(UTC).isoformat()))
+        stored = Stored(channel, payload, StreamPosition(self._last, previous, datetime.now(UTC).isoformat()))
         if len(own) >= self._namespace.history:
             self._messages.remove(own[0])
         self._messages.append(stored)
@@ -56,25 +56,25 @@ class _Stream:
 
     def expire(self, until: int) -> None:
         """What age does: drop the messages up to an offset."""
-        self._messages = [stored for stored in self._messages if stored.place.offset > until]
+        self._messages = [stored for stored in self._messages if stored.position.offset > until]
 
     def state(self) -> StreamState:
         if not self._messages:
             return StreamState(self._epoch, self._last + 1, self._last, float("inf"), 0)
         size = sum(len(stored.payload) for stored in self._messages)
-        return StreamState(self._epoch, self._messages[0].place.offset, self._last, time.time(), size)
+        return StreamState(self._epoch, self._messages[0].position.offset, self._last, time.time(), size)
 
     def read(self, channel: str | None, start: int) -> Page:
         """Of one channel, or of all."""
-        matching = [m for m in self._messages if channel in (None, m.channel) and m.place.offset >= start]
+        matching = [m for m in self._messages if channel in (None, m.channel) and m.position.offset >= start]
         return Page(matching[:READ_BATCH], max(0, len(matching) - READ_BATCH))
 
     def newest(self, channel: str) -> int | None:
-        return next((m.place.offset for m in reversed(self._messages) if m.channel == channel), None)
+        return next((m.position.offset for m in reversed(self._messages) if m.channel == channel), None)
 
 
 class _Entry(NamedTuple):
-    note: Note
+    note: KvEntry
     expires: float
     """By Trio's clock."""
 
@@ -106,13 +106,13 @@ class MemoryBroker:
         for bus in self.buses:
             bus.hear(channel)
 
-    def find(self, bucket: Bucket, key: str) -> Note | None:
+    def find(self, bucket: Bucket, key: str) -> KvEntry | None:
         entry = self.buckets.get((bucket, key))
         return None if entry is None or entry.expires <= trio.current_time() else entry.note
 
     def write(self, bucket: Bucket, key: str, value: bytes, seconds: float = math.inf) -> None:
         found = self.find(bucket, key)
-        note = Note(value, (found.revision if found else 0) + 1)
+        note = KvEntry(value, (found.revision if found else 0) + 1)
         self.buckets[bucket, key] = _Entry(note, trio.current_time() + seconds)
 
 
@@ -139,14 +139,14 @@ class MemoryBus:
     def leave(self, channel: str) -> None:
         self._joined.discard(channel)
 
-    def hand_over(self, channel: str, payload: bytes, place: Place | None) -> None:
+    def hand_over(self, channel: str, payload: bytes, position: StreamPosition | None) -> None:
         """One message reaches this worker, if it has joined the channel."""
         heard = channel in self._joined or self.broker.namespaces.of(channel).everywhere
         if heard and self._deliver is not None:
-            self._deliver(channel, payload, place)
+            self._deliver(channel, payload, position)
 
     async def publish(self, channel: str, payload: bytes) -> None:
-        """As producers do: a durable channel's message is stored, and comes with its place."""
+        """As producers do: a durable channel's message is stored, and comes with its position."""
         if self.broker.namespaces.of(channel).durable:
             await self.store(channel, payload, f"anonymous-{time.monotonic_ns()}")
             return
@@ -160,7 +160,7 @@ class MemoryBus:
         self._check_size(payload)
         stored, offset = self._stream(channel).append(channel, payload, message_id)
         for bus in self.broker.buses if stored else ():
-            bus.hand_over(channel, payload, stored.place if stored else None)
+            bus.hand_over(channel, payload, stored.position if stored else None)
         return offset
 
     async def stream_state(self, channel: str) -> StreamState:
@@ -177,27 +177,27 @@ class MemoryBus:
         self.reads += 1
         return self._stream(channel).read(channel, start)
 
-    async def get(self, bucket: Bucket, key: str) -> Note | None:
+    async def kv_get(self, bucket: Bucket, key: str) -> KvEntry | None:
         await self._reach_broker()
         return self.broker.find(bucket, key)
 
-    async def put(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
+    async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
         await self._reach_broker()
         found = self.broker.find(bucket, key)
         if (found.revision if found else 0) != revision:
             raise ConflictError(f"{key} has changed")
         self.broker.write(bucket, key, value)
 
-    def note(self, bucket: Bucket, key: str, value: bytes) -> None:
+    def kv_put_soon(self, bucket: Bucket, key: str, value: bytes) -> None:
         if self.broker.available:
             self.broker.write(bucket, key, value)
 
-    async def set(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
+    async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
         await self._reach_broker()
         self._check_size(value)
         self.broker.write(bucket, key, value, math.ceil(seconds))
 
-    async def notes(self, bucket: Bucket) -> dict[str, bytes]:
+    async def kv_entries(self, bucket: Bucket) -> dict[str, bytes]:
         await self._reach_broker()
         found = {key: self.broker.find(bucket, key) for held, key in self.broker.buckets if held is bucket}
         return {key: note.value for key, note in found.items() if note is not None and note.value}

@@ -9,7 +9,7 @@ import trio
 
 from fanline.engine.channels.hub import Hub
 from fanline.engine.counters import Counters
-from fanline.engine.sending.backlog import Items
+from fanline.engine.sending.backlog import EncodedBatch
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.slices import Slices
 
@@ -43,7 +43,7 @@ class Flusher:
     async def flush(self) -> None:
         """Push everything that is pending now."""
         self._slices = Slices()
-        bundles: dict[Outbox, list[tuple[bytes, Items]]] = {}
+        bundles: dict[Outbox, list[tuple[bytes, EncodedBatch]]] = {}
         batches = self._hub.take_dirty()
         alone = len(batches) == 1
         for members, messages, joiners in batches:
@@ -60,21 +60,25 @@ class Flusher:
             if number % _CHECK_EVERY == 0:
                 await self._slices.breathe()
 
-    def _push_joiners(self, messages: Items, joiners: dict[Outbox, int]) -> None:
+    def _push_joiners(self, messages: EncodedBatch, joiners: dict[Outbox, int]) -> None:
         for outbox, skipped in joiners.items():
             rest = messages.items[skipped:]
             if rest:
                 self._counters.deliveries += len(rest)
                 outbox.push(b"".join([item.frame for item in rest]), messages._replace(items=rest))
 
-    async def _push_all(self, members: list[Outbox], data: bytes, messages: Items) -> None:
+    async def _push_all(self, members: list[Outbox], data: bytes, messages: EncodedBatch) -> None:
         for start in range(0, len(members), _CHECK_EVERY):
             for outbox in members[start : start + _CHECK_EVERY]:
                 outbox.push(data, messages)
             await self._slices.breathe()
 
     async def _push_or_bundle(
-        self, members: list[Outbox], data: bytes, messages: Items, bundles: dict[Outbox, list[tuple[bytes, Items]]]
+        self,
+        members: list[Outbox],
+        data: bytes,
+        messages: EncodedBatch,
+        bundles: dict[Outbox, list[tuple[bytes, EncodedBatch]]],
     ) -> None:
         """A connection that hears several dirty channels gets all of them with one system call, at the end."""
         for start in range(0, len(members), _CHECK_EVERY):

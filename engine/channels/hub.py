@@ -1,6 +1,6 @@
 """The hub: which connection hears which channel in this worker. One hub a worker, no locks, no awaits.
 
-Subscribers of a channel that are on the same wire form a group: a message is encoded once per group and every member
+Subscribers of a channel with the same encoding form a group: a message is encoded once per group, and every member
 is sent the same bytes. `receive` only appends to pending lists; the flusher takes them with `take_dirty`.
 """
 
@@ -11,40 +11,40 @@ from typing import NamedTuple
 
 import msgspec
 
-from fanline.engine.bus.interface import Place
+from fanline.engine.bus.interface import StreamPosition
 from fanline.engine.bus.nats.jetstream import unix_ms_of
 from fanline.engine.channels.log import ChannelLog, LogState
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces, SlowPolicy
-from fanline.engine.sending.backlog import Item, Items, is_urgent
+from fanline.engine.sending.backlog import EncodedBatch, EncodedMessage, is_urgent
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.tasks.fold import TaskLog, check_task_message
-from fanline.protocol.dialects.encoding import Wire
+from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, from_producer
 from fanline.protocol.errors import MessageError
 
 _log = logging.getLogger("fanline.hub")
 
 
-class Batch(NamedTuple):
+class FlushBatch(NamedTuple):
     """One group's messages to send: a snapshot, so members may come and go while it is being sent in slices."""
 
     members: list[Outbox]
-    messages: Items
+    messages: EncodedBatch
     joiners: dict[Outbox, int]
     """Outbox -> how many of the messages, from the first, are not for it."""
 
 
 class Group:
-    """The subscribers of one channel on one wire, and the messages they have not been sent yet."""
+    """The subscribers of one channel in one encoding, and the messages they have not been sent yet."""
 
-    __slots__ = ("joiners", "members", "pending", "policy", "wire")
+    __slots__ = ("encoding", "joiners", "members", "pending", "policy")
 
-    def __init__(self, wire: Wire, policy: SlowPolicy) -> None:
-        self.wire = wire
+    def __init__(self, encoding: Encoding, policy: SlowPolicy) -> None:
+        self.encoding = encoding
         self.policy = policy
         self.members: dict[Outbox, None] = {}
-        self.pending: list[Item] = []
+        self.pending: list[EncodedMessage] = []
         self.joiners: dict[Outbox, int] = {}  # came while messages were pending: how many of those are not theirs
 
     def add(self, outbox: Outbox) -> None:
@@ -61,9 +61,9 @@ class Group:
     def __iter__(self) -> Iterator[Outbox]:
         return itertools.chain(self.members, self.joiners)
 
-    def take(self) -> Batch:
+    def take(self) -> FlushBatch:
         """The pending messages and whose they are; joiners become members."""
-        batch = Batch(list(self.members), Items(self.pending, self.wire, self.policy), self.joiners)
+        batch = FlushBatch(list(self.members), EncodedBatch(self.pending, self.encoding, self.policy), self.joiners)
         self.pending = []
         if self.joiners:
             self.members.update(dict.fromkeys(self.joiners))
@@ -90,8 +90,8 @@ class Hub:
     ) -> None:
         self._channels: dict[str, _Channel] = {}
         self._dirty: list[Group] = []
-        self._everyone: dict[Wire, dict[Outbox, None]] = {}
-        self._broadcasts: list[Batch] = []
+        self._everyone: dict[Encoding, dict[Outbox, None]] = {}
+        self._broadcasts: list[FlushBatch] = []
         self._counters = counters
         self._clock_ms = clock_ms
         self._namespaces = namespaces
@@ -102,13 +102,13 @@ class Hub:
         self.on_hole: Callable[[ChannelLog], None] = lambda _: None
         """Called when a durable channel misses something and has to be mended."""
 
-    def enter(self, wire: Wire, outbox: Outbox) -> None:
+    def enter(self, encoding: Encoding, outbox: Outbox) -> None:
         """A connection is there: urgent messages reach it."""
-        self._everyone.setdefault(wire, {})[outbox] = None
+        self._everyone.setdefault(encoding, {})[outbox] = None
 
-    def exit(self, wire: Wire, outbox: Outbox) -> None:
+    def exit(self, encoding: Encoding, outbox: Outbox) -> None:
         """A connection is gone."""
-        del self._everyone[wire][outbox]
+        del self._everyone[encoding][outbox]
 
     def subscribe(self, channel: str) -> bool:
         """Count one more subscription; True if it is the channel's first."""
@@ -126,12 +126,12 @@ class Hub:
         task = TaskLog(channel) if namespace.tasks else None  # what does not fit is told by the keeper, once
         return ChannelLog(channel, self._log_limit, task)
 
-    def activate(self, channel: str, wire: Wire, outbox: Outbox) -> None:
+    def activate(self, channel: str, encoding: Encoding, outbox: Outbox) -> None:
         """Let a subscribed channel's messages reach this outbox: those received after this call, no others."""
         entry = self._channels[channel]
-        group = next((group for group in entry.groups if group.wire is wire), None)
+        group = next((group for group in entry.groups if group.encoding is encoding), None)
         if group is None:
-            group = Group(wire, self._namespaces.of(channel).slow)
+            group = Group(encoding, self._namespaces.of(channel).slow)
             entry.groups += (group,)
         group.add(outbox)
         outbox.subscriptions += 1
@@ -169,20 +169,20 @@ class Hub:
         """The logs of all durable channels that somebody here is subscribed to."""
         return (entry.log for entry in self._channels.values() if entry.log is not None)
 
-    def receive(self, channel: str, payload: bytes, place: Place | None) -> None:
-        """Take a producer's message from the bus: decode once, encode once per wire in use, mark as dirty."""
+    def receive(self, channel: str, payload: bytes, position: StreamPosition | None) -> None:
+        """Take a producer's message from the bus: decode once, encode once per encoding in use, mark as dirty."""
         self._counters.messages_in += 1
         entry = self._channels.get(channel)
         if entry is None and not self._namespaces.of(channel).everywhere:
             return  # the last subscriber left while it was on its way
-        if place is None or entry is None or entry.log is None:
+        if position is None or entry is None or entry.log is None:
             envelope = self.read_message(channel, payload, self._clock_ms())
             if envelope is not None:
                 self.deliver(channel, (envelope,))
             return
-        envelope = self.read_message(channel, payload, unix_ms_of(place.time))
+        envelope = self.read_message(channel, payload, unix_ms_of(position.time))
         mending = entry.log.state is LogState.MENDING
-        self.deliver(channel, entry.log.receive(envelope, place))
+        self.deliver(channel, entry.log.receive(envelope, position))
         if entry.log.state is LogState.MENDING and not mending:
             self.on_hole(entry.log)
 
@@ -222,7 +222,7 @@ class Hub:
             for group in entry.groups if entry is not None else ():
                 if not group.pending:
                     self._mark_dirty(group)
-                group.pending.append(Item(group.wire.encode(envelope), envelope))
+                group.pending.append(EncodedMessage(group.encoding.encode(envelope), envelope))
 
     def _broadcast(self, envelope: Envelope, entry: _Channel | None) -> None:
         """Send an urgent message to everybody who does not get it as a subscriber."""
@@ -230,11 +230,11 @@ class Hub:
             self.on_dirty()
         bare = msgspec.structs.replace(envelope, offset=None, previous=None)  # they keep no count of this channel
         subscribed = {outbox for group in entry.groups for outbox in group} if entry is not None else set()
-        for wire, outboxes in self._everyone.items():
-            items = Items([Item(wire.encode(bare), bare)], wire, SlowPolicy.RESUME)
-            self._broadcasts.append(Batch([outbox for outbox in outboxes if outbox not in subscribed], items, {}))
+        for encoding, outboxes in self._everyone.items():
+            items = EncodedBatch([EncodedMessage(encoding.encode(bare), bare)], encoding, SlowPolicy.RESUME)
+            self._broadcasts.append(FlushBatch([outbox for outbox in outboxes if outbox not in subscribed], items, {}))
 
-    def take_dirty(self) -> list[Batch]:
+    def take_dirty(self) -> list[FlushBatch]:
         """What is pending, group by group; it counts as sent from here on."""
         dirty, self._dirty = self._dirty, []
         broadcasts, self._broadcasts = self._broadcasts, []

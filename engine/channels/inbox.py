@@ -5,26 +5,28 @@ once end at the newer of the two. Whoever subscribes without a position begins b
 comes again.
 """
 
-from fanline.engine.bus.interface import Bucket, Bus, BusError, ConflictError
-from fanline.engine.bus.nats.jetstream import note_key
+from fanline.engine.bus.interface import Bus, BusError, ConflictError
+from fanline.protocol.nats.names import Bucket, channel_key
 
 _TRIES = 5
 
 
 async def read_cursor(bus: Bus, channel: str) -> int:
     """The offset up to which an inbox is acknowledged; 0 if nothing is. BusError."""
-    note = await bus.get(Bucket.CURSORS, note_key(channel))
+    note = await bus.kv_get(Bucket.CURSORS, channel_key(channel))
     return 0 if note is None else int(note.value)
 
 
 async def move_cursor(bus: Bus, channel: str, offset: int) -> None:
     """Acknowledge everything up to `offset`; going back is ignored. BusError."""
     for _ in range(_TRIES):
-        note = await bus.get(Bucket.CURSORS, note_key(channel))
+        note = await bus.kv_get(Bucket.CURSORS, channel_key(channel))
         if note is not None and int(note.value) >= offset:
             return
         try:
-            await bus.put(Bucket.CURSORS, note_key(channel), b"%d" % offset, 0 if note is None else note.revision)
+            await bus.kv_update(
+                Bucket.CURSORS, channel_key(channel), b"%d" % offset, 0 if note is None else note.revision
+            )
         except ConflictError:
             continue
         return

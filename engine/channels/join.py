@@ -22,7 +22,7 @@ from fanline.engine.sessions.context import Context
 from fanline.engine.tasks.fold import DEFAULT_LINES
 from fanline.engine.tasks.output_tail import MAX_LINES
 from fanline.protocol.dialects import PLAIN
-from fanline.protocol.dialects.encoding import Wire
+from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
 
@@ -31,7 +31,7 @@ _MOST = 1_000_000
 _RETRY_SECONDS = 0.2
 
 
-class Wish(NamedTuple):
+class StartPosition(NamedTuple):
     """From where on a client wants a channel."""
 
     offset: int | None
@@ -82,28 +82,28 @@ def resumption_of(command: Envelope) -> Resumption | None:
         raise MessageError(ErrorCode.BAD_MESSAGE, text) from None
 
 
-def wish_of(command: Envelope) -> Wish:
+def start_of(command: Envelope) -> StartPosition:
     """What a `sub` asks for; MessageError(BAD_MESSAGE) if that makes no sense."""
     if command.offset is not None:
-        return Wish(command.offset, command.epoch)
+        return StartPosition(command.offset, command.epoch)
     if command.data is None:
-        return Wish(None, None)
+        return StartPosition(None, None)
     try:
         position = msgspec.convert(command.value, _Position)
     except msgspec.ValidationError as error:
         text = f'the data of `sub` is {{"last": N}}, {{"start": true}} or {{"snapshot": true}}: {error}'
         raise MessageError(ErrorCode.BAD_MESSAGE, text) from None
     if position.snapshot:
-        return Wish(0, None, 1, stored=True, lines=position.lines)
+        return StartPosition(0, None, 1, stored=True, lines=position.lines)
     if position.last is None:
-        return Wish(0, None, stored=True) if position.start else Wish(None, None)
+        return StartPosition(0, None, stored=True) if position.start else StartPosition(None, None)
     if not 1 <= position.last <= _MOST:
         raise MessageError(ErrorCode.BAD_MESSAGE, f"`last` is between 1 and {_MOST:,}, not {position.last}")
-    return Wish(0, None, position.last, stored=True)
+    return StartPosition(0, None, position.last, stored=True)
 
 
 async def join_durable(
-    context: Context, log: ChannelLog, wish: Wish, command: Envelope, wire: Wire, outbox: Outbox
+    context: Context, log: ChannelLog, wish: StartPosition, command: Envelope, encoding: Encoding, outbox: Outbox
 ) -> None:
     """Answer a `sub`, send what was wished for, activate the subscription. MessageError, BusError: nothing was sent.
 
@@ -113,12 +113,12 @@ async def join_durable(
     """
     if wish.offset is None and context.namespaces.of(log.channel).inbox:
         cursor = await read_cursor(context.bus, log.channel)
-        wish = Wish(cursor, None, stored=cursor == 0)
+        wish = StartPosition(cursor, None, stored=cursor == 0)
     with trio.move_on_after(context.settings.bus_timeout) as scope:
-        await context.mender.wait_steady(log)
+        await context.recovery.wait_steady(log)
     if scope.cancelled_caught:
         raise BusError(f"{log.channel} is being compared with its stream; try again")
-    if _is_ahead(wish, log) and not await context.mender.knows(log, wish.offset or 0):
+    if _is_ahead(wish, log) and not await context.recovery.knows(log, wish.offset or 0):
         text = f"offset {wish.offset} lies in the future of {log.channel}, whose newest is {log.last}"
         raise MessageError(ErrorCode.BAD_OFFSET, text)
     history = with_snapshot(log, await _gather(context, log, wish))
@@ -127,20 +127,20 @@ async def join_durable(
     if wish.offset is not None:
         gaps = sum(envelope.type == MessageType.GAP for envelope in history)
         answer.data = {"recovered": not gaps, "count": len(history) - gaps}
-    if command.id is None and wire.dialect is not PLAIN:
-        outbox.push(wire.encode(answer))  # nobody asked by name, but where the history begins must be known
-    elif (reply := wire.dialect.encode_reply(command, answer)) is not None:
-        outbox.push(wire.frame(reply))
-    await _send(context, history, wire, outbox)
-    await _catch_up(context, log, (reached, epoch), wire, outbox)
-    context.hub.activate(log.channel, wire, outbox)
+    if command.id is None and encoding.dialect is not PLAIN:
+        outbox.push(encoding.encode(answer))  # nobody asked by name, but where the history begins must be known
+    elif (reply := encoding.dialect.encode_reply(command, answer)) is not None:
+        outbox.push(encoding.frame(reply))
+    await _send(context, history, encoding, outbox)
+    await _catch_up(context, log, (reached, epoch), encoding, outbox)
+    context.hub.activate(log.channel, encoding, outbox)
 
 
-def _is_ahead(wish: Wish, log: ChannelLog) -> bool:
+def _is_ahead(wish: StartPosition, log: ChannelLog) -> bool:
     return wish.offset is not None and wish.offset > log.last and wish.epoch in (None, log.epoch)
 
 
-async def _gather(context: Context, log: ChannelLog, wish: Wish) -> list[Envelope]:
+async def _gather(context: Context, log: ChannelLog, wish: StartPosition) -> list[Envelope]:
     """The history up to `log.last` as it is on return, with a `gap` wherever something is missing."""
     if wish.offset is None:
         return []
@@ -148,7 +148,7 @@ async def _gather(context: Context, log: ChannelLog, wish: Wish) -> list[Envelop
         return [snapshot_frame(log, wish.lines)]
     if wish.epoch is not None and wish.epoch != log.epoch:
         # Its offset means nothing now: it is told so, and gets the whole new life.
-        return [log.gap(0, 0, GapReason.EPOCH), *await _gather(context, log, Wish(0, None, stored=True))]
+        return [log.gap(0, 0, GapReason.EPOCH), *await _gather(context, log, StartPosition(0, None, stored=True))]
     if wish.newest is not None:
         kept = list(_fresh(log.since(log.floor) or []))
         if len(kept) >= wish.newest:
@@ -156,7 +156,7 @@ async def _gather(context: Context, log: ChannelLog, wish: Wish) -> list[Envelop
     epoch, reached = log.epoch, wish.offset
     history: list[Envelope] = []
     while True:
-        more = await context.mender.history(log, reached)
+        more = await context.recovery.history(log, reached)
         if log.epoch != epoch:
             return [log.gap(0, 0, GapReason.EPOCH)]
         missed = more.gap is not None and not (wish.stored and not history)
@@ -169,7 +169,9 @@ async def _gather(context: Context, log: ChannelLog, wish: Wish) -> list[Envelop
     return [envelope for envelope in _fresh(history) if envelope.type == MessageType.PUB][-wish.newest :]
 
 
-async def _catch_up(context: Context, log: ChannelLog, position: tuple[int, str], wire: Wire, outbox: Outbox) -> None:
+async def _catch_up(
+    context: Context, log: ChannelLog, position: tuple[int, str], encoding: Encoding, outbox: Outbox
+) -> None:
     """Send what came while the client was reading, until nothing is left; returns without a further checkpoint.
 
     `position`: offset and epoch up to which it has everything. An outage is waited out, for the answer has been given.
@@ -177,27 +179,27 @@ async def _catch_up(context: Context, log: ChannelLog, position: tuple[int, str]
     reached, epoch = position
     while outbox.closing is None:
         if log.epoch != epoch:
-            await _send(context, with_snapshot(log, [log.gap(0, 0, GapReason.EPOCH)]), wire, outbox)
+            await _send(context, with_snapshot(log, [log.gap(0, 0, GapReason.EPOCH)]), encoding, outbox)
             reached, epoch = 0, log.epoch
         if reached >= log.last:
             return
         try:
-            more = await context.mender.history(log, reached)
+            more = await context.recovery.history(log, reached)
         except BusError:
             await trio.sleep(_RETRY_SECONDS)
             continue
         if log.epoch == epoch:
             reached = more.reached
             messages = [more.gap, *more.messages] if more.gap is not None else more.messages
-            await _send(context, with_snapshot(log, list(_fresh(messages))), wire, outbox)
+            await _send(context, with_snapshot(log, list(_fresh(messages))), encoding, outbox)
 
 
-async def _send(context: Context, messages: Sequence[Envelope], wire: Wire, outbox: Outbox) -> None:
+async def _send(context: Context, messages: Sequence[Envelope], encoding: Encoding, outbox: Outbox) -> None:
     """Push messages at the pace at which the client reads, giving others their turn."""
     for start in range(0, len(messages), _CHUNK):
         if start:
             await trio.lowlevel.checkpoint()
-        outbox.push(b"".join(wire.encode(message) for message in messages[start : start + _CHUNK]))
+        outbox.push(b"".join(encoding.encode(message) for message in messages[start : start + _CHUNK]))
         context.counters.deliveries += len(messages[start : start + _CHUNK])
         if outbox.backlog_bytes:
             await outbox.wait_drained()

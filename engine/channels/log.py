@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 from itertools import dropwhile
 
-from fanline.engine.bus.interface import Place
+from fanline.engine.bus.interface import StreamPosition
 from fanline.engine.tasks.fold import TaskLog
 from fanline.protocol.envelope import Envelope, MessageType
 
@@ -55,10 +55,10 @@ class ChannelLog:
         self.channel = channel
         self._limit = limit
         self._entries: deque[Envelope] = deque()
-        self._held: deque[tuple[Envelope | None, Place]] = deque(maxlen=_HELD_MOST)
+        self._held: deque[tuple[Envelope | None, StreamPosition]] = deque(maxlen=_HELD_MOST)
         self._previous = 0  # offset of the last message handed out: what the next one follows on
         self.task = task
-        """Of a task channel: sees each message as it gets its place, and edits what viewers get."""
+        """Of a task channel: sees each message as it gets its position, and edits what viewers get."""
         self.state = LogState.OPENING
         self.epoch = ""
         self.floor = 0
@@ -69,22 +69,22 @@ class ChannelLog:
     @property
     def heard(self) -> int:
         """Offset of the newest message that is held; 0 for none."""
-        return max((place.offset for _, place in self._held), default=0)
+        return max((position.offset for _, position in self._held), default=0)
 
-    def receive(self, envelope: Envelope | None, place: Place) -> list[Envelope]:
+    def receive(self, envelope: Envelope | None, position: StreamPosition) -> list[Envelope]:
         """Take the next message of the bus; what can be handed out now. The state says whether a hole was found.
 
-        None for a message that could not be read: it has its place, and nobody to go to.
+        None for a message that could not be read: it has its position, and nobody to go to.
         """
         if self.state is not LogState.STEADY:
-            self._held.append((envelope, place))
+            self._held.append((envelope, position))
             return []
-        if place.offset <= self.last or place.previous > self.last:
+        if position.offset <= self.last or position.previous > self.last:
             # Older than what we have: a repeat, or another life of the stream. The stream has to be asked either way.
             self.state = LogState.MENDING
-            self._held.append((envelope, place))
+            self._held.append((envelope, position))
             return []
-        return self._append(envelope, place.offset)
+        return self._append(envelope, position.offset)
 
     def open(self, epoch: str, last: int) -> list[Envelope]:
         """The stream's word on where the channel stands; what came since then can be handed out."""
@@ -98,17 +98,17 @@ class ChannelLog:
             self.state = LogState.MENDING
 
     def mend(
-        self, found: Sequence[tuple[Envelope | None, Place]], lost_until: int = 0, read_until: int = 0
+        self, found: Sequence[tuple[Envelope | None, StreamPosition]], lost_until: int = 0, read_until: int = 0
     ) -> list[Envelope]:
         """Close a hole with what the stream holds after `last`; what can be handed out, in order.
 
         `lost_until`: the newest offset that may be gone for good; 0 for none. `read_until`: `found` is all that the
         stream holds up to here, so a message that another one follows on and that is not in it is gone for good.
         """
-        known = {place.offset: (envelope, 0) for envelope, place in found}
-        for envelope, place in self._held:
-            if place.offset <= read_until:
-                known[place.offset] = (envelope, place.previous)
+        known = {position.offset: (envelope, 0) for envelope, position in found}
+        for envelope, position in self._held:
+            if position.offset <= read_until:
+                known[position.offset] = (envelope, position.previous)
         ready = self._give_up(lost_until)
         for offset, (envelope, previous) in sorted(known.items()):
             if offset > self.last:
@@ -137,13 +137,13 @@ class ChannelLog:
         """The offset of a message the log holds; None if it has none of this id."""
         return next((envelope.offset for envelope in reversed(self._entries) if envelope.id == message_id), None)
 
-    def extend_back(self, found: Iterable[tuple[Envelope | None, Place]], floor: int) -> None:
+    def extend_back(self, found: Iterable[tuple[Envelope | None, StreamPosition]], floor: int) -> None:
         """Take older messages, read from the stream, so that the log reaches back to `floor` (within its limit)."""
         older, previous = [], floor
-        for envelope, place in found:
-            if envelope is not None and floor < place.offset <= self.floor:
-                envelope.offset, envelope.previous = place.offset, previous
-                previous = place.offset
+        for envelope, position in found:
+            if envelope is not None and floor < position.offset <= self.floor:
+                envelope.offset, envelope.previous = position.offset, previous
+                previous = position.offset
                 older.append(envelope)
         if self._entries:
             self._entries[0].previous = previous
@@ -174,10 +174,10 @@ class ChannelLog:
         self._held.clear()
         self.state = LogState.STEADY
         ready = []
-        for envelope, place in held:
-            if self.state is LogState.STEADY and place.offset <= self.last:
+        for envelope, position in held:
+            if self.state is LogState.STEADY and position.offset <= self.last:
                 continue  # mended already
-            ready += self.receive(envelope, place)
+            ready += self.receive(envelope, position)
         return ready
 
     def _give_up(self, until: int) -> list[Envelope]:

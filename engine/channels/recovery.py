@@ -1,4 +1,4 @@
-"""The mender: asks the streams where a durable channel stands, what this worker missed, and what a client missed.
+"""The recovery: asks the streams where a durable channel stands, what this worker missed, and what a client missed.
 
 The logs decide what follows on what (engine/channels/log.py); here is the waiting. Requests go out per channel, not per
 client: whoever wants to know about the same channel waits for the same request and finds the log extended.
@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError, Page, Place, Stored, StreamState
+from fanline.engine.bus.interface import Bus, BusError, Page, Stored, StreamPosition, StreamState
 from fanline.engine.bus.nats.jetstream import MULTI_LAST, READ_BATCH, unix_ms_of
 from fanline.engine.channels.hub import Hub
 from fanline.engine.channels.log import ChannelLog, GapReason, LogState
@@ -28,9 +28,9 @@ _RETRY_SECONDS = 0.2
 _CLOCK_SKEW = 1.0  # seconds by which the NATS server's clock may be behind ours
 _PARALLEL = 32  # channels mended at a time
 _PATIENCE = 10  # looks at a stream that does not show what the bus told of, before that counts as gone
-_log = logging.getLogger("fanline.mender")
+_log = logging.getLogger("fanline.recovery")
 
-Readable = tuple[Envelope | None, Place]
+Readable = tuple[Envelope | None, StreamPosition]
 
 
 class History(NamedTuple):
@@ -44,7 +44,7 @@ class History(NamedTuple):
     """What may be gone between the offset that was asked for and the first of them."""
 
 
-class _Desk:
+class _RecoveryState:
     """Where those wait who want something of one log."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class _Desk:
         """While something may be missing: the Unix time up to which nothing was."""
 
 
-class Mender:
+class Recovery:
     """One worker's. All its waiting survives an outage of the bus: it tries again until it knows, or nobody listens."""
 
     def __init__(self, bus: Bus, hub: Hub, namespaces: Namespaces, nursery: trio.Nursery) -> None:
@@ -62,7 +62,7 @@ class Mender:
         self._hub = hub
         self._namespaces = namespaces
         self._nursery = nursery
-        self._desks: WeakKeyDictionary[ChannelLog, _Desk] = WeakKeyDictionary()
+        self._desks: WeakKeyDictionary[ChannelLog, _RecoveryState] = WeakKeyDictionary()
         self._states = StreamStates(bus)
         self._outages = 0
         hub.on_hole = self._mend_soon
@@ -145,24 +145,26 @@ class Mender:
         if state.epoch != log.epoch:
             self._mend_soon(log)
             raise BusError(f"the stream of {log.channel} was made anew; try again")
-        newest = page.messages[-1].place.offset if page.messages else 0
+        newest = page.messages[-1].position.offset if page.messages else 0
         reached = min(newest if page.more else max(newest, floor), log.floor)
-        older = [stored for stored in page.messages if stored.place.offset <= reached]
-        first = older[0].place.offset if older else reached + 1
+        older = [stored for stored in page.messages if stored.position.offset <= reached]
+        first = older[0].position.offset if older else reached + 1
         # Nothing that came after `sound` has left the stream: it drops the oldest first, for the length of the channel
         # only when that is full, and otherwise whatever came before `state.first`.
         sound = first - 1
         if len(page.messages) + page.more < self._namespaces.of(log.channel).history:
             sound = min(sound, state.first - 1)
         gap = None if sound <= offset else _expired(log, offset, first - 1)
-        readable = [(self._read(stored), stored.place) for stored in older]
+        readable = [(self._read(stored), stored.position) for stored in older]
         if reached < log.floor:
             return History(_chained(readable, offset), reached, gap)
         newer = log.since(log.floor) or []
         log.extend_back(readable, sound if everything else max(sound, offset))
         if everything:
             log.bottom = sound
-        return History([e for e, place in readable if e is not None and place.offset > offset] + newer, log.last, gap)
+        return History(
+            [e for e, position in readable if e is not None and position.offset > offset] + newer, log.last, gap
+        )
 
     async def _read_back(self, log: ChannelLog, offset: int) -> tuple[Page, bool]:
         """What the stream has from this client's offset on; if another client needs more, everything there is, so that
@@ -211,11 +213,11 @@ class Mender:
             return
         lost_until = 0
         if not self._is_complete(log, state, found):
-            lost_until = found[0].place.offset - 1 if found else state.last
+            lost_until = found[0].position.offset - 1 if found else state.last
             if log.task is not None:  # the keeper may have seen what is gone
                 await restore(self._bus, self._read, log.task, log.epoch, lost_until)
-        newest = found[-1].place.offset if found else 0
-        readable = [(self._read(stored), stored.place) for stored in found if stored.place.offset > log.last]
+        newest = found[-1].position.offset if found else 0
+        readable = [(self._read(stored), stored.position) for stored in found if stored.position.offset > log.last]
         self._deliver(
             log, with_snapshot(log, log.mend(readable, lost_until, newest if patient else max(newest, heard)))
         )
@@ -288,15 +290,15 @@ class Mender:
         while more:
             page, more = await self._bus.read(channel, start)
             found += page
-            start = page[-1].place.offset + 1 if page else start
+            start = page[-1].position.offset + 1 if page else start
             more = more if page else 0
         return found
 
     def _read(self, stored: Stored) -> Envelope | None:
-        return self._hub.read_message(stored.channel, stored.payload, unix_ms_of(stored.place.time))
+        return self._hub.read_message(stored.channel, stored.payload, unix_ms_of(stored.position.time))
 
-    def _desk(self, log: ChannelLog) -> _Desk:
-        return self._desks.setdefault(log, _Desk())
+    def _desk(self, log: ChannelLog) -> _RecoveryState:
+        return self._desks.setdefault(log, _RecoveryState())
 
 
 def _expired(log: ChannelLog, offset: int, until: int) -> Envelope:
@@ -306,9 +308,9 @@ def _expired(log: ChannelLog, offset: int, until: int) -> Envelope:
 def _chained(readable: Sequence[Readable], offset: int) -> list[Envelope]:
     """Those after an offset, on their way from the stream to one client, each following on the one before."""
     chained = []
-    for envelope, place in readable:
-        if envelope is not None and place.offset > offset:
-            envelope.offset, envelope.previous = place.offset, offset
-            offset = place.offset
+    for envelope, position in readable:
+        if envelope is not None and position.offset > offset:
+            envelope.offset, envelope.previous = position.offset, offset
+            offset = position.offset
             chained.append(envelope)
     return chained

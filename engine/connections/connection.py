@@ -31,7 +31,7 @@ class Connection:
         self._goodbye = False  # the client's close frame has come: the last thing it says
         self.scope = trio.CancelScope()
         self.outbox = Outbox(sock, self.scope, context.outboxes)
-        self.session = Session(context, opened.wire, opened.identity, self.outbox)
+        self.session = Session(context, opened.encoding, opened.identity, self.outbox)
         self.beat = 0
         """The heartbeat's mark: which slice of the wheel this connection is on."""
 
@@ -79,7 +79,7 @@ class Connection:
 
     async def _feed(self, data: bytes) -> None:
         settings = self._context.settings
-        reader = self._reader or FrameReader(settings.max_message_bytes, deflated=self.session.wire.deflated)
+        reader = self._reader or FrameReader(settings.max_message_bytes, deflated=self.session.encoding.deflated)
         try:
             for message in reader.feed(data):
                 await self._take(message)
@@ -99,10 +99,10 @@ class Connection:
             return
         elif message.opcode is Opcode.PING:
             self.outbox.push(encode_frame(Opcode.PONG, message.payload))
-        elif message.opcode is self.session.wire.dialect.opcode:
+        elif message.opcode is self.session.encoding.dialect.opcode:
             await self.session.handle(message.payload)
         else:
-            name = self.session.wire.dialect.name
+            name = self.session.encoding.dialect.name
             raise FrameError(CloseReason.UNSUPPORTED_DATA, f"dialect {name} takes no such message")
 
     async def _part(self) -> None:

@@ -10,7 +10,7 @@ from fanline.engine.sending.transport import WOULD_BLOCK, end_sending, has_buffe
 from fanline.engine.sessions.context import Context
 from fanline.engine.sessions.identity import Identity
 from fanline.protocol.dialects import BY_SUBPROTOCOL, PLAIN
-from fanline.protocol.dialects.encoding import Wire, wire_of
+from fanline.protocol.dialects.encoding import Encoding, encoding_of
 from fanline.protocol.errors import HttpError
 from fanline.protocol.websocket import deflate
 from fanline.protocol.websocket.handshake import (
@@ -32,7 +32,7 @@ _LINGER_BYTES = 1024 * 1024
 class Opened(NamedTuple):
     """A finished handshake."""
 
-    wire: Wire
+    encoding: Encoding
     identity: Identity
     rest: bytes
     """The first frames, if the client did not wait for our answer."""
@@ -85,7 +85,7 @@ async def _answer(sock: socket.socket, request: Request, context: Context) -> Op
     response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
     sock.send(response)  # a fresh socket's buffer always has room for it
     dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
-    return Opened(wire_of(dialect, deflated), identity, request.rest)
+    return Opened(encoding_of(dialect, deflated), identity, request.rest)
 
 
 async def _send_http(sock: socket.socket, response: bytes) -> None:

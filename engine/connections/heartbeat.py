@@ -7,7 +7,7 @@ import trio
 
 from fanline.engine.clock import unix_ms
 from fanline.engine.connections.connection import Connection
-from fanline.protocol.dialects.encoding import Wire
+from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.websocket.frames import Opcode, encode_frame
 
 _PING = encode_frame(Opcode.PING, b"")
@@ -36,15 +36,15 @@ class Heartbeat:
         while True:
             for members in self._slices:
                 await trio.sleep(self._tick)
-                beats: dict[Wire, bytes] = {}
+                beats: dict[Encoding, bytes] = {}
                 for connection in members:
-                    wire = connection.session.wire
-                    if wire not in beats:
-                        beats[wire] = _beat(wire)
-                    connection.outbox.push(beats[wire])
+                    encoding = connection.session.encoding
+                    if encoding not in beats:
+                        beats[encoding] = _beat(encoding)
+                    connection.outbox.push(beats[encoding])
                     connection.session.note_again()
 
 
-def _beat(wire: Wire) -> bytes:
-    message = wire.dialect.heartbeat(unix_ms())
-    return _PING if message is None else _PING + wire.frame(message)
+def _beat(encoding: Encoding) -> bytes:
+    message = encoding.dialect.heartbeat(unix_ms())
+    return _PING if message is None else _PING + encoding.frame(message)

@@ -13,7 +13,7 @@ import msgspec
 
 from fanline.engine.namespaces import SlowPolicy
 from fanline.protocol.channels import namespace_of
-from fanline.protocol.dialects.encoding import Wire
+from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
 
 URGENT = 8
@@ -22,29 +22,29 @@ _DEAD_ALLOWED = 64  # places that have given way, or keys of what was sent, kept
 _TAKE_BYTES = 256 * 1024  # moved to the sending side at a time; what is there can no longer give way
 
 
-class Item(NamedTuple):
-    """One channel message and its frame, both shared by everybody on one wire."""
+class EncodedMessage(NamedTuple):
+    """One channel message and its frame, both shared by everybody in one encoding."""
 
     frame: bytes
     envelope: Envelope
 
 
-class Items(NamedTuple):
+class EncodedBatch(NamedTuple):
     """The messages of one batch: their joined frames are what a fast connection is sent."""
 
-    items: list[Item]
-    wire: Wire
+    items: list[EncodedMessage]
+    encoding: Encoding
     policy: SlowPolicy
 
 
 class _Waiting:
     """An item in the queue; its place stays when the item has given way."""
 
-    __slots__ = ("item", "wire")
+    __slots__ = ("encoding", "item")
 
-    def __init__(self, item: Item, wire: Wire) -> None:
-        self.item: Item | None = item
-        self.wire = wire
+    def __init__(self, item: EncodedMessage, encoding: Encoding) -> None:
+        self.item: EncodedMessage | None = item
+        self.encoding = encoding
 
 
 class Backlog:
@@ -60,7 +60,7 @@ class Backlog:
         self._urgent: deque[_Waiting] = deque()
         self._latest: dict[tuple[str, str], _Waiting] = {}
         self._follows: dict[str, int] = {}  # durable channel -> offset of what was sent last
-        self._dropped: dict[tuple[str, Wire], int] = {}
+        self._dropped: dict[tuple[str, Encoding], int] = {}
         self._dead = 0  # places in the queue whose item has given way
         self._begun = len(begun)
         self.size = len(begun)
@@ -77,11 +77,11 @@ class Backlog:
         self.size += len(frames)
         self.count += 1
 
-    def add_items(self, batch: Items) -> None:
+    def add_items(self, batch: EncodedBatch) -> None:
         """Queue channel messages; those with a key take the place of older ones."""
         for item in batch.items:
             envelope = item.envelope
-            waiting = _Waiting(item, batch.wire)
+            waiting = _Waiting(item, batch.encoding)
             key = _conflation_key(envelope, batch.policy)
             if key is not None:
                 self._give_way(self._latest.get(key))
@@ -92,11 +92,11 @@ class Backlog:
             self.size += len(item.frame)
             self.count += 1
 
-    def drop(self, batch: Items) -> None:
+    def drop(self, batch: EncodedBatch) -> None:
         """Leave messages out and count them, to be told once there is room."""
         for item in batch.items:
-            place = (item.envelope.channel or "", batch.wire)
-            self._dropped[place] = self._dropped.get(place, 0) + 1
+            position = (item.envelope.channel or "", batch.encoding)
+            self._dropped[position] = self._dropped.get(position, 0) + 1
 
     def buffers(self, most: int, now_ms: int) -> list[bytes | memoryview]:
         """What to send next, at most so many buffers; [] when nothing is left."""
@@ -154,8 +154,8 @@ class Backlog:
         if self._dead > self.count + _DEAD_ALLOWED:
             self._bury()
         if not self._sending:
-            for (channel, wire), count in self._dropped.items():
-                self._sending.append(_told(channel, wire, count))
+            for (channel, encoding), count in self._dropped.items():
+                self._sending.append(_told(channel, encoding, count))
                 self.size += len(self._sending[-1])
                 self.count += 1
             self._dropped.clear()
@@ -179,7 +179,7 @@ class Backlog:
         follows, self._follows[envelope.channel] = self._follows[envelope.channel], envelope.offset
         if follows == envelope.previous:
             return frame
-        anew = waiting.wire.encode(msgspec.structs.replace(envelope, previous=follows))
+        anew = waiting.encoding.encode(msgspec.structs.replace(envelope, previous=follows))
         self.size += len(anew) - len(frame)
         return anew
 
@@ -203,5 +203,5 @@ def _conflation_key(envelope: Envelope, policy: SlowPolicy) -> tuple[str, str] |
     return None
 
 
-def _told(channel: str, wire: Wire, count: int) -> bytes:
-    return wire.encode(Envelope(MessageType.GAP, channel=channel, data={"reason": "slow", "count": count}))
+def _told(channel: str, encoding: Encoding, count: int) -> bytes:
+    return encoding.encode(Envelope(MessageType.GAP, channel=channel, data={"reason": "slow", "count": count}))

@@ -12,7 +12,7 @@ import trio
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import SlowPolicy
-from fanline.engine.sending.backlog import Backlog, Items
+from fanline.engine.sending.backlog import Backlog, EncodedBatch
 from fanline.engine.sending.transport import WOULD_BLOCK, can_gather
 from fanline.protocol.errors import CloseReason
 from fanline.protocol.websocket.frames import encode_close
@@ -61,7 +61,7 @@ class Outbox:
         """Bytes the kernel has not taken yet."""
         return 0 if self._backlog is None else self._backlog.size
 
-    def push(self, data: bytes, items: Items | None = None) -> None:
+    def push(self, data: bytes, items: EncodedBatch | None = None) -> None:
         """Send or queue whole frames. Never blocks, never raises; an overflow ends the connection with 4008.
 
         `items`: the channel messages that `data` is made of; without them it is an answer that must not be left out.
@@ -79,7 +79,7 @@ class Outbox:
         if sent != len(data):
             self._start_backlog(data, sent)
 
-    def push_parts(self, parts: list[tuple[bytes, Items]]) -> None:
+    def push_parts(self, parts: list[tuple[bytes, EncodedBatch]]) -> None:
         """Push the batches of several channels with one system call."""
         queued = self._backlog is not None or self.closing is not None
         if queued or len(parts) > _DRAIN_PARTS or not can_gather(self._socket):
@@ -128,7 +128,7 @@ class Outbox:
             self._drained = trio.Event()
             await self._drained.wait()
 
-    def _enqueue(self, data: bytes, items: Items | None) -> None:
+    def _enqueue(self, data: bytes, items: EncodedBatch | None) -> None:
         backlog, shared = self._backlog, self._shared
         if self.closing is not None or backlog is None:
             return

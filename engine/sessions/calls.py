@@ -23,6 +23,7 @@ from fanline.engine.sessions.context import Context
 from fanline.engine.tasks.fold import TaskLog
 from fanline.protocol.envelope import Envelope, MessageType, check_value, decode_json, encode_json
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.nats.names import deduplication_id
 from fanline.protocol.tasks.events import MAX_TEXT, AskKind, TaskEvent
 from fanline.protocol.tasks.fold import Ask, snapshot_fields
 from fanline.protocol.tasks.states import TaskState
@@ -89,7 +90,7 @@ async def steady_log(context: Context, channel: str) -> AsyncIterator[ChannelLog
     try:
         with trio.move_on_after(context.settings.bus_timeout) as scope:
             await context.bus.wait_joined(channel)
-            await context.mender.wait_steady(log)
+            await context.recovery.wait_steady(log)
         if scope.cancelled_caught:
             raise BusError(f"{channel} is being compared with its stream; try again")
         yield log
@@ -178,7 +179,7 @@ async def _record(call: _Call, event: TaskEvent, data: dict[str, Any], *, insist
     envelope = Envelope(MessageType.PUB, id=call_id, event=event, data=fields, sender=call.by, time=unix_ms())
     channel = call.task.channel
     with call.task.expect(call_id) as outcome:
-        await call.context.bus.store(channel, encode_json(envelope), f"/{channel}/{call_id}")
+        await call.context.bus.store(channel, encode_json(envelope), deduplication_id(channel, call_id))
         with trio.move_on_after(_STORED_SECONDS) as scope:
             await outcome.settled.wait()
     if scope.cancelled_caught:

@@ -6,12 +6,12 @@ import trio
 
 from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.hub import Hub
-from fanline.engine.channels.recovery import Mender
+from fanline.engine.channels.recovery import Recovery
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sending.outbox import OutboxShared
 from fanline.engine.sessions.identity import Access
-from fanline.engine.sessions.store import Notebook
+from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
 
 
@@ -20,9 +20,9 @@ class Context(NamedTuple):
     access: Access
     bus: Bus
     hub: Hub
-    mender: Mender
+    recovery: Recovery
     namespaces: Namespaces
-    notebook: Notebook
+    session_store: SessionStore
     counters: Counters
     outboxes: OutboxShared
     nursery: trio.Nursery

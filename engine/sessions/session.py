@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from fanline.engine.bus.interface import BusError, TooLargeError
 from fanline.engine.channels.inbox import move_cursor
-from fanline.engine.channels.join import Resumption, Wish, join_durable, resumption_of, wish_of
+from fanline.engine.channels.join import Resumption, StartPosition, join_durable, resumption_of, start_of
 from fanline.engine.channels.log import ChannelLog
 from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Publishers
@@ -22,9 +22,10 @@ from fanline.engine.sessions.identity import Action, Identity
 from fanline.engine.sessions.store import NOTE_AGAIN
 from fanline.protocol.channels import check_channel, namespace_of
 from fanline.protocol.dialects import PLAIN
-from fanline.protocol.dialects.encoding import Wire
+from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType, encode_cbor, encode_json
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.nats.names import deduplication_id
 from fanline.protocol.tasks.states import ENGINE_EVENTS
 
 Answer = TypeVar("Answer", bound=Envelope | None)
@@ -35,11 +36,11 @@ _log = logging.getLogger("fanline.session")
 class Session:
     """One client's identity, wire and subscriptions."""
 
-    __slots__ = ("_calls", "_channels", "_context", "_noted", "_outbox", "id", "identity", "wire")
+    __slots__ = ("_calls", "_channels", "_context", "_noted", "_outbox", "encoding", "id", "identity")
 
-    def __init__(self, context: Context, wire: Wire, identity: Identity, outbox: Outbox) -> None:
+    def __init__(self, context: Context, encoding: Encoding, identity: Identity, outbox: Outbox) -> None:
         self.id = secrets.token_urlsafe(12)
-        self.wire = wire
+        self.encoding = encoding
         self.identity = identity
         self._context = context
         self._outbox = outbox
@@ -57,12 +58,12 @@ class Session:
             "limits": {"message": settings.max_message_bytes, "subscriptions": settings.max_subscriptions},
         }
         envelope = Envelope(MessageType.WELCOME, time=unix_ms(), data=data)
-        self._outbox.push(self.wire.encode(envelope))
+        self._outbox.push(self.encoding.encode(envelope))
 
     async def handle(self, payload: bytes) -> None:
         """Perform the commands of one client message, each to its end before the next."""
         try:
-            commands = self.wire.dialect.decode(payload)
+            commands = self.encoding.dialect.decode(payload)
         except MessageError as error:
             self._context.counters.commands += 1
             self._answer(None, _refusal(error.code, str(error), error.request))
@@ -79,9 +80,9 @@ class Session:
             self._note()
 
     def _note(self) -> None:
-        if self.wire.dialect is not PLAIN:  # whose clients know no sessions
+        if self.encoding.dialect is not PLAIN:  # whose clients know no sessions
             self._noted = trio.current_time()
-            self._context.notebook.put(self.id, self.identity.user, self._channels or ())
+            self._context.session_store.put(self.id, self.identity.user, self._channels or ())
 
     def end(self) -> None:
         """Take all subscriptions back."""
@@ -107,9 +108,9 @@ class Session:
     def _answer(self, command: Envelope | None, reply: Envelope) -> None:
         if reply.type == MessageType.ERR:
             self._context.counters.errors += 1
-        payload = self.wire.dialect.encode_reply(command, reply)
+        payload = self.encoding.dialect.encode_reply(command, reply)
         if payload is not None:
-            self._outbox.push(self.wire.frame(payload))
+            self._outbox.push(self.encoding.frame(payload))
 
     # --- commands -----------------------------------------------------------------------------------------------
 
@@ -122,19 +123,19 @@ class Session:
 
     async def _resume(self, wanted: Resumption) -> bool:
         """Subscribe to what another connection of this session had; each channel's answer and history come first."""
-        note = await self._context.notebook.find(wanted.session)
+        note = await self._context.session_store.find(wanted.session)
         if note is None or note.user != self.identity.user:
             return False
         self.id = wanted.session
         for channel in note.channels:
             reply = await self._perform(wanted.subscribe(channel))
             if reply is not None:
-                self._outbox.push(self.wire.encode(reply))
+                self._outbox.push(self.encoding.encode(reply))
         return True
 
     async def sub(self, command: Envelope) -> Envelope | None:
         channel = _channel_of(command)
-        wish = wish_of(command)
+        wish = start_of(command)
         await self._check(Action.SUBSCRIBE, channel)
         if self._channels is None:
             self._channels = set()
@@ -149,13 +150,13 @@ class Session:
         if log is not None:
             await self._join_durable(log, wish, command)
             return None
-        self._context.hub.activate(channel, self.wire, self._outbox)
+        self._context.hub.activate(channel, self.encoding, self._outbox)
         # Pushed before anything else can run, so the answer comes ahead of the channel's first message.
         return Envelope(MessageType.OK, id=command.id, channel=channel)
 
-    async def _join_durable(self, log: ChannelLog, wish: Wish, command: Envelope) -> None:
+    async def _join_durable(self, log: ChannelLog, wish: StartPosition, command: Envelope) -> None:
         try:
-            await join_durable(self._context, log, wish, command, self.wire, self._outbox)
+            await join_durable(self._context, log, wish, command, self.encoding, self._outbox)
         except (MessageError, BusError):
             assert self._channels is not None
             self._channels.discard(log.channel)
@@ -208,8 +209,7 @@ class Session:
         encode = encode_json if command.data is None or isinstance(command.data, Raw) else encode_cbor
         answer = Envelope(MessageType.OK, id=command.id, channel=channel, data={"id": message.id})
         if self._context.namespaces.of(channel).durable:
-            # Ids are a client's own: two clients may use the same one, and so may two channels of one stream.
-            own_id = f"{self.identity.user or ''}/{channel}/{message.id}"
+            own_id = deduplication_id(channel, message.id or "", self.identity.user or "")
             answer.offset = await self._context.bus.store(channel, encode(message), own_id)
         else:
             await self._context.bus.publish(channel, encode(message))

@@ -1,4 +1,4 @@
-"""The notebook: writes down what each session is subscribed to, so that another worker can take the session up again.
+"""The session store: what each session is subscribed to, so that another worker can take the session up again.
 
 A session that changes is noted soon after, many changes in one note; one that does not is noted again before its note
 expires. Notes are sent without waiting: a lost one costs a client its session, never a message, for it has its offsets.
@@ -10,8 +10,9 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import Bucket, Bus
+from fanline.engine.bus.interface import Bus
 from fanline.engine.bus.nats.streams import RESUME_WINDOW
+from fanline.protocol.nats.names import Bucket
 
 NOTE_AGAIN = RESUME_WINDOW / 2
 """Seconds after which an unchanged session is noted anew: half of the resume window."""
@@ -19,7 +20,7 @@ _PAUSE = 0.1
 _PER_PAUSE = 500  # notes at a time, so that a storm of sessions does not crowd out their messages
 
 
-class SessionNote(msgspec.Struct):
+class StoredSession(msgspec.Struct):
     """What is kept of a session."""
 
     user: str | None
@@ -31,7 +32,7 @@ class _Entry(NamedTuple):
     channels: Iterable[str]
 
 
-class Notebook:
+class SessionStore:
     """One worker's; sessions put themselves in, `run` carries it to the bus."""
 
     def __init__(self, bus: Bus) -> None:
@@ -40,7 +41,7 @@ class Notebook:
         self._work = trio.Event()
 
     def put(self, session: str, user: str | None, channels: Iterable[str]) -> None:
-        """Note a session soon; `channels` is read then."""
+        """KvEntry a session soon; `channels` is read then."""
         self._changed[session] = _Entry(user, channels)
         self._work.set()
 
@@ -52,11 +53,13 @@ class Notebook:
             self._work = trio.Event()
             for session in list(self._changed)[:_PER_PAUSE]:
                 user, channels = self._changed.pop(session)
-                self._bus.note(Bucket.SESSIONS, session, msgspec.json.encode(SessionNote(user, list(channels))))
+                self._bus.kv_put_soon(
+                    Bucket.SESSIONS, session, msgspec.json.encode(StoredSession(user, list(channels)))
+                )
             if self._changed:
                 self._work.set()
 
-    async def find(self, session: str) -> SessionNote | None:
+    async def find(self, session: str) -> StoredSession | None:
         """The note of a session; None if there is none (any more). BusError."""
-        note = await self._bus.get(Bucket.SESSIONS, session)
-        return None if note is None else msgspec.json.decode(note.value, type=SessionNote)
+        note = await self._bus.kv_get(Bucket.SESSIONS, session)
+        return None if note is None else msgspec.json.decode(note.value, type=StoredSession)

@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import Bucket, Bus, Stored
-from fanline.engine.bus.nats.jetstream import note_key
+from fanline.engine.bus.interface import Bus, Stored
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.output_tail import OutputTail
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.nats.names import Bucket, channel_key
 from fanline.protocol.tasks.estimate import Estimate, seconds_left
 from fanline.protocol.tasks.events import Stream, TaskData, TaskEvent, data_of, event_of, with_data
 from fanline.protocol.tasks.fold import Snapshot, apply, attempt_of, conflation_key, progress_of, snapshot_fields
@@ -171,18 +171,18 @@ async def restore(
 
     `read` makes an envelope of a stored message, None if it is none. The checkpoint may already be beyond `until`.
     """
-    note = await bus.get(Bucket.TASKS, note_key(log.channel))
+    note = await bus.kv_get(Bucket.TASKS, channel_key(log.channel))
     if note is not None and note.value:
         log.load(note.value, epoch)
     more, slices = 1, Slices()
     while more and (until is None or log.offset < until):
         page = await bus.read(log.channel, log.offset + 1)
         for stored in page.messages:
-            if until is not None and stored.place.offset > until:
+            if until is not None and stored.position.offset > until:
                 return
             envelope = read(stored)
             if envelope is not None:
-                log.take(envelope, stored.place.offset)
-            log.offset = stored.place.offset
+                log.take(envelope, stored.position.offset)
+            log.offset = stored.position.offset
             await slices.breathe()
         more = page.more if page.messages else 0

@@ -16,21 +16,22 @@ from typing import Any
 
 import trio
 
-from fanline.engine.bus.interface import Bucket, Bus, BusError, Page, Stored, TooLargeError
-from fanline.engine.bus.nats.jetstream import channel_of_key, unix_ms_of
+from fanline.engine.bus.interface import Bus, BusError, Page, Stored, TooLargeError
+from fanline.engine.bus.nats.jetstream import unix_ms_of
 from fanline.engine.bus.parallel import for_each
 from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.fold import OnRefused, TaskLog, restore
-from fanline.engine.tasks.lease import RENEW_SECONDS, Lease, Position
-from fanline.engine.tasks.monitored import Watch
+from fanline.engine.tasks.lease import RENEW_SECONDS, Lease, MonitorPosition
+from fanline.engine.tasks.monitored import MonitoredTask
 from fanline.engine.tasks.records import TaskRecords
 from fanline.engine.tasks.table import MAX_ROWS, TABLE_CHANNEL, TABLE_EVENT, table
-from fanline.engine.tasks.timers import Verdict
+from fanline.engine.tasks.timers import TimerEvent
 from fanline.protocol.channels import check_channel, namespace_of
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
 from fanline.protocol.errors import MessageError
+from fanline.protocol.nats.names import Bucket, channel_of_key, deduplication_id
 
 TURN_SECONDS = 0.2
 IDLE_TURN_SECONDS = 0.5
@@ -50,7 +51,7 @@ ReadMessage = Callable[[str, bytes, int], Envelope | None]
 class _Reader:
     """How far the stream of one namespace was taken."""
 
-    def __init__(self, namespace: str, position: Position | None, epoch: str) -> None:
+    def __init__(self, namespace: str, position: MonitorPosition | None, epoch: str) -> None:
         self.namespace = namespace
         self.epoch = epoch
         self.offset = position.offset if position is not None and position.epoch == epoch else 0
@@ -58,7 +59,7 @@ class _Reader:
         """All that was stored before this moment, by Trio's clock, was taken."""
 
 
-class Keeper:
+class TaskMonitor:
     """Every worker has one, and one of them has the lease. `clock_ms` gives Unix milliseconds."""
 
     def __init__(
@@ -77,7 +78,7 @@ class Keeper:
         self._lease = Lease(bus, "keeper")
         self._records = TaskRecords(bus, namespaces, self._lease)
         self._readers: dict[str, _Reader] = {}
-        self._watches: dict[str, Watch] = {}
+        self._watches: dict[str, MonitoredTask] = {}
         self._outage = -math.inf  # when the bus was last away, by Trio's clock
         self._table_stale = True
         self._table_shown = -math.inf
@@ -156,7 +157,7 @@ class Keeper:
         for name in self._namespaces.tasks():
             state = await self._bus.stream_state(f"{name}:")
             self._readers[name] = _Reader(name, self._lease.positions.get(name), state.epoch)
-        running = [channel_of_key(key) for key in await self._bus.notes(Bucket.RUNNING)]
+        running = [channel_of_key(key) for key in await self._bus.kv_entries(Bucket.RUNNING)]
         for name, reader in self._readers.items():
             channels = [channel for channel in running if channel.startswith(f"{name}:")]
             await for_each(partial(self._restore, reader, reader.offset, True), channels)
@@ -166,10 +167,10 @@ class Keeper:
         log = TaskLog(channel, self._on_refused)
         await restore(self._bus, self._read, log, reader.epoch, until)
         now = trio.current_time()
-        self._watches[channel] = Watch(log, reader.epoch, now, max(now, self._outage + _GRACE), marked=marked)
+        self._watches[channel] = MonitoredTask(log, reader.epoch, now, max(now, self._outage + _GRACE), marked=marked)
 
     def _read(self, stored: Stored) -> Envelope | None:
-        return self._read_message(stored.channel, stored.payload, unix_ms_of(stored.place.time))
+        return self._read_message(stored.channel, stored.payload, unix_ms_of(stored.position.time))
 
     async def _turn(self) -> None:
         for reader in self._readers.values():
@@ -188,8 +189,8 @@ class Keeper:
         while reader.offset < state.last:
             page = await self._bus.read_namespace(reader.namespace, reader.offset + 1)
             await self._take(reader, page)
-            reader.offset = page.messages[-1].place.offset if page.messages else state.last
-            self._lease.positions[reader.namespace] = Position(reader.epoch, reader.offset)
+            reader.offset = page.messages[-1].position.offset if page.messages else state.last
+            self._lease.positions[reader.namespace] = MonitorPosition(reader.epoch, reader.offset)
         reader.caught_up = now
 
     def _begin_anew(self, reader: _Reader, epoch: str) -> None:
@@ -203,7 +204,7 @@ class Keeper:
         channels = dict.fromkeys(stored.channel for stored in page.messages)
         unknown = [channel for channel in channels if channel not in self._watches and _is_channel(channel)]
         if unknown:
-            before = page.messages[0].place.offset - 1
+            before = page.messages[0].position.offset - 1
             await for_each(partial(self._restore, reader, before, False), unknown)
         slices = Slices()
         for stored in page.messages:
@@ -217,9 +218,9 @@ class Keeper:
             return
         self._table_stale = True
         try:
-            watch.take(self._read(stored), stored.place.offset, trio.current_time())
+            watch.take(self._read(stored), stored.position.offset, trio.current_time())
         except Exception:  # noqa: BLE001  # our own fault, which would meet every keeper to come
-            _log.exception("message %d of %s was left out", stored.place.offset, stored.channel)
+            _log.exception("message %d of %s was left out", stored.position.offset, stored.channel)
 
     async def _forget_ended(self) -> None:
         slices = Slices()
@@ -234,7 +235,7 @@ class Keeper:
     async def _tell(self) -> None:
         """Store what is to be told of each task."""
         slices, now_ms = Slices(), self._clock_ms()
-        told: list[tuple[Watch, Verdict]] = []
+        told: list[tuple[MonitoredTask, TimerEvent]] = []
         for watch in self._watches.values():
             verdict = watch.verdict(self._readers[namespace_of(watch.log.channel)].caught_up, now_ms)
             if verdict is not None:
@@ -242,7 +243,7 @@ class Keeper:
             await slices.breathe()
         await for_each(self._store, told)
 
-    async def _store(self, told: tuple[Watch, Verdict]) -> None:
+    async def _store(self, told: tuple[MonitoredTask, TimerEvent]) -> None:
         watch, (event, data) = told
         channel, attempt = watch.log.channel, watch.log.snapshot.attempt
         # Two keepers that have come to the same verdict after the same message give it the same id: it is stored once.
@@ -276,7 +277,7 @@ class Keeper:
         if not self._lease.valid:
             raise BusError("somebody else may keep by now")
         envelope = Envelope(MessageType.PUB, id=name, event=event, data=data, time=self._clock_ms())
-        return await self._bus.store(channel, encode_json(envelope), f"/{channel}/{name}")
+        return await self._bus.store(channel, encode_json(envelope), deduplication_id(channel, name))
 
 
 def _is_channel(name: str) -> bool:

@@ -3,7 +3,7 @@
 import math
 
 from fanline.engine.tasks.fold import TaskLog
-from fanline.engine.tasks.timers import Verdict, decide
+from fanline.engine.tasks.timers import TimerEvent, decide
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.tasks.events import TaskEvent, event_of
 from fanline.protocol.tasks.states import ENGINE_EVENTS, TaskState
@@ -16,7 +16,7 @@ REFRESH_SECONDS = 1800.0
 _LINGER = 10.0  # seconds for which an ended task is kept, since its producer may not have noticed
 
 
-class Watch:
+class MonitoredTask:
     """Times are those of one clock that never goes back, in seconds."""
 
     def __init__(self, log: TaskLog, epoch: str, now: float, heard: float, *, marked: bool) -> None:
@@ -74,7 +74,7 @@ class Watch:
         self.epoch = epoch
         self.log.offset = self.awaited = 0
 
-    def verdict(self, caught_up: float, now_ms: int) -> Verdict | None:
+    def verdict(self, caught_up: float, now_ms: int) -> TimerEvent | None:
         """What is to be told of it, if all its messages up to `caught_up` were taken."""
         if self.log.offset < self.awaited or not self.running:
             return None

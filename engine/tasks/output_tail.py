@@ -13,7 +13,7 @@ MAX_CHARACTERS = 64 * 1024
 _MERGED = 100  # lines up to which a batch takes the next one in
 
 
-class Batch(msgspec.Struct, omit_defaults=True):
+class OutputBatch(msgspec.Struct, omit_defaults=True):
     """Lines that follow on each other: the data of a `task_output` as viewers get it."""
 
     lines: list[str]
@@ -27,10 +27,10 @@ class OutputTail:
     """`batches`: what `newest` gave once, as JSON; msgspec.ValidationError if it is not that."""
 
     def __init__(self, batches: Any = ()) -> None:
-        self._batches: deque[Batch] = deque()
+        self._batches: deque[OutputBatch] = deque()
         self._lines = 0
         self._characters = 0
-        for batch in msgspec.convert(batches, list[Batch]):
+        for batch in msgspec.convert(batches, list[OutputBatch]):
             self.append(batch.lines, batch.first, batch.attempt, batch.stream)
 
     def append(self, lines: Sequence[str], first: int, attempt: int, stream: Stream) -> None:
@@ -44,14 +44,14 @@ class OutputTail:
         if newest is not None and follows and newest.first + len(newest.lines) == first and len(newest.lines) < _MERGED:
             newest.lines += added
         else:
-            self._batches.append(Batch(added, first, attempt, stream))
+            self._batches.append(OutputBatch(added, first, attempt, stream))
         self._lines += len(added)
         self._characters += sum(map(len, added))
         self._trim()
 
-    def newest(self, count: int) -> list[Batch]:
+    def newest(self, count: int) -> list[OutputBatch]:
         """The newest so many lines, oldest first."""
-        taken: deque[Batch] = deque()
+        taken: deque[OutputBatch] = deque()
         for batch in reversed(self._batches):
             if count <= 0:
                 break

@@ -7,13 +7,13 @@ from contextlib import suppress
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import Bucket, Bus, BusError, TooLargeError
-from fanline.engine.bus.nats.jetstream import note_key
+from fanline.engine.bus.interface import Bus, BusError, TooLargeError
 from fanline.engine.bus.parallel import for_each
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.lease import Lease
-from fanline.engine.tasks.monitored import REFRESH_SECONDS, Watch
+from fanline.engine.tasks.monitored import REFRESH_SECONDS, MonitoredTask
+from fanline.protocol.nats.names import Bucket, channel_key
 
 _log = logging.getLogger("fanline.keeper")
 
@@ -26,7 +26,7 @@ class TaskRecords:
         self._namespaces = namespaces
         self._lease = lease
 
-    async def write(self, watches: Sequence[Watch]) -> None:
+    async def write(self, watches: Sequence[MonitoredTask]) -> None:
         """Write down what is due: of a task that ends first how it ended, then that it no longer runs. BusError."""
         slices, now = Slices(), trio.current_time()
         due, changed = [], []
@@ -39,7 +39,7 @@ class TaskRecords:
         await for_each(self._checkpoint, due)
         await for_each(self._mark, changed)
 
-    async def _checkpoint(self, watch: Watch) -> None:
+    async def _checkpoint(self, watch: MonitoredTask) -> None:
         if not watch.too_large:
             try:
                 await self._set(Bucket.TASKS, watch, watch.log.checkpoint(watch.epoch))
@@ -51,20 +51,20 @@ class TaskRecords:
                 await self._set(Bucket.TASKS, watch, watch.log.checkpoint(watch.epoch, 0))
         watch.written(trio.current_time())
 
-    async def _mark(self, watch: Watch) -> None:
+    async def _mark(self, watch: MonitoredTask) -> None:
         if watch.running:
             await self._set(Bucket.RUNNING, watch, msgspec.json.encode(watch.log.snapshot.heartbeat))
         else:
             await self._set(Bucket.RUNNING, watch, b"", 1)
         watch.marked = watch.running
 
-    async def _set(self, bucket: Bucket, watch: Watch, value: bytes, seconds: float | None = None) -> None:
+    async def _set(self, bucket: Bucket, watch: MonitoredTask, value: bytes, seconds: float | None = None) -> None:
         if not self._lease.valid:  # who was asleep must not write over what another keeper has written since
             raise BusError("somebody else may keep by now")
         channel = watch.log.channel
-        await self._bus.set(bucket, note_key(channel), value, seconds or self._seconds(watch))
+        await self._bus.kv_put(bucket, channel_key(channel), value, seconds or self._seconds(watch))
 
-    def _seconds(self, watch: Watch) -> float:
+    def _seconds(self, watch: MonitoredTask) -> float:
         """How long it is kept; what runs, at least until it is written anew."""
         retention = self._namespaces.of(watch.log.channel).retention
         return max(retention, 2 * REFRESH_SECONDS) if watch.running else retention

@@ -7,14 +7,14 @@ from fanline.protocol.tasks.fold import Snapshot
 from fanline.protocol.tasks.states import TRANSITIONS
 
 
-class Verdict(NamedTuple):
+class TimerEvent(NamedTuple):
     """An event to store, and its data."""
 
     event: TaskEvent
     data: dict[str, Any]
 
 
-def decide(snapshot: Snapshot, silent: float, back: bool, now: int) -> Verdict | None:
+def decide(snapshot: Snapshot, silent: float, back: bool, now: int) -> TimerEvent | None:
     """The one thing to be told of a task now, if any; an end comes before all else.
 
     `silent`: seconds since its producer was heard; `back`: whether it was since it is stalled; `now`: Unix ms.
@@ -24,26 +24,26 @@ def decide(snapshot: Snapshot, silent: float, back: bool, now: int) -> Verdict |
     return verdict if verdict is not None and verdict.event in TRANSITIONS[snapshot.state] else None
 
 
-def _end(snapshot: Snapshot, now: int) -> Verdict | None:
+def _end(snapshot: Snapshot, now: int) -> TimerEvent | None:
     stop = snapshot.stop
     if stop is not None and stop.deadline is not None and stop.deadline <= now:
-        return Verdict(TaskEvent.CANCELLED, {"forced": True} | ({} if stop.by is None else {"by": stop.by}))
+        return TimerEvent(TaskEvent.CANCELLED, {"forced": True} | ({} if stop.by is None else {"by": stop.by}))
     if snapshot.timeout is None or snapshot.started is None or now < snapshot.started + snapshot.timeout * 1000:
         return None
-    return Verdict(TaskEvent.TIMED_OUT, {"error": f"it did not end within {snapshot.timeout:g} seconds"})
+    return TimerEvent(TaskEvent.TIMED_OUT, {"error": f"it did not end within {snapshot.timeout:g} seconds"})
 
 
-def _expiry(snapshot: Snapshot, now: int) -> Verdict | None:
+def _expiry(snapshot: Snapshot, now: int) -> TimerEvent | None:
     ask = snapshot.ask
     if ask is None or not ask.open or ask.deadline is None or now < ask.deadline:
         return None
-    verdict = Verdict(TaskEvent.ASK_EXPIRED, {"ask": ask.id})
+    verdict = TimerEvent(TaskEvent.ASK_EXPIRED, {"ask": ask.id})
     return verdict if verdict.event in TRANSITIONS[snapshot.state] else None
 
 
-def _silence(snapshot: Snapshot, silent: float, back: bool) -> Verdict | None:
+def _silence(snapshot: Snapshot, silent: float, back: bool) -> TimerEvent | None:
     if back and TaskEvent.HEARD in TRANSITIONS[snapshot.state]:
-        return Verdict(TaskEvent.HEARD, {})
+        return TimerEvent(TaskEvent.HEARD, {})
     if snapshot.heartbeat is not None and silent > snapshot.heartbeat:
-        return Verdict(TaskEvent.STALLED, {})
+        return TimerEvent(TaskEvent.STALLED, {})
     return None

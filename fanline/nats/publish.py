@@ -13,6 +13,7 @@ from fanline.nats.connection import ANSWER_SECONDS, NatsClient, open_nats
 from fanline.protocol.channels import check_channel
 from fanline.protocol.envelope import Envelope, check_texts, encode_json
 from fanline.protocol.nats.client_protocol import PING, Message, NatsAddress, NatsError, publish_command
+from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
 from fanline.protocol.nats.subjects import to_subject
 
 
@@ -54,7 +55,11 @@ class NatsPublisher:
         if len(payload) > info.max_payload:
             raise NatsError(f"message of {len(payload)} bytes, but the NATS server takes {info.max_payload}")
         # One stream holds all channels of a namespace, and an id belongs to one channel.
-        headers = {"Nats-Msg-Id": f"/{envelope.channel}/{envelope.id}"} if envelope.id and info.headers else None
+        headers = (
+            {MESSAGE_ID: deduplication_id(envelope.channel or "", envelope.id)}
+            if envelope.id and info.headers
+            else None
+        )
         command = publish_command(subject, payload, headers, reply=self._inbox if stored else "")
         async with self._lock:
             if stored:

@@ -8,6 +8,7 @@ from collections import Counter
 from urllib.parse import urlsplit
 
 from fanline.protocol.nats.client_protocol import PING, PONG, connect_command
+from fanline.protocol.nats.names import stream_name
 
 _SUBJECTS = b"$JS.API."
 _TIMEOUT = 5.0
@@ -19,7 +20,7 @@ class RequestCount:
     def __init__(self, url: str, token: str, namespace: str) -> None:
         where = urlsplit(url)
         self.socket = socket.create_connection((where.hostname, where.port), _TIMEOUT)
-        self._stream = f"FANLINE_{namespace}"
+        self._stream = stream_name(namespace)
         self._rest = b""
         self._counts: Counter[str] = Counter()
         self.socket.sendall(connect_command(token=token) + b"SUB %s> 1\r\n" % _SUBJECTS + PING)

@@ -20,6 +20,7 @@ from fanline.protocol.nats.client_protocol import (
     read_server,
     subscribe_command,
 )
+from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
 from fanline.protocol.nats.subjects import to_subject
 
 ASK = "deploy"
@@ -119,7 +120,7 @@ class Producer:
         self._said += 1
         name = f"bench-{self._said}"
         envelope = Envelope(id=name, event=event, data=data, time=time.time_ns() // 1_000_000)
-        headers = {"Nats-Msg-Id": f"/{self._channel}/{name}"}
+        headers = {MESSAGE_ID: deduplication_id(self._channel, name)}
         self._socket.sendall(publish_command(self._subject, encode_json(envelope), headers))
 
     def _take(self) -> None:

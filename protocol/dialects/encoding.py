@@ -5,8 +5,8 @@ from fanline.protocol.envelope import Envelope
 from fanline.protocol.websocket.frames import encode_deflated_frame, encode_frame
 
 
-class Wire:
-    """Finished WebSocket frames of one dialect; made by `wire_of`, so that identity is equality."""
+class Encoding:
+    """Finished WebSocket frames of one dialect; made by `encoding_of`, so that identity is equality."""
 
     __slots__ = ("_encode_frame", "deflated", "dialect")
 
@@ -24,12 +24,12 @@ class Wire:
         return self._encode_frame(self.dialect.opcode, self.dialect.encode(envelope))
 
 
-_wires: dict[tuple[str, bool], Wire] = {}
+_encodings: dict[tuple[str, bool], Encoding] = {}
 
 
-def wire_of(dialect: Dialect, deflated: bool) -> Wire:
+def encoding_of(dialect: Dialect, deflated: bool) -> Encoding:
     """The one wire of its kind."""
     key = (dialect.name, deflated)
-    if key not in _wires:
-        _wires[key] = Wire(dialect, deflated)
-    return _wires[key]
+    if key not in _encodings:
+        _encodings[key] = Encoding(dialect, deflated)
+    return _encodings[key]

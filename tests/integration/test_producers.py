@@ -20,7 +20,8 @@ import trio
 import fanline
 from tests.support.nats_client import NatsClient, connect_nats
 from tests.support.nats_server import NatsServer, running_nats
-from tests.support.serve import ROOT, Serve, children_of, running_serve, wait_until
+from tests.support.paths import ROOT
+from tests.support.serve import Serve, children_of, running_serve, wait_until
 
 SECONDS = 30.0
 STREAM = {"name": "FANLINE_task", "subjects": ["fanline.pub.task.>"], "storage": "file", "allow_direct": True}

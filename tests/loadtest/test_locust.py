@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.serve import ROOT, Serve, running_serve, wait_until
+from tests.support.paths import ROOT
+from tests.support.serve import Serve, running_serve, wait_until
 
 LOCUST = (sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary")
 

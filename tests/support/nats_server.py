@@ -31,8 +31,8 @@ class NatsServer:
         """Start and wait until it listens."""
         for stale in self._directory.glob("*.ports"):
             stale.unlink()
-        place, port = str(self._directory), str(self.port)
-        command = [str(BINARY), "-a", "127.0.0.1", "-p", port, "--ports_file_dir", place, *self._store]
+        position, port = str(self._directory), str(self.port)
+        command = [str(BINARY), "-a", "127.0.0.1", "-p", port, "--ports_file_dir", position, *self._store]
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         with trio.fail_after(10):
             while not (found := list(self._directory.glob("*.ports"))) or not found[0].stat().st_size:

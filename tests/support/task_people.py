@@ -26,6 +26,7 @@ from fanline.protocol.nats.client_protocol import (
     read_server,
     subscribe_command,
 )
+from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
 from fanline.protocol.nats.subjects import to_subject
 from fanline.protocol.tasks.events import data_of, event_of
 from fanline.protocol.tasks.fold import Snapshot, apply
@@ -76,7 +77,7 @@ class Producer:
     async def _store(self, name: str, payload: bytes) -> bool:
         reply = f"{self._inbox}.{next(self._numbers)}"
         stored = self._acks[reply] = trio.Event()
-        headers = {"Nats-Msg-Id": f"/{self._channel}/{name}"}
+        headers = {MESSAGE_ID: deduplication_id(self._channel, name)}
         with suppress(*LOST), trio.move_on_after(_ACK_SECONDS):
             if self._stream is not None:
                 await self._send(self._stream, publish_command(self._subject, payload, headers, reply=reply))
@@ -144,7 +145,7 @@ class Viewer:
         self._epoch: str | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Watch until cancelled; started once the first snapshot has come."""
+        """MonitoredTask until cancelled; started once the first snapshot has come."""
         while True:
             with suppress(*LOST):
                 pid = self._worker if self._worker in self._serve.worker_pids() else None

@@ -6,7 +6,8 @@ import sys
 import trio
 
 from fanline.workers.supervision.child import Child
-from tests.support.serve import ROOT, alive, children_of, wait_until
+from tests.support.paths import ROOT
+from tests.support.serve import alive, children_of, wait_until
 
 SLEEP = "import time; time.sleep(60)"
 STUBBORN = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(1, b'up'); time.sleep(60)"
@@ -71,7 +72,8 @@ async def test_a_child_is_in_a_process_group_of_its_own() -> None:
 
 
 async def test_a_grandchild_dies_with_its_parent_even_if_that_is_killed() -> None:
-    code = f"from fanline.workers.supervision.child import Child; import sys, time; Child((sys.executable, '-c', {SLEEP!r})); time.sleep(60)"
+    module = Child.__module__
+    code = f"from {module} import Child; import sys, time; Child((sys.executable, '-c', {SLEEP!r})); time.sleep(60)"
     parent = Child(python(code), environ={**os.environ, "PYTHONPATH": str(ROOT)})
     seen: list[tuple[int, str]] = []  # kept: while it executes its program, a process has no command line to be told by
 

@@ -22,13 +22,14 @@ from nats.aio.msg import Msg
 
 from fanline.engine.bus.interface import BusError, Deliver, OnLoss, TooLargeError
 from fanline.engine.bus.nats.interest import Interest, Sink, subscribe
-from fanline.engine.bus.nats.jetstream import DELETED_STREAMS, api_reply, place_of, stream_name
+from fanline.engine.bus.nats.jetstream import DELETED_STREAMS, api_reply, position_of
 from fanline.engine.bus.nats.options import NatsOptions
 from fanline.engine.bus.nats.requests import REQUEST_TIMEOUT, Outgoing, Requests
 from fanline.engine.bus.nats.streams import RefusedError, ensure_streams
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.errors import MessageError
+from fanline.protocol.nats.names import stream_name
 from fanline.protocol.nats.subjects import Direction, channel_of, from_subject, to_subject
 
 MINIMUM_VERSION = (2, 11)
@@ -106,7 +107,7 @@ class NatsBus(Requests):
         def take_stored(message: Msg) -> None:
             if self._lost_since is not None:
                 return  # taken now, it would hide what was lost before it; all will be read once the loss is told
-            deliver(channel_of(message.subject), message.data, place_of(message.headers or {}))
+            deliver(channel_of(message.subject), message.data, position_of(message.headers or {}))
 
         self._sinks = {False: Sink(take), True: Sink(take_stored)}
         self._on_loss = on_loss

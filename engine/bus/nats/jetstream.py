@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from fanline.engine.bus.interface import Bucket, BusError, Place, Stored, StreamState
+from fanline.engine.bus.interface import BusError, Stored, StreamPosition, StreamState
 from fanline.engine.namespaces import Namespace, Storage
+from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject, namespace_subject, stream_name
 from fanline.protocol.nats.subjects import Direction, channel_of, to_subject
 
 READ_BATCH = 1000
@@ -23,10 +24,6 @@ MULTI_LAST = 1000
 
 _DEDUPLICATION_SECONDS = 120.0
 _encoder = msgspec.json.Encoder()
-
-
-def stream_name(namespace: str) -> str:
-    return f"FANLINE_{namespace}"
 
 
 def stream_config(name: str, namespace: Namespace) -> dict[str, Any]:
@@ -50,24 +47,6 @@ def stream_config(name: str, namespace: Namespace) -> dict[str, Any]:
     }
 
 
-def bucket_stream(bucket: Bucket) -> str:
-    return f"KV_{bucket}"
-
-
-def bucket_subject(bucket: Bucket, key: str) -> str:
-    return f"$KV.{bucket}.{key}"
-
-
-def key_of(bucket: Bucket, subject: str) -> str:
-    """The key of a bucket's subject: the inverse of `bucket_subject`."""
-    return subject.removeprefix(bucket_subject(bucket, ""))
-
-
-def namespace_subject(namespace: str) -> str:
-    """All that is published in a namespace."""
-    return f"fanline.{Direction.PUB}.{namespace}.>"
-
-
 def bucket_config(bucket: Bucket, max_age: float, replicas: int) -> dict[str, Any]:
     """The stream behind a key-value bucket, as NATS clients expect it (ADR-8); `max_age` in seconds, 0 for none."""
     own_age = {"allow_msg_ttl": True} if bucket in (Bucket.TASKS, Bucket.RUNNING) else {}  # for `set`
@@ -85,16 +64,6 @@ def bucket_config(bucket: Bucket, max_age: float, replicas: int) -> dict[str, An
         "deny_delete": True,
         **own_age,
     }
-
-
-def note_key(channel: str) -> str:
-    """Under what something about a channel is noted: `task.42` for `task:42`. A key holds no colon (ADR-8)."""
-    return channel.replace(":", ".", 1)
-
-
-def channel_of_key(key: str) -> str:
-    """The channel of a key that `note_key` made."""
-    return key.replace(".", ":", 1)
 
 
 def get_request(bucket: Bucket, key: str) -> bytes:
@@ -142,14 +111,16 @@ def last_request(channels: Sequence[str]) -> bytes:
     return _encoder.encode({"multi_last": [to_subject(channel) for channel in channels], "max_bytes": READ_BYTES})
 
 
-def place_of(headers: Mapping[str, str]) -> Place:
+def position_of(headers: Mapping[str, str]) -> StreamPosition:
     """Where a message stands, by the headers of a republished message or of a direct get."""
-    return Place(int(headers["Nats-Sequence"]), int(headers.get("Nats-Last-Sequence", 0)), headers["Nats-Time-Stamp"])
+    return StreamPosition(
+        int(headers["Nats-Sequence"]), int(headers.get("Nats-Last-Sequence", 0)), headers["Nats-Time-Stamp"]
+    )
 
 
 def stored_of(payload: bytes, headers: Mapping[str, str]) -> Stored:
     """One message read from a stream."""
-    return Stored(channel_of(headers["Nats-Subject"]), payload, place_of(headers))
+    return Stored(channel_of(headers["Nats-Subject"]), payload, position_of(headers))
 
 
 def unix_ms_of(timestamp: str) -> int:

@@ -14,22 +14,26 @@ from typing import NamedTuple
 import trio
 from nats.aio.msg import Msg
 
-from fanline.engine.bus.interface import Bucket, BusError, ConflictError, NoListenerError, Note, Page, StreamState
+from fanline.engine.bus.interface import BusError, ConflictError, KvEntry, NoListenerError, Page, StreamState
 from fanline.engine.bus.nats.jetstream import (
     JetStreamError,
     api_reply,
-    bucket_stream,
-    bucket_subject,
     get_request,
-    key_of,
     last_request,
-    namespace_subject,
     read_request,
     state_of,
     stored_of,
-    stream_name,
 )
 from fanline.protocol.channels import namespace_of
+from fanline.protocol.nats.names import (
+    MESSAGE_ID,
+    Bucket,
+    bucket_stream,
+    bucket_subject,
+    key_of,
+    namespace_subject,
+    stream_name,
+)
 from fanline.protocol.nats.subjects import Direction, to_subject
 
 REQUEST_TIMEOUT = 5.0
@@ -87,7 +91,7 @@ class Requests(ABC):
         """Write a message down to be sent, in order; BusError if it cannot be."""
 
     async def store(self, channel: str, payload: bytes, message_id: str) -> int:
-        (reply,) = await self._ask(to_subject(channel), payload, headers={"Nats-Msg-Id": message_id})
+        (reply,) = await self._ask(to_subject(channel), payload, headers={MESSAGE_ID: message_id})
         return int(api_reply(reply.data)["seq"])
 
     async def stream_state(self, channel: str) -> StreamState:
@@ -101,7 +105,7 @@ class Requests(ABC):
         while more:  # large messages do not all come at once
             rest = [channel for channel in channels if channel not in newest]
             messages, more = await self._read(stream, last_request(rest))
-            newest |= {stored.channel: stored.place.offset for stored in _page(messages, more).messages}
+            newest |= {stored.channel: stored.position.offset for stored in _page(messages, more).messages}
         return newest
 
     async def read(self, channel: str, start: int) -> Page:
@@ -110,12 +114,12 @@ class Requests(ABC):
     async def read_namespace(self, namespace: str, start: int) -> Page:
         return _page(*await self._read(stream_name(namespace), read_request(namespace_subject(namespace), start)))
 
-    async def get(self, bucket: Bucket, key: str) -> Note | None:
+    async def kv_get(self, bucket: Bucket, key: str) -> KvEntry | None:
         (reply,) = await self._ask(f"$JS.API.DIRECT.GET.{bucket_stream(bucket)}", get_request(bucket, key))
         headers = reply.headers or {}
-        return None if headers.get("Status") == "404" else Note(reply.data, int(headers["Nats-Sequence"]))
+        return None if headers.get("Status") == "404" else KvEntry(reply.data, int(headers["Nats-Sequence"]))
 
-    async def put(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
+    async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
         headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
         (reply,) = await self._ask(bucket_subject(bucket, key), value, headers=headers)
         try:
@@ -125,16 +129,16 @@ class Requests(ABC):
                 raise ConflictError(f"{key} has changed") from None
             raise
 
-    def note(self, bucket: Bucket, key: str, value: bytes) -> None:
+    def kv_put_soon(self, bucket: Bucket, key: str, value: bytes) -> None:
         with suppress(BusError):
             self.send(Outgoing(bucket_subject(bucket, key), value))
 
-    async def set(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
+    async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
         headers = {"Nats-TTL": f"{math.ceil(seconds)}s"}
         (reply,) = await self._ask(bucket_subject(bucket, key), value, headers=headers)
         api_reply(reply.data)
 
-    async def notes(self, bucket: Bucket) -> dict[str, bytes]:
+    async def kv_entries(self, bucket: Bucket) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         start, more = 1, 1
         while more:

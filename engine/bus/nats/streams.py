@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
-from fanline.engine.bus.interface import Bucket, BusError
+from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.nats.jetstream import JetStreamError, bucket_config, differs, stream_config
 from fanline.engine.namespaces import Namespaces
+from fanline.protocol.nats.names import Bucket
 
 RESUME_WINDOW = 120.0
 """Seconds for which a session that was cut off can be taken up again."""

@@ -9,6 +9,7 @@ from fanline.protocol.channels import namespace_of
 from fanline.protocol.envelope import from_producer
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.client_protocol import NatsError
+from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject, channel_key, stream_name
 from fanline.protocol.nats.subjects import to_subject
 from fanline.protocol.tasks.events import TaskEvent
 from fanline.protocol.tasks.states import TaskState
@@ -22,9 +23,9 @@ async def find_attempt(link: Link, channel: str) -> int:
     The engine's checkpoint may be some moments old, and the newest message may say no attempt: both are asked.
     """
     subject = to_subject(channel)
-    newest = await _last(link, f"FANLINE_{namespace_of(channel)}", subject)
-    key = f"$KV.fanline_tasks.{channel.replace(':', '.', 1)}"
-    checkpoint = await _last(link, "KV_fanline_tasks", key, needed=False)
+    newest = await _last(link, stream_name(namespace_of(channel)), subject)
+    key = bucket_subject(Bucket.TASKS, channel_key(channel))
+    checkpoint = await _last(link, bucket_stream(Bucket.TASKS), key, needed=False)
     return max(_after_message(newest), _after_checkpoint(checkpoint))
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from fanline.producer.buffer import Message
 from fanline.protocol.envelope import Envelope, encode_json
+from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
 
 OVERHEAD = 512
 """Bytes of headers, which count as payload, and of an envelope's other keys."""
@@ -28,7 +29,7 @@ def parcels(
     for data in fitting(message.data, limit - OVERHEAD):
         message_id = next(ids)
         envelope = Envelope(id=message_id, event=message.event, time=time, data={"attempt": attempt, **data})
-        yield Parcel({"Nats-Msg-Id": f"/{channel}/{message_id}"}, encode_json(envelope))
+        yield Parcel({MESSAGE_ID: deduplication_id(channel, message_id)}, encode_json(envelope))
 
 
 def fitting(data: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from fanline.protocol.envelope import MessageType, decode_json
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.client_protocol import Message as NatsMessage
 from fanline.protocol.nats.client_protocol import NatsError
+from fanline.protocol.nats.names import MESSAGE_ID
 from fanline.protocol.nats.subjects import Direction, to_subject
 
 WINDOW = 100
@@ -137,7 +138,7 @@ class Delivery:
             time=said,
             limit=link.max_payload,
         ):
-            self._unacked[parcel.headers["Nats-Msg-Id"]] = parcel
+            self._unacked[parcel.headers[MESSAGE_ID]] = parcel
             self._ship(parcel, link)
 
     def _send_again(self, link: Link) -> None:
@@ -147,7 +148,7 @@ class Delivery:
             self._ship(parcel, link)
 
     def _ship(self, parcel: Parcel, link: Link) -> None:
-        taken = partial(self._acknowledged, parcel.headers["Nats-Msg-Id"])
+        taken = partial(self._acknowledged, parcel.headers[MESSAGE_ID])
         link.ask(to_subject(self.producer.channel), parcel.payload, taken, parcel.headers)
 
     def _acknowledged(self, message_id: str, answer: NatsMessage) -> None:

@@ -8,13 +8,12 @@ import pytest
 import trio
 
 from fanline.engine.bus.interface import (
-    Bucket,
     Bus,
     BusError,
     ConflictError,
     NoListenerError,
-    Place,
     Stored,
+    StreamPosition,
     TooLargeError,
 )
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
@@ -23,6 +22,7 @@ from fanline.engine.bus.nats.jetstream import READ_BATCH
 from fanline.engine.bus.nats.options import NatsOptions
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.protocol.errors import MessageError
+from fanline.protocol.nats.names import Bucket
 from fanline.protocol.nats.subjects import Direction, from_subject, to_subject
 from tests.support.nats_client import NatsClient, connect_nats
 from tests.support.nats_server import running_nats
@@ -36,13 +36,13 @@ class Inbox:
 
     def __init__(self, bus: Bus) -> None:
         self.messages: list[tuple[str, bytes]] = []
-        self.places: list[Place | None] = []
+        self.places: list[StreamPosition | None] = []
         self._news = trio.Event()
         bus.attach(self._deliver, lambda _: None)
 
-    def _deliver(self, channel: str, payload: bytes, place: Place | None) -> None:
+    def _deliver(self, channel: str, payload: bytes, position: StreamPosition | None) -> None:
         self.messages.append((channel, payload))
-        self.places.append(place)
+        self.places.append(position)
         self._news.set()
         self._news = trio.Event()
 
@@ -217,7 +217,7 @@ async def read_all(bus: Bus, channel: str, start: int = 1) -> list[Stored]:
         found += page.messages
         if not page.more:
             return found
-        start = found[-1].place.offset + 1
+        start = found[-1].position.offset + 1
         assert page.more == len((await bus.read(channel, start)).messages) + (await bus.read(channel, start)).more
 
 
@@ -228,11 +228,13 @@ async def test_what_is_stored_comes_with_its_place_and_is_read_with_the_same(ope
         offsets = [await one.store(channel, b"x", channel + str(n)) for n in (1, 2) for channel in ("task:a", "task:b")]
         assert offsets == [1, 2, 3, 4]
         assert await inbox.wait(2) == [("task:a", b"x")] * 2
-        heard = [place for place in inbox.places if place is not None]
-        assert [(place.offset, place.previous) for place in heard] == [(1, 0), (3, 1)]
+        heard = [position for position in inbox.places if position is not None]
+        assert [(position.offset, position.previous) for position in heard] == [(1, 0), (3, 1)]
         found = (await other.read("task:a", 1)).messages
         assert [(stored.channel, stored.payload) for stored in found] == [("task:a", b"x")] * 2
-        assert [(stored.place.offset, stored.place.time) for stored in found] == [(p.offset, p.time) for p in heard]
+        assert [(stored.position.offset, stored.position.time) for stored in found] == [
+            (p.offset, p.time) for p in heard
+        ]
 
 
 async def test_a_repeated_id_is_stored_once_and_answered_with_the_first_offset(open_bus: OpenBus) -> None:
@@ -261,10 +263,10 @@ async def test_more_than_a_page_is_read_in_order_and_without_the_neighbours(open
         await bus.store("task:neighbour", b"n", "n2")
         found = await read_all(bus, "task:a")
         assert [stored.payload for stored in found] == [b"%d" % number for number in range(READ_BATCH + 100)]
-        assert await read_all(bus, "task:a", found[-2].place.offset) == await read_all(
-            bus, "task:a", found[-1].place.offset - 1
+        assert await read_all(bus, "task:a", found[-2].position.offset) == await read_all(
+            bus, "task:a", found[-1].position.offset - 1
         )
-        page = await bus.read("task:a", found[-1].place.offset + 1)
+        page = await bus.read("task:a", found[-1].position.offset + 1)
         assert page == ([], 0)
 
 
@@ -301,7 +303,7 @@ async def test_a_channel_keeps_its_newest_and_its_neighbours_keep_theirs(open_bu
         assert len(await read_all(bus, "short:b")) == 1
         await inbox.wait(5)
         # The length leaves the last ones, so the place of each tells its true predecessor.
-        assert [(place.offset, place.previous) for place in inbox.places if place] == [
+        assert [(position.offset, position.previous) for position in inbox.places if position] == [
             (2, 0), (3, 2), (4, 3), (5, 4), (6, 5)
         ]  # fmt: skip
 
@@ -326,7 +328,7 @@ async def test_pages_of_large_messages_are_shorter_and_none_is_left_out(open_bus
     async with open_bus() as bus:
         for number in range(30):
             await bus.store("task:a" if number < 15 else f"task:{number}", b"x" * 1_000_000, str(number))
-        assert [stored.place.offset for stored in await read_all(bus, "task:a")] == list(range(1, 16))
+        assert [stored.position.offset for stored in await read_all(bus, "task:a")] == list(range(1, 16))
         channels = [f"task:{number}" for number in range(15, 30)]
         assert await bus.last_offsets(channels) == dict(zip(channels, range(16, 31), strict=True))
 
@@ -338,13 +340,13 @@ async def test_a_namespace_is_read_in_order_across_its_channels_and_without_othe
         for number, channel in enumerate(channels):
             await bus.store(channel, b"%d" % number, str(number))
         first = await bus.read_namespace("task", 1)
-        rest = await bus.read_namespace("task", first.messages[-1].place.offset + 1)
+        rest = await bus.read_namespace("task", first.messages[-1].position.offset + 1)
         assert (len(first.messages), first.more, rest.more) == (READ_BATCH, 100, 0)
         found = first.messages + rest.messages
         assert [(stored.channel, stored.payload) for stored in found] == [
             (channel, b"%d" % number) for number, channel in enumerate(channels)
         ]
-        assert await bus.read_namespace("task", found[-1].place.offset + 1) == ([], 0)
+        assert await bus.read_namespace("task", found[-1].position.offset + 1) == ([], 0)
 
 
 # --- buckets ------------------------------------------------------------------------------------------------------
@@ -352,47 +354,47 @@ async def test_a_namespace_is_read_in_order_across_its_channels_and_without_othe
 
 async def test_a_key_is_put_only_on_the_revision_it_has(open_bus: OpenBus) -> None:
     async with open_bus() as one, open_bus() as other:
-        await one.put(Bucket.LEASES, "keeper", b"1", 0)
+        await one.kv_update(Bucket.LEASES, "keeper", b"1", 0)
         with pytest.raises(ConflictError):
-            await other.put(Bucket.LEASES, "keeper", b"2", 0)
-        note = await other.get(Bucket.LEASES, "keeper")
+            await other.kv_update(Bucket.LEASES, "keeper", b"2", 0)
+        note = await other.kv_get(Bucket.LEASES, "keeper")
         assert note is not None
-        await other.put(Bucket.LEASES, "keeper", b"2", note.revision)
+        await other.kv_update(Bucket.LEASES, "keeper", b"2", note.revision)
         with pytest.raises(ConflictError):
-            await one.put(Bucket.LEASES, "keeper", b"3", note.revision)
-        assert await one.notes(Bucket.LEASES) == {"keeper": b"2"}
+            await one.kv_update(Bucket.LEASES, "keeper", b"3", note.revision)
+        assert await one.kv_entries(Bucket.LEASES) == {"keeper": b"2"}
 
 
 async def test_notes_are_all_keys_of_a_bucket_but_the_emptied_ones(open_bus: OpenBus) -> None:
     async with open_bus() as bus:
-        assert await bus.notes(Bucket.RUNNING) == {}
-        await bus.set(Bucket.TASKS, "task.other", b"x", 60)
+        assert await bus.kv_entries(Bucket.RUNNING) == {}
+        await bus.kv_put(Bucket.TASKS, "task.other", b"x", 60)
         for number in range(READ_BATCH + 10):
-            await bus.set(Bucket.RUNNING, f"task.a.{number}", b"%d" % number, 60)
-        await bus.set(Bucket.RUNNING, "task.a.5", b"", 60)
-        await bus.set(Bucket.RUNNING, "task.a.6", b"new", 60)
+            await bus.kv_put(Bucket.RUNNING, f"task.a.{number}", b"%d" % number, 60)
+        await bus.kv_put(Bucket.RUNNING, "task.a.5", b"", 60)
+        await bus.kv_put(Bucket.RUNNING, "task.a.6", b"new", 60)
         wanted = {f"task.a.{number}": b"%d" % number for number in range(READ_BATCH + 10)} | {"task.a.6": b"new"}
         del wanted["task.a.5"]
-        assert await bus.notes(Bucket.RUNNING) == wanted
-        note = await bus.get(Bucket.RUNNING, "task.a.6")
+        assert await bus.kv_entries(Bucket.RUNNING) == wanted
+        note = await bus.kv_get(Bucket.RUNNING, "task.a.6")
         assert note is not None
         assert note.value == b"new"
 
 
 async def test_what_was_set_is_forgotten_after_its_time(open_bus: OpenBus) -> None:
     async with open_bus() as bus:
-        await bus.set(Bucket.TASKS, "task.long", b"x", 60)
-        await bus.set(Bucket.TASKS, "task.short", b"x", 0.5)
-        assert set(await bus.notes(Bucket.TASKS)) == {"task.long", "task.short"}
-        while await bus.get(Bucket.TASKS, "task.short") is not None:
+        await bus.kv_put(Bucket.TASKS, "task.long", b"x", 60)
+        await bus.kv_put(Bucket.TASKS, "task.short", b"x", 0.5)
+        assert set(await bus.kv_entries(Bucket.TASKS)) == {"task.long", "task.short"}
+        while await bus.kv_get(Bucket.TASKS, "task.short") is not None:
             await trio.sleep(0.05)
-        assert await bus.notes(Bucket.TASKS) == {"task.long": b"x"}
+        assert await bus.kv_entries(Bucket.TASKS) == {"task.long": b"x"}
 
 
 async def test_a_value_that_is_too_large_is_refused(open_bus: OpenBus) -> None:
     async with open_bus() as bus:
         with pytest.raises(TooLargeError, match=r"\d bytes"):
-            await bus.set(Bucket.TASKS, "task.a", b"x" * (1024 * 1024 + 1), 60)
+            await bus.kv_put(Bucket.TASKS, "task.a", b"x" * (1024 * 1024 + 1), 60)
 
 
 # --- producers of tasks -------------------------------------------------------------------------------------------

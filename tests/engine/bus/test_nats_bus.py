@@ -8,7 +8,7 @@ import trio.lowlevel
 import trio_asyncio
 from nats.aio.msg import Msg
 
-from fanline.engine.bus.interface import BusError, NoListenerError, Place
+from fanline.engine.bus.interface import BusError, NoListenerError, StreamPosition
 from fanline.engine.bus.nats.bus import NatsBus, open_nats_bus
 from fanline.engine.bus.nats.options import NatsOptions
 from fanline.engine.bus.nats.requests import Outgoing
@@ -91,7 +91,7 @@ async def test_a_bug_in_the_receiver_is_logged_and_the_next_message_still_comes(
         async with running_nats() as server, open_nats_bus(NatsOptions((server.url,)), "test") as bus:
             got = trio.Event()
 
-            def deliver(channel: str, payload: bytes, place: Place | None) -> None:
+            def deliver(channel: str, payload: bytes, position: StreamPosition | None) -> None:
                 if payload == b"bad":
                     raise ZeroDivisionError
                 got.set()

@@ -8,11 +8,12 @@ import msgspec
 import pytest
 import trio
 
-from fanline.engine.bus.interface import Bucket, BusError
+from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.nats.bus import NatsBus, open_nats_bus
 from fanline.engine.bus.nats.jetstream import bucket_config, stream_config
 from fanline.engine.bus.nats.options import NatsOptions
 from fanline.engine.namespaces import Namespace, Namespaces, Storage
+from fanline.protocol.nats.names import Bucket
 from tests.engine.bus.test_bus_contract import Inbox, join
 from tests.support.nats_client import connect_nats
 from tests.support.nats_server import NatsServer, running_nats
@@ -78,7 +79,7 @@ async def test_a_changed_length_or_age_is_changed_in_the_stream_and_the_messages
             async with worker(server, history=4, max_age=600) as bus:
                 config = await config_of(bus)
                 assert (config["max_msgs_per_subject"], config["max_age"]) == (4, 600e9)
-                assert [stored.place.offset for stored in (await bus.read("mine:a", 1)).messages] == [3, 4, 5, 6]
+                assert [stored.position.offset for stored in (await bus.read("mine:a", 1)).messages] == [3, 4, 5, 6]
                 assert (await bus.stream_state("mine:a")).epoch == epoch
 
 
@@ -156,5 +157,5 @@ async def test_a_bucket_that_was_made_without_an_age_per_key_is_changed_and_its_
                 await operator.api("STREAM.CREATE", old, old["name"])
                 await operator.ask("$KV.fanline_tasks.task.old", b"1")
             async with worker(server) as bus:
-                await bus.set(Bucket.TASKS, "task.new", b"2", 60)
-                assert await bus.notes(Bucket.TASKS) == {"task.old": b"1", "task.new": b"2"}
+                await bus.kv_put(Bucket.TASKS, "task.new", b"2", 60)
+                assert await bus.kv_entries(Bucket.TASKS) == {"task.old": b"1", "task.new": b"2"}

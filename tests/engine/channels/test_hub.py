@@ -14,10 +14,10 @@ from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sending.outbox import Outbox, OutboxShared
 from fanline.protocol.dialects import CBOR, JSON
-from fanline.protocol.dialects.encoding import Wire, wire_of
+from fanline.protocol.dialects.encoding import Encoding, encoding_of
 from fanline.protocol.websocket.frames import FrameReader, Opcode
 
-JSON_WIRE, CBOR_WIRE = wire_of(JSON, False), wire_of(CBOR, False)
+JSON_WIRE, CBOR_WIRE = encoding_of(JSON, False), encoding_of(CBOR, False)
 
 
 class Peer:
@@ -111,13 +111,13 @@ async def test_a_message_is_encoded_once_per_dialect_and_shared_by_all_members()
             encoded.append("json")
             return b"x"
 
-    wire = Wire(Counting(), deflated=False)
+    encoding = Encoding(Counting(), deflated=False)
     async with trio.open_nursery() as nursery:
         hub, counters = make_hub()
         peers = [Peer(nursery, counters) for _ in range(10)]
         for peer in peers:
             hub.subscribe("c:a")
-            hub.activate("c:a", wire, peer.outbox)
+            hub.activate("c:a", encoding, peer.outbox)
         hub.receive("c:a", b"1", None)
         hub.receive("c:a", b"2", None)
         (batch,) = hub.take_dirty()

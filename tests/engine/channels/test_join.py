@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import trio
 
-from fanline.engine.bus.interface import Bucket, BusError, Place
+from fanline.engine.bus.interface import BusError, StreamPosition
 from fanline.engine.channels import join as joining
-from fanline.engine.channels.recovery import History, Mender
+from fanline.engine.channels.recovery import History, Recovery
 from fanline.engine.namespaces import Namespace
 from fanline.engine.settings import EngineSettings
+from fanline.protocol.nats.names import Bucket
 from tests.engine.running import RunningEngine, running_engine
 from tests.support.raw_client import RawClient, connect, connect_raw
 
@@ -194,13 +195,13 @@ async def test_an_outage_after_the_answer_is_waited_out_and_not_answered_again(
     # `ok` was sent, then the bus failed while the client was catching up: an `err` for the same command came after it.
     async with durable_engine() as engine, connect(engine.host, engine.port) as client:
         await publish(engine, 1, 2)
-        send, history, failures = joining._send, Mender.history, [BusError("away for a moment")]
+        send, history, failures = joining._send, Recovery.history, [BusError("away for a moment")]
 
         async def slow_send(*args: Any) -> None:
             await send(*args)
             if failures:
                 await publish(engine, 3)
-                monkeypatch.setattr(Mender, "history", failing)
+                monkeypatch.setattr(Recovery, "history", failing)
 
         async def failing(*args: Any) -> History:
             if failures:
@@ -268,9 +269,9 @@ async def test_a_bus_that_loses_every_tenth_message_is_mended_before_clients_see
         await subscribe(client)
         whole = engine.bus.hand_over
 
-        def lossy(channel: str, payload: bytes, place: Place | None) -> None:
-            if place is None or place.offset % 10:
-                whole(channel, payload, place)
+        def lossy(channel: str, payload: bytes, position: StreamPosition | None) -> None:
+            if position is None or position.offset % 10:
+                whole(channel, payload, position)
 
         monkeypatch.setattr(engine.bus, "hand_over", lossy)
         await publish(engine, *range(1, 302))

@@ -7,7 +7,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fanline.engine.bus.interface import Place
+from fanline.engine.bus.interface import StreamPosition
 from fanline.engine.channels.log import ChannelLog, GapReason, LogState
 from fanline.protocol.envelope import Envelope, MessageType
 
@@ -26,23 +26,23 @@ class ModelStream:
         self.unreadable: set[int] = set()
         self.kept: list[int] = []
 
-    def publish(self, *, readable: bool) -> tuple[Envelope | None, Place]:
+    def publish(self, *, readable: bool) -> tuple[Envelope | None, StreamPosition]:
         self.last += 1
-        place = Place(self.last, self.kept[-1] if self.kept else 0, "")
+        position = StreamPosition(self.last, self.kept[-1] if self.kept else 0, "")
         self.kept = [*self.kept, self.last][-self.length :]
         if readable:
             self.ever.append(self.last)
         else:
             self.unreadable.add(self.last)
-        return self.read(place)
+        return self.read(position)
 
-    def read(self, place: Place) -> tuple[Envelope | None, Place]:
-        readable = place.offset not in self.unreadable
-        return Envelope(MessageType.PUB, channel=CHANNEL) if readable else None, place
+    def read(self, position: StreamPosition) -> tuple[Envelope | None, StreamPosition]:
+        readable = position.offset not in self.unreadable
+        return Envelope(MessageType.PUB, channel=CHANNEL) if readable else None, position
 
-    def since(self, offset: int) -> list[tuple[Envelope | None, Place]]:
+    def since(self, offset: int) -> list[tuple[Envelope | None, StreamPosition]]:
         """As a batched direct get answers: without the true predecessors."""
-        return [self.read(Place(kept, 0, "")) for kept in self.kept if kept > offset]
+        return [self.read(StreamPosition(kept, 0, "")) for kept in self.kept if kept > offset]
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -51,7 +51,7 @@ class LogMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stream = ModelStream("e1", 4)
-        self.on_the_way: list[tuple[Envelope | None, Place]] = []
+        self.on_the_way: list[tuple[Envelope | None, StreamPosition]] = []
         self.position = 0
         """The listener has everything up to here, or was told that it is gone."""
         self.previous = 0
@@ -98,8 +98,8 @@ class LogMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.on_the_way)
     @rule(count=st.integers(1, 5))
     def arrive(self, count: int) -> None:
-        for envelope, place in self.on_the_way[:count]:
-            self.take(self.log.receive(envelope, place))
+        for envelope, position in self.on_the_way[:count]:
+            self.take(self.log.receive(envelope, position))
         del self.on_the_way[:count]
 
     @rule()
@@ -119,7 +119,7 @@ class LogMachine(RuleBasedStateMachine):
         self.lives += 1
         self.stream = ModelStream(f"e{self.lives}", self.stream.length)
 
-    # --- what a mender does -------------------------------------------------------------------------------------
+    # --- what a recovery does -------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.log.state is LogState.MENDING and not self.bus_is_down)
     @rule(while_reading=st.lists(st.booleans(), max_size=3))

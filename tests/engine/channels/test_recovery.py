@@ -1,4 +1,4 @@
-"""The mender: what a worker missed is put right from the stream, whatever happens meanwhile, or told by a `gap`."""
+"""The recovery: what a worker missed is put right from the stream, whatever happens meanwhile, or told by a `gap`."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -9,11 +9,11 @@ import pytest
 import trio
 import trio.testing
 
-from fanline.engine.bus.interface import BusError, Page, Place, StreamState
+from fanline.engine.bus.interface import BusError, Page, StreamPosition, StreamState
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.channels.hub import Hub
 from fanline.engine.channels.log import ChannelLog, LogState
-from fanline.engine.channels.recovery import Mender
+from fanline.engine.channels.recovery import Recovery
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.protocol.envelope import Envelope, MessageType
@@ -31,9 +31,9 @@ class SlowBus(MemoryBus):
         self.waiting = trio.Event()
         self.lost: set[int] = set()
 
-    def hand_over(self, channel: str, payload: bytes, place: Place | None) -> None:
-        if place is None or place.offset not in self.lost:
-            super().hand_over(channel, payload, place)
+    def hand_over(self, channel: str, payload: bytes, position: StreamPosition | None) -> None:
+        if position is None or position.offset not in self.lost:
+            super().hand_over(channel, payload, position)
 
     async def read(self, channel: str, start: int) -> Page:
         page = await super().read(channel, start)
@@ -58,15 +58,15 @@ class SlowBus(MemoryBus):
 
 
 class Worker:
-    """A hub that records what it delivers, and its mender."""
+    """A hub that records what it delivers, and its recovery."""
 
     def __init__(self, nursery: trio.Nursery, log_limit: int, namespace: Namespace) -> None:
         namespaces = Namespaces({"task": namespace})
         self.broker = MemoryBroker(namespaces)
         self.bus = SlowBus(self.broker)
         self.hub = Hub(Counters(), lambda: 0, namespaces, log_limit=log_limit)
-        self.mender = Mender(self.bus, self.hub, namespaces, nursery)
-        self.bus.attach(self.hub.receive, self.mender.bus_is_back)
+        self.recovery = Recovery(self.bus, self.hub, namespaces, nursery)
+        self.bus.attach(self.hub.receive, self.recovery.bus_is_back)
         self.told: list[Any] = []
         self._news = trio.Event()
         deliver = self.hub.deliver
@@ -85,7 +85,7 @@ class Worker:
         self.bus.join(channel)
         log = self.hub.log(channel)
         assert log is not None
-        await self.mender.wait_steady(log)
+        await self.recovery.wait_steady(log)
         return log
 
     def leave(self, channel: str = CHANNEL) -> None:
@@ -174,7 +174,7 @@ async def test_an_outage_longer_than_messages_are_kept_is_a_gap_and_not_silence(
         await one.missed(2)
         one.broker.streams["task"].expire(6)
         one.bus.on_loss(time.time() - 61)
-        await one.mender.wait_steady(log)
+        await one.recovery.wait_steady(log)
         assert one.told[2:] == [(5, 6, "expired")]
         await one.store()
         await one.wait_told((2, 3, "expired"), (3, 4), (5, 6, "expired"), (6, 7))
@@ -187,7 +187,7 @@ async def test_a_short_outage_of_a_channel_whose_history_expired_long_ago_is_no_
         one.broker.streams["task"].expire(1)
         await one.store(channel=OTHER)
         one.bus.on_loss(time.time() - 2)
-        await one.mender.wait_steady(log)
+        await one.recovery.wait_steady(log)
         await one.store()
         await one.wait_told((1, 3))
 
@@ -246,8 +246,8 @@ async def test_a_subscriber_who_leaves_ends_the_mending() -> None:
         await trio.testing.wait_all_tasks_blocked()
         one.leave()
         one.broker.available = True
-        await one.mender.wait_steady(ChannelLog("task:x", 1))
-        while one.mender._nursery.child_tasks:
+        await one.recovery.wait_steady(ChannelLog("task:x", 1))
+        while one.recovery._nursery.child_tasks:
             await trio.sleep(0.01)
         assert one.told == []
 
@@ -278,11 +278,11 @@ async def test_a_join_waits_for_the_mending_and_goes_on_with_it() -> None:
         await one.store(2)
         await one.bus.waiting.wait()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(one.mender.wait_steady, log)
+            nursery.start_soon(one.recovery.wait_steady, log)
             await trio.testing.wait_all_tasks_blocked()
             assert len(nursery.child_tasks) == 1
             gate.set()
-        assert (await one.mender.history(log, 0)).messages == log.since(0)
+        assert (await one.recovery.history(log, 0)).messages == log.since(0)
         await one.wait_told(*chain(1, 2))
 
 
@@ -327,7 +327,7 @@ async def test_of_two_outages_the_older_one_counts() -> None:
         await trio.testing.wait_all_tasks_blocked()
         one.bus.on_loss(time.time())
         one.broker.available = True
-        await one.mender.wait_steady(log)
+        await one.recovery.wait_steady(log)
         assert one.told == [(2, 3, "expired")]
 
 
@@ -341,7 +341,7 @@ async def test_a_request_that_failed_is_not_answered_with_an_older_answer() -> N
 
         async def ask() -> None:
             try:
-                states.append(await one.mender._states.now(CHANNEL))
+                states.append(await one.recovery._states.now(CHANNEL))
             except BusError:
                 one.broker.available = True
 
@@ -379,7 +379,7 @@ async def offsets_since(one: Worker, log: ChannelLog, offset: int) -> tuple[list
     messages: list[int] = []
     gaps: list[Any] = []
     while True:
-        more = await one.mender.history(log, offset)
+        more = await one.recovery.history(log, offset)
         gaps += [brief(more.gap)] if more.gap is not None else []
         messages += [envelope.offset or 0 for envelope in more.messages]
         assert offset < more.reached or more.reached == log.last
@@ -470,7 +470,7 @@ async def test_many_who_look_back_at_once_make_few_reads() -> None:
         log = await one.join()
         async with trio.open_nursery() as nursery:
             for offset in range(0, 500, 5):
-                nursery.start_soon(one.mender.history, log, offset)
+                nursery.start_soon(one.recovery.history, log, offset)
         assert one.bus.reads <= 2
 
 
@@ -480,11 +480,11 @@ async def test_a_look_back_that_fails_or_is_given_up_leaves_the_next_one_a_whole
         log = await one.join()
         one.broker.available = False
         with pytest.raises(BusError):
-            await one.mender.history(log, 5)
+            await one.recovery.history(log, 5)
         one.broker.available = True
         one.bus.close_gate()
         with trio.move_on_after(0.01) as scope:
-            await one.mender.history(log, 5)
+            await one.recovery.history(log, 5)
         assert scope.cancelled_caught
         one.bus.gate = None
         assert await offsets_since(one, log, 5) == ([6, 7, 8, 9, 10], [])

@@ -5,10 +5,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import Bucket
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.tasks.fold import TaskLog
 from fanline.protocol.envelope import Envelope, from_producer
+from fanline.protocol.nats.names import Bucket
 from tests.engine.sessions.test_calls import attached, code
 from tests.engine.task_channels import CHANNEL, call, watch
 from tests.engine.tasks.test_monitor import World
@@ -113,7 +113,7 @@ async def test_a_task_that_is_never_heard_of_again_is_forgotten_after_its_retent
         assert [row["id"] for row in (await short_memory.table())["tasks"]] == ["zombie"]
         await trio.sleep(3 * 3600)
         assert (await short_memory.table())["tasks"] == []
-        assert await short_memory.bus.get(Bucket.TASKS, "task.zombie") is None
+        assert await short_memory.bus.kv_get(Bucket.TASKS, "task.zombie") is None
 
 
 async def test_a_task_that_only_beats_is_still_watched_by_the_next_keeper(

@@ -8,13 +8,12 @@ from typing import Any
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import Bucket
-from fanline.engine.bus.nats.jetstream import note_key
 from fanline.engine.namespaces import Namespace
 from fanline.engine.settings import EngineSettings
 from fanline.engine.tasks.fold import TaskLog, restore
 from fanline.protocol.envelope import decode_json
 from fanline.protocol.errors import MessageError
+from fanline.protocol.nats.names import Bucket, channel_key
 from fanline.protocol.tasks.events import data_of, event_of
 from fanline.protocol.tasks.fold import Snapshot, apply
 from tests.engine.running import RunningEngine, running_engine
@@ -156,10 +155,10 @@ async def test_a_worker_begins_with_the_checkpoint_where_the_stream_no_longer_re
         for line in range(20):
             number = await producer.say("task_output", lines=[f"line {line}"])
             (stored,) = (await engine.bus.read(CHANNEL, number)).messages
-            folded.take(decode_json(stored.payload), stored.place.offset)
+            folded.take(decode_json(stored.payload), stored.position.offset)
             if line == 17:
                 epoch = (await engine.bus.stream_state(CHANNEL)).epoch
-                await engine.bus.set(Bucket.TASKS, note_key(CHANNEL), folded.checkpoint(epoch), 60)
+                await engine.bus.kv_put(Bucket.TASKS, channel_key(CHANNEL), folded.checkpoint(epoch), 60)
         async with connect(engine.host, engine.port) as client:
             frame = await watch(client)
         assert [line for batch in frame["d"]["output"] for line in batch["lines"]] == [f"line {n}" for n in range(20)]
@@ -228,7 +227,7 @@ async def test_a_restored_log_takes_nothing_twice_when_the_checkpoint_is_ahead()
             await producer.say("task_output", lines=[str(line)])
             folded.take(decode_json(b'{"v":1,"e":"task_output","d":{"lines":["%d"]}}' % line), line + 1)
         epoch = (await engine.bus.stream_state(CHANNEL)).epoch
-        await engine.bus.set(Bucket.TASKS, note_key(CHANNEL), folded.checkpoint(epoch), 60)
+        await engine.bus.kv_put(Bucket.TASKS, channel_key(CHANNEL), folded.checkpoint(epoch), 60)
         log = TaskLog(CHANNEL)
         await restore(engine.bus, lambda stored: decode_json(stored.payload), log, epoch, 2)
         assert (log.offset, log.snapshot.lines) == (4, 4)

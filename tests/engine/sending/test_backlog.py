@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanline.engine.namespaces import SlowPolicy
-from fanline.engine.sending.backlog import Backlog, Item, Items
+from fanline.engine.sending.backlog import Backlog, EncodedBatch, EncodedMessage
 from fanline.protocol.dialects import JSON
-from fanline.protocol.dialects.encoding import wire_of
+from fanline.protocol.dialects.encoding import encoding_of
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.websocket.frames import FrameReader, encode_frame
 
-WIRE = wire_of(JSON, deflated=False)
+WIRE = encoding_of(JSON, deflated=False)
 NOW = 1_000_000
 
 
-def items(*envelopes: Envelope, policy: SlowPolicy = SlowPolicy.RESUME) -> Items:
-    return Items([Item(WIRE.encode(envelope), envelope) for envelope in envelopes], WIRE, policy)
+def items(*envelopes: Envelope, policy: SlowPolicy = SlowPolicy.RESUME) -> EncodedBatch:
+    return EncodedBatch([EncodedMessage(WIRE.encode(envelope), envelope) for envelope in envelopes], WIRE, policy)
 
 
 def message(number: int, channel: str = "task:1", **fields: Any) -> Envelope:

@@ -10,10 +10,10 @@ import trio
 
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import SlowPolicy
-from fanline.engine.sending.backlog import Item, Items
+from fanline.engine.sending.backlog import EncodedBatch, EncodedMessage
 from fanline.engine.sending.outbox import Outbox, OutboxShared
 from fanline.protocol.dialects import JSON
-from fanline.protocol.dialects.encoding import wire_of
+from fanline.protocol.dialects.encoding import encoding_of
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import CloseReason
 from fanline.protocol.websocket.frames import FrameReader, Message, Opcode, encode_close, encode_frame
@@ -51,9 +51,11 @@ async def outbox_pair(max_bytes: int = 1 << 20, max_messages: int = 4096) -> Asy
             nursery.cancel_scope.cancel()
 
 
-def items_of(frame: bytes) -> Items:
+def items_of(frame: bytes) -> EncodedBatch:
     """A batch of one channel message."""
-    return Items([Item(frame, Envelope("pub", channel="news:all"))], wire_of(JSON, False), SlowPolicy.RESUME)
+    return EncodedBatch(
+        [EncodedMessage(frame, Envelope("pub", channel="news:all"))], encoding_of(JSON, False), SlowPolicy.RESUME
+    )
 
 
 def fill(pair: Pair) -> bytes:

@@ -4,9 +4,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import Bucket, BusError
+from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
-from fanline.engine.tasks.lease import EXPIRY_SECONDS, RENEW_SECONDS, Lease, Position
+from fanline.engine.tasks.lease import EXPIRY_SECONDS, RENEW_SECONDS, Lease, MonitorPosition
+from fanline.protocol.nats.names import Bucket
 
 
 @pytest.fixture
@@ -55,15 +56,15 @@ async def test_one_that_is_not_renewed_goes_to_another_after_its_holder_stopped(
 ) -> None:
     one, other, _ = pair
     await one.take()
-    one.positions["task"] = Position("e", 7)
+    one.positions["task"] = MonitorPosition("e", 7)
     await one.renew()
-    one.positions["task"] = Position("e", 8)  # not noted before it died
+    one.positions["task"] = MonitorPosition("e", 8)  # not noted before it died
     started = trio.current_time()
     while not await other.take():
         assert trio.current_time() - started < EXPIRY_SECONDS + 0.5
         await trio.sleep(0.1)
     assert not one.valid
-    assert other.positions == {"task": Position("e", 7)}
+    assert other.positions == {"task": MonitorPosition("e", 7)}
     assert not await one.renew()
     assert not await one.take()
 
@@ -71,11 +72,11 @@ async def test_one_that_is_not_renewed_goes_to_another_after_its_holder_stopped(
 async def test_one_that_was_released_is_free_at_once_with_its_positions(autojump_clock: MockClock, pair: Pair) -> None:
     one, other, _ = pair
     await one.take()
-    one.positions["task"] = Position("e", 9)
+    one.positions["task"] = MonitorPosition("e", 9)
     await one.release()
     assert not one.valid
     assert await other.take()
-    assert other.positions == {"task": Position("e", 9)}
+    assert other.positions == {"task": MonitorPosition("e", 9)}
     await one.release()  # no longer its own
     assert await other.renew()
 

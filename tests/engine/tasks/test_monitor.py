@@ -12,18 +12,19 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import Bucket, BusError, Stored
+from fanline.engine.bus.interface import BusError, Stored
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.bus.nats.jetstream import unix_ms_of
 from fanline.engine.channels.hub import Hub
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.tasks.fold import TaskLog
-from fanline.engine.tasks.monitor import Keeper
-from fanline.engine.tasks.monitored import Watch
+from fanline.engine.tasks.monitor import TaskMonitor
+from fanline.engine.tasks.monitored import MonitoredTask
 from fanline.engine.tasks.table import TABLE_CHANNEL
-from fanline.engine.tasks.timers import Verdict
+from fanline.engine.tasks.timers import TimerEvent
 from fanline.protocol.envelope import Envelope
+from fanline.protocol.nats.names import Bucket
 from fanline.protocol.tasks.events import TaskEvent
 from fanline.protocol.tasks.fold import Snapshot
 from fanline.protocol.tasks.states import TaskState
@@ -73,11 +74,11 @@ class World:
         payload = {"v": 1, "e": f"task_{event}", "i": f"p{self._said}", "ts": now_ms(), "d": data}
         await self.bus.store(f"task:{task}", msgspec.json.encode(payload), f"p{self._said}")
 
-    def keeper(self, bus: MemoryBus) -> Keeper:
-        return Keeper(bus, self.namespaces, self.hub.read_message, self.hub.refuse, now_ms)
+    def keeper(self, bus: MemoryBus) -> TaskMonitor:
+        return TaskMonitor(bus, self.namespaces, self.hub.read_message, self.hub.refuse, now_ms)
 
     @asynccontextmanager
-    async def running_keeper(self, bus: MemoryBus | None = None) -> AsyncIterator[Keeper]:
+    async def running_keeper(self, bus: MemoryBus | None = None) -> AsyncIterator[TaskMonitor]:
         keeper = self.keeper(bus or MemoryBus(self.broker))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)
@@ -101,13 +102,13 @@ class World:
         """Everything folded from the beginning, as every worker would."""
         log = TaskLog(f"task:{task}")
         for stored in await self.stored(log.channel):
-            envelope = self.hub.read_message(stored.channel, stored.payload, unix_ms_of(stored.place.time))
+            envelope = self.hub.read_message(stored.channel, stored.payload, unix_ms_of(stored.position.time))
             if envelope is not None:
-                log.take(envelope, stored.place.offset)
+                log.take(envelope, stored.position.offset)
         return log
 
     async def checkpoint(self, task: str) -> dict[str, Any] | None:
-        note = await self.bus.get(Bucket.TASKS, f"task.{task}")
+        note = await self.bus.kv_get(Bucket.TASKS, f"task.{task}")
         return None if note is None else msgspec.json.decode(note.value)
 
     async def table(self) -> dict[str, Any]:
@@ -236,7 +237,7 @@ async def test_two_that_come_to_the_same_verdict_store_it_once(autojump_clock: M
         other = world.keeper(MemoryBus(world.broker))
         other._lease = one._lease
         for keeper in (one, other):
-            await keeper._store((one._watches["task:a"], Verdict(TaskEvent.STALLED, {})))
+            await keeper._store((one._watches["task:a"], TimerEvent(TaskEvent.STALLED, {})))
         await trio.sleep(1)
         assert await world.events("a") == ["task_stalled"]
 
@@ -244,7 +245,7 @@ async def test_two_that_come_to_the_same_verdict_store_it_once(autojump_clock: M
 def test_until_a_verdict_has_come_back_from_the_stream_no_other_is_told() -> None:
     log = TaskLog("task:a")
     log.snapshot, log.offset = Snapshot(TaskState.RUNNING, 1, heartbeat=1.0), 7
-    watch = Watch(log, "e", 0.0, 0.0, marked=True)
+    watch = MonitoredTask(log, "e", 0.0, 0.0, marked=True)
     assert watch.verdict(5.0, EPOCH_MS) == (TaskEvent.STALLED, {})
     watch.awaited = 9
     assert watch.verdict(6.0, EPOCH_MS) is None
@@ -341,15 +342,15 @@ async def test_a_task_is_marked_as_running_from_its_start_to_its_end(autojump_cl
         await world.say("a.b:c", "created")
         await world.say("custom", "of_its_own")
         await trio.sleep(1)
-        assert set(await world.bus.notes(Bucket.RUNNING)) == {"task.a.b:c"}
+        assert set(await world.bus.kv_entries(Bucket.RUNNING)) == {"task.a.b:c"}
         await world.say("a.b:c", "failed", error="x")
         await trio.sleep(1)
-        assert await world.bus.notes(Bucket.RUNNING) == {}
+        assert await world.bus.kv_entries(Bucket.RUNNING) == {}
         await trio.sleep(30)
         assert keeper._watches == {}
         await world.say("a.b:c", "started", attempt=2)
         await trio.sleep(1)
-        assert set(await world.bus.notes(Bucket.RUNNING)) == {"task.a.b:c"}
+        assert set(await world.bus.kv_entries(Bucket.RUNNING)) == {"task.a.b:c"}
         found = await world.checkpoint("a.b:c")
         assert found is not None
         assert (found["snapshot"]["attempt"], found["snapshot"]["state"]) == (2, "running")
@@ -426,7 +427,7 @@ async def test_what_is_published_on_no_channels_subject_is_left_alone(autojump_c
         await world.say("a", "started")
         await trio.sleep(5)
         assert set(keeper._watches) == {"task:a"}
-        assert set(await world.bus.notes(Bucket.RUNNING)) == {"task.a"}
+        assert set(await world.bus.kv_entries(Bucket.RUNNING)) == {"task.a"}
 
 
 async def test_a_message_that_breaks_the_fold_is_left_out_and_logged(
@@ -497,7 +498,7 @@ async def test_killed_at_any_request_a_keeper_leaves_enough_to_the_next(
     ended = await world.checkpoint("ended")
     assert ended is not None
     assert ended["snapshot"]["state"] == "completed"
-    assert set(await world.bus.notes(Bucket.RUNNING)) == {"task.silent"}
+    assert set(await world.bus.kv_entries(Bucket.RUNNING)) == {"task.silent"}
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -533,4 +534,4 @@ async def test_killed_anywhere_keepers_lose_nothing_and_tell_nothing_twice(
         messages = [msgspec.json.decode(stored.payload) for stored in await world.stored(f"task:{task}")]
         for before, after in itertools.pairwise(messages):
             assert not before["e"] == after["e"] == "task_stalled", "told twice"
-    assert set(await world.bus.notes(Bucket.RUNNING)) == running
+    assert set(await world.bus.kv_entries(Bucket.RUNNING)) == running

@@ -1,0 +1,68 @@
+"""What Fanline calls things in NATS: streams, buckets and their keys, de-duplication ids.
+
+Sources: ADR-8 (key-value buckets) of the NATS architecture documents; the `Nats-Msg-Id` header of JetStream.
+"""
+
+from enum import StrEnum
+
+from fanline.protocol.nats.subjects import Direction
+
+MESSAGE_ID = "Nats-Msg-Id"
+"""Header with a message's de-duplication id: within two minutes a stream stores the same one only once."""
+
+
+class Bucket(StrEnum):
+    """The key-value buckets of a cluster; keys are made of characters a channel's id may hold."""
+
+    CURSORS = "fanline_cursors"
+    """Inbox channel -> offset up to which its user has acknowledged."""
+    SESSIONS = "fanline_sessions"
+    """Session id -> what the session was subscribed to; forgotten after the resume window."""
+    TASKS = "fanline_tasks"
+    """Task channel -> its snapshot, output and estimate; each is forgotten some time after its last change."""
+    RUNNING = "fanline_running"
+    """Task channel -> its heartbeat; there from the start to the end of the task."""
+    LEASES = "fanline_leases"
+    """Duty -> who has it, and how far it was done."""
+
+
+def stream_name(namespace: str) -> str:
+    """The stream of a durable namespace."""
+    return f"FANLINE_{namespace}"
+
+
+def namespace_subject(namespace: str, direction: Direction = Direction.PUB) -> str:
+    """All that is published, or republished, in a namespace."""
+    return f"fanline.{direction}.{namespace}.>"
+
+
+def bucket_stream(bucket: Bucket) -> str:
+    """The stream behind a bucket."""
+    return f"KV_{bucket}"
+
+
+def bucket_subject(bucket: Bucket, key: str) -> str:
+    """The subject of a key; `>` for all keys."""
+    return f"$KV.{bucket}.{key}"
+
+
+def key_of(bucket: Bucket, subject: str) -> str:
+    """The key of a bucket's subject: the inverse of `bucket_subject`."""
+    return subject.removeprefix(bucket_subject(bucket, ""))
+
+
+def channel_key(channel: str) -> str:
+    """The key of a channel: `task.42` for `task:42`. A key holds no colon (ADR-8)."""
+    return channel.replace(":", ".", 1)
+
+
+def channel_of_key(key: str) -> str:
+    """The channel of a key that `channel_key` made."""
+    return key.replace(".", ":", 1)
+
+
+def deduplication_id(channel: str, message_id: str, user: str = "") -> str:
+    """What a message is stored under only once. Ids are their publisher's own: two users may use the same one, and so
+    may two channels of one stream.
+    """
+    return f"{user}/{channel}/{message_id}"
