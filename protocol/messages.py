@@ -1,12 +1,16 @@
-"""The data (`d`) of the control messages: what `welcome`, `sub` and its answer, `gap`, `err`, ... say.
+"""The data (`d`) of the control messages: what `welcome`, `sub` and its answer, `gap`, `err` and the others carry.
 
-Whoever makes one writes `Welcome(...).fields()`; whoever reads one calls `read(Welcome, envelope)`. Data that clients
-send is checked strictly, unknown keys are refused; of what the server sends, unknown keys are ignored, so that an old
-client understands a newer server. docs/reference/protocol.md has the same in words.
+A sender writes `Welcome(...).fields()`, a receiver calls `read(Welcome, envelope)`. Where the data is not a map, or may
+be something else as well, a function below reads it: `resume_of`, `message_id_of`, `error_of`. `unsub` carries no data;
+`ping` and the answer to `call` carry whatever the client or the producer said.
+
+What clients send is checked strictly: unknown keys are refused, except in a `call`, whose verb may be the application's
+own. What the server sends is read leniently: unknown keys are ignored, so that an old client understands a newer
+server. The section "Data of control messages" in docs/reference/protocol.md lists the same keys; a test compares them.
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -15,13 +19,13 @@ from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
 
 DEFAULT_LINES = 200
-"""Lines of a task's output for a viewer who does not say how many."""
+"""Lines of a task's output in a snapshot, if the viewer does not say how many."""
 MAX_LINES = 1000
 """Lines of a task's output that a server keeps."""
 MAX_LAST = 1_000_000
-"""Most messages that `{"last": N}` may ask for."""
+"""The largest N of `{"last": N}`."""
 CANCEL_SECONDS = 30.0
-"""How long a producer may take to stop if the request does not say."""
+"""How long a producer may take to stop, if the request does not say."""
 
 _Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -30,19 +34,25 @@ class ControlData(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Base of all control data."""
 
     def fields(self) -> dict[str, Any]:
-        """As the `d` of an envelope: what is not known is left out."""
+        """The `d` of an envelope. Keys come in the order of the class; optional ones that have their default are left
+        out.
+        """
         fields: dict[str, Any] = msgspec.to_builtins(self, builtin_types=(bytes,))
         return fields
+
+    @classmethod
+    def from_value(cls, value: Any) -> Self:
+        """Check and convert a decoded `d`; None reads as an empty map. Raises msgspec.ValidationError."""
+        return msgspec.convert({} if value is None else value, cls)
 
 
 Data = TypeVar("Data", bound=ControlData)
 
 
 def read(kind: type[Data], envelope: Envelope) -> Data:
-    """The control data of an envelope; no data reads as an empty map. MessageError(BAD_MESSAGE) says what is wrong."""
-    value = envelope.value
+    """The control data of an envelope; no data reads as an empty map. Raises MessageError(BAD_MESSAGE)."""
     try:
-        return msgspec.convert({} if value is None else value, kind)
+        return kind.from_value(envelope.value)
     except msgspec.ValidationError as error:
         expected = _EXPECTED.get(kind, f"the data of `{envelope.type}`")
         raise MessageError(ErrorCode.BAD_MESSAGE, f"{expected}: {error}", envelope.id) from None
@@ -64,7 +74,7 @@ class Welcome(ControlData, kw_only=True, omit_defaults=False):
     """The server's first message."""
 
     session: str
-    """A secret: whoever names it takes the session up."""
+    """A secret: whoever names it takes up the session."""
     user: str | None = None
     heartbeat: int
     """Milliseconds between two pings of the server; 0 for none."""
@@ -77,29 +87,32 @@ class Authenticated(ControlData):
     user: str | None
     session: str
     resumed: bool | UnsetType = UNSET
-    """Only where a session was to be taken up: whether it was."""
+    """Whether the session was taken up; left out if the client named none."""
 
 
 class Subscribed(ControlData, omit_defaults=False):
     """The answer to a `sub` that asked for history. The envelope's offset and epoch are where live messages begin."""
 
     recovered: bool = True
-    """False: something that was asked for may be missing; a `gap` says what."""
+    """False: something the client asked for may be missing, and a `gap` says what."""
     count: int = 0
     """Messages of history that follow."""
 
 
-class Published(ControlData):
-    """The answer to `pub`."""
+class PublishResult(ControlData):
+    """The answer to `pub`. The envelope's offset is the message's, on a durable channel."""
 
     id: str
+    """The message's id: the client's, or one that the server made."""
 
 
-class Refusal(ControlData, omit_defaults=False):
-    """The data of `err`."""
+class ErrorData(ControlData, omit_defaults=False):
+    """The data of `err`. `error_of` reads it."""
 
     code: str = ""
+    """An ErrorCode; a text, because a newer server may have others."""
     message: str = "refused without a reason"
+    """A sentence for a person."""
 
 
 class GapReason(StrEnum):
@@ -111,52 +124,100 @@ class GapReason(StrEnum):
 
 
 class GapData(ControlData, kw_only=True, rename={"first": "from", "last": "to"}):
-    """The data of `gap`: offsets that may be missing, or how many messages."""
+    """The data of `gap`: the offsets that may be missing, or how many messages were dropped."""
 
     first: int | None = None
     last: int | None = None
     reason: str
+    """A GapReason; a text, because a newer server may have others."""
     count: int | None = None
+
+
+class ReconnectData(ControlData):
+    """The data of `reconnect`."""
+
+    delay: int
+    """Milliseconds to wait before coming back."""
+    reason: str
+
+
+class ByeData(ControlData):
+    """The data of `bye`: the close code that follows, and its text (see CloseReason)."""
+
+    code: int
+    reason: str
+
+
+def error_of(reply: Envelope) -> ErrorData:
+    """The data of an `err`. Never fails: a refusal stays a refusal even if its data, as that of a hand-written
+    producer may, has another shape.
+    """
+    value = reply.value
+    known = value if isinstance(value, dict) else {}
+    given = {key: str(known[key]) for key in ErrorData.__struct_fields__ if known.get(key)}
+    return ErrorData(**given)
 
 
 # --- client to server ---------------------------------------------------------------------------------------------
 
 
 class Subscribe(ControlData, forbid_unknown_fields=True):
-    """Where a `sub` without an offset begins; by default with what comes from now on."""
+    """Where a `sub` without an offset begins; without data, at what comes from now on."""
 
     last: Annotated[int, Meta(ge=1, le=MAX_LAST)] | None = None
-    """With the newest so many stored messages."""
+    """At the newest N stored messages."""
     start: bool = False
-    """With the oldest stored message."""
+    """At the oldest stored message."""
     snapshot: bool = False
-    """With the newest message; on a task channel, with the task's snapshot."""
+    """At the newest stored message; on a task channel, at the task's snapshot. Goes before the other two."""
     lines: Annotated[int, Meta(ge=0, le=MAX_LINES)] = DEFAULT_LINES
-    """Of a snapshot: so many of the newest lines of output."""
+    """How many of the newest lines of output a task's snapshot has."""
 
 
 class Resume(ControlData, forbid_unknown_fields=True):
-    """The data of an `auth` that takes up a session: its id, and how far each channel was received."""
+    """The data of an `auth` that takes up a session: its id, and how far each channel was received. `resume_of` reads
+    it.
+    """
 
-    session: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-]+$")]
+    session: Annotated[
+        str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-]+\Z")
+    ]  # `$` would let a line feed pass
     positions: dict[str, tuple[_Offset, str]] = {}
     """Channel -> (offset, epoch)."""
 
 
 class CallData(ControlData):
-    """The data of a `call` with one of the verbs that the engine knows. A verb of the application's own may come with
-    any data.
+    """The data of a `call` with one of the verbs that the engine knows.
+
+    A verb of the application's own may come with any data; data that is not a map reads as the `value`.
     """
 
     by: Annotated[str, Meta(max_length=64)] | None = None
-    """Who asks, as viewers shall see it; only for callers without a user name."""
+    """The caller's name for the other viewers; counts only for callers without a user name."""
     deadline: Annotated[float, Meta(gt=0, le=86_400)] = CANCEL_SECONDS
-    """Of a cancel: seconds until the end is forced."""
+    """Of a `cancel`: seconds until the end is forced."""
     ask: Annotated[str, Meta(max_length=256)] | None = None
-    """Of an answer: the question's id; None: the one that is open."""
+    """Of an answer: the question's id; None for the newest question."""
     value: Any = UNSET
+    """Of an answer: what is answered. None is an answer, too."""
     force: bool = False
-    """Of a cancel: end the task even if no producer is attached."""
+    """Of a `cancel`: end the task even if no producer is attached."""
+
+    @classmethod
+    def from_value(cls, value: Any) -> Self:
+        return super().from_value(value if value is None or isinstance(value, dict) else {"value": value})
+
+
+def resume_of(command: Envelope) -> Resume | None:
+    """The session that an `auth` takes up; None if its data names none. Raises MessageError(BAD_MESSAGE)."""
+    value = command.value
+    return read(Resume, command) if isinstance(value, dict) and "session" in value else None
+
+
+def message_id_of(command: Envelope) -> str | None:
+    """The message that an `ack` without an offset names; None if its data is not a text."""
+    value = command.value
+    return value if isinstance(value, str) else None
 
 
 _EXPECTED: dict[type[ControlData], str] = {
