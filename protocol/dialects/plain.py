@@ -12,6 +12,9 @@ import msgspec
 
 from fanline.protocol.envelope import Envelope, MessageType, check_value
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.messages import CallData, PublishResult, Welcome, error_of, read
+from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.tasks.states import TaskState
 from fanline.protocol.websocket.frames import Opcode
 
 _decoder = msgspec.json.Decoder()
@@ -42,12 +45,10 @@ class PlainDialect:
         return _encoder.encode(build(envelope))
 
     def encode_reply(self, command: Envelope | None, reply: Envelope) -> bytes | None:
-        if reply.type == MessageType.ERR and command is not None and command.event in _RESULTS:
-            return _encoder.encode(_result(command, success=False) | {"message": reply.data["message"]})
         if reply.type == MessageType.ERR:
-            return _encoder.encode({"type": "error", "message": reply.data["message"]})
-        fields = _REPLIES[command.event](command, reply) if command and command.event in _REPLIES else None
-        return None if fields is None else _encoder.encode(fields)
+            return _encoder.encode(_refusal(command, reply))
+        build = _REPLIES.get(command.event or "") if command is not None else None
+        return None if command is None or build is None else _encoder.encode(build(command, reply))
 
     def heartbeat(self, time_ms: int) -> bytes | None:
         return _encoder.encode({"type": "ping", "timestamp": iso_time(time_ms)})
@@ -122,7 +123,7 @@ def _task_input(fields: _Fields) -> Envelope:
     if fields.get("input") is None:
         raise MessageError(ErrorCode.BAD_MESSAGE, missing)
     command = _task_command("input", missing)(fields)
-    command.data = {"value": fields["input"]}
+    command.data = CallData(value=fields["input"]).fields()
     return command
 
 
@@ -163,7 +164,7 @@ def _published(envelope: Envelope) -> dict[str, Any]:
 def _welcome(envelope: Envelope) -> dict[str, Any]:
     return {
         "type": "connection_established",
-        "connection_id": envelope.data["session"],
+        "connection_id": read(Welcome, envelope).session,
         "timestamp": iso_time(envelope.time),
     }
 
@@ -183,13 +184,21 @@ _EVENTS: dict[str, Callable[[Envelope], dict[str, Any]]] = {
 }
 
 
+def _refusal(command: Envelope | None, reply: Envelope) -> dict[str, Any]:
+    """Only some commands have a form of their own for what went wrong."""
+    form = {"type": "error"}
+    if command is not None and command.event in _RESULTS:
+        form = _result(command, success=False)
+    return form | {"message": error_of(reply).message}
+
+
 def _pong(command: Envelope, reply: Envelope) -> dict[str, Any]:
     kind = "heartbeat_ack" if command.event == "heartbeat" else "pong"
     return {"type": kind, "timestamp": iso_time(reply.time) if command.data is None else command.data}
 
 
 _RESULTS = {"input": "input_result", "cancel": "cancel_result"}
-_OLD_STATES = {"running": "PROCESSING"}
+_OLD_STATES = {TaskState.RUNNING: "PROCESSING"}
 
 
 def _task_id(command: Envelope) -> int | str:
@@ -202,11 +211,15 @@ def _result(command: Envelope, *, success: bool) -> dict[str, Any]:
 
 
 def _status(command: Envelope, reply: Envelope) -> dict[str, Any]:
-    own: dict[str, Any] = reply.value
-    state = own["state"]
-    times = {"created_at": iso_time(own.get("created")), "updated_at": iso_time(own.get("updated"))}
-    status = _OLD_STATES.get(state, state.upper())
-    return {"type": "status", "task_id": _task_id(command), "status": status, **times, **own}
+    snapshot = msgspec.convert(reply.value, Snapshot)
+    return {
+        "type": "status",
+        "task_id": _task_id(command),
+        "status": _OLD_STATES.get(snapshot.state, snapshot.state.upper()),
+        "created_at": iso_time(snapshot.created),
+        "updated_at": iso_time(snapshot.updated),
+        **reply.value,
+    }
 
 
 _REPLIES: dict[str, Callable[[Envelope, Envelope], dict[str, Any]]] = {
@@ -221,5 +234,9 @@ _REPLIES: dict[str, Callable[[Envelope, Envelope], dict[str, Any]]] = {
     "status": _status,
     "input": lambda command, _: _result(command, success=True),
     "cancel": lambda command, _: _result(command, success=True),
-    "new_message": lambda _, reply: {"type": "message_status_update", "message_id": reply.data["id"], "status": "sent"},
+    "new_message": lambda _, reply: {
+        "type": "message_status_update",
+        "message_id": read(PublishResult, reply).id,
+        "status": "sent",
+    },
 }

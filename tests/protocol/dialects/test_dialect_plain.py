@@ -11,6 +11,7 @@ from fanline.protocol.dialects import PLAIN
 from fanline.protocol.dialects.plain import iso_time
 from fanline.protocol.envelope import Envelope, MessageType, from_producer
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.messages import ByeData, ErrorData, Limits, PublishResult, Welcome
 
 NOW = 1_789_000_000_123
 NOW_ISO = "2026-09-10T00:26:40.123Z"
@@ -59,7 +60,7 @@ def test_a_refusal_has_the_words_clients_know(sent: bytes, code: ErrorCode, text
     with pytest.raises(MessageError) as caught:
         PLAIN.decode(sent)
     assert (caught.value.code, str(caught.value)) == (code, text)
-    reply = Envelope(MessageType.ERR, data={"code": code, "message": text})
+    reply = Envelope(MessageType.ERR, data=ErrorData(code, text).fields())
     assert told(PLAIN.encode_reply(None, reply)) == {"type": "error", "message": text}
 
 
@@ -111,7 +112,7 @@ def test_a_new_message_is_published_and_its_sender_told_the_id(target: dict[str,
     command = said(type="new_message", data={"text": "hi"}, **target)
     assert (command.type, command.channel, command.event) == (MessageType.PUB, channel, "new_message")
     assert command.data == {"text": "hi"}
-    reply = Envelope(MessageType.OK, data={"id": "m-1"})
+    reply = Envelope(MessageType.OK, data=PublishResult("m-1").fields())
     expected = {"type": "message_status_update", "message_id": "m-1", "status": "sent"}
     assert answer(command, reply) == expected
 
@@ -124,7 +125,7 @@ def test_a_task_command_is_a_call_and_its_result_says_whether_it_was_done(kind: 
     assert (command.type, command.channel, command.event) == (MessageType.CALL, "task:42", verb)
     assert command.data == ({"value": "yes"} if verb == "input" else None)
     assert answer(command, Envelope(MessageType.OK)) == {"type": result, "task_id": 42, "success": True}
-    refused = Envelope(MessageType.ERR, data={"code": "no_producer", "message": "nobody is there"})
+    refused = Envelope(MessageType.ERR, data=ErrorData("no_producer", "nobody is there").fields())
     assert answer(command, refused) == {
         "type": result,
         "task_id": 42,
@@ -170,17 +171,18 @@ def test_a_published_envelope_is_flat_and_leaves_out_what_is_absent() -> None:
 
 
 def test_the_welcome_and_other_events() -> None:
-    welcome = Envelope("welcome", time=NOW, data={"session": "s-1", "heartbeat": 30000})
+    data = Welcome(session="s-1", heartbeat=30000, limits=Limits(message=65536)).fields()
+    welcome = Envelope("welcome", time=NOW, data=data)
     assert told(PLAIN.encode(welcome)) == {
         "type": "connection_established",
         "connection_id": "s-1",
         "timestamp": NOW_ISO,
     }
-    bye = Envelope("bye", time=NOW, data={"reason": "restart"})
+    bye = Envelope("bye", time=NOW, data=ByeData(1012, "restart").fields())
     assert told(PLAIN.encode(bye)) == {
         "type": "bye",
         "channel": None,
-        "data": {"reason": "restart"},
+        "data": {"code": 1012, "reason": "restart"},
         "timestamp": NOW_ISO,
     }
 

@@ -19,6 +19,7 @@ from fanline.protocol.envelope import (
     from_producer,
 )
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.messages import ErrorData, Limits, PublishResult, Welcome
 from fanline.protocol.websocket.frames import Opcode
 from tests.protocol.strategies import cbor_values, envelopes, json_values, mutated, refusal
 
@@ -69,8 +70,8 @@ def test_encode_never_fails_on_what_from_producer_let_in(dialect: Dialect, paylo
 @every_dialect
 @pytest.mark.parametrize("kind", ["welcome", "gap", "join", "leave", "reconnect", "bye"])
 def test_what_the_server_says_by_itself_is_valid(dialect: Dialect, kind: str) -> None:
-    session: dict[str, Any] = {"session": "s", "user": None, "heartbeat": 30000, "limits": {}}
-    data = session if kind == "welcome" else None
+    welcome = Welcome(session="s", heartbeat=30000, limits=Limits(message=65536))
+    data = welcome.fields() if kind == "welcome" else None
     assert_valid_for(dialect.opcode, dialect.encode(Envelope(kind, channel="task:42", time=1, data=data)))
 
 
@@ -82,7 +83,7 @@ def test_every_command_can_be_refused_and_the_refusal_is_told(dialect: Dialect, 
         commands += dialect.decode(payload)
     for command in commands:
         request = command.id if command else None
-        data = {"code": ErrorCode.UNAVAILABLE, "message": "try again"}
+        data = ErrorData(ErrorCode.UNAVAILABLE, "try again").fields()
         told = dialect.encode_reply(command, Envelope(MessageType.ERR, id=request, data=data))
         assert told is not None
         assert_valid_for(dialect.opcode, told)
@@ -97,7 +98,7 @@ def test_every_command_can_be_answered(dialect: Dialect, payload: bytes) -> None
         ping = command.type == MessageType.PING
         reply = Envelope(MessageType.PONG, id=command.id, data=command.data, time=1)
         if not ping:
-            reply = Envelope(MessageType.OK, id=command.id, channel=command.channel, data={"id": "m-1"})
+            reply = Envelope(MessageType.OK, id=command.id, channel=command.channel, data=PublishResult("m-1").fields())
         told = dialect.encode_reply(command, reply)
         if told is not None:
             assert_valid_for(dialect.opcode, told)
