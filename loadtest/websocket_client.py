@@ -7,7 +7,7 @@ import ssl
 from urllib.parse import urlsplit
 
 from fanline.protocol.errors import FrameError
-from fanline.protocol.websocket.frames import FrameReader, Message, Opcode, decode_close, encode_masked_frame
+from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMessage, decode_close, encode_masked_frame
 from fanline.protocol.websocket.handshake import MAX_HEAD_BYTES, accept_value
 
 _MESSAGE_LIMIT = 16 * 1024 * 1024
@@ -42,7 +42,7 @@ class WebSocket:
         except OSError as error:
             raise WebSocketError(f"cannot send: {error}") from None
 
-    def receive(self, timeout: float) -> list[Message]:
+    def receive(self, timeout: float) -> list[WebSocketMessage]:
         """The messages that came at once, pings answered; empty when nothing came within `timeout` seconds."""
         data = self._pending or self._read(timeout)
         self._pending = b""
@@ -57,7 +57,7 @@ class WebSocket:
     def close(self) -> None:
         self._socket.close()
 
-    def _handled(self, message: Message) -> bool:
+    def _handled(self, message: WebSocketMessage) -> bool:
         if message.opcode is Opcode.PING:
             self.send(Opcode.PONG, message.payload)
         if message.opcode is Opcode.CLOSE:

@@ -15,7 +15,7 @@ from fanline.engine.sending.transport import WOULD_BLOCK, can_gather, end_sendin
 from fanline.engine.sessions.context import Context
 from fanline.engine.sessions.session import Session
 from fanline.protocol.errors import CloseReason, FrameError
-from fanline.protocol.websocket.frames import FrameReader, Message, Opcode, decode_close, encode_frame
+from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMessage, decode_close, encode_frame
 
 _READ_SIZE = 4096  # most client messages are small commands; a larger one takes several reads
 _log = logging.getLogger("fanline.connection")
@@ -90,7 +90,7 @@ class Connection:
                 self.outbox.finish(error.reason, str(error))
         self._reader = None if reader.idle else reader
 
-    async def _take(self, message: Message) -> None:
+    async def _take(self, message: WebSocketMessage) -> None:
         if message.opcode is Opcode.CLOSE:
             self._goodbye = True
             decode_close(message.payload)  # refuses codes that may not be sent

@@ -9,9 +9,9 @@ import trio
 from fanline.protocol.nats.client_protocol import (
     PING,
     PONG,
-    Message,
     NatsAddress,
     NatsError,
+    NatsMessage,
     Reply,
     ServerInfo,
     connect_command,
@@ -23,7 +23,7 @@ from fanline.protocol.nats.client_protocol import (
 
 ANSWER_SECONDS = 10.0
 _RECEIVE_BYTES = 1 << 16
-Take = Callable[[Message], None]
+Take = Callable[[NatsMessage], None]
 
 
 class NatsClient:
@@ -40,7 +40,7 @@ class NatsClient:
         self._stream = stream
         self._address = address
         self._buffer = b""
-        self._news: list[Reply | Message] = []
+        self._news: list[Reply | NatsMessage] = []
         self._lock = trio.Lock()
         self._takers: dict[int, Take] = {}
         self._sids = 0
@@ -78,7 +78,7 @@ class NatsClient:
         """Wait for something from the server, and handle it. NatsError for its complaint, and for the end."""
         news = await self._next()
         self.heard += 1
-        if isinstance(news, Message):
+        if isinstance(news, NatsMessage):
             take = self._takers.get(news.sid)
             if take is not None:
                 take(news)
@@ -94,7 +94,7 @@ class NatsClient:
 
     async def _greet(self) -> None:
         news = await self._next()
-        while isinstance(news, Message) or news.verb != "INFO":
+        while isinstance(news, NatsMessage) or news.verb != "INFO":
             news = await self._next()
         info, address = parse_info(news.detail), self._address
         if address.tls or info.tls_required:
@@ -108,7 +108,7 @@ class NatsClient:
             await self.receive()
         self.info = info
 
-    async def _next(self) -> Reply | Message:
+    async def _next(self) -> Reply | NatsMessage:
         while not self._news:
             try:
                 data = await self._stream.receive_some(_RECEIVE_BYTES)

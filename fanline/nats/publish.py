@@ -12,7 +12,7 @@ from fanline.nats.answers import store_answer
 from fanline.nats.connection import ANSWER_SECONDS, NatsClient, open_nats
 from fanline.protocol.channels import check_channel
 from fanline.protocol.envelope import Envelope, check_texts, encode_json
-from fanline.protocol.nats.client_protocol import PING, Message, NatsAddress, NatsError, publish_command
+from fanline.protocol.nats.client_protocol import PING, NatsAddress, NatsError, NatsMessage, publish_command
 from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
 from fanline.protocol.nats.subjects import to_subject
 
@@ -29,7 +29,7 @@ class NatsPublisher:
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
         self._listening = False
         self._pings = client.pongs
-        self._answers: list[Message] = []
+        self._answers: list[NatsMessage] = []
         self._unstored = 0  # messages whose storing has not been confirmed
 
     async def is_stored(self, channel: str) -> bool:

@@ -12,7 +12,7 @@ from fanline.protocol.envelope import Envelope, encode_json
 from fanline.protocol.nats.client_protocol import (
     PING,
     PONG,
-    Message,
+    NatsMessage,
     Reply,
     connect_command,
     parse_url,
@@ -129,7 +129,7 @@ class Producer:
             raise ConnectionResetError("NATS closed the producer's connection")
         found, self._rest = read_server(self._rest + data)
         for one in found:
-            if isinstance(one, Message):
+            if isinstance(one, NatsMessage):
                 self._answer(one)
             else:
                 self._heed(one)
@@ -141,7 +141,7 @@ class Producer:
             self._socket.sendall(PONG)
         self._flushed = self._flushed or reply.verb == "PONG"
 
-    def _answer(self, message: Message) -> None:
+    def _answer(self, message: NatsMessage) -> None:
         asked = msgspec.json.decode(message.payload)
         if asked["t"] == "call":  # a ping needs no answer
             self.calls.append(asked)

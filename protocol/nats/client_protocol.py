@@ -56,7 +56,7 @@ class Reply(NamedTuple):
     detail: str
 
 
-class Message(NamedTuple):
+class NatsMessage(NamedTuple):
     """What came on one of our subscriptions."""
 
     sid: int
@@ -99,9 +99,9 @@ def read_replies(buffer: bytes) -> tuple[list[Reply], bytes]:
     return [_reply(line) for line in lines], rest
 
 
-def read_server(buffer: bytes) -> tuple[list[Reply | Message], bytes]:
+def read_server(buffer: bytes) -> tuple[list[Reply | NatsMessage], bytes]:
     """The complete replies and messages of `buffer`, and the bytes of what is still under way. Raises NatsError."""
-    found: list[Reply | Message] = []
+    found: list[Reply | NatsMessage] = []
     start = 0
     while (end := buffer.find(b"\r\n", start)) >= 0:
         line, after = buffer[start:end], end + 2
@@ -189,8 +189,8 @@ def _message_head(line: bytes) -> _Head:
         raise NatsError(f"the NATS server sent {line[:40]!r}") from None
 
 
-def _message(head: _Head, body: bytes) -> Message:
-    return Message(head.sid, head.subject, head.reply, body[head.headers :], _status(body[: head.headers]))
+def _message(head: _Head, body: bytes) -> NatsMessage:
+    return NatsMessage(head.sid, head.subject, head.reply, body[head.headers :], _status(body[: head.headers]))
 
 
 def _status(headers: bytes) -> int | None:

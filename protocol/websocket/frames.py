@@ -23,7 +23,7 @@ class Opcode(IntEnum):
     PONG = 10
 
 
-class Message(NamedTuple):
+class WebSocketMessage(NamedTuple):
     """A whole message or control frame: TEXT (valid UTF-8), BINARY, CLOSE, PING or PONG, unmasked."""
 
     opcode: Opcode
@@ -110,7 +110,7 @@ class FrameReader:
         """True when nothing is half-received: the reader can be dropped."""
         return not self._buffer and self._opcode is None
 
-    def feed(self, data: bytes) -> Iterator[Message]:
+    def feed(self, data: bytes) -> Iterator[WebSocketMessage]:
         """Yield the messages that `data` completes; raise FrameError at the first bad byte, after those before it.
 
         The iterator must be run to its end before the next call.
@@ -163,10 +163,10 @@ class FrameReader:
             raise FrameError(CloseReason.PROTOCOL_ERROR, "control frame fragmented or over 125 bytes")
         return opcode
 
-    def _collect(self, first: int, opcode: Opcode, payload: bytes) -> Message | None:
+    def _collect(self, first: int, opcode: Opcode, payload: bytes) -> WebSocketMessage | None:
         """Put one frame to its message (RFC 6455 section 5.4); the message once it is whole."""
         if opcode >= Opcode.CLOSE:
-            return Message(opcode, payload)
+            return WebSocketMessage(opcode, payload)
         if (opcode is Opcode.CONTINUATION) != (self._opcode is not None):
             raise FrameError(
                 CloseReason.PROTOCOL_ERROR,
@@ -185,10 +185,10 @@ class FrameReader:
         self._opcode, self._fragments, self._spent = None, bytearray(), 0
         return self._whole(opcode, whole)
 
-    def _whole(self, opcode: Opcode, payload: bytes) -> Message:
+    def _whole(self, opcode: Opcode, payload: bytes) -> WebSocketMessage:
         if self._compressed:
             payload = deflate.decompress(payload, self._limit)
-        return Message(opcode, _checked_text(payload) if opcode is Opcode.TEXT else payload)
+        return WebSocketMessage(opcode, _checked_text(payload) if opcode is Opcode.TEXT else payload)
 
 
 def _head(opcode: Opcode, size: int, masked: int) -> bytes:

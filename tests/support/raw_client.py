@@ -8,7 +8,7 @@ import msgspec
 import trio
 
 from fanline.protocol.errors import CloseReason
-from fanline.protocol.websocket.frames import FrameReader, Message, Opcode, decode_close, encode_masked_frame
+from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMessage, decode_close, encode_masked_frame
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 MASK = b"\x01\x02\x03\x04"
@@ -35,7 +35,7 @@ class RawClient:
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
         self._reader = FrameReader(64 * 1024 * 1024, from_client=False)
-        self._messages: list[Message] = []
+        self._messages: list[WebSocketMessage] = []
 
     async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)
@@ -65,7 +65,7 @@ class RawClient:
         deflated = b"permessage-deflate" in head
         self._reader = FrameReader(64 * 1024 * 1024, from_client=False, deflated=deflated)
 
-    async def message(self) -> Message:
+    async def message(self) -> WebSocketMessage:
         """The next message or control frame but pings; EndOfChannel when the stream has ended."""
         while True:
             while self._messages:

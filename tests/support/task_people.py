@@ -19,7 +19,7 @@ from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.client_protocol import (
     PING,
     PONG,
-    Message,
+    NatsMessage,
     connect_command,
     parse_url,
     publish_command,
@@ -94,7 +94,7 @@ class Producer:
             while data := await stream.receive_some():
                 found, rest = read_server(rest + data)
                 for one in found:
-                    if isinstance(one, Message):
+                    if isinstance(one, NatsMessage):
                         await self._take(stream, one)
                     elif one.verb == "PING":
                         await self._send(stream, PONG)
@@ -104,7 +104,7 @@ class Producer:
                         if self.connections == 1:
                             task_status.started()
 
-    async def _take(self, stream: trio.SocketStream, message: Message) -> None:
+    async def _take(self, stream: trio.SocketStream, message: NatsMessage) -> None:
         if message.sid == _ACKS:
             if message.status is None and "seq" in msgspec.json.decode(message.payload):
                 self._acks[message.subject].set()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import trio
 
 from fanline.nats.connection import ANSWER_SECONDS, NatsClient, Take
-from fanline.protocol.nats.client_protocol import PING, Message, NatsError, publish_command
+from fanline.protocol.nats.client_protocol import PING, NatsError, NatsMessage, publish_command
 
 PING_SECONDS = 10.0
 """A server that does not answer a ping for so long is gone."""
@@ -38,11 +38,11 @@ class Link:
         self._asked[str(self._number)] = take
         self._post(publish_command(subject, payload, headers, reply=f"{self._inbox}.{self._number}"))
 
-    async def request(self, subject: str, payload: bytes) -> Message:
+    async def request(self, subject: str, payload: bytes) -> NatsMessage:
         """The answer to a request. NatsError if there is none."""
-        answered, answers = trio.Event(), list[Message]()
+        answered, answers = trio.Event(), list[NatsMessage]()
 
-        def take(message: Message) -> None:
+        def take(message: NatsMessage) -> None:
             answers.append(message)
             answered.set()
 
@@ -88,7 +88,7 @@ class Link:
         self._out += command
         self._filled.set()
 
-    def _answered(self, message: Message) -> None:
+    def _answered(self, message: NatsMessage) -> None:
         take = self._asked.pop(message.subject.rpartition(".")[2], None)
         if take is not None:
             take(message)

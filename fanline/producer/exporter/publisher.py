@@ -16,8 +16,7 @@ from fanline.producer.exporter.messages import Parcel, parcels
 from fanline.producer.producer import Producer
 from fanline.protocol.envelope import MessageType, decode_json
 from fanline.protocol.errors import MessageError
-from fanline.protocol.nats.client_protocol import Message as NatsMessage
-from fanline.protocol.nats.client_protocol import NatsError
+from fanline.protocol.nats.client_protocol import NatsError, NatsMessage
 from fanline.protocol.nats.names import MESSAGE_ID
 from fanline.protocol.nats.subjects import Direction, to_subject
 

@@ -16,7 +16,7 @@ from fanline.protocol.dialects import JSON
 from fanline.protocol.dialects.encoding import encoding_of
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import CloseReason
-from fanline.protocol.websocket.frames import FrameReader, Message, Opcode, encode_close, encode_frame
+from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMessage, encode_close, encode_frame
 
 
 class Pair:
@@ -109,7 +109,7 @@ async def test_an_overflow_keeps_the_begun_frame_whole_and_ends_with_4008(max_by
         assert pair.scope.deadline <= trio.current_time()
         pair.outbox.push(b"not taken any more")
         goodbye = encode_close(CloseReason.SLOW)
-        reader, received = FrameReader(1 << 20, from_client=False), list[Message]()
+        reader, received = FrameReader(1 << 20, from_client=False), list[WebSocketMessage]()
         while not received or received[-1].opcode is not Opcode.CLOSE:
             received += reader.feed(await pair.read(1))
         assert reader.idle

@@ -9,7 +9,7 @@ from trio.testing import MockClock, memory_stream_pair
 from fanline.nats.connection import NatsClient
 from fanline.nats.publish import NatsPublisher
 from fanline.protocol.envelope import Envelope
-from fanline.protocol.nats.client_protocol import Message, NatsAddress, NatsError, Reply, read_server
+from fanline.protocol.nats.client_protocol import NatsAddress, NatsError, NatsMessage, Reply, read_server
 
 INFO = b'INFO {"version":"2.15.1","max_payload":100,"headers":true}\r\n'
 ADDRESS = NatsAddress("x", 1, False, "", "", "s3cret")
@@ -151,8 +151,8 @@ def test_news_are_the_same_wherever_the_network_cuts_them() -> None:
     message, status = b"MSG in.x 1 6\r\n{\r\nx\r\n\r\n", b"HMSG in 2 out 16 18\r\nNATS/1.0 503\r\n\r\nhi\r\n"
     expected = [
         Reply("PING", ""),
-        Message(1, "in.x", "", b"{\r\nx\r\n"),
-        Message(2, "in", "out", b"hi", 503),
+        NatsMessage(1, "in.x", "", b"{\r\nx\r\n"),
+        NatsMessage(2, "in", "out", b"hi", 503),
         Reply("+OK", ""),
     ]
     for first, second in _cuts(b"PING\r\n" + message + status + b"+OK\r\n"):

@@ -12,8 +12,8 @@ from fanline.protocol.errors import CloseReason, FrameError
 from fanline.protocol.websocket.deflate import MIN_BYTES, accepts, compress, decompress
 from fanline.protocol.websocket.frames import (
     FrameReader,
-    Message,
     Opcode,
+    WebSocketMessage,
     apply_mask,
     encode_deflated_frame,
     encode_frame,
@@ -57,7 +57,7 @@ def test_a_long_message_is_compressed_and_a_short_one_is_not() -> None:
     assert frame[0] == 0xC1
     assert len(frame) < 50
     reader = FrameReader(1000, from_client=False, deflated=True)
-    assert list(reader.feed(frame)) == [Message(Opcode.TEXT, long)]
+    assert list(reader.feed(frame)) == [WebSocketMessage(Opcode.TEXT, long)]
 
 
 def test_a_compressed_message_may_come_in_fragments_and_beside_plain_ones() -> None:
@@ -66,7 +66,7 @@ def test_a_compressed_message_may_come_in_fragments_and_beside_plain_ones() -> N
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    reader, messages = FrameReader(1000, deflated=True), list[Message]()
+    reader, messages = FrameReader(1000, deflated=True), list[WebSocketMessage]()
     while frames:
         cut = rng.randrange(1, 20)
         messages += reader.feed(frames[:cut])

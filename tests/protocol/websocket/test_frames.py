@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from fanline.protocol.errors import CloseReason, FrameError
 from fanline.protocol.websocket.frames import (
     FrameReader,
-    Message,
     Opcode,
+    WebSocketMessage,
     apply_mask,
     decode_close,
     encode_close,
@@ -32,7 +32,7 @@ def masked(opcode: Opcode, payload: bytes = b"", *, final: bool = True) -> bytes
     return encode_masked_frame(opcode, payload, MASK, final=final)
 
 
-def read(reader: FrameReader, chunks: list[bytes]) -> list[Message]:
+def read(reader: FrameReader, chunks: list[bytes]) -> list[WebSocketMessage]:
     """All messages the chunks complete."""
     return [message for chunk in chunks for message in reader.feed(chunk)]
 
@@ -42,7 +42,7 @@ def test_golden_server_frames(row: Any) -> None:
     opcode, payload = Opcode[row["opcode"]], bytes.fromhex(row["byte"]) * row["count"]
     frame = bytes.fromhex(row["head"]) + payload
     assert encode_frame(opcode, payload) == frame
-    assert list(FrameReader(65536, from_client=False).feed(frame)) == [Message(opcode, payload)]
+    assert list(FrameReader(65536, from_client=False).feed(frame)) == [WebSocketMessage(opcode, payload)]
 
 
 @pytest.mark.parametrize("row", CLIENT, ids=names(CLIENT))
@@ -50,7 +50,7 @@ def test_golden_client_frames(row: Any) -> None:
     opcode, payload, frame = Opcode[row["opcode"]], bytes.fromhex(row["payload"]), bytes.fromhex(row["frame"])
     assert encode_masked_frame(opcode, payload, bytes.fromhex(row["mask"]), final=row["final"]) == frame
     reader = FrameReader(1000)
-    assert list(reader.feed(frame)) == ([Message(opcode, payload)] if row["final"] else [])
+    assert list(reader.feed(frame)) == ([WebSocketMessage(opcode, payload)] if row["final"] else [])
     assert reader.idle == row["final"]
 
 
@@ -112,7 +112,7 @@ def test_a_mask_is_its_own_inverse_and_is_applied_byte_by_byte(payload: bytes, m
 def test_a_message_of_exactly_the_limit_is_taken_and_one_byte_more_refused() -> None:
     for cut in (1, 500, 999):
         whole = masked(Opcode.BINARY, bytes(cut), final=False) + masked(Opcode.CONTINUATION, bytes(1000 - cut))
-        assert list(FrameReader(1000).feed(whole)) == [Message(Opcode.BINARY, bytes(1000))]
+        assert list(FrameReader(1000).feed(whole)) == [WebSocketMessage(Opcode.BINARY, bytes(1000))]
         over = masked(Opcode.BINARY, bytes(cut), final=False) + masked(Opcode.CONTINUATION, bytes(1001 - cut))
         with pytest.raises(FrameError, match="over 1000 bytes"):
             list(FrameReader(1000).feed(over))
@@ -141,14 +141,19 @@ def test_a_huge_declared_length_is_refused_before_its_bytes_come() -> None:
 
 def test_control_frames_do_not_count_against_the_limit_and_keep_their_place() -> None:
     sent = masked(Opcode.TEXT, b"ab", final=False) + masked(Opcode.PING, b"x" * 125) + masked(Opcode.CONTINUATION, b"c")
-    assert list(FrameReader(3).feed(sent)) == [Message(Opcode.PING, b"x" * 125), Message(Opcode.TEXT, b"abc")]
+    assert list(FrameReader(3).feed(sent)) == [
+        WebSocketMessage(Opcode.PING, b"x" * 125),
+        WebSocketMessage(Opcode.TEXT, b"abc"),
+    ]
 
 
 def test_a_character_may_be_cut_by_fragments_and_by_reads() -> None:
     text = "日本".encode()
     sent = masked(Opcode.TEXT, text[:1], final=False) + masked(Opcode.CONTINUATION, text[1:])
     reader = FrameReader(100)
-    assert [message for byte in sent for message in reader.feed(bytes((byte,)))] == [Message(Opcode.TEXT, text)]
+    assert [message for byte in sent for message in reader.feed(bytes((byte,)))] == [
+        WebSocketMessage(Opcode.TEXT, text)
+    ]
 
 
 def test_the_reader_is_idle_exactly_when_nothing_is_half_received() -> None:
@@ -167,7 +172,7 @@ def test_the_reader_is_idle_exactly_when_nothing_is_half_received() -> None:
 
 def test_messages_before_a_bad_byte_are_still_given() -> None:
     messages = FrameReader(100).feed(masked(Opcode.TEXT, b"good") + b"\xff\xff")
-    assert next(messages) == Message(Opcode.TEXT, b"good")
+    assert next(messages) == WebSocketMessage(Opcode.TEXT, b"good")
     with pytest.raises(FrameError):
         next(messages)
 

@@ -9,7 +9,7 @@ from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
 from fanline.protocol.errors import FrameError
-from fanline.protocol.websocket.frames import FrameReader, Message, Opcode, decode_close, encode_masked_frame
+from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMessage, decode_close, encode_masked_frame
 from tests.protocol.strategies import chunked
 
 LIMIT = 1 << 20  # wsproto has none; the limits have their own tests
@@ -37,7 +37,7 @@ def ours(chunks: Sequence[bytes]) -> Outcome:
     return Outcome(messages, refused=False, half_way=not reader.idle)
 
 
-def shown(message: Message) -> tuple[Opcode, object]:
+def shown(message: WebSocketMessage) -> tuple[Opcode, object]:
     if message.opcode is Opcode.CLOSE:
         return message.opcode, decode_close(message.payload)
     return message.opcode, message.payload.decode() if message.opcode is Opcode.TEXT else message.payload
