@@ -46,7 +46,6 @@ class ServerInfo(msgspec.Struct, frozen=True):
     """Bytes; headers count."""
     headers: bool = False
     tls_required: bool = False
-    auth_required: bool = False
 
 
 class Reply(NamedTuple):

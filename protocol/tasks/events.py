@@ -27,7 +27,6 @@ _Amount = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0, le=1e300)]  #
 _Percent = Annotated[int, Meta(ge=0, le=100)] | Annotated[float, Meta(ge=0, le=100)]
 _Name = Annotated[str, Meta(max_length=256)]
 _Text = Annotated[str, Meta(max_length=MAX_TEXT)]
-_Time = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class TaskEvent(StrEnum):
