@@ -17,7 +17,7 @@ from fanline.producer.log_handler import LogHandler
 from fanline.producer.task import AsyncTask, SyncTask, Task, current_task
 from fanline.producer.tqdm import tqdm, trange
 from fanline.protocol.tasks.events import TaskEvent
-from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
 
 __version__ = "0.1.0"

@@ -25,7 +25,7 @@ from fanline.protocol.envelope import Envelope, MessageType, check_value, decode
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.nats.names import deduplication_id
 from fanline.protocol.tasks.events import MAX_TEXT, AskKind, TaskEvent
-from fanline.protocol.tasks.fold import Ask, snapshot_fields
+from fanline.protocol.tasks.snapshot import Ask, snapshot_fields
 from fanline.protocol.tasks.states import TaskState
 
 CANCEL_SECONDS = 30.0

@@ -21,7 +21,8 @@ from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.nats.names import Bucket, channel_key
 from fanline.protocol.tasks.estimate import Estimate, seconds_left
 from fanline.protocol.tasks.events import Stream, TaskData, TaskEvent, data_of, event_of, with_data
-from fanline.protocol.tasks.fold import Snapshot, apply, attempt_of, conflation_key, progress_of, snapshot_fields
+from fanline.protocol.tasks.fold import apply, attempt_of, conflation_key
+from fanline.protocol.tasks.snapshot import Snapshot, progress_of, snapshot_fields
 from fanline.protocol.tasks.states import ENGINE_EVENTS, WAITING, TaskState
 
 DEFAULT_LINES = 200

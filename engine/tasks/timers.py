@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from fanline.protocol.tasks.events import TaskEvent
-from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TRANSITIONS
 
 

@@ -18,7 +18,7 @@ from fanline.cli.task_words import activity, facts, harmless, question, status, 
 from fanline.client.task_events import OutputLine, TaskUpdate
 from fanline.client.task_view import TaskView
 from fanline.protocol.tasks.events import Stream, TaskEvent
-from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
 
 _BAR_WIDTH = 30

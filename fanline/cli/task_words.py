@@ -11,7 +11,7 @@ from fanline.client.task_events import TaskUpdate
 from fanline.client.task_view import wants_value
 from fanline.protocol.tasks.estimate import seconds_left
 from fanline.protocol.tasks.events import TaskEvent
-from fanline.protocol.tasks.fold import Ask, Snapshot
+from fanline.protocol.tasks.snapshot import Ask, Snapshot
 from fanline.protocol.tasks.states import TaskState
 
 _COMMANDS = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_]|[ -/]+[0-~])")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from fanline.client.message import Gap, Message
 from fanline.protocol.tasks.events import Stream, TaskData, TaskEvent
-from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
 
 

@@ -16,7 +16,8 @@ from fanline.errors import ConnectionLost, ServerError
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.tasks.events import AskKind, Stream, TaskData, TaskEvent, data_of, event_of
-from fanline.protocol.tasks.fold import Ask, Snapshot, apply
+from fanline.protocol.tasks.fold import apply
+from fanline.protocol.tasks.snapshot import Ask, Snapshot
 from fanline.protocol.tasks.states import TaskState
 
 Call = Callable[[str, Any], Awaitable[Any]]

@@ -10,7 +10,8 @@ import msgspec
 from fanline.protocol.envelope import decode_json
 from fanline.protocol.errors import MessageError
 from fanline.protocol.tasks.events import TaskData, TaskEvent, data_of, event_of
-from fanline.protocol.tasks.fold import Snapshot, apply
+from fanline.protocol.tasks.fold import apply
+from fanline.protocol.tasks.snapshot import Snapshot
 
 DEFAULT_LINES = 200
 """Lines a viewer is told of when it joins."""

@@ -31,7 +31,7 @@ from fanline.loadtest.bench.task_record import (
     wrong_truth,
 )
 from fanline.protocol.envelope import Envelope, MessageType, decode_json, encode_json
-from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.websocket.frames import FrameReader, Opcode
 
 CHANNEL = "task:bench"

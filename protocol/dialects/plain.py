@@ -13,7 +13,7 @@ import msgspec
 from fanline.protocol.envelope import Envelope, MessageType, check_value
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import CallData, PublishResult, Welcome, error_of, read
-from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
 from fanline.protocol.websocket.frames import Opcode
 

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.tasks.estimate import seconds_left
 from fanline.protocol.tasks.events import MAX_RESULT_BYTES, AskKind, TaskData, TaskEvent
+from fanline.protocol.tasks.snapshot import Ask, Snapshot, Stop
 from fanline.protocol.tasks.states import (
     BEFORE,
     ENGINE_EVENTS,
@@ -37,76 +38,6 @@ from fanline.protocol.tasks.states import (
 
 CONFLATED = "progress"
 """Conflation key of all progress of a task: of several that wait for a slow viewer only the newest is sent."""
-
-
-class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A question of the producer to the viewers. `by` is who answered; nobody may after that."""
-
-    id: str
-    text: str | None = None
-    kind: AskKind = AskKind.APPROVE
-    options: list[str] | None = None
-    deadline: int | None = None
-    """Unix ms at which it expires."""
-    by: str | None = None
-    value: Any = None
-    call: str | None = None
-    """The `call` of the answer that won."""
-    expired: bool = False
-
-    @property
-    def open(self) -> bool:
-        return self.by is None and not self.expired
-
-
-class Stop(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A request to stop, on its way from `requested` to the end of the task."""
-
-    by: str | None = None
-    deadline: int | None = None
-    """Unix ms at which the engine ends the task by force."""
-    accepted: bool = False
-
-
-class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All that is known of a task but its output. Times in Unix ms, spans in seconds, None for what is not known."""
-
-    state: TaskState = TaskState.UNKNOWN
-    attempt: int = 0
-    title: str | None = None
-    kind: str | None = None
-    stage: str | None = None
-    message: str | None = None
-    percent: int | float | None = None
-    done: int | float | None = None
-    total: int | float | None = None
-    rate: float | None = None
-    eta: float | None = None
-    """Seconds to the end at `updated`, as shown (protocol/tasks/estimate.py)."""
-    lines: int = 0
-    """Output lines of this attempt so far."""
-    dropped: int = 0
-    """Output lines that the producer had to leave out."""
-    heartbeat: float | None = None
-    timeout: float | None = None
-    created: int | None = None
-    started: int | None = None
-    updated: int | None = None
-    ended: int | None = None
-    before: TaskState | None = None
-    """The state to go back to from stalled, or from a refused cancel."""
-    ask: Ask | None = None
-    stop: Stop | None = None
-    result: Any = None
-    error: str | None = None
-    by: str | None = None
-    """Who cancelled it."""
-    forced: bool = False
-    """The engine ended it, since the producer did not in time."""
-
-    @property
-    def ended_for_good(self) -> bool:
-        return self.state in TERMINAL
 
 
 def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Snapshot:
@@ -135,18 +66,6 @@ def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Sn
     if state in TERMINAL:
         fields |= _unasked(snapshot, data, time) | {"rate": None, "eta": None, "ended": time}
     return replace(snapshot, state=state, before=before, updated=time, **fields)
-
-
-def progress_of(snapshot: Snapshot) -> dict[str, Any]:
-    """All that is known of the progress: what a progress event says to viewers, so that each stands for all before."""
-    keys = ("percent", "done", "total", "stage", "message", "rate", "eta")
-    return {key: value for key in keys if (value := getattr(snapshot, key)) is not None}
-
-
-def snapshot_fields(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as the plain map that viewers get: what is not known is left out, state and attempt never."""
-    fields: dict[str, Any] = msgspec.to_builtins(snapshot)
-    return {"state": str(snapshot.state), "attempt": snapshot.attempt, **fields}
 
 
 def conflation_key(event: TaskEvent) -> str | None:

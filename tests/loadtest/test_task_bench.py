@@ -12,7 +12,7 @@ from fanline.loadtest.bench.__main__ import main
 from fanline.loadtest.bench.processes import options, program, running
 from fanline.loadtest.bench.task_producer import RESULT, script
 from fanline.loadtest.bench.task_record import Truth, Viewer, faults_of, progress_share, read_record, wrong_truth
-from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
 from fanline.protocol.websocket.frames import Opcode, encode_frame
 from tests.loadtest.fake_server import serving

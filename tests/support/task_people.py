@@ -29,7 +29,8 @@ from fanline.protocol.nats.client_protocol import (
 from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
 from fanline.protocol.nats.subjects import to_subject
 from fanline.protocol.tasks.events import data_of, event_of
-from fanline.protocol.tasks.fold import Snapshot, apply
+from fanline.protocol.tasks.fold import apply
+from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.websocket.frames import Opcode
 from tests.support.raw_client import RawClient, connect
 from tests.support.serve import Serve

@@ -15,7 +15,8 @@ from fanline.protocol.envelope import decode_json
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.names import Bucket, channel_key
 from fanline.protocol.tasks.events import data_of, event_of
-from fanline.protocol.tasks.fold import Snapshot, apply
+from fanline.protocol.tasks.fold import apply
+from fanline.protocol.tasks.snapshot import Snapshot
 from tests.engine.running import RunningEngine, running_engine
 from tests.engine.task_channels import CHANNEL, Producer, watch
 from tests.support.raw_client import RawClient, connect

@@ -11,7 +11,7 @@ from fanline.engine.tasks.output_tail import MAX_CHARACTERS, MAX_LINES, OutputTa
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.tasks.events import MAX_LINE, Stream, TaskEvent
-from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.tasks.snapshot import Snapshot
 
 CHANNEL = "task:build"
 

@@ -26,7 +26,7 @@ from fanline.engine.tasks.timers import TimerEvent
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.names import Bucket
 from fanline.protocol.tasks.events import TaskEvent
-from fanline.protocol.tasks.fold import Snapshot
+from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
 
 EPOCH_MS = 1_700_000_000_000

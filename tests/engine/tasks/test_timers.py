@@ -6,7 +6,8 @@ import pytest
 
 from fanline.engine.tasks.timers import decide
 from fanline.protocol.tasks.events import TaskData, TaskEvent
-from fanline.protocol.tasks.fold import Ask, Snapshot, Stop, apply
+from fanline.protocol.tasks.fold import apply
+from fanline.protocol.tasks.snapshot import Ask, Snapshot, Stop
 from fanline.protocol.tasks.states import TERMINAL, TaskState
 
 NOW = 1_000_000

@@ -11,7 +11,7 @@ from fanline.cli.task_words import duration, facts, harmless, status, told
 from fanline.client.message import Message
 from fanline.client.task_events import TaskUpdate
 from fanline.protocol.tasks.events import TaskData, TaskEvent
-from fanline.protocol.tasks.fold import Ask, Snapshot
+from fanline.protocol.tasks.snapshot import Ask, Snapshot
 from fanline.protocol.tasks.states import TaskState
 
 

@@ -13,7 +13,8 @@ import fanline
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason, MessageError
 from fanline.protocol.tasks.events import TaskEvent, data_of, event_of
-from fanline.protocol.tasks.fold import Snapshot, apply, snapshot_fields
+from fanline.protocol.tasks.fold import apply
+from fanline.protocol.tasks.snapshot import Snapshot, snapshot_fields
 from tests.fanline.client.peer import Talk, running_peer
 
 CHANNEL = "task:1"

@@ -21,7 +21,8 @@ from fanline.producer.buffer import (
 from fanline.producer.exporter.messages import fitting
 from fanline.producer.output_lines import lines_of
 from fanline.protocol.tasks.events import MAX_LINE, Stream, TaskData, TaskEvent
-from fanline.protocol.tasks.fold import Snapshot, apply
+from fanline.protocol.tasks.fold import apply
+from fanline.protocol.tasks.snapshot import Snapshot
 
 ROOM = 1_000_000
 LATER = 1e9

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from fanline.protocol.errors import MessageError
 from fanline.protocol.tasks.events import TaskData, TaskEvent
-from fanline.protocol.tasks.fold import Snapshot, apply
+from fanline.protocol.tasks.fold import apply
+from fanline.protocol.tasks.snapshot import Snapshot
 from tests.protocol.strategies import json_values
 
 PUBLISHED: list[TaskEvent] = [event for event in TaskEvent if event is not TaskEvent.SNAPSHOT]

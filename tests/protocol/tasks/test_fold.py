@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from fanline.protocol.envelope import Envelope, decode_cbor, decode_json, encode_cbor, encode_json
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.tasks.events import TaskData, TaskEvent
-from fanline.protocol.tasks.fold import Snapshot, apply, progress_of, snapshot_fields
+from fanline.protocol.tasks.fold import apply
+from fanline.protocol.tasks.snapshot import Snapshot, progress_of, snapshot_fields
 from fanline.protocol.tasks.states import BEFORE, ENGINE_EVENTS, SUSPENDED, TERMINAL, TRANSITIONS, WORKING, TaskState
 from tests.protocol.strategies import refusal
 from tests.protocol.tasks.task_events import Said, fold, histories, said

@@ -11,7 +11,8 @@ from msgspec import Raw
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode
 from fanline.protocol.tasks.events import MAX_RESULT_BYTES, TaskData, TaskEvent, data_of, with_data
-from fanline.protocol.tasks.fold import CONFLATED, Snapshot, apply, conflation_key, progress_of, snapshot_fields
+from fanline.protocol.tasks.fold import CONFLATED, apply, conflation_key
+from fanline.protocol.tasks.snapshot import Snapshot, progress_of, snapshot_fields
 from fanline.protocol.tasks.states import ENGINE_EVENTS, TERMINAL, TRANSITIONS, TaskState
 from tests.protocol.strategies import refusal
 from tests.protocol.tasks.task_events import LIVE, PUBLISHED, Said, fold

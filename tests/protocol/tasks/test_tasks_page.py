@@ -8,7 +8,7 @@ from fanline.protocol.envelope import decode_json
 from fanline.protocol.errors import ErrorCode
 from fanline.protocol.tasks.estimate import LONGEST
 from fanline.protocol.tasks.events import MAX_LINE, MAX_RESULT_BYTES, TaskData, TaskEvent
-from fanline.protocol.tasks.fold import Ask, Snapshot, Stop
+from fanline.protocol.tasks.snapshot import Ask, Snapshot, Stop
 from fanline.protocol.tasks.states import BEFORE, ENGINE_EVENTS, TERMINAL, TRANSITIONS, Target, TaskState
 from tests.protocol.test_reference_pages import table
 from tests.support.paths import REFERENCE

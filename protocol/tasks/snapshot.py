@@ -1,0 +1,93 @@
+"""What is known of a task at one moment: the snapshot that viewers begin with, and the engine stores."""
+
+from typing import Any
+
+import msgspec
+
+from fanline.protocol.tasks.events import AskKind
+from fanline.protocol.tasks.states import TERMINAL, TaskState
+
+
+class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A question that the producer asked its viewers."""
+
+    id: str
+    text: str | None = None
+    kind: AskKind = AskKind.APPROVE
+    options: list[str] | None = None
+    deadline: int | None = None
+    """Unix ms at which it expires."""
+    by: str | None = None
+    """Who answered. The first answer counts; later ones are refused."""
+    value: Any = None
+    call: str | None = None
+    """The `call` of the answer that won."""
+    expired: bool = False
+
+    @property
+    def open(self) -> bool:
+        return self.by is None and not self.expired
+
+
+class Stop(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A request to stop, from the moment it was made to the end of the task."""
+
+    by: str | None = None
+    deadline: int | None = None
+    """Unix ms at which the engine ends the task by force."""
+    accepted: bool = False
+
+
+class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that is known of a task except its output. Times in Unix ms, spans in seconds; None for unknown."""
+
+    state: TaskState = TaskState.UNKNOWN
+    attempt: int = 0
+    title: str | None = None
+    kind: str | None = None
+    stage: str | None = None
+    message: str | None = None
+    percent: int | float | None = None
+    done: int | float | None = None
+    total: int | float | None = None
+    rate: float | None = None
+    eta: float | None = None
+    """Seconds to the end at `updated`, as shown (protocol/tasks/estimate.py)."""
+    lines: int = 0
+    """Output lines of this attempt so far."""
+    dropped: int = 0
+    """Output lines that the producer had to leave out."""
+    heartbeat: float | None = None
+    timeout: float | None = None
+    created: int | None = None
+    started: int | None = None
+    updated: int | None = None
+    ended: int | None = None
+    before: TaskState | None = None
+    """The state to go back to from `stalled`, or from a refused cancel."""
+    ask: Ask | None = None
+    stop: Stop | None = None
+    result: Any = None
+    error: str | None = None
+    by: str | None = None
+    """Who cancelled it."""
+    forced: bool = False
+    """The engine ended it, because the producer did not do so in time."""
+
+    @property
+    def ended_for_good(self) -> bool:
+        return self.state in TERMINAL
+
+
+def progress_of(snapshot: Snapshot) -> dict[str, Any]:
+    """All that is known of the progress. Viewers get it with every progress event, so that each one makes those before
+    it superfluous.
+    """
+    keys = ("percent", "done", "total", "stage", "message", "rate", "eta")
+    return {key: value for key in keys if (value := getattr(snapshot, key)) is not None}
+
+
+def snapshot_fields(snapshot: Snapshot) -> dict[str, Any]:
+    """The plain map that viewers get. Unknown fields are left out; state and attempt are always there."""
+    fields: dict[str, Any] = msgspec.to_builtins(snapshot)
+    return {"state": str(snapshot.state), "attempt": snapshot.attempt, **fields}
