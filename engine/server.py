@@ -10,18 +10,26 @@ import trio
 
 from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.flusher import Flusher
+from fanline.engine.channels.history import History
 from fanline.engine.channels.hub import Hub
+from fanline.engine.channels.join import Joining
+from fanline.engine.channels.messages import MessageReader
 from fanline.engine.channels.recovery import Recovery
+from fanline.engine.channels.stream_states import StreamStates
+from fanline.engine.channels.subscription import Router
 from fanline.engine.clock import unix_ms
-from fanline.engine.connections.connection import Connection
-from fanline.engine.connections.handshake import open_websocket
-from fanline.engine.connections.heartbeat import Heartbeat
+from fanline.engine.connections.connection import Connection, ConnectionShared
+from fanline.engine.connections.handshake import Handshakes
+from fanline.engine.connections.registry import Registry
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sending.outbox import OutboxShared
 from fanline.engine.sending.transport import load_tls, start_tls
-from fanline.engine.sessions.context import Context
+from fanline.engine.sessions.calls import Calls
+from fanline.engine.sessions.commands import Commands
 from fanline.engine.sessions.identity import Access, DevelopmentAccess
+from fanline.engine.sessions.permissions import Permissions
+from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
 from fanline.engine.tasks.monitor import TaskMonitor
@@ -29,7 +37,7 @@ from fanline.protocol.errors import CloseReason
 
 _ACCEPT_BATCH = 64  # accepted between two turns of the loop
 _OWN_FILES = 64  # open files a worker needs besides its connections
-_DRAIN_SLICE = 256  # connections told to go between two turns of the loop
+_DRAIN_SLICE = 256  # connections closed between two turns of the loop
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _log = logging.getLogger("fanline.server")
 
@@ -45,9 +53,8 @@ class Server:
         self._settings = settings
         self._access = access or DevelopmentAccess()
         self._counters = Counters()
-        self._namespaces = Namespaces(settings.namespaces)
-        self._hub = Hub(self._counters, unix_ms, self._namespaces, log_limit=settings.log_messages)
-        self._connections: set[Connection] = set()
+        self._handshakes = Handshakes(settings, self._access, self._counters)
+        self._registry = Registry(settings.heartbeat, self._counters)
         self._sockets = 0  # accepted and not closed, whatever state they are in
         self._draining = False
         self._out_of_room = False
@@ -65,50 +72,63 @@ class Server:
         self, listener: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Serve on a listening, non-blocking socket, which stays the caller's to close."""
-        settings, counters = self._settings, self._counters
-        flusher = Flusher(self._hub, counters, coalesce_ms=settings.coalesce)
-        heartbeat = Heartbeat(settings.heartbeat)
         with self._serving:
             async with trio.open_nursery() as nursery:
-                outboxes = OutboxShared(
-                    nursery, counters, max_bytes=settings.outbox_bytes, max_messages=settings.outbox_messages
-                )
-                recovery = Recovery(self._bus, self._hub, self._namespaces, nursery)
-                keeper = TaskMonitor(self._bus, self._namespaces, self._hub.read_message, self._hub.refuse)
-
-                def bus_is_back(sound_until: float) -> None:
-                    recovery.bus_is_back(sound_until)
-                    keeper.bus_is_back()
-
-                self._bus.attach(self._hub.receive, bus_is_back)
-                session_store = SessionStore(self._bus)
-                context = Context(
-                    settings,
-                    self._access,
-                    self._bus,
-                    self._hub,
-                    recovery,
-                    self._namespaces,
-                    session_store,
-                    counters,
-                    outboxes,
-                    nursery,
-                )
-                nursery.start_soon(session_store.run)
-                nursery.start_soon(keeper.run)
-                nursery.start_soon(flusher.run)
-                nursery.start_soon(heartbeat.run)
+                shared = self._start_parts(nursery)
                 task_status.started()
                 with self._accepting:
-                    await self._accept(listener, nursery, context, heartbeat)
+                    await self._accept(listener, nursery, shared)
                 await trio.sleep_forever()  # until drained or cancelled
+
+    def _start_parts(self, nursery: trio.Nursery) -> ConnectionShared:
+        """Put the parts of the engine together, bottom up, and start those that run in the background."""
+        bus, settings, counters = self._bus, self._settings, self._counters
+        namespaces = Namespaces(settings.namespaces)
+        reader = MessageReader(namespaces, counters, unix_ms)
+        hub = Hub(namespaces, reader, counters, self._registry.everyone, log_limit=settings.log_messages)
+        states = StreamStates(bus)
+        recovery = Recovery(bus, hub, states, reader, nursery)
+        monitor = TaskMonitor(bus, namespaces, reader.read_stored, reader.refuse)
+
+        def bus_is_back(sound_until: float) -> None:
+            recovery.bus_is_back(sound_until)
+            monitor.bus_is_back()
+
+        bus.attach(hub.receive, bus_is_back)
+        store = SessionStore(bus)
+        flusher = Flusher(hub, counters, coalesce_ms=settings.coalesce)
+        for part in (store.run, monitor.run, flusher.run, self._registry.beat):
+            nursery.start_soon(part)
+        joining = Joining(
+            bus,
+            Router(hub, bus, settings.bus_timeout),
+            recovery,
+            History(bus, states, reader, recovery),
+            counters,
+            timeout=settings.bus_timeout,
+            patience=settings.idle_timeout,
+        )
+        commands = Commands(
+            bus=bus,
+            permissions=Permissions(self._access, namespaces),
+            joining=joining,
+            publisher=ClientPublisher(bus, namespaces),
+            calls=Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout),
+            store=store,
+            counters=counters,
+            max_subscriptions=settings.max_subscriptions,
+        )
+        outboxes = OutboxShared(
+            nursery, counters, max_bytes=settings.outbox_bytes, max_messages=settings.outbox_messages
+        )
+        return ConnectionShared(settings, counters, outboxes, commands, store)
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, tell every client to come back, and end `serve` when all are gone or time is up."""
         self._accepting.cancel()
         self._draining = True
         with trio.move_on_after(seconds):
-            for number, connection in enumerate(tuple(self._connections)):
+            for number, connection in enumerate(self._registry):
                 connection.close(CloseReason.RESTART)
                 if number % _DRAIN_SLICE == 0:
                     await trio.lowlevel.checkpoint()
@@ -117,9 +137,7 @@ class Server:
                 await self._empty.wait()
         self._serving.cancel()
 
-    async def _accept(
-        self, listener: socket.socket, nursery: trio.Nursery, context: Context, heartbeat: Heartbeat
-    ) -> None:
+    async def _accept(self, listener: socket.socket, nursery: trio.Nursery, shared: ConnectionShared) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener)
             for _ in range(_ACCEPT_BATCH):
@@ -129,10 +147,7 @@ class Server:
                     break
                 except OSError as error:
                     if error.errno in _NO_ROOM:
-                        if not self._out_of_room:
-                            _log.error("cannot accept: %s; trying again", error.strerror)
-                        self._out_of_room = True
-                        await trio.sleep(0.1)
+                        await self._wait_for_room(error)
                         break
                     continue  # the peer went away while it waited in the queue
                 self._counters.accepted += 1
@@ -141,9 +156,16 @@ class Server:
                     sock.close()
                     continue
                 self._sockets += 1
-                nursery.start_soon(self._run, sock, context, heartbeat, name="connection")
+                nursery.start_soon(self._run, sock, shared, name="connection")
 
-    async def _run(self, sock: socket.socket, context: Context, heartbeat: Heartbeat) -> None:
+    async def _wait_for_room(self, error: OSError) -> None:
+        """The kernel has no file or no memory for another socket: say so once, and try again soon."""
+        if not self._out_of_room:
+            _log.error("cannot accept: %s; trying again", error.strerror)
+        self._out_of_room = True
+        await trio.sleep(0.1)
+
+    async def _run(self, sock: socket.socket, shared: ConnectionShared) -> None:
         """One connection from its accept to its close."""
         try:
             sock.setblocking(False)
@@ -151,9 +173,11 @@ class Server:
             if self._tls is not None:
                 with trio.fail_after(self._settings.handshake_timeout):
                     sock = await start_tls(sock, self._tls)
-            connection, rest = await self._open(sock, context)
-            if connection is not None:
-                await self._keep(connection, rest, heartbeat)
+            opened = await self._handshakes.open_websocket(sock)
+            if opened is not None:
+                connection, rest = Connection(sock, opened, shared), opened.rest
+                del opened  # the request's headers need not live as long as the connection
+                await self._keep(connection, rest)
         except (OSError, trio.TooSlowError):
             pass  # the peer is gone, or cannot speak TLS
         except Exception:  # noqa: BLE001  # our own fault, and still that of one connection only
@@ -166,24 +190,11 @@ class Server:
             if not self._sockets:
                 self._empty.set()
 
-    async def _open(self, sock: socket.socket, context: Context) -> tuple[Connection | None, bytes]:
-        opened = await open_websocket(sock, context)
-        return (None, b"") if opened is None else (Connection(sock, opened, context), opened.rest)
-
-    async def _keep(self, connection: Connection, rest: bytes, heartbeat: Heartbeat) -> None:
-        self._connections.add(connection)
-        self._counters.connections += 1
+    async def _keep(self, connection: Connection, rest: bytes) -> None:
         if self._draining:  # its handshake was under way when the drain began
             connection.close(CloseReason.RESTART)
-        self._hub.enter(connection.session.encoding, connection.outbox)
-        heartbeat.add(connection)
-        try:
+        with self._registry.registered(connection):
             await connection.run(rest)
-        finally:
-            heartbeat.remove(connection)
-            self._hub.exit(connection.session.encoding, connection.outbox)
-            self._connections.discard(connection)
-            self._counters.connections -= 1
 
 
 def _socket_limit(settings: EngineSettings) -> int:

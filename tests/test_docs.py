@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fanline.engine.sessions.session import _COMMANDS, Session
+from fanline.engine.sessions.commands import COMMANDS, Commands
 from fanline.engine.settings import EngineSettings
 from tests.support.paths import ROOT
 
@@ -94,8 +94,8 @@ def test_the_protocol_page_says_which_commands_are_not_supported() -> None:
     page = (ROOT / "docs" / "reference" / "protocol.md").read_text(encoding="utf-8")
     section = page.partition("Client to server:")[2].partition("Server to client:")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", section.partition("|---")[2], re.MULTILINE))
-    assert set(rows) == set(_COMMANDS)
-    refused = {kind for kind, perform in _COMMANDS.items() if perform is Session.not_supported}
+    assert set(rows) == set(COMMANDS)
+    refused = {kind for kind, perform in COMMANDS.items() if perform is Commands.not_supported}
     assert {kind for kind, says in rows.items() if "not_supported" in says} == refused
 
 

@@ -5,18 +5,24 @@ and not per message: batches grow by themselves exactly when the worker is busy.
 reading, accepting and heartbeats get their turn between them.
 """
 
+from collections.abc import Iterator
+
 import trio
 
+from fanline.engine.channels.group import FlushBatch
 from fanline.engine.channels.hub import Hub
 from fanline.engine.counters import Counters
-from fanline.engine.sending.backlog import EncodedBatch
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.slices import Slices
 
 _CHECK_EVERY = 128  # pushes between two looks at the clock: about half a millisecond
 
+_Bundles = dict[Outbox, list[tuple[bytes, FlushBatch]]]
+
 
 class Flusher:
+    """`coalesce_ms`: the most milliseconds to rest after a flush; 0 for none."""
+
     def __init__(self, hub: Hub, counters: Counters, *, coalesce_ms: float) -> None:
         self._hub = hub
         self._counters = counters
@@ -42,49 +48,57 @@ class Flusher:
 
     async def flush(self) -> None:
         """Push everything that is pending now."""
-        self._slices = Slices()
-        bundles: dict[Outbox, list[tuple[bytes, EncodedBatch]]] = {}
+        slices, bundles = Slices(), _Bundles()
         batches = self._hub.take_dirty()
         alone = len(batches) == 1
-        for members, messages, joiners in batches:
-            items = messages.items
-            data = items[0].frame if len(items) == 1 else b"".join([item.frame for item in items])
-            self._counters.deliveries += len(items) * len(members)
-            self._push_joiners(messages, joiners)
+        for batch in batches:
+            data = batch.messages.joined()
+            self._counters.deliveries += len(batch.messages.messages) * len(batch.members)
+            self._push_joiners(batch)
             if alone:
-                await self._push_all(members, data, messages)
+                await self._push_all(batch, data, slices)
             else:
-                await self._push_or_bundle(members, data, messages, bundles)
+                await self._push_or_bundle(batch, data, bundles, slices)
         for number, (outbox, parts) in enumerate(bundles.items()):
-            outbox.push_parts(parts)
+            outbox.push_parts([(data, batch.messages) for data, batch in parts if not _has_left(batch, outbox)])
             if number % _CHECK_EVERY == 0:
-                await self._slices.breathe()
+                await slices.breathe()
+        self._hub.flushed()
 
-    def _push_joiners(self, messages: EncodedBatch, joiners: dict[Outbox, int]) -> None:
-        for outbox, skipped in joiners.items():
-            rest = messages.items[skipped:]
-            if rest:
-                self._counters.deliveries += len(rest)
-                outbox.push(b"".join([item.frame for item in rest]), messages._replace(items=rest))
+    def _push_joiners(self, batch: FlushBatch) -> None:
+        for outbox, skipped in batch.joiners.items():
+            rest = batch.messages._replace(messages=batch.messages.messages[skipped:])
+            if rest.messages:
+                self._counters.deliveries += len(rest.messages)
+                outbox.push(rest.joined(), rest)
 
-    async def _push_all(self, members: list[Outbox], data: bytes, messages: EncodedBatch) -> None:
-        for start in range(0, len(members), _CHECK_EVERY):
-            for outbox in members[start : start + _CHECK_EVERY]:
+    async def _push_all(self, batch: FlushBatch, data: bytes, slices: Slices) -> None:
+        messages = batch.messages
+        for outboxes in _portions(batch):
+            for outbox in outboxes:
                 outbox.push(data, messages)
-            await self._slices.breathe()
+            await slices.breathe()
 
-    async def _push_or_bundle(
-        self,
-        members: list[Outbox],
-        data: bytes,
-        messages: EncodedBatch,
-        bundles: dict[Outbox, list[tuple[bytes, EncodedBatch]]],
-    ) -> None:
+    async def _push_or_bundle(self, batch: FlushBatch, data: bytes, bundles: _Bundles, slices: Slices) -> None:
         """A connection that hears several dirty channels gets all of them with one system call, at the end."""
-        for start in range(0, len(members), _CHECK_EVERY):
-            for outbox in members[start : start + _CHECK_EVERY]:
+        messages = batch.messages
+        for outboxes in _portions(batch):
+            for outbox in outboxes:
                 if outbox.subscriptions == 1:
                     outbox.push(data, messages)
                 else:
-                    bundles.setdefault(outbox, []).append((data, messages))
-            await self._slices.breathe()
+                    bundles.setdefault(outbox, []).append((data, batch))
+            await slices.breathe()
+
+
+def _portions(batch: FlushBatch) -> Iterator[list[Outbox]]:
+    """The members in portions; without those who leave while the portions before theirs are sent."""
+    members = batch.members
+    for start in range(0, len(members), _CHECK_EVERY):
+        outboxes = members[start : start + _CHECK_EVERY]
+        yield outboxes if batch.left is None else [each for each in outboxes if not _has_left(batch, each)]
+
+
+def _has_left(batch: FlushBatch, outbox: Outbox) -> bool:
+    """Whether a member has left since the flush began."""
+    return batch.left is not None and outbox in batch.left

@@ -1,249 +1,190 @@
 """The hub: which connection hears which channel in this worker. One hub a worker, no locks, no awaits.
 
-Subscribers of a channel with the same encoding form a group: a message is encoded once per group, and every member
-is sent the same bytes. `receive` only appends to pending lists; the flusher takes them with `take_dirty`.
+`receive` takes the bus's messages and only appends to the pending lists of groups; the flusher takes them with
+`take_dirty`. Subscriptions (subscription.py) open and close channels here, and add themselves to groups.
 """
 
-import itertools
-import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 import msgspec
 
 from fanline.engine.bus.interface import StreamPosition
-from fanline.engine.bus.nats.jetstream import unix_ms_of
-from fanline.engine.channels.log import ChannelLog, LogState
+from fanline.engine.channels.durable import DurableChannel, DurableState
+from fanline.engine.channels.group import FlushBatch, Group
+from fanline.engine.channels.messages import MessageReader
 from fanline.engine.counters import Counters
-from fanline.engine.namespaces import Namespaces, SlowPolicy
-from fanline.engine.sending.backlog import EncodedBatch, EncodedMessage, is_urgent
+from fanline.engine.namespaces import Namespace, Namespaces
+from fanline.engine.sending.batch import EncodedBatch, EncodedMessage, is_urgent
 from fanline.engine.sending.outbox import Outbox
-from fanline.engine.tasks.fold import TaskLog, check_task_message
+from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.dialects.encoding import Encoding
-from fanline.protocol.envelope import Envelope, from_producer
-from fanline.protocol.errors import MessageError
+from fanline.protocol.envelope import Envelope
 
-_log = logging.getLogger("fanline.hub")
-
-
-class FlushBatch(NamedTuple):
-    """One group's messages to send: a snapshot, so members may come and go while it is being sent in slices."""
-
-    members: list[Outbox]
-    messages: EncodedBatch
-    joiners: dict[Outbox, int]
-    """Outbox -> how many of the messages, from the first, are not for it."""
+Everyone = Callable[[], Iterable[tuple[Encoding, Outbox]]]
+"""All open connections of the worker."""
 
 
-class Group:
-    """The subscribers of one channel in one encoding, and the messages they have not been sent yet."""
+class Channel:
+    """A channel that is open in this worker: somebody is interested in it, and the bus routes it here."""
 
-    __slots__ = ("encoding", "joiners", "members", "pending", "policy")
+    __slots__ = ("durable", "groups", "interest", "name", "namespace")
 
-    def __init__(self, encoding: Encoding, policy: SlowPolicy) -> None:
-        self.encoding = encoding
-        self.policy = policy
-        self.members: dict[Outbox, None] = {}
-        self.pending: list[EncodedMessage] = []
-        self.joiners: dict[Outbox, int] = {}  # came while messages were pending: how many of those are not theirs
-
-    def add(self, outbox: Outbox) -> None:
-        """Send an outbox all messages from now on."""
-        if self.pending:
-            self.joiners[outbox] = len(self.pending)
-        else:
-            self.members[outbox] = None
-
-    def discard(self, outbox: Outbox) -> bool:
-        """Send an outbox nothing more; whether it was here."""
-        return self.members.pop(outbox, _ABSENT) is None or self.joiners.pop(outbox, None) is not None
-
-    def __iter__(self) -> Iterator[Outbox]:
-        return itertools.chain(self.members, self.joiners)
-
-    def take(self) -> FlushBatch:
-        """The pending messages and whose they are; joiners become members."""
-        batch = FlushBatch(list(self.members), EncodedBatch(self.pending, self.encoding, self.policy), self.joiners)
-        self.pending = []
-        if self.joiners:
-            self.members.update(dict.fromkeys(self.joiners))
-            self.joiners = {}
-        return batch
-
-
-class _Channel:
-    __slots__ = ("groups", "interest", "log")
-
-    def __init__(self, log: ChannelLog | None) -> None:
-        self.interest = 0  # subscriptions, active or on their way: the bus is joined while it is positive
+    def __init__(self, name: str, namespace: Namespace, durable: DurableChannel | None) -> None:
+        self.name = name
+        self.namespace = namespace
+        self.durable = durable
+        self.interest = 0
+        """How many hold it open; counted by `Hub.open` and `Hub.close` alone."""
         self.groups: tuple[Group, ...] = ()
-        self.log = log  # of a durable channel
+
+    def add(self, encoding: Encoding, outbox: Outbox) -> None:
+        """Send an outbox the messages that are received from now on, and no others."""
+        group = self._group(encoding)
+        if group is None:
+            group = Group(encoding, self.namespace)
+            self.groups += (group,)
+        group.add(outbox)
+
+    def discard(self, encoding: Encoding, outbox: Outbox) -> None:
+        """Send an outbox that was added nothing more."""
+        group = self._group(encoding)
+        assert group is not None
+        group.discard(outbox)
+        if group.empty:
+            self.groups = tuple(other for other in self.groups if other is not group)
+
+    def _group(self, encoding: Encoding) -> Group | None:
+        for group in self.groups:
+            if group.encoding is encoding:
+                return group
+        return None
 
 
 class Hub:
-    """A subscription is taken in two steps, so that a client's `ok` always comes before the channel's first message:
-    `subscribe` counts the interest (and tells when the bus has to be joined), `activate` lets messages through.
-    """
+    """`everyone` names all connections, for urgent messages."""
 
     def __init__(
-        self, counters: Counters, clock_ms: Callable[[], int], namespaces: Namespaces, *, log_limit: int = 1000
+        self,
+        namespaces: Namespaces,
+        reader: MessageReader,
+        counters: Counters,
+        everyone: Everyone,
+        *,
+        log_limit: int = 1000,
     ) -> None:
-        self._channels: dict[str, _Channel] = {}
-        self._dirty: list[Group] = []
-        self._everyone: dict[Encoding, dict[Outbox, None]] = {}
-        self._broadcasts: list[FlushBatch] = []
-        self._counters = counters
-        self._clock_ms = clock_ms
         self._namespaces = namespaces
+        self._reader = reader
+        self._counters = counters
+        self._everyone = everyone
         self._log_limit = log_limit
-        self._warned_at = 0  # Unix seconds
+        self._channels: dict[str, Channel] = {}
+        self._dirty: list[Group] = []
+        self._broadcasts: list[FlushBatch] = []
+        self._flushing: list[Group] = []
         self.on_dirty: Callable[[], None] = lambda: None
         """Called when there is something to flush after there was nothing."""
-        self.on_hole: Callable[[ChannelLog], None] = lambda _: None
-        """Called when a durable channel misses something and has to be mended."""
+        self.on_hole: Callable[[DurableChannel], None] = lambda _: None
+        """Called when a durable channel misses something and has to be recovered."""
 
-    def enter(self, encoding: Encoding, outbox: Outbox) -> None:
-        """A connection is there: urgent messages reach it."""
-        self._everyone.setdefault(encoding, {})[outbox] = None
+    # --- channels ------------------------------------------------------------------------------------------------
 
-    def exit(self, encoding: Encoding, outbox: Outbox) -> None:
-        """A connection is gone."""
-        del self._everyone[encoding][outbox]
-
-    def subscribe(self, channel: str) -> bool:
-        """Count one more subscription; True if it is the channel's first."""
-        entry = self._channels.get(channel)
-        if entry is None:
-            entry = self._channels[channel] = _Channel(self._new_log(channel))
+    def open(self, name: str) -> Channel:
+        """Count one more interest in a channel; `interest == 1`: it is the first, and the bus has to be joined."""
+        channel = self._channels.get(name)
+        if channel is None:
+            namespace = self._namespaces.of(name)
+            channel = self._channels[name] = Channel(name, namespace, self._new_durable(name, namespace))
             self._counters.channels += 1
-        entry.interest += 1
-        return entry.interest == 1
+        channel.interest += 1
+        return channel
 
-    def _new_log(self, channel: str) -> ChannelLog | None:
-        namespace = self._namespaces.of(channel)
-        if not namespace.durable:
-            return None
-        task = TaskLog(channel) if namespace.tasks else None  # what does not fit is told by the keeper, once
-        return ChannelLog(channel, self._log_limit, task)
-
-    def activate(self, channel: str, encoding: Encoding, outbox: Outbox) -> None:
-        """Let a subscribed channel's messages reach this outbox: those received after this call, no others."""
-        entry = self._channels[channel]
-        group = next((group for group in entry.groups if group.encoding is encoding), None)
-        if group is None:
-            group = Group(encoding, self._namespaces.of(channel).slow)
-            entry.groups += (group,)
-        group.add(outbox)
-        outbox.subscriptions += 1
-
-    def deactivate(self, channel: str, outbox: Outbox) -> None:
-        """Stop a channel's messages to this outbox; the subscription still counts."""
-        entry = self._channels[channel]
-        for group in entry.groups:
-            if group.discard(outbox):
-                outbox.subscriptions -= 1
-                if not group.members and not group.joiners:
-                    entry.groups = tuple(other for other in entry.groups if other is not group)
-
-    def unsubscribe(self, channel: str, outbox: Outbox) -> bool:
-        """Take one subscription back, active or not; True if it was the channel's last."""
-        self.deactivate(channel, outbox)
-        return self.release(channel)
-
-    def release(self, channel: str) -> bool:
-        """Count one subscription less, that was never activated; True if it was the channel's last."""
-        entry = self._channels[channel]
-        entry.interest -= 1
-        if entry.interest:
+    def close(self, channel: Channel) -> bool:
+        """Count one interest less; True if it was the last, and the bus has to be left."""
+        channel.interest -= 1
+        if channel.interest:
             return False
-        del self._channels[channel]
+        del self._channels[channel.name]
         self._counters.channels -= 1
         return True
 
-    def log(self, channel: str) -> ChannelLog | None:
-        """The log of a durable channel that somebody here is subscribed to."""
-        entry = self._channels.get(channel)
-        return None if entry is None else entry.log
+    def _new_durable(self, name: str, namespace: Namespace) -> DurableChannel | None:
+        if not namespace.durable:
+            return None
+        fold = TaskFold(name) if namespace.tasks else None  # what does not fit is reported by the monitor, once
+        return DurableChannel(name, namespace, self._log_limit, fold)
 
-    def logs(self) -> Iterator[ChannelLog]:
-        """The logs of all durable channels that somebody here is subscribed to."""
-        return (entry.log for entry in self._channels.values() if entry.log is not None)
+    def durable_channels(self) -> Iterator[DurableChannel]:
+        """All durable channels that are open here."""
+        return (channel.durable for channel in self._channels.values() if channel.durable is not None)
 
-    def receive(self, channel: str, payload: bytes, position: StreamPosition | None) -> None:
+    def is_open(self, durable: DurableChannel) -> bool:
+        """Whether this is still its channel: all may have left, and those who came after them have a new one."""
+        channel = self._channels.get(durable.name)
+        return channel is not None and channel.durable is durable
+
+    # --- messages ------------------------------------------------------------------------------------------------
+
+    def receive(self, name: str, payload: bytes, position: StreamPosition | None) -> None:
         """Take a producer's message from the bus: decode once, encode once per encoding in use, mark as dirty."""
         self._counters.messages_in += 1
-        entry = self._channels.get(channel)
-        if entry is None and not self._namespaces.of(channel).everywhere:
+        channel = self._channels.get(name)
+        namespace = self._namespaces.of(name) if channel is None else channel.namespace
+        if channel is None and not namespace.everywhere:
             return  # the last subscriber left while it was on its way
-        if position is None or entry is None or entry.log is None:
-            envelope = self.read_message(channel, payload, self._clock_ms())
+        envelope = self._reader.read(name, namespace, payload, None if position is None else position.time)
+        if position is None or channel is None or channel.durable is None:
             if envelope is not None:
-                self.deliver(channel, (envelope,))
+                self._deliver(channel, namespace, (envelope,))
             return
-        envelope = self.read_message(channel, payload, unix_ms_of(position.time))
-        mending = entry.log.state is LogState.MENDING
-        self.deliver(channel, entry.log.receive(envelope, position))
-        if entry.log.state is LogState.MENDING and not mending:
-            self.on_hole(entry.log)
+        durable = channel.durable
+        was_recovering = durable.state is DurableState.RECOVERING
+        self._deliver(channel, namespace, durable.receive(envelope, position))
+        if durable.state is DurableState.RECOVERING and not was_recovering:
+            self.on_hole(durable)
 
-    def read_message(self, channel: str, payload: bytes, time_ms: int) -> Envelope | None:
-        """A producer's message as it goes to clients; None, counted and logged, if it is no message.
+    def deliver(self, durable: DurableChannel, envelopes: Iterable[Envelope]) -> None:
+        """Send what a durable channel has handed out to its subscribers, in order; to nobody if it is closed."""
+        if self.is_open(durable):
+            self._deliver(self._channels[durable.name], durable.namespace, envelopes)
 
-        What the bus knows stands over what the producer claims: the subject names the channel, the stream the offset.
-        """
-        try:
-            envelope = from_producer(payload)
-            if self._namespaces.of(channel).tasks:
-                check_task_message(envelope)
-        except MessageError as error:
-            self.refuse(channel, error)
-            return None
-        envelope.channel = channel
-        envelope.offset = envelope.previous = envelope.epoch = None
-        if envelope.time is None:
-            envelope.time = time_ms
-        return envelope
-
-    def refuse(self, channel: str, error: MessageError) -> None:
-        """Count what a producer got wrong; at most one line a second, for it may be wrong very often."""
-        self._counters.messages_bad += 1
-        second = self._clock_ms() // 1000
-        if second != self._warned_at:
-            self._warned_at = second
-            total = self._counters.messages_bad
-            _log.warning("dropped a message on %s that a producer published (%d so far): %s", channel, total, error)
-
-    def deliver(self, channel: str, envelopes: Iterable[Envelope]) -> None:
-        """Send envelopes to all active subscribers of a channel, in order."""
-        entry = self._channels.get(channel)
+    def _deliver(self, channel: Channel | None, namespace: Namespace, envelopes: Iterable[Envelope]) -> None:
         for envelope in envelopes:
-            if envelope.priority is not None and is_urgent(envelope):
-                self._broadcast(envelope, entry)
-            for group in entry.groups if entry is not None else ():
+            if envelope.priority is not None and is_urgent(envelope, namespace):
+                self._broadcast(envelope, channel, namespace)
+            for group in channel.groups if channel is not None else ():
                 if not group.pending:
-                    self._mark_dirty(group)
-                group.pending.append(EncodedMessage(group.encoding.encode(envelope), envelope))
+                    self._tell_dirty()
+                    self._dirty.append(group)
+                group.append(envelope)
 
-    def _broadcast(self, envelope: Envelope, entry: _Channel | None) -> None:
+    def _broadcast(self, envelope: Envelope, channel: Channel | None, namespace: Namespace) -> None:
         """Send an urgent message to everybody who does not get it as a subscriber."""
-        if not self._dirty and not self._broadcasts:
-            self.on_dirty()
+        self._tell_dirty()
         bare = msgspec.structs.replace(envelope, offset=None, previous=None)  # they keep no count of this channel
-        subscribed = {outbox for group in entry.groups for outbox in group} if entry is not None else set()
-        for encoding, outboxes in self._everyone.items():
-            items = EncodedBatch([EncodedMessage(encoding.encode(bare), bare)], encoding, SlowPolicy.RESUME)
-            self._broadcasts.append(FlushBatch([outbox for outbox in outboxes if outbox not in subscribed], items, {}))
+        subscribed = {outbox for group in channel.groups for outbox in group} if channel is not None else set()
+        others: dict[Encoding, list[Outbox]] = {}
+        for encoding, outbox in self._everyone():
+            if outbox not in subscribed:
+                others.setdefault(encoding, []).append(outbox)
+        for encoding, outboxes in others.items():
+            messages = EncodedBatch([EncodedMessage(encoding.encode(bare), bare)], encoding, namespace)
+            self._broadcasts.append(FlushBatch(outboxes, messages, {}))
+
+    # --- flushing ------------------------------------------------------------------------------------------------
 
     def take_dirty(self) -> list[FlushBatch]:
-        """What is pending, group by group; it counts as sent from here on."""
+        """What is pending, group by group; call `flushed` when it has been sent."""
         dirty, self._dirty = self._dirty, []
         broadcasts, self._broadcasts = self._broadcasts, []
+        self._flushing = dirty
         return broadcasts + [group.take() for group in dirty]
 
-    def _mark_dirty(self, group: Group) -> None:
+    def flushed(self) -> None:
+        """What was taken has been sent."""
+        for group in self._flushing:
+            group.flushing = None
+        self._flushing = []
+
+    def _tell_dirty(self) -> None:
         if not self._dirty and not self._broadcasts:
             self.on_dirty()
-        self._dirty.append(group)
-
-
-_ABSENT = object()

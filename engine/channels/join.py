@@ -1,226 +1,207 @@
-"""Joining a durable channel: answer, history, live, as one sequence without a hole and without a repeat.
+"""Joining a channel: answer, history, live, as one sequence without a hole and without a repeat.
+
+`Joining.join` reads from top to bottom as it happens: the channel is held open, its log is up to date, the history is
+gathered; only then the client is answered, sent the history, and activated in the very step in which nothing is left.
+Whatever fails before the answer has changed nothing.
 
 There is no hold-back queue. The channel's log is the one ordered truth in this worker: the client is sent what the log
-(or the stream before it) has after its offset, as fast as it reads, and is activated in the very step in which nothing
-is left. A slow client just takes longer; it is never given a gap because others publish faster than it reads.
+(or the stream before it) has after its offset, as fast as it reads. A slow client just takes longer; it is never given
+a gap because others publish faster than it reads.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, NamedTuple
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
-import msgspec
 import trio
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.channels.durable import DurableChannel
+from fanline.engine.channels.fresh import following, fresh
+from fanline.engine.channels.history import History
 from fanline.engine.channels.inbox import read_cursor
-from fanline.engine.channels.log import ChannelLog, GapReason
-from fanline.engine.channels.task_frames import snapshot_frame, with_snapshot
+from fanline.engine.channels.recovery import Recovery
+from fanline.engine.channels.start import After, Live, StartPosition, Stored, TaskSnapshot
+from fanline.engine.channels.subscription import Interest, Router, Subscription
 from fanline.engine.clock import unix_ms
-from fanline.engine.sending.backlog import is_expired
+from fanline.engine.counters import Counters
 from fanline.engine.sending.outbox import Outbox
-from fanline.engine.sessions.context import Context
-from fanline.engine.tasks.fold import DEFAULT_LINES
-from fanline.engine.tasks.output_tail import MAX_LINES
-from fanline.protocol.dialects import PLAIN
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.messages import GapReason, Subscribed
 
 _CHUNK = 256  # messages pushed before the client must have taken them
-_MOST = 1_000_000
 _RETRY_SECONDS = 0.2
 
-
-class StartPosition(NamedTuple):
-    """From where on a client wants a channel."""
-
-    offset: int | None
-    """After this offset; None: only what comes from now on."""
-    epoch: str | None
-    """The epoch of that offset; None: not told."""
-    newest: int | None = None
-    """Only the newest so many of the messages after the offset; None: all."""
-    stored: bool = False
-    """It wants what is stored: what no longer is, is not missed."""
-    lines: int | None = None
-    """Of a task: its snapshot, with the newest so many lines of its output."""
+Answer = Callable[[Envelope], None]
+"""Sends the `ok` of a `sub`."""
 
 
-class _Position(msgspec.Struct, forbid_unknown_fields=True):
-    """The data of a `sub`: {"last": N}, {"start": true} or {"snapshot": true}, which is the newest message; on a task
-    channel the task's snapshot, with "lines": N of its output.
+class Joining:
+    """How clients of one worker join channels. `timeout`: seconds a channel may take to be compared with its stream;
+    `patience`: seconds of life that a client proves by reading its history.
     """
 
-    last: int | None = None
-    start: bool = False
-    snapshot: bool = False
-    lines: Annotated[int, msgspec.Meta(ge=0, le=MAX_LINES)] = DEFAULT_LINES
+    def __init__(
+        self,
+        bus: Bus,
+        router: Router,
+        recovery: Recovery,
+        history: History,
+        counters: Counters,
+        *,
+        timeout: float,
+        patience: float,
+    ) -> None:
+        self._bus = bus
+        self._router = router
+        self._recovery = recovery
+        self._history = history
+        self._counters = counters
+        self._timeout = timeout
+        self._patience = patience
 
+    def subscription(self, channel: str, encoding: Encoding, outbox: Outbox) -> Subscription:
+        """A subscription that holds nothing yet; `join` it."""
+        return Subscription(self._router, channel, encoding, outbox)
 
-class Resumption(msgspec.Struct, forbid_unknown_fields=True):
-    """The data of an `auth` that takes up a session: its id, and how far each channel was received."""
+    async def join(self, subscription: Subscription, start: StartPosition, answer: Answer) -> None:
+        """Answer a `sub`, send the history that was asked for, and activate the subscription.
 
-    session: Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-]+$")]
-    positions: dict[str, tuple[Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)], str]] = {}
-    """Channel -> (offset, epoch)."""
+        MessageError, BusError: nothing was sent, and a subscription that was active still is.
+        """
+        async with subscription as channel:
+            durable = channel.durable
+            if durable is None:
+                answer(Envelope(MessageType.OK, channel=channel.name))
+            else:
+                start = await self._settled(durable, start)
+                await self._wait_steady(durable)
+                await self._check(durable, start)
+                history = durable.with_snapshot(await self._gather(durable, start))
+                reached, epoch = durable.last, durable.epoch
+                subscription.pause()  # in one step with the answer: what comes from here on is sent by `_catch_up`
+                answer(_answer(durable, start, history))
+                await self._send(subscription, history)
+                await self._catch_up(subscription, durable, reached, epoch)
+            subscription.activate()
 
-    def subscribe(self, channel: str) -> Envelope:
-        """The `sub` for one of the session's channels."""
-        offset, epoch = self.positions.get(channel, (None, None))
-        return Envelope(MessageType.SUB, channel=channel, offset=offset, epoch=epoch)
+    @asynccontextmanager
+    async def steady(self, name: str) -> AsyncIterator[DurableChannel]:
+        """A durable channel that is up to date, and kept so inside the block, without a subscriber. BusError."""
+        async with Interest(self._router, name) as channel:
+            assert channel.durable is not None
+            await self._wait_steady(channel.durable)
+            yield channel.durable
 
-
-def resumption_of(command: Envelope) -> Resumption | None:
-    """What session an `auth` wants to take up, if any; MessageError(BAD_MESSAGE)."""
-    data = command.value
-    if not isinstance(data, dict) or "session" not in data:
-        return None
-    try:
-        return msgspec.convert(data, Resumption)
-    except msgspec.ValidationError as error:
-        text = f'to take up a session the data of `auth` is {{"session": ID, "positions": {{...}}}}: {error}'
-        raise MessageError(ErrorCode.BAD_MESSAGE, text) from None
-
-
-def start_of(command: Envelope) -> StartPosition:
-    """What a `sub` asks for; MessageError(BAD_MESSAGE) if that makes no sense."""
-    if command.offset is not None:
-        return StartPosition(command.offset, command.epoch)
-    if command.data is None:
-        return StartPosition(None, None)
-    try:
-        position = msgspec.convert(command.value, _Position)
-    except msgspec.ValidationError as error:
-        text = f'the data of `sub` is {{"last": N}}, {{"start": true}} or {{"snapshot": true}}: {error}'
-        raise MessageError(ErrorCode.BAD_MESSAGE, text) from None
-    if position.snapshot:
-        return StartPosition(0, None, 1, stored=True, lines=position.lines)
-    if position.last is None:
-        return StartPosition(0, None, stored=True) if position.start else StartPosition(None, None)
-    if not 1 <= position.last <= _MOST:
-        raise MessageError(ErrorCode.BAD_MESSAGE, f"`last` is between 1 and {_MOST:,}, not {position.last}")
-    return StartPosition(0, None, position.last, stored=True)
-
-
-async def join_durable(
-    context: Context, log: ChannelLog, wish: StartPosition, command: Envelope, encoding: Encoding, outbox: Outbox
-) -> None:
-    """Answer a `sub`, send what was wished for, activate the subscription. MessageError, BusError: nothing was sent.
-
-    The answer's offset and epoch are where the history ends and live messages begin; its data says how the wish went:
-    {"recovered": bool, "count": messages of history that follow}. Not recovered means that something may be missing; a
-    `gap` frame then says what.
-    """
-    if wish.offset is None and context.namespaces.of(log.channel).inbox:
-        cursor = await read_cursor(context.bus, log.channel)
-        wish = StartPosition(cursor, None, stored=cursor == 0)
-    with trio.move_on_after(context.settings.bus_timeout) as scope:
-        await context.recovery.wait_steady(log)
-    if scope.cancelled_caught:
-        raise BusError(f"{log.channel} is being compared with its stream; try again")
-    if _is_ahead(wish, log) and not await context.recovery.knows(log, wish.offset or 0):
-        text = f"offset {wish.offset} lies in the future of {log.channel}, whose newest is {log.last}"
-        raise MessageError(ErrorCode.BAD_OFFSET, text)
-    history = with_snapshot(log, await _gather(context, log, wish))
-    reached, epoch = log.last, log.epoch
-    answer = Envelope(MessageType.OK, id=command.id, channel=log.channel, offset=reached, epoch=log.epoch)
-    if wish.offset is not None:
-        gaps = sum(envelope.type == MessageType.GAP for envelope in history)
-        answer.data = {"recovered": not gaps, "count": len(history) - gaps}
-    if command.id is None and encoding.dialect is not PLAIN:
-        outbox.push(encoding.encode(answer))  # nobody asked by name, but where the history begins must be known
-    elif (reply := encoding.dialect.encode_reply(command, answer)) is not None:
-        outbox.push(encoding.frame(reply))
-    await _send(context, history, encoding, outbox)
-    await _catch_up(context, log, (reached, epoch), encoding, outbox)
-    context.hub.activate(log.channel, encoding, outbox)
-
-
-def _is_ahead(wish: StartPosition, log: ChannelLog) -> bool:
-    return wish.offset is not None and wish.offset > log.last and wish.epoch in (None, log.epoch)
-
-
-async def _gather(context: Context, log: ChannelLog, wish: StartPosition) -> list[Envelope]:
-    """The history up to `log.last` as it is on return, with a `gap` wherever something is missing."""
-    if wish.offset is None:
-        return []
-    if wish.lines is not None and log.task is not None:
-        return [snapshot_frame(log, wish.lines)]
-    if wish.epoch is not None and wish.epoch != log.epoch:
-        # Its offset means nothing now: it is told so, and gets the whole new life.
-        return [log.gap(0, 0, GapReason.EPOCH), *await _gather(context, log, StartPosition(0, None, stored=True))]
-    if wish.newest is not None:
-        kept = list(_fresh(log.since(log.floor) or []))
-        if len(kept) >= wish.newest:
-            return kept[-wish.newest :]
-    epoch, reached = log.epoch, wish.offset
-    history: list[Envelope] = []
-    while True:
-        more = await context.recovery.history(log, reached)
-        if log.epoch != epoch:
-            return [log.gap(0, 0, GapReason.EPOCH)]
-        missed = more.gap is not None and not (wish.stored and not history)
-        history += [more.gap, *more.messages] if missed and more.gap is not None else more.messages
-        reached = more.reached
-        if reached >= log.last:
-            break
-    if wish.newest is None:
-        return list(_fresh(history, wish.offset))
-    return [envelope for envelope in _fresh(history) if envelope.type == MessageType.PUB][-wish.newest :]
-
-
-async def _catch_up(
-    context: Context, log: ChannelLog, position: tuple[int, str], encoding: Encoding, outbox: Outbox
-) -> None:
-    """Send what came while the client was reading, until nothing is left; returns without a further checkpoint.
-
-    `position`: offset and epoch up to which it has everything. An outage is waited out, for the answer has been given.
-    """
-    reached, epoch = position
-    while outbox.closing is None:
-        if log.epoch != epoch:
-            await _send(context, with_snapshot(log, [log.gap(0, 0, GapReason.EPOCH)]), encoding, outbox)
-            reached, epoch = 0, log.epoch
-        if reached >= log.last:
+    async def _wait_steady(self, durable: DurableChannel) -> None:
+        """Wait until a channel's log is up to date. BusError."""
+        with trio.move_on_after(self._timeout):
+            await self._recovery.wait_steady(durable)
             return
-        try:
-            more = await context.recovery.history(log, reached)
-        except BusError:
-            await trio.sleep(_RETRY_SECONDS)
-            continue
-        if log.epoch == epoch:
-            reached = more.reached
-            messages = [more.gap, *more.messages] if more.gap is not None else more.messages
-            await _send(context, with_snapshot(log, list(_fresh(messages))), encoding, outbox)
+        raise BusError(f"{durable.name} is being compared with its stream; try again")
+
+    # --- before the answer ----------------------------------------------------------------------------------------
+
+    async def _settled(self, durable: DurableChannel, start: StartPosition) -> StartPosition:
+        """The start position that this channel makes of what the client has asked for."""
+        if isinstance(start, TaskSnapshot) and durable.fold is None:
+            return Stored(newest=1)
+        if not isinstance(start, Live) or not durable.namespace.inbox:
+            return start
+        # In an inbox, a client that names no position begins behind what its user has acknowledged.
+        cursor = await read_cursor(self._bus, durable.name)
+        return After(cursor) if cursor else Stored()
+
+    async def _check(self, durable: DurableChannel, start: StartPosition) -> None:
+        """Refuse an offset that the channel never had."""
+        if not isinstance(start, After) or start.offset <= durable.last or start.epoch not in (None, durable.epoch):
+            return
+        if not await self._recovery.knows(durable, start.offset):
+            text = f"offset {start.offset} lies in the future of {durable.name}, whose newest is {durable.last}"
+            raise MessageError(ErrorCode.BAD_OFFSET, text)
+
+    async def _gather(self, durable: DurableChannel, start: StartPosition) -> list[Envelope]:
+        """The history up to `durable.last` as it is on return, with a `gap` wherever something is missing."""
+        match start:
+            case Live():
+                return []
+            case TaskSnapshot(lines):
+                return [durable.snapshot(lines)]
+            case Stored(newest):
+                return await self._stored(durable, newest)
+            case After(offset, epoch):
+                if epoch in (None, durable.epoch):
+                    return following(await self._everything_after(durable, offset), offset, unix_ms())
+                # Its offset means nothing now: it is told so, and gets everything since.
+                return [durable.gap(0, 0, GapReason.EPOCH), *await self._gather(durable, Stored())]
+
+    async def _stored(self, durable: DurableChannel, newest: int | None) -> list[Envelope]:
+        """All stored messages, or the newest of them."""
+        if newest is None:
+            return following(await self._everything_after(durable, 0, stored=True), 0, unix_ms())
+        kept = fresh(durable.log.all(), unix_ms())
+        if len(kept) < newest:
+            everything = fresh(await self._everything_after(durable, 0, stored=True), unix_ms())
+            kept = [envelope for envelope in everything if envelope.type == MessageType.PUB]
+        return kept[-newest:]
+
+    async def _everything_after(self, durable: DurableChannel, offset: int, *, stored: bool = False) -> list[Envelope]:
+        """All messages after an offset, with their gaps. `stored`: what is gone before the first of them is no gap."""
+        epoch, history = durable.epoch, list[Envelope]()
+        while True:
+            piece = await self._history.after(durable, offset)
+            if durable.epoch != epoch:
+                return [durable.gap(0, 0, GapReason.EPOCH)]
+            history += piece.messages if stored and not history else piece.all
+            offset = piece.reached
+            if offset >= durable.last:
+                return history
+
+    # --- after the answer -----------------------------------------------------------------------------------------
+
+    async def _catch_up(self, subscription: Subscription, durable: DurableChannel, reached: int, epoch: str) -> None:
+        """Send what came while the client was reading, until nothing is left; returns without a further checkpoint.
+
+        The client has everything up to the offset `reached` of `epoch`. An outage is waited out, for the client has
+        been answered.
+        """
+        while subscription.outbox.life.is_open:
+            if durable.epoch != epoch:
+                gap = durable.gap(0, 0, GapReason.EPOCH)
+                reached, epoch = 0, durable.epoch
+                await self._send(subscription, durable.with_snapshot([gap]))
+            if reached >= durable.last:
+                return
+            try:
+                piece = await self._history.after(durable, reached)
+            except BusError:
+                await trio.sleep(_RETRY_SECONDS)
+                continue
+            if durable.epoch == epoch:
+                reached = piece.reached
+                await self._send(subscription, durable.with_snapshot(fresh(piece.all, unix_ms())))
+
+    async def _send(self, subscription: Subscription, messages: Sequence[Envelope]) -> None:
+        """Push messages at the pace at which the client reads, giving others their turn."""
+        encoding, outbox = subscription.encoding, subscription.outbox
+        for start in range(0, len(messages), _CHUNK):
+            if start:
+                await trio.lowlevel.checkpoint()
+            chunk = messages[start : start + _CHUNK]
+            outbox.push(b"".join(encoding.encode(message) for message in chunk))
+            self._counters.deliveries += len(chunk)
+            if outbox.backlog_bytes:
+                await outbox.wait_drained()
+                outbox.life.extend(self._patience)  # it reads: it lives
 
 
-async def _send(context: Context, messages: Sequence[Envelope], encoding: Encoding, outbox: Outbox) -> None:
-    """Push messages at the pace at which the client reads, giving others their turn."""
-    for start in range(0, len(messages), _CHUNK):
-        if start:
-            await trio.lowlevel.checkpoint()
-        outbox.push(b"".join(encoding.encode(message) for message in messages[start : start + _CHUNK]))
-        context.counters.deliveries += len(messages[start : start + _CHUNK])
-        if outbox.backlog_bytes:
-            await outbox.wait_drained()
-            outbox.postpone(context.settings.idle_timeout)  # it reads: it lives
-
-
-def _fresh(messages: Iterable[Envelope], follows: int | None = None) -> Iterator[Envelope]:
-    """Leave out what has expired by its own `ttl`, and let each message follow on the one that is sent before it.
-
-    `follows`: the offset the first one follows on, if that is not what the log says.
+def _answer(durable: DurableChannel, start: StartPosition, history: Sequence[Envelope]) -> Envelope:
+    """The `ok`: its offset and epoch are where the history ends and live messages begin; if there was something to
+    recover, its data says whether all of it follows.
     """
-    now = unix_ms()
-    for message in messages:
-        if message.type == MessageType.GAP:
-            follows = message.data["to"]
-            yield message
-        elif is_expired(message, now):
-            follows = message.previous if follows is None else follows
-        elif follows is None or follows == message.previous:
-            yield message
-            follows = None
-        else:
-            yield msgspec.structs.replace(message, previous=follows)
-            follows = None
+    answer = Envelope(MessageType.OK, channel=durable.name, offset=durable.last, epoch=durable.epoch)
+    if not isinstance(start, Live):
+        gaps = sum(envelope.type == MessageType.GAP for envelope in history)
+        answer.data = Subscribed(recovered=not gaps, count=len(history) - gaps).fields()
+    return answer

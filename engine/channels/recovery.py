@@ -1,123 +1,152 @@
-"""The recovery: asks the streams where a durable channel stands, what this worker missed, and what a client missed.
+"""Recovery: asks the streams where a durable channel stands, and what this worker has missed of it.
 
-The logs decide what follows on what (engine/channels/log.py); here is the waiting. Requests go out per channel, not per
-client: whoever wants to know about the same channel waits for the same request and finds the log extended.
+What follows on what is decided by the channel (durable.py); here is the waiting. All of it survives an outage of the
+bus: it tries again until it knows, or until nobody listens to the channel any more.
 """
 
 import itertools
 import logging
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError, Page, Stored, StreamPosition, StreamState
-from fanline.engine.bus.nats.jetstream import MULTI_LAST, READ_BATCH, unix_ms_of
+from fanline.engine.bus.interface import Bus, BusError, Stored, StreamState
+from fanline.engine.bus.nats.jetstream import MULTI_LAST
+from fanline.engine.channels.durable import DurableChannel, DurableState
 from fanline.engine.channels.hub import Hub
-from fanline.engine.channels.log import ChannelLog, GapReason, LogState
+from fanline.engine.channels.messages import MessageReader
 from fanline.engine.channels.stream_states import StreamStates
-from fanline.engine.channels.task_frames import with_snapshot
-from fanline.engine.namespaces import Namespaces
-from fanline.engine.tasks.fold import restore
+from fanline.engine.tasks.fold import TaskFold, restore
 from fanline.protocol.channels import namespace_of
-from fanline.protocol.envelope import Envelope
 
 _RETRY_SECONDS = 0.2
-_CLOCK_SKEW = 1.0  # seconds by which the NATS server's clock may be behind ours
-_PARALLEL = 32  # channels mended at a time
-_PATIENCE = 10  # looks at a stream that does not show what the bus told of, before that counts as gone
+_PARALLEL = 32  # channels recovered at a time
+_PATIENCE = 10  # looks at a stream that does not show what the bus has delivered, before that counts as gone
 _log = logging.getLogger("fanline.recovery")
-
-Readable = tuple[Envelope | None, StreamPosition]
-
-
-class History(NamedTuple):
-    """What the client of a channel lacks, up to an offset; maybe not the newest yet, then ask again."""
-
-    messages: list[Envelope]
-    """Oldest first."""
-    reached: int
-    """With them it has everything up to here."""
-    gap: Envelope | None = None
-    """What may be gone between the offset that was asked for and the first of them."""
-
-
-class _RecoveryState:
-    """Where those wait who want something of one log."""
-
-    def __init__(self) -> None:
-        self.lock = trio.Lock()
-        self.steady = trio.Event()
-        self.sound_until = 0.0
-        """While something may be missing: the Unix time up to which nothing was."""
 
 
 class Recovery:
-    """One worker's. All its waiting survives an outage of the bus: it tries again until it knows, or nobody listens."""
+    """Of one worker's durable channels."""
 
-    def __init__(self, bus: Bus, hub: Hub, namespaces: Namespaces, nursery: trio.Nursery) -> None:
+    def __init__(self, bus: Bus, hub: Hub, states: StreamStates, reader: MessageReader, nursery: trio.Nursery) -> None:
         self._bus = bus
         self._hub = hub
-        self._namespaces = namespaces
+        self._states = states
+        self._reader = reader
         self._nursery = nursery
-        self._desks: WeakKeyDictionary[ChannelLog, _RecoveryState] = WeakKeyDictionary()
-        self._states = StreamStates(bus)
         self._outages = 0
-        hub.on_hole = self._mend_soon
+        hub.on_hole = self.recover_soon
 
-    async def wait_steady(self, log: ChannelLog) -> None:
-        """Wait until a log hands out messages; the first to wait opens it. BusError if its stream cannot be asked."""
-        async with self._desk(log).lock:
-            if log.state is LogState.OPENING:
-                await self._open(log)
-        while log.state is not LogState.STEADY:
-            await self._desk(log).steady.wait()
+    # --- opening -------------------------------------------------------------------------------------------------
 
-    async def _open(self, log: ChannelLog) -> None:
+    async def wait_steady(self, channel: DurableChannel) -> None:
+        """Wait until a channel hands out messages; the first to wait opens it. BusError if that cannot be done."""
+        async with channel.asking:
+            if channel.state is DurableState.OPENING:
+                await self._open(channel)
+        await channel.wait_steady()
+
+    async def _open(self, channel: DurableChannel) -> None:
         asked, outages = time.time(), self._outages
-        newest = (await self._bus.last_offsets([log.channel])).get(log.channel)
-        epoch = self._states.epoch(log.channel)
+        newest = (await self._bus.last_offsets([channel.name])).get(channel.name)
+        epoch = self._states.epoch(channel.name)
         if newest is None or epoch is None:
-            state = await self._states.now(log.channel)
+            state = await self._states.now(channel.name)
             newest, epoch = newest or state.last, state.epoch
-        if log.task is not None:
-            await restore(self._bus, self._read, log.task, epoch, newest)
-            newest = max(newest, log.task.offset)  # its checkpoint may be newer than the answer
-        self._deliver(log, log.open(epoch, newest))
+        reached = await self._restore(channel, epoch, newest)
+        self._hub.deliver(channel, channel.open(epoch, reached))
         if self._outages != outages:
-            log.suspect()  # what came after `newest` may have been lost while we asked for the epoch
-        if log.state is LogState.MENDING:
-            self._mend_soon(log, asked)
+            channel.doubt(asked)  # what came after `newest` may have been lost while we asked for the epoch
+        if channel.state is DurableState.RECOVERING:
+            self.recover_soon(channel, asked)
 
-    async def history(self, log: ChannelLog, offset: int) -> History:
-        """What a client that has everything up to `offset` needs next. BusError.
+    async def _restore(self, channel: DurableChannel, epoch: str, until: int) -> int:
+        """Bring the fold of a channel up to `until`, or a little further: up to where it is then."""
+        if not isinstance(channel.fold, TaskFold):
+            return until
+        return await restore(self._bus, self._reader.read_stored, channel.fold, epoch, until)
 
-        Returns without a checkpoint after the log was looked at.
-        """
-        async with self._desk(log).lock:
-            held = log.since(offset)
-            if held is not None:
-                return History(held, log.last)
-            if log.bottom is not None and offset < log.bottom and log.floor <= log.bottom:
-                messages = log.since(log.floor) or []
-                first = messages[0].offset or 0 if messages else log.last + 1
-                return History(messages, log.last, _expired(log, offset, first - 1))
-            return await self._look_back(log, offset)
-
-    async def knows(self, log: ChannelLog, offset: int) -> bool:
+    async def knows(self, channel: DurableChannel, offset: int) -> bool:
         """Whether an offset newer than the log is one its stream has given, now or in an epoch that has just ended.
 
-        Another worker may tell a client of it before the bus tells us: then the log is brought up to it. BusError.
+        Another worker may have sent it to a client before the bus delivers it to us: then the log is brought up to it.
+        BusError.
         """
-        epoch = log.epoch
-        newest = (await self._bus.last_offsets([log.channel])).get(log.channel, 0)
-        state = await self._states.now(log.channel)
-        if newest > log.last or state.epoch != epoch:
-            self._mend_soon(log)
-            await self.wait_steady(log)
-        return offset <= state.last or log.epoch != epoch
+        epoch = channel.epoch
+        newest = (await self._bus.last_offsets([channel.name])).get(channel.name, 0)
+        state = await self._states.now(channel.name)
+        if newest > channel.last or state.epoch != epoch:
+            self.recover_soon(channel)
+            await self.wait_steady(channel)
+        return offset <= state.last or channel.epoch != epoch
+
+    # --- one channel ---------------------------------------------------------------------------------------------
+
+    def recover_soon(self, channel: DurableChannel, sound_until: float | None = None) -> None:
+        """Messages of a channel after `sound_until` (Unix seconds; by default: now) may be missing."""
+        channel.doubt(time.time() if sound_until is None else sound_until)
+        self._nursery.start_soon(self._recover, channel, name="recovery")
+
+    async def _recover(self, channel: DurableChannel) -> None:
+        """Bring a channel up to its stream, trying until that is done or nobody listens any more."""
+        tries = 0
+        while self._hub.is_open(channel) and channel.state is DurableState.RECOVERING:
+            last = channel.last
+            try:
+                async with channel.asking:
+                    await self._compare_with_stream(channel, patient=tries < _PATIENCE)
+            except BusError as error:
+                _log.debug("cannot recover %s yet: %s", channel.name, error)
+            else:
+                tries = tries + 1 if channel.last == last else 0
+            if channel.last == last and channel.state is DurableState.RECOVERING:
+                await trio.sleep(_RETRY_SECONDS)
+        channel.wake()
+
+    async def _compare_with_stream(self, channel: DurableChannel, *, patient: bool) -> None:
+        """`patient`: take for granted that the stream will still show what the bus has already delivered; the replica
+        that answers may lag behind.
+        """
+        if channel.state is not DurableState.RECOVERING:
+            return
+        heard = channel.heard
+        found = await self._read_all(channel.name, channel.last)  # with `last` itself: if it is there, nothing has left
+        state = await self._states.now(channel.name)
+        if state.epoch != channel.epoch:
+            _log.warning("the stream of %s was recreated", channel.name)
+            self._hub.deliver(channel, channel.restart(state.epoch))
+            return
+        lost_until = 0
+        if not channel.is_complete(state, len(found), time.time()):
+            found, lost_until = await self._read_beyond_the_fold(channel, state, found)
+        newest = found[-1].position.offset if found else 0
+        readable = [
+            (self._reader.read_stored(stored), stored.position)
+            for stored in found
+            if stored.position.offset > channel.last
+        ]
+        read_until = newest if patient else max(newest, heard)
+        self._hub.deliver(channel, channel.recover(readable, lost_until, read_until))
+
+    async def _read_beyond_the_fold(
+        self, channel: DurableChannel, state: StreamState, found: list[Stored]
+    ) -> tuple[list[Stored], int]:
+        """What is there of a channel of which some is gone, and up to where it may be gone.
+
+        The task monitor may have seen what is gone, so its record is loaded. It may already know of messages that were
+        not found yet: those are read, so that the fold is never ahead of the channel.
+        """
+        lost_until = _gone_before(found, state)
+        folded = await self._restore(channel, channel.epoch, lost_until)
+        if folded > lost_until:
+            found = await self._read_all(channel.name, channel.last)
+            lost_until = _gone_before(found, await self._states.now(channel.name))
+            if found and max(lost_until, found[-1].position.offset) < folded:
+                raise BusError("the replica that answers lags behind the task monitor")
+        return found, lost_until
+
+    # --- after an outage -----------------------------------------------------------------------------------------
 
     def bus_is_back(self, sound_until: float) -> None:
         """Messages may have been lost since `sound_until` (Unix seconds): hold every durable channel until it has been
@@ -125,164 +154,48 @@ class Recovery:
         """
         self._outages += 1
         self._states.forget_epochs()
-        for log in self._hub.logs():
-            self._doubt(log, sound_until)
+        for channel in self._hub.durable_channels():
+            channel.doubt(sound_until)
         self._nursery.start_soon(self._compare_all, name="compare")
 
-    def _doubt(self, log: ChannelLog, sound_until: float) -> None:
-        """Hold a log. One doubt upon another: the older stands."""
-        desk = self._desk(log)
-        desk.sound_until = min(desk.sound_until or sound_until, sound_until)
-        log.suspect()
-
-    # --- looking back for a client ------------------------------------------------------------------------------
-
-    async def _look_back(self, log: ChannelLog, offset: int) -> History:
-        """Read what a client needs from the stream, and keep it for the next client if it reaches the log."""
-        floor = log.floor  # it rises meanwhile if messages come faster than the stream answers
-        page, everything = await self._read_back(log, offset)
-        state = await self._states.now(log.channel)
-        if state.epoch != log.epoch:
-            self._mend_soon(log)
-            raise BusError(f"the stream of {log.channel} was made anew; try again")
-        newest = page.messages[-1].position.offset if page.messages else 0
-        reached = min(newest if page.more else max(newest, floor), log.floor)
-        older = [stored for stored in page.messages if stored.position.offset <= reached]
-        first = older[0].position.offset if older else reached + 1
-        # Nothing that came after `sound` has left the stream: it drops the oldest first, for the length of the channel
-        # only when that is full, and otherwise whatever came before `state.first`.
-        sound = first - 1
-        if len(page.messages) + page.more < self._namespaces.of(log.channel).history:
-            sound = min(sound, state.first - 1)
-        gap = None if sound <= offset else _expired(log, offset, first - 1)
-        readable = [(self._read(stored), stored.position) for stored in older]
-        if reached < log.floor:
-            return History(_chained(readable, offset), reached, gap)
-        newer = log.since(log.floor) or []
-        log.extend_back(readable, sound if everything else max(sound, offset))
-        if everything:
-            log.bottom = sound
-        return History(
-            [e for e, position in readable if e is not None and position.offset > offset] + newer, log.last, gap
-        )
-
-    async def _read_back(self, log: ChannelLog, offset: int) -> tuple[Page, bool]:
-        """What the stream has from this client's offset on; if another client needs more, everything there is, so that
-        it is the last look. Whether it is everything.
-        """
-        if log.floor != log.last and self._namespaces.of(log.channel).history <= READ_BATCH:
-            page = await self._bus.read(log.channel, 1)
-            if not page.more:
-                return page, True
-        return await self._bus.read(log.channel, max(1, offset)), False
-
-    # --- mending what this worker missed ------------------------------------------------------------------------
-
-    def _mend_soon(self, log: ChannelLog, sound_until: float | None = None) -> None:
-        self._doubt(log, time.time() if sound_until is None else sound_until)
-        self._nursery.start_soon(self._mend, log, name="mend")
-
-    async def _mend(self, log: ChannelLog) -> None:
-        """Bring a log up to its stream, trying until that is done or nobody listens any more."""
-        tries = 0
-        while self._is_current(log) and log.state is LogState.MENDING:
-            last = log.last
-            try:
-                async with self._desk(log).lock:
-                    await self._mend_once(log, patient=tries < _PATIENCE)
-            except BusError as error:
-                _log.debug("cannot mend %s yet: %s", log.channel, error)
-            else:
-                tries = tries + 1 if log.last == last else 0
-            if log.last == last and log.state is LogState.MENDING:
-                await trio.sleep(_RETRY_SECONDS)
-        self._told_steady(log)
-
-    async def _mend_once(self, log: ChannelLog, *, patient: bool) -> None:
-        """`patient`: take for granted that the stream will still show what the bus has already told of; a copy of it
-        that answers may lag behind.
-        """
-        if log.state is not LogState.MENDING:
-            return
-        heard = log.heard
-        found = await self._read_all(log.channel, log.last)  # with it, if it is there: then nothing has left
-        state = await self._states.now(log.channel)
-        if state.epoch != log.epoch:
-            _log.warning("the stream of %s was made anew", log.channel)
-            self._deliver(log, with_snapshot(log, log.restart(state.epoch)))
-            return
-        lost_until = 0
-        if not self._is_complete(log, state, found):
-            lost_until = found[0].position.offset - 1 if found else state.last
-            if log.task is not None:  # the keeper may have seen what is gone
-                await restore(self._bus, self._read, log.task, log.epoch, lost_until)
-        newest = found[-1].position.offset if found else 0
-        readable = [(self._read(stored), stored.position) for stored in found if stored.position.offset > log.last]
-        self._deliver(
-            log, with_snapshot(log, log.mend(readable, lost_until, newest if patient else max(newest, heard)))
-        )
-
-    def _is_complete(self, log: ChannelLog, state: StreamState, found: Sequence[Stored]) -> bool:
-        """Whether nothing that came after `log.last` can have left the stream. It drops the oldest first, for its age,
-        for the size of the stream or for the number of messages in the channel; each has to be ruled out.
-        """
-        namespace, sound_until = self._namespaces.of(log.channel), self._desk(log).sound_until
-        if state.first <= log.last + 1:
-            return len(found) < namespace.history
-        young = time.time() - sound_until < namespace.max_age - _CLOCK_SKEW
-        roomy = namespace.max_bytes < 0 or state.size < namespace.max_bytes // 2
-        older_is_there = state.first_time < sound_until - _CLOCK_SKEW
-        return len(found) < namespace.history and ((young and roomy) or older_is_there)
-
     async def _compare_all(self) -> None:
-        """After an outage: ask which channels have moved, and mend only those."""
-        logs = sorted((log for log in self._hub.logs() if log.state is LogState.MENDING), key=lambda log: log.channel)
-        for _, group in itertools.groupby(logs, key=lambda log: namespace_of(log.channel)):
+        """Ask which channels have moved, and recover only those."""
+        doubtful = [each for each in self._hub.durable_channels() if each.state is DurableState.RECOVERING]
+        doubtful.sort(key=lambda channel: channel.name)
+        for _, group in itertools.groupby(doubtful, key=lambda channel: namespace_of(channel.name)):
             members = list(group)
             for start in range(0, len(members), MULTI_LAST):
                 await self._compare(members[start : start + MULTI_LAST])
 
-    async def _compare(self, logs: Sequence[ChannelLog]) -> None:
+    async def _compare(self, channels: Sequence[DurableChannel]) -> None:
         """Compare channels of one namespace with their stream."""
         try:
-            newest = await self._bus.last_offsets([log.channel for log in logs])
-            state = await self._states.now(logs[0].channel)
+            newest = await self._bus.last_offsets([channel.name for channel in channels])
+            state = await self._states.now(channels[0].name)
         except BusError:
-            moved = list(logs)  # each will try until it knows
+            moved = list(channels)  # each will try until it knows
         else:
             moved = []
-            for log in logs:
-                known = newest.get(log.channel)
-                unmoved = known == log.last or (known is None and self._is_complete(log, state, []))
-                if unmoved and state.epoch == log.epoch:
-                    self._deliver(log, log.mend([]))
-                    self._told_steady(log)
-                if log.state is LogState.MENDING:
-                    moved.append(log)
+            for channel in channels:
+                self._take_unmoved(channel, newest.get(channel.name), state)
+                if channel.state is DurableState.RECOVERING:
+                    moved.append(channel)
         limiter = trio.CapacityLimiter(_PARALLEL)
-        for log in moved:
-            self._nursery.start_soon(self._mend_limited, log, limiter, name="mend")
+        for channel in moved:
+            self._nursery.start_soon(self._recover_limited, channel, limiter, name="recovery")
 
-    async def _mend_limited(self, log: ChannelLog, limiter: trio.CapacityLimiter) -> None:
+    def _take_unmoved(self, channel: DurableChannel, newest: int | None, state: StreamState) -> None:
+        """A channel that has not moved since it was last heard misses nothing."""
+        unmoved = newest == channel.last or (newest is None and channel.is_complete(state, 0, time.time()))
+        if unmoved and state.epoch == channel.epoch:
+            self._hub.deliver(channel, channel.recover([]))
+            channel.wake()
+
+    async def _recover_limited(self, channel: DurableChannel, limiter: trio.CapacityLimiter) -> None:
         async with limiter:
-            await self._mend(log)
+            await self._recover(channel)
 
-    def _told_steady(self, log: ChannelLog) -> None:
-        desk = self._desk(log)
-        if log.state is LogState.STEADY:
-            desk.sound_until = 0.0
-        desk.steady.set()
-        desk.steady = trio.Event()
-
-    def _is_current(self, log: ChannelLog) -> bool:
-        """Whether it is still its channel's log: all may have left, and who came after them has a new one."""
-        return self._hub.log(log.channel) is log
-
-    def _deliver(self, log: ChannelLog, envelopes: Sequence[Envelope]) -> None:
-        if self._is_current(log):
-            self._hub.deliver(log.channel, envelopes)
-
-    # --- reading ------------------------------------------------------------------------------------------------
+    # --- reading -------------------------------------------------------------------------------------------------
 
     async def _read_all(self, channel: str, start: int) -> list[Stored]:
         found: list[Stored] = []
@@ -294,23 +207,7 @@ class Recovery:
             more = more if page else 0
         return found
 
-    def _read(self, stored: Stored) -> Envelope | None:
-        return self._hub.read_message(stored.channel, stored.payload, unix_ms_of(stored.position.time))
 
-    def _desk(self, log: ChannelLog) -> _RecoveryState:
-        return self._desks.setdefault(log, _RecoveryState())
-
-
-def _expired(log: ChannelLog, offset: int, until: int) -> Envelope:
-    return log.gap(offset + 1, until, GapReason.EXPIRED)
-
-
-def _chained(readable: Sequence[Readable], offset: int) -> list[Envelope]:
-    """Those after an offset, on their way from the stream to one client, each following on the one before."""
-    chained = []
-    for envelope, position in readable:
-        if envelope is not None and position.offset > offset:
-            envelope.offset, envelope.previous = position.offset, offset
-            offset = position.offset
-            chained.append(envelope)
-    return chained
+def _gone_before(found: Sequence[Stored], state: StreamState) -> int:
+    """The newest offset that may be gone, of a channel of which this was found."""
+    return found[0].position.offset - 1 if found else state.last

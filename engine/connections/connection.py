@@ -1,4 +1,4 @@
-"""One connection: a task, a cancel scope and a socket. The scope's deadline is the liveness check, moved on every read.
+"""One connection: a task, a socket, and a life whose cancel scope the task runs in.
 
 Idle, a connection keeps no parser, no buffer and no second task. Every way to its end goes through `_part`, which sends
 the close frame, and nothing that goes wrong here reaches another connection.
@@ -6,41 +6,57 @@ the close frame, and nothing that goes wrong here reaches another connection.
 
 import logging
 import socket
+from typing import NamedTuple
 
 import trio
 
 from fanline.engine.connections.handshake import Opened
-from fanline.engine.sending.outbox import Outbox
+from fanline.engine.counters import Counters
+from fanline.engine.sending.life import Life, LifeState
+from fanline.engine.sending.outbox import Outbox, OutboxShared
 from fanline.engine.sending.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered
-from fanline.engine.sessions.context import Context
+from fanline.engine.sessions.commands import Commands
 from fanline.engine.sessions.session import Session
+from fanline.engine.sessions.store import SessionStore
+from fanline.engine.settings import EngineSettings
 from fanline.protocol.errors import CloseReason, FrameError
+from fanline.protocol.messages import Limits
 from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMessage, decode_close, encode_frame
 
 _READ_SIZE = 4096  # most client messages are small commands; a larger one takes several reads
 _log = logging.getLogger("fanline.connection")
 
 
-class Connection:
-    __slots__ = ("_context", "_goodbye", "_reader", "_socket", "beat", "outbox", "scope", "session")
+class ConnectionShared(NamedTuple):
+    """What all connections of a worker share, so that each one stays small."""
 
-    def __init__(self, sock: socket.socket, opened: Opened, context: Context) -> None:
+    settings: EngineSettings
+    counters: Counters
+    outboxes: OutboxShared
+    commands: Commands
+    store: SessionStore
+
+
+class Connection:
+    """From the end of the handshake to the end of the socket, which stays the caller's to close."""
+
+    __slots__ = ("_reader", "_shared", "_socket", "outbox", "session")
+
+    def __init__(self, sock: socket.socket, opened: Opened, shared: ConnectionShared) -> None:
         self._socket = sock
-        self._context = context
+        self._shared = shared
         self._reader: FrameReader | None = None  # only while a message is incomplete
-        self._goodbye = False  # the client's close frame has come: the last thing it says
-        self.scope = trio.CancelScope()
-        self.outbox = Outbox(sock, self.scope, context.outboxes)
-        self.session = Session(context, opened.encoding, opened.identity, self.outbox)
-        self.beat = 0
-        """The heartbeat's mark: which slice of the wheel this connection is on."""
+        self.outbox = Outbox(sock, Life(), shared.outboxes)
+        self.session = Session(shared.store, opened.encoding, opened.identity, self.outbox)
 
     async def run(self, rest: bytes) -> None:
         """Serve the client until one side ends it; `rest` is what came with the handshake."""
+        settings, life = self._shared.settings, self.outbox.life
         try:
-            self.session.welcome()
-            self.scope.deadline = trio.current_time() + self._context.settings.idle_timeout
-            with self.scope:
+            limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
+            self.session.welcome(settings.heartbeat, limits)
+            life.begin(settings.idle_timeout)
+            with life.scope:
                 if rest:
                     await self._feed(rest)
                 await self._read()
@@ -54,10 +70,10 @@ class Connection:
     def close(self, reason: CloseReason) -> None:
         """End the connection from our side: a close frame, then up to `close_timeout` for the client to take it."""
         self.outbox.finish(reason)
-        self.scope.cancel()
+        self.outbox.life.scope.cancel()
 
     async def _read(self) -> None:
-        while self.outbox.closing is None:
+        while self.outbox.life.is_open:
             if not has_buffered(self._socket):
                 await trio.lowlevel.wait_readable(self._socket)
             data = self._receive()
@@ -74,49 +90,58 @@ class Connection:
         except OSError:
             data = b""
         if not data:
-            self.outbox.lose()
+            self.outbox.life.lose()
         return data
 
     async def _feed(self, data: bytes) -> None:
-        settings = self._context.settings
+        settings, life = self._shared.settings, self.outbox.life
         reader = self._reader or FrameReader(settings.max_message_bytes, deflated=self.session.encoding.deflated)
         try:
             for message in reader.feed(data):
                 await self._take(message)
-                self.scope.deadline = max(self.scope.deadline, trio.current_time() + settings.idle_timeout)
+                life.extend(settings.idle_timeout)
         except FrameError as error:
-            if self.outbox.closing is None:
-                self._context.counters.broken_closed += 1
-                self.outbox.finish(error.reason, str(error))
+            self._refuse(error)
         self._reader = None if reader.idle else reader
 
     async def _take(self, message: WebSocketMessage) -> None:
         if message.opcode is Opcode.CLOSE:
-            self._goodbye = True
-            decode_close(message.payload)  # refuses codes that may not be sent
-            self.outbox.answer_close(encode_frame(Opcode.CLOSE, message.payload[:2]))
-        elif self.outbox.closing is not None or message.opcode is Opcode.PONG:
+            self._take_goodbye(message.payload)
+        elif not self.outbox.life.is_open or message.opcode is Opcode.PONG:
             return
         elif message.opcode is Opcode.PING:
             self.outbox.push(encode_frame(Opcode.PONG, message.payload))
         elif message.opcode is self.session.encoding.dialect.opcode:
-            await self.session.handle(message.payload)
+            await self._shared.commands.handle(self.session, message.payload)
         else:
             name = self.session.encoding.dialect.name
             raise FrameError(CloseReason.UNSUPPORTED_DATA, f"dialect {name} takes no such message")
 
+    def _take_goodbye(self, payload: bytes) -> None:
+        try:
+            decode_close(payload)
+        except FrameError as error:  # a code that may not be sent
+            self._refuse(error)
+        self.outbox.answer_close(encode_frame(Opcode.CLOSE, payload[:2]))
+
+    def _refuse(self, error: FrameError) -> None:
+        if self.outbox.life.is_open:
+            self._shared.counters.broken_closed += 1
+            self.outbox.finish(error.reason, str(error))
+
     async def _part(self) -> None:
         """Say why, and give the client `close_timeout` to read it and to say goodbye (RFC 6455 section 7.1.1)."""
-        if self.outbox.closing is None:  # the scope's deadline passed
-            self._context.counters.silent_closed += 1
+        life = self.outbox.life
+        if life.is_open:  # the scope's deadline passed
+            self._shared.counters.silent_closed += 1
             self.outbox.finish(CloseReason.SILENT)
-        with trio.move_on_after(self._context.settings.close_timeout):
-            if self.outbox.lost:
+        with trio.move_on_after(self._shared.settings.close_timeout):
+            if life.state is LifeState.LOST:
                 return
             await self.outbox.wait_drained()
             if can_gather(self._socket):  # TLS could not be read any more after it
                 end_sending(self._socket)
-            while not self._goodbye and not self.outbox.lost:
+            while life.state is LifeState.CLOSING:
                 if not has_buffered(self._socket):
                     await trio.lowlevel.wait_readable(self._socket)
                 await self._feed(self._receive())

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import msgspec
 import trio
 
+from fanline.engine.counters import Counters
 from fanline.engine.sending.transport import WOULD_BLOCK, end_sending, has_buffered
-from fanline.engine.sessions.context import Context
-from fanline.engine.sessions.identity import Identity
+from fanline.engine.sessions.identity import Access, Identity
+from fanline.engine.settings import EngineSettings
 from fanline.protocol.dialects import BY_SUBPROTOCOL, PLAIN
 from fanline.protocol.dialects.encoding import Encoding, encoding_of
 from fanline.protocol.errors import HttpError
@@ -38,19 +39,46 @@ class Opened(NamedTuple):
     """The first frames, if the client did not wait for our answer."""
 
 
-async def open_websocket(sock: socket.socket, context: Context) -> Opened | None:
-    """Read the request head and answer it; None if the answer was plain HTTP or the peer went away."""
-    try:
-        with trio.move_on_after(context.settings.handshake_timeout):
-            request = await _read_head(sock)
-            return None if request is None else await _answer(sock, request, context)
-        refusal = HttpError(408, f"no request head within {context.settings.handshake_timeout:g} seconds")
-    except HttpError as error:
-        refusal = error
-    context.counters.refused += 1
-    body = msgspec.json.encode({"error": str(refusal)})
-    await _send_http(sock, http_response(refusal.status, body, refusal.headers))
-    return None
+class Handshakes:
+    """The handshakes of one worker."""
+
+    def __init__(self, settings: EngineSettings, access: Access, counters: Counters) -> None:
+        self._settings = settings
+        self._access = access
+        self._counters = counters
+
+    async def open_websocket(self, sock: socket.socket) -> Opened | None:
+        """Read the request head and answer it; None if the answer was plain HTTP or the peer went away."""
+        timeout = self._settings.handshake_timeout
+        try:
+            with trio.move_on_after(timeout):
+                request = await _read_head(sock)
+                return None if request is None else await self._answer(sock, request)
+            refusal = HttpError(408, f"no request head within {timeout:g} seconds")
+        except HttpError as error:
+            refusal = error
+        self._counters.refused += 1
+        body = msgspec.json.encode({"error": str(refusal)})
+        await _send_http(sock, http_response(refusal.status, body, refusal.headers))
+        return None
+
+    async def _answer(self, sock: socket.socket, request: Request) -> Opened | None:
+        if request.path == HEALTH_PATH and request.method in ("GET", "HEAD"):
+            body = msgspec.json.encode({"status": "ok", "connections": self._counters.connections})
+            await _send_http(sock, http_response(200, body, is_head=request.method == "HEAD"))
+            return None
+        if request.path != WEBSOCKET_PATH:
+            raise HttpError(404, f"nothing here; the WebSocket endpoint is {WEBSOCKET_PATH}")
+        accept = check_upgrade(request)
+        subprotocol = choose_subprotocol(request, tuple(BY_SUBPROTOCOL))
+        identity = await self._access.identify(request)
+        if self._counters.connections >= self._settings.max_connections > 0:
+            raise HttpError(503, "this worker is full", (("Retry-After", "5"),))
+        deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
+        response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
+        sock.send(response)  # a fresh socket's buffer always has room for it
+        dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
+        return Opened(encoding_of(dialect, deflated), identity, request.rest)
 
 
 async def _read_head(sock: socket.socket) -> Request | None:
@@ -67,25 +95,6 @@ async def _read_head(sock: socket.socket) -> Request | None:
         request = reader.feed(data)
         if request is not None:
             return request
-
-
-async def _answer(sock: socket.socket, request: Request, context: Context) -> Opened | None:
-    if request.path == HEALTH_PATH and request.method in ("GET", "HEAD"):
-        body = msgspec.json.encode({"status": "ok", "connections": context.counters.connections})
-        await _send_http(sock, http_response(200, body, is_head=request.method == "HEAD"))
-        return None
-    if request.path != WEBSOCKET_PATH:
-        raise HttpError(404, f"nothing here; the WebSocket endpoint is {WEBSOCKET_PATH}")
-    accept = check_upgrade(request)
-    subprotocol = choose_subprotocol(request, tuple(BY_SUBPROTOCOL))
-    identity = await context.access.identify(request)
-    if context.counters.connections >= context.settings.max_connections > 0:
-        raise HttpError(503, "this worker is full", (("Retry-After", "5"),))
-    deflated = context.settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
-    response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
-    sock.send(response)  # a fresh socket's buffer always has room for it
-    dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
-    return Opened(encoding_of(dialect, deflated), identity, request.rest)
 
 
 async def _send_http(sock: socket.socket, response: bytes) -> None:

@@ -1,50 +1,40 @@
 """The backlog: what a slow connection has not been sent yet. It exists only while the connection is slow.
 
 Plain frames (answers, pings, gaps) are kept as they are and never left out. Channel messages are kept one by one: a
-newer one takes the place of an older one of the same conflation key, an expired one is left out, an urgent one goes
-first, and where a namespace says so they are dropped and counted. Leaving out a durable message would look like a hole
-to the client, so the next one of its channel is encoded anew to follow on what was really sent.
+newer one replaces an older one of the same conflation key, an expired one is left out, an urgent one goes first, and
+where the namespace says so messages are dropped and counted. Leaving out a durable message would look like a hole to
+the client, so the next one of its channel is encoded again to follow on what was really sent.
+
+Everything waits in a queue, where it can still be replaced or expire, until it is settled: moved to the sending side,
+where it is only bytes.
 """
 
 from collections import deque
-from typing import NamedTuple
 
 import msgspec
 
-from fanline.engine.namespaces import SlowPolicy
-from fanline.protocol.channels import namespace_of
+from fanline.engine.namespaces import Namespace, SlowPolicy
+from fanline.engine.sending.batch import EncodedBatch, EncodedMessage, is_expired, is_urgent
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.messages import GapData, GapReason
 
-URGENT = 8
-"""Priority from which on a message of the `system` namespace passes all others, and reaches everybody."""
-_DEAD_ALLOWED = 64  # places that have given way, or keys of what was sent, kept before the queue is tidied
-_TAKE_BYTES = 256 * 1024  # moved to the sending side at a time; what is there can no longer give way
+_REPLACED_ALLOWED = 64  # replaced messages that keep their places before the queue is tidied
+_SETTLE_BYTES = 256 * 1024  # settled at a time
 
-
-class EncodedMessage(NamedTuple):
-    """One channel message and its frame, both shared by everybody in one encoding."""
-
-    frame: bytes
-    envelope: Envelope
+_Key = tuple[str, str]
 
 
-class EncodedBatch(NamedTuple):
-    """The messages of one batch: their joined frames are what a fast connection is sent."""
+class _Queued:
+    """A message in the queue. When a newer one replaces it, its place stays and is passed over."""
 
-    items: list[EncodedMessage]
-    encoding: Encoding
-    policy: SlowPolicy
+    __slots__ = ("encoding", "key", "message", "urgent")
 
-
-class _Waiting:
-    """An item in the queue; its place stays when the item has given way."""
-
-    __slots__ = ("encoding", "item")
-
-    def __init__(self, item: EncodedMessage, encoding: Encoding) -> None:
-        self.item: EncodedMessage | None = item
-        self.encoding = encoding
+    def __init__(self, message: EncodedMessage, batch: EncodedBatch) -> None:
+        self.message: EncodedMessage | None = message
+        self.encoding = batch.encoding
+        self.key = _conflation_key(message.envelope, batch.namespace)
+        self.urgent = is_urgent(message.envelope, batch.namespace)
 
 
 class Backlog:
@@ -52,60 +42,85 @@ class Backlog:
     one piece before it became slow does not count, however large it was.
     """
 
-    __slots__ = ("_begun", "_dead", "_dropped", "_follows", "_latest", "_queue", "_sending", "_urgent", "count", "size")
+    __slots__ = (
+        "_begun",
+        "_chain",
+        "_dropped",
+        "_newest",
+        "_queue",
+        "_replaced",
+        "_sending",
+        "_urgent",
+        "count",
+        "size",
+    )
 
     def __init__(self, begun: memoryview) -> None:
         self._sending: deque[bytes | memoryview] = deque((begun,))
-        self._queue: deque[_Waiting | bytes] = deque()
-        self._urgent: deque[_Waiting] = deque()
-        self._latest: dict[tuple[str, str], _Waiting] = {}
-        self._follows: dict[str, int] = {}  # durable channel -> offset of what was sent last
+        self._queue: deque[_Queued | bytes] = deque()
+        self._urgent: deque[_Queued] = deque()
+        self._newest: dict[_Key, _Queued] = {}  # conflation key -> the queued message that a newer one would replace
+        self._replaced = 0  # places in the queue whose message was replaced
+        self._chain: dict[str, int] = {}  # durable channel -> offset of the message sent last
         self._dropped: dict[tuple[str, Encoding], int] = {}
-        self._dead = 0  # places in the queue whose item has given way
         self._begun = len(begun)
         self.size = len(begun)
+        """Bytes not sent yet."""
         self.count = 1
+        """Messages and frames not sent yet."""
 
     @property
     def waiting(self) -> int:
         """Bytes queued beyond those of the batch that did not fit."""
         return self.size - self._begun
 
+    # --- in -----------------------------------------------------------------------------------------------------
+
     def add(self, frames: bytes) -> None:
         """Queue frames that must not be left out."""
         self._queue.append(frames)
-        self.size += len(frames)
-        self.count += 1
+        self._count(len(frames), 1)
 
-    def add_items(self, batch: EncodedBatch) -> None:
-        """Queue channel messages; those with a key take the place of older ones."""
-        for item in batch.items:
-            envelope = item.envelope
-            waiting = _Waiting(item, batch.encoding)
-            key = _conflation_key(envelope, batch.policy)
-            if key is not None:
-                self._give_way(self._latest.get(key))
-                self._latest[key] = waiting
+    def add_batch(self, batch: EncodedBatch) -> None:
+        """Queue channel messages; those with a key replace older ones."""
+        for message in batch.messages:
+            entry = _Queued(message, batch)
+            if entry.key is not None:
+                self._replace(self._newest.get(entry.key))
+                self._newest[entry.key] = entry
+            envelope = message.envelope
             if envelope.previous is not None:
-                self._follows.setdefault(envelope.channel or "", envelope.previous)
-            (self._urgent if is_urgent(envelope) else self._queue).append(waiting)
-            self.size += len(item.frame)
-            self.count += 1
+                self._chain.setdefault(envelope.channel or "", envelope.previous)
+            (self._urgent if entry.urgent else self._queue).append(entry)
+            self._count(len(message.frame), 1)
 
     def drop(self, batch: EncodedBatch) -> None:
-        """Leave messages out and count them, to be told once there is room."""
-        for item in batch.items:
-            position = (item.envelope.channel or "", batch.encoding)
-            self._dropped[position] = self._dropped.get(position, 0) + 1
+        """Leave messages out and count them; a `gap` reports them once there is room."""
+        for message in batch.messages:
+            key = (message.envelope.channel or "", batch.encoding)
+            self._dropped[key] = self._dropped.get(key, 0) + 1
+
+    def cut_short(self, goodbye: bytes) -> None:
+        """Drop all but the buffer that has begun to leave (half a frame would break the framing), and add `goodbye`."""
+        self._sending = deque([self._sending[0], goodbye] if self._sending else [goodbye])
+        self._queue.clear()
+        self._urgent.clear()
+        self._newest.clear()
+        self._dropped.clear()
+        self._replaced = 0
+        self.size = sum(map(len, self._sending))
+        self.count = len(self._sending)
+
+    # --- out ----------------------------------------------------------------------------------------------------
 
     def buffers(self, most: int, now_ms: int) -> list[bytes | memoryview]:
-        """What to send next, at most so many buffers; [] when nothing is left."""
+        """What to send next, at most `most` buffers; [] when nothing is left."""
         if not self._sending:
-            self._take(now_ms)
+            self._settle(now_ms)
         return [buffer for buffer, _ in zip(self._sending, range(most), strict=False)]
 
     def advance(self, sent: int) -> None:
-        """So many bytes of the buffers are gone."""
+        """The kernel has taken the first `sent` bytes of the buffers."""
         self.size -= sent
         self._begun -= min(sent, self._begun)
         while sent:
@@ -117,91 +132,77 @@ class Backlog:
             self._sending.popleft()
             self.count -= 1
 
-    def cut_short(self, goodbye: bytes) -> None:
-        """Drop all but the buffer that has begun to leave (half a frame would break the framing), and add `goodbye`."""
-        self._sending = deque([self._sending[0], goodbye] if self._sending else [goodbye])
-        self._queue.clear()
-        self._urgent.clear()
-        self._latest.clear()
-        self._dropped.clear()
-        self.size = sum(map(len, self._sending))
-        self.count = len(self._sending)
+    # --- bookkeeping --------------------------------------------------------------------------------------------
 
-    def _give_way(self, waiting: "_Waiting | None") -> None:
-        if waiting is not None and waiting.item is not None:
-            self.size -= len(waiting.item.frame)
-            self.count -= 1
-            waiting.item = None
-            self._dead += 1
-            if self._dead > self.count + _DEAD_ALLOWED:
-                self._bury()
+    def _count(self, size: int, number: int) -> None:
+        self.size += size
+        self.count += number
 
-    def _bury(self) -> None:
-        """Forget places that have given way, once they are most of the queue."""
-        self._queue = deque(entry for entry in self._queue if isinstance(entry, bytes) or entry.item is not None)
-        self._latest = {key: waiting for key, waiting in self._latest.items() if waiting.item is not None}
-        self._dead = 0
+    def _replace(self, older: _Queued | None) -> None:
+        if older is None or older.message is None:
+            return
+        self._count(-len(older.message.frame), -1)
+        older.message = None
+        self._replaced += 1
+        if self._replaced > self.count + _REPLACED_ALLOWED:
+            self._tidy()
 
-    def _take(self, now_ms: int) -> None:
-        """Settle what goes next: from here on it is only bytes."""
-        taken = 0
-        while taken < _TAKE_BYTES and (self._urgent or self._queue):
+    def _tidy(self) -> None:
+        """Give up the places of replaced messages, once they are most of the queue."""
+        self._queue = deque(entry for entry in self._queue if isinstance(entry, bytes) or entry.message is not None)
+        self._urgent = deque(entry for entry in self._urgent if entry.message is not None)
+        self._replaced = 0
+
+    def _settle(self, now_ms: int) -> None:
+        """Move what goes next to the sending side."""
+        settled = 0
+        while settled < _SETTLE_BYTES and (self._urgent or self._queue):
             entry = self._urgent.popleft() if self._urgent else self._queue.popleft()
-            frame = entry if isinstance(entry, bytes) else self._settle(entry, now_ms)
+            frame = entry if isinstance(entry, bytes) else self._final_frame(entry, now_ms)
             if frame:
                 self._sending.append(frame)
-                taken += len(frame)
-        if self._dead > self.count + _DEAD_ALLOWED:
-            self._bury()
+                settled += len(frame)
         if not self._sending:
-            for (channel, encoding), count in self._dropped.items():
-                self._sending.append(_told(channel, encoding, count))
-                self.size += len(self._sending[-1])
-                self.count += 1
-            self._dropped.clear()
+            self._report_drops()
 
-    def _settle(self, waiting: _Waiting, now_ms: int) -> bytes:
-        """The frame of a message that is sent now; b"" if it has given way or expired."""
-        if waiting.item is None:
-            self._dead -= 1
+    def _final_frame(self, entry: _Queued, now_ms: int) -> bytes:
+        """The frame of a message that is sent now; b"" if it was replaced or has expired."""
+        if entry.message is None:
+            self._replaced -= 1
             return b""
-        frame, envelope = waiting.item
-        waiting.item = None  # on its way: too late to give way
-        self._dead += 1  # its key is still known
+        if entry.key is not None:
+            del self._newest[entry.key]  # too late to be replaced
+        frame, envelope = entry.message
         if is_expired(envelope, now_ms):
-            self.size -= len(frame)
-            self.count -= 1
+            self._count(-len(frame), -1)
             return b""
+        # An urgent message is out of turn: the chain goes on without it.
+        return frame if entry.urgent else self._chained(frame, envelope, entry.encoding)
+
+    def _chained(self, frame: bytes, envelope: Envelope, encoding: Encoding) -> bytes:
+        """The frame of a message that follows on what was really sent of its channel."""
         if envelope.previous is None or envelope.channel is None or envelope.offset is None:
             return frame
-        if is_urgent(envelope):
-            return frame  # out of turn: the chain goes on without it
-        follows, self._follows[envelope.channel] = self._follows[envelope.channel], envelope.offset
+        follows, self._chain[envelope.channel] = self._chain[envelope.channel], envelope.offset
         if follows == envelope.previous:
             return frame
-        anew = waiting.encoding.encode(msgspec.structs.replace(envelope, previous=follows))
-        self.size += len(anew) - len(frame)
-        return anew
+        chained = encoding.encode(msgspec.structs.replace(envelope, previous=follows))
+        self._count(len(chained) - len(frame), 0)
+        return chained
+
+    def _report_drops(self) -> None:
+        for (channel, encoding), count in self._dropped.items():
+            data = GapData(reason=GapReason.SLOW, count=count).fields()
+            frame = encoding.encode(Envelope(MessageType.GAP, channel=channel, data=data))
+            self._sending.append(frame)
+            self._count(len(frame), 1)
+        self._dropped.clear()
 
 
-def is_urgent(envelope: Envelope) -> bool:
-    """Whether a message passes all others and reaches everybody."""
-    return (envelope.priority or 0) >= URGENT and namespace_of(envelope.channel or "") == "system"
-
-
-def is_expired(envelope: Envelope, now_ms: int) -> bool:
-    """Whether a message has outlived its own `ttl`."""
-    return envelope.ttl is not None and (envelope.time or 0) + envelope.ttl * 1000 < now_ms
-
-
-def _conflation_key(envelope: Envelope, policy: SlowPolicy) -> tuple[str, str] | None:
+def _conflation_key(envelope: Envelope, namespace: Namespace) -> _Key | None:
     """What a message replaces: its own key, or in a conflating namespace the last one of its sender and event."""
     if envelope.key is not None:
         return (envelope.channel or "", envelope.key)
-    if policy is SlowPolicy.CONFLATE:
+    if namespace.slow is SlowPolicy.CONFLATE:
         return (envelope.channel or "", f"{envelope.sender or ''} {envelope.event or ''}")
     return None
-
-
-def _told(channel: str, encoding: Encoding, count: int) -> bytes:
-    return encoding.encode(Envelope(MessageType.GAP, channel=channel, data={"reason": "slow", "count": count}))

@@ -1,4 +1,4 @@
-"""The outbox: everything a connection is sent goes through it, and nobody ever waits for a slow peer.
+"""The outbox: everything a connection is sent goes through it, and no sender ever waits for a slow client.
 
 While the kernel takes what it is given, a push is one non-blocking `send` and nothing is stored. What the kernel
 refuses goes to a backlog (backlog.py), and only then a drain task exists. The backlog is bounded in bytes and
@@ -12,7 +12,9 @@ import trio
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import SlowPolicy
-from fanline.engine.sending.backlog import Backlog, EncodedBatch
+from fanline.engine.sending.backlog import Backlog
+from fanline.engine.sending.batch import EncodedBatch
+from fanline.engine.sending.life import Life, LifeState
 from fanline.engine.sending.transport import WOULD_BLOCK, can_gather
 from fanline.protocol.errors import CloseReason
 from fanline.protocol.websocket.frames import encode_close
@@ -33,94 +35,79 @@ class OutboxShared:
 
 
 class Outbox:
-    """The sending half of one connection. Everything is synchronous but the drain task.
-
-    `scope` is the connection's cancel scope: the outbox ends the connection by cancelling it, never by raising.
+    """The sending half of one connection. Everything is synchronous but the drain task; it ends the connection through
+    `life`, never by raising.
     """
 
-    __slots__ = ("_backlog", "_drained", "_scope", "_shared", "_socket", "closing", "subscriptions")
+    __slots__ = ("_backlog", "_drained", "_shared", "_socket", "life", "subscriptions")
 
-    def __init__(self, sock: socket.socket, scope: trio.CancelScope, shared: OutboxShared) -> None:
+    def __init__(self, sock: socket.socket, life: Life, shared: OutboxShared) -> None:
         self._socket = sock
-        self._scope = scope
         self._shared = shared
         self._backlog: Backlog | None = None  # None: nothing is queued, send directly
-        self._drained: trio.Event | None = None  # made by who waits for it
-        self.closing: CloseReason | None = None
-        """Set once a close frame is on its way, or to ABNORMAL when the peer is gone: nothing is taken any more."""
+        self._drained: trio.Event | None = None  # made by the task that waits for it
+        self.life = life
         self.subscriptions = 0
-        """How many channels push here; kept by the hub, read by the flusher."""
-
-    @property
-    def lost(self) -> bool:
-        """The peer is gone without a word."""
-        return self.closing is CloseReason.ABNORMAL
+        """How many channels push here; kept by the groups of the hub, read by the flusher."""
 
     @property
     def backlog_bytes(self) -> int:
         """Bytes the kernel has not taken yet."""
         return 0 if self._backlog is None else self._backlog.size
 
-    def push(self, data: bytes, items: EncodedBatch | None = None) -> None:
+    def push(self, data: bytes, batch: EncodedBatch | None = None) -> None:
         """Send or queue whole frames. Never blocks, never raises; an overflow ends the connection with 4008.
 
-        `items`: the channel messages that `data` is made of; without them it is an answer that must not be left out.
+        `batch`: the channel messages that `data` is made of; without them it is an answer that must not be left out.
         """
-        if self._backlog is not None or self.closing is not None:
-            self._enqueue(data, items)
+        if self._backlog is not None or self.life.state is not LifeState.OPEN:
+            self._enqueue(data, batch)
             return
         try:
             sent = self._socket.send(data)
         except WOULD_BLOCK:
             sent = 0
         except OSError:
-            self.lose()
+            self.life.lose()
             return
         if sent != len(data):
             self._start_backlog(data, sent)
 
     def push_parts(self, parts: list[tuple[bytes, EncodedBatch]]) -> None:
         """Push the batches of several channels with one system call."""
-        queued = self._backlog is not None or self.closing is not None
+        if not parts:
+            return
+        queued = self._backlog is not None or self.life.state is not LifeState.OPEN
         if queued or len(parts) > _DRAIN_PARTS or not can_gather(self._socket):
-            for data, items in parts:
-                self.push(data, items)
+            for data, batch in parts:
+                self.push(data, batch)
             return
         try:
             sent = self._socket.sendmsg([data for data, _ in parts])
         except WOULD_BLOCK:
             sent = 0
         except OSError:
-            self.lose()
+            self.life.lose()
             return
-        for data, items in parts:
+        for data, batch in parts:
             if sent < len(data):
                 if self._backlog is None:
                     self._start_backlog(data, sent)
                 else:
-                    self._enqueue(data, items)
+                    self._enqueue(data, batch)
             sent = max(0, sent - len(data))
 
     def finish(self, reason: CloseReason, text: str | None = None) -> None:
         """Send a close frame after what is queued; nothing is taken after it. Idempotent: the first reason stands."""
-        if self.closing is None:
+        if self.life.state is LifeState.OPEN:
             self.push(encode_close(reason, text))
-            self.closing = self.closing or reason
+            self.life.close(reason)
 
     def answer_close(self, frame: bytes) -> None:
-        """Send back the close frame of a peer that wants to go."""
-        if self.closing is None:
+        """The client's close frame has come; `frame` is the answer, unless ours is on its way already."""
+        if self.life.state is LifeState.OPEN:
             self.push(frame)
-            self.closing = self.closing or CloseReason.NORMAL
-
-    def lose(self) -> None:
-        """The peer is gone: end the connection without a word."""
-        self.closing = CloseReason.ABNORMAL
-        self._scope.cancel()
-
-    def postpone(self, seconds: float) -> None:
-        """Put the connection's liveness deadline so many seconds from now: the peer has shown that it lives."""
-        self._scope.deadline = max(self._scope.deadline, trio.current_time() + seconds)
+        self.life.part()
 
     async def wait_drained(self) -> None:
         """Wait until the kernel has taken everything that was queued."""
@@ -128,19 +115,19 @@ class Outbox:
             self._drained = trio.Event()
             await self._drained.wait()
 
-    def _enqueue(self, data: bytes, items: EncodedBatch | None) -> None:
+    def _enqueue(self, data: bytes, batch: EncodedBatch | None) -> None:
         backlog, shared = self._backlog, self._shared
-        if self.closing is not None or backlog is None:
+        if self.life.state is not LifeState.OPEN or backlog is None:
             return
         full = backlog.waiting + len(data) > shared.max_bytes or backlog.count >= shared.max_messages
-        if items is None:
+        if batch is None:
             backlog.add(data)
-        elif full and items.policy is SlowPolicy.DROP:
-            shared.counters.dropped += len(items.items)
-            backlog.drop(items)
+        elif full and batch.namespace.slow is SlowPolicy.DROP:
+            shared.counters.dropped += len(batch.messages)
+            backlog.drop(batch)
             return
         else:
-            backlog.add_items(items)
+            backlog.add_batch(batch)
         if backlog.waiting > shared.max_bytes or backlog.count > shared.max_messages:
             self._overflow(backlog)
 
@@ -151,8 +138,8 @@ class Outbox:
     def _overflow(self, backlog: Backlog) -> None:
         self._shared.counters.slow_closed += 1
         backlog.cut_short(encode_close(CloseReason.SLOW))
-        self.closing = CloseReason.SLOW
-        self._scope.deadline = trio.current_time()  # the connection's task ends it, after a last chance to drain
+        self.life.close(CloseReason.SLOW)
+        self.life.expire()
 
     async def _drain(self) -> None:
         """Send the backlog as the kernel takes it; ends with it, or with the socket."""
@@ -167,7 +154,7 @@ class Outbox:
             except WOULD_BLOCK:
                 continue
             except (OSError, trio.ClosedResourceError):
-                self.lose()
+                self.life.lose()
                 break
             backlog.advance(sent)
         self._backlog = None

@@ -1,7 +1,7 @@
 """The session store: what each session is subscribed to, so that another worker can take the session up again.
 
-A session that changes is noted soon after, many changes in one note; one that does not is noted again before its note
-expires. Notes are sent without waiting: a lost one costs a client its session, never a message, for it has its offsets.
+A session that changes is stored soon after, many changes at once; one that does not is stored again before it expires.
+Nothing waits for it: a lost write costs a client its session, never a message, for the client has its offsets.
 """
 
 from collections.abc import Iterable
@@ -14,10 +14,10 @@ from fanline.engine.bus.interface import Bus
 from fanline.engine.bus.nats.streams import RESUME_WINDOW
 from fanline.protocol.nats.names import Bucket
 
-NOTE_AGAIN = RESUME_WINDOW / 2
-"""Seconds after which an unchanged session is noted anew: half of the resume window."""
+STORE_AGAIN = RESUME_WINDOW / 2
+"""Seconds after which an unchanged session is stored again: half of the resume window."""
 _PAUSE = 0.1
-_PER_PAUSE = 500  # notes at a time, so that a storm of sessions does not crowd out their messages
+_PER_PAUSE = 500  # sessions stored at a time, so that a storm of sessions does not crowd out their messages
 
 
 class StoredSession(msgspec.Struct):
@@ -27,22 +27,22 @@ class StoredSession(msgspec.Struct):
     channels: list[str]
 
 
-class _Entry(NamedTuple):
+class _Changed(NamedTuple):
     user: str | None
     channels: Iterable[str]
 
 
 class SessionStore:
-    """One worker's; sessions put themselves in, `run` carries it to the bus."""
+    """One worker's: sessions put themselves in, `run` writes them to the bus."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._changed: dict[str, _Entry] = {}
+        self._changed: dict[str, _Changed] = {}
         self._work = trio.Event()
 
     def put(self, session: str, user: str | None, channels: Iterable[str]) -> None:
-        """KvEntry a session soon; `channels` is read then."""
-        self._changed[session] = _Entry(user, channels)
+        """Store a session soon; `channels` is read then."""
+        self._changed[session] = _Changed(user, channels)
         self._work.set()
 
     async def run(self) -> None:
@@ -53,13 +53,12 @@ class SessionStore:
             self._work = trio.Event()
             for session in list(self._changed)[:_PER_PAUSE]:
                 user, channels = self._changed.pop(session)
-                self._bus.kv_put_soon(
-                    Bucket.SESSIONS, session, msgspec.json.encode(StoredSession(user, list(channels)))
-                )
+                value = msgspec.json.encode(StoredSession(user, list(channels)))
+                self._bus.kv_put_soon(Bucket.SESSIONS, session, value)
             if self._changed:
                 self._work.set()
 
     async def find(self, session: str) -> StoredSession | None:
-        """The note of a session; None if there is none (any more). BusError."""
-        note = await self._bus.kv_get(Bucket.SESSIONS, session)
-        return None if note is None else msgspec.json.decode(note.value, type=StoredSession)
+        """What is kept of a session; None if there is nothing (any more). BusError."""
+        entry = await self._bus.kv_get(Bucket.SESSIONS, session)
+        return None if entry is None else msgspec.json.decode(entry.value, type=StoredSession)

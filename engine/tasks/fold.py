@@ -1,19 +1,20 @@
 """A task in this process: its channel's events folded in their order into a snapshot, an estimate and a log tail.
 
-Every worker folds the tasks that its viewers watch, and the keeper folds all. As the stream gives all of them the same
-events in the same order, all come to the same; there is nothing to agree on. A checkpoint, which the keeper writes
-(engine/tasks/monitor.py), only spares whoever begins later the events before it, and outlives them.
+Every worker folds the tasks that its viewers watch, and the task monitor folds all of them. As the stream gives
+everybody the same events in the same order, all come to the same result; there is nothing to agree on. A task record,
+which the monitor stores (records.py), spares later readers the events before it, and outlives them.
 """
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import trio
 
 from fanline.engine.bus.interface import Bus, Stored
+from fanline.engine.clock import unix_ms
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.output_tail import OutputTail
 from fanline.protocol.envelope import Envelope, MessageType
@@ -25,8 +26,7 @@ from fanline.protocol.tasks.fold import apply, attempt_of, conflation_key
 from fanline.protocol.tasks.snapshot import Snapshot, progress_of, snapshot_fields
 from fanline.protocol.tasks.states import ENGINE_EVENTS, WAITING, TaskState
 
-DEFAULT_LINES = 200
-"""Lines of the log tail for a viewer who does not say how many."""
+_ALL_LINES = 10**6
 _log = logging.getLogger("fanline.tasks")
 
 OnRefused = Callable[[str, MessageError], None]
@@ -41,7 +41,16 @@ class Outcome:
         self.refusal: MessageError | None = None
 
 
-class TaskLog:
+class _Known(NamedTuple):
+    """All that is known of a task but its output."""
+
+    snapshot: Snapshot
+    estimate: Estimate
+
+
+class TaskFold:
+    """The fold of one task's channel."""
+
     def __init__(self, channel: str, on_refused: OnRefused = lambda channel, error: None) -> None:
         self.channel = channel
         self.snapshot = Snapshot()
@@ -52,18 +61,19 @@ class TaskLog:
         self._on_refused = on_refused
         self._expected: dict[str, Outcome] = {}
 
+    # --- events --------------------------------------------------------------------------------------------------
+
     def take(self, envelope: Envelope, offset: int) -> Envelope | None:
         """Fold the next message of the channel; what viewers are to get of it, None for an event that does not fit."""
         if offset <= self.offset:
-            return envelope  # a checkpoint has told of it
+            return envelope  # the record that was loaded knows of it
         self.offset = offset
         event = event_of(envelope)
         outcome = self._expected.pop(envelope.id or "", None) if self._expected else None
         try:
-            if event is not None:
-                envelope = self._fold(envelope, event)
+            return envelope if event is None else self._fold(envelope, event)
         except MessageError as error:
-            if event not in ENGINE_EVENTS:  # of which the one that comes second is no mistake
+            if event not in ENGINE_EVENTS:  # the second of two engine events is no mistake
                 self._on_refused(self.channel, error)
             if outcome is not None:
                 outcome.refusal = error
@@ -71,25 +81,48 @@ class TaskLog:
         finally:
             if outcome is not None:
                 outcome.settled.set()
-        return envelope
+
+    def skip(self, offset: int) -> None:
+        """The channel's next message cannot be read."""
+        self.offset = max(self.offset, offset)
 
     @contextmanager
     def expect(self, message_id: str) -> Iterator[Outcome]:
-        """To be told, once the message of this id comes back from the stream, whether it was taken."""
+        """To learn, once the message of this id comes back from the stream, whether it was taken."""
         outcome = self._expected[message_id] = Outcome()
         try:
             yield outcome
         finally:
             self._expected.pop(message_id, None)
 
-    def frame(self, lines: int, time_ms: int, offset: int) -> Envelope:
-        """What a viewer begins with: everything up to `offset`, with the newest so many lines of the output."""
+    def _fold(self, envelope: Envelope, event: TaskEvent) -> Envelope:
+        """Take one event; what viewers get of it. MessageError if it does not fit: then nothing has changed."""
+        data, time = data_of(envelope, event), envelope.time or 0
+        before = _Known(self.snapshot, self.estimate)
+        claimed = [key for key in ("rate", "eta") if getattr(data, key) is not None]
+        after = _next(before, event, data, time)
+        self.snapshot, self.estimate = after
+        if event is TaskEvent.OUTPUT:
+            first, stream = data.first or 0, data.stream or Stream.STDOUT
+            self.output.append(data.lines or (), first, after.snapshot.attempt, stream)
+        changes = _changes(event, data, after.snapshot, claimed)
+        key = _key(event, before.snapshot, after.snapshot)
+        return msgspec.structs.replace(envelope, data=with_data(envelope, changes), key=key)
+
+    # --- snapshot and record ---------------------------------------------------------------------------------------
+
+    def snapshot_message(self, lines: int, offset: int) -> Envelope:
+        """What a viewer begins with: everything up to `offset`, with the newest `lines` lines of the output."""
         data = {"snapshot": snapshot_fields(self.snapshot), "output": msgspec.to_builtins(self.output.newest(lines))}
         return Envelope(
-            MessageType.PUB, channel=self.channel, offset=offset, event=TaskEvent.SNAPSHOT, data=data, time=time_ms
+            MessageType.PUB, channel=self.channel, offset=offset, event=TaskEvent.SNAPSHOT, data=data, time=unix_ms()
         )
 
-    def checkpoint(self, epoch: str, lines: int = 10**6) -> bytes:
+    def restart(self) -> None:
+        """The stream was recreated: what is known of the task stays, offsets begin again."""
+        self.offset = 0
+
+    def record(self, epoch: str, lines: int = _ALL_LINES) -> bytes:
         """Everything, to be loaded elsewhere; `epoch` is that of the stream."""
         return msgspec.json.encode(
             {
@@ -101,89 +134,105 @@ class TaskLog:
             }
         )
 
-    def load(self, value: bytes, epoch: str) -> None:
-        """Go on from a checkpoint. One of another life of the stream still says how the task was, not up to where."""
+    def load(self, record: bytes, epoch: str) -> None:
+        """Go on from a record. One of another epoch of the stream still says how the task was, but not up to where."""
         try:
-            found = msgspec.json.decode(value)
+            found = msgspec.json.decode(record)
             snapshot = msgspec.convert(found["snapshot"], Snapshot)
             estimate = Estimate(*found["estimate"])
             output = OutputTail(found["output"])
             offset = int(found["offset"]) if found["epoch"] == epoch else 0
         except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
-            _log.warning("the checkpoint of %s cannot be read: %s", self.channel, error)
+            _log.warning("the record of %s cannot be read: %s", self.channel, error)
             return
         if offset <= self.offset and self.snapshot != Snapshot():
             return
         known = self.snapshot
         if snapshot.attempt == known.attempt and snapshot.lines < known.lines:
-            # The keeper has missed some of what we have heard: our lines keep their numbers.
+            # The monitor has missed some of what we have heard: our lines keep their numbers.
             snapshot, output = msgspec.structs.replace(snapshot, lines=known.lines), self.output
         self.snapshot, self.estimate, self.output, self.offset = snapshot, estimate, output, offset
 
-    def _fold(self, envelope: Envelope, event: TaskEvent) -> Envelope:
-        data = data_of(envelope, event)
-        before, time = self.snapshot, envelope.time or 0
-        claimed = [key for key in ("rate", "eta") if getattr(data, key) is not None]
-        begins = attempt_of(before, event, data) > before.attempt
-        estimate = Estimate() if begins else self.estimate
-        if event is TaskEvent.PROGRESS:
-            estimate = self._advanced(estimate, data, time)
-            data.rate, data.eta = estimate.rate, seconds_left(estimate.eta, estimate.time, time)
-        elif event is TaskEvent.OUTPUT:
-            data.first = 0 if begins else before.lines
-        after = apply(before, event, data, time)
-        if before.state in WAITING and after.state is TaskState.RUNNING:
-            estimate = estimate.resume(time)
-        self.snapshot, self.estimate = after, estimate
-        changes: dict[str, Any] = {"state": after.state, "attempt": after.attempt}
-        if event is TaskEvent.PROGRESS:
-            changes |= dict.fromkeys(claimed) | progress_of(after)
-        elif event is TaskEvent.OUTPUT:
-            changes["first"] = data.first
-            self.output.append(data.lines or (), data.first or 0, after.attempt, data.stream or Stream.STDOUT)
-        # Progress that begins an attempt, or ends a stall, must not give way: what follows builds upon it.
-        moved = (before.state, before.attempt) != (after.state, after.attempt)
-        key = None if moved else conflation_key(event)
-        return msgspec.structs.replace(envelope, data=with_data(envelope, changes), key=key)
 
-    def _advanced(self, known: Estimate, data: TaskData, time: int) -> Estimate:
-        """The estimate after progress; begun anew when the producer counts in something else."""
-        counts = data.done is not None
-        value = data.done if counts else data.percent
-        if value is None:
-            return known  # only a stage or a message
-        if known.time is not None and counts != (self.snapshot.done is not None):
-            known = Estimate()
-        return known.advance(value, (data.total or self.snapshot.total) if counts else 100.0, time)
+# --- one event, as values -----------------------------------------------------------------------------------------
+
+
+def _next(known: _Known, event: TaskEvent, data: TaskData, time: int) -> _Known:
+    """What is known after an event. Puts into `data` what the engine says of it: rate and ETA, or the line number."""
+    begins = attempt_of(known.snapshot, event, data) > known.snapshot.attempt
+    estimate = Estimate() if begins else known.estimate
+    if event is TaskEvent.PROGRESS:
+        estimate = _advanced(estimate, known.snapshot, data, time)
+        data.rate, data.eta = estimate.rate, seconds_left(estimate.eta, estimate.time, time)
+    elif event is TaskEvent.OUTPUT:
+        data.first = 0 if begins else known.snapshot.lines
+    snapshot = apply(known.snapshot, event, data, time)
+    if known.snapshot.state in WAITING and snapshot.state is TaskState.RUNNING:
+        estimate = estimate.resume(time)
+    return _Known(snapshot, estimate)
+
+
+def _advanced(estimate: Estimate, snapshot: Snapshot, data: TaskData, time: int) -> Estimate:
+    """The estimate after progress; a fresh one when the producer counts in something else from now on."""
+    counts = data.done is not None
+    value = data.done if counts else data.percent
+    if value is None:
+        return estimate  # only a stage or a message
+    if estimate.time is not None and counts != (snapshot.done is not None):
+        estimate = Estimate()
+    return estimate.advance(value, (data.total or snapshot.total) if counts else 100.0, time)
+
+
+def _changes(event: TaskEvent, data: TaskData, after: Snapshot, claimed: list[str]) -> dict[str, Any]:
+    """The keys that viewers get besides the producer's own. `claimed`: what only the engine says, and this producer
+    has said all the same.
+    """
+    changes: dict[str, Any] = {"state": after.state, "attempt": after.attempt}
+    if event is TaskEvent.PROGRESS:
+        changes |= dict.fromkeys(claimed) | progress_of(after)
+    elif event is TaskEvent.OUTPUT:
+        changes["first"] = data.first
+    return changes
+
+
+def _key(event: TaskEvent, before: Snapshot, after: Snapshot) -> str | None:
+    """The conflation key of an event. Progress that begins an attempt, or ends a stall, must not be replaced by newer
+    progress: what follows builds upon it.
+    """
+    moved = (before.state, before.attempt) != (after.state, after.attempt)
+    return None if moved else conflation_key(event)
+
+
+# --- for others ---------------------------------------------------------------------------------------------------
 
 
 def check_task_message(envelope: Envelope) -> None:
     """Make a producer's message fit for a task channel; MessageError(BAD_MESSAGE) if nobody may say it."""
     if envelope.event == TaskEvent.SNAPSHOT:
-        raise MessageError(ErrorCode.BAD_MESSAGE, f"{envelope.event} is said by the engine alone")
+        raise MessageError(ErrorCode.BAD_MESSAGE, f"only the engine says {envelope.event}")
     if event_of(envelope) is not None:
         envelope.ttl = None  # it has been folded, so everybody must get it
 
 
-async def restore(
-    bus: Bus, read: Callable[[Stored], Envelope | None], log: TaskLog, epoch: str, until: int | None = None
-) -> None:
-    """Bring a new log up to date: its checkpoint, then what the stream has after it, up to `until`. BusError.
+async def restore(bus: Bus, read: Callable[[Stored], Envelope | None], fold: TaskFold, epoch: str, until: int) -> int:
+    """Bring a fold up to `until`: its record, then what the stream has after it. BusError.
 
-    `read` makes an envelope of a stored message, None if it is none. The checkpoint may already be beyond `until`.
+    `read` makes an envelope of a stored message, None if it is none. Returns up to where everything is folded in, which
+    is more than `until` if the record was newer.
     """
-    note = await bus.kv_get(Bucket.TASKS, channel_key(log.channel))
-    if note is not None and note.value:
-        log.load(note.value, epoch)
+    record = await bus.kv_get(Bucket.TASKS, channel_key(fold.channel))
+    if record is not None and record.value:
+        fold.load(record.value, epoch)
     more, slices = 1, Slices()
-    while more and (until is None or log.offset < until):
-        page = await bus.read(log.channel, log.offset + 1)
+    while more and fold.offset < until:
+        page = await bus.read(fold.channel, fold.offset + 1)
         for stored in page.messages:
-            if until is not None and stored.position.offset > until:
-                return
+            if stored.position.offset > until:
+                return until
             envelope = read(stored)
             if envelope is not None:
-                log.take(envelope, stored.position.offset)
-            log.offset = stored.position.offset
+                fold.take(envelope, stored.position.offset)
+            fold.skip(stored.position.offset)
             await slices.breathe()
         more = page.more if page.messages else 0
+    return max(until, fold.offset)

@@ -17,12 +17,11 @@ from typing import Any
 import trio
 
 from fanline.engine.bus.interface import Bus, BusError, Page, Stored, TooLargeError
-from fanline.engine.bus.nats.jetstream import unix_ms_of
 from fanline.engine.bus.parallel import for_each
 from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.slices import Slices
-from fanline.engine.tasks.fold import OnRefused, TaskLog, restore
+from fanline.engine.tasks.fold import OnRefused, TaskFold, restore
 from fanline.engine.tasks.lease import RENEW_SECONDS, Lease, MonitorPosition
 from fanline.engine.tasks.monitored import MonitoredTask
 from fanline.engine.tasks.records import TaskRecords
@@ -44,8 +43,8 @@ _GRACE = 3.0
 """Seconds after an outage in which nobody is missed: producers take their time to come back."""
 _log = logging.getLogger("fanline.keeper")
 
-ReadMessage = Callable[[str, bytes, int], Envelope | None]
-"""(channel, payload, Unix ms) -> the message; None if it is none: Hub.read_message."""
+ReadMessage = Callable[[Stored], Envelope | None]
+"""A stored message as it goes to clients; None if it is none: MessageReader.read_stored."""
 
 
 class _Reader:
@@ -164,13 +163,13 @@ class TaskMonitor:
         self._table_stale = True
 
     async def _restore(self, reader: _Reader, until: int, marked: bool, channel: str) -> None:
-        log = TaskLog(channel, self._on_refused)
+        log = TaskFold(channel, self._on_refused)
         await restore(self._bus, self._read, log, reader.epoch, until)
         now = trio.current_time()
         self._watches[channel] = MonitoredTask(log, reader.epoch, now, max(now, self._outage + _GRACE), marked=marked)
 
     def _read(self, stored: Stored) -> Envelope | None:
-        return self._read_message(stored.channel, stored.payload, unix_ms_of(stored.position.time))
+        return self._read_message(stored)
 
     async def _turn(self) -> None:
         for reader in self._readers.values():

@@ -2,7 +2,7 @@
 
 import math
 
-from fanline.engine.tasks.fold import TaskLog
+from fanline.engine.tasks.fold import TaskFold
 from fanline.engine.tasks.timers import TimerEvent, decide
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.tasks.events import TaskEvent, event_of
@@ -19,7 +19,7 @@ _LINGER = 10.0  # seconds for which an ended task is kept, since its producer ma
 class MonitoredTask:
     """Times are those of one clock that never goes back, in seconds."""
 
-    def __init__(self, log: TaskLog, epoch: str, now: float, heard: float, *, marked: bool) -> None:
+    def __init__(self, log: TaskFold, epoch: str, now: float, heard: float, *, marked: bool) -> None:
         self.log = log
         self.epoch = epoch
         self.running = self._is_running()

@@ -42,13 +42,13 @@ class TaskRecords:
     async def _checkpoint(self, watch: MonitoredTask) -> None:
         if not watch.too_large:
             try:
-                await self._set(Bucket.TASKS, watch, watch.log.checkpoint(watch.epoch))
+                await self._set(Bucket.TASKS, watch, watch.log.record(watch.epoch))
             except TooLargeError as error:
                 watch.too_large = True
                 _log.warning("checkpoints of %s go without its output: %s", watch.log.channel, error)
         if watch.too_large:
             with suppress(TooLargeError):
-                await self._set(Bucket.TASKS, watch, watch.log.checkpoint(watch.epoch, 0))
+                await self._set(Bucket.TASKS, watch, watch.log.record(watch.epoch, 0))
         watch.written(trio.current_time())
 
     async def _mark(self, watch: MonitoredTask) -> None:

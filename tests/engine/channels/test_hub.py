@@ -1,7 +1,9 @@
 """The hub's answers, and the flusher that empties it: pure bookkeeping, checked against a plain model."""
 
 import socket
+from collections.abc import Callable
 
+import msgspec
 import pytest
 import trio
 from hypothesis import given, settings
@@ -9,15 +11,16 @@ from hypothesis import strategies as st
 from trio.testing import assert_no_checkpoints
 
 from fanline.engine.channels.flusher import Flusher
-from fanline.engine.channels.hub import Hub
+from fanline.engine.channels.hub import Channel
 from fanline.engine.counters import Counters
-from fanline.engine.namespaces import Namespaces
+from fanline.engine.sending.life import Life
 from fanline.engine.sending.outbox import Outbox, OutboxShared
 from fanline.protocol.dialects import CBOR, JSON
 from fanline.protocol.dialects.encoding import Encoding, encoding_of
 from fanline.protocol.websocket.frames import FrameReader, Opcode
+from tests.engine.parts import make_hub
 
-JSON_WIRE, CBOR_WIRE = encoding_of(JSON, False), encoding_of(CBOR, False)
+JSON_ENCODING, CBOR_ENCODING = encoding_of(JSON, False), encoding_of(CBOR, False)
 
 
 class Peer:
@@ -29,7 +32,7 @@ class Peer:
         self._far.setblocking(False)
         self._near = near
         shared = OutboxShared(nursery, counters, max_bytes=1 << 20, max_messages=4096)
-        self.outbox = Outbox(near, trio.CancelScope(), shared)
+        self.outbox = Outbox(near, Life(), shared)
         self._reader = FrameReader(1 << 20, from_client=False)
 
     def received(self) -> list[bytes]:
@@ -43,11 +46,6 @@ class Peer:
     def close(self) -> None:
         self._near.close()
         self._far.close()
-
-
-def make_hub() -> tuple[Hub, Counters]:
-    counters = Counters()
-    return Hub(counters, lambda: 1000, Namespaces()), counters
 
 
 operations = st.lists(
@@ -65,23 +63,28 @@ def test_first_and_last_are_answered_once_per_life_of_a_channel(operations: list
             counted: set[tuple[int, str]] = set()
             active: set[tuple[int, str]] = set()
             joined: set[str] = set()
+            opened: dict[str, Channel] = {}
             for verb, number, name in operations:
                 pair, channel = (number, name), f"c:{name}"
+                encoding = JSON_ENCODING if number % 2 else CBOR_ENCODING
                 if verb == "sub" and pair not in counted:
-                    first = hub.subscribe(channel)
-                    assert first == (channel not in joined)
+                    opened[channel] = hub.open(channel)
+                    assert (opened[channel].interest == 1) == (channel not in joined)
                     joined.add(channel)
                     counted.add(pair)
                 elif verb == "activate" and pair in counted - active:
-                    hub.activate(channel, JSON_WIRE if number % 2 else CBOR_WIRE, peers[number].outbox)
+                    opened[channel].add(encoding, peers[number].outbox)
                     active.add(pair)
                 elif verb == "unsub" and pair in counted:
                     counted.discard(pair)
+                    if pair in active:
+                        opened[channel].discard(encoding, peers[number].outbox)
                     active.discard(pair)
-                    last = hub.unsubscribe(channel, peers[number].outbox)
+                    last = hub.close(opened[channel])
                     assert last == (name not in {other for _, other in counted})
                     if last:
                         joined.discard(channel)
+                        assert opened[channel].groups == ()
                 assert [p.outbox.subscriptions for p in peers] == [sum(n == i for n, _ in active) for i in range(4)]
                 assert counters.channels == len(joined)
             for peer in peers:
@@ -95,11 +98,12 @@ async def test_receive_and_the_subscription_verbs_never_give_up_control() -> Non
         hub, counters = make_hub()
         peer = Peer(nursery, counters)
         with assert_no_checkpoints():
-            hub.subscribe("c:a")
-            hub.activate("c:a", JSON_WIRE, peer.outbox)
+            channel = hub.open("c:a")
+            channel.add(JSON_ENCODING, peer.outbox)
             hub.receive("c:a", b"1", None)
             hub.take_dirty()
-            hub.unsubscribe("c:a", peer.outbox)
+            channel.discard(JSON_ENCODING, peer.outbox)
+            hub.close(channel)
         peer.close()
 
 
@@ -116,12 +120,11 @@ async def test_a_message_is_encoded_once_per_dialect_and_shared_by_all_members()
         hub, counters = make_hub()
         peers = [Peer(nursery, counters) for _ in range(10)]
         for peer in peers:
-            hub.subscribe("c:a")
-            hub.activate("c:a", encoding, peer.outbox)
+            hub.open("c:a").add(encoding, peer.outbox)
         hub.receive("c:a", b"1", None)
         hub.receive("c:a", b"2", None)
         (batch,) = hub.take_dirty()
-        assert (len(batch.members), len(batch.messages.items), encoded) == (10, 2, ["json", "json"])
+        assert (len(batch.members), len(batch.messages.messages), encoded) == (10, 2, ["json", "json"])
         for peer in peers:
             peer.close()
 
@@ -135,8 +138,7 @@ async def test_a_flush_delivers_every_channel_to_its_subscribers_in_order(coales
             both, single = Peer(nursery, counters), Peer(nursery, counters)
             for peer, channels in ((both, ("c:a", "c:b")), (single, ("c:a",))):
                 for channel in channels:
-                    hub.subscribe(channel)
-                    hub.activate(channel, JSON_WIRE, peer.outbox)
+                    hub.open(channel).add(JSON_ENCODING, peer.outbox)
             nursery.start_soon(flusher.run)
             for number in range(3):
                 for channel in ("c:a", "c:b", "c:nobody"):
@@ -151,27 +153,74 @@ async def test_a_flush_delivers_every_channel_to_its_subscribers_in_order(coales
         single.close()
 
 
-async def test_a_subscriber_who_leaves_or_comes_during_a_flush_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fanline.engine.slices.SLICE_SECONDS", 0.0)  # a turn of the loop after every chunk
-    monkeypatch.setattr("fanline.engine.channels.flusher._CHECK_EVERY", 1)
+class Interrupting:
+    """Stands in for the flusher's slices: between two portions, what was asked for happens."""
+
+    def __init__(self, meddle: Callable[[], None]) -> None:
+        self._meddle = meddle
+
+    def __call__(self) -> "Interrupting":
+        return self
+
+    async def breathe(self) -> None:
+        self._meddle()
+
+
+async def test_a_subscriber_who_leaves_during_a_flush_gets_no_more_of_it_and_one_who_comes_gets_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with trio.open_nursery() as nursery:
         hub, counters = make_hub()
+        peers = [Peer(nursery, counters) for _ in range(4)]
+        channel = hub.open("c:a")
+        for peer in peers[:3]:
+            channel.add(JSON_ENCODING, peer.outbox)
+        turns: list[list[int]] = []
+
+        def meddle() -> None:
+            turns.append([len(peer.received()) for peer in peers])
+            if len(turns) == 1:
+                channel.discard(JSON_ENCODING, peers[0].outbox)
+                channel.discard(JSON_ENCODING, peers[1].outbox)
+                channel.add(JSON_ENCODING, peers[1].outbox)  # it resumes: its history has this message
+                channel.add(JSON_ENCODING, peers[3].outbox)
+
+        monkeypatch.setattr("fanline.engine.channels.flusher.Slices", Interrupting(meddle))
+        monkeypatch.setattr("fanline.engine.channels.flusher._CHECK_EVERY", 1)
         flusher = Flusher(hub, counters, coalesce_ms=0)
-        peers = [Peer(nursery, counters) for _ in range(6)]
-        for peer in peers[:5]:
-            hub.subscribe("c:a")
-            hub.activate("c:a", JSON_WIRE, peer.outbox)
         hub.receive("c:a", b"1", None)
-
-        async def meddle() -> None:
-            hub.unsubscribe("c:a", peers[0].outbox)
-            hub.subscribe("c:a")
-            hub.activate("c:a", JSON_WIRE, peers[5].outbox)
-
-        nursery.start_soon(meddle)
         await flusher.flush()
-        assert [len(peer.received()) for peer in peers[1:]] == [1, 1, 1, 1, 0]
+        assert turns == [[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]
+        hub.receive("c:a", b"2", None)
+        await flusher.flush()
+        assert [sum(seen) for seen in zip(*turns, strict=True)] == [1, 1, 2, 1]
         for peer in peers:
+            peer.close()
+
+
+async def test_of_two_channels_in_one_flush_the_one_that_was_left_meanwhile_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        hub, counters = make_hub()
+        both, other = Peer(nursery, counters), Peer(nursery, counters)
+        left, kept = hub.open("c:left"), hub.open("c:kept")
+        for channel in (left, kept):
+            channel.add(JSON_ENCODING, both.outbox)
+        left.add(JSON_ENCODING, other.outbox)
+
+        def meddle() -> None:
+            if both.outbox.subscriptions == 2:
+                left.discard(JSON_ENCODING, both.outbox)
+
+        monkeypatch.setattr("fanline.engine.channels.flusher.Slices", Interrupting(meddle))
+        flusher = Flusher(hub, counters, coalesce_ms=0)
+        hub.receive("c:left", b"1", None)
+        hub.receive("c:kept", b"2", None)
+        await flusher.flush()
+        assert [msgspec.json.decode(payload)["c"] for payload in both.received()] == ["c:kept"]
+        assert len(other.received()) == 1
+        for peer in (both, other):
             peer.close()
 
 

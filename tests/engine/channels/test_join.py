@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from fanline.engine.bus.interface import BusError, StreamPosition
-from fanline.engine.channels import join as joining
-from fanline.engine.channels.recovery import History, Recovery
+from fanline.engine.channels.history import History, Piece
+from fanline.engine.channels.join import Joining
 from fanline.engine.namespaces import Namespace
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.nats.names import Bucket
@@ -195,20 +195,20 @@ async def test_an_outage_after_the_answer_is_waited_out_and_not_answered_again(
     # `ok` was sent, then the bus failed while the client was catching up: an `err` for the same command came after it.
     async with durable_engine() as engine, connect(engine.host, engine.port) as client:
         await publish(engine, 1, 2)
-        send, history, failures = joining._send, Recovery.history, [BusError("away for a moment")]
+        send, history, failures = Joining._send, History.after, [BusError("away for a moment")]
 
         async def slow_send(*args: Any) -> None:
             await send(*args)
             if failures:
                 await publish(engine, 3)
-                monkeypatch.setattr(Recovery, "history", failing)
+                monkeypatch.setattr(History, "after", failing)
 
-        async def failing(*args: Any) -> History:
+        async def failing(*args: Any) -> Piece:
             if failures:
                 raise failures.pop()
             return await history(*args)
 
-        monkeypatch.setattr(joining, "_send", slow_send)
+        monkeypatch.setattr(Joining, "_send", slow_send)
         assert (await subscribe(client, d={"start": True}))["t"] == "ok"
         assert await numbers(client, 3) == [1, 2, 3]
         assert not failures

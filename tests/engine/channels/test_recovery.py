@@ -11,12 +11,11 @@ import trio.testing
 
 from fanline.engine.bus.interface import BusError, Page, StreamPosition, StreamState
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
-from fanline.engine.channels.hub import Hub
-from fanline.engine.channels.log import ChannelLog, LogState
-from fanline.engine.channels.recovery import Recovery
-from fanline.engine.counters import Counters
+from fanline.engine.channels.durable import DurableChannel, DurableState
+from fanline.engine.channels.hub import Channel
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.protocol.envelope import Envelope, MessageType
+from tests.engine.parts import Parts
 
 CHANNEL = "task:1"
 OTHER = "task:other"
@@ -64,33 +63,31 @@ class Worker:
         namespaces = Namespaces({"task": namespace})
         self.broker = MemoryBroker(namespaces)
         self.bus = SlowBus(self.broker)
-        self.hub = Hub(Counters(), lambda: 0, namespaces, log_limit=log_limit)
-        self.recovery = Recovery(self.bus, self.hub, namespaces, nursery)
-        self.bus.attach(self.hub.receive, self.recovery.bus_is_back)
+        parts = Parts(self.bus, nursery, namespaces, log_limit)
+        self.hub, self.recovery, self.history, self.router = parts.hub, parts.recovery, parts.history, parts.router
+        self.states = parts.states
+        self._open: dict[str, Channel] = {}
         self.told: list[Any] = []
         self._news = trio.Event()
-        deliver = self.hub.deliver
+        deliver = self.hub._deliver
 
-        def record(channel: str, envelopes: Any) -> None:
+        def record(channel: Channel | None, namespace: Namespace, envelopes: Any) -> None:
             envelopes = list(envelopes)
             self.told += [brief(envelope) for envelope in envelopes if envelope.channel == CHANNEL]
-            deliver(channel, envelopes)
+            deliver(channel, namespace, envelopes)
             self._news.set()
             self._news = trio.Event()
 
-        self.hub.deliver = record  # type: ignore[method-assign]  # the test's ear
+        self.hub._deliver = record  # type: ignore[method-assign]  # the test's ear
 
-    async def join(self, channel: str = CHANNEL) -> ChannelLog:
-        self.hub.subscribe(channel)
-        self.bus.join(channel)
-        log = self.hub.log(channel)
-        assert log is not None
-        await self.recovery.wait_steady(log)
-        return log
+    async def join(self, name: str = CHANNEL) -> DurableChannel:
+        channel = self._open[name] = self.router.acquire(name)
+        assert channel.durable is not None
+        await self.recovery.wait_steady(channel.durable)
+        return channel.durable
 
-    def leave(self, channel: str = CHANNEL) -> None:
-        assert self.hub.unsubscribe(channel, object())  # type: ignore[arg-type]  # it was never activated
-        self.bus.leave(channel)
+    def leave(self, name: str = CHANNEL) -> None:
+        self.router.release(self._open.pop(name))
 
     async def store(self, count: int = 1, channel: str = CHANNEL) -> None:
         for _ in range(count):
@@ -221,7 +218,7 @@ async def test_mending_tries_again_when_the_bus_fails_in_the_middle() -> None:
         one.broker.available = False
         gate.set()
         await trio.testing.wait_all_tasks_blocked()
-        assert (one.told, log.state) == ([], LogState.MENDING)
+        assert (one.told, log.state) == ([], DurableState.RECOVERING)
         one.broker.available = True
         await one.wait_told(*chain(2, 3))
 
@@ -246,7 +243,7 @@ async def test_a_subscriber_who_leaves_ends_the_mending() -> None:
         await trio.testing.wait_all_tasks_blocked()
         one.leave()
         one.broker.available = True
-        await one.recovery.wait_steady(ChannelLog("task:x", 1))
+        await one.recovery.wait_steady(DurableChannel("task:x", Namespace(durable=True), 1))
         while one.recovery._nursery.child_tasks:
             await trio.sleep(0.01)
         assert one.told == []
@@ -282,7 +279,7 @@ async def test_a_join_waits_for_the_mending_and_goes_on_with_it() -> None:
             await trio.testing.wait_all_tasks_blocked()
             assert len(nursery.child_tasks) == 1
             gate.set()
-        assert (await one.recovery.history(log, 0)).messages == log.since(0)
+        assert (await one.history.after(log, 0)).messages == log.log.since(0)
         await one.wait_told(*chain(1, 2))
 
 
@@ -341,7 +338,7 @@ async def test_a_request_that_failed_is_not_answered_with_an_older_answer() -> N
 
         async def ask() -> None:
             try:
-                states.append(await one.recovery._states.now(CHANNEL))
+                states.append(await one.states.now(CHANNEL))
             except BusError:
                 one.broker.available = True
 
@@ -374,12 +371,12 @@ async def test_a_stream_made_anew_during_an_outage_is_told_and_read_from_its_sta
 # --- what a client missed ----------------------------------------------------------------------------------------
 
 
-async def offsets_since(one: Worker, log: ChannelLog, offset: int) -> tuple[list[Any], list[Any]]:
+async def offsets_since(one: Worker, log: DurableChannel, offset: int) -> tuple[list[Any], list[Any]]:
     """All messages after an offset and all gaps on the way; each page must follow on the one before."""
     messages: list[int] = []
     gaps: list[Any] = []
     while True:
-        more = await one.recovery.history(log, offset)
+        more = await one.history.after(log, offset)
         gaps += [brief(more.gap)] if more.gap is not None else []
         messages += [envelope.offset or 0 for envelope in more.messages]
         assert offset < more.reached or more.reached == log.last
@@ -470,7 +467,7 @@ async def test_many_who_look_back_at_once_make_few_reads() -> None:
         log = await one.join()
         async with trio.open_nursery() as nursery:
             for offset in range(0, 500, 5):
-                nursery.start_soon(one.recovery.history, log, offset)
+                nursery.start_soon(one.history.after, log, offset)
         assert one.bus.reads <= 2
 
 
@@ -480,11 +477,11 @@ async def test_a_look_back_that_fails_or_is_given_up_leaves_the_next_one_a_whole
         log = await one.join()
         one.broker.available = False
         with pytest.raises(BusError):
-            await one.recovery.history(log, 5)
+            await one.history.after(log, 5)
         one.broker.available = True
         one.bus.close_gate()
         with trio.move_on_after(0.01) as scope:
-            await one.recovery.history(log, 5)
+            await one.history.after(log, 5)
         assert scope.cancelled_caught
         one.bus.gate = None
         assert await offsets_since(one, log, 5) == ([6, 7, 8, 9, 10], [])

@@ -6,7 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from fanline.engine.namespaces import Namespace, Namespaces
-from fanline.engine.tasks.fold import TaskLog
+from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.envelope import Envelope, from_producer
 from fanline.protocol.nats.names import Bucket
 from tests.engine.sessions.test_calls import attached, code
@@ -30,7 +30,7 @@ def short_memory() -> World:
 
 
 def test_the_estimate_begins_anew_with_each_attempt_however_it_begins() -> None:
-    log = TaskLog(CHANNEL)
+    log = TaskFold(CHANNEL)
     events = [
         said("task_progress", 1000, percent=0),
         said("task_progress", 11_000, percent=10),

@@ -10,7 +10,7 @@ import trio
 
 from fanline.engine.namespaces import Namespace
 from fanline.engine.settings import EngineSettings
-from fanline.engine.tasks.fold import TaskLog, restore
+from fanline.engine.tasks.fold import TaskFold, restore
 from fanline.protocol.envelope import decode_json
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.names import Bucket, channel_key
@@ -152,14 +152,14 @@ async def test_the_log_tail_is_there_however_much_progress_came_after_it() -> No
 
 async def test_a_worker_begins_with_the_checkpoint_where_the_stream_no_longer_reaches_back() -> None:
     async with engine_and_producer(history=5) as (engine, producer):
-        folded, number = TaskLog(CHANNEL), 0
+        folded, number = TaskFold(CHANNEL), 0
         for line in range(20):
             number = await producer.say("task_output", lines=[f"line {line}"])
             (stored,) = (await engine.bus.read(CHANNEL, number)).messages
             folded.take(decode_json(stored.payload), stored.position.offset)
             if line == 17:
                 epoch = (await engine.bus.stream_state(CHANNEL)).epoch
-                await engine.bus.kv_put(Bucket.TASKS, channel_key(CHANNEL), folded.checkpoint(epoch), 60)
+                await engine.bus.kv_put(Bucket.TASKS, channel_key(CHANNEL), folded.record(epoch), 60)
         async with connect(engine.host, engine.port) as client:
             frame = await watch(client)
         assert [line for batch in frame["d"]["output"] for line in batch["lines"]] == [f"line {n}" for n in range(20)]
@@ -223,12 +223,12 @@ async def test_messages_lost_for_good_on_a_live_connection_end_with_the_true_sta
 
 async def test_a_restored_log_takes_nothing_twice_when_the_checkpoint_is_ahead() -> None:
     async with engine_and_producer() as (engine, producer):
-        folded = TaskLog(CHANNEL)
+        folded = TaskFold(CHANNEL)
         for line in range(4):
             await producer.say("task_output", lines=[str(line)])
             folded.take(decode_json(b'{"v":1,"e":"task_output","d":{"lines":["%d"]}}' % line), line + 1)
         epoch = (await engine.bus.stream_state(CHANNEL)).epoch
-        await engine.bus.kv_put(Bucket.TASKS, channel_key(CHANNEL), folded.checkpoint(epoch), 60)
-        log = TaskLog(CHANNEL)
+        await engine.bus.kv_put(Bucket.TASKS, channel_key(CHANNEL), folded.record(epoch), 60)
+        log = TaskFold(CHANNEL)
         await restore(engine.bus, lambda stored: decode_json(stored.payload), log, epoch, 2)
         assert (log.offset, log.snapshot.lines) == (4, 4)

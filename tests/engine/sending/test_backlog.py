@@ -8,19 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanline.engine.namespaces import SlowPolicy
-from fanline.engine.sending.backlog import Backlog, EncodedBatch, EncodedMessage
+from fanline.engine.namespaces import Namespace, SlowPolicy
+from fanline.engine.sending.backlog import Backlog
+from fanline.engine.sending.batch import EncodedBatch, EncodedMessage
 from fanline.protocol.dialects import JSON
 from fanline.protocol.dialects.encoding import encoding_of
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.websocket.frames import FrameReader, encode_frame
 
-WIRE = encoding_of(JSON, deflated=False)
+ENCODING = encoding_of(JSON, deflated=False)
 NOW = 1_000_000
 
 
-def items(*envelopes: Envelope, policy: SlowPolicy = SlowPolicy.RESUME) -> EncodedBatch:
-    return EncodedBatch([EncodedMessage(WIRE.encode(envelope), envelope) for envelope in envelopes], WIRE, policy)
+def batch_of(*envelopes: Envelope, **namespace: Any) -> EncodedBatch:
+    messages = [EncodedMessage(ENCODING.encode(envelope), envelope) for envelope in envelopes]
+    return EncodedBatch(messages, ENCODING, Namespace(**namespace))
 
 
 def message(number: int, channel: str = "task:1", **fields: Any) -> Envelope:
@@ -55,30 +57,30 @@ def numbers(received: list[dict[str, Any]]) -> list[int]:
 
 def test_a_newer_message_of_a_key_takes_the_place_of_an_older_one_and_others_stay() -> None:
     backlog = begun_backlog()
-    backlog.add_items(items(message(1, key="a"), message(2), message(3, key="b"), message(4, key="a"), message(5)))
-    backlog.add_items(items(message(6, key="a", channel="task:2"), message(7, key="b")))
+    backlog.add_batch(batch_of(message(1, key="a"), message(2), message(3, key="b"), message(4, key="a"), message(5)))
+    backlog.add_batch(batch_of(message(6, key="a", channel="task:2"), message(7, key="b")))
     assert numbers(drain(backlog)) == [2, 4, 5, 6, 7]
 
 
 def test_a_conflating_namespace_keeps_the_newest_of_each_sender_and_event() -> None:
     backlog = begun_backlog()
     moves = [message(n, channel="cursor:1", sender="ab"[n % 2], event="move") for n in range(6)]
-    backlog.add_items(items(*moves, policy=SlowPolicy.CONFLATE))
+    backlog.add_batch(batch_of(*moves, slow=SlowPolicy.CONFLATE))
     assert numbers(drain(backlog)) == [4, 5]
 
 
 def test_after_a_conflation_each_durable_message_follows_on_the_one_that_was_sent() -> None:
     backlog = begun_backlog()
-    backlog.add_items(items(stored(5, key="p"), stored(6), stored(7, key="p"), stored(8), stored(9, key="p")))
+    backlog.add_batch(batch_of(stored(5, key="p"), stored(6), stored(7, key="p"), stored(8), stored(9, key="p")))
     received = drain(backlog)
     assert [(m["o"], m["p"]) for m in received] == [(6, 4), (8, 6), (9, 8)]
 
 
 def test_what_is_dropped_is_told_with_its_count_once_there_is_room() -> None:
     backlog = begun_backlog()
-    backlog.add_items(items(message(1, channel="typing:1")))
-    backlog.drop(items(message(2, channel="typing:1"), message(3, channel="typing:1")))
-    backlog.drop(items(message(4, channel="typing:2")))
+    backlog.add_batch(batch_of(message(1, channel="typing:1")))
+    backlog.drop(batch_of(message(2, channel="typing:1"), message(3, channel="typing:1")))
+    backlog.drop(batch_of(message(4, channel="typing:2")))
     first, *gaps = drain(backlog)
     assert first["d"] == 1
     assert [(gap["t"], gap["c"], gap["d"]) for gap in gaps] == [
@@ -87,24 +89,26 @@ def test_what_is_dropped_is_told_with_its_count_once_there_is_room() -> None:
     ]
 
 
-def test_an_urgent_system_message_passes_all_others_and_no_other_does() -> None:
+def test_an_urgent_message_of_an_everywhere_namespace_passes_all_others_and_no_other_does() -> None:
     backlog = begun_backlog()
     backlog.add(encode_frame(JSON.opcode, b'{"d":0}'))
-    backlog.add_items(items(message(1), message(2, priority=9), message(3, channel="system:all", priority=7)))
-    backlog.add_items(items(message(4, channel="system:all", priority=8), message(5, channel="system:all", priority=9)))
+    backlog.add_batch(batch_of(message(1), message(2, priority=9)))
+    backlog.add_batch(batch_of(message(3, channel="alarm:all", priority=7), everywhere=True))
+    urgent = [message(4, channel="alarm:all", priority=8), message(5, channel="alarm:all", priority=9)]
+    backlog.add_batch(batch_of(*urgent, everywhere=True))
     assert numbers(drain(backlog)) == [4, 5, 0, 1, 2, 3]
 
 
 def test_an_expired_message_is_left_out_and_the_chain_holds() -> None:
     backlog = begun_backlog()
     old = NOW - 10_000
-    backlog.add_items(items(stored(1), stored(2, time=old, ttl=5), stored(3, time=old, ttl=60)))
+    backlog.add_batch(batch_of(stored(1), stored(2, time=old, ttl=5), stored(3, time=old, ttl=60)))
     assert [(m["o"], m["p"]) for m in drain(backlog)] == [(1, 0), (3, 1)]
 
 
 def test_cut_short_keeps_the_begun_frame_and_the_goodbye_only() -> None:
     backlog = begun_backlog()
-    backlog.add_items(items(*(message(number) for number in range(100))))
+    backlog.add_batch(batch_of(*(message(number) for number in range(100))))
     backlog.cut_short(encode_frame(JSON.opcode, b'{"d":"bye"}'))
     assert (backlog.count, backlog.size) == (2, 1 + len(b'{"d":"bye"}') + 2)
     assert [m["d"] for m in drain(backlog)] == ["bye"]
@@ -121,7 +125,7 @@ def test_keep_messages_come_all_and_in_order_and_the_last_of_each_key_comes(
     backlog, rng = begun_backlog(), random.Random(seed)
     received: list[dict[str, Any]] = []
     for number, key in enumerate(keys, 1):
-        backlog.add_items(items(stored(number, key=key)))
+        backlog.add_batch(batch_of(stored(number, key=key)))
         if pauses[number - 1] and backlog.count > 1:
             backlog.buffers(1, NOW)  # a drain task that looks, and takes nothing yet
     received += drain(backlog, rng)
@@ -139,9 +143,9 @@ def test_keep_messages_come_all_and_in_order_and_the_last_of_each_key_comes(
 @pytest.mark.parametrize("policy", list(SlowPolicy))
 def test_sizes_are_what_is_really_queued(policy: SlowPolicy) -> None:
     backlog = begun_backlog()
-    batch = items(*(stored(number, key="k" if number % 3 else None) for number in range(1, 30)), policy=policy)
-    backlog.add_items(batch)
-    left = [1, *(len(i.frame) for n, i in enumerate(batch.items, 1) if n % 3 == 0), len(batch.items[-1].frame)]
+    batch = batch_of(*(stored(number, key="k" if number % 3 else None) for number in range(1, 30)), slow=policy)
+    backlog.add_batch(batch)
+    left = [1, *(len(i.frame) for n, i in enumerate(batch.messages, 1) if n % 3 == 0), len(batch.messages[-1].frame)]
     if policy is not SlowPolicy.CONFLATE:
         assert backlog.count == len(left)
         assert backlog.size == sum(left)
@@ -151,7 +155,7 @@ def test_sizes_are_what_is_really_queued(policy: SlowPolicy) -> None:
 def test_a_key_that_is_replaced_for_ever_takes_no_more_room() -> None:
     backlog = begun_backlog()
     for number in range(10_000):
-        backlog.add_items(items(message(number, key="progress")))
+        backlog.add_batch(batch_of(message(number, key="progress")))
     assert backlog.count == 2
     assert len(backlog._queue) < 200
 
@@ -159,10 +163,10 @@ def test_a_key_that_is_replaced_for_ever_takes_no_more_room() -> None:
 def test_keys_of_what_was_sent_are_forgotten() -> None:
     backlog = begun_backlog()
     for number in range(10_000):
-        backlog.add_items(items(message(number, key=f"key{number}")))
+        backlog.add_batch(batch_of(message(number, key=f"key{number}")))
         backlog.advance(sum(map(len, backlog.buffers(64, NOW))))
-        backlog.add_items(items(message(number, key=f"other{number}")))  # never quite empty
-    assert len(backlog._latest) < 200
+        backlog.add_batch(batch_of(message(number, key=f"other{number}")))  # never quite empty
+    assert len(backlog._newest) < 200
 
 
 def test_the_piece_that_did_not_fit_counts_for_no_bound() -> None:

@@ -9,8 +9,9 @@ import pytest
 import trio
 
 from fanline.engine.counters import Counters
-from fanline.engine.namespaces import SlowPolicy
-from fanline.engine.sending.backlog import EncodedBatch, EncodedMessage
+from fanline.engine.namespaces import Namespace
+from fanline.engine.sending.batch import EncodedBatch, EncodedMessage
+from fanline.engine.sending.life import Life
 from fanline.engine.sending.outbox import Outbox, OutboxShared
 from fanline.protocol.dialects import JSON
 from fanline.protocol.dialects.encoding import encoding_of
@@ -22,10 +23,10 @@ from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMess
 class Pair:
     """An outbox and the far end of its socket."""
 
-    def __init__(self, outbox: Outbox, far: socket.socket, scope: trio.CancelScope, counters: Counters) -> None:
+    def __init__(self, outbox: Outbox, far: socket.socket, life: Life, counters: Counters) -> None:
         self.outbox = outbox
         self.far = far
-        self.scope = scope
+        self.life = life
         self.counters = counters
 
     async def read(self, size: int) -> bytes:
@@ -44,17 +45,17 @@ async def outbox_pair(max_bytes: int = 1 << 20, max_messages: int = 4096) -> Asy
         for end in (near, far):
             end.setblocking(False)
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        counters, scope = Counters(), trio.CancelScope()
+        counters, life = Counters(), Life()
         async with trio.open_nursery() as nursery:
             shared = OutboxShared(nursery, counters, max_bytes=max_bytes, max_messages=max_messages)
-            yield Pair(Outbox(near, scope, shared), far, scope, counters)
+            yield Pair(Outbox(near, life, shared), far, life, counters)
             nursery.cancel_scope.cancel()
 
 
-def items_of(frame: bytes) -> EncodedBatch:
+def batch_of(frame: bytes) -> EncodedBatch:
     """A batch of one channel message."""
     return EncodedBatch(
-        [EncodedMessage(frame, Envelope("pub", channel="news:all"))], encoding_of(JSON, False), SlowPolicy.RESUME
+        [EncodedMessage(frame, Envelope("pub", channel="news:all"))], encoding_of(JSON, False), Namespace()
     )
 
 
@@ -87,7 +88,7 @@ async def test_everything_arrives_in_order_whatever_the_kernel_refuses() -> None
             if len(parts) == 1:
                 pair.outbox.push(parts[0])
             else:
-                pair.outbox.push_parts([(part, items_of(part)) for part in parts])
+                pair.outbox.push_parts([(part, batch_of(part)) for part in parts])
             pushed += b"".join(parts)
             if pair.outbox.backlog_bytes > 500_000:
                 received = await pair.read(len(pushed))
@@ -103,10 +104,10 @@ async def test_everything_arrives_in_order_whatever_the_kernel_refuses() -> None
 async def test_an_overflow_keeps_the_begun_frame_whole_and_ends_with_4008(max_bytes: int, max_messages: int) -> None:
     async with outbox_pair(max_bytes, max_messages) as pair:
         fill(pair)
-        while pair.outbox.closing is None:
+        while pair.life.is_open:
             pair.outbox.push(encode_frame(Opcode.BINARY, bytes(1000)))
             assert pair.outbox.backlog_bytes <= max_bytes + 2000  # and the frame that did not fit
-        assert pair.scope.deadline <= trio.current_time()
+        assert pair.life.scope.deadline <= trio.current_time()
         pair.outbox.push(b"not taken any more")
         goodbye = encode_close(CloseReason.SLOW)
         reader, received = FrameReader(1 << 20, from_client=False), list[WebSocketMessage]()
@@ -126,15 +127,15 @@ async def test_a_close_frame_comes_after_what_is_queued_and_nothing_after_it() -
         pair.outbox.push(b"late")
         expected = pushed + encode_close(CloseReason.RESTART)
         assert await pair.read(len(expected)) == expected
-        assert pair.outbox.closing is CloseReason.RESTART
+        assert pair.life.reason is CloseReason.RESTART
 
 
 async def test_a_vanished_peer_ends_the_connection_without_an_exception() -> None:
     async with outbox_pair() as pair:
         pair.far.close()
         pair.outbox.push(b"x")
-        assert pair.scope.cancel_called
-        assert pair.outbox.closing is CloseReason.ABNORMAL
+        assert pair.life.scope.cancel_called
+        assert pair.life.reason is CloseReason.ABNORMAL
 
 
 async def test_a_peer_that_vanishes_while_data_is_queued_ends_the_drain_task() -> None:
@@ -142,7 +143,7 @@ async def test_a_peer_that_vanishes_while_data_is_queued_ends_the_drain_task() -
         fill(pair)
         pair.far.close()
         await pair.outbox.wait_drained()
-        assert pair.scope.cancel_called
+        assert pair.life.scope.cancel_called
 
 
 async def test_a_connection_that_ends_before_its_drain_task_first_runs_takes_nothing_down() -> None:
@@ -152,9 +153,9 @@ async def test_a_connection_that_ends_before_its_drain_task_first_runs_takes_not
     with far, trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             shared = OutboxShared(nursery, Counters(), max_bytes=1 << 20, max_messages=4096)
-            outbox = Outbox(near, trio.CancelScope(), shared)
+            outbox = Outbox(near, Life(), shared)
             outbox.push(bytes(5_000_000))
-            outbox.lose()
+            outbox.life.lose()
             trio.lowlevel.notify_closing(near)
             near.close()
         assert outbox.backlog_bytes == 0
@@ -165,5 +166,5 @@ async def test_a_reader_at_full_speed_survives_a_batch_far_over_the_bound() -> N
         pair.outbox.push(bytes(3_000_000))
         for _ in range(100):
             pair.outbox.push(bytes(100))
-        assert pair.outbox.closing is None
+        assert pair.life.is_open
         assert len(await pair.read(3_010_000)) == 3_010_000

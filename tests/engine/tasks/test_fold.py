@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from fanline.engine.tasks.fold import TaskLog
+from fanline.engine.tasks.fold import TaskFold
 from fanline.engine.tasks.output_tail import MAX_CHARACTERS, MAX_LINES, OutputTail
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
@@ -25,7 +25,7 @@ class Fed:
 
     def __init__(self) -> None:
         self.refused: list[MessageError] = []
-        self.log = TaskLog(CHANNEL, lambda channel, error: self.refused.append(error))
+        self.log = TaskFold(CHANNEL, lambda channel, error: self.refused.append(error))
 
     def feed(self, envelope: Envelope) -> dict[str, object] | None:
         """The data that viewers get; None if they get nothing."""
@@ -208,11 +208,11 @@ def test_who_begins_with_a_checkpoint_comes_to_the_same_as_who_was_there_from_th
     whole, part, resumed = Fed(), Fed(), Fed()
     for number, (kind, data) in enumerate(events):
         if number == cut:
-            resumed.log.load(part.log.checkpoint("same"), "same")
+            resumed.log.load(part.log.record("same"), "same")
         for fed in (whole, part) if number < cut else (whole, resumed):
             fed.log.take(event(kind, number * 700, **data), number + 1)
     if cut < len(events):
-        assert resumed.log.checkpoint(epoch) == whole.log.checkpoint(epoch)
+        assert resumed.log.record(epoch) == whole.log.record(epoch)
 
 
 def test_what_a_checkpoint_has_told_of_is_not_folded_twice() -> None:
@@ -220,7 +220,7 @@ def test_what_a_checkpoint_has_told_of_is_not_folded_twice() -> None:
     lines = [event("task_output", 0, lines=[str(number)]) for number in range(5)]
     for number, line in enumerate(lines):
         first.log.take(line, number + 1)
-    second.log.load(first.log.checkpoint("e"), "e")
+    second.log.load(first.log.record("e"), "e")
     for number, line in enumerate(lines):
         second.log.take(line, number + 1)
     assert second.log.snapshot.lines == 5
@@ -229,7 +229,7 @@ def test_what_a_checkpoint_has_told_of_is_not_folded_twice() -> None:
 def test_an_old_checkpoint_does_not_take_a_newer_log_back() -> None:
     log = Fed().log
     log.take(event("task_progress", 0, percent=10), 1)
-    old = log.checkpoint("e")
+    old = log.record("e")
     log.take(event("task_progress", 0, percent=20), 2)
     log.load(old, "e")
     assert (log.offset, log.snapshot.percent) == (2, 20)
@@ -243,7 +243,7 @@ def test_a_checkpoint_that_knows_of_fewer_lines_gives_no_line_a_number_twice() -
         if number != 2:
             keeper.take(line, number + 1)
     keeper.take(event("task_progress", 0, percent=7), 9)
-    ours.load(keeper.checkpoint("e"), "e")
+    ours.load(keeper.record("e"), "e")
     assert (ours.offset, ours.snapshot.percent, ours.snapshot.lines) == (9, 7, 5)
     assert [line for batch in ours.output.newest(9) for line in batch.lines] == [f"line {n}" for n in range(5)]
 
@@ -251,7 +251,7 @@ def test_a_checkpoint_that_knows_of_fewer_lines_gives_no_line_a_number_twice() -
 def test_a_checkpoint_of_another_epoch_says_how_the_task_was_and_no_offset() -> None:
     log, other = Fed().log, Fed().log
     log.take(event("task_progress", 0, percent=10), 9)
-    other.load(log.checkpoint("old"), "new")
+    other.load(log.record("old"), "new")
     assert (other.offset, other.snapshot.percent) == (0, 10)
 
 
@@ -286,11 +286,11 @@ def test_a_line_without_end_is_cut_in_the_tail() -> None:
     assert [len(line) for batch in tail.newest(1) for line in batch.lines] == [MAX_LINE]
 
 
-def test_a_frame_is_the_snapshot_with_as_many_lines_as_were_asked_for() -> None:
+def test_a_snapshot_message_is_the_snapshot_with_as_many_lines_as_were_asked_for() -> None:
     fed = Fed()
     fed.feed(event("task_started", 1, title="Build"))
     fed.feed(event("task_output", 2, lines=["a", "b", "c"]))
-    frame = fed.log.frame(2, 99, 2)
-    assert (frame.event, frame.offset, frame.time) == (TaskEvent.SNAPSHOT, 2, 99)
+    frame = fed.log.snapshot_message(2, 2)
+    assert (frame.event, frame.offset) == (TaskEvent.SNAPSHOT, 2)
     assert frame.value["snapshot"]["title"] == "Build"
     assert frame.value["output"] == [{"lines": ["b", "c"], "first": 1, "attempt": 1}]

@@ -14,11 +14,10 @@ from trio.testing import MockClock
 
 from fanline.engine.bus.interface import BusError, Stored
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
-from fanline.engine.bus.nats.jetstream import unix_ms_of
-from fanline.engine.channels.hub import Hub
+from fanline.engine.channels.messages import MessageReader
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
-from fanline.engine.tasks.fold import TaskLog
+from fanline.engine.tasks.fold import TaskFold
 from fanline.engine.tasks.monitor import TaskMonitor
 from fanline.engine.tasks.monitored import MonitoredTask
 from fanline.engine.tasks.table import TABLE_CHANNEL
@@ -66,7 +65,7 @@ class World:
         self.broker = MemoryBroker()
         self.namespaces = Namespaces()
         self.bus = MemoryBus(self.broker)
-        self.hub = Hub(Counters(), now_ms, self.namespaces)
+        self.reader = MessageReader(self.namespaces, Counters(), now_ms)
         self._said = 0
 
     async def say(self, task: str, event: str, **data: Any) -> None:
@@ -75,7 +74,7 @@ class World:
         await self.bus.store(f"task:{task}", msgspec.json.encode(payload), f"p{self._said}")
 
     def keeper(self, bus: MemoryBus) -> TaskMonitor:
-        return TaskMonitor(bus, self.namespaces, self.hub.read_message, self.hub.refuse, now_ms)
+        return TaskMonitor(bus, self.namespaces, self.reader.read_stored, self.reader.refuse, now_ms)
 
     @asynccontextmanager
     async def running_keeper(self, bus: MemoryBus | None = None) -> AsyncIterator[TaskMonitor]:
@@ -98,11 +97,11 @@ class World:
     async def events(self, task: str) -> list[str]:
         return [event for event, _ in await self.told(task)]
 
-    async def fold(self, task: str) -> TaskLog:
+    async def fold(self, task: str) -> TaskFold:
         """Everything folded from the beginning, as every worker would."""
-        log = TaskLog(f"task:{task}")
+        log = TaskFold(f"task:{task}")
         for stored in await self.stored(log.channel):
-            envelope = self.hub.read_message(stored.channel, stored.payload, unix_ms_of(stored.position.time))
+            envelope = self.reader.read_stored(stored)
             if envelope is not None:
                 log.take(envelope, stored.position.offset)
         return log
@@ -243,7 +242,7 @@ async def test_two_that_come_to_the_same_verdict_store_it_once(autojump_clock: M
 
 
 def test_until_a_verdict_has_come_back_from_the_stream_no_other_is_told() -> None:
-    log = TaskLog("task:a")
+    log = TaskFold("task:a")
     log.snapshot, log.offset = Snapshot(TaskState.RUNNING, 1, heartbeat=1.0), 7
     watch = MonitoredTask(log, "e", 0.0, 0.0, marked=True)
     assert watch.verdict(5.0, EPOCH_MS) == (TaskEvent.STALLED, {})
@@ -433,14 +432,14 @@ async def test_what_is_published_on_no_channels_subject_is_left_alone(autojump_c
 async def test_a_message_that_breaks_the_fold_is_left_out_and_logged(
     autojump_clock: MockClock, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    read = world.hub.read_message
+    read = world.reader.read_stored
 
-    def break_on_poison(channel: str, payload: bytes, time_ms: int) -> Envelope | None:
-        if b"poison" in payload:
+    def break_on_poison(stored: Stored) -> Envelope | None:
+        if b"poison" in stored.payload:
             raise RecursionError
-        return read(channel, payload, time_ms)
+        return read(stored)
 
-    world.hub.read_message = break_on_poison  # type: ignore[method-assign]
+    world.reader.read_stored = break_on_poison  # type: ignore[method-assign]
     async with world.running_keeper():
         await world.say("a", "started", heartbeat=1)
         await world.say("a", "progress", message="poison")
@@ -524,7 +523,7 @@ async def test_killed_anywhere_keepers_lose_nothing_and_tell_nothing_twice(
             assert found is None
             continue
         assert found is not None
-        wanted = msgspec.json.decode(log.checkpoint((await world.bus.stream_state("task:")).epoch))
+        wanted = msgspec.json.decode(log.record((await world.bus.stream_state("task:")).epoch))
         if log.snapshot.ended_for_good:  # what comes after the end changes nothing, and may be looked at again
             assert found.pop("offset") <= wanted.pop("offset")
         assert found == wanted, task

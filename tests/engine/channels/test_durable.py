@@ -1,4 +1,4 @@
-"""The laws of a channel's log, against a plain model of a stream and of a bus that loses, repeats and comes late."""
+"""The laws of a durable channel, against a plain model of a stream and of a bus that loses, repeats and comes late."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fanline.engine.bus.interface import StreamPosition
-from fanline.engine.channels.log import ChannelLog, GapReason, LogState
+from fanline.engine.channels.durable import DurableChannel, DurableState
+from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.messages import GapReason
 
 CHANNEL = "task:1"
 
@@ -45,8 +47,8 @@ class ModelStream:
         return [self.read(StreamPosition(kept, 0, "")) for kept in self.kept if kept > offset]
 
 
-class LogMachine(RuleBasedStateMachine):
-    """Everything that can happen to a log, in any order; the listener is a client that joined when the log opened."""
+class ChannelMachine(RuleBasedStateMachine):
+    """Everything that can happen to a channel, in any order; the listener is a client that joined when it opened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,15 +63,15 @@ class LogMachine(RuleBasedStateMachine):
     @initialize(length=st.integers(1, 6), limit=st.integers(1, 6), before=st.lists(st.booleans(), max_size=8))
     def open(self, length: int, limit: int, before: Sequence[bool]) -> None:
         self.stream = ModelStream("e1", length)
-        self.log = ChannelLog(CHANNEL, limit)
+        self.channel = DurableChannel(CHANNEL, Namespace(durable=True), limit)
         self.limit = limit
         for readable in before[: len(before) // 2]:
             self.stream.publish(readable=readable)
         opened_at = self.stream.kept[-1] if self.stream.kept else self.stream.last
         for readable in before[len(before) // 2 :]:
-            assert self.log.receive(*self.stream.publish(readable=readable)) == []
+            assert self.channel.receive(*self.stream.publish(readable=readable)) == []
         self.position = self.previous = opened_at
-        self.take(self.log.open("e1", opened_at))
+        self.take(self.channel.open("e1", opened_at))
 
     # --- the world ----------------------------------------------------------------------------------------------
 
@@ -91,7 +93,7 @@ class LogMachine(RuleBasedStateMachine):
         assume(
             self.bus_is_down
             or not self.stream.kept
-            or self.stream.kept[min(count, len(self.stream.kept)) - 1] <= self.log.last
+            or self.stream.kept[min(count, len(self.stream.kept)) - 1] <= self.channel.last
         )
         self.stream.kept = self.stream.kept[count:]
 
@@ -99,7 +101,7 @@ class LogMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 5))
     def arrive(self, count: int) -> None:
         for envelope, position in self.on_the_way[:count]:
-            self.take(self.log.receive(envelope, position))
+            self.take(self.channel.receive(envelope, position))
         del self.on_the_way[:count]
 
     @rule()
@@ -111,39 +113,39 @@ class LogMachine(RuleBasedStateMachine):
     def the_bus_is_back(self) -> None:
         self.bus_is_down = False
         self.on_the_way.clear()
-        self.log.suspect()
+        self.channel.doubt(0.0)
 
     @precondition(lambda self: self.bus_is_down)
     @rule()
-    def make_the_stream_anew(self) -> None:
+    def recreate_the_stream(self) -> None:
         self.lives += 1
         self.stream = ModelStream(f"e{self.lives}", self.stream.length)
 
     # --- what a recovery does -------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.log.state is LogState.MENDING and not self.bus_is_down)
+    @precondition(lambda self: self.channel.state is DurableState.RECOVERING and not self.bus_is_down)
     @rule(while_reading=st.lists(st.booleans(), max_size=3))
-    def mend(self, while_reading: Sequence[bool]) -> None:
-        if self.stream.epoch != self.log.epoch:
+    def recover(self, while_reading: Sequence[bool]) -> None:
+        if self.stream.epoch != self.channel.epoch:
             self.on_the_way.clear()
-            self.take(self.log.restart(self.stream.epoch))
-        found = self.stream.since(self.log.last)
-        lost = [offset for offset in self.stream.ever if offset > self.log.last and offset not in self.stream.kept]
+            self.take(self.channel.restart(self.stream.epoch))
+        found = self.stream.since(self.channel.last)
+        lost = [offset for offset in self.stream.ever if offset > self.channel.last and offset not in self.stream.kept]
         first = found[0][1].offset if found else self.stream.last + 1
         read_until = self.stream.last
         for heard in while_reading:  # arrives after the stream has answered, before the log is told
             message = self.stream.publish(readable=True)
             if heard:
-                self.take(self.log.receive(*message))
-        self.take(self.log.mend(found, first - 1 if lost else 0, read_until))
+                self.take(self.channel.receive(*message))
+        self.take(self.channel.recover(found, first - 1 if lost else 0, read_until))
 
-    @precondition(lambda self: self.log.state is LogState.STEADY and self.log.epoch == self.stream.epoch)
+    @precondition(lambda self: self.channel.state is DurableState.STEADY and self.channel.epoch == self.stream.epoch)
     @rule(back=st.integers(0, 8))
     def look_back(self, back: int) -> None:
-        floor = max(0, self.log.floor - back)
+        floor = max(0, self.channel.log.floor - back)
         kept_since = self.stream.kept[0] - 1 if self.stream.kept else self.stream.last
         assume(floor >= kept_since)
-        self.log.extend_back(self.stream.since(floor), floor)
+        self.channel.log.extend_back(self.stream.since(floor), floor)
 
     # --- the laws -----------------------------------------------------------------------------------------------
 
@@ -174,23 +176,23 @@ class LogMachine(RuleBasedStateMachine):
 
     @invariant()
     def since_is_exact(self) -> None:
-        if not hasattr(self, "log") or self.log.epoch != self.stream.epoch:
+        if not hasattr(self, "channel") or self.channel.epoch != self.stream.epoch:
             return
         for offset in range(self.stream.last + 2):
-            messages = self.log.since(offset)
-            if offset < self.log.floor:
+            messages = self.channel.log.since(offset)
+            if offset < self.channel.log.floor:
                 assert messages is None
                 continue
             assert messages is not None
-            expected = [told for told in self.stream.ever if offset < told <= self.log.last]
+            expected = [told for told in self.stream.ever if offset < told <= self.channel.last]
             assert [message.offset for message in messages] == expected
             for earlier, later in itertools.pairwise(messages):
                 assert later.previous == earlier.offset
 
     @invariant()
     def what_is_kept_is_bounded(self) -> None:
-        if hasattr(self, "log"):
-            assert len(self.log._entries) <= self.limit
+        if hasattr(self, "channel"):
+            assert len(self.channel.log.all()) <= self.limit
 
     def teardown(self) -> None:
         """In the end the listener has everything, or was told: nothing stays behind once the bus is quiet."""
@@ -198,12 +200,12 @@ class LogMachine(RuleBasedStateMachine):
             self.the_bus_is_back()
         if self.on_the_way:
             self.arrive(len(self.on_the_way))
-        self.log.suspect()
+        self.channel.doubt(0.0)
         for _ in range(3):
-            if self.log.state is LogState.MENDING:
-                self.mend([])
-        assert self.log.state is LogState.STEADY
+            if self.channel.state is DurableState.RECOVERING:
+                self.recover([])
+        assert self.channel.state is DurableState.STEADY
         assert not [offset for offset in self.stream.ever if offset > self.position]
 
 
-TestTheLog = LogMachine.TestCase
+TestTheChannel = ChannelMachine.TestCase

@@ -1,0 +1,246 @@
+"""A durable channel in one worker: its log, whether something is missing, and the fold of its messages. No I/O.
+
+Messages are handed out as an exact sequence, or the sequence is interrupted by a `gap` that says what is gone. A
+message that does not follow on the last one opens a hole: it is held, with all later ones, until the stream has been
+asked (recovery.py). On a task channel a `gap` is followed by a snapshot, so that viewers who cannot fold everything are
+right again.
+
+A message's `Nats-Last-Sequence` proves a hole when it is newer than `last`. When it is 0 or older it proves nothing,
+for the predecessor may have expired; but this worker has listened without a break, so `last` is the true predecessor.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Protocol
+
+import trio
+
+from fanline.engine.bus.interface import StreamPosition, StreamState
+from fanline.engine.channels.log import ChannelLog, Readable
+from fanline.engine.namespaces import Namespace
+from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.messages import DEFAULT_LINES, GapData, GapReason
+
+_HELD_MOST = 10_000  # messages held while the stream cannot be asked; older ones are read from it anyway
+_CLOCK_SKEW = 1.0  # seconds by which the NATS server's clock may be behind ours
+
+
+class DurableState(Enum):
+    OPENING = auto()  # listening, but it is not known from which offset on
+    STEADY = auto()  # every message is handed out as it comes
+    RECOVERING = auto()  # something may be missing: messages are held until the stream has been asked
+
+
+class DurableEvent(Enum):
+    OPENED = auto()  # the stream has said where the channel stands
+    DOUBTED = auto()  # a hole was found, or the bus was away
+    RECOVERED = auto()  # what was missing is here, or known to be gone
+
+
+DURABLE: dict[tuple[DurableState, DurableEvent], DurableState] = {
+    (DurableState.OPENING, DurableEvent.OPENED): DurableState.STEADY,
+    (DurableState.STEADY, DurableEvent.DOUBTED): DurableState.RECOVERING,
+    (DurableState.RECOVERING, DurableEvent.RECOVERED): DurableState.STEADY,
+}
+"""What has no entry changes nothing: a channel that is being opened or recovered is compared with its stream anyway."""
+
+
+class Fold(Protocol):
+    """What is known of a channel besides its messages; TaskFold (engine/tasks/fold.py) is the one of task channels."""
+
+    def take(self, envelope: Envelope, offset: int) -> Envelope | None:
+        """Fold the next message; what viewers get of it, None for nothing."""
+        ...
+
+    def snapshot_message(self, lines: int, offset: int) -> Envelope:
+        """What is known up to `offset`, with the newest `lines` lines of output."""
+        ...
+
+    def restart(self) -> None:
+        """The stream was recreated: what is known stays, offsets begin again."""
+        ...
+
+
+class DurableChannel:
+    """One durable channel. `log_limit`: messages kept for clients that come back."""
+
+    __slots__ = (
+        "_held",
+        "_steady",
+        "asking",
+        "bottom",
+        "epoch",
+        "fold",
+        "log",
+        "name",
+        "namespace",
+        "sound_until",
+        "state",
+    )
+
+    def __init__(self, name: str, namespace: Namespace, log_limit: int, fold: Fold | None = None) -> None:
+        self.name = name
+        self.namespace = namespace
+        self.log = ChannelLog(log_limit)
+        self.fold = fold
+        self.state = DurableState.OPENING
+        self.epoch = ""
+        self.bottom: int | None = None
+        """Set when all that the stream holds was read: clients that have less than this may have missed some of it."""
+        self.sound_until = 0.0
+        """While something may be missing: the Unix time up to which nothing was."""
+        self.asking = trio.Lock()
+        """Held by the task that asks the stream about this channel; others wait, and find the log extended."""
+        self._held: deque[Readable] = deque(maxlen=_HELD_MOST)
+        self._steady = trio.Event()
+
+    @property
+    def last(self) -> int:
+        """Offset up to which everything was handed out, or is known to be gone."""
+        return self.log.last
+
+    @property
+    def heard(self) -> int:
+        """Offset of the newest message that is held; 0 for none."""
+        return max((position.offset for _, position in self._held), default=0)
+
+    # --- messages ------------------------------------------------------------------------------------------------
+
+    def receive(self, envelope: Envelope | None, position: StreamPosition) -> list[Envelope]:
+        """Take the next message of the bus; what can be handed out now. The state says whether a hole was found.
+
+        `envelope` is None for a message that could not be read: it has a position, and goes to nobody.
+        """
+        if self.state is not DurableState.STEADY:
+            self._held.append((envelope, position))
+            return []
+        if position.offset <= self.last or position.previous > self.last:
+            # Older than what we have: a repeat, or the stream was recreated. It has to be asked either way.
+            self._move(DurableEvent.DOUBTED)
+            self._held.append((envelope, position))
+            return []
+        return self._append(envelope, position.offset)
+
+    def open(self, epoch: str, offset: int) -> list[Envelope]:
+        """The stream has said where the channel stands; what has come since then can be handed out."""
+        self.epoch = epoch
+        self._forget(offset)
+        self._move(DurableEvent.OPENED)
+        return self._release()
+
+    def doubt(self, sound_until: float) -> None:
+        """Messages after this Unix time may be missing: hold what comes. Of several doubts the oldest stands."""
+        self.sound_until = min(self.sound_until or sound_until, sound_until)
+        self._move(DurableEvent.DOUBTED)
+
+    def recover(self, found: Sequence[Readable], lost_until: int = 0, read_until: int = 0) -> list[Envelope]:
+        """Close a hole with what the stream holds after `last`; what can be handed out, in order.
+
+        `lost_until`: the newest offset that may be gone for good; 0 for none. `read_until`: `found` is all that the
+        stream holds up to here, so a message that another one follows on and that is not in it is gone for good.
+        """
+        known = {position.offset: (envelope, 0) for envelope, position in found}
+        for envelope, position in self._held:
+            if position.offset <= read_until:
+                known[position.offset] = (envelope, position.previous)
+        ready = self._give_up(lost_until)
+        for offset, (envelope, previous) in sorted(known.items()):
+            if offset > self.last:
+                ready += self._give_up(previous)
+                ready += self._append(envelope, offset)
+        self._move(DurableEvent.RECOVERED)
+        return self.with_snapshot(ready + self._release())
+
+    def restart(self, epoch: str) -> list[Envelope]:
+        """The stream was recreated: say so, and expect its first message; what it holds has still to be read."""
+        self.epoch = epoch
+        if self.fold is not None:
+            self.fold.restart()
+        self._held.clear()  # what has come since is in the new stream
+        self._forget(0)
+        return self.with_snapshot([self.gap(0, 0, GapReason.EPOCH)])
+
+    # --- for clients ---------------------------------------------------------------------------------------------
+
+    def gap(self, first: int, last: int, reason: GapReason) -> Envelope:
+        """A `gap` for the offsets from `first` to `last`."""
+        data = GapData(first=first, last=last, reason=reason).fields()
+        return Envelope(MessageType.GAP, channel=self.name, epoch=self.epoch, data=data)
+
+    def snapshot(self, lines: int = DEFAULT_LINES) -> Envelope:
+        """The task as of `last`, with the newest `lines` lines of its output."""
+        assert self.fold is not None
+        return self.fold.snapshot_message(lines, self.last)
+
+    def with_snapshot(self, envelopes: list[Envelope]) -> list[Envelope]:
+        """On a task channel a snapshot follows messages with a gap among them."""
+        if self.fold is None or not any(envelope.type == MessageType.GAP for envelope in envelopes):
+            return envelopes
+        return [*envelopes, self.snapshot()]
+
+    # --- recovery ------------------------------------------------------------------------------------------------
+
+    def is_complete(self, stream: StreamState, found: int, now: float) -> bool:
+        """Whether no message after `last` can have left the stream, of which `found` are still there.
+
+        A stream drops the oldest messages first, for their age, for its size or for the number of messages in the
+        channel; each has to be ruled out. `now` in Unix seconds.
+        """
+        if found >= self.namespace.history:
+            return False
+        if stream.first <= self.last + 1:
+            return True
+        young = now - self.sound_until < self.namespace.max_age - _CLOCK_SKEW
+        roomy = self.namespace.max_bytes < 0 or stream.size < self.namespace.max_bytes // 2
+        older_is_there = stream.first_time < self.sound_until - _CLOCK_SKEW
+        return (young and roomy) or older_is_there
+
+    async def wait_steady(self) -> None:
+        """Wait until messages are handed out as they come; returns without a checkpoint if they are."""
+        while self.state is not DurableState.STEADY:
+            await self._steady.wait()
+
+    def wake(self) -> None:
+        """An attempt at recovery has ended: let those who wait look again."""
+        if self.state is DurableState.STEADY:
+            self.sound_until = 0.0
+        self._steady.set()
+        self._steady = trio.Event()
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _move(self, event: DurableEvent) -> None:
+        self.state = DURABLE.get((self.state, event), self.state)
+
+    def _append(self, envelope: Envelope | None, offset: int) -> list[Envelope]:
+        if envelope is not None and self.fold is not None:
+            envelope = self.fold.take(envelope, offset)
+        if envelope is None:
+            self.log.skip(offset)
+            return []
+        self.log.append(envelope, offset)
+        return [envelope]
+
+    def _release(self) -> list[Envelope]:
+        """Hand out what was held, as far as it follows on; another hole starts over."""
+        held = sorted(self._held, key=lambda readable: readable[1].offset)
+        self._held.clear()
+        ready = []
+        for envelope, position in held:
+            if self.state is DurableState.STEADY and position.offset <= self.last:
+                continue  # recovered already
+            ready += self.receive(envelope, position)
+        return ready
+
+    def _give_up(self, until: int) -> list[Envelope]:
+        """What comes after `last`, up to here, is gone for good: the gap that says so."""
+        if until <= self.last:
+            return []
+        gap = self.gap(self.last + 1, until, GapReason.EXPIRED)
+        self._forget(until)
+        return [gap]
+
+    def _forget(self, offset: int) -> None:
+        self.log.reset(offset)
+        self.bottom = None

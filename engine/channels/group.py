@@ -1,0 +1,78 @@
+"""A group: the subscribers of one channel with the same encoding. A message is encoded once for all of them."""
+
+import itertools
+from collections.abc import Iterator
+
+from fanline.engine.namespaces import Namespace
+from fanline.engine.sending.batch import EncodedBatch, EncodedMessage
+from fanline.engine.sending.outbox import Outbox
+from fanline.protocol.dialects.encoding import Encoding
+from fanline.protocol.envelope import Envelope
+
+
+class FlushBatch:
+    """What one group has to send: a snapshot, so that members may come and go while it is sent in slices."""
+
+    __slots__ = ("joiners", "left", "members", "messages")
+
+    def __init__(self, members: list[Outbox], messages: EncodedBatch, joiners: dict[Outbox, int]) -> None:
+        self.members = members
+        self.messages = messages
+        self.joiners = joiners
+        """Outbox -> how many of the messages, from the first, are not for it."""
+        self.left: set[Outbox] | None = None
+        """Members that have left since; what they were not sent yet is no longer for them."""
+
+
+class Group:
+    """Its members, and the messages they have not been sent yet."""
+
+    __slots__ = ("encoding", "flushing", "joiners", "members", "namespace", "pending")
+
+    def __init__(self, encoding: Encoding, namespace: Namespace) -> None:
+        self.encoding = encoding
+        self.namespace = namespace
+        self.members: dict[Outbox, None] = {}
+        self.pending: list[EncodedMessage] = []
+        self.joiners: dict[Outbox, int] = {}  # came while messages were pending: how many of those are not theirs
+        self.flushing: FlushBatch | None = None  # taken, and not sent to all members yet
+
+    def __iter__(self) -> Iterator[Outbox]:
+        return itertools.chain(self.members, self.joiners)
+
+    @property
+    def empty(self) -> bool:
+        return not self.members and not self.joiners
+
+    def add(self, outbox: Outbox) -> None:
+        """Send an outbox all messages from now on."""
+        if self.pending:
+            self.joiners[outbox] = len(self.pending)
+        else:
+            self.members[outbox] = None
+        outbox.subscriptions += 1
+
+    def discard(self, outbox: Outbox) -> None:
+        """Send a member nothing more, nor the rest of a flush that is under way."""
+        if outbox in self.members:
+            del self.members[outbox]
+        else:
+            del self.joiners[outbox]
+        outbox.subscriptions -= 1
+        if self.flushing is not None:
+            self.flushing.left = self.flushing.left or set()
+            self.flushing.left.add(outbox)
+
+    def append(self, envelope: Envelope) -> None:
+        """Have a message sent at the next flush."""
+        self.pending.append(EncodedMessage(self.encoding.encode(envelope), envelope))
+
+    def take(self) -> FlushBatch:
+        """The pending messages and whose they are; joiners become members."""
+        messages = EncodedBatch(self.pending, self.encoding, self.namespace)
+        self.flushing = batch = FlushBatch(list(self.members), messages, self.joiners)
+        self.pending = []
+        if self.joiners:
+            self.members.update(dict.fromkeys(self.joiners))
+            self.joiners = {}
+        return batch

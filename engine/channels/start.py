@@ -1,0 +1,46 @@
+"""Start positions: from where on a client wants a channel, as its `sub` says it. Pure."""
+
+from typing import NamedTuple
+
+from fanline.protocol.envelope import Envelope
+from fanline.protocol.messages import Subscribe, read
+
+
+class Live(NamedTuple):
+    """What comes from now on."""
+
+
+class After(NamedTuple):
+    """Everything after an offset: the client resumes. What is gone is reported by a `gap`."""
+
+    offset: int
+    epoch: str | None = None
+    """The epoch of the offset; None: not known, and not checked."""
+
+
+class Stored(NamedTuple):
+    """What is stored; what no longer is, is not missed."""
+
+    newest: int | None = None
+    """Only the newest messages, this many; None: all."""
+
+
+class TaskSnapshot(NamedTuple):
+    """The snapshot of a task, with the newest `lines` lines of its output. Of another channel: its newest message."""
+
+    lines: int
+
+
+StartPosition = Live | After | Stored | TaskSnapshot
+
+
+def start_of(command: Envelope) -> StartPosition:
+    """What a `sub` asks for; MessageError(BAD_MESSAGE) if that makes no sense."""
+    if command.offset is not None:
+        return After(command.offset, command.epoch)
+    asked = read(Subscribe, command)
+    if asked.snapshot:
+        return TaskSnapshot(asked.lines)
+    if asked.last is not None:
+        return Stored(newest=asked.last)
+    return Stored() if asked.start else Live()

@@ -1,0 +1,229 @@
+"""What a client may say, and how each command is performed. To add one, write a method and put it into the table."""
+
+from collections.abc import Awaitable, Callable
+
+from fanline.engine.bus.interface import Bus, BusError, TooLargeError
+from fanline.engine.channels.durable import DurableChannel
+from fanline.engine.channels.inbox import move_cursor
+from fanline.engine.channels.join import Answer, Joining
+from fanline.engine.channels.start import Live, start_of
+from fanline.engine.clock import unix_ms
+from fanline.engine.counters import Counters
+from fanline.engine.sessions.calls import Calls
+from fanline.engine.sessions.identity import Action
+from fanline.engine.sessions.permissions import Permissions
+from fanline.engine.sessions.publisher import ClientPublisher
+from fanline.engine.sessions.session import Session
+from fanline.engine.sessions.store import SessionStore
+from fanline.protocol.channels import check_channel
+from fanline.protocol.dialects import PLAIN
+from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.messages import Authenticated, ErrorData, Resume, message_id_of, resume_of
+
+Perform = Callable[["Commands", Session, Envelope], Awaitable[Envelope | None]]
+"""The answer to a command; None if it has been answered, or is answered later. MessageError, BusError: the `err`."""
+
+
+class Commands:
+    """Performs the commands of all sessions of one worker."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        permissions: Permissions,
+        joining: Joining,
+        publisher: ClientPublisher,
+        calls: Calls,
+        store: SessionStore,
+        counters: Counters,
+        max_subscriptions: int,
+    ) -> None:
+        self._bus = bus
+        self._permissions = permissions
+        self._joining = joining
+        self._publisher = publisher
+        self._calls = calls
+        self._store = store
+        self._counters = counters
+        self._max_subscriptions = max_subscriptions
+
+    async def handle(self, session: Session, payload: bytes) -> None:
+        """Perform the commands of one client message, each to its end before the next, and answer them."""
+        try:
+            commands = session.encoding.dialect.decode(payload)
+        except MessageError as error:
+            self._counters.commands += 1
+            self._answer(session, None, refusal(None, error))
+            return
+        for command in commands:
+            self._counters.commands += 1
+            reply = await self._perform(session, command)
+            if reply is not None:
+                self._answer(session, command, reply)
+
+    async def _perform(self, session: Session, command: Envelope) -> Envelope | None:
+        perform = COMMANDS.get(command.type, Commands.unknown)
+        try:
+            return await perform(self, session, command)
+        except (MessageError, BusError) as error:
+            return refusal(command, error)
+
+    def _answer(self, session: Session, command: Envelope | None, reply: Envelope) -> None:
+        if reply.type == MessageType.ERR:
+            self._counters.errors += 1
+        elif command is not None:
+            reply.id = command.id
+        payload = session.encoding.dialect.encode_reply(command, reply)
+        if payload is not None:
+            session.outbox.push(session.encoding.frame(payload))
+
+    # --- the session ---------------------------------------------------------------------------------------------
+
+    async def auth(self, session: Session, command: Envelope) -> Envelope:
+        """In development mode everybody is welcome. The data may name a session to take up."""
+        wanted = resume_of(command)
+        data = Authenticated(user=session.identity.user, session=session.id)
+        if wanted is not None:
+            data.resumed = await self._resume(session, wanted)
+            data.session = session.id  # that of the resumed session, if it was
+        return Envelope(MessageType.OK, data=data.fields())
+
+    async def _resume(self, session: Session, wanted: Resume) -> bool:
+        """Subscribe to what another connection of this session had; each channel's answer and history come first."""
+        stored = await self._store.find(wanted.session)
+        if stored is None or stored.user != session.identity.user:
+            return False
+        session.id = wanted.session
+        for channel in stored.channels:
+            offset, epoch = wanted.positions.get(channel, (None, None))
+            command = Envelope(MessageType.SUB, channel=channel, offset=offset, epoch=epoch)
+            try:
+                await self._subscribe(session, command, session.push)
+            except (MessageError, BusError) as error:
+                session.push(refusal(command, error))
+        return True
+
+    async def ping(self, session: Session, command: Envelope) -> Envelope:
+        return Envelope(MessageType.PONG, data=command.data, time=unix_ms())
+
+    # --- channels ------------------------------------------------------------------------------------------------
+
+    async def sub(self, session: Session, command: Envelope) -> None:
+        """Subscribe to a channel, or go on from another position of one that is subscribed."""
+
+        def answer(reply: Envelope) -> None:
+            if command.id is None and session.encoding.dialect is not PLAIN and reply.offset is not None:
+                session.push(reply)  # not asked for by an id, but the client must know where its history begins
+            else:
+                self._answer(session, command, reply)
+
+        await self._subscribe(session, command, answer)
+
+    async def _subscribe(self, session: Session, command: Envelope, answer: Answer) -> None:
+        channel, start = _channel_of(command), start_of(command)
+        await self._permissions.check(session.identity, Action.SUBSCRIBE, channel)
+        subscriptions = session.subscriptions or {}
+        known = subscriptions.get(channel)
+        if known is not None and isinstance(start, Live):
+            answer(Envelope(MessageType.OK, channel=channel))
+            return
+        if known is None and len(subscriptions) >= self._max_subscriptions:
+            limit = f"a connection may subscribe to {self._max_subscriptions} channels at most"
+            raise MessageError(ErrorCode.LIMIT_EXCEEDED, limit)
+        subscription = known or self._joining.subscription(channel, session.encoding, session.outbox)
+        await self._joining.join(subscription, start, answer)
+        subscriptions[channel] = subscription
+        session.subscriptions = subscriptions
+        session.store()
+
+    async def unsub(self, session: Session, command: Envelope) -> Envelope:
+        channel = _channel_of(command)
+        subscription = (session.subscriptions or {}).pop(channel, None)
+        if subscription is None:
+            raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {channel}")
+        subscription.leave()
+        session.store()
+        return Envelope(MessageType.OK, channel=channel)
+
+    async def pub(self, session: Session, command: Envelope) -> Envelope:
+        channel = _channel_of(command)
+        await self._permissions.check(session.identity, Action.PUBLISH, channel)
+        return await self._publisher.publish(command, channel, session.identity.user)
+
+    async def ack(self, session: Session, command: Envelope) -> Envelope:
+        """Move an inbox's cursor to an offset (`o`), or to the message whose id is the data."""
+        inbox = _inbox_of(session, command)
+        message_id = message_id_of(command)
+        offset = command.offset
+        if offset is None and message_id is not None:
+            offset = inbox.log.offset_of(message_id)
+        if offset is None or offset > inbox.last:
+            named = command.value if command.offset is None else command.offset
+            raise MessageError(ErrorCode.UNKNOWN_MESSAGE, f"{inbox.name} has no message {named!r} to acknowledge")
+        await move_cursor(self._bus, inbox.name, offset)
+        return Envelope(MessageType.OK, channel=inbox.name, offset=offset)
+
+    # --- producers -----------------------------------------------------------------------------------------------
+
+    async def call(self, session: Session, command: Envelope) -> None:
+        """Ask a task's producer; the answer comes when it comes, and the next command need not wait for it."""
+        channel = _channel_of(command)
+        self._calls.check_is_task(channel)
+        await self._permissions.check(session.identity, Action.CALL, channel)
+
+        def answer(reply: Envelope | MessageError | BusError) -> None:
+            self._answer(session, command, reply if isinstance(reply, Envelope) else refusal(command, reply))
+
+        self._calls.begin(session, command, channel, answer)
+
+    async def not_supported(self, session: Session, command: Envelope) -> Envelope:
+        raise MessageError(ErrorCode.NOT_SUPPORTED, f"this server does not offer `{command.type}`")
+
+    async def unknown(self, session: Session, command: Envelope) -> Envelope:
+        raise MessageError(ErrorCode.UNKNOWN_TYPE, f"unknown message type {command.type!r}")
+
+
+COMMANDS: dict[str, Perform] = {
+    MessageType.AUTH: Commands.auth,
+    MessageType.SUB: Commands.sub,
+    MessageType.UNSUB: Commands.unsub,
+    MessageType.PUB: Commands.pub,
+    MessageType.PING: Commands.ping,
+    MessageType.ACK: Commands.ack,
+    MessageType.CALL: Commands.call,
+    MessageType.PRESENCE: Commands.not_supported,
+    MessageType.HISTORY: Commands.not_supported,
+}
+
+
+def refusal(command: Envelope | None, error: MessageError | BusError) -> Envelope:
+    """The `err` that says why a command (None: one that could not be read) was not performed."""
+    data = ErrorData(code=_code(error), message=str(error)).fields()
+    if command is None:
+        return Envelope(MessageType.ERR, id=error.request if isinstance(error, MessageError) else None, data=data)
+    return Envelope(MessageType.ERR, id=command.id, channel=command.channel, data=data)
+
+
+def _code(error: MessageError | BusError) -> ErrorCode:
+    if isinstance(error, MessageError):
+        return error.code
+    return ErrorCode.TOO_LARGE if isinstance(error, TooLargeError) else ErrorCode.UNAVAILABLE
+
+
+def _channel_of(command: Envelope) -> str:
+    if command.channel is None:
+        raise MessageError(ErrorCode.BAD_CHANNEL, f"`{command.type}` needs a channel (`c`)")
+    return check_channel(command.channel)
+
+
+def _inbox_of(session: Session, command: Envelope) -> DurableChannel:
+    """The inbox that an `ack` is about; without a channel it is the one this session is subscribed to."""
+    subscriptions = session.subscriptions or {}
+    inboxes = {name: each.channel.durable for name, each in subscriptions.items() if each.channel.namespace.inbox}
+    channel = next(iter(inboxes)) if command.channel is None and len(inboxes) == 1 else _channel_of(command)
+    inbox = inboxes.get(channel)
+    if inbox is None:
+        raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to an inbox {channel}")
+    return inbox

@@ -1,0 +1,44 @@
+"""The parts of the engine that a unit test needs, put together as the server does."""
+
+from collections.abc import Callable
+
+import trio
+
+from fanline.engine.bus.interface import Bus
+from fanline.engine.channels.history import History
+from fanline.engine.channels.hub import Everyone, Hub
+from fanline.engine.channels.messages import MessageReader
+from fanline.engine.channels.recovery import Recovery
+from fanline.engine.channels.stream_states import StreamStates
+from fanline.engine.channels.subscription import Router
+from fanline.engine.counters import Counters
+from fanline.engine.namespaces import Namespaces
+from fanline.engine.sending.outbox import Outbox
+from fanline.protocol.dialects.encoding import Encoding
+
+
+def make_hub(
+    namespaces: Namespaces | None = None,
+    *,
+    counters: Counters | None = None,
+    clock_ms: Callable[[], int] = lambda: 1000,
+    everyone: Everyone = tuple[tuple[Encoding, Outbox], ...],
+    log_limit: int = 1000,
+) -> tuple[Hub, Counters]:
+    namespaces, counters = namespaces or Namespaces(), counters or Counters()
+    reader = MessageReader(namespaces, counters, clock_ms)
+    return Hub(namespaces, reader, counters, everyone, log_limit=log_limit), counters
+
+
+class Parts:
+    """A hub with all that its durable channels need. Messages are read by `reader`, time stands still."""
+
+    def __init__(self, bus: Bus, nursery: trio.Nursery, namespaces: Namespaces, log_limit: int = 1000) -> None:
+        counters, states = Counters(), StreamStates(bus)
+        self.states = states
+        self.reader = MessageReader(namespaces, counters, lambda: 0)
+        self.hub = Hub(namespaces, self.reader, counters, tuple[tuple[Encoding, Outbox], ...], log_limit=log_limit)
+        self.recovery = Recovery(bus, self.hub, states, self.reader, nursery)
+        self.history = History(bus, states, self.reader, self.recovery)
+        self.router = Router(self.hub, bus, timeout=5.0)
+        bus.attach(self.hub.receive, self.recovery.bus_is_back)
