@@ -34,6 +34,7 @@ from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
 from fanline.engine.tasks.monitor import TaskMonitor
 from fanline.protocol.errors import CloseReason
+from fanline.protocol.messages import Limits
 
 _ACCEPT_BATCH = 64  # accepted between two turns of the loop
 _OWN_FILES = 64  # open files a worker needs besides its connections
@@ -121,7 +122,8 @@ class Server:
         outboxes = OutboxShared(
             nursery, counters, max_bytes=settings.outbox_bytes, max_messages=settings.outbox_messages
         )
-        return ConnectionShared(settings, counters, outboxes, commands, store)
+        limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
+        return ConnectionShared(settings, limits, counters, outboxes, commands, store)
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, tell every client to come back, and end `serve` when all are gone or time is up."""
@@ -175,9 +177,10 @@ class Server:
                     sock = await start_tls(sock, self._tls)
             opened = await self._handshakes.open_websocket(sock)
             if opened is not None:
-                connection, rest = Connection(sock, opened, shared), opened.rest
-                del opened  # the request's headers need not live as long as the connection
-                await self._keep(connection, rest)
+                connection = Connection(sock, opened, shared)
+                if self._draining:  # the handshake was under way when the drain began
+                    connection.close(CloseReason.RESTART)
+                await self._registry.serve(connection, opened.rest)
         except (OSError, trio.TooSlowError):
             pass  # the peer is gone, or cannot speak TLS
         except Exception:  # noqa: BLE001  # our own fault, and still that of one connection only
@@ -189,12 +192,6 @@ class Server:
             self._sockets -= 1
             if not self._sockets:
                 self._empty.set()
-
-    async def _keep(self, connection: Connection, rest: bytes) -> None:
-        if self._draining:  # its handshake was under way when the drain began
-            connection.close(CloseReason.RESTART)
-        with self._registry.registered(connection):
-            await connection.run(rest)
 
 
 def _socket_limit(settings: EngineSettings) -> int:

@@ -38,6 +38,8 @@ def start_of(command: Envelope) -> StartPosition:
     """What a `sub` asks for; MessageError(BAD_MESSAGE) if that makes no sense."""
     if command.offset is not None:
         return After(command.offset, command.epoch)
+    if command.data is None:
+        return Live()
     asked = read(Subscribe, command)
     if asked.snapshot:
         return TaskSnapshot(asked.lines)

@@ -31,6 +31,7 @@ class ConnectionShared(NamedTuple):
     """What all connections of a worker share, so that each one stays small."""
 
     settings: EngineSettings
+    limits: Limits
     counters: Counters
     outboxes: OutboxShared
     commands: Commands
@@ -51,12 +52,10 @@ class Connection:
 
     async def run(self, rest: bytes) -> None:
         """Serve the client until one side ends it; `rest` is what came with the handshake."""
-        settings, life = self._shared.settings, self.outbox.life
         try:
-            limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
-            self.session.welcome(settings.heartbeat, limits)
-            life.begin(settings.idle_timeout)
-            with life.scope:
+            self.session.welcome(self._shared.settings.heartbeat, self._shared.limits)
+            self.outbox.life.begin(self._shared.settings.idle_timeout)
+            with self.outbox.life.scope:
                 if rest:
                     await self._feed(rest)
                 await self._read()

@@ -6,7 +6,6 @@ does that, and any byte the client sends moves it.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 import trio
 
@@ -37,15 +36,14 @@ class Registry:
         """Encoding and outbox of every connection."""
         return ((connection.session.encoding, connection.outbox) for members in self._slices for connection in members)
 
-    @contextmanager
-    def registered(self, connection: Connection) -> Iterator[None]:
-        """The connection is open inside the block."""
+    async def serve(self, connection: Connection, rest: bytes) -> None:
+        """Run a connection, which is open until this returns; `rest` is what came with its handshake."""
         self._next = (self._next + 1) % len(self._slices)
         members = self._slices[self._next]
         members[connection] = None
         self._counters.connections += 1
         try:
-            yield
+            await connection.run(rest)
         finally:
             del members[connection]
             self._counters.connections -= 1
