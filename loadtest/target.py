@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from fanline.protocol.nats.client_protocol import NatsAddress, NatsError, parse_url
-from fanline.protocol.serve_state import ServeState, decode_state, state_directory
+from fanline.protocol.serve_state import STATE_FILES, ServeState, nats_login, newest_server, state_directory
 
 
 class TargetError(Exception):
@@ -25,34 +26,39 @@ def find_target(url: str, nats: str) -> Target:
     try:
         if url and nats:
             return Target(url, parse_url(nats))
-        state = _newest_state()
+        state = _newest_server()
         return Target(url or state.url, parse_url(nats) if nats else _address(state))
     except NatsError as error:
         raise TargetError(str(error)) from None
 
 
 def _address(state: ServeState) -> NatsAddress:
-    if state.nats_creds:
+    address = nats_login(state)
+    if address is None:
         raise TargetError(
-            "this server's NATS wants a creds file, which the load users do not read: set FANLINE_LOAD_NATS"
+            "this server's NATS requires a creds file, which the load users do not read: set FANLINE_LOAD_NATS"
         )
-    return parse_url(state.nats)._replace(user=state.nats_user, password=state.nats_password, token=state.nats_token)
+    return address
 
 
-def _newest_state() -> ServeState:
-    states = sorted(_live_states(), key=lambda state: state.started)
-    if not states:
+def _newest_server() -> ServeState:
+    server = newest_server(_state_files(), _is_alive)
+    if server is None:
         raise TargetError(
             "no running server found: start one with `fanline serve`, or set FANLINE_LOAD_URL and FANLINE_LOAD_NATS"
         )
-    return states[-1]
+    return server
 
 
-def _live_states() -> Iterator[ServeState]:
-    for path in Path(state_directory(os.environ)).glob("serve-*.json"):
-        try:
-            state = decode_state(path.read_bytes())
-            os.kill(state.pid, 0)
-        except (OSError, ValueError):  # half-removed, of another version, or left behind by a server that was killed
-            continue
-        yield state
+def _state_files() -> Iterator[bytes]:
+    for path in Path(state_directory(os.environ)).glob(STATE_FILES):
+        with suppress(OSError):  # the server has just removed its file
+            yield path.read_bytes()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError):
+        return False
+    return True

@@ -1,20 +1,26 @@
-"""The state file of a running `fanline serve`: how `fanline pub`, `sub` and the load users find it by themselves.
+"""The state file of a running `fanline serve`, through which commands, producers and load users find it.
 
-`fanline serve` writes `<directory>/serve-<port>.json`, mode 0600 since it holds the NATS token, and removes it at its
-end. Whoever reads it must check that `pid` is alive: a killed server leaves its file behind.
+`fanline serve` writes `<directory>/serve-<port>.json` with mode 0600, since the file holds the NATS token, and removes
+it when it ends. A server that was killed leaves its file behind, so a file counts only while its `pid` is alive.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import PurePath
 
 import msgspec
 
+from fanline.protocol.nats.client_protocol import NatsAddress, parse_url
+
+STATE_FILES = "serve-*.json"
+"""Pattern of the names in the state directory."""
+
 
 class ServeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where one server is reached from this machine."""
+    """How to reach one server from this machine."""
 
     pid: int
-    """Process id of the supervisor."""
+    """Process ID of the supervisor."""
     started: float
     """Unix seconds; the newest live server wins."""
     url: str
@@ -25,11 +31,11 @@ class ServeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nats_user: str = ""
     nats_password: str = ""
     nats_creds: str = ""
-    """Path of a creds file; "" for none."""
+    """Path of a creds file; "" if there is none."""
 
 
 def state_directory(environ: Mapping[str, str]) -> PurePath:
-    """$FANLINE_STATE_DIR, else fanline/ under $XDG_RUNTIME_DIR, else ~/.local/state/fanline ($HOME)."""
+    """$FANLINE_STATE_DIR, else fanline/ in $XDG_RUNTIME_DIR, else .local/state/fanline/ in $HOME."""
     if own := environ.get("FANLINE_STATE_DIR"):
         return PurePath(own)
     if runtime := environ.get("XDG_RUNTIME_DIR"):
@@ -37,11 +43,44 @@ def state_directory(environ: Mapping[str, str]) -> PurePath:
     return PurePath(environ.get("HOME", "/"), ".local", "state", "fanline")
 
 
+def state_file_name(port: int) -> str:
+    """Name of the state file of the server on a port."""
+    return f"serve-{port}.json"
+
+
 def encode_state(state: ServeState) -> bytes:
-    """JSON of a state file."""
+    """The content of a state file, JSON."""
     return msgspec.json.encode(state)
 
 
 def decode_state(payload: bytes) -> ServeState:
-    """Inverse of `encode_state`; raises ValueError saying what is wrong."""
+    """The inverse of `encode_state`. Raises ValueError, which says what is wrong."""
     return msgspec.json.decode(payload, type=ServeState)
+
+
+def newest_server(
+    files: Iterable[bytes], is_alive: Callable[[int], bool], *, pid: int | None = None
+) -> ServeState | None:
+    """The server that started last, among those whose process is alive; with `pid`, only the server of that process.
+
+    `files` are the contents of state files. One that cannot be read as such does not count: it was written by another
+    version of Fanline, or by another program.
+    """
+    states = [state for state in _readable(files) if pid in (None, state.pid) and is_alive(state.pid)]
+    return max(states, key=lambda state: state.started, default=None)
+
+
+def nats_login(state: ServeState) -> NatsAddress | None:
+    """The address of the server's NATS, with its credentials; None if NATS requires a creds file.
+
+    Raises NatsError if the NATS URL is malformed.
+    """
+    if state.nats_creds:
+        return None
+    return parse_url(state.nats)._replace(user=state.nats_user, password=state.nats_password, token=state.nats_token)
+
+
+def _readable(files: Iterable[bytes]) -> Iterable[ServeState]:
+    for content in files:
+        with suppress(ValueError):
+            yield decode_state(content)

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fanline.protocol.serve_state import ServeState, decode_state, encode_state
+from fanline.protocol.serve_state import ServeState, decode_state, encode_state, newest_server, state_file_name
 from fanline.workers.errors import ServeError
 
 
 @contextmanager
 def published(state: ServeState, directory: Path, port: int) -> Iterator[Path]:
     """`directory`/serve-`port`.json stands while the block runs, mode 0600; ServeError if it cannot be written."""
-    path = directory / _name(port)
+    path = directory / state_file_name(port)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path, encode_state(state))
@@ -27,11 +27,9 @@ def published(state: ServeState, directory: Path, port: int) -> Iterator[Path]:
 
 
 def running_server(directory: Path, port: int) -> ServeState | None:
-    """The live server of this user on that port, if its file tells of one."""
-    with suppress(OSError, ValueError, OverflowError):
-        state = decode_state((directory / _name(port)).read_bytes())
-        os.kill(state.pid, 0)
-        return state
+    """The live server of this user on that port, as its state file describes it."""
+    with suppress(OSError):
+        return newest_server([(directory / state_file_name(port)).read_bytes()], _is_alive)
     return None
 
 
@@ -51,5 +49,10 @@ def _remove_own(path: Path, state: ServeState) -> None:
             path.unlink()
 
 
-def _name(port: int) -> str:
-    return f"serve-{port}.json"
+def _is_alive(pid: int) -> bool:
+    """Whether this user has a process with this ID."""
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError):
+        return False
+    return True

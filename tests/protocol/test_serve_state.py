@@ -1,8 +1,16 @@
 """The state file of a running server."""
 
 import pytest
+from msgspec.structs import replace
 
-from fanline.protocol.serve_state import ServeState, decode_state, encode_state, state_directory
+from fanline.protocol.serve_state import (
+    ServeState,
+    decode_state,
+    encode_state,
+    nats_login,
+    newest_server,
+    state_directory,
+)
 
 STATE = ServeState(pid=7, started=1.5, url="ws://127.0.0.1:8080/ws", nats="nats://127.0.0.1:4222", nats_token="t")
 
@@ -28,3 +36,27 @@ def test_what_is_no_state_is_a_value_error(payload: bytes) -> None:
 )
 def test_the_first_directory_that_is_set_wins(environ: dict[str, str], expected: str) -> None:
     assert str(state_directory(environ)) == expected
+
+
+def _file(pid: int, started: float) -> bytes:
+    return encode_state(replace(STATE, pid=pid, started=started))
+
+
+FILES = [b"", b'{"pid": 1}', _file(1, 1.0), _file(2, 3.0), _file(3, 2.0), b"\xff\xfe"]
+
+
+@pytest.mark.parametrize(
+    ("alive", "pid", "found"),
+    [({1, 2, 3}, None, 2), ({1, 3}, None, 3), ({1, 2, 3}, 1, 1), ({2, 3}, 1, None), (set(), None, None)],
+)
+def test_the_newest_server_whose_process_lives_is_found(alive: set[int], pid: int | None, found: int | None) -> None:
+    server = newest_server(FILES, alive.__contains__, pid=pid)
+    assert (server and server.pid) == found
+
+
+def test_the_login_is_what_the_state_says_unless_nats_requires_a_creds_file() -> None:
+    address = nats_login(replace(STATE, nats_user="ann", nats_password="pw"))
+    assert address is not None
+    assert (address.host, address.port) == ("127.0.0.1", 4222)
+    assert (address.user, address.password, address.token) == ("ann", "pw", "t")
+    assert nats_login(replace(STATE, nats_creds="/a.creds")) is None
