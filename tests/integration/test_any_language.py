@@ -56,7 +56,7 @@ def shell(directory: Path) -> list[str]:
     """With the real `nats` command, or else the stand-in that takes the same arguments."""
     if shutil.which("nats") is None:
         stand_in = directory / "nats"
-        stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m tests.nats_command "$@"\n')
+        stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m tests.support.nats_command "$@"\n')
         stand_in.chmod(0o755)
     return [str(EXAMPLES / "shell" / "producer.sh")]
 

@@ -64,7 +64,7 @@ class Example:
 
     async def tail(self, result: AsyncResult[Any]) -> str:
         """What `fanline tail` prints of it, to its end."""
-        command = [sys.executable, "-P", "-c", "from fanline.cli.app import main; main()", "tail"]
+        command = [sys.executable, "-P", "-m", "fanline", "tail"]
         env = serve_environ(self._serve.directory)
         ended = await trio.run_process(
             [*command, f"task:celery-{result.id}"], env=env, capture_stdout=True, capture_stderr=True

@@ -15,7 +15,7 @@ from fanline.protocol.nats.client_protocol import parse_url
 from tests.support.nats_client import connect_nats
 from tests.support.serve import Serve, running_serve, serve_environ
 
-FANLINE = [sys.executable, "-P", "-c", "from fanline.cli.app import main; main()"]
+FANLINE = [sys.executable, "-P", "-m", "fanline"]
 
 
 async def _run(serve: Serve, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:

@@ -19,7 +19,7 @@ from fanline.protocol.tasks.events import MAX_LINE, TaskEvent
 from tests.support.nats_client import connect_nats
 from tests.support.serve import Serve, running_serve, serve_environ
 
-RUN = [sys.executable, "-P", "-c", "from fanline.cli.app import main; main()", "run"]
+RUN = [sys.executable, "-P", "-m", "fanline", "run"]
 ENDS = (TaskEvent.COMPLETED, TaskEvent.FAILED, TaskEvent.CANCELLED)
 Told = list[tuple[str | None, dict[str, Any]]]
 

@@ -17,7 +17,7 @@ from fanline.protocol.tasks.events import TaskEvent
 from fanline.protocol.tasks.states import TaskState
 from tests.support.serve import Serve, running_serve, serve_environ
 
-FANLINE = [sys.executable, "-P", "-c", "from fanline.cli.app import main; main()"]
+FANLINE = [sys.executable, "-P", "-m", "fanline"]
 
 
 def _job(serve: Serve, name: str) -> fanline.Task:

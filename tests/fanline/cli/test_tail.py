@@ -21,7 +21,13 @@ from fanline.protocol.tasks.events import TaskEvent
 from tests.fanline.client.durable_peer import DurablePeer, durable_peer
 from tests.fanline.client.peer import Talk, running_peer
 
-FANLINE = [sys.executable, "-P", "-c", "from fanline.cli.app import main; main()"]
+FANLINE = [sys.executable, "-P", "-m", "fanline"]
+_ON_OUR_TERMINAL = """
+import fcntl, os, runpy, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+runpy.run_module("fanline", run_name="__main__")
+"""
 PROGRESS, OUTPUT, COMPLETED = TaskEvent.PROGRESS, TaskEvent.OUTPUT, TaskEvent.COMPLETED
 
 
@@ -216,8 +222,7 @@ class Terminal:
 async def _terminal(*args: str) -> AsyncIterator[Terminal]:
     master, slave = pty.openpty()
     environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30", "NO_COLOR": "1"}
-    begin = f"import os, fcntl, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); {FANLINE[-1]}"
-    command = [*FANLINE[:-1], begin, *args]
+    command = [sys.executable, "-P", "-c", _ON_OUR_TERMINAL, *args]
     process = await trio.lowlevel.open_process(command, stdin=slave, stdout=slave, stderr=slave, env=environ)
     try:
         yield Terminal(process, master)
