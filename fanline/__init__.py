@@ -14,7 +14,8 @@ from fanline.client.task_view import TaskView
 from fanline.errors import ConnectionLost, ConnectionRefused, FanlineError, ServerError, SlowConsumer
 from fanline.producer.calls import Answer, AskExpired, Call, TaskCancelled
 from fanline.producer.log_handler import LogHandler
-from fanline.producer.task import AsyncTask, SyncTask, Task, current_task
+from fanline.producer.running_task import AsyncTask, SyncTask, current_task
+from fanline.producer.task import Task
 from fanline.producer.tqdm import tqdm, trange
 from fanline.protocol.tasks.events import TaskEvent
 from fanline.protocol.tasks.snapshot import Snapshot

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fanline.cli.runner import note
 from fanline.cli.subscribe import envelope_line
-from fanline.cli.task_words import activity, facts, harmless, question, status, told
+from fanline.cli.task_text import activity, facts, harmless, question, status, told
 from fanline.client.task_events import OutputLine, TaskUpdate
 from fanline.client.task_view import TaskView
 from fanline.protocol.tasks.events import Stream, TaskEvent

@@ -15,7 +15,7 @@ from rich.text import Text
 from fanline.cli.options import Url
 from fanline.cli.runner import run
 from fanline.cli.task_screen import STYLES, unix_ms
-from fanline.cli.task_words import duration, harmless
+from fanline.cli.task_text import duration, harmless
 from fanline.client.client import Client
 from fanline.client.message import Message
 from fanline.client.subscription import Subscription

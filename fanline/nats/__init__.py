@@ -1,1 +1,1 @@
-"""Publishing to NATS without a server in between."""
+"""A connection to NATS for producers and `fanline pub`, without a Fanline server in between."""

@@ -1,4 +1,4 @@
-"""A connection to one nats-server, over a plain Trio stream: what a producer needs, and no more of NATS."""
+"""A connection to one nats-server over a plain Trio stream, with as much of the NATS protocol as a producer needs."""
 
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -23,105 +23,112 @@ from fanline.protocol.nats.client_protocol import (
 
 ANSWER_SECONDS = 10.0
 _RECEIVE_BYTES = 1 << 16
-Take = Callable[[NatsMessage], None]
+MessageHandler = Callable[[NatsMessage], None]
 
 
 class NatsClient:
-    """Made by `open_nats`. Safe for many tasks, of which one calls `receive` over and over: all news come in there.
+    """Opened by `open_nats`. Several tasks may use it, but only one may call `receive`, and must do so continually:
+    everything that the server sends is handled there.
 
-    A nats-server drops whoever leaves two of its pings (two minutes apart) unanswered; `receive` answers them.
+    A nats-server drops a client that leaves two of its pings, sent two minutes apart, unanswered; `receive` answers
+    them.
     """
 
     def __init__(self, stream: trio.abc.Stream, address: NatsAddress) -> None:
         self.info = ServerInfo()
-        self.heard = 0
+        self.received = 0
+        """How many replies and messages were received."""
         self.pongs = 0
         """How many of our pings were answered."""
         self._stream = stream
         self._address = address
         self._buffer = b""
-        self._news: list[Reply | NatsMessage] = []
+        self._unhandled: list[Reply | NatsMessage] = []
         self._lock = trio.Lock()
-        self._takers: dict[int, Take] = {}
-        self._sids = 0
+        self._handlers: dict[int, MessageHandler] = {}
+        self._last_sid = 0
 
     async def start(self) -> None:
-        """Introduce ourselves, through TLS if either side wants it. NatsError if we are not welcome."""
+        """Log in, over TLS if either side requires it. Raises NatsError if the server refuses."""
         try:
             with trio.fail_after(ANSWER_SECONDS):
-                await self._greet()
+                await self._log_in()
         except trio.TooSlowError:
             raise NatsError(f"the NATS server did not answer within {ANSWER_SECONDS:g} seconds") from None
 
     async def send(self, commands: bytes) -> None:
-        """Send whole commands, in the order of the calls. NatsError if the connection is lost."""
+        """Send whole commands, in the order of the calls. Raises NatsError if the connection is lost."""
         async with self._lock:
             try:
                 await self._stream.send_all(commands)
             except trio.BrokenResourceError as error:
-                await self._last_words()
+                await self._receive_rest()
                 raise _lost(error) from None
 
-    def subscription(self, subject: str, take: Take) -> tuple[int, bytes]:
-        """Its number, and the command to send; `take` then gets each message, in `receive`, and must not raise."""
-        self._sids += 1
-        command = subscribe_command(subject, self._sids)
-        self._takers[self._sids] = take
-        return self._sids, command
+    def subscription(self, subject: str, handler: MessageHandler) -> tuple[int, bytes]:
+        """The ID of a new subscription and the command to send. `receive` then calls `handler`, which must not raise,
+        with each message.
+        """
+        self._last_sid += 1
+        command = subscribe_command(subject, self._last_sid)
+        self._handlers[self._last_sid] = handler
+        return self._last_sid, command
 
     def unsubscription(self, sid: int) -> bytes:
-        """The command to send; `take` hears no more from now on."""
-        self._takers.pop(sid, None)
+        """The command that ends a subscription; its handler is not called any more."""
+        self._handlers.pop(sid, None)
         return unsubscribe_command(sid)
 
     async def receive(self) -> None:
-        """Wait for something from the server, and handle it. NatsError for its complaint, and for the end."""
-        news = await self._next()
-        self.heard += 1
-        if isinstance(news, NatsMessage):
-            take = self._takers.get(news.sid)
-            if take is not None:
-                take(news)
-        elif news.verb == "-ERR":
-            raise NatsError(f"the NATS server refused: {news.detail}")
-        elif news.verb == "PING":
+        """Wait for a reply or message of the server, and handle it. Raises NatsError if the server reports an error or
+        closes the connection.
+        """
+        item = await self._next()
+        self.received += 1
+        if isinstance(item, NatsMessage):
+            handler = self._handlers.get(item.sid)
+            if handler is not None:
+                handler(item)
+        elif item.verb == "-ERR":
+            raise NatsError(f"the NATS server refused: {item.detail}")
+        elif item.verb == "PING":
             await self.send(PONG)
-        elif news.verb == "PONG":
+        elif item.verb == "PONG":
             self.pongs += 1
 
     async def aclose(self) -> None:
         await trio.aclose_forcefully(self._stream)
 
-    async def _greet(self) -> None:
-        news = await self._next()
-        while isinstance(news, NatsMessage) or news.verb != "INFO":
-            news = await self._next()
-        info, address = parse_info(news.detail), self._address
+    async def _log_in(self) -> None:
+        item = await self._next()
+        while isinstance(item, NatsMessage) or item.verb != "INFO":
+            item = await self._next()
+        info, address = parse_info(item.detail), self._address
         if address.tls or info.tls_required:
             context = ssl.create_default_context()
             self._stream = trio.SSLStream(self._stream, context, server_hostname=address.host)
         tls = isinstance(self._stream, trio.SSLStream)
         user, password, token = address.user, address.password, address.token
-        hello = connect_command(name="fanline", user=user, password=password, token=token, tls=tls)
-        await self.send(hello + PING)
+        login = connect_command(name="fanline", user=user, password=password, token=token, tls=tls)
+        await self.send(login + PING)
         while not self.pongs:
             await self.receive()
         self.info = info
 
     async def _next(self) -> Reply | NatsMessage:
-        while not self._news:
+        while not self._unhandled:
             try:
                 data = await self._stream.receive_some(_RECEIVE_BYTES)
             except trio.BrokenResourceError as error:
                 raise _lost(error) from None
             if not data:
                 raise NatsError("the NATS server closed the connection")
-            self._news, self._buffer = read_server(self._buffer + data)
-        return self._news.pop(0)
+            self._unhandled, self._buffer = read_server(self._buffer + data)
+        return self._unhandled.pop(0)
 
-    async def _last_words(self) -> None:
-        """Receive what the server has said before it went: that is worth more than "broken pipe"."""
-        with trio.move_on_after(1), suppress(trio.BusyResourceError):  # busy: another task will say it
+    async def _receive_rest(self) -> None:
+        """Receive what the server sent before it closed: its error says more than "broken pipe"."""
+        with trio.move_on_after(1), suppress(trio.BusyResourceError):  # busy: another task receives it
             while True:
                 await self.receive()
 

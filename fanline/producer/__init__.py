@@ -1,1 +1,1 @@
-"""Producers of tasks: what a job says goes to viewers, and what they say comes back."""
+"""Producers of tasks: what a job reports goes to viewers, and their calls and answers come back."""

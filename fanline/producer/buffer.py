@@ -1,10 +1,10 @@
-"""What a job has said and NATS has not got yet: bounded, in order. Pure; the time is an argument (seconds, any epoch).
+"""The unsent events of a task: bounded, in order. Pure; the time is an argument (seconds since any epoch).
 
-- State events are kept, in the order of the calls, whatever happens.
-- Progress: of what is unsent since the last state event only the newest is kept, merged over what was said before it,
-  at the place of the oldest; at most one message in PROGRESS_SECONDS.
-- Output lines are gathered into messages, for FLUSH_SECONDS at most, until something else was said or the message is
-  full. Of too many the oldest are dropped, and the next output message says how many.
+- State events are always kept, in the order of the calls.
+- Of the unsent progress since the last state event, only the newest is kept, merged over the earlier progress and in
+  the place of the oldest. Progress is sent at most once in PROGRESS_SECONDS.
+- Output lines are collected into one event until something else happens, the event is full, or FLUSH_SECONDS have
+  passed. When there are too many lines, the oldest are dropped, and the next output event says how many.
 """
 
 from collections import deque
@@ -15,15 +15,15 @@ from fanline.protocol.tasks.events import Stream, TaskEvent
 
 MAX_LINES = 10_000
 MAX_BYTES = 4 << 20
-MESSAGE_LINES = 200
-MESSAGE_BYTES = 32 << 10
+EVENT_LINES = 200
+EVENT_BYTES = 32 << 10
 FLUSH_SECONDS = 0.05
 PROGRESS_SECONDS = 0.05
 _NEVER = float("inf")
 
 
-class Message(NamedTuple):
-    """What is to be sent: an event, its data, and when the job said it."""
+class BufferedEvent(NamedTuple):
+    """An event that is ready to be sent, and the time at which the job reported it."""
 
     event: TaskEvent
     data: dict[str, Any]
@@ -31,7 +31,7 @@ class Message(NamedTuple):
 
 
 @dataclass(eq=False, slots=True)
-class _Told:
+class _SingleEvent:
     """A state event or progress."""
 
     event: TaskEvent
@@ -40,8 +40,8 @@ class _Told:
 
 
 @dataclass(eq=False, slots=True)
-class _Output:
-    """Lines that will be one message."""
+class _OutputBatch:
+    """Lines that will be one output event."""
 
     stream: Stream
     lines: deque[str]
@@ -49,7 +49,7 @@ class _Output:
     time: float
 
     def has_room(self, size: int) -> bool:
-        return len(self.lines) < MESSAGE_LINES and self.size + size <= MESSAGE_BYTES
+        return len(self.lines) < EVENT_LINES and self.size + size <= EVENT_BYTES
 
 
 class TaskBuffer:
@@ -57,22 +57,22 @@ class TaskBuffer:
 
     def __init__(self) -> None:
         self.dropped = 0
-        """Lines that were left out so far."""
-        self._queue: deque[_Told | _Output] = deque()
-        self._outputs: deque[_Output] = deque()  # those of the queue, in its order
-        self._progress: _Told | None = None  # of the queue: newer progress is merged into it
+        """Output lines dropped so far."""
+        self._queue: deque[_SingleEvent | _OutputBatch] = deque()
+        self._batches: deque[_OutputBatch] = deque()  # those in the queue, in the same order
+        self._progress: _SingleEvent | None = None  # in the queue; newer progress is merged into it
         self._lines = 0
         self._bytes = 0
-        self._untold = 0  # dropped lines that no message has told yet
+        self._unreported = 0  # dropped lines that no event has mentioned yet
         self._next_progress = -_NEVER
 
     def add_state(self, event: TaskEvent, data: dict[str, Any], now: float) -> None:
-        self._queue.append(_Told(event, data, now))
+        self._queue.append(_SingleEvent(event, data, now))
         self._progress = None
 
     def add_progress(self, data: dict[str, Any], now: float) -> None:
         if self._progress is None:
-            self._progress = _Told(TaskEvent.PROGRESS, data, now)
+            self._progress = _SingleEvent(TaskEvent.PROGRESS, data, now)
             self._queue.append(self._progress)
         else:
             self._progress.data = _merged(self._progress.data, data)
@@ -81,84 +81,92 @@ class TaskBuffer:
     def add_output(self, lines: list[str], stream: Stream, now: float) -> None:
         for line in lines[-MAX_LINES:]:
             size = _size(line)
-            last = self._queue[-1] if self._queue else None
-            if not isinstance(last, _Output) or last.stream is not stream or not last.has_room(size):
-                last = _Output(stream, deque(), 0, now)
-                self._queue.append(last)
-                self._outputs.append(last)
-            last.lines.append(line)
-            last.size += size
+            batch = self._batch_for(stream, size, now)
+            batch.lines.append(line)
+            batch.size += size
             self._lines += 1
             self._bytes += size
-            if self._lines > MAX_LINES or self._bytes > MAX_BYTES:
-                self._drop_oldest()
+            self._drop_excess()
         self._count_dropped(max(0, len(lines) - MAX_LINES))
 
     @property
     def due(self) -> float:
-        """When there is something to take; infinity if there is nothing at all."""
+        """The time from which `take` returns an event; infinity if the buffer is empty."""
         if not self._queue:
             return _NEVER
         head = self._queue[0]
-        if isinstance(head, _Output):
-            grows = len(self._queue) == 1 and head.has_room(1)
-            return head.time + (FLUSH_SECONDS if grows else 0.0)
+        if isinstance(head, _OutputBatch):
+            may_grow = len(self._queue) == 1 and head.has_room(1)
+            return head.time + (FLUSH_SECONDS if may_grow else 0.0)
         return self._next_progress if head.event is TaskEvent.PROGRESS else -_NEVER
 
-    def take(self, now: float, room: int) -> list[Message]:
-        """The messages that are due, oldest first, at most `room`."""
-        messages: list[Message] = []
-        while len(messages) < room and self.due <= now:
-            messages.append(self._pop(now))
-        return messages
+    def take(self, now: float, room: int) -> list[BufferedEvent]:
+        """Remove and return the events that are due, oldest first, at most `room`."""
+        events: list[BufferedEvent] = []
+        while len(events) < room and self.due <= now:
+            events.append(self._pop(now))
+        return events
 
-    def give_up(self) -> tuple[int, int]:
-        """Throw everything away: (events, of which output lines count as one each but stand apart)."""
-        events, lines = len(self._queue) - len(self._outputs), self._lines
+    def discard(self) -> tuple[int, int]:
+        """Empty the buffer; returns how many events other than output, and how many output lines, that loses."""
+        events, lines = len(self._queue) - len(self._batches), self._lines
         self._queue.clear()
-        self._outputs.clear()
+        self._batches.clear()
         self._progress = None
         self._lines = self._bytes = 0
         self.dropped += lines
         return events, lines
 
-    def _pop(self, now: float) -> Message:
+    def _batch_for(self, stream: Stream, size: int, now: float) -> _OutputBatch:
+        """The batch at the end of the queue if the next line may join it, otherwise a new one."""
+        last = self._queue[-1] if self._queue else None
+        if isinstance(last, _OutputBatch) and last.stream is stream and last.has_room(size):
+            return last
+        batch = _OutputBatch(stream, deque(), 0, now)
+        self._queue.append(batch)
+        self._batches.append(batch)
+        return batch
+
+    def _pop(self, now: float) -> BufferedEvent:
         head = self._queue.popleft()
-        if isinstance(head, _Told):
-            if head is self._progress:
-                self._progress = None
-            if head.event is TaskEvent.PROGRESS:
-                self._next_progress = now + PROGRESS_SECONDS
-            return Message(head.event, head.data, head.time)
-        self._outputs.popleft()
+        return self._pop_output(head) if isinstance(head, _OutputBatch) else self._pop_single(head, now)
+
+    def _pop_single(self, head: _SingleEvent, now: float) -> BufferedEvent:
+        if head is self._progress:
+            self._progress = None
+        if head.event is TaskEvent.PROGRESS:
+            self._next_progress = now + PROGRESS_SECONDS
+        return BufferedEvent(head.event, head.data, head.time)
+
+    def _pop_output(self, head: _OutputBatch) -> BufferedEvent:
+        self._batches.popleft()
         self._lines -= len(head.lines)
         self._bytes -= head.size
         data: dict[str, Any] = {"lines": list(head.lines), "stream": str(head.stream)}
-        if self._untold:
-            data["dropped"], self._untold = self._untold, 0
-        return Message(TaskEvent.OUTPUT, data, head.time)
+        if self._unreported:
+            data["dropped"], self._unreported = self._unreported, 0
+        return BufferedEvent(TaskEvent.OUTPUT, data, head.time)
 
-    def _drop_oldest(self) -> None:
+    def _drop_excess(self) -> None:
+        """Drop the oldest lines until the rest is within the bounds."""
         while self._lines > MAX_LINES or self._bytes > MAX_BYTES:
-            oldest = self._outputs[0]
+            oldest = self._batches[0]
             size = _size(oldest.lines.popleft())
             oldest.size -= size
             self._lines -= 1
             self._bytes -= size
             self._count_dropped(1)
             if not oldest.lines:
-                self._outputs.popleft()
+                self._batches.popleft()
                 self._queue.remove(oldest)
 
     def _count_dropped(self, lines: int) -> None:
         self.dropped += lines
-        self._untold += lines
+        self._unreported += lines
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """One progress that says what both said one after the other. Percent and done exclude each other: the newer
-    counts.
-    """
+    """One progress that says what both said in turn. `percent` and `done` exclude each other; the newer counts."""
     kept = old
     if "percent" in new and "done" not in new:
         kept = {key: value for key, value in old.items() if key != "done"}

@@ -1,4 +1,4 @@
-"""What viewers say to a task: calls, answers to its questions, the wish that it stops."""
+"""What viewers send to a task: calls, answers to its questions, requests to stop."""
 
 import threading
 from collections import deque
@@ -14,51 +14,53 @@ from fanline.producer.waiting import CHECKPOINT, Checkpoint, finish, wait
 
 _ENDED = "the task has ended"
 
-Reply = Callable[[bytes], None]
-"""Sends the one answer to a call; from any thread."""
+SendReply = Callable[[bytes], None]
+"""Sends the one reply to a call; may be called from any thread."""
 
 
 class TaskCancelled(FanlineError):  # noqa: N818  # reads as what happened
-    """The task was asked to stop. `by`: who asked. To be raised by a job, too, that ends because of such a call."""
+    """The task was asked to stop; `by` says by whom. A job that ends because of such a request may raise it too."""
 
     def __init__(self, by: str | None = None) -> None:
         super().__init__(by)
         self.by = by
 
     def __str__(self) -> str:
-        return f"the task was cancelled by {self.by or 'somebody'}"
+        return f"the task was cancelled by {self.by}" if self.by else "the task was cancelled"
 
 
 class AskExpired(FanlineError):  # noqa: N818  # reads as what happened
-    """Nobody answered a question of the task in time."""
+    """No viewer answered a question of the task in time."""
 
 
 class Answer(NamedTuple):
-    """What a viewer said to a question."""
+    """A viewer's answer to a question."""
 
     approved: bool
-    """False if it was rejected."""
+    """False if the viewer rejected it."""
     value: Any
-    """The option or the input; True or False if there was nothing to choose."""
+    """The option that was chosen or the text that was entered; True or False if there was nothing to choose."""
     by: str | None
     """Who answered."""
 
 
 class Call:
-    """A call of a viewer to the task: answer or refuse it, once, and soon: somebody waits."""
+    """A viewer's call to the task. Answer or refuse it once, and soon: the viewer is waiting."""
 
-    def __init__(self, verb: str, data: Any, by: str | None, reply: Reply) -> None:
+    def __init__(self, verb: str, data: Any, by: str | None, reply: SendReply) -> None:
         self.verb = verb
         self.data = data
         self.by = by
-        self._reply: Reply | None = reply
+        self._reply: SendReply | None = reply
 
     def answer(self, data: Any = None) -> Checkpoint:
-        """Tell the caller that it is done, or accepted. Raises TypeError or ValueError if JSON cannot hold `data`."""
+        """Tell the caller that the call was accepted or carried out. Raises TypeError or ValueError if `data` cannot be
+        JSON.
+        """
         return self._send(ok_reply(json_of(data, "an answer")))
 
     def refuse(self, text: str) -> Checkpoint:
-        """Tell the caller why not."""
+        """Tell the caller why the call is refused."""
         return self._send(error_reply(text))
 
     def __repr__(self) -> str:
@@ -66,7 +68,7 @@ class Call:
 
     def _send(self, payload: bytes) -> Checkpoint:
         if self._reply is None:
-            raise RuntimeError(f"the call `{self.verb}` is already answered")
+            raise RuntimeError(f"the call `{self.verb}` has already been answered")
         reply, self._reply = self._reply, None
         reply(payload)
         return CHECKPOINT
@@ -81,8 +83,8 @@ def error_reply(text: str) -> bytes:
     return msgspec.json.encode({"v": 1, "t": "err", "d": {"code": "refused", "message": text}})
 
 
-class Mailbox:
-    """Calls on their way to whoever iterates over them; for any threads."""
+class CallQueue:
+    """Calls that wait for the job to take them; safe for any number of threads."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -101,6 +103,7 @@ class Mailbox:
                 self._calls.append(call)
 
     def put_back(self, call: Call) -> None:
+        """Return a call to the head of the queue."""
         with self._lock:
             if self._waiting or self._closed:
                 self.put(call)
@@ -120,7 +123,7 @@ class Mailbox:
         return future
 
     def close(self) -> None:
-        """No more calls; those that nobody took are refused."""
+        """Accept no more calls, and refuse those that were not taken."""
         with self._lock:
             self._closed = True
             for call in self._calls:
@@ -132,31 +135,31 @@ class Mailbox:
 
 
 class SyncCalls(Iterator[Call]):
-    """The calls of a mailbox until it is closed."""
+    """The calls in a queue, until it is closed."""
 
-    def __init__(self, mailbox: Mailbox) -> None:
-        self._mailbox = mailbox
+    def __init__(self, queue: CallQueue) -> None:
+        self._queue = queue
 
     def __next__(self) -> Call:
-        call = self._mailbox.next().result()
+        call = self._queue.next().result()
         if call is None:
             raise StopIteration
         return call
 
 
 class AsyncCalls(AsyncIterator[Call]):
-    """The same for coroutines. No generator, which whoever leaves the loop early would have to close."""
+    """The same for coroutines. Not a generator: a loop that is left early would have to close it."""
 
-    def __init__(self, mailbox: Mailbox) -> None:
-        self._mailbox = mailbox
+    def __init__(self, queue: CallQueue) -> None:
+        self._queue = queue
 
     async def __anext__(self) -> Call:
-        future = self._mailbox.next()
+        future = self._queue.next()
         try:
             call = await wait(future)
-        except BaseException:  # cancelled, maybe just after a call has come: it is for whoever asks next
+        except BaseException:  # cancelled, perhaps just after a call has arrived: it goes to the next reader
             if not future.cancel() and not future.cancelled() and (missed := future.result()) is not None:
-                self._mailbox.put_back(missed)
+                self._queue.put_back(missed)
             raise
         if call is None:
             raise StopAsyncIteration

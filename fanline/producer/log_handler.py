@@ -1,8 +1,8 @@
-"""The records of `logging` as output of a task."""
+"""Log records as the output of a task."""
 
 import logging
 
-from fanline.producer.task import AsyncTask, SyncTask, current_task, write_output
+from fanline.producer.running_task import AsyncTask, SyncTask, current_task, write_output
 
 _OURS = "fanline"
 
@@ -10,7 +10,7 @@ _OURS = "fanline"
 class LogHandler(logging.Handler):
     """Sends formatted records as lines of stderr to `task`, or to the current task (`fanline.current_task`).
 
-    Never raises into the program. What Fanline itself logs is left out: it would be about what it tells.
+    It never raises into the program. Fanline's own records are left out: sending them could cause more of them.
     """
 
     def __init__(self, task: SyncTask | AsyncTask | None = None, level: int | str = logging.NOTSET) -> None:
@@ -23,5 +23,5 @@ class LogHandler(logging.Handler):
             return
         try:
             write_output(task, self.format(record), "stderr")
-        except Exception:  # noqa: BLE001  # logging's own rule: told on stderr if logging.raiseExceptions
+        except Exception:  # noqa: BLE001  # logging's own rule: reported on stderr if logging.raiseExceptions is set
             self.handleError(record)

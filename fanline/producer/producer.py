@@ -1,6 +1,6 @@
-"""A running task between its job and the courier: thread-safe, never waits, does no I/O.
+"""One run of a task, between its job and the exporter: thread-safe, does no I/O, never blocks.
 
-The job puts in what happens, the courier takes out what is due, and calls of viewers come the other way.
+The job adds events, the exporter takes those that are due, and the calls of viewers come the other way.
 """
 
 import os
@@ -9,26 +9,34 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from fanline.errors import FanlineError
 from fanline.groups import first_error
-from fanline.producer.buffer import Message, TaskBuffer
-from fanline.producer.calls import Answer, AskExpired, Call, Mailbox, Reply, TaskCancelled, error_reply, ok_reply
+from fanline.producer.buffer import BufferedEvent, TaskBuffer
+from fanline.producer.calls import Answer, AskExpired, Call, CallQueue, SendReply, TaskCancelled, error_reply, ok_reply
 from fanline.producer.checks import TaskSettings, ask_data, json_of, progress_data, short
 from fanline.producer.output_lines import lines_of
 from fanline.producer.waiting import finish, is_cancellation
 from fanline.protocol.tasks.events import Stream, TaskEvent
 
 ASK_GRACE = 1.0
-"""Seconds that an answer given just in time may take to get here."""
+"""Seconds that an answer given just before the deadline may take to arrive."""
 _NEVER = float("inf")
 _STREAMS = {str(stream): stream for stream in Stream}
 _ANSWERS = ("approve", "reject", "input")
 
 
+class _OpenQuestion(NamedTuple):
+    """A question that a viewer may answer."""
+
+    id: str
+    answer: Future[Answer]
+    timer: threading.Timer | None
+
+
 class Producer:
-    """What the job's face and the courier share of one run of a task."""
+    """The state of one run of a task, shared by the job's SyncTask or AsyncTask and the exporter."""
 
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
@@ -37,23 +45,24 @@ class Producer:
         self.attempt = settings.attempt
         self.cancelled: TaskCancelled | None = None
         self.ended: float | None = None
-        """Monotonic time of its end."""
+        """Monotonic time at which the task ended."""
         self.settled: Future[None] = Future()
+        """Done when the job need not wait any longer: everything is stored, or will not be soon."""
         self._process = os.getpid()
-        # Reentrant, since a signal handler or a finalizer may log while its own thread is in here.
+        # Reentrant, since a signal handler or a finalizer may log while its own thread holds the lock.
         self._lock = threading.RLock()
         self._buffer = TaskBuffer()
         self._wake: Callable[[], None] = _nothing
-        self._looks_again = -_NEVER  # the courier will look by itself at this time
+        self._next_look = -_NEVER  # when the exporter looks into the buffer without being woken
         self._on_cancel: Callable[[], None] = _nothing
-        self._cancellation_told = False
-        self._ask: tuple[str, Future[Answer], threading.Timer | None] | None = None
-        self._mailbox: Mailbox | None = None
+        self._cancellation_taken = False
+        self._question: _OpenQuestion | None = None
+        self._calls: CallQueue | None = None
         self._result: Any = None
         keys = ("title", "kind", "heartbeat", "timeout")
         self._put(TaskEvent.STARTED, {key: value for key in keys if (value := getattr(settings, key)) is not None})
 
-    # --- what the job says ---------------------------------------------------------------------------------------
+    # --- called by the job ---------------------------------------------------------------------------------------
 
     @property
     def dropped(self) -> int:
@@ -62,10 +71,10 @@ class Producer:
     def progress(
         self, percent: float | None, message: str | None, stage: str | None, done: float | None, total: float | None
     ) -> None:
-        self._say(self._buffer.add_progress, progress_data(percent, message, stage, done, total))
+        self._add(self._buffer.add_progress, progress_data(percent, message, stage, done, total))
 
     def log(self, text: str | bytes, stream: str) -> None:
-        self._say(self._buffer.add_output, lines_of(text), _stream(stream))
+        self._add(self._buffer.add_output, lines_of(text), _stream(stream))
 
     def pause(self, message: str | None) -> None:
         self._put(TaskEvent.PAUSED, {} if message is None else {"message": short("message", message)})
@@ -77,21 +86,21 @@ class Producer:
         self._result = json_of(value, "the result")
 
     def end(self, error: BaseException | None) -> None:
-        """The last event; whatever is said after it is left out."""
-        self._say(self._end, *self._last_words(error))
+        """Add the last event. Whatever is reported afterwards is ignored."""
+        self._add(self._end, *self._final_event(error))
         if os.getpid() != self._process:
             self.settle()
-        if self._ask is not None:
-            self._ask[1].cancel()
-        if self._mailbox is not None:
-            self._mailbox.close()
+        if self._question is not None:
+            self._question.answer.cancel()
+        if self._calls is not None:
+            self._calls.close()
 
     def abandon(self) -> None:
-        """The program ends without having ended the task: send what there is, and tell no end."""
+        """The program ends without having ended the task: send what is buffered, without a final event."""
         with self._lock:
             self.ended = self.ended or time.monotonic()
 
-    def _last_words(self, error: BaseException | None) -> tuple[TaskEvent, dict[str, Any]]:
+    def _final_event(self, error: BaseException | None) -> tuple[TaskEvent, dict[str, Any]]:
         result = {} if self._result is None else {"result": self._result}
         if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
             return TaskEvent.COMPLETED, result
@@ -108,150 +117,153 @@ class Producer:
         self.ended = now
 
     def _put(self, event: TaskEvent, data: dict[str, Any]) -> None:
-        self._say(self._buffer.add_state, event, data)
+        self._add(self._buffer.add_state, event, data)
 
-    def _say(self, add: Callable[..., None], *what: Any) -> None:
-        """Put something in the buffer, and wake the courier if it would look too late.
+    def _add(self, add: Callable[..., None], *arguments: Any) -> None:
+        """Call `add` to buffer something, and wake the exporter if it would look too late.
 
-        A forked copy of the task is mute: what it says would be another's, and nobody sends it.
+        In a forked process this does nothing: the task belongs to the parent, and the copy's buffer is never sent.
         """
         if os.getpid() != self._process:
             return
         with self._lock:
             if self.ended is not None:
                 return
-            add(*what, time.monotonic())
-            early = self._looks_again > self._buffer.due
-            if early:
-                self._looks_again = -_NEVER
-        if early or self.ended is not None:
+            add(*arguments, time.monotonic())
+            too_late = self._next_look > self._buffer.due
+            if too_late:
+                self._next_look = -_NEVER
+        if too_late or self.ended is not None:
             self._wake()
 
     # --- questions and calls -------------------------------------------------------------------------------------
 
     def ask(self, text: str, kind: str, options: list[str] | None, deadline: float | None) -> Future[Answer]:
-        """The answer to come; TaskCancelled and AskExpired end it, too. `end_ask` must follow."""
+        """The future answer, or TaskCancelled or AskExpired. The caller must call `end_ask` afterwards."""
         if os.getpid() != self._process:
             raise RuntimeError(f"task {self.id} belongs to the process that this one was forked from")
         ask_id = secrets.token_hex(6)
-        deadline = deadline if deadline is not None else self.settings.timeout  # after which nobody can answer
+        deadline = deadline if deadline is not None else self.settings.timeout  # after which no answer is accepted
         data = ask_data(ask_id, text, kind, options, deadline)
-        answer: Future[Answer] = Future()
-        with self._lock:
-            if self._ask is not None:
-                raise RuntimeError(f"task {self.id} asks already: one question at a time")
-            timer = None if deadline is None else _timer(deadline + ASK_GRACE, answer, text)
-            self._ask = (ask_id, answer, timer)
-            if self.cancelled is not None and not self._cancellation_told:
-                finish(answer, self.cancelled)
+        answer = self._open_question(ask_id, text, deadline)
         self._put(TaskEvent.ASKED, data)
         return answer
 
     def end_ask(self, answer: Future[Answer]) -> None:
-        """Nobody waits for the answer any longer. If there was none, the task goes on without."""
+        """The job no longer waits for the answer. If there was none, the task continues without it."""
         with self._lock:
-            if self._ask is None:
+            if self._question is None:
                 return
-            timer, self._ask = self._ask[2], None
+            timer, self._question = self._question.timer, None
         if timer is not None:
             timer.cancel()
         if not answer.done() or answer.cancelled() or isinstance(answer.exception(), AskExpired):
             answer.cancel()
             self.resume()
 
-    def open_mailbox(self) -> Mailbox:
-        """Where calls go from now on, cancel included."""
+    def open_calls(self) -> CallQueue:
+        """The queue to which calls go from now on, including `cancel`."""
         with self._lock:
-            if self._mailbox is None:
-                self._mailbox = Mailbox()
+            if self._calls is None:
+                self._calls = CallQueue()
                 if self.ended is not None:
-                    self._mailbox.close()
-            return self._mailbox
+                    self._calls.close()
+            return self._calls
 
-    def hear(self, verb: str, data: Any, by: str | None, reply: Reply) -> None:
-        """A call of a viewer; `reply` sends its answer."""
-        answers = data.get("ask") if isinstance(data, dict) and verb in _ANSWERS else None
-        if answers is not None:
-            refusal = self._take_answer(answers, verb, data, by)
+    def handle_call(self, verb: str, data: Any, by: str | None, reply: SendReply) -> None:
+        """Handle a viewer's call; its answer is sent with `reply`, now or later."""
+        ask_id = data.get("ask") if isinstance(data, dict) and verb in _ANSWERS else None
+        if ask_id is not None:
+            refusal = self._take_answer(ask_id, verb, data, by)
             reply(ok_reply() if refusal is None else error_reply(refusal))
         elif self.ended is not None:
             reply(error_reply("the task has ended"))
-        elif self._mailbox is not None:
-            self._mailbox.put(Call(verb, data, by, reply))
+        elif self._calls is not None:
+            self._calls.put(Call(verb, data, by, reply))
         elif verb == "cancel":
             reply(ok_reply())
             self._cancel(by)
         else:
-            reply(error_reply(f"this task takes no `{verb}`"))
+            reply(error_reply(f"this task does not support `{verb}`"))
 
     def on_cancel(self, cancel: Callable[[], None]) -> None:
-        """What to do when a viewer cancels the task."""
+        """Set what is called when a viewer cancels the task; it is called now if one has already done so."""
         with self._lock:
             self._on_cancel = cancel
-            too_late = self.cancelled is not None
-        if too_late:
+            already = self.cancelled is not None
+        if already:
             cancel()
 
     def take_cancellation(self) -> TaskCancelled | None:
-        """The cancellation, if there is one that was not taken before."""
-        if self.cancelled is None or self._cancellation_told:
+        """The cancellation, if there is one, and only once."""
+        if self.cancelled is None or self._cancellation_taken:
             return None
-        self._cancellation_told = True
+        self._cancellation_taken = True
         return self.cancelled
+
+    def _open_question(self, ask_id: str, text: str, deadline: float | None) -> Future[Answer]:
+        answer: Future[Answer] = Future()
+        with self._lock:
+            if self._question is not None:
+                raise RuntimeError(f"task {self.id} is already asking: one question at a time")
+            timer = None if deadline is None else _expire_after(deadline + ASK_GRACE, answer, text)
+            self._question = _OpenQuestion(ask_id, answer, timer)
+            if self.cancelled is not None and not self._cancellation_taken:
+                finish(answer, self.cancelled)
+        return answer
 
     def _cancel(self, by: str | None) -> None:
         with self._lock:
             if self.cancelled is not None:
                 return
             self.cancelled = TaskCancelled(by)
-            ask, cancel = self._ask, self._on_cancel
-        if ask is not None:
-            finish(ask[1], self.cancelled)
+            question, cancel = self._question, self._on_cancel
+        if question is not None:
+            finish(question.answer, self.cancelled)
         cancel()
 
     def _take_answer(self, ask_id: object, verb: str, data: dict[str, Any], by: str | None) -> str | None:
-        """Why the answer is refused, None if it is taken."""
+        """Take a viewer's answer. Returns why it is refused, None if it is taken."""
         with self._lock:
-            if self._ask is None or self._ask[0] != ask_id:
-                return f"the task does not ask {ask_id!r}"
-            future = self._ask[1]
+            if self._question is None or self._question.id != ask_id:
+                return f"the task is not asking {ask_id!r}"
+            future = self._question.answer
         approved = verb != "reject"
         answer = Answer(approved, data.get("value", approved), data.get("by") or by)
-        return None if finish(future, answer) else "nobody waits for the answer any longer"
+        return None if finish(future, answer) else "the task no longer waits for the answer"
 
-    # --- the courier's side --------------------------------------------------------------------------------------
+    # --- called by the exporter ----------------------------------------------------------------------------------
 
     def attach(self, wake: Callable[[], None]) -> None:
-        """`wake` is called, from any thread, when there is something to send sooner than the courier looks again."""
+        """Set what is called, from any thread, when an event is due before the exporter's next look."""
         self._wake = wake
 
-    def take(self, now: float, room: int) -> list[Message]:
-        """At most `room` messages that are due."""
+    def take(self, now: float, room: int) -> list[BufferedEvent]:
+        """Remove and return the events that are due, at most `room`."""
         with self._lock:
-            messages = self._buffer.take(now, room)
-            self._looks_again = -_NEVER if messages or not room else self._buffer.due
-            return messages
+            events = self._buffer.take(now, room)
+            self._next_look = -_NEVER if events or not room else self._buffer.due
+            return events
 
     @property
     def due(self) -> float:
-        """Monotonic time at which there is something to take; infinity if the buffer is empty."""
+        """Monotonic time from which `take` returns an event; infinity if the buffer is empty."""
         with self._lock:
             return self._buffer.due
 
-    def give_up(self) -> tuple[int, int]:
-        """Throw away what is buffered: (events, output lines)."""
+    def discard(self) -> tuple[int, int]:
+        """Empty the buffer; returns how many events, and how many output lines, that loses."""
         with self._lock:
-            return self._buffer.give_up()
+            return self._buffer.discard()
 
     def settle(self) -> None:
-        """Whoever leaves the block need not wait any longer."""
+        """Let the job go on, if it waits at the end of its block."""
         finish(self.settled, None)
 
 
-def _timer(seconds: float, answer: Future[Answer], text: str) -> threading.Timer:
-    """Ends the wait for an answer."""
-
-    timer = threading.Timer(seconds, finish, (answer, AskExpired(f"nobody answered {text!r} in time")))
+def _expire_after(seconds: float, answer: Future[Answer], text: str) -> threading.Timer:
+    """A running timer that ends the wait for an answer."""
+    timer = threading.Timer(seconds, finish, (answer, AskExpired(f"no viewer answered {text!r} in time")))
     timer.daemon = True
     timer.start()
     return timer
@@ -259,7 +271,7 @@ def _timer(seconds: float, answer: Future[Answer], text: str) -> threading.Timer
 
 def _stream(name: str) -> Stream:
     if name not in _STREAMS:
-        raise ValueError(f"stream: {name!r} is none of {', '.join(Stream)}")
+        raise ValueError(f"stream: {name!r} is not one of {', '.join(Stream)}")
     return _STREAMS[name]
 
 
@@ -268,8 +280,9 @@ def _nothing() -> None:
 
 
 def _text_of(error: BaseException) -> str:
-    """Our own errors are sentences; of others the kind says more than the text, which may itself fail. Of a group it is
-    the first.
+    """What viewers read about an error; for a group, its first error.
+
+    Our own errors are sentences. Of other errors the type says more than the text, which may itself raise.
     """
     if isinstance(error, BaseExceptionGroup):
         error = first_error(error)

@@ -1,4 +1,4 @@
-"""`fanline.tqdm`: tqdm's bar, which viewers see, too. A drop-in for `from tqdm import tqdm`."""
+"""`fanline.tqdm`: tqdm's progress bar, which viewers see too. A drop-in replacement for `from tqdm import tqdm`."""
 
 import atexit
 import sys
@@ -10,46 +10,47 @@ from typing import Any
 
 import tqdm as real
 
+from fanline.producer.discovery import has_server
 from fanline.producer.fresh_id import fresh_id
-from fanline.producer.reach import has_server
-from fanline.producer.task import AsyncTask, SyncTask, Task, current_task
+from fanline.producer.running_task import AsyncTask, SyncTask, current_task
+from fanline.producer.task import Task
 
-_reported: set[object] = set()  # tasks that a bar reports to, and OWN
+_reporting: set[object] = set()  # keys of the bars that report: a task, the ID of a task to start, or _NO_TASK
 _lock = threading.Lock()
-_OWN = object()
-_open: "weakref.WeakSet[tqdm]" = weakref.WeakSet()  # bars with a task of their own
+_NO_TASK = object()
+_open: "weakref.WeakSet[tqdm]" = weakref.WeakSet()  # bars that have started a task
 MAX_TITLE = 256  # characters
 
 
-class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # it takes none at run time; its name is the point
-    """The real tqdm with all its arguments, and `task`: where its progress goes; a text is the id of a task of its own.
+class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # not generic at run time; the name is the point
+    """The real tqdm with all its arguments, and `task`: the task that it reports to, or the ID of a task to start.
 
-    Without one that is `current_task()`, or else a task of its own, with an id made from `desc`. A task of its own
-    begins with the bar and ends with `close()`: failed if an exception leaves the bar's iterable or its `with` block,
-    cancelled if the loop is left before its end, else completed. A viewer's cancel raises TaskCancelled where the bar
-    moves.
+    By default it reports to `current_task()`, and if there is none it starts a task of its own, with an ID made from
+    `desc`. The bar's own task begins with the bar and ends with `close()`: it has failed if an exception leaves the
+    iterable or the `with` block, it is cancelled if the loop is left early, and it has completed otherwise. A viewer's
+    cancel raises TaskCancelled where the bar advances.
 
-    Of several bars of one task only the first reports; the same goes for several bars without any. A disabled bar
-    reports nothing, and without a server there is no task of its own.
+    When several bars have the same task, or none, only the first of them reports. A disabled bar reports nothing, and
+    without a server no task is started.
     """
 
     def __init__(self, *args: Any, task: AsyncTask | SyncTask | str | None = None, **kwargs: Any) -> None:
         self.task: AsyncTask | SyncTask | None = None
-        """Where the bar reports; None if nowhere."""
+        """The task that the bar reports to; None if it does not report."""
         self._own: Task | None = None
         self._id = task if isinstance(task, str) else None
-        self._key: object = None  # under which it is in _reported
-        self._handled = sys.exception()  # when it began: no reason of its end
+        self._key: object = None  # the bar's key in _reporting
+        self._handled = sys.exception()  # being handled when the bar began, so not why the bar ends
         super().__init__(*args, **kwargs)
         given = None if isinstance(task, str) else task or current_task()
-        if not self.disable and self._takes(given):
-            self.task = given or self._begin()
+        if not self.disable and self._is_first(given):
+            self.task = given or self._start_own()
             self._report()
 
     def refresh(self, nolock: bool = False, lock_args: Any = None) -> Any:
-        """As in tqdm, which calls it whenever the bar has moved enough to be seen."""
+        """As in tqdm, which calls it whenever the bar has moved visibly."""
         shown = super().refresh(nolock, lock_args)
-        # Not for tqdm's monitor, which refreshes with nolock in a thread of its own: a cancel is for the job to hear.
+        # tqdm's monitor thread refreshes with `nolock`. It must not report: the job has to see TaskCancelled.
         if self.task is not None and not nolock and not self.disable:
             self._report()
         return shown
@@ -63,24 +64,24 @@ class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # it takes none 
 
     def _report(self) -> None:
         if self.task is not None:
-            with suppress(ValueError, TypeError):  # a bar may count below 0, or to infinity
-                self.task.progress(**self._said())
+            with suppress(ValueError, TypeError):  # a bar may count below 0, or up to infinity
+                self.task.progress(**self._progress())
 
-    def _said(self) -> dict[str, Any]:
+    def _progress(self) -> dict[str, Any]:
         return {"done": self.n, "total": self.total, "stage": self.desc.removesuffix(": ") or None}
 
-    def _takes(self, task: AsyncTask | SyncTask | None) -> bool:
-        """Whether this bar is the first of its task."""
-        key = task or self._id or _OWN
+    def _is_first(self, task: AsyncTask | SyncTask | None) -> bool:
+        """Whether no other bar reports to the same task; if so, this one does from now on."""
+        key = task or self._id or _NO_TASK
         with _lock:
-            if key in _reported:
+            if key in _reporting:
                 return False
-            _reported.add(key)
+            _reporting.add(key)
             self._key = key
             return True
 
-    def _begin(self) -> SyncTask | None:
-        """A task of its own; in another context, as it shall not be the current task of the code around the bar."""
+    def _start_own(self) -> SyncTask | None:
+        """Start the bar's own task, in a copied context: it must not become the current task of the code around."""
         if not has_server():
             return None
         title = self.desc.removesuffix(": ")
@@ -90,11 +91,11 @@ class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # it takes none 
 
     def _end(self) -> None:
         if self.task is not None:
-            _last_progress(self.task, self._said())
+            _report_quietly(self.task, self._progress())
         with _lock:
-            _reported.discard(self._key)
+            _reporting.discard(self._key)
         if self._own is not None:
-            error = sys.exception()  # of the iterable, of the `with` block, or GeneratorExit if the loop was left
+            error = sys.exception()  # of the iterable or the `with` block; GeneratorExit if the loop was left
             if error is self._handled:
                 error = None
             self._own.__exit__(None if error is None else type(error), error, None)
@@ -105,14 +106,14 @@ def trange(*args: int, **kwargs: Any) -> tqdm:
     return tqdm(range(*args), **kwargs)
 
 
-def _last_progress(task: AsyncTask | SyncTask, said: dict[str, Any]) -> None:
-    """`task.progress`, but never TaskCancelled: the end of a bar must not hide how the job ends."""
+def _report_quietly(task: AsyncTask | SyncTask, progress: dict[str, Any]) -> None:
+    """`task.progress` without TaskCancelled: closing a bar must not hide how the job ends."""
     with suppress(ValueError, TypeError):
-        task._producer.progress(None, None, said["stage"], said["done"], said["total"])  # noqa: SLF001  # the same unit
+        task._producer.progress(None, None, progress["stage"], progress["done"], progress["total"])  # noqa: SLF001  # the same unit
 
 
-@atexit.register  # runs before the courier's own, which was registered earlier
+@atexit.register  # runs before the exporter's handler, which was registered earlier
 def _close_all() -> None:
-    """A bar that nobody closed ends with the program."""
+    """A bar that was not closed ends with the program."""
     for bar in list(_open):
         bar.close()

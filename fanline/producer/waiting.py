@@ -1,4 +1,4 @@
-"""Waiting and being cancelled, in asyncio and in Trio alike: the one module of the SDK that knows asyncio."""
+"""Waiting and cancellation, under asyncio and Trio alike: the only module of the SDK that knows asyncio."""
 
 import asyncio
 from collections.abc import Generator
@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 class Checkpoint:
-    """May be awaited, which lets others run and the caller be cancelled, or left alone, which costs nothing."""
+    """May be awaited, which lets other tasks run and the caller be cancelled, or ignored, which costs nothing."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         return _checkpoint().__await__()
@@ -26,21 +26,21 @@ class Body(Protocol):
     """The block of an `async with`, which can be cancelled from any thread."""
 
     def cancel_soon(self) -> None:
-        """Cancel the block, once, from any thread; too late is no error."""
+        """Cancel the block, from any thread. Does nothing when repeated, or when the block has already ended."""
         ...
 
     def leave(self, error: BaseException | None) -> bool:
-        """Whether the block has ended because it was cancelled here. May raise what is left of `error` without that."""
+        """Whether the block ended because it was cancelled here. May raise what remains of `error` without that."""
         ...
 
 
 def enter_body() -> Body:
-    """To be called where the block begins, in its task."""
+    """Call this where the block begins, in its task."""
     return _AsyncioBody() if sniffio.current_async_library() == "asyncio" else _TrioBody()
 
 
 def finish(future: Future[_T], outcome: _T | Exception) -> bool:
-    """Set the result or error of a future, if it has none and nobody has cancelled it; whether that was so."""
+    """Set the result or error of a future. Returns False if it already has one, or was cancelled."""
     try:
         if isinstance(outcome, Exception):
             future.set_exception(outcome)
@@ -52,7 +52,7 @@ def finish(future: Future[_T], outcome: _T | Exception) -> bool:
 
 
 async def wait(future: Future[_T]) -> _T:
-    """The result of a future that another thread sets. A wait that is cancelled cancels the future."""
+    """The result of a future that another thread sets. Cancelling the wait cancels the future."""
     if sniffio.current_async_library() == "asyncio":
         return await asyncio.wrap_future(future)
     done, token = trio.Event(), trio.lowlevel.current_trio_token()
@@ -71,11 +71,11 @@ async def wait(future: Future[_T]) -> _T:
 
 
 async def wait_at_most(future: Future[Any], seconds: float) -> bool:
-    """Whether the future came to its end within so many seconds; its result or error does not matter."""
+    """Whether the future was done within `seconds` seconds, with a result or an error."""
     if sniffio.current_async_library() == "asyncio":
         waiting = asyncio.wrap_future(future)
         await asyncio.wait([waiting], timeout=seconds)
-        waiting.cancel()  # it must not outlive the loop
+        waiting.cancel()  # it must not outlive the event loop
         return future.done() and not future.cancelled()
     with trio.move_on_after(seconds), suppress(Exception):
         await wait(future)
@@ -83,7 +83,7 @@ async def wait_at_most(future: Future[Any], seconds: float) -> bool:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Whether somebody outside wanted the end: a cancelled task, Ctrl-C, or a group of nothing else."""
+    """Whether the end was requested from outside: a cancelled task, Ctrl-C, or a group of nothing else."""
     if isinstance(error, BaseExceptionGroup):
         return all(is_cancellation(inner) for inner in error.exceptions)
     return isinstance(error, asyncio.CancelledError | trio.Cancelled | KeyboardInterrupt | GeneratorExit)
@@ -113,7 +113,7 @@ class _TrioBody:
 
 
 class _AsyncioBody:
-    """Cancels its task as asyncio.timeout does, so that a cancellation from outside is told from ours."""
+    """Cancels its task as asyncio.timeout does, so that a cancellation from outside can be told apart."""
 
     def __init__(self) -> None:
         task = asyncio.current_task()

@@ -36,14 +36,14 @@ def test_the_newest_live_server_wins(tmp_path: Path) -> None:
     assert find_server({"FANLINE_STATE_DIR": str(tmp_path)}).url == "ws://127.0.0.1:2000/ws"
 
 
-def test_the_server_of_a_process_is_found_among_newer_ones(tmp_path: Path) -> None:
+def test_the_server_of_a_given_process_is_found_among_newer_ones(tmp_path: Path) -> None:
     _write(tmp_path, 1000, pid=os.getppid())
     _write(tmp_path, 2000, started=3.0)
     assert find_server({"FANLINE_STATE_DIR": str(tmp_path)}, pid=os.getppid()).url == "ws://127.0.0.1:1000/ws"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"pid": 1}', b"\xff\xfe"])
-def test_a_broken_state_file_hides_no_other(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_state_file_does_not_hide_another(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "serve-1.json").write_bytes(content)
     _write(tmp_path, 2000)
     assert find_server({"FANLINE_STATE_DIR": str(tmp_path)}).url == "ws://127.0.0.1:2000/ws"
@@ -62,7 +62,7 @@ def test_the_nats_address_carries_the_servers_credentials(tmp_path: Path) -> Non
     assert (address.host, address.port, address.token) == ("127.0.0.1", 2001, "s3cret")
 
 
-def test_a_creds_file_is_refused_with_the_other_way(tmp_path: Path) -> None:
+def test_a_server_whose_nats_requires_a_creds_file_is_refused_with_advice(tmp_path: Path) -> None:
     _write(tmp_path, 2000, nats_creds="/somewhere.creds")
     with pytest.raises(NoServer, match="--url"):
         nats_address(find_server({"FANLINE_STATE_DIR": str(tmp_path)}))
@@ -70,7 +70,7 @@ def test_a_creds_file_is_refused_with_the_other_way(tmp_path: Path) -> None:
 
 def test_a_process_is_alive_until_it_has_ended() -> None:
     assert is_alive(os.getpid())
-    assert is_alive(1)  # somebody else's
+    assert is_alive(1)  # another user's
     assert not is_alive(_dead_pid())
     assert not is_alive(2**62)
     assert not is_alive(0)

@@ -1,4 +1,4 @@
-"""Jobs that report as tasks, in all three faces, against a real server and its NATS."""
+"""Jobs that report as tasks, in sync code, under asyncio and under Trio, against a real server and its NATS."""
 
 import asyncio
 import base64
@@ -29,14 +29,14 @@ Job = Callable[[fanline.Task], None]
 
 
 class Nats:
-    """The NATS of a test, as the jobs reach it, and as we look into it."""
+    """The NATS of a test: the URL for the jobs, and a client to look into it."""
 
     def __init__(self, url: str, token: str, client: NatsClient) -> None:
         self.url = url.replace("nats://", f"nats://{token}@") if token else url
         self.client = client
 
     async def stored(self, task: str) -> list[dict[str, Any]]:
-        """The envelopes that are stored of a task."""
+        """The stored envelopes of a task."""
         found, sequence = list[dict[str, Any]](), 1
         while True:
             request = {"seq": sequence, "next_by_subj": f"fanline.pub.task.{task}"}
@@ -47,7 +47,7 @@ class Nats:
             sequence = reply["message"]["seq"] + 1
 
     async def wait_for(self, task: str, event: str) -> dict[str, Any]:
-        """The data of a task's first event of that name, as soon as it is stored."""
+        """The data of a task's first event with that name, as soon as it is stored."""
         with trio.fail_after(SECONDS):
             while True:
                 for envelope in await self.stored(task):
@@ -57,7 +57,7 @@ class Nats:
                 await trio.sleep(0.01)
 
     async def call(self, task: str, verb: str, data: Any = None) -> dict[str, Any]:
-        """The answer of a task's producer, which must be there."""
+        """Call a task's producer, which must be attached; returns its answer."""
         envelope = {"v": 1, "t": "call", "c": f"task:{task}", "i": "1", "e": verb, "d": data, "u": "ann"}
         with trio.fail_after(SECONDS):
             return await self.client.ask(f"fanline.ctl.task.{task}", msgspec.json.encode(envelope))
@@ -65,7 +65,7 @@ class Nats:
 
 @asynccontextmanager
 async def _nats() -> AsyncIterator[tuple[NatsServer, Nats]]:
-    """A nats-server with the stream of tasks and nothing else: no engine looks on."""
+    """A nats-server with the stream of tasks and nothing else: there is no engine."""
     async with running_nats() as server, connect_nats(server.url) as client:
         await client.api("STREAM.CREATE", STREAM)
         yield server, Nats(server.url, "", client)
@@ -82,22 +82,22 @@ async def _in_thread(job: Callable[[], Any]) -> Any:
         return await trio.to_thread.run_sync(job, abandon_on_cancel=True)
 
 
-def _said(envelopes: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Events with their data; of progress in a row what all of it says, since how much is sent is a matter of time."""
-    said = list[tuple[str, dict[str, Any]]]()
+def _events(envelopes: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Events with their data. Successive progress is merged, since how much of it is sent depends on time."""
+    events = list[tuple[str, dict[str, Any]]]()
     for envelope in envelopes:
         event, data = envelope["e"], envelope["d"]
-        if said and event == said[-1][0] == "task_progress":
-            data = said.pop()[1] | data
-        said.append((event, data))
-    return said
+        if events and event == events[-1][0] == "task_progress":
+            data = events.pop()[1] | data
+        events.append((event, data))
+    return events
 
 
 def _lines(envelopes: list[dict[str, Any]]) -> list[str]:
     return [line for envelope in envelopes if envelope["e"] == "task_output" for line in envelope["d"]["lines"]]
 
 
-# --- one job in three faces ---------------------------------------------------------------------------------------
+# --- one job in three styles --------------------------------------------------------------------------------------
 
 
 def _sync_job(task: fanline.Task) -> None:
@@ -132,15 +132,15 @@ def _trio_job(task: fanline.Task) -> None:
     trio.run(_async_job, task)
 
 
-FACES = pytest.mark.parametrize("job", [_sync_job, _asyncio_job, _trio_job])
+STYLES = pytest.mark.parametrize("job", [_sync_job, _asyncio_job, _trio_job])
 
 
-@FACES
-async def test_every_face_stores_the_same_events(job: Job) -> None:
+@STYLES
+async def test_every_style_stores_the_same_events(job: Job) -> None:
     async with running_serve(workers=1) as serve, _served(serve) as nats:
         task = fanline.Task("job", title="A job", kind="test", heartbeat=9, timeout=60, nats=nats.url)
         await _in_thread(lambda: job(task))
-        assert _said(await nats.stored("job")) == [
+        assert _events(await nats.stored("job")) == [
             ("task_started", {"attempt": 1, "title": "A job", "kind": "test", "heartbeat": 9, "timeout": 60}),
             ("task_progress", {"attempt": 1, "percent": 10, "message": "begin", "stage": "one"}),
             ("task_output", {"attempt": 1, "lines": ["a", "b"], "stream": "stdout"}),
@@ -177,14 +177,14 @@ BODIES = pytest.mark.parametrize("run", [_sync_body, _asyncio_body, _trio_body])
 
 
 @BODIES
-async def test_an_exception_fails_the_task_and_goes_on(run: Callable[..., None]) -> None:
+async def test_an_exception_fails_the_task_and_propagates(run: Callable[..., None]) -> None:
     def body() -> None:
         raise ValueError("no such file")
 
     async with _nats() as (_, nats):
         with pytest.raises(ValueError, match="no such file"):
             await _in_thread(lambda: run(fanline.Task("job", nats=nats.url), body))
-        assert _said(await nats.stored("job"))[-1] == (
+        assert _events(await nats.stored("job"))[-1] == (
             "task_failed",
             {"attempt": 1, "error": "ValueError: no such file"},
         )
@@ -201,7 +201,7 @@ async def test_ctrl_c_cancels_the_task(run: Callable[..., None]) -> None:
         assert await nats.wait_for("job", "task_cancelled") == {"attempt": 1}
 
 
-async def test_a_cancellation_from_outside_cancels_the_task_and_is_no_error_of_ours() -> None:
+async def test_a_cancellation_from_outside_cancels_the_task_and_propagates_unchanged() -> None:
     async def main(task: fanline.Task) -> None:
         async with task:
             await asyncio.sleep(60)
@@ -220,7 +220,7 @@ async def test_a_cancellation_from_outside_cancels_the_task_and_is_no_error_of_o
             assert await nats.wait_for(task, "task_cancelled") == {"attempt": 1}
 
 
-# --- what viewers say ---------------------------------------------------------------------------------------------
+# --- calls of viewers ---------------------------------------------------------------------------------------------
 
 
 def _sync_loop(task: fanline.Task) -> None:
@@ -265,7 +265,7 @@ async def test_a_viewers_cancel_ends_the_job(job: Job) -> None:
         assert await nats.wait_for("job", "task_cancelled") == {"attempt": 1, "by": "ann"}
 
 
-async def test_an_asyncio_task_that_was_cancelled_here_can_go_on() -> None:
+async def test_an_asyncio_task_can_continue_after_a_viewers_cancel() -> None:
     async def main(task: fanline.Task) -> int:
         with pytest.raises(fanline.TaskCancelled):
             async with task:
@@ -338,7 +338,7 @@ async def test_a_question_is_answered_once(ask: Callable[..., fanline.Answer]) -
 
 
 @ASKS
-async def test_a_question_that_nobody_answers_expires(ask: Callable[..., fanline.Answer]) -> None:
+async def test_a_question_without_an_answer_expires(ask: Callable[..., fanline.Answer]) -> None:
     async with _nats() as (_, nats):
         with pytest.raises(fanline.AskExpired, match="Deploy"):
             await _in_thread(lambda: ask(fanline.Task("job", nats=nats.url), kind="input", deadline=0.01))
@@ -349,7 +349,7 @@ async def test_a_question_that_nobody_answers_expires(ask: Callable[..., fanline
         ]
 
 
-def _sync_hears(task: fanline.Task) -> None:
+def _sync_takes_calls(task: fanline.Task) -> None:
     with task as t:
         for call in t.calls():
             if call.verb == "cancel":
@@ -360,7 +360,7 @@ def _sync_hears(task: fanline.Task) -> None:
                 return
 
 
-async def _async_hears(task: fanline.Task) -> None:
+async def _async_takes_calls(task: fanline.Task) -> None:
     async with task as t:
         async for call in t.calls():
             if call.verb == "cancel":
@@ -373,10 +373,14 @@ async def _async_hears(task: fanline.Task) -> None:
 
 @pytest.mark.parametrize(
     "job",
-    [_sync_hears, lambda task: asyncio.run(_async_hears(task)), lambda task: trio.run(_async_hears, task)],
+    [
+        _sync_takes_calls,
+        lambda task: asyncio.run(_async_takes_calls(task)),
+        lambda task: trio.run(_async_takes_calls, task),
+    ],
     ids=["sync", "asyncio", "trio"],
 )
-async def test_a_job_that_takes_calls_decides_itself(job: Job) -> None:
+async def test_a_job_that_takes_calls_decides_about_them_itself(job: Job) -> None:
     async with _nats() as (_, nats), trio.open_nursery() as nursery:
         nursery.start_soon(_in_thread, lambda: job(fanline.Task("job", nats=nats.url)))
         await nats.wait_for("job", "task_started")
@@ -389,14 +393,14 @@ async def test_a_job_that_takes_calls_decides_itself(job: Job) -> None:
         await nats.wait_for("job", "task_completed")
 
 
-async def test_a_verb_that_a_task_does_not_take_is_refused() -> None:
+async def test_a_verb_that_a_task_does_not_support_is_refused() -> None:
     async with _nats() as (_, nats), fanline.Task("job", nats=nats.url):
         await nats.wait_for("job", "task_started")
         answer = await nats.call("job", "paint")
-        assert answer["d"]["message"] == "this task takes no `paint`"
+        assert answer["d"]["message"] == "this task does not support `paint`"
 
 
-# --- attempts and signs of life -----------------------------------------------------------------------------------
+# --- attempts and heartbeats ---------------------------------------------------------------------------------------
 
 
 async def test_the_next_run_is_the_next_attempt_even_right_after_the_last() -> None:
@@ -413,7 +417,7 @@ async def test_the_next_run_is_the_next_attempt_even_right_after_the_last() -> N
         assert [envelope["d"]["attempt"] for envelope in await nats.stored("job")] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
-async def test_a_checkpoint_says_the_attempt_when_the_messages_are_gone() -> None:
+async def test_the_task_record_gives_the_attempt_when_the_messages_are_gone() -> None:
     bucket = {"name": "KV_fanline_tasks", "subjects": ["$KV.fanline_tasks.>"], "allow_direct": True}
     async with _nats() as (_, nats):
         await nats.client.api("STREAM.CREATE", bucket, "KV_fanline_tasks")
@@ -426,7 +430,7 @@ async def test_a_checkpoint_says_the_attempt_when_the_messages_are_gone() -> Non
             assert (await nats.wait_for(task, "task_started"))["attempt"] == attempt
 
 
-async def test_signs_of_life_go_on_while_the_jobs_own_loop_is_busy() -> None:
+async def test_heartbeats_continue_while_the_jobs_own_event_loop_is_busy() -> None:
     async with _nats() as (server, nats), connect_nats(server.url) as listener, trio.open_nursery() as nursery:
         busy, enough = threading.Event(), threading.Event()
 
@@ -446,10 +450,10 @@ async def test_signs_of_life_go_on_while_the_jobs_own_loop_is_busy() -> None:
         enough.set()
 
 
-# --- when NATS is away --------------------------------------------------------------------------------------------
+# --- when NATS is unreachable -------------------------------------------------------------------------------------
 
 
-async def test_an_outage_holds_up_nothing_and_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_outage_neither_delays_the_job_nor_loses_events(caplog: pytest.LogCaptureFixture) -> None:
     async with _nats() as (server, nats):
         async with fanline.Task("job", nats=nats.url, linger=SECONDS) as task:
             task.log("before")
@@ -462,7 +466,7 @@ async def test_an_outage_holds_up_nothing_and_loses_nothing(caplog: pytest.LogCa
             for number in range(500):
                 await task.log(str(number))
             task.pause()
-        assert task.dropped == 0  # and we are here, with the server still gone
+        assert task.dropped == 0  # and the block has ended, with the server still gone
         await server.start()
         async with connect_nats(server.url) as client:
             again = Nats(server.url, "", client)
@@ -474,7 +478,7 @@ async def test_an_outage_holds_up_nothing_and_loses_nothing(caplog: pytest.LogCa
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
 
 
-async def test_the_server_that_is_found_may_kill_and_restart_its_nats() -> None:
+async def test_no_event_is_lost_when_the_local_servers_nats_is_killed_and_restarted() -> None:
     async with running_serve(workers=1) as serve:
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("NATS_URL", raising=False)
@@ -512,34 +516,37 @@ async def _eventually_served(serve: Serve) -> AsyncIterator[Nats]:
                 await trio.sleep(0.05)
 
 
-async def test_what_is_not_stored_yet_waits_for_jetstream_without_the_job(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unstored_events_wait_for_jetstream_without_delaying_the_job(caplog: pytest.LogCaptureFixture) -> None:
     async with running_nats() as server, connect_nats(server.url) as client:
         async with fanline.Task("job", nats=server.url, linger=SECONDS) as task:
             await wait_until(lambda: bool(caplog.records))
             task.log("early")
-        assert "it has no stream FANLINE_task" in caplog.text  # and we are here
+        assert "it has no stream FANLINE_task" in caplog.text  # and the block has ended
         await client.api("STREAM.CREATE", STREAM)
         await Nats(server.url, "", client).wait_for("job", "task_completed")
 
 
-@FACES
-async def test_without_a_server_the_job_is_unharmed_and_the_loss_is_told_once(
+@STYLES
+async def test_without_a_server_the_job_is_unharmed_and_the_loss_is_reported_once(
     job: Job, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = fanline.Task("job", nats="nats://127.0.0.1:1", linger=0.1)
     await _in_thread(lambda: job(task))
     await wait_until(lambda: len(caplog.records) >= 2)
     waiting, lost = [record.getMessage() for record in caplog.records]
-    assert waiting.startswith("task events wait: cannot connect to nats://127.0.0.1:1")
-    assert "task job: 6 events and 3 lines of output could not be stored within 0.1 seconds" in lost
-    await wait_until(lambda: not _courier_runs())
+    assert waiting.startswith("task events are waiting for NATS: cannot connect to nats://127.0.0.1:1")
+    assert (
+        "task job: 6 events and 3 lines of output could not be stored within 0.1 seconds of its end and are lost"
+        in lost
+    )
+    await wait_until(lambda: not _exporter_runs())
 
 
-def _courier_runs() -> bool:
-    return any(thread.name == "fanline courier" for thread in threading.enumerate())
+def _exporter_runs() -> bool:
+    return any(thread.name == "fanline exporter" for thread in threading.enumerate())
 
 
-async def test_more_output_than_anybody_takes_is_bounded_and_counted() -> None:
+async def test_more_output_than_can_be_sent_is_bounded_and_counted() -> None:
     calls = 300_000
 
     def flood(url: str) -> fanline.SyncTask:
@@ -552,9 +559,9 @@ async def test_more_output_than_anybody_takes_is_bounded_and_counted() -> None:
     async with _nats() as (_, nats):
         task = await _in_thread(lambda: flood(nats.url))
         stored = await nats.stored("job")
-    told = sum(envelope["d"].get("dropped", 0) for envelope in stored)
-    assert told == task.dropped
-    assert len(_lines(stored)) + told == calls
+    reported = sum(envelope["d"].get("dropped", 0) for envelope in stored)
+    assert reported == task.dropped
+    assert len(_lines(stored)) + reported == calls
     assert _lines(stored)[-1] == f"line {calls - 1}"
     assert stored[-1]["e"] == "task_completed"
 
@@ -583,7 +590,7 @@ def _script(text: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_a_forked_process_has_a_courier_of_its_own() -> None:
+async def test_a_forked_process_has_its_own_exporter() -> None:
     script = """
 import fanline, os
 with fanline.Task("parent") as task:
@@ -604,7 +611,7 @@ with fanline.Task("parent") as task:
             assert _lines(stored) == [f"hello from the {name}"]
 
 
-async def test_a_program_that_ends_without_ending_its_task_sends_what_it_has_said_and_does_not_hang() -> None:
+async def test_a_program_that_ends_without_ending_its_task_sends_what_is_buffered_and_does_not_hang() -> None:
     script = "import fanline; task = fanline.Task('job').__enter__(); task.log('last words')"
     async with _nats() as (_, nats):
         ended = await _in_thread(lambda: _script(script, NATS_URL=nats.url))
@@ -613,11 +620,11 @@ async def test_a_program_that_ends_without_ending_its_task_sends_what_it_has_sai
 
 
 async def test_log_records_become_output_of_the_current_task() -> None:
-    logger = logging.Logger("somebody")
+    logger = logging.Logger("app")
     logger.addHandler(fanline.LogHandler(level=logging.INFO))
     ours = logging.Logger("fanline.tasks")
     ours.addHandler(fanline.LogHandler())
-    logger.warning("nobody hears this")
+    logger.warning("outside of any task")
     async with _nats() as (_, nats):
         async with fanline.Task("job", nats=nats.url) as task:
             assert fanline.current_task() is task

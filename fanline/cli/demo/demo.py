@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 import trio
 from rich.console import Console
 
-from fanline.cli.demo.build import TERMINAL, Step, build_steps, cancelled
-from fanline.cli.demo.view import FEED, Figures, show
+from fanline.cli.demo.display import FEED, Figures, show
+from fanline.cli.demo.sample_build import TERMINAL, Step, build_steps, cancelled
 from fanline.client.client import Client, Codec
 from fanline.errors import FanlineError
 from fanline.local import find_server, nats_address

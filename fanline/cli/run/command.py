@@ -12,14 +12,15 @@ import trio
 import typer
 
 from fanline.cli.options import nats_url, task_id
+from fanline.cli.run.command_process import Command, Copy, shell_code, start_command
 from fanline.cli.run.job import Job
-from fanline.cli.run.process import Command, Copy, shell_code, start_command
 from fanline.cli.runner import complain, note, run
 from fanline.errors import FanlineError
 from fanline.producer.calls import TaskCancelled
+from fanline.producer.discovery import has_server
 from fanline.producer.fresh_id import fresh_id
-from fanline.producer.reach import has_server
-from fanline.producer.task import AsyncTask, Task
+from fanline.producer.running_task import AsyncTask
+from fanline.producer.task import Task
 
 NOT_EXECUTABLE = 126  # as shells say it
 NOT_FOUND = 127

@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 import trio
 
+from fanline.cli.run.command_process import Command, Copy, StdinClosed
 from fanline.cli.run.line_splitter import LineSplitter
-from fanline.cli.run.process import Command, Copy, StdinClosed
 from fanline.cli.run.progress_lines import Progress, last_progress
 from fanline.cli.runner import note
 from fanline.producer.calls import Call
-from fanline.producer.task import AsyncTask, StreamName
+from fanline.producer.running_task import AsyncTask, StreamName
 
 TYPE_SECONDS = 2.0  # how long a viewer's input waits behind other input
 

@@ -1,1 +1,1 @@
-"""The exporter: one thread of a process, which sends what its tasks say to NATS."""
+"""The exporter: a thread that publishes the events of the tasks of its process to NATS."""

@@ -1,10 +1,10 @@
-"""Which run of a task this is: one after the last that the server knows of."""
+"""The number of a task's run: one more than that of the last run that the server knows."""
 
 from typing import Any
 
 import msgspec
 
-from fanline.producer.exporter.connection import Link
+from fanline.producer.exporter.connection import ProducerConnection
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.envelope import from_producer
 from fanline.protocol.errors import MessageError
@@ -17,26 +17,27 @@ from fanline.protocol.tasks.states import TaskState
 _NO_MESSAGE = 404
 
 
-async def find_attempt(link: Link, channel: str) -> int:
-    """The number of the run that begins now. NatsError if JetStream cannot tell.
+async def find_attempt(connection: ProducerConnection, channel: str) -> int:
+    """The number of the run that begins now. Raises NatsError if JetStream cannot tell.
 
-    The engine's checkpoint may be some moments old, and the newest message may say no attempt: both are asked.
+    Both the newest message and the engine's task record are read: the message may not name its attempt, and the record
+    may be some moments old.
     """
     subject = to_subject(channel)
-    newest = await _last(link, stream_name(namespace_of(channel)), subject)
+    message = await _newest(connection, stream_name(namespace_of(channel)), subject)
     key = bucket_subject(Bucket.TASKS, channel_key(channel))
-    checkpoint = await _last(link, bucket_stream(Bucket.TASKS), key, needed=False)
-    return max(_after_message(newest), _after_checkpoint(checkpoint))
+    record = await _newest(connection, bucket_stream(Bucket.TASKS), key, required=False)
+    return max(_after_message(message), _after_record(record))
 
 
-async def _last(link: Link, stream: str, subject: str, *, needed: bool = True) -> bytes | None:
-    """The newest message that a stream holds of a subject."""
+async def _newest(connection: ProducerConnection, stream: str, subject: str, *, required: bool = True) -> bytes | None:
+    """The newest message of a subject in a stream. Raises NatsError if a `required` stream does not answer."""
     request = msgspec.json.encode({"last_by_subj": subject})
-    answer = await link.request(f"$JS.API.DIRECT.GET.{stream}", request)
+    answer = await connection.request(f"$JS.API.DIRECT.GET.{stream}", request)
     if answer.status is None:
         return answer.payload
-    if needed and answer.status != _NO_MESSAGE:
-        raise NatsError(f"it has no stream {stream}, or JetStream is away ({answer.status})")
+    if required and answer.status != _NO_MESSAGE:
+        raise NatsError(f"it has no stream {stream}, or JetStream is unavailable ({answer.status})")
     return None
 
 
@@ -45,13 +46,13 @@ def _after_message(payload: bytes | None) -> int:
         return 1
     try:
         envelope = from_producer(payload)
-        said = _attempt_in(envelope.value)
+        attempt = _attempt_in(envelope.value)
     except MessageError:
         return 2
-    return said if envelope.event == TaskEvent.CREATED else said + 1
+    return attempt if envelope.event == TaskEvent.CREATED else attempt + 1
 
 
-def _after_checkpoint(payload: bytes | None) -> int:
+def _after_record(payload: bytes | None) -> int:
     try:
         snapshot = msgspec.json.decode(payload or b"{}").get("snapshot", {})
         known = isinstance(snapshot, dict) and "attempt" in snapshot
@@ -59,11 +60,11 @@ def _after_checkpoint(payload: bytes | None) -> int:
         return 1
     if not known:
         return 1
-    said = _attempt_in(snapshot)
-    return said if snapshot.get("state") == TaskState.QUEUED else said + 1
+    attempt = _attempt_in(snapshot)
+    return attempt if snapshot.get("state") == TaskState.QUEUED else attempt + 1
 
 
 def _attempt_in(data: Any) -> int:
-    """1 where none is said."""
-    said = data.get("attempt") if isinstance(data, dict) else None
-    return said if isinstance(said, int) and said > 0 else 1
+    """The attempt that the data names; 1 if it names none."""
+    attempt = data.get("attempt") if isinstance(data, dict) else None
+    return attempt if isinstance(attempt, int) and attempt > 0 else 1

@@ -22,7 +22,7 @@ async def _client(replies: bytes) -> tuple[NatsClient, trio.abc.Stream]:
 
 
 async def _publisher(replies: bytes) -> tuple[NatsPublisher, trio.abc.Stream]:
-    """A publisher whose greeting is on its way to the server."""
+    """A publisher whose login is on its way to the server."""
     client, theirs = await _client(replies)
     await client.start()
     return NatsPublisher(client), theirs
@@ -33,7 +33,7 @@ async def _received(stream: trio.abc.Stream) -> bytes:
         return bytes(await stream.receive_some(65536))
 
 
-async def test_a_message_goes_out_as_an_envelope_with_its_id_for_de_duplication() -> None:
+async def test_a_message_is_sent_as_an_envelope_with_its_id_for_deduplication() -> None:
     publisher, server = await _publisher(INFO + b"PONG\r\n")
     assert b'"auth_token":"s3cret"' in await _received(server)
     await publisher.publish(Envelope(channel="task:42", data={"percent": 4}))
@@ -60,13 +60,13 @@ async def test_flush_waits_for_the_pong_and_answers_the_servers_ping() -> None:
         (b"INFO nonsense\r\n", "INFO cannot be read"),
     ],
 )
-async def test_a_refusal_is_told_in_the_servers_words(replies: bytes, said: str) -> None:
+async def test_a_refusal_is_reported_in_the_servers_words(replies: bytes, said: str) -> None:
     client, _ = await _client(replies)
     with trio.fail_after(1), pytest.raises(NatsError, match=said):
         await client.start()
 
 
-async def test_a_server_that_goes_away_is_told_and_its_last_words_count_most() -> None:
+async def test_a_lost_server_is_an_error_and_what_it_said_last_is_the_reason() -> None:
     publisher, server = await _publisher(INFO + b"PONG\r\n")
     await server.send_all(b"-ERR 'Stale Connection'\r\n")
     await server.aclose()
@@ -79,13 +79,13 @@ async def test_a_server_that_goes_away_is_told_and_its_last_words_count_most() -
 async def test_a_message_over_the_servers_limit_is_not_sent() -> None:
     publisher, server = await _publisher(INFO + b"PONG\r\nPONG\r\n")
     await _received(server)
-    with pytest.raises(NatsError, match="takes 100"):
+    with pytest.raises(NatsError, match="accepts at most 100"):
         await publisher.publish(Envelope(channel="task:42", data="x" * 100))
     await publisher.flush()
     assert await _received(server) == b"PING\r\n"
 
 
-async def test_a_silent_server_is_given_up(autojump_clock: MockClock) -> None:
+async def test_a_silent_server_is_an_error(autojump_clock: MockClock) -> None:
     client, _ = await _client(b"")
     with pytest.raises(NatsError, match="did not answer"):
         await client.start()
@@ -147,7 +147,7 @@ def _cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     return ((data[:at], data[at:]) for at in range(len(data) + 1))
 
 
-def test_news_are_the_same_wherever_the_network_cuts_them() -> None:
+def test_what_is_read_does_not_depend_on_how_the_bytes_are_cut() -> None:
     message, status = b"MSG in.x 1 6\r\n{\r\nx\r\n\r\n", b"HMSG in 2 out 16 18\r\nNATS/1.0 503\r\n\r\nhi\r\n"
     expected = [
         Reply("PING", ""),
@@ -156,9 +156,9 @@ def test_news_are_the_same_wherever_the_network_cuts_them() -> None:
         Reply("+OK", ""),
     ]
     for first, second in _cuts(b"PING\r\n" + message + status + b"+OK\r\n"):
-        news, rest = read_server(first)
+        items, rest = read_server(first)
         more, rest = read_server(rest + second)
-        assert news + more == expected
+        assert items + more == expected
         assert rest == b""
 
 

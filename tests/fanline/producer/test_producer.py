@@ -1,4 +1,4 @@
-"""A task between its job and the courier, without either; and what a job may not say."""
+"""A run of a task without a job and without the exporter, and what a job may not pass in."""
 
 import math
 import os
@@ -11,10 +11,10 @@ from fanline.producer.checks import (
     MAX_JSON_BYTES,
     TaskSettings,
     check_settings,
-    environment_url,
     json_of,
     progress_data,
 )
+from fanline.producer.discovery import environment_url
 from fanline.producer.producer import Producer
 from fanline.protocol.tasks.events import TaskEvent
 
@@ -29,7 +29,7 @@ def _events(producer: Producer) -> list[str]:
     return [message.event.removeprefix("task_") for message in producer.take(LATER, 1000)]
 
 
-def _face() -> tuple[fanline.SyncTask, Producer]:
+def _task() -> tuple[fanline.SyncTask, Producer]:
     producer = _producer()
     return fanline.SyncTask(producer), producer
 
@@ -50,8 +50,8 @@ def _face() -> tuple[fanline.SyncTask, Producer]:
         ({"stage": b"x"}, TypeError),
     ],
 )
-def test_what_is_no_progress_is_refused_at_the_call(arguments: dict[str, Any], error: type[Exception]) -> None:
-    task, producer = _face()
+def test_invalid_progress_is_refused_at_the_call(arguments: dict[str, Any], error: type[Exception]) -> None:
+    task, producer = _task()
     with pytest.raises(error, match=next(reversed(arguments))):
         task.progress(**arguments)
     assert _events(producer) == ["started"]
@@ -67,14 +67,14 @@ def test_what_is_no_progress_is_refused_at_the_call(arguments: dict[str, Any], e
         ("x" * MAX_JSON_BYTES, ValueError),
     ],
 )
-def test_a_result_that_json_cannot_hold_is_refused_at_the_call(value: object, error: type[Exception]) -> None:
-    task, _ = _face()
+def test_a_result_that_json_cannot_represent_is_refused_at_the_call(value: object, error: type[Exception]) -> None:
+    task, _ = _task()
     with pytest.raises(error, match="the result"):
         task.result(value)
 
 
-def test_a_result_without_end_is_refused() -> None:
-    task, _ = _face()
+def test_a_recursive_result_is_refused() -> None:
+    task, _ = _task()
     deep: list[Any] = []
     deep.append(deep)
     with pytest.raises(ValueError, match="the result"):
@@ -97,12 +97,14 @@ def test_a_result_without_end_is_refused() -> None:
         ({"nats": "http://somewhere"}, ValueError),
     ],
 )
-def test_a_task_that_cannot_be_is_refused_when_it_is_made(arguments: dict[str, Any], error: type[Exception]) -> None:
+def test_a_task_with_invalid_settings_is_refused_when_it_is_created(
+    arguments: dict[str, Any], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         fanline.Task(**arguments)
 
 
-def test_a_task_without_an_id_gets_one_of_its_own() -> None:
+def test_a_task_without_an_id_gets_a_random_one() -> None:
     assert fanline.Task().id != fanline.Task().id
 
 
@@ -110,30 +112,30 @@ def test_a_task_without_an_id_gets_one_of_its_own() -> None:
     ("arguments", "error"),
     [({"kind": "vote"}, ValueError), ({"deadline": 0}, ValueError), ({"options": [1]}, TypeError)],
 )
-def test_a_question_that_nobody_could_answer_is_refused(arguments: dict[str, Any], error: type[Exception]) -> None:
-    task, producer = _face()
+def test_an_invalid_question_is_refused(arguments: dict[str, Any], error: type[Exception]) -> None:
+    task, producer = _task()
     with pytest.raises(error):
         task.ask("Deploy?", **arguments)
     assert _events(producer) == ["started"]
 
 
-def test_output_goes_to_one_of_two_streams() -> None:
-    task, _ = _face()
+def test_output_is_text_on_one_of_two_streams() -> None:
+    task, _ = _task()
     with pytest.raises(ValueError, match="stdout, stderr"):
         task.log("x", stream="stdlog")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="str or bytes"):
         task.log(3)  # type: ignore[arg-type]
 
 
-def test_what_a_text_may_not_hold_is_replaced_and_what_is_too_long_cut() -> None:
-    task, producer = _face()
+def test_a_text_is_cut_and_what_utf8_cannot_encode_is_replaced() -> None:
+    task, producer = _task()
     task.progress(message="\ud800" + "x" * 20_000)
     message = producer.take(LATER, 9)[1].data["message"]
     assert (message[:2], message[-3:], len(message)) == ("?x", "...", 16_384)
 
 
-def test_after_the_end_nothing_is_said() -> None:
-    task, producer = _face()
+def test_nothing_is_reported_after_the_end() -> None:
+    task, producer = _task()
     producer.end(None)
     task.log("too late")
     task.progress(3)
@@ -156,15 +158,15 @@ def test_after_the_end_nothing_is_said() -> None:
 def test_how_a_block_ends_is_how_the_task_ends(error: BaseException, event: TaskEvent, data: dict[str, Any]) -> None:
     producer = _producer()
     producer.end(error)
-    said = producer.take(LATER, 9)[-1]
-    assert (said.event, said.data) == (event, data)
+    last = producer.take(LATER, 9)[-1]
+    assert (last.event, last.data) == (event, data)
 
 
-def test_a_cancelled_sync_task_is_told_once_and_then_may_clean_up() -> None:
-    task, producer = _face()
+def test_a_cancelled_sync_task_raises_once_and_then_may_clean_up() -> None:
+    task, producer = _task()
     replies: list[bytes] = []
-    producer.hear("cancel", None, "ann", replies.append)
-    producer.hear("cancel", None, "bob", replies.append)
+    producer.handle_call("cancel", None, "ann", replies.append)
+    producer.handle_call("cancel", None, "bob", replies.append)
     assert task.cancelled
     with pytest.raises(fanline.TaskCancelled) as caught:
         task.log("is kept")
@@ -173,69 +175,69 @@ def test_a_cancelled_sync_task_is_told_once_and_then_may_clean_up() -> None:
     assert replies == [b'{"v":1,"t":"ok"}'] * 2
 
 
-def test_calls_that_nobody_takes_before_the_end_are_refused() -> None:
-    task, producer = _face()
+def test_calls_that_were_not_taken_before_the_end_are_refused() -> None:
+    task, producer = _task()
     replies: list[bytes] = []
     calls = task.calls()
-    producer.hear("paint", None, "ann", replies.append)
+    producer.handle_call("paint", None, "ann", replies.append)
     producer.end(None)
-    producer.hear("paint", None, "ann", replies.append)
+    producer.handle_call("paint", None, "ann", replies.append)
     assert list(calls) == []
     assert [b"has ended" in reply for reply in replies] == [True, True]
 
 
-def test_a_result_with_what_is_no_number_is_told_as_null() -> None:
+def test_nan_and_infinity_in_a_result_become_null() -> None:
     assert bytes(json_of({"loss": math.nan, "best": [math.inf, 1]}, "result")) == b'{"loss":null,"best":[null,1]}'
 
 
-def test_percents_that_were_added_up_may_be_a_little_over() -> None:
+def test_a_sum_of_percentages_may_be_slightly_over_100() -> None:
     assert progress_data(100.00000000000001, None, None, None, None) == {"percent": 100}
 
 
-def test_a_number_over_64_bits_is_told_as_a_float() -> None:
+def test_an_integer_over_64_bits_is_reported_as_a_float() -> None:
     assert progress_data(None, None, None, 10**20, None) == {"done": 1e20}
 
 
-def test_a_title_that_utf8_cannot_hold_is_told_all_the_same() -> None:
+def test_a_title_that_utf8_cannot_encode_is_reported_with_a_replacement() -> None:
     settings = TaskSettings("x", "caf\udce9", None, None, 1.0, None, None, 1.0)
     assert check_settings(settings).title == "caf?"
 
 
-def test_an_environment_that_names_no_server_harms_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_nats_url_in_the_environment_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     for value, expected in (("nats://a:1, nats://b:2", "nats://a:1"), ("http://x", None), ("", None)):
         monkeypatch.setenv("NATS_URL", value)
         assert environment_url() == expected
 
 
-class _MuteError(Exception):
+class _TextlessError(Exception):
     def __str__(self) -> str:
-        raise RuntimeError("no words")
+        raise RuntimeError("no text")
 
 
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (_MuteError(), "_MuteError"),
+        (_TextlessError(), "_TextlessError"),
         (ExceptionGroup("several", [ValueError("first"), OSError("second")]), "ValueError: first"),
         (fanline.ServerError("refused", "not now"), "not now (refused)"),
     ],
 )
-def test_a_failure_is_told_by_its_cause(error: Exception, text: str) -> None:
+def test_a_failure_is_reported_by_its_cause(error: Exception, text: str) -> None:
     producer = _producer()
     producer.end(error)
     assert producer.take(LATER, 1000)[-1].data["error"] == text
 
 
-def test_a_call_is_answered_once() -> None:
-    task, producer = _face()
+def test_a_call_can_be_answered_only_once() -> None:
+    task, producer = _task()
     replies: list[bytes] = []
     calls = task.calls()
-    producer.hear("paint", None, "ann", replies.append)
+    producer.handle_call("paint", None, "ann", replies.append)
     call = next(iter(calls))
     with pytest.raises(ValueError, match="an answer"):
         call.answer(2**70)
     call.answer()
-    with pytest.raises(RuntimeError, match="already answered"):
+    with pytest.raises(RuntimeError, match="already been answered"):
         call.refuse("no")
     assert len(replies) == 1
 
@@ -250,7 +252,7 @@ def test_one_question_at_a_time() -> None:
     producer.end_ask(producer.ask("third?", "approve", None, None))
 
 
-def test_the_courier_is_woken_only_for_what_it_would_be_too_late_for() -> None:
+def test_the_exporter_is_woken_only_if_it_would_look_too_late() -> None:
     producer, woken = _producer(), list[int]()
     producer.attach(lambda: woken.append(1))
     producer.take(LATER, 9)
@@ -262,8 +264,8 @@ def test_the_courier_is_woken_only_for_what_it_would_be_too_late_for() -> None:
     assert len(woken) == 1
 
 
-def test_a_forked_copy_of_a_task_is_mute(monkeypatch: pytest.MonkeyPatch) -> None:
-    task, producer = _face()
+def test_a_forked_copy_of_a_task_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, producer = _task()
     monkeypatch.setattr(os, "getpid", lambda: 1)
     task.log("x")
     producer.end(None)

@@ -1,4 +1,4 @@
-"""`fanline.tqdm` is tqdm, and viewers see the bar."""
+"""`fanline.tqdm` behaves like tqdm, and viewers see the bar."""
 
 import io
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import fanline
 from fanline.producer.calls import TaskCancelled
 from fanline.producer.checks import TaskSettings, check_settings
 from fanline.producer.producer import Producer
-from fanline.producer.task import SyncTask
+from fanline.producer.running_task import SyncTask
 from fanline.producer.tqdm import tqdm, trange
 from fanline.protocol.tasks.events import TaskEvent
 
@@ -22,25 +22,25 @@ def new_producer(task_id: str = "job") -> Producer:
     return Producer(check_settings(TaskSettings(task_id, None, None, 1, 10.0, None, None, 0.0)))
 
 
-def told(producer: Producer) -> list[tuple[str, dict[str, Any]]]:
-    """What the task has to say; of progress the newest is enough."""
+def events_of(producer: Producer) -> list[tuple[str, dict[str, Any]]]:
+    """The events of the task so far. Of successive progress there is only the newest."""
     return [(message.event, message.data) for message in producer.take(1e300, 1000)]
 
 
 def progress(producer: Producer) -> list[dict[str, Any]]:
-    return [data for event, data in told(producer) if event == TaskEvent.PROGRESS]
+    return [data for event, data in events_of(producer) if event == TaskEvent.PROGRESS]
 
 
 @pytest.fixture
 def producers(monkeypatch: pytest.MonkeyPatch) -> list[Producer]:
-    """The producers of the tasks that bars begin, as if there was a server."""
+    """The producers of the tasks that bars start, as if there were a server."""
     found: list[Producer] = []
 
-    def send_out(producer: Producer) -> None:
+    def export(producer: Producer) -> None:
         found.append(producer)
         producer.settle()
 
-    monkeypatch.setattr("fanline.producer.task.send_out", send_out)
+    monkeypatch.setattr("fanline.producer.task.export", export)
     monkeypatch.setattr("fanline.producer.tqdm.has_server", lambda: True)
     return found
 
@@ -64,7 +64,7 @@ def test_without_a_server_it_draws_what_tqdm_draws() -> None:
     assert list(trange(2, 5, file=io.StringIO())) == [2, 3, 4]
 
 
-def test_a_bar_tells_its_task_how_far_it_is() -> None:
+def test_a_bar_reports_its_progress_to_its_task() -> None:
     producer = new_producer()
     bar = tqdm(total=10, desc="Copy", task=SyncTask(producer), file=io.StringIO(), **_FAST)
     assert progress(producer) == [{"done": 0, "total": 10, "stage": "Copy"}]
@@ -77,13 +77,13 @@ def test_a_bar_tells_its_task_how_far_it_is() -> None:
     assert producer.ended is None
 
 
-def test_the_last_items_are_told_although_they_were_too_quick_to_be_drawn() -> None:
+def test_the_last_items_are_reported_even_if_they_were_too_quick_to_be_drawn() -> None:
     producer = new_producer()
     assert list(tqdm(range(1000), task=SyncTask(producer), file=io.StringIO(), mininterval=60)) == list(range(1000))
     assert progress(producer)[-1] == {"done": 1000, "total": 1000}
 
 
-def test_it_finds_the_task_around_it(producers: list[Producer]) -> None:
+def test_a_bar_reports_to_the_task_around_it(producers: list[Producer]) -> None:
     with fanline.Task("outer"):
         for _ in tqdm("abc", file=io.StringIO()):
             pass
@@ -91,17 +91,17 @@ def test_it_finds_the_task_around_it(producers: list[Producer]) -> None:
     assert progress(producer)[-1] == {"done": 3, "total": 3}
 
 
-def test_a_bar_on_its_own_is_a_task_of_its_own(producers: list[Producer]) -> None:
+def test_a_bar_outside_of_any_task_starts_its_own(producers: list[Producer]) -> None:
     for _ in tqdm("abc", desc="Count words", file=io.StringIO()):
         assert [producer.ended for producer in producers] == [None]
     (producer,) = producers
     assert producer.id.startswith("Count-words-")
-    events = told(producer)
+    events = events_of(producer)
     assert (events[0][0], events[0][1]["title"]) == (TaskEvent.STARTED, "Count words")
     assert [event for event, _ in events] == [TaskEvent.STARTED, TaskEvent.PROGRESS, TaskEvent.COMPLETED]
 
 
-def test_of_bars_inside_of_each_other_the_outermost_reports(producers: list[Producer]) -> None:
+def test_of_nested_bars_the_outermost_reports(producers: list[Producer]) -> None:
     for _ in trange(2, file=io.StringIO()):
         for _ in trange(5, file=io.StringIO()):
             pass
@@ -111,35 +111,35 @@ def test_of_bars_inside_of_each_other_the_outermost_reports(producers: list[Prod
     assert len(producers) == 2
 
 
-def test_an_exception_of_the_iterable_fails_the_bars_own_task(producers: list[Producer]) -> None:
+def test_an_exception_in_the_iterable_fails_the_bars_own_task(producers: list[Producer]) -> None:
     def broken() -> Iterator[int]:
         yield 1
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
         list(tqdm(broken(), file=io.StringIO()))
-    assert told(producers[0])[-1] == (TaskEvent.FAILED, {"error": "OSError: disk full"})
+    assert events_of(producers[0])[-1] == (TaskEvent.FAILED, {"error": "OSError: disk full"})
 
 
 def test_an_exception_in_the_with_block_fails_the_bars_own_task(producers: list[Producer]) -> None:
     with pytest.raises(ZeroDivisionError), tqdm(total=3, file=io.StringIO()) as bar:
         bar.update(1 // 0)
-    assert told(producers[0])[-1][0] == TaskEvent.FAILED
+    assert events_of(producers[0])[-1][0] == TaskEvent.FAILED
 
 
-def test_an_exception_that_was_there_before_the_bar_does_not_fail_it(producers: list[Producer]) -> None:
+def test_an_exception_that_was_being_handled_before_the_bar_does_not_fail_it(producers: list[Producer]) -> None:
     try:
         int("x")
     except ValueError:
         list(trange(3, file=io.StringIO()))
-    assert told(producers[0])[-1][0] == TaskEvent.COMPLETED
+    assert events_of(producers[0])[-1][0] == TaskEvent.COMPLETED
 
 
-def test_a_loop_that_is_left_early_has_not_completed(producers: list[Producer]) -> None:
+def test_a_loop_that_is_left_early_cancels_the_bars_own_task(producers: list[Producer]) -> None:
     for number in trange(9, file=io.StringIO()):
         if number == 3:
             break
-    events = told(producers[0])
+    events = events_of(producers[0])
     assert events[-1][0] == TaskEvent.CANCELLED
     assert events[-2][1]["done"] == 3
 
@@ -150,15 +150,15 @@ def test_a_viewers_cancel_ends_the_loop(producers: list[Producer]) -> None:
         for number in trange(9, file=io.StringIO(), **_FAST):
             seen.append(number)
             if number == 3:
-                producers[0].hear("cancel", {}, "ann", lambda _: None)
+                producers[0].handle_call("cancel", {}, "ann", lambda _: None)
     assert seen == [0, 1, 2, 3]
-    assert told(producers[0])[-1] == (TaskEvent.CANCELLED, {"by": "ann"})
+    assert events_of(producers[0])[-1] == (TaskEvent.CANCELLED, {"by": "ann"})
 
 
 def test_tqdms_monitor_does_not_swallow_a_cancel() -> None:
     producer = new_producer()
     bar = tqdm(total=9, task=SyncTask(producer), file=io.StringIO(), **_FAST)
-    producer.hear("cancel", {}, "ann", lambda _: None)
+    producer.handle_call("cancel", {}, "ann", lambda _: None)
     bar.refresh(nolock=True)
     with pytest.raises(TaskCancelled):
         bar.update()
@@ -166,7 +166,7 @@ def test_tqdms_monitor_does_not_swallow_a_cancel() -> None:
 
 
 @pytest.mark.parametrize("total", [float("inf"), -1, None])
-def test_a_bar_that_is_no_progress_is_a_bar_all_the_same(total: float | None) -> None:
+def test_a_bar_whose_progress_is_invalid_still_works(total: float | None) -> None:
     producer = new_producer()
     with tqdm(total=total, task=SyncTask(producer), file=io.StringIO(), **_FAST) as bar:
         bar.update(-5)

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fanline.cli.demo.build import TERMINAL
+from fanline.cli.demo.sample_build import TERMINAL
 from fanline.client.message import Message
 from fanline.protocol.tasks.events import TaskEvent
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from fanline.cli.task_screen import LiveScreen
-from fanline.cli.task_words import duration, facts, harmless, status, told
+from fanline.cli.task_text import duration, facts, harmless, status, told
 from fanline.client.message import Message
 from fanline.client.task_events import TaskUpdate
 from fanline.protocol.tasks.events import TaskData, TaskEvent

@@ -1,0 +1,51 @@
+"""The messages that a buffered event becomes: each with an ID of its own, none larger than NATS accepts. Pure."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
+
+import msgspec
+
+from fanline.producer.buffer import BufferedEvent
+from fanline.protocol.envelope import Envelope, encode_json
+from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
+
+OVERHEAD = 512
+"""Bytes allowed for the headers, which count as payload, and for the other keys of an envelope."""
+_SMALL = 1024
+_LONGEST_ESCAPE = 6  # bytes that one character may take in JSON
+_OTHER_KEYS = 128  # bytes allowed for the keys beside `lines`
+
+
+class PendingPublish(NamedTuple):
+    """One message to publish, repeatedly if need be, until it is acknowledged."""
+
+    headers: Mapping[str, str]
+    payload: bytes
+
+
+def pending_publishes(
+    event: BufferedEvent, *, channel: str, attempt: int, ids: Iterator[str], time: int, limit: int
+) -> Iterator[PendingPublish]:
+    """An event as one message, or as several if its lines do not fit into `limit` bytes. `time` is in Unix ms."""
+    for data in fitting(event.data, limit - OVERHEAD):
+        message_id = next(ids)
+        envelope = Envelope(id=message_id, event=event.event, time=time, data={"attempt": attempt, **data})
+        yield PendingPublish({MESSAGE_ID: deduplication_id(channel, message_id)}, encode_json(envelope))
+
+
+def fitting(data: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
+    """The data in parts of at most `limit` bytes of JSON. What cannot be divided is cut or left out."""
+    if len(msgspec.json.encode(data)) <= limit:
+        yield data
+        return
+    lines = data.get("lines")
+    if lines is None:
+        yield {key: value for key, value in data.items() if len(msgspec.json.encode(value)) <= _SMALL}
+    elif len(lines) > 1:
+        half, rest = len(lines) // 2, {key: value for key, value in data.items() if key != "dropped"}
+        yield from fitting({**data, "lines": lines[:half]}, limit)
+        yield from fitting({**rest, "lines": lines[half:]}, limit)
+    else:
+        length = max(0, limit - _OTHER_KEYS) // _LONGEST_ESCAPE
+        yield {**data, "lines": ["".join(islice(lines[0], length))]}
