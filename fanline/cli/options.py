@@ -1,4 +1,4 @@
-"""Options and checks that several commands share."""
+"""Options and checks of arguments that several commands share."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -29,7 +29,7 @@ def channel_names(names: list[str]) -> list[str]:
 
 
 def task_id(name: str) -> str:
-    """The id in `task:ID`, or just `ID`."""
+    """The ID in `task:ID`, or `ID` itself."""
     return channel_name(f"task:{name.removeprefix('task:')}").removeprefix("task:")
 
 
@@ -58,7 +58,11 @@ Url = Annotated[
         metavar="WS_URL", callback=websocket_url, help="Server, as in ws://127.0.0.1:8080/ws. [default: the local one]"
     ),
 ]
-CodecOption = Annotated[CodecName, typer.Option(help="Form of the messages on the WebSocket.")]
+NatsUrl = Annotated[
+    str | None,
+    typer.Option(metavar="URL", callback=nats_url, help="NATS to publish to. [default: the local server's]"),
+]
+CodecOption = Annotated[CodecName, typer.Option(help="Encoding of the messages on the WebSocket.")]
 TaskId = Annotated[
-    str, typer.Argument(metavar="task:ID", callback=task_id, help="The task, as in task:build-42, or just its id.")
+    str, typer.Argument(metavar="task:ID", callback=task_id, help="The task, as in task:build-42, or just its ID.")
 ]

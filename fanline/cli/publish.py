@@ -1,13 +1,18 @@
-"""`fanline pub`: one value, or one per line of stdin, to a channel."""
+"""`fanline pub`: publish one value, or one per line of stdin, to a channel."""
 
 import os
 import select
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
 
 import msgspec
 import trio
+import typer
 
+from fanline.cli.options import CodecName, CodecOption, NatsUrl, channel_name, short_text, websocket_url
+from fanline.cli.runner import run
 from fanline.client.client import Client, Codec
 from fanline.errors import FanlineError
 from fanline.local import find_server, nats_address
@@ -23,12 +28,12 @@ _STDIN = 0
 
 
 class NotJson(FanlineError):  # noqa: N818  # reads as what was found
-    """A value that is no JSON; says where and what to do."""
+    """A value that is not JSON; str() says where, and what to do."""
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What is published besides the values themselves."""
+    """What all values that are published have in common."""
 
     channel: str
     event: str | None = None
@@ -48,9 +53,9 @@ def parse_json(text: bytes | str) -> object:
 
 
 async def publish_to_nats(what: Publication, text: str, nats: str | None) -> int:
-    """Publish the JSON `text`, "-" for the lines of stdin, to the given NATS or to a local server's.
+    """Publish the JSON `text`, or the lines of stdin if it is "-", to the given NATS or the local server's.
 
-    Returns when all is stored if the channel is durable, else when NATS has taken it.
+    Returns when everything is stored if the channel is durable, otherwise when NATS has accepted it.
     """
     address = nats_address(find_server()) if nats is None else parse_url(nats)
     async with open_nats_publisher(address) as publisher:
@@ -65,7 +70,7 @@ async def publish_to_nats(what: Publication, text: str, nats: str | None) -> int
 
 
 async def publish_to_url(what: Publication, text: str, url: str, codec: Codec) -> int:
-    """The same through a WebSocket, where each value is acknowledged."""
+    """The same through a WebSocket, where the server acknowledges each value."""
     async with Client(url, codec=codec) as client:
         async for value in _values(text, trio.lowlevel.checkpoint):
             await client.publish(what.channel, value, event=what.event, id=what.id)
@@ -88,10 +93,10 @@ async def _values(text: str, idle: Callable[[], Awaitable[None]]) -> AsyncIterat
 
 
 async def _stdin_lines(idle: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
-    """The lines as they come; `idle` is awaited in long pauses, for a connection that has to be kept alive."""
+    """The lines as they arrive; `idle` is awaited during long pauses, for a connection that must be kept alive."""
     rest = b""
     while True:
-        # A thread, since stdin may be a file, which no event loop can wait for.
+        # In a thread, since stdin may be a file, for which an event loop cannot wait.
         chunk = await trio.to_thread.run_sync(_read_chunk, abandon_on_cancel=True)
         if chunk is None:
             await idle()
@@ -108,3 +113,59 @@ def _read_chunk() -> bytes | None:
     """Some bytes of stdin, b"" at its end, None after a long silence."""
     readable, _, _ = select.select([_STDIN], [], [], IDLE_SECONDS)
     return os.read(_STDIN, _CHUNK_BYTES) if readable else None
+
+
+def _json_value(text: str) -> str:
+    """Checks the argument; "-" stands for stdin."""
+    try:
+        if text != "-":
+            parse_json(text)
+    except NotJson as error:
+        raise typer.BadParameter(str(error)) from None
+    return text
+
+
+def add_pub(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(short_help="Publish a JSON value to a channel.")(pub)
+
+
+def pub(
+    channel: Annotated[str, typer.Argument(callback=channel_name, help="Channel to publish to, as in task:42.")],
+    value: Annotated[
+        str,
+        typer.Argument(metavar="JSON", callback=_json_value, help="Any JSON value; - reads one per line of stdin."),
+    ],
+    event: Annotated[
+        str | None, typer.Option(callback=short_text, help="Event name of the message, as in task_progress.")
+    ] = None,
+    id: Annotated[  # noqa: A002  # the option's name
+        str | None,
+        typer.Option(callback=short_text, help="ID of the message; a durable channel stores the same ID only once."),
+    ] = None,
+    nats: NatsUrl = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="WS_URL", callback=websocket_url, help="Publish through this server instead.")
+    ] = None,
+    codec: CodecOption = CodecName.JSON,
+) -> None:
+    """Publish a JSON value to a channel, and return when it is stored, or accepted if the channel is ephemeral.
+
+    By default it goes through the NATS of the local `fanline serve`, like that of any producer. On a durable channel it
+    is safe to publish again with the same --id: within two minutes it is the same message.
+
+    \b
+      fanline pub news:all '{"title": "hello"}'
+      fanline pub news:all '"a string needs its quotes"'
+      fanline pub task:42 '{"percent": 40}' --event task_progress
+      fanline pub news:all - < one-value-per-line.jsonl
+      fanline pub news:all 1 --url ws://127.0.0.1:8080/ws
+    """
+    if nats is not None and url is not None:
+        raise typer.BadParameter("give --nats or --url, not both")
+    if value == "-" and id is not None:
+        raise typer.BadParameter("--id is for one message, and stdin may hold many")
+    what = Publication(channel, event, id)
+    if url is not None:
+        run(partial(publish_to_url, what, value, url, codec.value))
+    run(partial(publish_to_nats, what, value, nats))

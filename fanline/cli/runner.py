@@ -1,4 +1,4 @@
-"""How a command runs and ends: one error line, exit codes that scripts can use, Ctrl-C without a traceback."""
+"""Running a command: errors as one line, exit codes that scripts can use, Ctrl-C without a traceback."""
 
 import os
 import signal
@@ -20,17 +20,17 @@ Program = Callable[[], Awaitable[int]]
 
 
 def run(program: Program, *, interrupted: int = INTERRUPTED) -> None:
-    """Run a command's async program and exit with the code it returns.
+    """Run a command's async program and exit with the code that it returns.
 
-    Exit codes: 1 with one line on stderr for what can go wrong outside of us, `interrupted` on Ctrl-C, 143 on SIGTERM;
-    0 when the reader of our stdout has gone, who then has what it wanted.
+    Other exit codes: 1 with one line on stderr for an error outside of the program, `interrupted` after Ctrl-C, 143
+    after SIGTERM. If the reader of our stdout has gone, it has what it wanted: the code is 0.
     """
     try:
         code = trio.run(_until_signal, program, interrupted)
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again when it exits
         code = 0
     except (FanlineError, ProtocolError, OSError) as error:
         complain(str(error))
@@ -39,12 +39,12 @@ def run(program: Program, *, interrupted: int = INTERRUPTED) -> None:
 
 
 def complain(message: str) -> None:
-    """One line on stderr."""
+    """Print an error as one line on stderr."""
     print(f"fanline: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  # a command's output
 
 
 def note(message: str) -> None:
-    """A line for the person at the terminal; stdout is for data."""
+    """Print a line for the person at the terminal, on stderr: stdout is for data."""
     print(f"fanline: {message}", file=sys.stderr, flush=True)  # noqa: T201  # a command's output
 
 

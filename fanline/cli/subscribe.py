@@ -1,20 +1,23 @@
-"""`fanline sub`: print what comes."""
+"""`fanline sub`: print the messages of channels."""
 
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Annotated, NamedTuple
 
 import msgspec
+import typer
 
-from fanline.cli.runner import note
+from fanline.cli.options import CodecName, CodecOption, Url, channel_names
+from fanline.cli.runner import note, run
 from fanline.client.client import Client, Codec
 from fanline.client.message import Gap, Message, Position
 from fanline.local import find_server
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
 
 
-class Begin(NamedTuple):
-    """From where on messages are wanted; by default only what comes."""
+class HistoryStart(NamedTuple):
+    """The first message to print; by default the next one that is published."""
 
     last: int | None
     start: bool
@@ -22,9 +25,9 @@ class Begin(NamedTuple):
 
 
 async def print_messages(
-    channels: Sequence[str], begin: Begin, url: str | None, codec: Codec, count: int | None, as_json: bool
+    channels: Sequence[str], begin: HistoryStart, url: str | None, codec: Codec, count: int | None, as_json: bool
 ) -> int:
-    """Print one line a message, flushed, until `count` have come, and tell what is missing (see --help)."""
+    """Print one line per message, flushed, until `count` have come, and report gaps (see --help)."""
     url = url or find_server().url
     positions = {} if begin.position is None else dict.fromkeys(channels, begin.position)
     async with (
@@ -36,25 +39,29 @@ async def print_messages(
         while count is None or printed < count:
             item = await anext(messages)
             printed += isinstance(item, Message)
-            if as_json:
-                sys.stdout.write(envelope_line(item) + "\n")
-            elif isinstance(item, Message):
-                sys.stdout.write(human_line(item) + "\n")
-            else:
-                note(str(item))
-            sys.stdout.flush()
+            _print(item, as_json)
     return 0
 
 
+def _print(item: Message | Gap, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(envelope_line(item) + "\n")
+    elif isinstance(item, Message):
+        sys.stdout.write(human_line(item) + "\n")
+    else:
+        note(str(item))
+    sys.stdout.flush()
+
+
 def human_line(message: Message) -> str:
-    """Channel, event and data; nothing that a terminal would take as a command."""
+    """Channel, event and data, without anything that a terminal would execute."""
     data = msgspec.json.encode(message.data).decode()
     line = f"{message.channel}  {message.event or '-'}  {data}"
     return line if line.isprintable() else ascii(line)[1:-1]
 
 
 def envelope_line(item: Message | Gap) -> str:
-    """The message or gap as a JSON envelope, the form it has on the wire, with the epoch to go on from it."""
+    """The message or gap as a JSON envelope, as on the wire, with the epoch that is needed to resume after it."""
     if isinstance(item, Gap):
         data = {"from": item.first, "to": item.last, "reason": item.reason, "count": item.count}
         known = {key: value for key, value in data.items() if value is not None}
@@ -72,3 +79,47 @@ def envelope_line(item: Message | Gap) -> str:
         time=item.time,
     )
     return encode_json(envelope).decode()
+
+
+def add_sub(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(short_help="Print the messages of channels as they arrive.")(sub)
+
+
+def sub(
+    channels: Annotated[
+        list[str], typer.Argument(metavar="CHANNEL...", callback=channel_names, help="As in news:all.")
+    ],
+    last: Annotated[int | None, typer.Option(min=1, help="Begin with the newest N stored messages.")] = None,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest stored message.")] = False,
+    offset: Annotated[int | None, typer.Option(min=0, help="Begin after this offset, the `o` of a message.")] = None,
+    epoch: Annotated[
+        str | None,
+        typer.Option(help="The `ep` of that message, which shows whether the channel has been recreated since."),
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after this many messages.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON envelope per line, for scripts.")] = False,
+    codec: CodecOption = CodecName.JSON,
+    url: Url = None,
+) -> None:
+    """Print the messages of channels as they arrive, until Ctrl-C.
+
+    \b
+      fanline sub news:all
+      fanline sub task:42 news:all
+      fanline sub task:42 --last 20
+      fanline sub task:42 --json --count 10 | jq .d
+
+    Only durable channels have a history to begin with. A lost connection is reopened, and messages that a durable
+    channel received meanwhile are printed then. Messages that are lost for good are reported on stderr, or as a `gap`
+    envelope with --json. Exits with code 0, or 130 if Ctrl-C came before --count was reached.
+    """
+    if (last is not None) + from_start + (offset is not None) > 1:
+        raise typer.BadParameter("give one of --last, --from-start and --offset")
+    if epoch is not None and offset is None:
+        raise typer.BadParameter("--epoch belongs to an --offset")
+    if offset is not None and len(channels) > 1:
+        raise typer.BadParameter("--offset is for one channel")
+    begin = HistoryStart(last, from_start, None if offset is None else Position(offset, epoch))
+    program = partial(print_messages, channels, begin, url, codec.value, count, as_json)
+    run(program, **({} if count is not None else {"interrupted": 0}))

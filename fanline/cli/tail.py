@@ -1,4 +1,4 @@
-"""`fanline tail`: watch a task, stop it, answer it."""
+"""`fanline tail`: watch a task, stop it, answer its questions."""
 
 import getpass
 import socket
@@ -24,32 +24,35 @@ from fanline.protocol.tasks.states import TaskState
 _FRAME_SECONDS = 0.1
 
 
-class Answer(Enum):
+class Decision(Enum):
+    """The answer to a question that offers no choice."""
+
     APPROVE = auto()
     REJECT = auto()
 
 
 def add_tail(app: typer.Typer) -> None:
     """Register the command."""
-    app.command(short_help="Watch a task: progress, ETA, log; stop it, answer it.")(tail)
+    app.command(short_help="Watch a task: progress, ETA, log; stop it, answer its questions.")(tail)
 
 
 def tail(
     task: TaskId,
     cancel: Annotated[bool, typer.Option("--cancel", help="Ask it to stop, and watch until it has.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="With --cancel: end it even if no producer is left to stop it.")
+        bool, typer.Option("--force", help="With --cancel: end it even if no producer is attached.")
     ] = False,
-    approve: Annotated[bool, typer.Option("--approve", help="Say yes to its open question, and exit.")] = False,
-    reject: Annotated[bool, typer.Option("--reject", help="Say no to its open question, and exit.")] = False,
+    approve: Annotated[bool, typer.Option("--approve", help="Approve its open question, and exit.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Reject its open question, and exit.")] = False,
     text: Annotated[
-        str | None, typer.Option("--input", metavar="TEXT", help="Answer its question, or send it input, and exit.")
+        str | None,
+        typer.Option("--input", metavar="TEXT", help="Answer its question, or send it input, and exit."),
     ] = None,
-    lines: Annotated[int, typer.Option(min=0, max=MAX_LINES, help="Begin with the newest so many log lines.")] = 200,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON envelope a line, for scripts.")] = False,
+    lines: Annotated[int, typer.Option(min=0, max=MAX_LINES, help="Begin with the newest N log lines.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON envelope per line, for scripts.")] = False,
     url: Url = None,
 ) -> None:
-    """Watch a task until it ends: its progress, its ETA, its log. Ctrl-C only detaches, the task goes on.
+    """Watch a task until it ends: its progress, its ETA, its log. Ctrl-C only detaches; the task continues.
 
     \b
       fanline tail task:build-42
@@ -58,22 +61,23 @@ def tail(
       fanline tail build-42 --input "the blue one"
       fanline tail build-42 --json | jq -c '[.e, .d]'
 
-    On a terminal the log scrolls above a live picture, lines of stderr in red. Elsewhere log lines go to stdout, and
-    everything else to stderr. With --json the first line is the task's snapshot, and then come its events as delivered.
-    A task that nobody knows yet is waited for.
+    On a terminal the log scrolls above a live display, with lines of stderr in red. Elsewhere log lines go to stdout,
+    and everything else to stderr. With --json the first line is the task's snapshot, followed by its events as
+    delivered. If the task is not known yet, the command waits for it.
 
     \b
     Exit codes:
-      0    it completed; with --cancel: it was cancelled; with --approve, --reject and --input: the producer has it
-      1    it ended otherwise; or an error, told on stderr
+      0    completed; with --cancel: cancelled; with --approve, --reject and --input: delivered to the producer
+      1    ended otherwise; or an error, reported on stderr
       130  Ctrl-C: detached
     """
     if cancel + approve + reject + (text is not None) > 1:
         raise typer.BadParameter("give one of --cancel, --approve, --reject and --input")
     if force and not cancel:
         raise typer.BadParameter("--force belongs to --cancel")
-    if approve or reject or text is not None:
-        run(partial(_answer, task, url, Answer.APPROVE if approve else Answer.REJECT if reject else text or ""))
+    answer = Decision.APPROVE if approve else Decision.REJECT if reject else text
+    if answer is not None:
+        run(partial(_answer, task, url, answer))
     run(partial(_watch, task, url, lines, _screen(as_json=as_json), cancel=cancel, force=force))
 
 
@@ -85,22 +89,22 @@ def _screen(*, as_json: bool) -> Screen:
 
 
 def _who() -> str | None:
-    """As whom we answer, where the server knows no users: the name at this machine."""
+    """The name under which we answer where the server has no users: user and machine."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"[:64]
     except (OSError, KeyError):
         return None
 
 
-async def _answer(name: str, url: str | None, answer: Answer | str) -> int:
+async def _answer(name: str, url: str | None, answer: Decision | str) -> int:
     async with Client(url or find_server().url) as client, client.task(name, lines=0, by=_who()) as task:
-        if answer is Answer.APPROVE:
+        if answer is Decision.APPROVE:
             await task.approve()
-        elif answer is Answer.REJECT:
+        elif answer is Decision.REJECT:
             await task.reject()
         else:
             await task.send_input(answer)
-        note(f"{task.channel} has your answer")
+        note(f"your answer was delivered to {task.channel}")
     return 0
 
 
@@ -113,7 +117,7 @@ async def _watch(name: str, url: str | None, lines: int, screen: Screen, *, canc
             with screen:
                 await _follow(task, screen, cancel=cancel, force=force)
         except* trio.Cancelled:
-            note(f"detached; {task.channel} goes on, and `fanline tail {task.channel}` shows it again")
+            note(f"detached; {task.channel} continues, and `fanline tail {task.channel}` shows it again")
             raise
         return 0 if task.snapshot.state is (TaskState.CANCELLED if cancel else TaskState.COMPLETED) else 1
 
@@ -144,5 +148,5 @@ async def _cancel(task: TaskView, screen: Screen, force: bool) -> None:
         await task.cancel(force=force)
     except ServerError as error:
         if error.code == ErrorCode.NO_PRODUCER:
-            raise ServerError(error.code, f"{error.message}; --force ends it all the same") from None
+            raise ServerError(error.code, f"{error.message}; --force ends it nevertheless") from None
         raise

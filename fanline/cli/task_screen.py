@@ -1,4 +1,4 @@
-"""Where `fanline tail` shows a task: a live picture on a terminal, plain lines elsewhere, JSON for scripts."""
+"""How `fanline tail` shows a task: a live display on a terminal, plain lines elsewhere, JSON for scripts."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fanline.cli.runner import note
 from fanline.cli.subscribe import envelope_line
-from fanline.cli.task_text import activity, facts, harmless, question, status, told
+from fanline.cli.task_text import activity, facts, harmless, question, sentences, status
 from fanline.client.task_events import OutputLine, TaskUpdate
 from fanline.client.task_view import TaskView
 from fanline.protocol.tasks.events import Stream, TaskEvent
@@ -22,7 +22,7 @@ from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
 
 _BAR_WIDTH = 30
-_STEP = 10  # percent between two notes of progress where there is no picture
+_STEP = 10  # percent between two lines about progress where there is no live display
 STYLES = {
     TaskState.COMPLETED: "bold green",
     TaskState.FAILED: "bold red",
@@ -47,17 +47,17 @@ class Screen(Protocol):
         """Show the task as it is on joining."""
 
     def show(self, update: TaskUpdate) -> None:
-        """Show what has happened."""
+        """Show an update."""
 
     def tell(self, sentence: str) -> None:
-        """A line for the person, of something else than the task itself."""
+        """Show a line about something other than the task itself."""
 
     def refresh(self) -> None:
         """Called ten times a second."""
 
 
-class _Plain:
-    """What is the same for all: nothing to open, nothing to refresh, notes on stderr."""
+class _BaseScreen:
+    """The default for each method: nothing to open, nothing to refresh, notes on stderr."""
 
     def __enter__(self) -> Self:
         return self
@@ -74,8 +74,8 @@ class _Plain:
         pass
 
 
-class JsonScreen(_Plain):
-    """One envelope a line: the snapshot, then what comes, as it was delivered."""
+class JsonScreen(_BaseScreen):
+    """One envelope per line: the snapshot, followed by the events as they were delivered."""
 
     def begin(self, task: TaskView, joined: TaskUpdate) -> None:
         self.show(joined)
@@ -86,7 +86,7 @@ class JsonScreen(_Plain):
         _put(envelope_line(update.message))
 
 
-class LineScreen(_Plain):
+class LineScreen(_BaseScreen):
     """Log lines on stdout, everything else on stderr."""
 
     def __init__(self) -> None:
@@ -99,21 +99,21 @@ class LineScreen(_Plain):
         for sentence in greeting(task):
             self.tell(sentence)
         self._print(task.output)
-        self._pass(joined.snapshot)
+        self._has_moved(joined.snapshot)
 
     def show(self, update: TaskUpdate) -> None:
-        for sentence in told(self._task, update):
+        for sentence in sentences(self._task, update):
             self.tell(sentence)
-        if update.kind is TaskEvent.PROGRESS and self._pass(update.snapshot):
+        if update.kind is TaskEvent.PROGRESS and self._has_moved(update.snapshot):
             parts = [*facts(update.snapshot, unix_ms()), activity(update.snapshot)]
             self.tell(", ".join(part for part in parts if part))
         self._print(update.lines)
 
-    def _pass(self, snapshot: Snapshot) -> bool:
-        """Whether the progress is worth a note: another stage, or another ten percent."""
-        place = (snapshot.stage, int((snapshot.percent or 0) // _STEP))
-        moved = place != (self._stage, self._step)
-        self._stage, self._step = place
+    def _has_moved(self, snapshot: Snapshot) -> bool:
+        """Whether the progress is worth a line: another stage, or another ten percent, since the last call."""
+        now = (snapshot.stage, int((snapshot.percent or 0) // _STEP))
+        moved = now != (self._stage, self._step)
+        self._stage, self._step = now
         return moved
 
     def _print(self, lines: Iterable[OutputLine]) -> None:
@@ -122,8 +122,8 @@ class LineScreen(_Plain):
             _put(text)
 
 
-class LiveScreen(_Plain):
-    """Log lines and notes scroll above a picture of the task; printed once a frame, as there may be very many."""
+class LiveScreen(_BaseScreen):
+    """Log lines and notes scroll above a live display of the task, printed once per frame: there may be very many."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -151,7 +151,7 @@ class LiveScreen(_Plain):
 
     def show(self, update: TaskUpdate) -> None:
         assert self._task is not None
-        for sentence in told(self._task.channel, update):
+        for sentence in sentences(self._task.channel, update):
             self.tell(sentence)
         self._waiting += map(_line, update.lines)
 
@@ -161,7 +161,7 @@ class LiveScreen(_Plain):
     def refresh(self) -> None:
         self._flush()
         if self._task is not None:
-            self._live.update(_picture(self._task), refresh=True)
+            self._live.update(_display(self._task), refresh=True)
 
     def _flush(self) -> None:
         if self._waiting:
@@ -170,7 +170,7 @@ class LiveScreen(_Plain):
 
 
 def greeting(task: TaskView) -> list[str]:
-    """What is said first: which task, and how it is."""
+    """What is shown first: the task and its state."""
     snapshot, name = task.snapshot, task.channel
     if snapshot.state is TaskState.UNKNOWN:
         return [f"{name} is not known yet; waiting for it"]
@@ -195,7 +195,7 @@ def _line(line: OutputLine) -> Text:
     return Text(harmless(line.text), style=style)
 
 
-def _picture(task: TaskView) -> RenderableType:
+def _display(task: TaskView) -> RenderableType:
     snapshot = task.snapshot
     rows: list[RenderableType] = [_head(task)]
     if snapshot.state is not TaskState.UNKNOWN:

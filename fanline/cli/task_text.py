@@ -1,4 +1,4 @@
-"""A task in words: what a person at a terminal is told of it. Pure; no I/O."""
+"""A task as text for a person at a terminal. Pure; no I/O."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _LONGEST_VALUE = 200
 
 
 def harmless(text: str) -> str:
-    """A line that a terminal only shows: colours and other commands left out, what else is not text made visible."""
+    """A line that a terminal only displays: colours and other commands are removed, control characters made visible."""
     text = _COMMANDS.sub("", text.expandtabs()) if not text.isprintable() else text
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
@@ -31,7 +31,7 @@ def duration(seconds: float) -> str:
 
 
 def facts(snapshot: Snapshot, now: int) -> list[str]:
-    """The figures of a task at `now`, Unix ms, as far as they are known: percent, count, rate, ETA, elapsed."""
+    """The known figures of a task as of `now`, in Unix ms: percent, count, rate, ETA, elapsed time."""
     unit = "/s" if snapshot.done is not None else " %/s"
     left = seconds_left(snapshot.eta, snapshot.updated, now)
     spent = elapsed(snapshot, now)
@@ -49,32 +49,32 @@ def facts(snapshot: Snapshot, now: int) -> list[str]:
 
 
 def elapsed(snapshot: Snapshot, now: int) -> float | None:
-    """Seconds since the attempt was started, until its end; None before."""
+    """Seconds from the start of the attempt to its end, or to `now`; None before the start."""
     return None if snapshot.started is None else max(0, (snapshot.ended or now) - snapshot.started) / 1000
 
 
 def activity(snapshot: Snapshot) -> str:
-    """Stage and message."""
+    """The stage and the message."""
     return harmless(": ".join(text for text in (snapshot.stage, snapshot.message) if text))
 
 
 def question(task: str, ask: Ask) -> list[str]:
-    """An open question, and the command that answers it."""
+    """An open question, and the commands that answer it."""
     options = f" ({', '.join(ask.options)})" if ask.options else ""
     answers = ["--input TEXT"] if wants_value(ask) else ["--approve", "--reject"]
     commands = " or ".join(f"`fanline tail {task} {answer}`" for answer in answers)
     return [harmless(f"it asks: {ask.text or ask.id}{options}"), f"answer with {commands}"]
 
 
-def told(task: str, update: TaskUpdate) -> Iterator[str]:
-    """What is worth a line of its own in an update, besides output lines and progress."""
+def sentences(task: str, update: TaskUpdate) -> Iterator[str]:
+    """The lines about an update, besides output and progress."""
     snapshot = update.snapshot
     if update.gap is not None:
-        yield f"{update.gap}; it goes on with the task as it is now"
+        yield f"{update.gap}; continuing with the current state of the task"
     if update.new_attempt:
-        yield f"attempt {snapshot.attempt} has begun; what was printed above is superseded"
+        yield f"attempt {snapshot.attempt} has started; the output above is superseded"
     if update.data.dropped:
-        yield f"{update.data.dropped} output lines were left out by the producer"
+        yield f"the producer dropped {update.data.dropped} output lines"
     if update.kind is TaskEvent.ASKED and snapshot.ask is not None:
         yield from question(task, snapshot.ask)
     elif (sentence := _sentence(update)) is not None:
@@ -92,21 +92,21 @@ def status(snapshot: Snapshot) -> str:
 
 
 def _sentence(update: TaskUpdate) -> str | None:
-    data, who = update.data, update.data.by or "somebody"
+    data, who = update.data, update.data.by or "a viewer"
     match update.kind:
         case TaskEvent.ANSWERED if data.ask is None:
             return f"{who} sent input" if data.value is None else f"{who} sent input: {_value(data.value)}"
         case TaskEvent.ANSWERED:
             return f"{who} answered: {_value(data.value)}"
         case TaskEvent.ASK_EXPIRED:
-            return "nobody answered in time"
+            return "the question expired without an answer"
         case TaskEvent.CANCEL_REQUESTED:
-            forced = "" if data.deadline is None else f", by force after {data.deadline:g} s"
+            forced = "" if data.deadline is None else f"; it will be ended by force after {data.deadline:g} s"
             return f"{who} asked it to stop{forced}"
         case TaskEvent.CANCEL_ACCEPTED:
             return "the producer is stopping"
         case TaskEvent.CANCEL_REFUSED:
-            return f"the producer goes on: {data.message or 'it refused to stop'}"
+            return f"the producer refused to stop: {data.message or 'no reason given'}"
     return None
 
 
@@ -120,7 +120,7 @@ def _completed(snapshot: Snapshot) -> str:
 
 
 def _failed(snapshot: Snapshot) -> str:
-    return f"failed: {snapshot.error or 'without a reason'}"
+    return f"failed: {snapshot.error or 'no reason given'}"
 
 
 def _timed_out(snapshot: Snapshot) -> str:
@@ -129,7 +129,7 @@ def _timed_out(snapshot: Snapshot) -> str:
 
 def _cancelled(snapshot: Snapshot) -> str:
     by = f" by {snapshot.by}" if snapshot.by else ""
-    return f"cancelled{by}{', by force: the producer did not stop in time' if snapshot.forced else ''}"
+    return f"cancelled{by}{' (forced: the producer did not stop in time)' if snapshot.forced else ''}"
 
 
 _ENDED = {

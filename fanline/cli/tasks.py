@@ -1,4 +1,4 @@
-"""`fanline tasks`: the tasks that run now, from the table that the server keeps in the channel `tasks:running`."""
+"""`fanline tasks`: the running tasks, from the table that the server publishes in the channel `tasks:running`."""
 
 import sys
 from functools import partial
@@ -27,13 +27,14 @@ from fanline.protocol.tasks.states import TaskState
 CHANNEL = "tasks:running"
 _FRAME_SECONDS = 0.5
 _URGENT = (TaskState.STALLED, TaskState.WAITING_INPUT)
+_COLUMNS = ("state", "progress", "eta", "elapsed", "heard", "stage", "title")  # besides the ID
 _FIGURES = ("progress", "eta", "elapsed", "heard")
-_LONGEST_ID = 40  # columns; a longer one goes over several lines
-_PIPE_WIDTH = 160  # columns where there is no terminal to tell
+_LONGEST_ID = 40  # columns; a longer ID takes several lines
+_PIPE_WIDTH = 160  # columns where there is no terminal
 
 
-class Row(msgspec.Struct):
-    """One running task. Times in Unix ms, `eta` in seconds at `updated`."""
+class RunningTask(msgspec.Struct):
+    """A row of the table. Times in Unix ms; `eta` in seconds, as of `updated`."""
 
     id: str
     state: TaskState
@@ -46,10 +47,10 @@ class Row(msgspec.Struct):
     started: int | None = None
 
 
-class Running(msgspec.Struct):
-    """The table: newest change first. `total` counts also those that did not fit in."""
+class RunningTasks(msgspec.Struct):
+    """The table, the last changed task first. `total` includes the tasks that did not fit in."""
 
-    tasks: list[Row] = []
+    tasks: list[RunningTask] = []
     total: int = 0
 
 
@@ -63,15 +64,15 @@ def tasks(
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as one JSON object, and exit.")] = False,
     url: Url = None,
 ) -> None:
-    """Show the running tasks, a live table on a terminal until Ctrl-C, else once. Those that need somebody (stalled,
-    or waiting for an answer) come first, then those that changed last.
+    """Show the running tasks: on a terminal as a live table until Ctrl-C, elsewhere once. Tasks that need attention
+    (stalled, or waiting for an answer) come first, then the ones that changed last.
 
     \b
       fanline tasks
       fanline tasks --once
       fanline tasks --json | jq -r '.tasks[].id'
 
-    Watch one of them with `fanline tail task:ID`. Exit code 0.
+    Watch one of them with `fanline tail task:ID`. Exits with code 0.
     """
     if once or as_json or not sys.stdout.isatty():
         run(partial(_print_once, url, as_json=as_json))
@@ -94,38 +95,37 @@ async def _print_once(url: str | None, *, as_json: bool) -> int:
 async def _show(url: str | None) -> int:
     console = Console(highlight=False)
     async with Client(url or find_server().url) as client, client.subscribe(CHANNEL, last=1) as messages:
-        newest = [Running()]  # a cell
+        newest = [RunningTasks()]  # one item, which _receive replaces
         with Live(console=console, auto_refresh=False) as live:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_take, messages, newest)
+                nursery.start_soon(_receive, messages, newest)
                 while True:
                     live.update(table(newest[0], unix_ms(), console.height - 3), refresh=True)
                     await trio.sleep(_FRAME_SECONDS)
 
 
-async def _take(messages: Subscription[Message], newest: list[Running]) -> None:
+async def _receive(messages: Subscription[Message], newest: list[RunningTasks]) -> None:
     async for message in messages:
         newest[0] = _running(message.data)
 
 
-def _running(data: Any) -> Running:
+def _running(data: Any) -> RunningTasks:
     try:
-        return msgspec.convert(data, Running)
+        return msgspec.convert(data, RunningTasks)
     except msgspec.ValidationError as error:
-        raise ConnectionLost(f"the table in {CHANNEL} cannot be read: {error}", final=True) from None
+        raise ConnectionLost(f"cannot read the table in {CHANNEL}: {error}", final=True) from None
 
 
-def table(running: Running, now: int, room: int = 500) -> RenderableType:
-    """The table as at `now`, Unix ms, of so many rows at most."""
+def table(running: RunningTasks, now: int, room: int = 500) -> RenderableType:
+    """The table as of `now`, in Unix ms, with at most `room` rows."""
     if not running.tasks:
         return Text("no running tasks")
     found = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("task", "state", "progress", "eta", "elapsed", "heard", "stage", "title"):
-        # The id is what has to be typed: it is never cut.
-        overflow: Literal["fold", "ellipsis"] = "fold" if name == "task" else "ellipsis"
-        width = min(_LONGEST_ID, max((len(row.id) for row in running.tasks), default=0)) if name == "task" else None
+    # The ID is never cut: it is what has to be typed.
+    found.add_column("task", overflow="fold", min_width=min(_LONGEST_ID, max(len(row.id) for row in running.tasks)))
+    for name in _COLUMNS:
         justify: Literal["right", "left"] = "right" if name in _FIGURES else "left"
-        found.add_column(name, no_wrap=name != "task", overflow=overflow, min_width=width, justify=justify)
+        found.add_column(name, no_wrap=True, overflow="ellipsis", justify=justify)
     shown = sorted(running.tasks, key=lambda row: row.state not in _URGENT)[: max(1, room)]
     for row in shown:
         found.add_row(*_cells(row, now))
@@ -135,7 +135,7 @@ def table(running: Running, now: int, room: int = 500) -> RenderableType:
     return found
 
 
-def _cells(row: Row, now: int) -> list[Text]:
+def _cells(row: RunningTask, now: int) -> list[Text]:
     left = seconds_left(row.eta, row.updated, now)
     state = Text(row.state, style=STYLES.get(row.state, "blue"))
     if row.attempt > 1:

@@ -1,4 +1,4 @@
-"""The producers of docs/how-to/tasks-from-any-language.md, each run for real: what they tell, and that they obey."""
+"""The producers of docs/how-to/tasks-from-any-language.md, each really run: what they report, and that they stop."""
 
 import os
 import shutil
@@ -38,8 +38,8 @@ def node(directory: Path) -> list[str]:
 
 
 def go(directory: Path) -> list[str]:
-    """Built here, since `go run` hides the process."""
-    # Where Go's own installer puts it is often not on the PATH.
+    """The program is built here, since `go run` hides its process."""
+    # The folder that Go's own installer uses is often not on the PATH.
     binary = shutil.which("go", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/go/bin"]))
     if binary is None:
         pytest.skip("needs go")
@@ -47,13 +47,13 @@ def go(directory: Path) -> list[str]:
     build = [binary, "build", "-o", str(directory / "producer"), "."]
     built = subprocess.run(build, cwd=EXAMPLES / "go", env=environ, capture_output=True, text=True, check=False)
     if built.returncode and ("go: downloading" in built.stderr or "requires go" in built.stderr):
-        pytest.skip(f"the Go modules cannot be had here: {built.stderr.splitlines()[-1]}")
+        pytest.skip(f"the Go modules cannot be downloaded here: {built.stderr.splitlines()[-1]}")
     assert built.returncode == 0, built.stderr
     return [str(directory / "producer")]
 
 
 def shell(directory: Path) -> list[str]:
-    """With the real `nats` command, or else the stand-in that takes the same arguments."""
+    """Uses the real `nats` command, or a stand-in that takes the same arguments if there is none."""
     if shutil.which("nats") is None:
         stand_in = directory / "nats"
         stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m tests.support.nats_command "$@"\n')
@@ -66,7 +66,7 @@ def bash(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("command", [python, node, go, shell, bash], ids=lambda command: command.__name__)
-async def test_a_producer_is_seen_step_by_step_and_stops_when_asked(command: Command, tmp_path: Path) -> None:
+async def test_viewers_see_a_producer_step_by_step_and_can_stop_it(command: Command, tmp_path: Path) -> None:
     args = command(tmp_path)
     with trio.fail_after(SECONDS):
         async with running_serve(workers=1) as serve:
@@ -78,12 +78,14 @@ async def test_a_producer_is_seen_step_by_step_and_stops_when_asked(command: Com
                 await bus.flush()
                 for channel in ("task:counts", "task:stops"):
                     await viewer.ask({"t": "sub", "c": channel, "i": "1", "d": {"snapshot": True}})
-                    assert (await viewer.json())["e"] == "task_snapshot"  # only now it is surely before the first event
+                    assert (await viewer.json())[
+                        "e"
+                    ] == "task_snapshot"  # only now are we certainly there before the first event
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(run_to_its_end, [*args, "counts", str(STEPS)], serve, tmp_path)
                     nursery.start_soon(run_to_its_end, [*args, "stops", "100000"], serve, tmp_path)
                     counts, stops = await watch(viewer)
-                await hear_a_beat(bus, "counts")
+                await receive_a_heartbeat(bus, "counts")
     assert counts[0][1]["title"].startswith("Counting in ")
     assert counts[1:] == [*steps(STEPS), ("task_completed", {"state": "completed", "result": {"counted": STEPS}})]
     assert "task_cancel_requested" in [event for event, _ in stops]
@@ -91,7 +93,7 @@ async def test_a_producer_is_seen_step_by_step_and_stops_when_asked(command: Com
 
 
 async def run_to_its_end(args: list[str], serve: Serve, directory: Path) -> None:
-    """It ends by itself, and well."""
+    """Run a producer, which must succeed."""
     paths = os.pathsep.join([str(directory), os.environ["PATH"]])
     url = serve.nats_url.replace("://", f"://{serve.nats_token}@")
     environ = os.environ | {"NATS_URL": url, "PATH": paths, "PYTHONPATH": str(ROOT)}
@@ -99,7 +101,7 @@ async def run_to_its_end(args: list[str], serve: Serve, directory: Path) -> None
 
 
 async def watch(viewer: RawClient) -> tuple[list[Any], list[Any]]:
-    """What both tasks tell; the second one is asked to cancel at its first progress, and has to agree."""
+    """What both tasks report. The second one is asked to stop at its first progress, and must agree."""
     told: dict[str, list[Any]] = {"task:counts": [], "task:stops": []}
     agreed = False
     ends = {"task_completed", "task_cancelled"}
@@ -118,7 +120,7 @@ async def watch(viewer: RawClient) -> tuple[list[Any], list[Any]]:
 
 
 def known(data: dict[str, Any]) -> dict[str, Any]:
-    """What does not depend on the time."""
+    """The data that does not depend on time."""
     return {key: value for key, value in data.items() if key not in ("rate", "eta", "attempt")}
 
 
@@ -141,12 +143,12 @@ def steps(count: int) -> list[tuple[str, dict[str, Any]]]:
     return told
 
 
-async def hear_a_beat(bus: Any, task_id: str) -> None:
+async def receive_a_heartbeat(bus: Any, task_id: str) -> None:
     while not (await bus._line()).startswith(f"MSG fanline.beat.task.{task_id} ".encode()):
         pass
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_the_page_shows_the_very_files(file: str) -> None:
+def test_the_page_shows_exactly_these_files(file: str) -> None:
     code = (EXAMPLES / file).read_text(encoding="utf-8")
     assert f"\n{code}```\n" in PAGE.read_text(encoding="utf-8")

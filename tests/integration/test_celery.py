@@ -26,7 +26,7 @@ ENDS = (TaskEvent.COMPLETED, TaskEvent.FAILED, TaskEvent.CANCELLED)
 
 @cache
 def names_of_page() -> dict[str, Any]:
-    """What the page's code defines. Once per process: Celery knows a task by its name."""
+    """The names that the page's code defines. Run once per process: Celery identifies a task by its name."""
     (page,) = (block for block in blocks("python") if block.page.name == "celery-progress.md")
     names: dict[str, Any] = {"__name__": "pictures"}
     exec(compile(page.code, str(page), "exec", dont_inherit=True), names)
@@ -34,7 +34,7 @@ def names_of_page() -> dict[str, Any]:
 
 
 class Example:
-    """The page's code, with `convert` replaced, which the worker runs."""
+    """The page's code with `convert` replaced, as the worker runs it."""
 
     def __init__(self, serve: Serve, convert: Callable[[str], None]) -> None:
         self.names = names_of_page()
@@ -51,7 +51,7 @@ class Example:
     async def events(
         self, result: AsyncResult[Any], *, until: Collection[str] = ENDS, count: int = 1
     ) -> list[tuple[str | None, dict[str, Any]]]:
-        """What was told about a Celery task, from its start to the last of so many events."""
+        """The events of a Celery task, from its start until `count` of those in `until` have come."""
         told: list[tuple[str | None, dict[str, Any]]] = []
         async with fanline.Client(self._serve.url) as client:
             async with client.subscribe(f"task:celery-{result.id}", start=True) as messages:
@@ -63,7 +63,7 @@ class Example:
         return told
 
     async def tail(self, result: AsyncResult[Any]) -> str:
-        """What `fanline tail` prints of it, to its end."""
+        """What `fanline tail` prints until the task has ended."""
         command = [sys.executable, "-P", "-m", "fanline", "tail"]
         env = serve_environ(self._serve.directory)
         ended = await trio.run_process(
@@ -72,7 +72,7 @@ class Example:
         return ended.stdout.decode()
 
     async def cancel(self, result: AsyncResult[Any]) -> dict[str, Any]:
-        """Ask the producer to stop, as the engine does; its answer."""
+        """Ask the producer to stop, as the engine does; returns its answer."""
         call = {"v": 1, "t": "call", "c": f"task:celery-{result.id}", "e": "cancel", "u": "ann", "d": {"by": "ann"}}
         async with connect_nats(self._serve.nats_url, self._serve.nats_token) as nats:
             return await nats.ask(f"fanline.ctl.task.celery-{result.id}", msgspec.json.encode(call))
@@ -80,7 +80,7 @@ class Example:
 
 @pytest.fixture(scope="module", autouse=True)
 def worker() -> Iterator[None]:
-    """One for all tests, since Celery takes 4 s to stop it. It sets up the root logger, which is everybody's."""
+    """One for all tests, since Celery takes 4 s to stop it. The root logger, which it changes, is restored."""
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
     with start_worker(names_of_page()["app"], pool="solo", perform_ping_check=False):
@@ -98,10 +98,10 @@ async def running_example(monkeypatch: pytest.MonkeyPatch, convert: Callable[[st
 
 
 async def state_of(result: AsyncResult[Any], ready: str) -> str:
-    """The state of a Celery task once it is `ready`, or after 10 s what it is then."""
+    """The state of a Celery task once it is `ready`, or after 10 s."""
     with trio.move_on_after(10):
         while result.state != ready:
-            await trio.sleep(0.02)  # a result backend tells nobody
+            await trio.sleep(0.02)  # a result backend sends no events
     return result.state
 
 
@@ -122,7 +122,7 @@ async def test_progress_log_and_result_of_a_celery_task_reach_viewers(monkeypatc
     assert result.get(timeout=1) == 2
 
 
-async def test_a_retry_is_a_new_attempt_of_the_same_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_retry_is_a_new_attempt_in_the_same_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     failures = [OSError("disk full")]
 
     def convert(picture: str) -> None:
@@ -154,7 +154,7 @@ async def test_a_viewer_stops_a_celery_task(monkeypatch: pytest.MonkeyPatch) -> 
         async with running_example(monkeypatch, convert) as example:
             result = example.start("a.png", "never begun.png")
             assert await trio.to_thread.run_sync(begun.wait, 30)
-            await example.events(result, until=[TaskEvent.STARTED])  # only then somebody listens
+            await example.events(result, until=[TaskEvent.STARTED])  # only then is the producer listening
             assert (await example.cancel(result))["t"] == "ok"
             go_on.set()
             told = await example.events(result)
@@ -162,7 +162,7 @@ async def test_a_viewer_stops_a_celery_task(monkeypatch: pytest.MonkeyPatch) -> 
     assert (told[-1][0], told[-1][1]["by"]) == (TaskEvent.CANCELLED, "ann")
 
 
-async def test_viewers_are_told_of_a_celery_task_that_celery_revokes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_viewers_see_that_celery_has_revoked_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     with trio.fail_after(60):
         async with running_example(monkeypatch, lambda _: None) as example:
             revoked.add("doomed")

@@ -31,7 +31,7 @@ async def _run(serve: Serve, *args: str, stdin: bytes = b"") -> subprocess.Compl
 
 @asynccontextmanager
 async def _listening(serve: Serve, *args: str) -> AsyncIterator[trio.Process]:
-    """`fanline sub ARGS`, once it says that it listens."""
+    """`fanline sub ARGS`, once it reports that it is listening."""
     process = await trio.lowlevel.open_process(
         [*FANLINE, "sub", *args],
         stdout=subprocess.PIPE,
@@ -66,7 +66,7 @@ async def test_pub_and_sub_find_the_local_server_by_themselves() -> None:
     with trio.fail_after(60):
         async with running_serve() as serve, _listening(serve, "news:all", "doc:42", "--count", "2") as process:
             assert (await _run(serve, "pub", "news:all", '{"title": "hello"}')).returncode == 0
-            # Two processes: the second begins when NATS has taken the first's message.
+            # Two processes: the second starts when NATS has accepted the first one's message.
             published = await _run(serve, "pub", "doc:42", '{"page": 40}', "--event", "document_edit")
             assert (published.returncode, published.stdout, published.stderr) == (0, b"", b"")
             assert await process.wait() == 0
@@ -77,7 +77,7 @@ async def test_pub_and_sub_find_the_local_server_by_themselves() -> None:
     ]
 
 
-async def test_nats_url_is_all_that_a_producer_needs_to_know() -> None:
+async def test_nats_url_prints_all_that_a_producer_needs() -> None:
     with trio.fail_after(60):
         async with running_serve() as serve:
             printed = (await _run(serve, "nats-url")).stdout.decode().strip()
@@ -110,7 +110,7 @@ async def test_lines_of_stdin_arrive_in_order_as_envelopes_through_nats_and_webs
     assert {(envelope["t"], envelope["c"]) for envelope in envelopes} == {("pub", "news:all")}
 
 
-async def test_what_pub_has_taken_on_a_durable_channel_is_stored_and_sub_begins_wherever_it_is_told() -> None:
+async def test_what_pub_has_published_to_a_durable_channel_is_stored_and_sub_begins_where_it_is_told_to() -> None:
     with trio.fail_after(90):
         async with running_serve() as serve:
             lines = b"".join(b"%d\n" % number for number in range(1200))
@@ -118,9 +118,9 @@ async def test_what_pub_has_taken_on_a_durable_channel_is_stored_and_sub_begins_
             os.kill(serve.nats_pid(), signal.SIGKILL)  # what is stored survives
             whole = await _sub(serve, "task:1", "--from-start", "--count", "1000")
             newest = await _sub(serve, "task:1", "--last", "2", "--count", "2")
-            place = ("--offset", str(newest[0]["o"]), "--epoch", newest[0]["ep"])
-            rest = await _sub(serve, "task:1", *place, "--count", "1")
-            elsewhere = await _sub(serve, "task:1", *place[:2], "--epoch", "other", "--count", "1")
+            position = ("--offset", str(newest[0]["o"]), "--epoch", newest[0]["ep"])
+            rest = await _sub(serve, "task:1", *position, "--count", "1")
+            elsewhere = await _sub(serve, "task:1", *position[:2], "--epoch", "other", "--count", "1")
     assert [envelope["d"] for envelope in whole if envelope["t"] == "pub"] == list(range(1000))
     assert [envelope["d"] for envelope in newest] == [1198, 1199]
     assert rest == newest[1:]
@@ -128,7 +128,7 @@ async def test_what_pub_has_taken_on_a_durable_channel_is_stored_and_sub_begins_
 
 
 async def _sub(serve: Serve, *args: str) -> list[dict[str, Any]]:
-    """The envelopes that `fanline sub ARGS --json` prints; asked again while the bus is coming back."""
+    """The envelopes that `fanline sub ARGS --json` prints; retried until the bus is available again."""
     while True:
         ended = await _run(serve, "sub", *args, "--json")
         if ended.returncode == 0:
@@ -136,7 +136,7 @@ async def _sub(serve: Serve, *args: str) -> list[dict[str, Any]]:
         assert b"unavailable" in ended.stderr, ended.stderr
 
 
-async def test_the_same_id_is_one_message_on_each_channel_whichever_way_it_is_published() -> None:
+async def test_the_same_id_is_one_message_per_channel_whichever_way_it_is_published() -> None:
     with trio.fail_after(60):
         async with running_serve(workers=1) as serve:
             for args in (("task:1", "1"), ("task:2", "2"), ("task:1", "3"), ("task:1", "4", "--url", serve.url)):
@@ -176,7 +176,7 @@ async def test_ctrl_c_ends_sub_without_a_traceback() -> None:
                     assert await _rest(process.stderr) == b""
 
 
-async def test_a_reader_that_leaves_ends_sub_silently() -> None:
+async def test_sub_ends_silently_when_its_reader_has_gone() -> None:
     with trio.fail_after(60):
         async with running_serve(workers=1) as serve, _listening(serve, "news:all") as process:
             assert process.stdout is not None
@@ -186,7 +186,7 @@ async def test_a_reader_that_leaves_ends_sub_silently() -> None:
             assert await _rest(process.stderr) == b""
 
 
-async def test_serve_hands_everything_to_the_real_entry_its_help_too() -> None:
+async def test_serve_passes_all_arguments_on_including_help() -> None:
     with trio.fail_after(60):
         async with running_serve(workers=1) as serve:
             shown = await _run(serve, "serve", "--help")

@@ -1,4 +1,4 @@
-"""`fanline run`: real commands, a real server, and what viewers are told of them."""
+"""`fanline run`: real commands, a real server, and what viewers see of them."""
 
 import os
 import signal
@@ -21,41 +21,41 @@ from tests.support.serve import Serve, running_serve, serve_environ
 
 RUN = [sys.executable, "-P", "-m", "fanline", "run"]
 ENDS = (TaskEvent.COMPLETED, TaskEvent.FAILED, TaskEvent.CANCELLED)
-Told = list[tuple[str | None, dict[str, Any]]]
+Reported = list[tuple[str | None, dict[str, Any]]]
 
 
 class Running:
-    """`fanline run --task job ARGS`, and what it has told so far."""
+    """`fanline run --task job ARGS`, and what it has reported so far."""
 
     def __init__(self, process: trio.Process, serve: Serve, messages: fanline.Subscription[fanline.Message]) -> None:
         self.process = process
         self._serve = serve
         self._messages = messages
-        self.told: Told = []
+        self.reported: Reported = []
 
     async def until(self, event: str, line: str | None = None) -> dict[str, Any]:
-        """The data of the next event of that kind, and with that output line."""
+        """The data of the next event of that kind, with that output line if one is given."""
         async for message in self._messages:
-            self.told.append((message.event, message.data))
+            self.reported.append((message.event, message.data))
             if message.event == event and (line is None or line in message.data["lines"]):
                 data: dict[str, Any] = message.data
                 return data
-        raise AssertionError(self.told)
+        raise AssertionError(self.reported)
 
     async def call(self, verb: str, **data: Any) -> dict[str, Any]:
-        """Call the producer as the engine does; its answer."""
+        """Call the producer as the engine does; returns its answer."""
         call = {"v": 1, "t": "call", "c": "task:job", "i": "1", "e": verb, "d": {"by": "ann", **data}, "u": "ann"}
         async with connect_nats(self._serve.nats_url, self._serve.nats_token) as nats:
             return await nats.ask("fanline.ctl.task.job", msgspec.json.encode(call))
 
     def lines(self, stream: str = "stdout") -> list[str]:
-        outputs = [data for event, data in self.told if event == TaskEvent.OUTPUT and data["stream"] == stream]
+        outputs = [data for event, data in self.reported if event == TaskEvent.OUTPUT and data["stream"] == stream]
         return [line for data in outputs for line in data["lines"]]
 
 
 @asynccontextmanager
 async def running(*args: str, stdin: int = subprocess.DEVNULL, stdout: int | None = None) -> AsyncIterator[Running]:
-    """A server, a command that `fanline run` runs, and a viewer from the first event on."""
+    """A server, a command under `fanline run`, and a viewer who sees it from the first event on."""
     async with running_serve(workers=1) as serve, fanline.Client(serve.url) as client:
         async with client.subscribe("task:job", start=True) as messages:
             process = await _open(*args, env=serve_environ(serve.directory), stdin=stdin, stdout=stdout)
@@ -86,7 +86,7 @@ async def _close(process: trio.Process) -> None:
 
 
 async def _completed(*args: str, directory: Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """`fanline run ARGS` where no server is."""
+    """`fanline run ARGS` without a server."""
     env = serve_environ(directory)
     env.pop("NATS_URL", None)
     return await trio.run_process(
@@ -100,7 +100,7 @@ async def _all(stream: trio.abc.ReceiveStream | None) -> bytes:
 
 
 async def _run_to_end(*args: str) -> tuple[Running, bytes, bytes]:
-    """What it told, its stdout and its stderr."""
+    """What it reported, its stdout and its stderr."""
     output: dict[str, bytes] = {}
 
     async def read(name: str, stream: trio.abc.ReceiveStream | None) -> None:
@@ -111,34 +111,34 @@ async def _run_to_end(*args: str) -> tuple[Running, bytes, bytes]:
             nursery.start_soon(read, "stdout", job.process.stdout)
             nursery.start_soon(read, "stderr", job.process.stderr)
             async for message in job._messages:
-                job.told.append((message.event, message.data))
+                job.reported.append((message.event, message.data))
                 if message.event in ENDS:
                     break
         await job.process.wait()
     return job, output["stdout"], output["stderr"]
 
 
-async def test_output_progress_and_exit_code_of_a_command_are_its_own_and_the_tasks() -> None:
+async def test_output_progress_and_exit_code_of_a_command_are_passed_on_and_reported() -> None:
     script = "echo [1/4] one; echo oops >&2; echo '[3/4] three'; printf last; exit 3"
     with trio.fail_after(60):
         job, stdout, stderr = await _run_to_end("--title", "My job", "--", "sh", "-c", script)
     assert (stdout, job.process.returncode) == (b"[1/4] one\n[3/4] three\nlast", 3)
-    assert stderr == b"fanline: task:job, watch it with: fanline tail task:job\noops\n"
+    assert stderr == b"fanline: running as task:job; watch it with: fanline tail task:job\noops\n"
     assert (job.lines(), job.lines("stderr")) == (["[1/4] one", "[3/4] three", "last"], ["oops"])
-    assert (job.told[0][0], job.told[0][1]["title"]) == (TaskEvent.STARTED, "My job")
-    newest = [data for event, data in job.told if event == TaskEvent.PROGRESS][-1]
+    assert (job.reported[0][0], job.reported[0][1]["title"]) == (TaskEvent.STARTED, "My job")
+    newest = [data for event, data in job.reported if event == TaskEvent.PROGRESS][-1]
     assert (newest["done"], newest["total"]) == (3, 4)
-    event, ending = job.told[-1]
+    event, ending = job.reported[-1]
     assert (event, ending["result"]) == (TaskEvent.FAILED, {"exit_code": 3})
     assert ending["error"].endswith("exit code 3")
 
 
-async def test_binary_output_comes_out_byte_for_byte_and_harms_nobody(tmp_path: Path) -> None:
+async def test_binary_output_is_passed_on_byte_for_byte_and_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(Random(5).randbytes(100_000))
     with trio.fail_after(60):
         job, stdout, _ = await _run_to_end("--", "cat", str(tmp_path / "data"))
     assert stdout == (tmp_path / "data").read_bytes()
-    assert (job.process.returncode, job.told[-1][0]) == (0, TaskEvent.COMPLETED)
+    assert (job.process.returncode, job.reported[-1][0]) == (0, TaskEvent.COMPLETED)
     assert len(job.lines()) > 100
 
 
@@ -146,22 +146,22 @@ async def test_a_line_of_10_megabytes_is_cut() -> None:
     with trio.fail_after(60):
         job, stdout, _ = await _run_to_end("--", "sh", "-c", "head -c 10000000 /dev/zero | tr '\\0' x")
     assert stdout == b"x" * 10_000_000
-    assert job.told[-1][0] == TaskEvent.COMPLETED
+    assert job.reported[-1][0] == TaskEvent.COMPLETED
     lines = job.lines()
     assert max(map(len, lines)) == MAX_LINE
     assert len(lines) + _dropped(job) == -(-10_000_000 // MAX_LINE)
 
 
-async def test_of_a_flood_what_viewers_do_not_get_is_counted() -> None:
+async def test_in_a_flood_of_output_what_viewers_do_not_get_is_counted() -> None:
     with trio.fail_after(60):
         job, stdout, _ = await _run_to_end("--", "sh", "-c", "yes | head -n 200000")
     assert stdout == b"y\n" * 200_000
-    assert job.told[-1][0] == TaskEvent.COMPLETED
+    assert job.reported[-1][0] == TaskEvent.COMPLETED
     assert len(job.lines()) + _dropped(job) == 200_000
 
 
 def _dropped(job: Running) -> int:
-    return sum(data.get("dropped", 0) for _, data in job.told)
+    return sum(data.get("dropped", 0) for _, data in job.reported)
 
 
 async def test_a_viewers_cancel_is_a_sigterm() -> None:
@@ -178,7 +178,7 @@ async def test_a_viewers_cancel_is_a_sigterm() -> None:
 @pytest.mark.parametrize(
     ("ignores", "ended_by"), [("trap '' TERM;", signal.SIGKILL), ("", signal.SIGTERM)], ids=["all", "child"]
 )
-async def test_who_ignores_sigterm_is_killed_command_or_child(ignores: str, ended_by: signal.Signals) -> None:
+async def test_a_command_or_child_that_ignores_sigterm_is_killed(ignores: str, ended_by: signal.Signals) -> None:
     script = ignores + "sh -c \"trap '' TERM; \"'echo $$; while :; do sleep 0.1; done'; true"
     with trio.fail_after(60):
         async with running("--grace", "1", "--", "sh", "-c", script) as job:
@@ -189,12 +189,12 @@ async def test_who_ignores_sigterm_is_killed_command_or_child(ignores: str, ende
             assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
 
 
-async def test_viewers_type_to_a_command_between_what_comes_from_our_stdin() -> None:
+async def test_viewers_input_and_our_stdin_both_reach_the_command() -> None:
     script = 'printf "Name? "; read a; echo "a $a"; read b; echo "b $b"; read c || echo closed; sleep 60'
     with trio.fail_after(60):
         async with running("--", "sh", "-c", script, stdin=subprocess.PIPE) as job:
             assert job.process.stdin is not None
-            await job.until(TaskEvent.OUTPUT, "Name? ")  # a question without a line end is seen
+            await job.until(TaskEvent.OUTPUT, "Name? ")  # a prompt without a line end is seen
             assert (await job.call("input", value="schön"))["t"] == "ok"
             await job.until(TaskEvent.OUTPUT, "a schön")
             await job.process.stdin.send_all(b"from here\n")
@@ -204,7 +204,7 @@ async def test_viewers_type_to_a_command_between_what_comes_from_our_stdin() -> 
             refusal = await job.call("input", value="too late")
             assert (refusal["t"], refusal["d"]["message"]) == ("err", "the command's stdin is closed")
             refusal = await job.call("approve", value=True)
-            assert refusal["d"]["message"] == "a command takes cancel, input, pause and resume, not approve"
+            assert refusal["d"]["message"] == "a command supports cancel, input, pause and resume, not approve"
 
 
 async def test_pause_and_resume_stop_the_process_itself_and_a_paused_one_can_be_cancelled() -> None:
@@ -225,7 +225,7 @@ async def test_pause_and_resume_stop_the_process_itself_and_a_paused_one_can_be_
             assert await job.process.wait() == 128 + signal.SIGTERM
 
 
-async def test_ctrl_c_reaches_the_command_which_ends_as_it_likes() -> None:
+async def test_ctrl_c_reaches_the_command_which_decides_how_to_end() -> None:
     script = "trap 'echo cleaning; exit 5' INT; echo ready; while :; do sleep 0.1; done"
     with trio.fail_after(60):
         async with running("--", "sh", "-c", script) as job:
@@ -239,20 +239,20 @@ async def test_ctrl_c_reaches_the_command_which_ends_as_it_likes() -> None:
 async def test_a_command_that_a_signal_kills_has_failed() -> None:
     with trio.fail_after(60):
         job, _, _ = await _run_to_end("--", "sh", "-c", "kill -9 $$")
-    event, ending = job.told[-1]
+    event, ending = job.reported[-1]
     assert (event, ending["result"]) == (TaskEvent.FAILED, {"exit_code": 137})
     assert ending["error"].endswith("killed by SIGKILL")
     assert job.process.returncode == 137
 
 
-async def test_a_command_that_does_not_exist_is_one_line_and_127() -> None:
+async def test_a_command_that_does_not_exist_is_one_line_and_exit_code_127() -> None:
     with trio.fail_after(60):
         job, stdout, stderr = await _run_to_end("--", "no-such-command")
-    assert (stdout, job.process.returncode, job.told[-1][0]) == (b"", 127, TaskEvent.FAILED)
+    assert (stdout, job.process.returncode, job.reported[-1][0]) == (b"", 127, TaskEvent.FAILED)
     assert stderr.splitlines()[1:] == [b"fanline: error: cannot run no-such-command: No such file or directory"]
 
 
-async def test_a_reader_of_ours_that_goes_away_does_not_end_the_job(tmp_path: Path) -> None:
+async def test_a_reader_of_our_output_that_goes_away_does_not_end_the_command(tmp_path: Path) -> None:
     script = f"yes | head -n 100000; echo done > {tmp_path}/done"
     read_end, write_end = os.pipe()
     with trio.fail_after(60):
@@ -292,7 +292,7 @@ async def test_a_child_that_is_left_behind_with_the_output_is_not_waited_for(tmp
     assert ended.returncode == 0
 
 
-async def test_without_a_server_the_command_runs_all_the_same_with_one_warning(tmp_path: Path) -> None:
+async def test_without_a_server_the_command_runs_with_one_warning(tmp_path: Path) -> None:
     with trio.fail_after(30):
         ended = await _completed("--", "sh", "-c", "cat; exit 4", directory=tmp_path, stdin=b"from\0here")
     assert (ended.returncode, ended.stdout) == (4, b"from\0here")
@@ -300,7 +300,7 @@ async def test_without_a_server_the_command_runs_all_the_same_with_one_warning(t
     assert warning.startswith(b"fanline: warning: no running `fanline serve` found")
 
 
-async def test_what_is_no_task_id_is_refused_before_anything_runs(tmp_path: Path) -> None:
+async def test_an_invalid_task_id_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with trio.fail_after(30):
         ended = await _completed("--task", "a b", "--", "touch", str(tmp_path / "ran"), directory=tmp_path)
     assert ended.returncode == 2

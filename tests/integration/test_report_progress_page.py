@@ -40,7 +40,7 @@ async def test_a_block_runs_and_completes_its_task(block: Block) -> None:
     assert events[-1:] == ([TaskEvent.COMPLETED] if task_id else [])
 
 
-async def test_a_bar_in_a_script_is_a_task_that_viewers_can_follow() -> None:
+async def test_a_progress_bar_in_a_script_is_a_task_that_viewers_can_watch() -> None:
     script = "import fanline; bar = fanline.tqdm('abc', desc='Training'); print(bar.task.id); list(bar)"
     with trio.fail_after(40):
         async with running_serve(workers=1) as serve:

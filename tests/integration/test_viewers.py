@@ -1,4 +1,4 @@
-"""Viewers against a real server: joined, live, through lost workers; calls that reach the producer, or say why not."""
+"""Viewers of a real server: on joining, live, across lost workers; calls that reach the producer, or say why not."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ async def _until(task: TaskView, kind: TaskEvent) -> None:
     raise AssertionError(f"{kind} did not come")
 
 
-async def test_who_joins_late_and_who_was_there_see_the_same_task() -> None:
+async def test_a_viewer_who_joins_late_sees_the_same_task_as_one_who_was_there() -> None:
     with trio.fail_after(60):
         async with running_serve() as serve, AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(fanline.Client(serve.url)) for _ in range(2)]
@@ -55,7 +55,7 @@ async def test_who_joins_late_and_who_was_there_see_the_same_task() -> None:
     assert [line.number for line in early.output] == list(range(101, 301))
 
 
-async def test_a_worker_that_is_killed_under_its_viewers_costs_them_nothing() -> None:
+async def test_viewers_lose_nothing_when_their_worker_is_killed() -> None:
     with trio.fail_after(60):
         async with (
             running_serve() as serve,
@@ -99,7 +99,7 @@ async def test_calls_reach_the_producer_and_one_answer_wins() -> None:
     assert [(answer.approved, answer.value) for answer in answers] == [(True, "green")]
 
 
-async def test_a_cancel_is_seen_by_all_from_the_request_to_the_end() -> None:
+async def test_every_viewer_sees_a_cancel_from_the_request_to_the_end() -> None:
     with trio.fail_after(60):
         async with running_serve() as serve, fanline.Client(serve.url) as client, client.task("job") as task:
             async with trio.open_nursery() as nursery:
@@ -107,9 +107,9 @@ async def test_a_cancel_is_seen_by_all_from_the_request_to_the_end() -> None:
                 await _until(task, TaskEvent.STARTED)
                 await task.cancel(deadline=20)
                 kinds = [update.kind async for update in task]
-    # That the producer agrees is told too, unless it stops even sooner.
-    told = [kind for kind in kinds if kind is not TaskEvent.CANCEL_ACCEPTED]
-    assert told == [TaskEvent.CANCEL_REQUESTED, TaskEvent.CANCELLED]
+    # That the producer agrees is reported too, unless it stops even sooner.
+    seen = [kind for kind in kinds if kind is not TaskEvent.CANCEL_ACCEPTED]
+    assert seen == [TaskEvent.CANCEL_REQUESTED, TaskEvent.CANCELLED]
     assert (task.snapshot.state, task.snapshot.forced) == (TaskState.CANCELLED, False)
 
 
@@ -119,7 +119,7 @@ async def _sleep_as_task(serve: Serve) -> None:
             await trio.sleep_forever()
 
 
-async def test_a_call_that_cannot_be_says_why() -> None:
+async def test_a_call_that_cannot_be_made_says_why() -> None:
     with trio.fail_after(60):
         async with running_serve(workers=1) as serve, fanline.Client(serve.url) as client:
             assert await _code(client.call, "task:nope", "cancel") == "unknown_task"
@@ -140,7 +140,7 @@ async def _code(call: Callable[..., Awaitable[object]], *args: str) -> str:
     return caught.value.code
 
 
-async def test_run_is_tailed_listed_and_stopped_from_the_command_line() -> None:
+async def test_a_command_is_run_tailed_listed_and_stopped_from_the_command_line() -> None:
     with trio.fail_after(90):
         async with running_serve() as serve, trio.open_nursery() as nursery:
             nursery.start_soon(_run, serve, 143, "run", "--task", "job", "--", "sh", "-c", "echo hello; sleep 60")

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 import trio
 from rich.console import Console
 
-from fanline.cli.demo.display import FEED, Figures, show
-from fanline.cli.demo.sample_build import TERMINAL, Step, build_steps, cancelled
+from fanline.cli.demo.display import FEED, DemoStatistics, show
+from fanline.cli.demo.sample_build import TERMINAL, BuildStep, build_steps, cancelled
 from fanline.client.client import Client, Codec
 from fanline.errors import FanlineError
 from fanline.local import find_server, nats_address
@@ -25,40 +25,40 @@ from fanline.protocol.serve_state import ServeState
 LANES = 5  # builds at a time
 VIEWERS: tuple[Codec, ...] = ("json", "cbor") * 3
 READY_SECONDS = 30.0
-STOP_SECONDS = 8.0  # the server's own drain deadline and some
-LATE_SECONDS = 5.0  # what has not arrived this long after the end of its build is lost
+STOP_SECONDS = 8.0  # somewhat more than the server's own drain deadline
+LATE_SECONDS = 5.0  # a message that has not arrived this long after the end of its build is lost
 
 
 async def run_demo(seconds: float | None) -> int:
-    """Run until cancelled or for `seconds`; prints a summary. 1 if a message was lost, else 0."""
+    """Run until cancelled or for `seconds`, and print a summary. Returns 1 if a message was lost, otherwise 0."""
     console = Console(highlight=False)
-    figures = Figures()
+    statistics = DemoStatistics()
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(TemporaryDirectory(prefix="fanline-demo-"))
         server = await stack.enter_async_context(_running_server(Path(directory)))
-        stack.callback(lambda: console.print(figures.summary(), soft_wrap=True))
+        stack.callback(lambda: console.print(statistics.summary(), soft_wrap=True))
         publisher = await stack.enter_async_context(open_nats_publisher(nats_address(server)))
         clients = [await stack.enter_async_context(Client(server.url, codec=codec)) for codec in VIEWERS]
-        people = f"{LANES} builds at a time, {len(clients)} subscribers in JSON and CBOR"
+        participants = f"{LANES} builds at a time, {len(clients)} subscribers in JSON and CBOR"
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(show, figures, console, server.url, people)
-            await Demo(publisher, clients, figures).run(seconds)
+            nursery.start_soon(show, statistics, console, server.url, participants)
+            await Demo(publisher, clients, statistics).run(seconds)
             nursery.cancel_scope.cancel()
-    return 1 if figures.lost else 0
+    return 1 if statistics.lost else 0
 
 
 class Demo:
-    """Builds that run in lanes, each watched by every client."""
+    """Builds that run in parallel lanes, each of them watched by every client."""
 
-    def __init__(self, publisher: NatsPublisher, clients: Sequence[Client], figures: Figures) -> None:
+    def __init__(self, publisher: NatsPublisher, clients: Sequence[Client], statistics: DemoStatistics) -> None:
         self._publisher = publisher
         self._clients = clients
-        self._figures = figures
+        self._statistics = statistics
         self._numbers = itertools.count(1)
         self._stopping = False
 
     async def run(self, seconds: float | None) -> None:
-        """Start builds for so long, then stop them and wait for what is still on its way."""
+        """Start builds for `seconds`, then stop them and wait for the messages that are still on their way."""
         async with trio.open_nursery() as nursery:
             for _ in range(LANES):
                 nursery.start_soon(self._lane)
@@ -75,11 +75,11 @@ class Demo:
         async with trio.open_nursery() as nursery:
             for index in range(len(self._clients)):
                 await nursery.start(self._watch, index, name, sent_at, received)
-            await self._tell(f"{name} starts, watch it with: fanline tail {channel}")
+            await self._announce(f"{name} starts, watch it with: fanline tail {channel}")
             await self._produce(name, channel, sent_at)
             nursery.cancel_scope.deadline = trio.current_time() + LATE_SECONDS
-        self._figures.lost += sum(len(sent_at) - count for count in received)
-        await self._tell(f"{name} ended")
+        self._statistics.lost += sum(len(sent_at) - count for count in received)
+        await self._announce(f"{name} ended")
 
     async def _produce(self, name: str, channel: str, sent_at: dict[str, float]) -> None:
         for step in build_steps(name, random.Random(name)):  # noqa: S311  # sample data
@@ -90,9 +90,9 @@ class Demo:
             await self._publish(channel, step, sent_at)
         await self._publisher.flush()
 
-    async def _publish(self, channel: str, step: Step, sent_at: dict[str, float]) -> None:
+    async def _publish(self, channel: str, step: BuildStep, sent_at: dict[str, float]) -> None:
         message_id = f"{channel}-{len(sent_at)}"
-        self._figures.published += 1
+        self._statistics.published += 1
         sent_at[message_id] = trio.current_time()
         await self._publisher.publish(Envelope(channel=channel, id=message_id, event=step.event, data=step.data))
 
@@ -105,26 +105,26 @@ class Demo:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """One subscriber of one build, until its last message. The first client's copy is what is shown."""
+        """One subscriber of one build, until its last message. The display shows what the first client receives."""
         async with self._clients[index].subscribe(f"task:{name}") as messages:
             task_status.started()
             async for message in messages:
                 if message.id not in sent_at:
-                    continue  # somebody tries `fanline pub` on it
+                    continue  # published by the user, who tries `fanline pub`
                 received[index] += 1
-                self._figures.receive(trio.current_time() - sent_at[message.id])
+                self._statistics.receive(trio.current_time() - sent_at[message.id])
                 if index == 0:
-                    self._figures.show(name, message)
+                    self._statistics.show(name, message)
                 if message.event in TERMINAL:
                     return
 
-    async def _tell(self, text: str) -> None:
+    async def _announce(self, text: str) -> None:
         await self._publisher.publish(Envelope(channel=FEED, event="build", data=text))
 
 
 @asynccontextmanager
 async def _running_server(directory: Path) -> AsyncIterator[ServeState]:
-    """`fanline serve` on a free port with its data in `directory`; its state file is where commands look for it."""
+    """`fanline serve` on a free port with its data in `directory`. Its state file is where commands look for one."""
     arguments = ["--port", "0", "--workers", "2", "--data-dir", str(directory / "data")]
     environ = {key: value for key, value in os.environ.items() if not key.startswith("FANLINE_")}
     if "FANLINE_STATE_DIR" in os.environ:
@@ -135,7 +135,7 @@ async def _running_server(directory: Path) -> AsyncIterator[ServeState]:
             [sys.executable, "-P", "-m", "fanline.workers", *arguments],
             stdout=subprocess.PIPE,
             stderr=errors,
-            cwd=directory,  # where no settings file lies
+            cwd=directory,  # without a settings file
             env=environ,
         )
     try:
@@ -161,7 +161,7 @@ async def _wait_ready(process: trio.Process, log: Path) -> None:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line), "it said nothing").removeprefix("fanline: error: ")
+    return next((line for line in reversed(lines) if line), "its log is empty").removeprefix("fanline: error: ")
 
 
 async def _stop(process: trio.Process) -> None:

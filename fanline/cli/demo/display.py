@@ -1,4 +1,4 @@
-"""What the demo shows: its figures, progress bars on a terminal, plain lines elsewhere."""
+"""How the demo shows its statistics: progress bars on a terminal, plain lines elsewhere."""
 
 from collections import deque
 from typing import Any
@@ -16,12 +16,12 @@ from fanline.protocol.tasks.events import TaskEvent
 
 FEED = "news:builds"
 FRAME_SECONDS = 0.2
-_LATENCIES = 20_000  # the newest ones; enough for a p99, few enough to sort for every frame
+_LATENCIES = 20_000  # the newest ones: enough for a p99, and few enough to be sorted for every frame
 _BAR_WIDTH = 40
 
 
-class Figures:
-    """What was counted so far. Loss is known only of builds that ended."""
+class DemoStatistics:
+    """What has been counted so far. Losses are only known for builds that have ended."""
 
     def __init__(self) -> None:
         self.finished = 0
@@ -29,18 +29,18 @@ class Figures:
         self.delivered = 0
         self.lost = 0
         self.builds: dict[str, dict[str, Any]] = {}
-        """Name -> percent and message, as received by a subscriber, of the builds under way."""
+        """Running builds: name -> percent and message, as received by a subscriber."""
         self.ended: deque[str] = deque(maxlen=100)
-        """Names of builds that ended and were not shown yet."""
+        """Builds that have ended and were not shown yet, with how they ended."""
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
 
     def receive(self, seconds: float) -> None:
-        """Count a delivery that took so long."""
+        """Count a delivery, which took `seconds`."""
         self.delivered += 1
         self._latencies.append(seconds)
 
     def show(self, name: str, message: Message) -> None:
-        """Take what a build has told."""
+        """Update a build from a message that it published."""
         build = self.builds.setdefault(name, {"percent": 0.0, "message": ""})
         build |= {key: message.data[key] for key in build if key in message.data}
         if message.event in TERMINAL:
@@ -49,7 +49,7 @@ class Figures:
             self.ended.append(f"{name} {str(message.event).removeprefix('task_')}")
 
     def milliseconds(self, percentile: int) -> float:
-        """Latency from publishing to NATS until a subscriber has the decoded message; 0 while there is none."""
+        """Latency in ms, from publishing to NATS until a subscriber has the decoded message; 0 before the first."""
         ordered = sorted(self._latencies)
         return ordered[len(ordered) * percentile // 100] * 1000 if ordered else 0.0
 
@@ -63,36 +63,36 @@ class Figures:
         return f"{self.finished} tasks finished: {self.line()}"
 
 
-async def show(figures: Figures, console: Console, url: str, people: str) -> None:
-    """Keep the picture up to date until cancelled."""
-    console.print(f"Server on {url}, {people}.")
+async def show(statistics: DemoStatistics, console: Console, url: str, participants: str) -> None:
+    """Keep the display up to date until cancelled."""
+    console.print(f"Server on {url}, {participants}.")
     if not console.is_terminal:
-        await _show_lines(figures, console)
+        await _show_lines(statistics, console)
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
-            live.update(_picture(figures), refresh=True)
+            live.update(_display(statistics), refresh=True)
             await trio.sleep(FRAME_SECONDS)
 
 
-async def _show_lines(figures: Figures, console: Console) -> None:
-    for command in _commands(figures):
+async def _show_lines(statistics: DemoStatistics, console: Console) -> None:
+    for command in _commands(statistics):
         console.print(f"In another terminal: {command}", soft_wrap=True)
     while True:
-        while figures.ended:
-            console.print(f"{figures.ended.popleft()}: {figures.line()}", soft_wrap=True)
+        while statistics.ended:
+            console.print(f"{statistics.ended.popleft()}: {statistics.line()}", soft_wrap=True)
         await trio.sleep(FRAME_SECONDS)
 
 
-def _picture(figures: Figures) -> Group:
+def _display(statistics: DemoStatistics) -> Group:
     table = Table.grid(padding=(0, 2))
-    for name, data in sorted(figures.builds.items()):
+    for name, data in sorted(statistics.builds.items()):
         bar = ProgressBar(total=100, completed=data["percent"], width=_BAR_WIDTH)
         table.add_row(name, bar, f"{data['percent']:.0f} %", data["message"])
-    commands = [Text(f"  {command}", style="cyan") for command in _commands(figures)]
-    return Group(table, Text(), Text(figures.summary()), Text(), Text("Try in another terminal:"), *commands)
+    commands = [Text(f"  {command}", style="cyan") for command in _commands(statistics)]
+    return Group(table, Text(), Text(statistics.summary()), Text(), Text("Try in another terminal:"), *commands)
 
 
-def _commands(figures: Figures) -> list[str]:
-    youngest = min(figures.builds, key=lambda name: figures.builds[name]["percent"], default="build-1")
-    return [f"fanline tail task:{youngest}", "fanline tasks", f"fanline sub {FEED}", f"fanline pub {FEED} '\"hello\"'"]
+def _commands(statistics: DemoStatistics) -> list[str]:
+    newest = min(statistics.builds, key=lambda name: statistics.builds[name]["percent"], default="build-1")
+    return [f"fanline tail task:{newest}", "fanline tasks", f"fanline sub {FEED}", f"fanline pub {FEED} '\"hello\"'"]

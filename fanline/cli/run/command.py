@@ -1,4 +1,4 @@
-"""`fanline run`: any command as a task that viewers follow and stop. The command never depends on Fanline."""
+"""`fanline run`: run any command as a task that viewers can watch and stop. The command never depends on Fanline."""
 
 import logging
 import shlex
@@ -11,8 +11,8 @@ from typing import Annotated, Any, NamedTuple
 import trio
 import typer
 
-from fanline.cli.options import nats_url, task_id
-from fanline.cli.run.command_process import Command, Copy, shell_code, start_command
+from fanline.cli.options import NatsUrl, task_id
+from fanline.cli.run.command_process import CommandProcess, PassThrough, shell_code, start_command
 from fanline.cli.run.job import Job
 from fanline.cli.runner import complain, note, run
 from fanline.errors import FanlineError
@@ -22,16 +22,18 @@ from fanline.producer.fresh_id import fresh_id
 from fanline.producer.running_task import AsyncTask
 from fanline.producer.task import Task
 
-NOT_EXECUTABLE = 126  # as shells say it
+NOT_EXECUTABLE = 126  # the exit codes of shells
 NOT_FOUND = 127
 MAX_TITLE = 256  # characters
 LINGER_SECONDS = 5.0
-ENDING = (signal.SIGINT, signal.SIGTERM)  # who sends one wants the command to end
+LINGER_WITHOUT_SERVER = 1.0
+"""A server that starts while the command runs is used; there is no need to wait long for one that never did."""
+ENDING = (signal.SIGINT, signal.SIGTERM)  # sent to make the command end
 FORWARDED = (*ENDING, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class Order(NamedTuple):
-    """What to run, and how to tell of it."""
+class RunOptions(NamedTuple):
+    """What to run, and how to report it."""
 
     argv: list[str]
     id: str
@@ -44,7 +46,7 @@ class Order(NamedTuple):
 
 
 class CommandFailed(FanlineError):  # noqa: N818  # reads as what happened
-    """The command did not succeed. str() is what viewers read, `code` what we exit with."""
+    """The command did not succeed. str() is what viewers read, `code` is our exit code."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -52,34 +54,39 @@ class CommandFailed(FanlineError):  # noqa: N818  # reads as what happened
 
 
 class CommandCancelled(TaskCancelled):
-    """The command ended because it was asked to; `code` is what we exit with."""
+    """The command ended because it was stopped; `code` is our exit code."""
 
     def __init__(self, code: int, by: str | None = None) -> None:
         super().__init__(by)
         self.code = code
 
 
-async def execute(order: Order) -> int:
-    """Run the command to its end; the exit code for us."""
-    here = has_server(order.nats)
+async def execute(options: RunOptions) -> int:
+    """Run the command to its end. Returns our exit code."""
+    here = has_server(options.nats)
     _print_warnings(logging.WARNING if here else logging.ERROR)
     if here:
-        note(f"task:{order.id}, watch it with: fanline tail task:{order.id}")
+        note(f"running as task:{options.id}; watch it with: fanline tail task:{options.id}")
     else:
-        note("warning: no running `fanline serve` found; the command runs all the same, without viewers")
-    # One that comes later is used; but at the end nobody need wait for one that was never there.
-    linger = LINGER_SECONDS if here else 1.0
-    task = Task(order.id, title=order.title, kind="command", heartbeat=order.heartbeat, nats=order.nats, linger=linger)
+        note("warning: no running `fanline serve` found; the command runs without viewers")
+    task = Task(
+        options.id,
+        title=options.title,
+        kind="command",
+        heartbeat=options.heartbeat,
+        nats=options.nats,
+        linger=LINGER_SECONDS if here else LINGER_WITHOUT_SERVER,
+    )
     try:
         async with task as producer:
-            await _perform(order, producer)
+            await _perform(options, producer)
     except (CommandFailed, CommandCancelled) as ending:
         return ending.code
     return 0
 
 
-async def _perform(order: Order, task: AsyncTask) -> None:
-    """Run it, and raise how it ended, unless that was by itself and well."""
+async def _perform(options: RunOptions, task: AsyncTask) -> None:
+    """Run the command. Raises CommandFailed or CommandCancelled unless it succeeds."""
     received: set[int] = set()
 
     async def forward() -> None:
@@ -87,30 +94,30 @@ async def _perform(order: Order, task: AsyncTask) -> None:
             received.add(number)
             command.end(number)
 
-    # What nohup has us ignore, the command ignores, too.
-    heard = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
-    with trio.open_signal_receiver(*heard) as signals:
-        command = await _started(order.argv)
-        signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # Ctrl-Z and `bg` must not stop us, and so the command
-        job = Job(command, task, order.grace)
+    # The command inherits the signals that we ignore, as under nohup.
+    caught = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
+    with trio.open_signal_receiver(*caught) as signals:
+        command = await _start(options.argv)
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # Ctrl-Z and `bg` must not stop us, and the command with us
+        job = Job(command, task, options.grace)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(forward)
-                status = await job.run(Copy(sys.stdout), Copy(sys.stderr))
+                status = await job.run(PassThrough(sys.stdout), PassThrough(sys.stderr))
                 nursery.cancel_scope.cancel()
         except BaseException:
-            command.signal(signal.SIGKILL)  # nothing is left running, whatever happened to us
+            command.signal(signal.SIGKILL)  # whatever happened to us, nothing is left running
             raise
     code = shell_code(status)
     task.result({"exit_code": code})
     if job.stopped or (status and not received.isdisjoint(ENDING)):
         raise CommandCancelled(code, job.stopped_by)
     if status:
-        raise CommandFailed(code, _in_words(status))
+        raise CommandFailed(code, _describe(status))
 
 
 def _print_warnings(level: int) -> None:
-    """What the task has to say goes to stderr, in the form of all commands."""
+    """Print the SDK's log records on stderr, in the form of all our messages."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("fanline: warning: %(message)s"))
     logger = logging.getLogger("fanline")
@@ -118,7 +125,7 @@ def _print_warnings(level: int) -> None:
     logger.setLevel(level)
 
 
-async def _started(argv: list[str]) -> Command:
+async def _start(argv: list[str]) -> CommandProcess:
     try:
         return await start_command(argv)
     except OSError as error:
@@ -127,7 +134,7 @@ async def _started(argv: list[str]) -> Command:
         raise CommandFailed(NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE, text) from None
 
 
-def _in_words(status: int) -> str:
+def _describe(status: int) -> str:
     if status > 0:
         return f"exit code {status}"
     try:
@@ -149,39 +156,36 @@ _OPTIONS: dict[str, Any] = {"context_settings": {"ignore_unknown_options": True,
 
 
 def _run(
-    command: Annotated[list[str], typer.Argument(metavar="CMD ARGS...", help="What to run, as after `env`: no shell.")],
+    command: Annotated[list[str], typer.Argument(metavar="CMD ARGS...", help="Command to run, without a shell.")],
     task: Annotated[
         str | None,
         typer.Option(
-            metavar="ID", callback=_id_or_none, help="Id of the task. [default: the command's name and a suffix]"
+            metavar="ID", callback=_id_or_none, help="ID of the task. [default: the command's name and a suffix]"
         ),
     ] = None,
-    title: Annotated[str | None, typer.Option(help="What viewers read. [default: the command]")] = None,
+    title: Annotated[str | None, typer.Option(help="Title that viewers see. [default: the command]")] = None,
     heartbeat: Annotated[
-        float, typer.Option(min=0.1, max=86_400, help="Seconds of silence after which viewers are told that it stalls.")
+        float, typer.Option(min=0.1, max=86_400, help="Seconds of silence after which viewers see the task as stalled.")
     ] = 10.0,
     grace: Annotated[
-        float, typer.Option(min=0, max=86_400, help="Seconds from SIGTERM to SIGKILL when a viewer stops it.")
+        float, typer.Option(min=0, max=86_400, help="Seconds from SIGTERM to SIGKILL when a viewer stops the command.")
     ] = 10.0,
-    nats: Annotated[
-        str | None,
-        typer.Option(metavar="URL", callback=nats_url, help="NATS to publish to. [default: the local server's]"),
-    ] = None,
+    nats: NatsUrl = None,
 ) -> None:
-    """Run a command as a task: its output, progress and end are seen by viewers, who can stop it and type to it.
+    """Run a command as a task: viewers see its output, progress and end, and can stop it and type to it.
 
     \b
       fanline run -- make -j8
       fanline run --task nightly --title "Nightly build" -- ./build.sh --all
       fanline tail task:nightly
 
-    What it writes comes out here unchanged. Progress is read from lines such as 42% or [3/10]. A viewer's `cancel` is
-    a SIGTERM, and a SIGKILL --grace seconds later; `input` is a line on its stdin; `pause` and `resume` are SIGSTOP and
-    SIGCONT. Its own stdin is ours. Without a server it runs all the same.
+    The command's output also appears here, unchanged. Progress is read from lines such as 42% or [3/10]. A viewer's
+    `cancel` sends SIGTERM, and SIGKILL --grace seconds later; `input` writes a line to the command's stdin; `pause` and
+    `resume` send SIGSTOP and SIGCONT. Our stdin is passed on to the command. Without a server it runs nevertheless.
 
     Exit code: the command's; 128 + n if signal n killed it; 127 if there is no such command, 126 if it cannot be run.
     """
-    order = Order(
+    options = RunOptions(
         argv=command,
         id=task or fresh_id(PurePath(command[0]).name),
         title=_cut(title or shlex.join(command)),
@@ -189,7 +193,7 @@ def _run(
         grace=grace,
         nats=nats,
     )
-    run(partial(execute, order))
+    run(partial(execute, options))
 
 
 def _cut(title: str) -> str:

@@ -1,4 +1,4 @@
-"""A command that runs below us, with its stdin, stdout and stderr going through us."""
+"""A command as our child process, with its stdin, stdout and stderr going through us."""
 
 import math
 import os
@@ -19,18 +19,18 @@ QUIET_SECONDS = 0.5
 
 
 class StdinClosed(FanlineError):  # noqa: N818  # reads as what was found
-    """The command takes no input, or none at the moment; str() says which."""
+    """The command reads no input any more, or none at the moment; str() says which."""
 
 
-class Command:
-    """It leads a session of its own, so that signals reach all that it started, and only by us.
+class CommandProcess:
+    """A running command. It leads a session of its own: signals come only from us, and reach all of its children.
 
-    It has no terminal then: a program that insists on one says so, instead of hanging in the background.
+    So it has no terminal, and a program that requires one says so instead of hanging in the background.
     """
 
     def __init__(self, process: trio.Process) -> None:
         assert process.stdin is not None
-        # What Trio gives on a system with file descriptors.
+        # What Trio returns on a system with file descriptors.
         assert isinstance(process.stdout, trio.lowlevel.FdStream)
         assert isinstance(process.stderr, trio.lowlevel.FdStream)
         self._process = process
@@ -41,22 +41,22 @@ class Command:
 
     def signal(self, number: int) -> None:
         """Send a signal to the command and all its children."""
-        with suppress(ProcessLookupError, PermissionError):  # it has ended, or runs as somebody else, as under sudo
+        with suppress(ProcessLookupError, PermissionError):  # it has ended, or runs as another user, as under sudo
             os.killpg(self._process.pid, number)
 
     async def wait(self) -> int:
-        """Its exit code; -n if signal n has killed it."""
+        """Wait for its end. Returns its exit code, or -n if signal n killed it."""
         return await self._process.wait()
 
     def end(self, number: int) -> None:
-        """Send a signal that may end it, and wake it up if it is stopped: it would not notice."""
+        """Send a signal that may end it, and continue it if it is stopped, so that it notices."""
         self.signal(number)
         self.signal(signal.SIGCONT)
 
     async def stop(self, grace: float) -> None:
-        """SIGTERM, and SIGKILL if it, or a child that holds its output, is still there after `grace` seconds.
+        """Send SIGTERM, and SIGKILL if after `grace` seconds the command, or a child that holds its output, still runs.
 
-        Returns when it is killed, and never if it is not: cancel it when the output has ended.
+        Cancel this when the output has ended: it does not return before the SIGKILL.
         """
         self._stopping = True
         self.end(signal.SIGTERM)
@@ -65,22 +65,22 @@ class Command:
         self._stopping = False
 
     async def receive(self, stream: trio.lowlevel.FdStream) -> bytes | None:
-        """What it writes next to its stdout or stderr; empty if nothing has come for half a second; None: the end.
+        """The next output on its stdout or stderr; empty if there is none within half a second; None at the end.
 
-        The end is when all who hold the stream have closed it. When the command itself has ended, or was killed, a
-        child that it left behind is not waited for: the end is when nothing comes.
+        The end is when every process that holds the stream has closed it. Once the command itself has ended or was
+        killed, a child that it left behind is not waited for: then the end is when no output comes.
         """
         with trio.move_on_after(QUIET_SECONDS):
             return bytes(await stream.receive_some(CHUNK_BYTES)) or None
         if self._process.poll() is None or self._stopping:
             return b""
-        # After a Ctrl-Z or a suspend the time is over at once: what lies in the pipe is read all the same.
+        # After a Ctrl-Z or a suspended machine the time is up at once, although there may be output in the pipe.
         with suppress(BlockingIOError):
             return os.read(stream.fileno(), CHUNK_BYTES) or None
         return None
 
     async def type(self, data: bytes, patience: float = math.inf) -> None:
-        """Write to its stdin in one piece, after so many seconds at most behind other input. Raises StdinClosed."""
+        """Write to its stdin in one piece, waiting at most `patience` seconds for other input. Raises StdinClosed."""
         with trio.move_on_after(patience) as waiting:
             await self._stdin_lock.acquire()
         if waiting.cancelled_caught:
@@ -93,21 +93,23 @@ class Command:
             self._stdin_lock.release()
 
     async def feed(self) -> None:
-        """Pass our own stdin on, to its end."""
+        """Pass on our own stdin, up to its end."""
         with suppress(StdinClosed):
             while data := await _read_stdin():
                 await self.type(data)
         await self._stdin.aclose()
 
 
-class Copy:
-    """Our own stdout or stderr, to which a command's goes unchanged. A reader that has gone is no reason to end."""
+class PassThrough:
+    """Our own stdout or stderr, to which the command's output goes unchanged. If its reader has gone, output is ignored
+    and the command continues.
+    """
 
     def __init__(self, file: TextIO | None) -> None:
-        self._fd = None if file is None else file.fileno()  # None: it was closed when we started
+        self._fd = None if file is None else file.fileno()  # None: it was already closed when we started
 
     async def write(self, data: bytes) -> None:
-        """In a thread, since it may be a file or a terminal: those cannot be waited for."""
+        """Write in a thread, since an event loop cannot wait for a file or a terminal."""
         if self._fd is None or not data:
             return
         try:
@@ -116,9 +118,9 @@ class Copy:
             self._fd = None
 
 
-async def start_command(argv: Sequence[str]) -> Command:
-    """Start a command, without a shell. OSError if that fails."""
-    return Command(
+async def start_command(argv: Sequence[str]) -> CommandProcess:
+    """Start a command, without a shell. Raises OSError."""
+    return CommandProcess(
         await trio.lowlevel.open_process(
             list(argv),
             stdin=subprocess.PIPE,
@@ -130,7 +132,7 @@ async def start_command(argv: Sequence[str]) -> Command:
 
 
 def shell_code(status: int) -> int:
-    """An exit code as a shell tells it: 128 + n after signal n."""
+    """The exit code as a shell reports it: 128 + n after signal n."""
     return 128 - status if status < 0 else status
 
 
@@ -139,25 +141,25 @@ def _write_all(fd: int, data: bytes) -> None:
     while rest:
         try:
             rest = rest[os.write(fd, rest) :]
-        except BlockingIOError:  # whoever shares it with us has made it non-blocking
+        except BlockingIOError:  # another process that shares it has made it non-blocking
             select.select([], [fd], [])
 
 
 async def _read_stdin() -> bytes:
-    """The next of our stdin; empty at its end."""
+    """Some bytes of our stdin; empty at its end."""
     if sys.stdin is None:
         return b""
     fd = sys.stdin.fileno()
     while True:
-        while _in_background(fd):  # noqa: ASYNC110  # a terminal tells nobody to whom it belongs
+        while _in_background(fd):  # noqa: ASYNC110  # no event tells when a terminal becomes ours
             await trio.sleep(QUIET_SECONDS)
         try:
             return await trio.to_thread.run_sync(os.read, fd, CHUNK_BYTES, abandon_on_cancel=True)
         except OSError:
-            if not _in_background(fd):  # else the terminal refused, since `bg` came while we were reading
+            if not _in_background(fd):  # otherwise we were moved to the background while reading
                 return b""
 
 
 def _in_background(fd: int) -> bool:
-    """Whether it is a terminal that now belongs to other jobs; with SIGTTIN ignored, reading from it is an error."""
+    """Whether this is a terminal that belongs to another job now; with SIGTTIN ignored, reading it is an error."""
     return os.isatty(fd) and os.tcgetpgrp(fd) != os.getpgrp()

@@ -1,4 +1,4 @@
-"""A command and its task: what it writes is told, what viewers want of it is done."""
+"""Runs one command as a task: reports its output and progress, and carries out the calls of viewers."""
 
 import signal
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import trio
 
-from fanline.cli.run.command_process import Command, Copy, StdinClosed
+from fanline.cli.run.command_process import CommandProcess, PassThrough, StdinClosed
 from fanline.cli.run.line_splitter import LineSplitter
 from fanline.cli.run.progress_lines import Progress, last_progress
 from fanline.cli.runner import note
@@ -17,21 +17,22 @@ TYPE_SECONDS = 2.0  # how long a viewer's input waits behind other input
 
 
 class Job:
-    """Runs one command to its end."""
+    """One command, from its start to its end."""
 
-    def __init__(self, command: Command, task: AsyncTask, grace: float) -> None:
+    def __init__(self, command: CommandProcess, task: AsyncTask, grace: float) -> None:
         self._command = command
         self._task = task
         self._grace = grace
-        self._calls = task.calls()  # from now on, so that a cancel is ours to decide
+        self._calls = task.calls()  # from the start, so that a cancel comes to us
         self._progress: Progress | None = None
         self._nursery: trio.Nursery
         self.stopped = False
-        """Whether a viewer has stopped it, and who that was."""
+        """A viewer has stopped the command."""
         self.stopped_by: str | None = None
+        """Who stopped it."""
 
-    async def run(self, stdout: Copy, stderr: Copy) -> int:
-        """Until it has ended and all it wrote is told; its exit code, or -n after signal n."""
+    async def run(self, stdout: PassThrough, stderr: PassThrough) -> int:
+        """Wait until the command has ended and its output is reported. Returns its exit code, or -n after signal n."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._command.feed)
             self._nursery.start_soon(self._serve_calls)
@@ -42,14 +43,14 @@ class Job:
             self._nursery.cancel_scope.cancel()
         return code
 
-    async def _relay(self, source: trio.lowlevel.FdStream, copy: Copy, stream: StreamName) -> None:
+    async def _relay(self, source: trio.lowlevel.FdStream, output: PassThrough, stream: StreamName) -> None:
         splitter = LineSplitter()
         while (data := await self._command.receive(source)) is not None:
-            self._tell(splitter.feed(data) if data else splitter.prompt(), splitter.shown, stream)
-            await copy.write(data)
-        self._tell(splitter.end(), "", stream)
+            self._report(splitter.feed(data) if data else splitter.prompt(), splitter.shown, stream)
+            await output.write(data)
+        self._report(splitter.end(), "", stream)
 
-    def _tell(self, lines: list[str], shown: str, stream: StreamName) -> None:
+    def _report(self, lines: list[str], shown: str, stream: StreamName) -> None:
         if lines:
             self._task.log("\n".join(lines) + "\n", stream=stream)
         progress = last_progress([*lines, shown])
@@ -59,7 +60,7 @@ class Job:
 
     async def _serve_calls(self) -> None:
         async for call in self._calls:
-            self._nursery.start_soon(self._serve, call)  # one that waits must not hold up a cancel
+            self._nursery.start_soon(self._serve, call)  # a call that waits must not delay a cancel
 
     async def _serve(self, call: Call) -> None:
         match call.verb:
@@ -74,13 +75,13 @@ class Job:
                 self._command.signal(signal.SIGCONT)
                 self._task.resume()
             case verb:
-                return await call.refuse(f"a command takes cancel, input, pause and resume, not {verb}")
+                return await call.refuse(f"a command supports cancel, input, pause and resume, not {verb}")
         return await call.answer()
 
     def _stop(self, by: str | None) -> None:
         if not self.stopped:
             self.stopped, self.stopped_by = True, by
-            note(f"{by or 'a viewer'} asks it to stop: SIGTERM, and SIGKILL after {self._grace:g} s")
+            note(f"stopped by {by or 'a viewer'}: SIGTERM now, SIGKILL after {self._grace:g} s")
             self._nursery.start_soon(self._command.stop, self._grace)
 
     async def _type(self, call: Call) -> None:
@@ -93,7 +94,7 @@ class Job:
 
 
 def _line_of(data: Any) -> bytes:
-    """What a viewer's input is to a program: its text, or else its JSON, and a newline."""
+    """A viewer's input as a line for a program: the text, or anything else as JSON, and a newline."""
     value = data.get("value") if isinstance(data, dict) else data
     text = "" if value is None else value
     return (text.encode(errors="replace") if isinstance(text, str) else msgspec.json.encode(text)) + b"\n"

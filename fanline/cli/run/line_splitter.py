@@ -1,4 +1,4 @@
-"""Bytes of a program's output, in whatever chunks they come, as lines of text. Pure; no I/O."""
+"""The output of a program, bytes in chunks of any size, as lines of text. Pure; no I/O."""
 
 import codecs
 import re
@@ -6,28 +6,28 @@ import re
 from fanline.protocol.tasks.events import MAX_LINE
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~])")
-"""Colours, movements of the cursor, window titles: ECMA-48's CSI and OSC sequences."""
+"""Colours, cursor movements, window titles: the CSI and OSC sequences of ECMA-48."""
 
 
 class LineSplitter:
-    r"""Feed it chunks; the lines that come out are the same, however the bytes were cut.
+    r"""Feed it chunks; the lines that it returns do not depend on how the bytes were divided.
 
-    - UTF-8 that is none becomes U+FFFD, and a character cut in two by a chunk's end is whole again.
-    - "\r" goes back to the line's begin, as progress bars do: what comes after it replaces the line, so that a line is
+    - Invalid UTF-8 becomes U+FFFD, and a character that is divided between two chunks is put together.
+    - "\r" returns to the beginning of the line, as progress bars do: what follows replaces the line, so that a line is
       what a terminal would show of it in the end. "\r\n" is "\n".
-    - A line of more than `bound` characters is cut into lines of so many.
-    - Colours and other escape sequences of terminals are left out.
+    - A line longer than `bound` characters is divided into lines of that length.
+    - Colours and other escape sequences of terminals are removed.
     """
 
     def __init__(self, bound: int = MAX_LINE) -> None:
         self._bound = bound
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._unfinished = ""  # what the line shows so far, and a "\r" if that is about to be replaced
+        self._unfinished = ""  # what the line shows so far, and a "\r" if that will be replaced
         self._redrawn = False
 
     @property
     def shown(self) -> str:
-        """What the unfinished line shows now; a bar that is being drawn is here."""
+        """What the unfinished line shows now, such as a progress bar that is being drawn."""
         return _plain(self._unfinished.removesuffix("\r"))
 
     def feed(self, data: bytes) -> list[str]:
@@ -35,11 +35,13 @@ class LineSplitter:
         return self._split(self._decoder.decode(data))
 
     def prompt(self) -> list[str]:
-        """Give out the unfinished line as one: nothing more comes, it may be a question. Not a bar that is redrawn."""
+        """The unfinished line, as a line of its own: the program is silent, so it may be a question. Not a bar that is
+        being redrawn.
+        """
         return [] if self._redrawn else self._take()
 
     def end(self) -> list[str]:
-        """The last line, if no newline ended it."""
+        """The last line, if no newline ends it."""
         return self._split(self._decoder.decode(b"", final=True)) + self._take()
 
     def _split(self, text: str) -> list[str]:
@@ -51,7 +53,7 @@ class LineSplitter:
         return [_plain(line) for line in lines + cut]
 
     def _pieces(self, line: str) -> list[str]:
-        """What was cut off because it was too long, and what the line shows."""
+        """The parts that were cut off because the line is too long, and what the line shows."""
         if len(line) <= self._bound and "\r" not in line:
             return [line]
         cut: list[str] = []

@@ -1,9 +1,9 @@
-"""Progress that a program tells in its output, as in `42%` or `[3/10]`. Pure; no I/O.
+"""Progress in the output of a program, such as `42%` or `[3/10]`. Pure; no I/O.
 
-Better none than a wrong one, so a line tells progress only if all that looks like it agrees:
+No progress is better than wrong progress: a line counts only if everything in it that looks like progress agrees.
 
-- a percentage is a word of its own, from 0 to 100: `42%`, `[ 42.5 %]`, but not `-5%`, `150%` or `%20`;
-- a count stands alone in brackets: `[3/10]`, `(3 of 10)`. A bare `3/10` may be a date, and `[10/3]` is no count.
+- A percentage is a separate word, from 0 to 100: `42%`, `[ 42.5 %]`, but not `-5%`, `150%` or `%20`.
+- A count stands alone in brackets: `[3/10]`, `(3 of 10)`. A bare `3/10` may be a date, and `[10/3]` is not a count.
 """
 
 import re
@@ -16,7 +16,7 @@ _COUNT = re.compile(r"[\[(] *(\d{1,15}) ?(?:/| of ) ?(\d{1,15}) *[\])]", re.ASCI
 
 
 class Progress(NamedTuple):
-    """Either a percentage, or how many of how many."""
+    """Either a percentage, or how many are done of a total."""
 
     percent: float | None = None
     done: int | None = None
@@ -24,7 +24,7 @@ class Progress(NamedTuple):
 
 
 def progress_in(line: str) -> Progress | None:
-    """The progress that one line tells; a count goes before a percentage, since it is the more exact one."""
+    """The progress in one line. A count takes precedence over a percentage, since it is more exact."""
     if len(line) > _LONGEST or not ("%" in line or "[" in line or "(" in line):
         return None
     counts = {(int(done), int(total)) for done, total in _COUNT.findall(line)}
@@ -38,7 +38,7 @@ def progress_in(line: str) -> Progress | None:
 
 
 def last_progress(lines: Iterable[str]) -> Progress | None:
-    """The newest progress among lines, oldest first."""
+    """The newest progress in lines that are given oldest first."""
     newest = None
     for line in lines:
         newest = progress_in(line) or newest

@@ -1,4 +1,4 @@
-"""Lines are the same however the bytes were cut, and what a terminal would show in the end."""
+"""Lines do not depend on how the bytes were divided, and are what a terminal would show in the end."""
 
 import pytest
 from hypothesis import given
@@ -38,7 +38,7 @@ def test_output_becomes_these_lines(output: bytes, lines: list[str]) -> None:
 
 
 @given(st.lists(_BYTES), st.integers(1, 7))
-def test_the_lines_do_not_depend_on_how_the_bytes_were_cut(chunks: list[bytes], bound: int) -> None:
+def test_the_lines_do_not_depend_on_how_the_bytes_were_divided(chunks: list[bytes], bound: int) -> None:
     assert lines_of(*chunks, bound=bound) == lines_of(b"".join(chunks), bound=bound)
 
 
@@ -48,11 +48,11 @@ def test_no_line_is_longer_than_the_bound_or_holds_a_line_end(output: bytes, bou
 
 
 @given(st.text(st.characters(exclude_characters="\r\n\x1b", exclude_categories=["Cs"]), max_size=50), st.integers(1, 7))
-def test_a_line_that_is_cut_loses_nothing(line: str, bound: int) -> None:
+def test_dividing_a_long_line_loses_nothing(line: str, bound: int) -> None:
     assert "".join(lines_of(line.encode() + b"\n", bound=bound)) == line
 
 
-def test_a_bar_is_one_line_and_can_be_seen_while_it_is_drawn() -> None:
+def test_a_progress_bar_is_one_line_and_can_be_seen_while_it_is_drawn() -> None:
     splitter = LineSplitter()
     seen = []
     for percent in range(101):
@@ -62,7 +62,7 @@ def test_a_bar_is_one_line_and_can_be_seen_while_it_is_drawn() -> None:
     assert splitter.feed(b"\n") == ["100%"]
 
 
-def test_an_unfinished_line_is_given_out_as_a_prompt_but_not_a_bar() -> None:
+def test_an_unfinished_line_counts_as_a_prompt_unless_it_is_a_progress_bar() -> None:
     splitter = LineSplitter()
     splitter.feed(b"a line\nName: ")
     assert (splitter.prompt(), splitter.prompt(), splitter.shown) == (["Name: "], [], "")

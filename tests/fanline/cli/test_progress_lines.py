@@ -1,4 +1,4 @@
-"""What is progress in the output of programs, and what only looks like it."""
+"""What counts as progress in the output of programs, and what only looks like it."""
 
 import pytest
 from hypothesis import given
@@ -54,7 +54,7 @@ def test_this_is_progress(line: str, progress: Progress) -> None:
         "42%" + " " * 1000,
     ],
 )
-def test_this_is_no_progress(line: str) -> None:
+def test_this_is_not_progress(line: str) -> None:
     assert progress_in(line) is None
 
 
@@ -71,11 +71,11 @@ def test_progress_is_always_within_its_bounds(line: str) -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.sampled_from(["[{}/{}]", "({}/{})", "({} of {})"]))
-def test_a_count_in_brackets_is_progress_if_it_can_be(done: int, total: int, form: str) -> None:
+def test_a_count_in_brackets_is_progress_if_it_does_not_exceed_its_total(done: int, total: int, form: str) -> None:
     expected = Progress(None, done, total) if done <= total else None
     assert progress_in(f"now {form.format(done, total)} things") == expected
 
 
-def test_the_newest_line_that_tells_progress_counts() -> None:
+def test_the_newest_line_with_progress_counts() -> None:
     assert last_progress(["[1/3] a", "[2/3] b", "warning: x"]) == Progress(None, 2, 3)
     assert last_progress(["nothing"]) is None

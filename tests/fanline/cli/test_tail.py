@@ -32,7 +32,7 @@ PROGRESS, OUTPUT, COMPLETED = TaskEvent.PROGRESS, TaskEvent.OUTPUT, TaskEvent.CO
 
 
 class Running:
-    """A `fanline` process whose output is read as it comes."""
+    """A `fanline` process whose output is read as it arrives."""
 
     def __init__(self, process: trio.Process) -> None:
         self.process = process
@@ -52,7 +52,7 @@ class Running:
 
 @asynccontextmanager
 async def _tail(peer: DurablePeer, *args: str) -> AsyncIterator[Running]:
-    """`fanline tail 1 ARGS`; when the block ends it has ended."""
+    """`fanline tail 1 ARGS`; its end is waited for at the end of the block."""
     command = [*FANLINE, "tail", "1", "--url", peer.url, *args]
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     running = Running(process)
@@ -69,7 +69,7 @@ async def _tail(peer: DurablePeer, *args: str) -> AsyncIterator[Running]:
             process.kill()
 
 
-async def test_without_a_terminal_log_lines_are_stdout_and_everything_else_stderr() -> None:
+async def test_without_a_terminal_log_lines_go_to_stdout_and_everything_else_to_stderr() -> None:
     with trio.fail_after(20):
         async with durable_peer() as peer:
             peer.append({"title": "Build"}, TaskEvent.STARTED)
@@ -94,11 +94,11 @@ async def test_without_a_terminal_log_lines_are_stdout_and_everything_else_stder
     assert notes[5].startswith("completed: 7 (after 0:0")
 
 
-async def test_the_exit_code_says_how_it_ended() -> None:
+async def test_the_exit_code_says_how_the_task_ended() -> None:
     for event, data, said in (
         (TaskEvent.FAILED, {"error": "no disk"}, "failed: no disk"),
         (TaskEvent.TIMED_OUT, {}, "timed out"),
-        (TaskEvent.CANCELLED, {"by": "ann", "forced": True}, "cancelled by ann, by force"),
+        (TaskEvent.CANCELLED, {"by": "ann", "forced": True}, "cancelled by ann (forced"),
     ):
         with trio.fail_after(20):
             async with durable_peer() as peer:
@@ -110,7 +110,7 @@ async def test_the_exit_code_says_how_it_ended() -> None:
         assert said in running.err
 
 
-async def test_a_task_that_nobody_knows_is_waited_for_and_cannot_be_stopped_or_answered() -> None:
+async def test_an_unknown_task_is_waited_for_and_cannot_be_stopped_or_answered() -> None:
     with trio.fail_after(20):
         async with durable_peer() as peer:
             async with _tail(peer) as running:
@@ -124,7 +124,7 @@ async def test_a_task_that_nobody_knows_is_waited_for_and_cannot_be_stopped_or_a
             assert running.err == "fanline: error: nothing was ever heard of task:1 (unknown_task)\n"
 
 
-async def test_json_is_the_snapshot_and_then_what_comes() -> None:
+async def test_json_is_the_snapshot_followed_by_the_events() -> None:
     with trio.fail_after(20):
         async with durable_peer() as peer:
             peer.append({"lines": ["a", "b"]}, OUTPUT)
@@ -139,7 +139,7 @@ async def test_json_is_the_snapshot_and_then_what_comes() -> None:
     assert running.err == ""
 
 
-async def test_cancel_asks_shows_what_follows_and_waits_for_the_end() -> None:
+async def test_cancel_asks_the_producer_shows_what_follows_and_waits_for_the_end() -> None:
     with trio.fail_after(20):
         async with durable_peer() as peer:
             peer.append({}, TaskEvent.STARTED)
@@ -151,8 +151,13 @@ async def test_cancel_asks_shows_what_follows_and_waits_for_the_end() -> None:
                 await peer.publish({}, TaskEvent.CANCEL_ACCEPTED)
                 await peer.publish({"by": "ann"}, TaskEvent.CANCELLED)
     assert (running.process.returncode, peer.asked[1].event) == (0, "cancel")
-    for said in ("ann asked it to stop, by force after 30 s", "the producer is stopping", "cancelled by ann"):
+    for said in (
+        "ann asked it to stop; it will be ended by force after 30 s",
+        "the producer is stopping",
+        "cancelled by ann",
+    ):
         assert said in running.err
+    assert "cancelled by ann" in running.err
 
 
 async def test_an_answer_is_sent_and_a_refused_one_is_an_error() -> None:
@@ -161,7 +166,7 @@ async def test_an_answer_is_sent_and_a_refused_one_is_an_error() -> None:
             peer.append({"ask": "a", "text": "which?", "options": ["blue", "green"]}, TaskEvent.ASKED)
             async with _tail(peer, "--approve") as running:
                 pass
-            assert (running.process.returncode, running.err) == (0, "fanline: task:1 has your answer\n")
+            assert (running.process.returncode, running.err) == (0, "fanline: your answer was delivered to task:1\n")
             data = {"code": "already_answered", "message": "already answered by ann"}
             peer.answers.append(Envelope(MessageType.ERR, data=data))
             async with _tail(peer, "--input", "blue") as refused:
@@ -173,7 +178,7 @@ async def test_an_answer_is_sent_and_a_refused_one_is_an_error() -> None:
     assert refused.err == "fanline: error: already answered by ann (already_answered)\n"
 
 
-async def test_a_lost_server_and_its_return_are_told() -> None:
+async def test_a_lost_connection_and_its_return_are_reported() -> None:
     with trio.fail_after(20):
         async with durable_peer() as peer:
             peer.append({}, TaskEvent.STARTED)
@@ -203,11 +208,11 @@ async def test_on_a_terminal_there_is_a_bar_below_the_log_and_ctrl_c_detaches() 
                 await terminal.wait_shown("it asks: deploy?")
                 os.write(terminal.master, b"\x03")
                 assert await terminal.process.wait() == 130
-                await terminal.wait_shown("fanline: detached; task:1 goes on")
+                await terminal.wait_shown("fanline: detached; task:1 continues")
 
 
 class Terminal:
-    """A `fanline` process in a pseudo-terminal of its own, and all that it has shown."""
+    """A `fanline` process in a pseudo-terminal of its own, and everything that it has shown."""
 
     def __init__(self, process: trio.Process, master: int) -> None:
         self.process, self.master, self.shown = process, master, ""
@@ -238,7 +243,7 @@ async def _terminal(*args: str) -> AsyncIterator[Terminal]:
 # --- fanline tasks ------------------------------------------------------------------------------------------------
 
 
-async def test_the_running_tasks_are_a_table_or_json_or_the_word_that_there_are_none() -> None:
+async def test_the_running_tasks_are_a_table_or_json_or_a_line_that_there_are_none() -> None:
     now = int(time.time() * 1000)
     row = {"id": "build-42", "state": "running", "attempt": 2, "title": "Build\x1b[2J", "percent": 41.7, "eta": 3600}
     rows = {"tasks": [{**row, "updated": now, "started": now}], "total": 3}
@@ -275,7 +280,7 @@ async def test_on_a_terminal_the_table_is_live_until_ctrl_c() -> None:
 
 
 async def _tasks(stored: list[Any], *args: str) -> str:
-    """What `fanline tasks ARGS` prints of a channel with these messages."""
+    """What `fanline tasks ARGS` prints for a channel with these messages."""
 
     async def script(talk: Talk) -> None:
         await talk.welcome()

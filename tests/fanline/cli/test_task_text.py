@@ -1,4 +1,4 @@
-"""A task in words: figures, sentences, and nothing that a terminal would obey."""
+"""A task as text: figures, sentences, and nothing that a terminal would execute."""
 
 import io
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from fanline.cli.task_screen import LiveScreen
-from fanline.cli.task_text import duration, facts, harmless, status, told
+from fanline.cli.task_text import duration, facts, harmless, sentences, status
 from fanline.client.message import Message
 from fanline.client.task_events import TaskUpdate
 from fanline.protocol.tasks.events import TaskData, TaskEvent
@@ -29,7 +29,7 @@ from fanline.protocol.tasks.states import TaskState
         ("[bold]no markup[/bold]", "[bold]no markup[/bold]"),
     ],
 )
-def test_a_line_is_only_shown_whatever_its_sender_put_in(line: str, shown: str) -> None:
+def test_a_line_is_only_displayed_whatever_its_sender_put_in(line: str, shown: str) -> None:
     assert harmless(line) == shown
 
 
@@ -40,7 +40,7 @@ def test_a_duration_reads_like_a_clock(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 
 
-def test_the_figures_are_those_that_are_known_and_the_eta_counts_down() -> None:
+def test_only_known_figures_are_shown_and_the_eta_counts_down() -> None:
     assert facts(Snapshot(), 0) == []
     snapshot = Snapshot(
         percent=40.2, done=1200, total=3000, rate=12.34, eta=150, updated=60_000, started=0, state=TaskState.RUNNING
@@ -50,63 +50,63 @@ def test_the_figures_are_those_that_are_known_and_the_eta_counts_down() -> None:
     assert facts(Snapshot(started=0, ended=5000), 90_000) == ["elapsed 0:05"]
 
 
-def _told(kind: TaskEvent, snapshot: Snapshot, *, before: TaskState = TaskState.RUNNING, **data: Any) -> list[str]:
+def _sentences(kind: TaskEvent, snapshot: Snapshot, *, before: TaskState = TaskState.RUNNING, **data: Any) -> list[str]:
     update = TaskUpdate(
         kind, snapshot, before, Message("task:1", None), TaskData(**data), new_attempt="attempt" in data
     )
-    return list(told("task:1", update))
+    return list(sentences("task:1", update))
 
 
 @pytest.mark.parametrize(
-    ("kind", "snapshot", "data", "sentences"),
+    ("kind", "snapshot", "data", "expected"),
     [
         (TaskEvent.STALLED, Snapshot(TaskState.STALLED), {}, ["stalled: its producer has gone silent"]),
         (TaskEvent.ANSWERED, Snapshot(TaskState.RUNNING), {"by": "a\x1b[2J", "value": "x"}, ["a sent input: x"]),
         (TaskEvent.ANSWERED, Snapshot(TaskState.RUNNING), {"by": "ann"}, ["ann sent input"]),
-        (TaskEvent.ASK_EXPIRED, Snapshot(TaskState.RUNNING), {"ask": "a"}, ["nobody answered in time"]),
+        (TaskEvent.ASK_EXPIRED, Snapshot(TaskState.RUNNING), {"ask": "a"}, ["the question expired without an answer"]),
         (
             TaskEvent.CANCEL_REFUSED,
             Snapshot(TaskState.RUNNING),
             {"message": "not now"},
-            ["the producer goes on: not now"],
+            ["the producer refused to stop: not now"],
         ),
         (
             TaskEvent.STARTED,
             Snapshot(TaskState.RUNNING, 2),
             {"attempt": 2},
-            ["attempt 2 has begun; what was printed above is superseded"],
+            ["attempt 2 has started; the output above is superseded"],
         ),
         (
             TaskEvent.OUTPUT,
             Snapshot(TaskState.RUNNING),
             {"dropped": 3},
-            ["3 output lines were left out by the producer"],
+            ["the producer dropped 3 output lines"],
         ),
         (TaskEvent.PROGRESS, Snapshot(TaskState.RUNNING), {"percent": 3.0}, []),
     ],
 )
-def test_what_happens_is_a_sentence(
-    kind: TaskEvent, snapshot: Snapshot, data: dict[str, Any], sentences: list[str]
+def test_an_update_is_a_sentence(
+    kind: TaskEvent, snapshot: Snapshot, data: dict[str, Any], expected: list[str]
 ) -> None:
-    assert _told(kind, snapshot, **data) == sentences
+    assert _sentences(kind, snapshot, **data) == expected
 
 
 def test_a_question_names_the_command_that_answers_it() -> None:
     ask = Ask("a", "which?", options=["blue", "green"])
-    shown = _told(TaskEvent.ASKED, Snapshot(TaskState.WAITING_INPUT, ask=ask), ask="a")
+    shown = _sentences(TaskEvent.ASKED, Snapshot(TaskState.WAITING_INPUT, ask=ask), ask="a")
     assert shown == ["it asks: which? (blue, green)", "answer with `fanline tail task:1 --input TEXT`"]
 
 
-def test_every_state_has_words() -> None:
+def test_every_state_has_a_text_of_its_own() -> None:
     assert len({status(Snapshot(state)) for state in TaskState}) == len(TaskState)
 
 
-def test_a_forced_end_says_by_whom_and_why() -> None:
+def test_a_forced_end_says_who_requested_it_and_why_it_was_forced() -> None:
     shown = status(Snapshot(TaskState.CANCELLED, by="ann", forced=True))
-    assert shown == "cancelled by ann, by force: the producer did not stop in time"
+    assert shown == "cancelled by ann (forced: the producer did not stop in time)"
 
 
-def test_a_screen_prints_what_it_still_holds_when_it_is_left() -> None:
+def test_a_screen_prints_what_it_still_holds_at_the_end_of_its_block() -> None:
     file = io.StringIO()
     with LiveScreen(Console(file=file, force_terminal=True, width=60)) as screen:
         screen.tell("something [of note]")

@@ -1,4 +1,4 @@
-"""The command line: what is refused, how, and with which exit code. Nothing here reaches a server."""
+"""The command line: what is refused, how, and with which exit code. Nothing here needs a server."""
 
 import sys
 from pathlib import Path
@@ -40,7 +40,7 @@ def _call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
         (["sub", "news:all", "--last", "0"], "--last"),
         (["sub", "task:1", "--last", "1", "--from-start"], "one of --last"),
         (["sub", "task:1", "--epoch", "x"], "--epoch belongs to an --offset"),
-        (["sub", "task:1", "task:2", "--offset", "1"], "--offset is of one channel"),
+        (["sub", "task:1", "task:2", "--offset", "1"], "--offset is for one channel"),
         (["demo", "--seconds", "soon"], "--seconds"),
         (["tail"], "Missing argument"),
         (["tail", "task:a b"], "not a channel name: 'task:a b'"),
@@ -96,12 +96,12 @@ def test_the_help_begins_with_the_main_job(monkeypatch: pytest.MonkeyPatch, caps
 
 
 @pytest.mark.parametrize("text", ["null", "0", '""', "[]", "false", ' {"a": 1}\n'])
-def test_every_json_value_can_be_published_the_empty_ones_too(text: str) -> None:
+def test_every_json_value_can_be_published_even_an_empty_one(text: str) -> None:
     parse_json(text)
 
 
 @pytest.mark.parametrize("text", ["", "'a'", "NaN", "[1,]", "1 2", "99999999999999999999", "[" * 100 + "]" * 100])
-def test_what_is_not_json_or_no_message_could_hold_is_refused(text: str) -> None:
+def test_a_text_that_is_not_json_or_that_no_message_could_hold_is_refused(text: str) -> None:
     with pytest.raises(NotJson):
         parse_json(text)
 
@@ -113,12 +113,12 @@ def test_a_message_is_one_printable_line_whatever_its_sender_put_in() -> None:
     assert hostile.isprintable()
 
 
-def test_a_json_line_is_the_envelope_that_came() -> None:
+def test_a_json_line_is_the_envelope_that_was_received() -> None:
     message = Message("news:a", {"x": None}, "e", "i", "u", 5)
     assert envelope_line(message) == '{"v":1,"t":"pub","c":"news:a","i":"i","e":"e","d":{"x":null},"u":"u","ts":5}'
 
 
-def test_a_json_line_has_what_it_takes_to_go_on_from_it_and_tells_a_gap() -> None:
+def test_a_json_line_has_what_is_needed_to_resume_after_it_and_a_gap_is_one_too() -> None:
     message = Message("task:1", 1, offset=7, previous=5, epoch="x")
     assert envelope_line(message) == '{"v":1,"t":"pub","c":"task:1","o":7,"p":5,"ep":"x","d":1}'
     gap = envelope_line(Gap("task:1", "expired", 3, 9, "x"))
