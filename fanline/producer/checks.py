@@ -16,6 +16,7 @@ from fanline.protocol.tasks.events import MAX_OPTIONS, MAX_TEXT, AskKind
 MAX_JSON_BYTES = 512 * 1024
 """Limit of a result or an answer: half of the largest message that NATS accepts by default."""
 MAX_NAME = 256
+"""Characters of a title, a kind, a stage or an option."""
 _MAX_ATTEMPT = 1_000_000
 _MAX_SECONDS = 31_536_000.0
 _MAX_AMOUNT = 1e300

@@ -10,6 +10,7 @@ from typing import Any
 
 import tqdm as real
 
+from fanline.producer.checks import MAX_NAME
 from fanline.producer.discovery import has_server
 from fanline.producer.fresh_id import fresh_id
 from fanline.producer.running_task import AsyncTask, SyncTask, current_task
@@ -19,7 +20,6 @@ _reporting: set[object] = set()  # keys of the bars that report: a task, the ID 
 _lock = threading.Lock()
 _NO_TASK = object()
 _open: "weakref.WeakSet[tqdm]" = weakref.WeakSet()  # bars that have started a task
-MAX_TITLE = 256  # characters
 
 
 class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # not generic at run time; the name is the point
@@ -85,7 +85,7 @@ class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # not generic at
         if not has_server():
             return None
         title = self.desc.removesuffix(": ")
-        self._own = Task(self._id or fresh_id(title or "bar"), title=title[:MAX_TITLE] or None, kind="progress")
+        self._own = Task(self._id or fresh_id(title or "bar"), title=title[:MAX_NAME] or None, kind="progress")
         _open.add(self)
         return copy_context().run(self._own.__enter__)
 

@@ -17,6 +17,7 @@ from fanline.cli.run.job import Job
 from fanline.cli.runner import complain, note, run
 from fanline.errors import FanlineError
 from fanline.producer.calls import TaskCancelled
+from fanline.producer.checks import MAX_NAME, short
 from fanline.producer.discovery import has_server
 from fanline.producer.fresh_id import fresh_id
 from fanline.producer.running_task import AsyncTask
@@ -24,7 +25,6 @@ from fanline.producer.task import Task
 
 NOT_EXECUTABLE = 126  # the exit codes of shells
 NOT_FOUND = 127
-MAX_TITLE = 256  # characters
 LINGER_SECONDS = 5.0
 LINGER_WITHOUT_SERVER = 1.0
 """A server that starts while the command runs is used; there is no need to wait long for one that never did."""
@@ -148,7 +148,7 @@ def _id_or_none(text: str | None) -> str | None:
 
 
 def add_run(app: typer.Typer) -> None:
-    """Add the command to the `fanline` command line."""
+    """Register the command."""
     app.command("run", short_help="Run a command as a task that others can watch and stop.", **_OPTIONS)(_run)
 
 
@@ -188,13 +188,9 @@ def _run(
     options = RunOptions(
         argv=command,
         id=task or fresh_id(PurePath(command[0]).name),
-        title=_cut(title or shlex.join(command)),
+        title=short("title", title or shlex.join(command), MAX_NAME),
         heartbeat=heartbeat,
         grace=grace,
         nats=nats,
     )
     run(partial(execute, options))
-
-
-def _cut(title: str) -> str:
-    return title if len(title) <= MAX_TITLE else f"{title[: MAX_TITLE - 3]}..."
