@@ -20,8 +20,8 @@ from fanline.engine.channels.fresh import following, fresh
 from fanline.engine.channels.history import History
 from fanline.engine.channels.inbox import read_cursor
 from fanline.engine.channels.recovery import Recovery
-from fanline.engine.channels.start import After, Live, StartPosition, Stored, TaskSnapshot
-from fanline.engine.channels.subscription import Interest, Router, Subscription
+from fanline.engine.channels.start import After, Live, StartPosition, StoredMessages, TaskSnapshot
+from fanline.engine.channels.subscription import ChannelInterest, ChannelSubscription, Router
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
 from fanline.engine.sending.outbox import Outbox
@@ -61,11 +61,11 @@ class Joining:
         self._timeout = timeout
         self._patience = patience
 
-    def subscription(self, channel: str, encoding: Encoding, outbox: Outbox) -> Subscription:
+    def subscription(self, channel: str, encoding: Encoding, outbox: Outbox) -> ChannelSubscription:
         """A subscription that holds nothing yet; `join` it."""
-        return Subscription(self._router, channel, encoding, outbox)
+        return ChannelSubscription(self._router, channel, encoding, outbox)
 
-    async def join(self, subscription: Subscription, start: StartPosition, answer: Answer) -> None:
+    async def join(self, subscription: ChannelSubscription, start: StartPosition, answer: Answer) -> None:
         """Answer a `sub`, send the history that was asked for, and activate the subscription.
 
         MessageError, BusError: nothing was sent, and a subscription that was active still is.
@@ -89,7 +89,7 @@ class Joining:
     @asynccontextmanager
     async def steady(self, name: str) -> AsyncIterator[DurableChannel]:
         """A durable channel that is up to date, and kept so inside the block, without a subscriber. BusError."""
-        async with Interest(self._router, name) as channel:
+        async with ChannelInterest(self._router, name) as channel:
             assert channel.durable is not None
             await self._wait_steady(channel.durable)
             yield channel.durable
@@ -106,12 +106,12 @@ class Joining:
     async def _settled(self, durable: DurableChannel, start: StartPosition) -> StartPosition:
         """The start position that this channel makes of what the client has asked for."""
         if isinstance(start, TaskSnapshot) and durable.fold is None:
-            return Stored(newest=1)
+            return StoredMessages(newest=1)
         if not isinstance(start, Live) or not durable.namespace.inbox:
             return start
         # In an inbox, a client that names no position begins behind what its user has acknowledged.
         cursor = await read_cursor(self._bus, durable.name)
-        return After(cursor) if cursor else Stored()
+        return After(cursor) if cursor else StoredMessages()
 
     async def _check(self, durable: DurableChannel, start: StartPosition) -> None:
         """Refuse an offset that the channel never had."""
@@ -128,13 +128,13 @@ class Joining:
                 return []
             case TaskSnapshot(lines):
                 return [durable.snapshot(lines)]
-            case Stored(newest):
+            case StoredMessages(newest):
                 return await self._stored(durable, newest)
             case After(offset, epoch):
                 if epoch in (None, durable.epoch):
                     return following(await self._everything_after(durable, offset), offset, unix_ms())
                 # Its offset means nothing now: it is told so, and gets everything since.
-                return [durable.gap(0, 0, GapReason.EPOCH), *await self._gather(durable, Stored())]
+                return [durable.gap(0, 0, GapReason.EPOCH), *await self._gather(durable, StoredMessages())]
 
     async def _stored(self, durable: DurableChannel, newest: int | None) -> list[Envelope]:
         """All stored messages, or the newest of them."""
@@ -160,7 +160,9 @@ class Joining:
 
     # --- after the answer -----------------------------------------------------------------------------------------
 
-    async def _catch_up(self, subscription: Subscription, durable: DurableChannel, reached: int, epoch: str) -> None:
+    async def _catch_up(
+        self, subscription: ChannelSubscription, durable: DurableChannel, reached: int, epoch: str
+    ) -> None:
         """Send what came while the client was reading, until nothing is left; returns without a further checkpoint.
 
         The client has everything up to the offset `reached` of `epoch`. An outage is waited out, for the client has
@@ -182,7 +184,7 @@ class Joining:
                 reached = piece.reached
                 await self._send(subscription, durable.with_snapshot(fresh(piece.all, unix_ms())))
 
-    async def _send(self, subscription: Subscription, messages: Sequence[Envelope]) -> None:
+    async def _send(self, subscription: ChannelSubscription, messages: Sequence[Envelope]) -> None:
         """Push messages at the pace at which the client reads, giving others their turn."""
         encoding, outbox = subscription.encoding, subscription.outbox
         for start in range(0, len(messages), _CHUNK):

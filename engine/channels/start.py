@@ -18,7 +18,7 @@ class After(NamedTuple):
     """The epoch of the offset; None: not known, and not checked."""
 
 
-class Stored(NamedTuple):
+class StoredMessages(NamedTuple):
     """What is stored; what no longer is, is not missed."""
 
     newest: int | None = None
@@ -31,7 +31,7 @@ class TaskSnapshot(NamedTuple):
     lines: int
 
 
-StartPosition = Live | After | Stored | TaskSnapshot
+StartPosition = Live | After | StoredMessages | TaskSnapshot
 
 
 def start_of(command: Envelope) -> StartPosition:
@@ -44,5 +44,5 @@ def start_of(command: Envelope) -> StartPosition:
     if asked.snapshot:
         return TaskSnapshot(asked.lines)
     if asked.last is not None:
-        return Stored(newest=asked.last)
-    return Stored() if asked.start else Live()
+        return StoredMessages(newest=asked.last)
+    return StoredMessages() if asked.start else Live()

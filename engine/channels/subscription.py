@@ -1,13 +1,13 @@
 """A subscription: one object from a client's `sub` to its end, which holds the channel open in hub and bus.
 
-A channel is open in this worker while somebody is interested in it. Interest is acquired and released in one place, for
-hub and bus alike, by an `async with`:
+A channel is open in this worker while there is interest in it. Interest is acquired and released in one place, for hub
+and bus alike, by an `async with`:
 
-    async with Interest(router, "task:42") as channel:      # open inside the block, whatever happens in it
+    async with ChannelInterest(router, "task:42") as channel:     # open inside the block, whatever happens in it
 
-    subscription = Subscription(router, "task:42", encoding, outbox)
-    async with subscription as channel:                     # open inside the block,
-        subscription.activate()                             # and after it only if the subscription is active
+    subscription = ChannelSubscription(router, "task:42", encoding, outbox)
+    async with subscription as channel:                           # open inside the block,
+        subscription.activate()                                   # and after it only if the subscription is active
 
 So nothing is left behind on any path. A client's `ok` always comes before the channel's first message: the bus is
 joined first, and messages are let through by `activate`, in the very step in which the client has everything before.
@@ -52,7 +52,7 @@ class Router:
         raise BusError(f"the bus did not confirm the subscription within {self._timeout:g} seconds")
 
 
-class Interest:
+class ChannelInterest:
     """Holds one channel open: `async with` it. BusError on entering: then it is not held."""
 
     __slots__ = ("_channel", "_router", "name")
@@ -110,7 +110,7 @@ SUBSCRIPTION: dict[tuple[SubscriptionState, SubscriptionEvent], SubscriptionStat
 }
 
 
-class Subscription(Interest):
+class ChannelSubscription(ChannelInterest):
     """One client's subscription of one channel. After the block of an `async with` it holds the channel only if it is
     active: a `sub` that fails leaves nothing behind, and one that fails on an active subscription leaves that active.
     """

@@ -4,7 +4,7 @@ import secrets
 
 import trio
 
-from fanline.engine.channels.subscription import Subscription
+from fanline.engine.channels.subscription import ChannelSubscription
 from fanline.engine.clock import unix_ms
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.sessions.identity import Identity
@@ -26,7 +26,7 @@ class Session:
         self.encoding = encoding
         self.identity = identity
         self.outbox = outbox
-        self.subscriptions: dict[str, Subscription] | None = None
+        self.subscriptions: dict[str, ChannelSubscription] | None = None
         """Channel -> active subscription; None before the first: most connections of a large server are idle."""
         self.calls = 0
         """Calls to producers under way."""

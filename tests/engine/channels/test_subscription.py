@@ -14,9 +14,9 @@ from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.channels.subscription import (
     SUBSCRIPTION,
-    Interest,
+    ChannelInterest,
+    ChannelSubscription,
     Router,
-    Subscription,
     SubscriptionEvent,
     SubscriptionState,
 )
@@ -89,16 +89,16 @@ def test_hub_and_bus_hold_what_active_subscriptions_hold_and_nothing_else(steps:
             bus, (hub, counters) = FailingBus(), make_hub()
             router = Router(hub, bus, timeout=1)
             outboxes = [an_outbox(nursery) for _ in range(3)]
-            active: dict[int, Subscription] = {}
+            active: dict[int, ChannelSubscription] = {}
             for number, step in steps:
                 bus.away = step == "join fails"
                 if step == "ask":
-                    async with Interest(router, CHANNEL) as channel:
+                    async with ChannelInterest(router, CHANNEL) as channel:
                         assert channel.interest == len(active) + 1
                 elif step == "leave" and number in active:
                     active.pop(number).leave()
                 elif step != "leave":
-                    held = active.get(number) or Subscription(router, CHANNEL, ENCODING, outboxes[number][0])
+                    held = active.get(number) or ChannelSubscription(router, CHANNEL, ENCODING, outboxes[number][0])
                     try:
                         async with held:
                             fail_if(step == "rejoin fails")
@@ -120,7 +120,7 @@ async def test_a_cancelled_join_leaves_nothing_behind() -> None:
     async with trio.open_nursery() as nursery:
         bus, (hub, counters) = FailingBus(), make_hub()
         outbox, near = an_outbox(nursery)
-        subscription = Subscription(Router(hub, bus, timeout=1), CHANNEL, ENCODING, outbox)
+        subscription = ChannelSubscription(Router(hub, bus, timeout=1), CHANNEL, ENCODING, outbox)
         with trio.CancelScope() as scope:
             scope.cancel()
             async with subscription:
