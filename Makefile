@@ -1,7 +1,7 @@
 # Everything Fanline needs on a fresh machine, from Python 3.11 and make alone.
 #
-# requirements.lock pins everything; requirements-run.lock is its subset for running. Both hold exact versions with
-# hashes. The stamp files make a second run instant; a changed lock or pyproject.toml installs again.
+# requirements.lock pins everything; requirements-run.lock pins what running takes, a subset. Both hold exact versions
+# with hashes. The stamp files make a second run instant; a changed lock or pyproject.toml triggers a reinstall.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +18,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet -
 	--generate-hashes --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types lock clean
+.PHONY: help demo test quick check lint types lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,7 +29,10 @@ demo: $(RUN)  ## run the live demo; SECONDS=10 ends it by itself
 test: $(DEV) $(if $(shell command -v npm),$(NODE))  ## run all tests; ARGS='-k hub' goes to pytest
 	@$(BIN)/python -P -m pytest $(ARGS)
 
-check: lint types test  ## all that must pass before a change is done
+quick: $(DEV)  ## run the tests that need no process, server or socket; takes ARGS, too
+	@$(BIN)/python -P -m pytest -m 'not process' $(ARGS)
+
+check: lint types test  ## everything that must pass before a change is done
 
 lint: $(DEV)  ## ruff: rules and format
 	@$(BIN)/ruff check .
@@ -38,13 +41,13 @@ lint: $(DEV)  ## ruff: rules and format
 types: $(DEV)  ## mypy, strict, tests included
 	@$(BIN)/mypy
 
-lock: $(RUN)  ## write both lock files anew from pyproject.toml
+lock: $(RUN)  ## recreate both lock files from pyproject.toml
 	@$(INSTALL) 'uv>=0.13'
 	@$(COMPILE) --group dev --extra server --extra loadtest --output-file requirements.lock
 	@$(COMPILE) --group build --extra server --constraints requirements.lock --output-file requirements-run.lock
 
 clean:  ## remove the virtual environment, caches and build output
-	@rm -rf $(VENV) examples/tasks/node/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) examples/tasks/node/node_modules build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -66,8 +69,8 @@ $(DEV): requirements.lock $(RUN)
 	@$(INSTALL) --require-hashes --requirement requirements.lock
 	@touch $@
 
-# For one test of an example, which is skipped without them.
+# One test of an example needs them; it is skipped without.
 $(NODE): examples/tasks/node/package-lock.json
 	@echo 'installing the modules of the Node example ...'
 	@cd $(<D) && npm ci --silent --no-audit --no-fund --fetch-retries=0 && touch node_modules/.package-lock.json || \
-		echo 'fanline: npm ci has failed in $(<D); the test of the Node example is skipped' >&2
+		echo 'fanline: npm ci failed in $(<D); the test of the Node example is skipped' >&2

@@ -61,6 +61,7 @@ def test_the_package_is_typed() -> None:
     assert (Path(fanline.__file__).parent / "py.typed").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("room", ["protocol", "engine", "workers", "loadtest"])
 def test_a_room_is_not_imported_by_the_name_of_its_folder(room: str) -> None:
     ended = subprocess.run(

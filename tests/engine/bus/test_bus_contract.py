@@ -123,7 +123,7 @@ class Cluster(NamedTuple):
     producers: Producers
 
 
-@pytest.fixture(params=["memory", "nats"])
+@pytest.fixture(params=["memory", pytest.param("nats", marks=pytest.mark.process)])
 async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
     async with AsyncExitStack() as stack:
         stack.enter_context(trio.fail_after(20))
