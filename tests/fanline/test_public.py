@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tomllib
 import types
 from pathlib import Path
 
@@ -50,11 +49,6 @@ def test_the_public_names_are_these() -> None:
 def test_everything_else_is_private() -> None:
     extra = {name for name, value in vars(fanline).items() if not isinstance(value, types.ModuleType)}
     assert {name for name in extra if not name.startswith("_")} <= set(fanline.__all__)
-
-
-def test_the_version_is_the_distributions() -> None:
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        assert tomllib.load(file)["project"]["version"] == fanline.__version__
 
 
 def test_the_package_is_typed() -> None:
