@@ -16,7 +16,8 @@ from fanline.protocol.envelope import Envelope, MessageType, encode_json
 from fanline.protocol.nats.subjects import to_subject
 from fanline.protocol.serve_state import decode_state
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).absolute().parents[3]
+"""The directory that holds the package fanline: the repository or its src/, or site-packages."""
 READY_SECONDS = 30.0
 
 
