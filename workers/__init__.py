@@ -1,4 +1,4 @@
-"""Processes: the supervisor, its workers, the embedded nats-server, listening sockets and settings. Linux only.
+"""Processes: the supervisor, its workers, the embedded nats-server, listening sockets, settings. Linux only.
 
 `python -m fanline.workers` is what `fanline serve` runs.
 """

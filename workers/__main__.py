@@ -27,7 +27,8 @@ def serve(
     port: Annotated[str | None, typer.Option(metavar="PORT", help="0 takes a free one.  [default: 8080]")] = None,
     workers: Annotated[str | None, typer.Option(metavar="N", help="Worker processes.  [default: 2]")] = None,
     nats: Annotated[
-        str | None, typer.Option(metavar="embedded|URL", help="Own nats-server, or yours.  [default: embedded]")
+        str | None,
+        typer.Option(metavar="embedded|URL", help="A nats-server of its own, or yours.  [default: embedded]"),
     ] = None,
     data_dir: Annotated[
         str | None, typer.Option(metavar="DIR", help="Store and logs.  [default: ~/.local/share/fanline]")
@@ -36,22 +37,22 @@ def serve(
         str | None, typer.Option(metavar="FILE", help=f"Settings file.  [default: ./{CONFIG_NAME} if there is one]")
     ] = None,
 ) -> None:
-    """Take messages from NATS and fan them out to WebSocket clients, until Ctrl-C.
+    """Receive messages from NATS and fan them out to WebSocket clients, until Ctrl-C.
 
-    Prints one line, `fanline ready: ...`, when clients may come. They connect to ws://HOST:PORT/ws; producers publish
-    with `fanline pub` or any NATS client to `fanline.pub.NAMESPACE.ID`.
+    Prints one line, `fanline ready: ...`, when clients can connect, to ws://HOST:PORT/ws. Producers publish with
+    `fanline pub` or any NATS client to `fanline.pub.NAMESPACE.ID`.
 
     Settings are merged: defaults < fanline.toml < FANLINE_* environment < the options below. Each setting has one
     name everywhere: `drain_timeout = 10` in the file is FANLINE_DRAIN_TIMEOUT=10 in the environment, and `heartbeat` in
-    the file's table `[engine]` is FANLINE_ENGINE_HEARTBEAT. What is unknown or wrong is refused at start.
+    the file's table `[engine]` is FANLINE_ENGINE_HEARTBEAT. Unknown names and invalid values are refused at start.
 
-    A NATS of your own: `fanline serve --nats nats://nats.example:4222` with FANLINE_NATS_USER and
+    With a NATS of your own: `fanline serve --nats nats://nats.example:4222` and FANLINE_NATS_USER with
     FANLINE_NATS_PASSWORD, or FANLINE_NATS_TOKEN, or FANLINE_NATS_CREDS=FILE; for TLS a tls:// URL and
     FANLINE_NATS_TLS_CA, _CERT and _KEY.
 
-    Ctrl-C asks all clients to leave, waits for them at most drain_timeout (3 s) and ends; a second one ends at once.
+    Ctrl-C asks all clients to leave, waits up to drain_timeout (3 s) for them and ends; a second Ctrl-C ends at once.
 
-    Exit codes: 0 after Ctrl-C, SIGTERM or SIGHUP, 1 if the server cannot run, 2 if it was called or set up wrongly.
+    Exit codes: 0 after Ctrl-C, SIGTERM or SIGHUP, 1 if the server cannot run, 2 for wrong usage or settings.
     """
     flags = {"host": host, "port": port, "workers": workers, "nats": nats, "data_dir": data_dir}
     settings = load_settings(flags, os.environ, _read_config(config))
@@ -60,7 +61,7 @@ def serve(
 
 
 def main() -> int:
-    """Run, and turn every error into one line on stderr and an exit code."""
+    """Run, and turn every expected error into one line on stderr and an exit code."""
     try:
         return app(prog_name=PROGRAM, standalone_mode=False) or 0
     except typer.TyperException as error:  # a usage error
@@ -73,15 +74,15 @@ def main() -> int:
 
 
 def _in_our_words(error: typer.TyperException) -> str:
-    """Typer's message as half a sentence, and the one option that was meant instead of all that look alike."""
+    """Typer's message in the form of ours, with the most likely option instead of all similar ones."""
     message = error.format_message().rstrip(".")
-    if nearest := getattr(error, "possibilities", None):  # only that of an unknown option has some
+    if nearest := getattr(error, "possibilities", None):  # set for an unknown option only
         message = f"{error}; did you mean {nearest[0]}?"
     return message[:1].lower() + message[1:]
 
 
 def _read_config(path: str | None) -> tuple[str, str] | None:
-    """(path, text) of the settings file; None if none was asked for and none stands here."""
+    """(path, text) of the settings file. None if none was given and the working directory has none."""
     if path is None and not Path(CONFIG_NAME).exists():
         return None
     name = path or CONFIG_NAME

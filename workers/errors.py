@@ -1,18 +1,18 @@
-"""What ends `fanline serve` with one line on stderr."""
+"""Errors that end `fanline serve` with one line on stderr."""
 
 
 class ServeError(Exception):
-    """Something outside of us is in the way; str() is one sentence: what, where, what to do."""
+    """Something outside the server is in the way. str() is one sentence: what, where, what to do."""
 
     exit_code = 1
 
 
 class SettingsError(ServeError):
-    """A setting is unknown, bad or missing; str() names the key and where it came from."""
+    """A setting is unknown, invalid or missing. str() names the key and its source."""
 
     exit_code = 2
 
 
 def first_leaf(error: BaseException) -> BaseException:
-    """The error itself, or the first one inside nested exception groups; enough for one line on stderr."""
+    """The error itself, or the first one in nested exception groups: enough for one line on stderr."""
     return first_leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error

@@ -1,8 +1,8 @@
-"""Log lines of all our processes: time, level, source, message, on stderr."""
+"""The log lines of all processes: time, level, source and message, on stderr."""
 
 import logging
 
 
 def configure_logging(source: str) -> None:
-    """`source` is the process as a person knows it, as in "worker 1"."""
+    """`source` names the process for the reader of the log, as in "worker 1"."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {source}: %(message)s")

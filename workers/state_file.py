@@ -1,4 +1,4 @@
-"""Writes what protocol.serve_state describes while the server runs, and takes it away at the end."""
+"""Writes the file that protocol.serve_state describes while the server runs, and removes it at the end."""
 
 import os
 from collections.abc import Iterator
@@ -34,16 +34,16 @@ def running_server(directory: Path, port: int) -> ServeState | None:
 
 
 def write_private(path: Path, payload: bytes) -> None:
-    """Replace `path` as a whole, mode 0600: nobody ever reads half of it, and nobody else reads it at all."""
+    """Replace `path` atomically, mode 0600: no reader ever sees half of it, and no other user can read it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)  # left over by a killed process that had our number
+    draft.unlink(missing_ok=True)  # left by a killed process that had our pid
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(payload)
     draft.replace(path)
 
 
 def _remove_own(path: Path, state: ServeState) -> None:
-    """A server on the same port of another address may have written its own in between; that one stays."""
+    """A server on the same port of another address may have replaced the file; then it stays."""
     with suppress(OSError, ValueError):
         if decode_state(path.read_bytes()) == state:
             path.unlink()

@@ -1,4 +1,4 @@
-"""Worker main: one process, one Trio loop, serving one inherited listening socket. Started by the supervisor only."""
+"""Worker main: one process, one Trio loop, one inherited listening socket. Started by the supervisor only."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ from fanline.workers.supervision.slot import BEAT, BEAT_SECONDS, READY, WorkerOr
 
 
 def main() -> int:
-    """Serve until SIGTERM, then drain. The exit code; 1 if it cannot serve as it is set up, which it reports."""
+    """Serve until SIGTERM, then drain. Returns the exit code: 1 if it cannot serve with these settings, as reported."""
     exit_code = 0
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerOrder)
     configure_logging(f"worker {order.slot}")
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 async def serve_slot(order: WorkerOrder) -> None:
-    """One worker's life; BusError or ServeError, perhaps in an exception group, if it cannot start."""
+    """One worker's life. Raises BusError or ServeError, perhaps in an exception group, if it cannot start."""
     listener = socket.socket(fileno=order.listener_fd)
     listener.setblocking(False)
     async with open_nats_bus(
@@ -44,7 +44,7 @@ async def serve_slot(order: WorkerOrder) -> None:
         server = _server(bus, order)
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve, listener)
-            # Until here SIGTERM just kills, as nothing is served yet; from here on it drains.
+            # Before this line SIGTERM just kills, as nothing is served yet; from here on it drains.
             with trio.open_signal_receiver(signal.SIGTERM) as signals:
                 _freeze_heap()
                 _report(order, READY)
@@ -58,12 +58,12 @@ async def serve_slot(order: WorkerOrder) -> None:
 def _server(bus: Bus, order: WorkerOrder) -> Server:
     try:
         return Server(bus, order.settings.engine)
-    except OSError as error:  # the TLS files were changed since the supervisor looked at them
+    except OSError as error:  # the TLS files have changed since the supervisor checked them
         raise ServeError(str(error)) from None
 
 
 def nats_options(settings: Settings) -> NatsOptions:
-    """What the bus needs of the settings."""
+    """The settings of the bus."""
     return NatsOptions(
         servers=settings.nats_urls,
         user=settings.nats_user,
@@ -77,7 +77,7 @@ def nats_options(settings: Settings) -> NatsOptions:
 
 
 def _freeze_heap() -> None:
-    """Modules and code live as long as the process: the collector need not walk over them again and again."""
+    """Modules and code live as long as the process: the collector need not visit them on every pass."""
     gc.collect()
     gc.freeze()
 
@@ -87,7 +87,7 @@ def _report(order: WorkerOrder, sentence: str) -> None:
 
 
 async def _beat(report_fd: int) -> None:
-    """Tell the supervisor every second that the loop turns. It may be stopped, or gone, and must not stop us."""
+    """Signal every second that the loop runs. A supervisor that is stopped or gone must not block the worker."""
     os.set_blocking(report_fd, False)
     while True:
         with suppress(BlockingIOError, BrokenPipeError):

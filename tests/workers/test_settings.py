@@ -115,7 +115,7 @@ def test_a_mistake_names_its_key_its_source_and_what_is_accepted(
         ({}, "xyzzy = 1", "unknown setting xyzzy in some.toml; all settings are in docs/reference/settings.md"),
         ({}, "prot = 1", "unknown setting prot in some.toml; did you mean port?"),
         ({}, "[namespace.task]", "unknown setting namespace in some.toml; did you mean namespaces?"),
-        ({}, "heartbeat = 1", "unknown setting heartbeat in some.toml; heartbeat belongs into the table [engine]"),
+        ({}, "heartbeat = 1", "unknown setting heartbeat in some.toml; heartbeat belongs in the table [engine]"),
         ({}, "[engine]\nport = 1", "unknown setting engine.port in some.toml; port belongs above all tables"),
         (
             {},
@@ -169,9 +169,9 @@ def test_a_namespace_table_changes_what_it_names_and_leaves_the_rest_as_by_defau
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
-        ("namespaces = 5", "bad value for namespaces in f: it holds tables"),
-        ("[namespaces]\ntask = 5", "[namespaces.task] in f is a table"),
-        ("[namespaces.Task]\n", "[namespaces.Task] in f: a namespace is a-z"),
+        ("namespaces = 5", "bad value for namespaces in f: expected tables"),
+        ("[namespaces]\ntask = 5", "bad value for [namespaces.task] in f: expected a table"),
+        ("[namespaces.Task]\n", "[namespaces.Task] in f: the name of a namespace is a-z"),
         ("[namespaces.task]\nhistroy = 5", "unknown setting histroy in [namespaces.task] in f; did you mean history?"),
         ("[namespaces.task]\nhistory = 0", "bad value for history in [namespaces.task] in f (0): expected a whole "),
         (
@@ -179,8 +179,8 @@ def test_a_namespace_table_changes_what_it_names_and_leaves_the_rest_as_by_defau
             'bad value for slow in [namespaces.task] in f (\'xml\'): expected "resume" or "conflate" or "drop"',
         ),
         ('[namespaces.task]\nslow = "drop"', '[namespaces.task] in f: slow = "drop" is for ephemeral namespaces'),
-        ("[namespaces.x]\ntasks = true", "[namespaces.x] in f: tasks = true goes with durable = true"),
-        ("[engine]\nssl_certfile = 'x'", "engine.ssl_certfile and engine.ssl_keyfile go together"),
+        ("[namespaces.x]\ntasks = true", "[namespaces.x] in f: tasks = true requires durable = true"),
+        ("[engine]\nssl_certfile = 'x'", "engine.ssl_certfile and engine.ssl_keyfile belong together"),
         ("[engine]\nidle_timeout = 30", "engine.idle_timeout must be longer than engine.heartbeat"),
         (
             "[engine]\ncompression = 'maybe'",

@@ -1,1 +1,1 @@
-"""What `fanline serve` can be told: settings from defaults, file, environment and flags."""
+"""The settings of `fanline serve`, from defaults, file, environment and flags."""

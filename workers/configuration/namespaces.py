@@ -1,4 +1,4 @@
-"""The `[namespaces.NAME]` tables of fanline.toml: what is written changes the namespace, the rest stays default."""
+"""The `[namespaces.NAME]` tables of fanline.toml: a key that is given replaces the namespace's default."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +15,9 @@ _FIELDS = field_types(Namespace)
 
 
 def read_namespaces(tables: object, source: str) -> dict[str, Namespace]:
-    """Name -> namespace; SettingsError naming the table and key at fault."""
+    """Name -> namespace. Raises SettingsError naming the table and the key at fault."""
     if not isinstance(tables, Mapping):
-        raise SettingsError(f"bad value for namespaces in {source}: it holds tables, as in [namespaces.task]")
+        raise SettingsError(f"bad value for namespaces in {source}: expected tables such as [namespaces.task]")
     return {name: _namespace(name, table, source) for name, table in tables.items()}
 
 
@@ -26,15 +26,15 @@ def _namespace(name: str, table: object, source: str) -> Namespace:
     try:
         check_channel(f"{name}:x")
     except MessageError:
-        raise SettingsError(f"{where}: a namespace is a-z, 0-9, _ and -, beginning with a letter") from None
+        raise SettingsError(f"{where}: the name of a namespace is a-z, 0-9, _ and -, starting with a letter") from None
     if not isinstance(table, Mapping):
-        raise SettingsError(f"{where} is a table")
+        raise SettingsError(f"bad value for {where}: expected a table")
     given = {key: _value(key, value, where) for key, value in table.items()}
     namespace = msgspec.structs.replace(DEFAULTS.get(name, Namespace()), **given)
     if namespace.durable and namespace.slow is SlowPolicy.DROP:
         raise SettingsError(f'{where}: slow = "drop" is for ephemeral namespaces; a durable one never loses messages')
     if namespace.tasks and not namespace.durable:
-        raise SettingsError(f"{where}: tasks = true goes with durable = true: a task is what its stream says")
+        raise SettingsError(f"{where}: tasks = true requires durable = true: a task is folded from its stream")
     return namespace
 
 

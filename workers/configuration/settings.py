@@ -1,6 +1,6 @@
-"""Settings of `fanline serve`: defaults < fanline.toml < FANLINE_* environment < flags, checked once at start.
+"""The settings of `fanline serve`: defaults < fanline.toml < FANLINE_* environment < flags, checked once at start.
 
-Every key is a field of `Settings`, or `engine.KEY` for a field of EngineSettings (a `[engine]` table in the file,
+Every key is a field of `Settings`, or `engine.KEY` for a field of EngineSettings (in the table `[engine]` of the file,
 FANLINE_ENGINE_KEY in the environment).
 """
 
@@ -23,14 +23,14 @@ CONFIG_NAME = "fanline.toml"
 EMBEDDED = "embedded"
 ENV_PREFIX = "FANLINE_"
 OTHER_VARIABLES = frozenset({"FANLINE_STATE_DIR", "FANLINE_LOAD_URL", "FANLINE_LOAD_NATS"})
-"""Documented variables that are no settings."""
+"""Documented variables that are not settings."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What `fanline serve` may be told. Paths may begin with ~/ and are relative to the working directory."""
+    """The settings of one server. Paths may begin with ~/; others are relative to the working directory."""
 
     host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
-    """Address to listen on; loopback only, as long as there is no authentication."""
+    """Address to listen on; loopback only while there is no authentication."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """TCP port; 0 takes any free one."""
     workers: Annotated[int, Meta(ge=1, le=256)] = 2
@@ -45,12 +45,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     nats_tls_ca: str = ""
     """Path of the certificate authority to trust, PEM."""
     nats_tls_cert: str = ""
-    """Path of our own certificate, PEM; goes with nats_tls_key."""
+    """Path of the client certificate for NATS, PEM; needs nats_tls_key."""
     nats_tls_key: str = ""
     data_dir: Annotated[str, Meta(min_length=1)]
     """Where the embedded nats-server keeps its store, log and configuration."""
     drain_timeout: Annotated[float, Meta(ge=0, le=3600)] = 3.0
-    """Seconds that clients get to leave when the server stops; then they are cut off."""
+    """Seconds that clients have to leave when the server stops; then they are cut off."""
     hang_timeout: Annotated[float, Meta(ge=2, le=86_400)] = 15.0
     """Seconds without a sign of life from a worker after which it is killed and replaced."""
     engine: EngineSettings = EngineSettings()
@@ -71,18 +71,18 @@ _PATHS = (
 
 
 class _Given(NamedTuple):
-    """A value and where it came from, as in "--port", "FANLINE_PORT" or "fanline.toml"."""
+    """A value and its source: "--port", "FANLINE_PORT" or "fanline.toml"."""
 
     value: object
     source: str
     typed: bool = False
-    """A file has types of its own; environment and flags are text."""
+    """Whether the source has types of its own, as TOML does; environment and flags are text."""
 
 
 def load_settings(
     flags: Mapping[str, object], environ: Mapping[str, str], toml: tuple[str, str] | None = None
 ) -> Settings:
-    """Merge and check all sources; no I/O. `flags`: key -> value, None for not given. `toml`: (path, text).
+    """Merge and check all sources, without I/O. `flags`: key -> value or None if not given. `toml`: (path, text).
 
     Raises SettingsError naming the key, its source and what is accepted.
     """
@@ -101,7 +101,7 @@ def load_settings(
 
 
 _TYPES = field_types(Settings) | field_types(EngineSettings, "engine.")
-del _TYPES["engine"], _TYPES["engine.namespaces"]  # tables, each with a reader of its own
+del _TYPES["engine"], _TYPES["engine.namespaces"]  # tables, which are read in their own way
 
 
 def _from_toml(path: str, text: str) -> Iterator[tuple[str, _Given]]:
@@ -113,7 +113,7 @@ def _from_toml(path: str, text: str) -> Iterator[tuple[str, _Given]]:
         yield "engine.namespaces", _Given(read_namespaces(table.pop("namespaces"), path), path, typed=True)
     engine = table.pop("engine", {})
     if not isinstance(engine, dict):
-        raise SettingsError(f"bad value for engine in {path}: it is a table, [engine]")
+        raise SettingsError(f"bad value for engine in {path}: expected a table, [engine]")
     for key, value in [*table.items(), *((f"engine.{key}", value) for key, value in engine.items())]:
         if key not in _TYPES:
             raise SettingsError(f"unknown setting {key} in {path}; {_where_it_belongs(key)}")
@@ -141,16 +141,16 @@ def _flag(key: str) -> str:
 
 
 def _where_it_belongs(key: str) -> str:
-    """What to do about an unknown key of the file; one of the other table is not a typing error."""
+    """What to do about an unknown key of the file: a key of another table is misplaced, not misspelt."""
     if f"engine.{key}" in _TYPES:
-        return f"{key} belongs into the table [engine]"
+        return f"{key} belongs in the table [engine]"
     if (bare := key.removeprefix("engine.")) in _TYPES:
         return f"{bare} belongs above all tables"
     return suggest(key, (*_TYPES, "engine", "namespaces"))
 
 
 def _check(key: str, given: _Given) -> object:
-    """The value in its setting's own type."""
+    """The value in the type of its setting."""
     try:
         return msgspec.convert(given.value, _TYPES[key], strict=given.typed)
     except msgspec.ValidationError:
@@ -159,53 +159,69 @@ def _check(key: str, given: _Given) -> object:
 
 
 def _shown(key: str, given: _Given) -> str:
-    """The value as it was given, unless it is a secret, and its source."""
+    """The value, unless it is a secret, and its source."""
     secret = key in ("nats_password", "nats_token", "nats")  # a URL may hold a password
     return given.source if secret else f"{given.value!r} from {given.source}"
 
 
 def _check_together(settings: Settings, given: Mapping[str, _Given]) -> None:
-    """The rules between settings, and those a type cannot say."""
+    """The rules between settings, and those that a type cannot express."""
+    _check_host(settings, _source("host", given))
+    if settings.embedded:
+        _check_no_external_nats(given)
+    else:
+        for url in settings.nats_urls:
+            _check_nats_url(url, _source("nats", given))
+    _check_pair("nats_tls_cert", settings.nats_tls_cert, "nats_tls_key", settings.nats_tls_key)
+    engine = settings.engine
+    _check_pair("engine.ssl_certfile", engine.ssl_certfile, "engine.ssl_keyfile", engine.ssl_keyfile)
+    if engine.idle_timeout <= engine.heartbeat:
+        raise SettingsError("engine.idle_timeout must be longer than engine.heartbeat, or live clients are closed")
 
-    def source(key: str) -> str:
-        return f"{key} ({given[key].source})" if key in given else key
 
+def _source(key: str, given: Mapping[str, _Given]) -> str:
+    return f"{key} ({given[key].source})" if key in given else key
+
+
+def _check_host(settings: Settings, source: str) -> None:
     if not is_loopback(settings.host):
         raise SettingsError(
-            f"{source('host')}: {settings.host} is not loopback, and there is no authentication yet: whoever reaches "
-            "the port could read and publish everything; listen on 127.0.0.1 or ::1 and let a reverse proxy on this "
+            f"{source}: {settings.host} is not loopback, and there is no authentication yet: anyone who reaches the "
+            "port could read and publish everything; listen on 127.0.0.1 or ::1 and let a reverse proxy on this "
             "machine, or an SSH tunnel, decide who gets through"
         )
-    if not settings.embedded:
-        for url in settings.nats_urls:
-            _check_nats_url(url, source("nats"))
-    elif alien := [key for key in given if key.startswith("nats_") and given[key].value]:
-        raise SettingsError(f"{source(alien[0])} is for an external NATS, but nats is {EMBEDDED}; set nats to its URL")
-    if bool(settings.engine.ssl_certfile) != bool(settings.engine.ssl_keyfile):
-        raise SettingsError("engine.ssl_certfile and engine.ssl_keyfile go together; give both or none")
-    if settings.engine.idle_timeout <= settings.engine.heartbeat:
-        raise SettingsError("engine.idle_timeout must be longer than engine.heartbeat, or clients that live are closed")
-    if bool(settings.nats_tls_cert) != bool(settings.nats_tls_key):
-        raise SettingsError("nats_tls_cert and nats_tls_key go together; give both or none")
+
+
+def _check_no_external_nats(given: Mapping[str, _Given]) -> None:
+    for key, item in given.items():
+        if key.startswith("nats_") and item.value:
+            raise SettingsError(
+                f"{_source(key, given)} is for an external NATS, but nats is {EMBEDDED}; set nats to its URL"
+            )
+
+
+def _check_pair(first_key: str, first: str, second_key: str, second: str) -> None:
+    if bool(first) != bool(second):
+        raise SettingsError(f"{first_key} and {second_key} belong together; set both or neither")
 
 
 def _check_nats_url(url: str, source: str) -> None:
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("nats", "tls") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # the port is not a number
         good = False
     if not good:
         raise SettingsError(f'{source}: expected "{EMBEDDED}" or URLs like nats://host:4222 or tls://host:4222')
     if "@" in parts.netloc:
         raise SettingsError(
-            f"{source}: credentials do not belong into the URL, which is logged; "
+            f"{source}: credentials do not belong in the URL, which is logged; "
             "use FANLINE_NATS_USER and FANLINE_NATS_PASSWORD, or FANLINE_NATS_TOKEN"
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reachable from this machine only; of all names only `localhost` counts."""
+    """Whether an address is reachable from this machine only. The only name accepted is `localhost`."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

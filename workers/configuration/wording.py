@@ -1,4 +1,4 @@
-"""How errors about settings are put to people: what is accepted, and which name was probably meant."""
+"""The wording of errors about settings: what is accepted, and which name was probably meant."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -11,7 +11,7 @@ REFERENCE = "docs/reference/settings.md"
 
 
 def suggest(unknown: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of a sentence about a name that nobody knows. A `prefix` that all have makes none of them alike."""
+    """The end of a sentence about an unknown name. `prefix` is common to all names and left out of the comparison."""
     nearest = get_close_matches(unknown.removeprefix(prefix), [name.removeprefix(prefix) for name in known], n=1)
     return f"did you mean {prefix}{nearest[0]}?" if nearest else f"all settings are in {REFERENCE}"
 
@@ -26,10 +26,10 @@ def describe_type(annotation: Any) -> str:
     words = {"gt": "over", "ge": "at least", "le": "at most"}
     bounds = [f"{words[name]} {value}" for name in words if (value := getattr(info, name, None)) is not None]
     nouns = {inspect.IntType: "a whole number", inspect.FloatType: "a number"}
-    text = "a text, not empty" if getattr(info, "min_length", None) else "a text"
+    text = "text, not empty" if getattr(info, "min_length", None) else "text"
     return ", ".join([nouns.get(type(info), text), *bounds])
 
 
 def field_types(struct: type[msgspec.Struct], prefix: str = "") -> dict[str, Any]:
-    """Setting -> its type."""
+    """Setting name -> type."""
     return {prefix + field.name: field.type for field in msgspec.structs.fields(struct)}

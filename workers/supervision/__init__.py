@@ -1,1 +1,1 @@
-"""The supervisor and its children: listening sockets, worker slots, restarts."""
+"""The supervisor and its processes: listening sockets, worker slots, restarts."""

@@ -8,7 +8,7 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import trio
@@ -31,18 +31,11 @@ class Child:
         stderr: int | None = None,
         death_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
-        """Start it; OSError if that fails.
+        """Start it. Raises OSError if that fails.
 
-        `stdin` must fit a pipe buffer (64 KiB). `stdout` and `stderr` are descriptors, None: ours.
-        `death_signal` is what it gets when we die without stopping it.
+        `stdin` must fit into a pipe buffer (64 KiB). `stdout` and `stderr` are descriptors; None inherits ours.
+        `death_signal` is sent to it if we die without stopping it.
         """
-        parent = os.getpid()
-
-        def die_with_parent() -> None:
-            _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
-            if os.getppid() != parent:  # died between fork and prctl: the signal would never come
-                os._exit(1)
-
         self._process = subprocess.Popen(  # noqa: S603  # argv is ours, no shell
             argv,
             stdin=subprocess.PIPE,
@@ -51,7 +44,7 @@ class Child:
             env=environ,
             pass_fds=pass_fds,
             process_group=0,
-            preexec_fn=die_with_parent,  # safe: the supervisor has one thread
+            preexec_fn=_die_with_parent(death_signal),  # safe: the supervisor has one thread
         )
         self._pidfd = os.pidfd_open(self._process.pid)
         assert self._process.stdin is not None
@@ -64,22 +57,22 @@ class Child:
 
     @property
     def ending(self) -> str | None:
-        """How it ended, for people; None while it runs."""
+        """How it ended, for people. None while it runs."""
         code = self._process.poll()
         if code is None:
             return None
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     async def wait(self) -> None:
-        """Return when the process has ended; no polling."""
+        """Return when the process has ended, without polling."""
         while self.ending is None:
             await trio.lowlevel.wait_readable(self._pidfd)
 
     def kill(self) -> None:
-        self._process.kill()  # does nothing once it was reaped
+        self._process.kill()  # does nothing once the process is reaped
 
     async def stop(self, seconds: float) -> bool:
-        """SIGTERM, and SIGKILL after `seconds`. False if it had to be killed."""
+        """Send SIGTERM, and SIGKILL after `seconds`. False if it had to be killed."""
         self._process.terminate()
         with trio.move_on_after(seconds):
             await self.wait()
@@ -89,5 +82,17 @@ class Child:
         return False
 
     def close(self) -> None:
-        """Give the descriptor back; only after the process has ended."""
+        """Release the descriptor; only after the process has ended."""
         os.close(self._pidfd)
+
+
+def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
+    """What a child runs between fork and exec, so that it gets the signal when this process dies."""
+    parent = os.getpid()
+
+    def request_signal() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
+        if os.getppid() != parent:  # it died between fork and prctl: the signal would never come
+            os._exit(1)
+
+    return request_signal

@@ -13,19 +13,19 @@ from typing import Any
 from fanline.workers.errors import ServeError
 
 BACKLOG = 4096
-"""Connections that may wait per slot; the kernel caps it at net.core.somaxconn."""
+"""Connections that may wait per slot; the kernel caps this at net.core.somaxconn."""
 
 _Address = tuple[Any, ...]
 """A socket address; its length depends on the family."""
 
 
 class PortTakenError(ServeError):
-    """Somebody else listens there."""
+    """Another program listens on the port."""
 
 
 @contextmanager
 def open_listeners(host: str, port: int, count: int) -> Iterator[list[socket.socket]]:
-    """`count` listening sockets on one address; port 0 takes a free one for all of them. ServeError if not possible."""
+    """`count` listening sockets on one address; port 0 takes a free one, for all of them. Raises ServeError."""
     with ExitStack() as stack:
         try:
             family, address = _resolve(host, port)
@@ -41,7 +41,7 @@ def open_listeners(host: str, port: int, count: int) -> Iterator[list[socket.soc
 
 
 def websocket_url(listener: socket.socket, *, tls: bool) -> str:
-    """The endpoint a client on this machine connects to."""
+    """The endpoint for clients on this machine."""
     host, port = listener.getsockname()[:2]
     scheme = "wss" if tls else "ws"
     return f"{scheme}://[{host}]:{port}/ws" if ":" in host else f"{scheme}://{host}:{port}/ws"
@@ -53,7 +53,7 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, _Address]:
 
 
 def _refuse_if_taken(family: socket.AddressFamily, address: _Address) -> None:
-    """SO_REUSEPORT alone would let a second server of the same user share the port without a word."""
+    """SO_REUSEPORT alone would let a second server of the same user share the port silently."""
     with _bind(family, address, share=False):
         pass
 
@@ -82,5 +82,5 @@ def _explain(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is in use by another program; choose another with --port, or 0 for a free one"
     if error.errno == errno.EACCES:
-        return f"port {port} on {host} needs more rights; choose one over 1023 with --port"
+        return f"port {port} on {host} needs more privileges; choose one above 1023 with --port"
     return f"cannot listen on {host} port {port}: {error.strerror or error}; check --host and --port"

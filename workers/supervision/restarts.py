@@ -1,19 +1,19 @@
-"""How long to wait before a dead process is started again. Pure: lifetimes go in, delays come out, seconds both."""
+"""How long to wait before a dead process is restarted. Pure: lifetimes go in, delays come out, both in seconds."""
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
 HEALTHY_LIFE = 10.0
-"""A process that lived this long was well: the next restart is at once again."""
+"""A process that lived this long was healthy: its next restart is immediate again."""
 
 
-class Backoff:
-    """First restart at once, then 0.1 s doubling to 5 s, from the start again after a life of 10 s."""
+class RestartDelays:
+    """The first restart is immediate, then the delay doubles from 0.1 s to 5 s; a life of 10 s starts it over."""
 
     def __init__(self) -> None:
         self._short_lives = 0
 
     def next_delay(self, lived: float) -> float:
-        """The rest before the next start of a process that has just ended after `lived` seconds."""
+        """The delay before the restart of a process that has just ended after `lived` seconds."""
         if lived >= HEALTHY_LIFE:
             self._short_lives = 0
         self._short_lives += 1

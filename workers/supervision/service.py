@@ -1,4 +1,4 @@
-"""Keeping one process alive: start, wait until it is ready, wait until it ends, rest, start again."""
+"""Keeping one process alive: start, wait until it is ready, wait until it ends, pause, start again."""
 
 import logging
 from collections.abc import Callable
@@ -8,10 +8,10 @@ import trio
 
 from fanline.workers.errors import ServeError
 from fanline.workers.supervision.child import Child
-from fanline.workers.supervision.restarts import Backoff
+from fanline.workers.supervision.restarts import RestartDelays
 
 READY_SECONDS = 30.0
-"""A process that is not ready by then is given up as stuck."""
+"""A process that is not ready by then is considered stuck."""
 
 _log = logging.getLogger("fanline.supervisor")
 
@@ -24,15 +24,15 @@ class Service(Protocol):
 
     @property
     def stop_seconds(self) -> float:
-        """Time it gets between SIGTERM and SIGKILL."""
+        """The time between SIGTERM and SIGKILL."""
         ...
 
     def launch(self) -> Child:
-        """Start the process; OSError if that fails."""
+        """Start the process. Raises OSError if that fails."""
         ...
 
     async def wait_ready(self, child: Child) -> None:
-        """Return when it serves; ServeError, a sentence with its name, if it ended before or says why it cannot."""
+        """Return when it serves. Raises ServeError, a sentence with its name, if it ended before or cannot serve."""
         ...
 
     async def wait_ended(self, child: Child) -> None:
@@ -40,7 +40,7 @@ class Service(Protocol):
         ...
 
     def release(self) -> None:
-        """Give back what `launch` took; called once the process has ended."""
+        """Release what `launch` acquired; called once the process has ended."""
         ...
 
 
@@ -49,9 +49,10 @@ async def keep_running(
 ) -> None:
     """Run the service until cancelled, which stops its process. `alive` holds the process while there is one.
 
-    `started` when it is ready for the first time; ServeError if it fails before that. Any later end is a restart.
+    Reports `started` when the service is ready for the first time, and raises ServeError if it fails before that.
+    Whenever it ends later, it is restarted.
     """
-    backoff = Backoff()
+    delays = RestartDelays()
     was_ready = False
 
     def on_ready(child: Child) -> None:
@@ -70,23 +71,20 @@ async def keep_running(
             if not was_ready:
                 raise
             ending = str(error)
-        delay = backoff.next_delay(trio.current_time() - begun)
+        delay = delays.next_delay(trio.current_time() - begun)
         _log.warning("%s, restarting%s", ending, f" in {delay:.1f} s" if delay else "")
         await trio.sleep(delay)
 
 
 async def _live(service: Service, alive: set[Child], on_ready: Callable[[Child], None]) -> str:
-    """One life of the process, and how it ended, for the log. Whatever ends this call, the process has ended too."""
+    """One life of the process; how it ended, for the log. However this call ends, the process has ended, too."""
     try:
         child = service.launch()
     except OSError as error:
         raise ServeError(f"{service.name} cannot be started: {error.strerror}") from None
     alive.add(child)
     try:
-        with trio.move_on_after(READY_SECONDS) as patience:
-            await service.wait_ready(child)
-        if patience.cancelled_caught:
-            raise ServeError(f"{service.name} was not ready within {READY_SECONDS:.0f} s")
+        await _wait_ready(service, child)
         on_ready(child)
         await service.wait_ended(child)
         return f"{service.name} (pid {child.pid}) died ({child.ending})"
@@ -94,6 +92,13 @@ async def _live(service: Service, alive: set[Child], on_ready: Callable[[Child],
         await _stop(service, child)
         service.release()
         alive.discard(child)
+
+
+async def _wait_ready(service: Service, child: Child) -> None:
+    with trio.move_on_after(READY_SECONDS) as patience:
+        await service.wait_ready(child)
+    if patience.cancelled_caught:
+        raise ServeError(f"{service.name} was not ready within {READY_SECONDS:.0f} s")
 
 
 async def _stop(service: Service, child: Child) -> None:

@@ -1,6 +1,6 @@
 """A worker slot as the supervisor sees it: its listening socket, and the worker process that serves it now.
 
-A worker reports on a pipe: first one line, `READY` or why it cannot serve, then a beat every second.
+A worker reports on a pipe: first one line, `READY` or the reason why it cannot serve, then a beat every second.
 """
 
 import logging
@@ -16,13 +16,13 @@ from fanline.workers.errors import ServeError
 from fanline.workers.supervision.child import Child
 
 READY = "ready"
-"""The line of a worker that serves; any other is the sentence why it cannot."""
+"""The line of a worker that serves; any other line is the reason why it cannot."""
 
 BEAT = b"."
 BEAT_SECONDS = 1.0
 
 STOP_GRACE = 0.5
-"""Seconds a worker gets, beyond the drain timeout, to end after its clients are gone."""
+"""Seconds that a worker has, beyond the drain timeout, to end after its clients are gone."""
 
 COMMAND = (sys.executable, "-P", "-m", "fanline.workers.worker")
 
@@ -30,7 +30,7 @@ _log = logging.getLogger("fanline.supervisor")
 
 
 class WorkerOrder(msgspec.Struct, frozen=True):
-    """All a worker is told, as JSON on its stdin: never as arguments or environment, since it holds secrets."""
+    """What a worker needs, as JSON on its stdin. It holds secrets, so it never stands in arguments or environment."""
 
     slot: int
     listener_fd: int
@@ -39,7 +39,7 @@ class WorkerOrder(msgspec.Struct, frozen=True):
 
 
 class WorkerSlot:
-    """The process is replaced, slot and socket stay."""
+    """The process is replaced; slot and socket stay."""
 
     def __init__(
         self, number: int, listener: socket.socket, settings: Settings, command: tuple[str, ...] = COMMAND
@@ -62,7 +62,7 @@ class WorkerSlot:
                 stdin=msgspec.json.encode(order),
                 pass_fds=(order.listener_fd, order.report_fd),
                 environ={key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)},
-                stdout=sys.stderr.fileno(),  # our stdout has one line: ready
+                stdout=sys.stderr.fileno(),  # our stdout has one line, the ready line
             )
         except OSError:
             self._reports.close()
@@ -91,9 +91,9 @@ class WorkerSlot:
         await child.wait()
 
     async def _next_beat(self) -> bytes | None:
-        """What the worker wrote; b"" if it has ended, None if it hangs."""
-        # In two halves: if it was us who were stopped, the first one is over at once, and what came meanwhile is read
-        # in the second.
+        """What the worker wrote. b"" if it has ended, None if it hangs."""
+        # In two halves: after this process itself was stopped, the first one has expired at once, and the second reads
+        # what has come meanwhile.
         for _ in range(2):
             with trio.move_on_after(self._hang_seconds / 2):
                 return await self._reports.receive_some()

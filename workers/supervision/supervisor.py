@@ -24,25 +24,19 @@ from fanline.workers.supervision.service import keep_running
 from fanline.workers.supervision.slot import WorkerSlot
 
 SLOW_SECONDS = 1.0
-"""After so long a start says what it waits for."""
+"""After this time a start logs what it is waiting for."""
 
 _log = logging.getLogger("fanline.supervisor")
 
 
 async def supervise(settings: Settings, state_directory: Path, announce: Callable[[str], None]) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP; `announce` gets the one line that tells that it is ready.
+    """Serve until SIGINT, SIGTERM or SIGHUP. `announce` gets the one line that reports readiness.
 
-    ServeError, perhaps in an exception group, when it cannot start. Afterwards no process is left.
+    Raises ServeError, perhaps in an exception group, if the server cannot start. No process is left afterwards.
     """
-    alive: set[Child] = set()
-    stop, force = trio.CancelScope(), trio.CancelScope()
     _check_tls(settings)
     with _listening(settings, state_directory) as listeners:
-        async with trio.open_nursery() as watching:
-            await watching.start(_watch_signals, stop, force, alive)
-            with force:
-                await _serve(settings, listeners, state_directory, announce, stop, alive)
-            watching.cancel_scope.cancel()
+        await Supervisor(settings, listeners).run(state_directory, announce)
     _log.info("stopped")
 
 
@@ -54,32 +48,113 @@ def ready_line(state: ServeState, settings: Settings) -> str:
     return f"fanline ready: {state.url}  {workers}  {state.nats} ({kind})  {mode}"
 
 
-async def _serve(
-    settings: Settings,
-    listeners: Sequence[socket.socket],
-    state_directory: Path,
-    announce: Callable[[str], None],
-    stop: trio.CancelScope,
-    alive: set[Child],
-) -> None:
-    url = websocket_url(listeners[0], tls=bool(settings.engine.ssl_certfile))
-    ready = trio.Event()
-    async with trio.open_nursery() as nursery:
-        with stop:
-            worker_settings = await _start_nats(nursery, settings, url, alive)
-            nursery.start_soon(_tell_if_slow, settings, ready)
-            state = _state(url, worker_settings)
-            async with trio.open_nursery() as workers:
-                await _start_workers(workers, listeners, worker_settings, alive)
-                ready.set()
-                with published(state, state_directory, listeners[0].getsockname()[1]):
-                    announce(ready_line(state, settings))
-                    await _sleep_and_close(listeners)
-        nursery.cancel_scope.cancel()  # nats-server last: workers tell it what they still have
+class Supervisor:
+    """One run of the server: the sockets it listens on, the processes that live, and the two ways to end it."""
+
+    def __init__(self, settings: Settings, listeners: Sequence[socket.socket]) -> None:
+        self._settings = settings
+        self._listeners = listeners
+        self._port = listeners[0].getsockname()[1]
+        self._url = websocket_url(listeners[0], tls=bool(settings.engine.ssl_certfile))
+        self._alive: set[Child] = set()
+        self._stopping = trio.CancelScope()
+        """Cancelled, it ends the server in order: clients leave, workers end, then nats-server."""
+        self._killing = trio.CancelScope()
+        """Cancelled, it ends everything at once."""
+
+    async def run(self, state_directory: Path, announce: Callable[[str], None]) -> None:
+        async with trio.open_nursery() as watching:
+            await watching.start(self._watch_signals)
+            with self._killing:
+                await self._serve(state_directory, announce)
+            watching.cancel_scope.cancel()
+
+    async def _serve(self, state_directory: Path, announce: Callable[[str], None]) -> None:
+        """Start nats-server, then the workers, and announce them; stop in the reverse order."""
+        async with trio.open_nursery() as nursery:
+            with self._stopping:
+                settings = await self._start_nats(nursery)
+                async with trio.open_nursery() as workers:
+                    await self._start_workers(workers, settings)
+                    state = self._state(settings)
+                    with published(state, state_directory, self._port):
+                        announce(ready_line(state, self._settings))
+                        await self._sleep_and_close()
+            nursery.cancel_scope.cancel()  # nats-server last: workers still send it what they have
+
+    async def _start_nats(self, nursery: trio.Nursery) -> Settings:
+        """The settings for workers: with the URL and token of the embedded nats-server, unless NATS is external."""
+        if not self._settings.embedded:
+            return self._settings
+        owner = f"pid {os.getpid()}, {self._url}"
+        server = await nursery.start(run_nats_server, Path(self._settings.data_dir), owner, self._alive)
+        return msgspec.structs.replace(self._settings, nats=server.url, nats_token=server.token)
+
+    async def _start_workers(self, nursery: trio.Nursery, settings: Settings) -> None:
+        """Start all at once, and return when every one is ready."""
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(self._report_slow_nats)
+            async with trio.open_nursery() as starting:
+                for number, listener in enumerate(self._listeners):
+                    slot = WorkerSlot(number, listener, settings)
+                    starting.start_soon(nursery.start, keep_running, slot, self._alive)
+            waiting.cancel_scope.cancel()
+
+    async def _report_slow_nats(self) -> None:
+        """An external NATS that does not answer is waited for, and the log says so."""
+        if self._settings.embedded:
+            return
+        await trio.sleep(SLOW_SECONDS)
+        where = ", ".join(url.partition("://")[2] for url in self._settings.nats_urls)
+        _log.info("connecting to NATS at %s ...", where)
+
+    async def _sleep_and_close(self) -> None:
+        """Sleep until cancelled, then refuse new clients at once: the accept queues are no longer served."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            for listener in self._listeners:
+                listener.close()
+
+    async def _watch_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The first signal stops the server in order, any further one kills what is left."""
+        with trio.open_signal_receiver(*_ending_signals()) as signals:
+            task_status.started()
+            async for number in signals:
+                name = signal.Signals(number).name
+                if self._stopping.cancel_called:
+                    _log.warning("%s again: killing what is left", name)
+                    self._kill()
+                else:
+                    _log.info("%s: stopping", name)
+                    self._stopping.cancel()
+
+    def _kill(self) -> None:
+        self._killing.cancel()  # in the same step as the kills, so that nothing is restarted
+        for child in self._alive:
+            child.kill()
+
+    def _state(self, settings: Settings) -> ServeState:
+        return ServeState(
+            pid=os.getpid(),
+            started=time.time(),
+            url=self._url,
+            nats=settings.nats_urls[0],
+            nats_token=settings.nats_token,
+            nats_user=settings.nats_user,
+            nats_password=settings.nats_password,
+            nats_creds=settings.nats_creds,
+        )
+
+
+def _ending_signals() -> list[signal.Signals]:
+    """SIGHUP is ignored under nohup, and stays so: the server outlives the terminal."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM] if ignored else [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 def _check_tls(settings: Settings) -> None:
-    """Once, here, instead of in each worker."""
+    """Check once, here, instead of in each worker."""
     try:
         load_tls(settings.engine)
     except OSError as error:
@@ -88,7 +163,7 @@ def _check_tls(settings: Settings) -> None:
 
 @contextmanager
 def _listening(settings: Settings, state_directory: Path) -> Iterator[list[socket.socket]]:
-    """A listening socket for each worker; ServeError that says who has the port already, if that is one of us."""
+    """A listening socket for each worker. Raises ServeError, which names the other server if it is this user's."""
     try:
         with open_listeners(settings.host, settings.port, settings.workers) as listeners:
             yield listeners
@@ -100,79 +175,3 @@ def _listening(settings: Settings, state_directory: Path) -> Iterator[list[socke
             f"fanline serve already runs here (pid {other.pid}, {other.url}); "
             "a second one needs its own --port and --data-dir"
         ) from None
-
-
-async def _watch_signals(
-    stop: trio.CancelScope,
-    force: trio.CancelScope,
-    alive: set[Child],
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """The first signal stops in order, any further one kills what is left."""
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup wants us to outlive the terminal
-        numbers.append(signal.SIGHUP)
-    with trio.open_signal_receiver(*numbers) as signals:
-        task_status.started()
-        async for number in signals:
-            name = signal.Signals(number).name
-            if not stop.cancel_called:
-                _log.info("%s: stopping", name)
-                stop.cancel()
-            else:
-                _log.warning("%s again: killing what is left", name)
-                force.cancel()  # in the same step as the kills, so that nobody starts anything again
-                for child in alive:
-                    child.kill()
-
-
-async def _start_nats(nursery: trio.Nursery, settings: Settings, url: str, alive: set[Child]) -> Settings:
-    """The settings as workers get them: with the URL and token of the embedded server, if that is wanted."""
-    if not settings.embedded:
-        return settings
-    owner = f"pid {os.getpid()}, {url}"
-    server = await nursery.start(run_nats_server, Path(settings.data_dir), owner, alive)
-    return msgspec.structs.replace(settings, nats=server.url, nats_token=server.token)
-
-
-async def _start_workers(
-    nursery: trio.Nursery, listeners: Sequence[socket.socket], settings: Settings, alive: set[Child]
-) -> None:
-    """All at once; returns when each is ready."""
-    async with trio.open_nursery() as starting:
-        for number, listener in enumerate(listeners):
-            starting.start_soon(nursery.start, keep_running, WorkerSlot(number, listener, settings), alive)
-
-
-async def _tell_if_slow(settings: Settings, ready: trio.Event) -> None:
-    """A NATS of somebody else that does not answer is waited for some seconds; nobody shall wonder what for."""
-    if settings.embedded:
-        return
-    with trio.move_on_after(SLOW_SECONDS) as patience:
-        await ready.wait()
-    if patience.cancelled_caught:
-        where = ", ".join(url.partition("://")[2] for url in settings.nats_urls)
-        _log.info("connecting to NATS at %s ...", where)
-
-
-async def _sleep_and_close(listeners: Sequence[socket.socket]) -> None:
-    """Until cancelled; then a new client is refused at once instead of waiting in a queue that nobody serves."""
-    try:
-        await trio.sleep_forever()
-    finally:
-        for listener in listeners:
-            listener.close()
-
-
-def _state(url: str, settings: Settings) -> ServeState:
-    return ServeState(
-        pid=os.getpid(),
-        started=time.time(),
-        url=url,
-        nats=settings.nats_urls[0],
-        nats_token=settings.nats_token,
-        nats_user=settings.nats_user,
-        nats_password=settings.nats_password,
-        nats_creds=settings.nats_creds,
-    )
