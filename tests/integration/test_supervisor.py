@@ -6,7 +6,7 @@ import signal
 import socket
 import ssl
 import stat
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from fanline.protocol.serve_state import decode_state
 from tests.support.serve import COMMAND, Serve, alive, running_serve, start_serve, wait_until
 
 BACK_SECONDS = 2.0
-"""A killed worker has to be ready again by then."""
+"""A killed worker has to be replaced within this time."""
 STOP_SECONDS = 5.0
-"""Ctrl-C has to have ended everything by then."""
+"""Ctrl-C has to end everything within this time."""
 
 
 @asynccontextmanager
@@ -33,12 +33,12 @@ async def subscriber(serve: Serve, channel: str) -> AsyncIterator[WebSocketConne
             await command(ws, {"t": "sub", "c": channel})
             yield ws
         finally:
-            # trio-websocket leaves the socket of a connection open that the server ended or cut.
+            # trio-websocket does not close the socket of a connection that the server ended or cut.
             await trio.aclose_forcefully(ws._stream)
 
 
 async def command(ws: WebSocketConnection, message: Mapping[str, Any]) -> None:
-    """Send it with an id and wait for its ok; what else comes in between is dropped."""
+    """Send it with an id and wait for its ok; whatever else arrives meanwhile is dropped."""
     await ws.send_message(json.dumps({"v": 1, "i": "request", **message}))
     while (answer := await receive(ws)).get("t") != "ok":
         assert answer["t"] != "err", answer
@@ -91,7 +91,7 @@ async def test_a_killed_worker_is_back_within_two_seconds_and_the_others_notice_
 
 
 class _Reader:
-    """A subscriber that keeps what came, and whether its connection ended."""
+    """What became of a subscriber: whether it received the message, and whether its connection ended."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -142,7 +142,7 @@ async def test_a_worker_that_hangs_is_replaced_and_one_that_is_idle_is_not() -> 
                 pass
 
 
-async def test_workers_are_left_alone_when_it_was_the_supervisor_that_was_stopped() -> None:
+async def test_workers_are_not_taken_for_hung_after_the_supervisor_itself_was_stopped() -> None:
     with trio.fail_after(30):
         async with running_serve(workers=2, env={"FANLINE_HANG_TIMEOUT": "2"}) as serve:
             idle, victim = serve.worker_pids()
@@ -155,7 +155,7 @@ async def test_workers_are_left_alone_when_it_was_the_supervisor_that_was_stoppe
             assert "hung" not in serve.stderr_text()
 
 
-async def test_a_worker_that_was_asked_to_end_is_replaced_too() -> None:
+async def test_a_worker_that_ends_on_sigterm_is_replaced_too() -> None:
     with trio.fail_after(30):
         async with running_serve(workers=1) as serve:
             (pid,) = serve.worker_pids()
@@ -187,8 +187,17 @@ async def test_after_a_killed_supervisor_the_next_one_starts_at_once_on_the_same
                 pass
 
 
+@pytest.fixture
+def with_a_terminal() -> Iterator[None]:
+    """Children take SIGHUP as they do in a terminal, although it is ignored if the tests run under nohup."""
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, inherited)
+
+
+@pytest.mark.usefixtures("with_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-async def test_ctrl_c_ends_everything_in_time_with_exit_code_0(number: signal.Signals) -> None:
+async def test_ctrl_c_and_its_like_end_everything_in_time_with_exit_code_0(number: signal.Signals) -> None:
     with trio.fail_after(30):
         async with running_serve(workers=2) as serve:
             family = [*serve.worker_pids(), serve.nats_pid()]
@@ -206,7 +215,7 @@ async def test_ctrl_c_ends_everything_in_time_with_exit_code_0(number: signal.Si
             assert "Traceback" not in serve.stderr_text()
 
 
-async def test_ctrl_c_does_not_wait_longer_for_a_client_that_does_not_leave() -> None:
+async def test_ctrl_c_does_not_wait_beyond_the_drain_timeout_for_a_client_that_does_not_leave() -> None:
     with trio.fail_after(30):
         async with running_serve(workers=1) as serve:
             stream = await trio.open_tcp_stream("127.0.0.1", serve.port)
@@ -251,7 +260,7 @@ async def test_nohup_keeps_it_alive_when_the_terminal_is_closed(monkeypatch: pyt
 # --- NATS -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_killed_nats_server_is_back_on_the_same_port_and_clients_go_on() -> None:
+async def test_a_killed_nats_server_is_back_on_the_same_port_and_clients_carry_on() -> None:
     with trio.fail_after(30):
         async with running_serve(workers=1) as serve, subscriber(serve, "task:1") as ws:
             os.kill(serve.nats_pid(), signal.SIGKILL)
@@ -290,7 +299,7 @@ async def _assert_secret(secret: str, pids: list[int]) -> None:
 # --- start ----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_state_file_tells_where_the_server_is_and_is_private() -> None:
+async def test_the_state_file_says_where_the_server_is_and_is_private() -> None:
     with trio.fail_after(30):
         async with running_serve(workers=1) as serve:
             path = serve.state_directory / f"serve-{serve.port}.json"
@@ -314,7 +323,7 @@ async def test_a_second_server_on_the_same_port_or_data_is_refused_in_one_line(t
     )
 
 
-async def test_a_second_server_of_the_same_user_is_told_of_the_first(tmp_path: Path) -> None:
+async def test_a_second_server_of_the_same_user_is_pointed_to_the_first(tmp_path: Path) -> None:
     with trio.fail_after(30):
         async with running_serve(workers=1) as serve:
             env = {"FANLINE_STATE_DIR": str(serve.state_directory)}
@@ -399,9 +408,7 @@ async def test_the_help_is_plain_text(flag: str) -> None:
     assert done.stdout.isascii()
 
 
-async def test_a_nats_that_cannot_be_reached_is_waited_for_aloud_and_then_one_line_and_exit_code_1(
-    tmp_path: Path,
-) -> None:
+async def test_an_unreachable_nats_is_waited_for_with_a_log_line_and_then_refused_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"nats://127.0.0.1:{closed.getsockname()[1]}"
     ending, errors = await run_serve(tmp_path, "--port", "0", "--nats", url)
