@@ -1,4 +1,4 @@
-"""Child processes end when they are told to, and never outlive their parent."""
+"""Child processes end when asked to, and never outlive their parent."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ def python(code: str) -> tuple[str, ...]:
     return (sys.executable, "-c", code)
 
 
-async def test_the_end_of_a_child_is_seen_with_its_exit_code() -> None:
+async def test_the_end_of_a_child_is_reported_with_its_exit_code() -> None:
     child = Child(python("raise SystemExit(3)"))
     assert child.ending is None or child.ending == "exit code 3"
     with trio.fail_after(10):
@@ -75,7 +75,9 @@ async def test_a_grandchild_dies_with_its_parent_even_if_that_is_killed() -> Non
     module = Child.__module__
     code = f"from {module} import Child; import sys, time; Child((sys.executable, '-c', {SLEEP!r})); time.sleep(60)"
     parent = Child(python(code), environ={**os.environ, "PYTHONPATH": str(ROOT)})
-    seen: list[tuple[int, str]] = []  # kept: while it executes its program, a process has no command line to be told by
+    seen: list[
+        tuple[int, str]
+    ] = []  # kept, since a process that is executing its program has no command line for a moment
 
     def has_child() -> bool:
         seen.extend(children_of(parent.pid))

@@ -36,7 +36,7 @@ def _accept_all(listener: socket.socket) -> int:
         count += 1
 
 
-def test_a_second_server_is_refused_although_both_would_share_the_port() -> None:
+def test_a_second_server_is_refused_although_the_kernel_would_share_the_port() -> None:
     with open_listeners("127.0.0.1", 0, 2) as listeners:
         port = listeners[0].getsockname()[1]
         with pytest.raises(ServeError, match=rf"port {port} .*in use.*--port"), open_listeners("127.0.0.1", port, 2):
@@ -53,7 +53,7 @@ def test_a_port_can_be_listened_on_again_at_once_after_connections_were_served()
         assert listeners[0].getsockname() == address
 
 
-def test_the_url_tells_of_tls_and_has_an_ipv6_host_in_brackets() -> None:
+def test_the_url_shows_tls_and_has_an_ipv6_host_in_brackets() -> None:
     with open_listeners("::1", 0, 2) as listeners:
         port = listeners[1].getsockname()[1]
         assert websocket_url(listeners[0], tls=False) == f"ws://[::1]:{port}/ws"

@@ -40,7 +40,7 @@ async def test_it_serves_on_loopback_and_only_with_its_token(tmp_path: Path) -> 
             nursery.cancel_scope.cancel()
 
 
-async def test_its_token_is_readable_by_nobody_else_and_no_argument(tmp_path: Path) -> None:
+async def test_its_token_is_in_a_private_file_and_not_an_argument(tmp_path: Path) -> None:
     alive: set[Child] = set()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
@@ -53,7 +53,7 @@ async def test_its_token_is_readable_by_nobody_else_and_no_argument(tmp_path: Pa
             nursery.cancel_scope.cancel()
 
 
-async def test_killed_it_comes_back_on_the_same_port_with_the_same_token(tmp_path: Path) -> None:
+async def test_after_a_kill_it_is_back_on_the_same_port_with_the_same_token(tmp_path: Path) -> None:
     alive: set[Child] = set()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:

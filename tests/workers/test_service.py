@@ -1,4 +1,4 @@
-"""Keeping a process alive, with small stand-ins for workers that speak on the readiness pipe as a worker does."""
+"""Keeping a process alive, with small programs in place of workers that report on the pipe as a worker does."""
 
 import os
 import signal
@@ -66,7 +66,7 @@ async def replaced(alive: set[Child], old: Child) -> Child:
     return child
 
 
-async def test_it_has_started_when_the_process_says_that_it_is_ready() -> None:
+async def test_it_has_started_when_the_process_reports_that_it_is_ready() -> None:
     alive: set[Child] = set()
     async with slot_of(SERVES) as slot, trio.open_nursery() as nursery:
         with trio.fail_after(10):
@@ -98,7 +98,7 @@ async def test_a_killed_process_is_replaced_and_the_log_says_so(caplog: pytest.L
     ("code", "sentence"),
     [(REFUSES, "worker 0: the bus is away"), (CRASHES, "worker 0: ended before it was ready (signal 9)")],
 )
-async def test_a_process_that_never_was_ready_ends_it_with_its_reason(code: str, sentence: str) -> None:
+async def test_a_process_that_never_was_ready_is_an_error_with_its_reason(code: str, sentence: str) -> None:
     async with slot_of(code) as slot:
         with trio.fail_after(10), pytest.raises((ServeError, BaseExceptionGroup)) as caught:
             async with trio.open_nursery() as nursery:
@@ -106,7 +106,7 @@ async def test_a_process_that_never_was_ready_ends_it_with_its_reason(code: str,
     assert str(first_leaf(caught.value)) == sentence
 
 
-async def test_a_process_that_hangs_at_start_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_hangs_at_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "READY_SECONDS", 0.2)
     alive: set[Child] = set()
     async with slot_of(HANGS) as slot:
@@ -115,14 +115,14 @@ async def test_a_process_that_hangs_at_start_is_given_up(monkeypatch: pytest.Mon
     assert alive == set()
 
 
-async def test_a_program_that_is_missing_is_one_sentence() -> None:
+async def test_a_missing_program_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         slot = WorkerSlot(0, listener, Settings(data_dir="unused"), ("/nonexistent/program",))
         with pytest.raises(ServeError, match="worker 0 cannot be started: No such file"):
             await keep_running(slot, set())
 
 
-async def test_a_replacement_that_fails_is_tried_again_and_its_reason_logged(
+async def test_a_replacement_that_fails_is_retried_and_its_reason_logged(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     alive: set[Child] = set()

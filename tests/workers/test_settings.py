@@ -20,7 +20,7 @@ def refused(flags: dict[str, object], environ: dict[str, str], toml: str | None 
     return str(caught.value)
 
 
-def test_without_any_source_the_defaults_hold() -> None:
+def test_without_any_source_the_defaults_apply() -> None:
     settings = load_settings({}, HOME)
     assert (settings.host, settings.port, settings.workers, settings.nats) == ("127.0.0.1", 8080, 2, "embedded")
     assert settings.data_dir == "/home/ada/.local/share/fanline"
@@ -31,7 +31,7 @@ def test_the_data_directory_follows_xdg() -> None:
     assert load_settings({}, {"XDG_DATA_HOME": "/data"}).data_dir == "/data/fanline"
 
 
-def test_each_source_beats_the_ones_before_it() -> None:
+def test_each_source_overrides_the_ones_before_it() -> None:
     toml = ("fanline.toml", "port = 1\nworkers = 1\ndrain_timeout = 1")
     environ = HOME | {"FANLINE_PORT": "2", "FANLINE_WORKERS": "2"}
     settings = load_settings({"port": "3", "workers": None}, environ, toml)
@@ -53,7 +53,7 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
     assert load_settings({}, environ) == Settings(data_dir="/d")
 
 
-def test_settings_survive_the_way_to_a_worker() -> None:
+def test_settings_survive_the_transfer_to_a_worker() -> None:
     settings = load_settings({"port": "0"}, HOME, ("f", "[engine]\nheartbeat = 5"))
     assert msgspec.json.decode(msgspec.json.encode(settings), type=Settings) == settings
 
@@ -66,7 +66,7 @@ def test_paths_may_begin_with_the_home_directory() -> None:
     assert (engine.ssl_certfile, engine.ssl_keyfile) == ("/home/ada/c", "/home/ada/k")
 
 
-def test_a_variable_that_is_no_setting_but_documented_is_left_alone() -> None:
+def test_a_documented_variable_that_is_not_a_setting_is_ignored() -> None:
     assert load_settings({}, HOME | {"FANLINE_STATE_DIR": "/run/x"}) == load_settings({}, HOME)
 
 
@@ -124,19 +124,19 @@ def test_a_mistake_names_its_key_its_source_and_what_is_accepted(
         ),
     ],
 )
-def test_an_unknown_setting_is_told_what_was_probably_meant(
+def test_the_error_about_an_unknown_setting_suggests_the_likely_one(
     environ: dict[str, str], toml: str | None, sentence: str
 ) -> None:
     assert refused({}, environ, toml) == sentence
 
 
 @pytest.mark.parametrize("toml", ["nats_password = 12345", 'nats = "nats://ada:12345@host"'])
-def test_a_secret_never_stands_in_an_error(toml: str) -> None:
+def test_a_secret_never_appears_in_an_error(toml: str) -> None:
     assert "12345" not in refused({}, {}, toml)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org"])
-def test_listening_beyond_loopback_is_refused_and_told_how_to_go_on(host: str) -> None:
+def test_listening_beyond_loopback_is_refused_with_advice(host: str) -> None:
     sentence = refused({}, {"FANLINE_HOST": host})
     assert [word for word in ("FANLINE_HOST", host, "127.0.0.1", "reverse proxy") if word not in sentence] == []
 
@@ -147,7 +147,7 @@ def test_all_of_loopback_is_accepted(host: str) -> None:
     assert load_settings({"host": host}, HOME).host == host
 
 
-def test_several_nats_urls_are_taken_apart() -> None:
+def test_several_nats_urls_are_split() -> None:
     settings = load_settings({"nats": "nats://a:4222, tls://b"}, HOME)
     assert settings.nats_urls == ("nats://a:4222", "tls://b")
     assert not settings.embedded
@@ -159,7 +159,7 @@ def test_settings_cannot_be_changed() -> None:
         settings.port = 1
 
 
-def test_a_namespace_table_changes_what_it_names_and_leaves_the_rest_as_by_default() -> None:
+def test_a_namespace_table_changes_what_it_names_and_keeps_the_other_defaults() -> None:
     toml = "[namespaces.task]\nhistory = 50\n[namespaces.news]\ndurable = true\nmax_age = 60\n"
     namespaces = load_settings({}, HOME, ("f", toml)).engine.namespaces
     assert namespaces["task"] == msgspec.structs.replace(DEFAULTS["task"], history=50)

@@ -1,4 +1,4 @@
-"""docs/reference/settings.md says what the code does: every setting, its variable, what is accepted, its default."""
+"""docs/reference/settings.md matches the code: every setting, its variable, what is accepted, its default."""
 
 import json
 import re
@@ -20,7 +20,7 @@ TABLES = ("engine", "namespaces")
 
 
 def rows(heading: str) -> list[list[str]]:
-    """The cells of the first table under a heading, without its head."""
+    """The cells of the first table under a heading, without the head of the table."""
     _, found, section = PAGE.partition(f"\n{heading}\n")
     assert found, heading
     table = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
@@ -29,7 +29,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def expected(struct: type[msgspec.Struct], values: object, prefix: str | None) -> Iterator[list[str]]:
-    """The cells that the code knows: name, variable unless `prefix` is None, accepted, default as TOML."""
+    """The cells that follow from the code: name, variable unless `prefix` is None, accepted, default as TOML."""
     for name, annotation in field_types(struct).items():
         if name not in TABLES:
             variable = [] if prefix is None else [f"`{prefix}{name.upper()}`"]
@@ -60,15 +60,13 @@ def test_times_and_sizes_have_a_unit() -> None:
 
 def test_the_default_namespaces_are_on_the_page() -> None:
     plain = Namespace()
-    for (name, changes), (key, namespace) in zip(
-        rows("### Namespaces that are there by default"), DEFAULTS.items(), strict=True
-    ):
+    for (name, changes), (key, namespace) in zip(rows("### Default namespaces"), DEFAULTS.items(), strict=True):
         own = {field: getattr(namespace, field) for field in field_types(Namespace)}
         different = [f"`{key} = {json.dumps(value)}`" for key, value in own.items() if value != getattr(plain, key)]
         assert (name, changes) == (f"`{key}`", ", ".join(different))
 
 
-def test_variables_that_are_no_settings_are_on_the_page() -> None:
+def test_variables_that_are_not_settings_are_on_the_page() -> None:
     assert {row[0].strip("`") for row in rows("## Other variables")} == OTHER_VARIABLES
 
 

@@ -18,7 +18,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_the_file_stands_while_the_server_runs_and_is_private(tmp_path: Path) -> None:
+def test_the_file_exists_while_the_server_runs_and_is_private(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "state"
     with published(STATE, directory, 3) as path:
         assert path == directory / "serve-3.json"
@@ -49,11 +49,11 @@ def test_a_live_server_is_found_by_its_port_and_a_dead_one_is_not(tmp_path: Path
     with published(own, tmp_path, 3):
         assert running_server(tmp_path, 3) == own
         assert running_server(tmp_path, 4) is None
-    with published(msgspec.structs.replace(STATE, pid=2**22 + 1), tmp_path, 3):  # beyond the largest of Linux
+    with published(msgspec.structs.replace(STATE, pid=2**22 + 1), tmp_path, 3):  # beyond the largest pid of Linux
         assert running_server(tmp_path, 3) is None
 
 
-def test_a_directory_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unusable_directory_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ServeError, match=r"serve-3\.json.*FANLINE_STATE_DIR"), published(STATE, tmp_path / "file", 3):
         pass
