@@ -1,8 +1,8 @@
 """The marker `process`: which tests leave their own process, and a guard that keeps the others inside it.
 
 `make quick` runs the tests without the marker. A test gets it when its module, or a module of tests/ that it imports,
-mentions a way out: starting a process, listening, or connecting. A module that puts the marker on some of its own tests
-is taken at its word. The guard holds both to the truth, in every run.
+mentions a way out: starting a process, listening, or connecting. A module that sets the marker itself, on single tests
+or parameters, is taken at its word. The guard holds both to the truth, in every run.
 """
 
 import ast
@@ -35,17 +35,15 @@ class LeftTheProcessError(AssertionError):
     """A test without the marker started a process or used a socket."""
 
 
-def needs_marker(module: Path) -> bool:
-    """Whether all tests of a module get the marker."""
-    return f"mark.{MARKER}" not in module.read_text(encoding="utf-8") and mentions_a_way_out(module)
-
-
 @functools.cache
-def mentions_a_way_out(module: Path) -> bool:
-    """Whether the module, or one of tests/ that it imports, mentions one of WAYS_OUT."""
-    tree = ast.parse(module.read_text(encoding="utf-8"))
+def needs_marker(module: Path) -> bool:
+    """Whether the module, or one of tests/ that it imports, mentions one of WAYS_OUT and does not set the marker."""
+    source = module.read_text(encoding="utf-8")
+    if f"mark.{MARKER}" in source:
+        return False
+    tree = ast.parse(source)
     own = any(name in WAYS_OUT for node in ast.walk(tree) for name in _names(node))
-    return own or any(map(mentions_a_way_out, _imported_from_tests(tree)))
+    return own or any(map(needs_marker, _imported_from_tests(tree)))
 
 
 def _names(node: ast.AST) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.outside import LeftTheProcessError, kept_inside, mentions_a_way_out, needs_marker
+from tests.support.outside import LeftTheProcessError, kept_inside, needs_marker
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.process  # so that the guard is off around the tests of the guard
@@ -92,20 +92,15 @@ def test_a_thread_of_an_earlier_test_may_go_on_and_one_of_this_test_may_not(insi
         ("import socket\nsocket.socketpair()", False),
         ("from tests.support.paths import ROOT", False),
         ("text = 'subprocess'", False),
+        ("import subprocess, pytest\n@pytest.mark.process\ndef test(): ...", False),
     ],
 )
-def test_a_way_out_is_found_here_and_in_imported_helpers(tmp_path: Path, source: str, found: bool) -> None:
+def test_a_module_needs_the_marker_if_it_or_a_helper_mentions_a_way_out(
+    tmp_path: Path, source: str, found: bool
+) -> None:
     module = tmp_path / "test_x.py"
     module.write_text(source)
-    assert mentions_a_way_out(module) is found
-
-
-def test_a_module_that_marks_its_own_tests_is_taken_at_its_word(tmp_path: Path) -> None:
-    module = tmp_path / "test_x.py"
-    module.write_text("import subprocess")
-    assert needs_marker(module)
-    module.write_text("import subprocess, pytest\n@pytest.mark.process\ndef test(): ...")
-    assert not needs_marker(module)
+    assert needs_marker(module) is found
 
 
 def test_all_tests_of_real_processes_are_marked() -> None:
