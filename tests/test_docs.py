@@ -1,4 +1,4 @@
-"""The documentation keeps its word: links lead somewhere, code blocks are code, claims match the engine."""
+"""The documentation holds: links lead somewhere, code blocks are code, commands exist, claims match the engine."""
 
 import json
 import re
@@ -11,7 +11,11 @@ from fanline.engine.sessions.commands import COMMANDS, Commands
 from fanline.engine.settings import EngineSettings
 from tests.support.paths import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "tests" / "vectors" / "README.md"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "tests" / "vectors" / "README.md",
+]
 
 _BLOCK = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL
@@ -88,6 +92,15 @@ def test_python_blocks_compile(block: Block) -> None:
 @pytest.mark.parametrize("block", blocks("json"), ids=str)
 def test_json_blocks_parse(block: Block) -> None:
     json.loads(block.code)
+
+
+def test_make_has_the_targets_that_the_pages_name_and_helps_with_each() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (declared,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE)) == set(declared.split())
+    named = {name for page in PAGES for name in re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(), re.MULTILINE)}
+    assert "quick" in named
+    assert named <= set(declared.split())
 
 
 def test_the_protocol_page_says_which_commands_are_not_supported() -> None:

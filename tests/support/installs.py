@@ -66,14 +66,17 @@ class Environment:
 
     def _link(self, distribution: metadata.Distribution) -> None:
         for parts in {file.parts for file in distribution.files or ()}:
-            if parts[0] != "..":
-                link, target = self.packages / parts[0], Path(str(distribution.locate_file(parts[0])))
+            if parts[0] not in ("..", "__pycache__"):
+                _link(self.packages / parts[0], Path(str(distribution.locate_file(parts[0]))))
             elif "bin" in parts:
-                link, target = self.scripts / parts[-1], Path(sysconfig.get_path("scripts"), parts[-1])
-            else:
-                continue
-            if parts[0] != "__pycache__" and not link.exists():
-                link.symlink_to(target)
+                program = Path(sysconfig.get_path("scripts"), parts[-1])
+                if program.read_bytes()[:2] != b"#!":  # a script runs in the environment it was installed into
+                    _link(self.scripts / parts[-1], program)
+
+
+def _link(link: Path, target: Path) -> None:
+    if not link.exists():
+        link.symlink_to(target)
 
 
 def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
