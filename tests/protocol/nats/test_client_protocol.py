@@ -97,7 +97,7 @@ def test_another_kind_of_server_is_told_by_its_first_line() -> None:
 
 def test_a_line_without_end_is_refused() -> None:
     assert read_replies(b"INFO " + b"x" * 1000)[0] == []
-    with pytest.raises(NatsError, match="without end"):
+    with pytest.raises(NatsError, match="does not end"):
         read_replies(b"INFO " + b"x" * MAX_LINE_BYTES)
 
 
