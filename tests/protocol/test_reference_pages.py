@@ -60,7 +60,7 @@ def test_the_subjects_table_is_what_the_code_says() -> None:
 
 def test_the_page_says_how_compression_is_answered() -> None:
     assert f"`{deflate.RESPONSE}`" in PROTOCOL
-    assert f"Messages under {deflate.MIN_BYTES} bytes are sent as they" in PROTOCOL
+    assert f"Messages under {deflate.MIN_BYTES} bytes are sent uncompressed" in PROTOCOL
 
 
 def test_the_conversation_is_made_of_envelopes() -> None:
@@ -75,7 +75,7 @@ def test_the_plain_page_names_every_command() -> None:
 
 
 def test_what_the_plain_page_says_is_not_offered_is_unknown() -> None:
-    for kind in re.findall(r"`(\w+)`", PLAIN_PAGE.partition("## Not offered yet")[2].partition("So are")[0]):
+    for kind in re.findall(r"`(\w+)`", PLAIN_PAGE.partition("## Not offered yet")[2].partition("Also missing")[0]):
         with pytest.raises(MessageError) as caught:
             PLAIN.decode(f'{{"type":"{kind}"}}'.encode())
         assert caught.value.code == ErrorCode.UNKNOWN_TYPE

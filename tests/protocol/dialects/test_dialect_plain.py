@@ -12,6 +12,7 @@ from fanline.protocol.dialects.plain import iso_time
 from fanline.protocol.envelope import Envelope, MessageType, from_producer
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import ByeData, ErrorData, Limits, PublishResult, Welcome
+from tests.support.paths import REFERENCE
 
 NOW = 1_789_000_000_123
 NOW_ISO = "2026-09-10T00:26:40.123Z"
@@ -50,6 +51,7 @@ def answer(command: Envelope, reply: Envelope) -> Any:
         (b'{"type":"subscribe","channel":true}', ErrorCode.BAD_CHANNEL, "Channel name required"),
         (b'{"type":"new_message","data":1}', ErrorCode.BAD_CHANNEL, "Channel name required"),
         (b'{"type":"new_message","session_id":null}', ErrorCode.BAD_MESSAGE, "Session id required"),
+        (b'{"type":"ack"}', ErrorCode.BAD_MESSAGE, "Message id required"),
         (b'{"type":"get_status"}', ErrorCode.BAD_MESSAGE, "Task ID required"),
         (b'{"type":"task_cancel","task_id":""}', ErrorCode.BAD_MESSAGE, "Task ID required"),
         (b'{"type":"task_input","task_id":4}', ErrorCode.BAD_MESSAGE, "Task ID and input required"),
@@ -60,6 +62,7 @@ def test_a_refusal_has_the_words_clients_know(sent: bytes, code: ErrorCode, text
     with pytest.raises(MessageError) as caught:
         PLAIN.decode(sent)
     assert (caught.value.code, str(caught.value)) == (code, text)
+    assert f"| `{text.partition(': ')[0]}" in (REFERENCE / "plain-dialect.md").read_text(encoding="utf-8")
     reply = Envelope(MessageType.ERR, data=ErrorData(code, text).fields())
     assert told(PLAIN.encode_reply(None, reply)) == {"type": "error", "message": text}
 
