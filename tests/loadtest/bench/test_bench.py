@@ -1,4 +1,4 @@
-"""The bench is right at tiny sizes: nothing is lost or reordered, and the receiver would notice."""
+"""The bench is correct at tiny sizes: nothing is lost or reordered, and the receiver would notice."""
 
 import shutil
 from collections.abc import Sequence
@@ -8,15 +8,13 @@ import msgspec
 import pytest
 
 from fanline.loadtest.bench.__main__ import main
-from fanline.loadtest.bench.measure import measure, percentiles
+from fanline.loadtest.bench.fanout import measure_fanout, percentiles
 from fanline.loadtest.bench.peers import PEERS
 from fanline.loadtest.bench.plan import Plan
 from fanline.loadtest.bench.processes import options, program, running
-from tests.loadtest.fake_server import numbered, serving, stamped
+from tests.loadtest.bench.fake_server import numbered, serving, stamped
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("cc") is None, reason="no C compiler (cc), and the bench's programs are in C"
-)
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) for the programs of the bench")
 
 TINY = ("--subscribers", "20", "--seconds", "1", "--json")
 
@@ -77,7 +75,7 @@ def test_a_peer_carries_the_same_traffic(peer: str, channels: int) -> None:
     if peer in ("websockets", "picows"):
         pytest.importorskip("uvloop")
         pytest.importorskip(peer)
-    figures = measure(PEERS[peer], Plan(subscribers=20, channels=channels, rate=100, seconds=0.4))
+    figures = measure_fanout(PEERS[peer], Plan(subscribers=20, channels=channels, rate=100, seconds=0.4))
     assert figures.deliveries == 20 * 40 // channels
     assert figures.complete
 
@@ -152,7 +150,7 @@ def test_percentiles_are_the_smallest_values_that_cover_their_share() -> None:
 def test_the_bench_fails_when_our_server_lost_something(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fanline.loadtest.bench.measure.CATCH_UP_SECONDS", 0.5)
+    monkeypatch.setattr("fanline.loadtest.bench.fanout.CATCH_UP_SECONDS", 0.5)
     monkeypatch.setattr("fanline.loadtest.bench.plan.Plan.count", property(lambda plan: plan.expected - 1))
     assert main(["fanout", "--rate", "50", *TINY]) == 1
     assert not msgspec.json.decode(capsys.readouterr().out)["complete"]

@@ -1,4 +1,4 @@
-"""The task bench holds at a small size, and would notice whatever a viewer is not sent as it should be."""
+"""The task bench is correct at a small size, and would notice any fault in what a viewer receives."""
 
 import shutil
 from collections.abc import Callable
@@ -10,12 +10,12 @@ import pytest
 
 from fanline.loadtest.bench.__main__ import main
 from fanline.loadtest.bench.processes import options, program, running
-from fanline.loadtest.bench.task_producer import RESULT, script
-from fanline.loadtest.bench.task_record import Truth, Viewer, faults_of, progress_share, read_record, wrong_truth
+from fanline.loadtest.bench.tasks.record import Truth, ViewerRecord, faults_of, progress_share, read_record, wrong_truth
+from fanline.loadtest.bench.tasks.script import RESULT, script
 from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
 from fanline.protocol.websocket.frames import Opcode, encode_frame
-from tests.loadtest.fake_server import serving
+from tests.loadtest.bench.fake_server import serving
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) for the viewers")
 SMALL = ("tasks", "--viewers", "60", "--slow", "3", "--seconds", "2", "--progress", "400", "--lines", "100")
@@ -37,19 +37,19 @@ def test_every_viewer_ends_with_the_truth_and_slow_ones_got_less_progress(capsys
 def test_the_bench_fails_and_says_why_when_viewers_do_not_end_as_the_producer_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fanline.loadtest.bench.tasks.RESULT", "another")
+    monkeypatch.setattr("fanline.loadtest.bench.tasks.measure.RESULT", "another")
     assert main(["tasks", "--viewers", "4", "--slow", "0", "--seconds", "0.5"]) == 1
     printed = capsys.readouterr().out
-    assert "wrong: whoever joins after the end is told ('completed', 100.0" in printed
+    assert "wrong: a client that joins after the end gets ('completed', 100.0" in printed
     assert all(word in printed for word in ("deliveries/s", "line p99 ms", "progress, slow", "load average"))
 
 
 def test_the_script_is_as_long_as_it_was_asked_to_be_and_in_order() -> None:
-    steps = script(200, 50, 10)
-    assert [step.at for step in steps] == sorted(step.at for step in steps)
-    assert sum(step.event == "task_progress" for step in steps) == 2000
-    assert sum(step.event == "task_output" for step in steps) == 500
-    assert (steps[0].event, steps[-1].event) == ("task_started", "task_completed")
+    events = script(200, 50, 10)
+    assert [each.at for each in events] == sorted(each.at for each in events)
+    assert sum(each.event == "task_progress" for each in events) == 2000
+    assert sum(each.event == "task_output" for each in events) == 500
+    assert (events[0].event, events[-1].event) == ("task_started", "task_completed")
 
 
 # --- what the viewers notice ----------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def right() -> list[dict[str, Any]]:
     ]
 
 
-def watched(messages: list[dict[str, Any]], directory: Path) -> Viewer:
+def watched(messages: list[dict[str, Any]], directory: Path) -> ViewerRecord:
     """What the C viewer makes of these messages."""
     frames = b"".join(encode_frame(Opcode.TEXT, msgspec.json.encode(one)) for one in messages)
     record = directory / "record"
@@ -132,7 +132,7 @@ def test_a_viewer_that_is_sent_everything_is_right(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (lambda sent: sent.__setitem__(2, output(4, 2)), "expected output line 1, and got line 2"),
+        (lambda sent: sent.__setitem__(2, output(4, 2)), "expected output line 1, but got line 2"),
         (lambda sent: sent.__setitem__(2, output(4, 1, first=7)), "with the number 7"),
         (lambda sent: sent.pop(3), "follows on"),
         (lambda sent: sent.__setitem__(slice(3, 4), []), "got the changes"),
@@ -140,7 +140,7 @@ def test_a_viewer_that_is_sent_everything_is_right(tmp_path: Path) -> None:
         (lambda sent: sent.__setitem__(4, message(6, "task_progress", done=1, total=4, percent=25.0)), "stage"),
         (lambda sent: sent.pop(), "state"),
         (lambda sent: sent[0]["d"].update(output=[]), "with a snapshot of 1"),
-        (lambda sent: sent.insert(3, gap()), "reads quickly, and got 1 gaps"),
+        (lambda sent: sent.insert(3, gap()), "reads quickly, but got 1 gaps"),
         (lambda sent: sent.insert(4, message(5, "task_heard", previous=5)), "does not fit"),
     ],
 )
