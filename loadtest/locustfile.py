@@ -13,10 +13,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # locust puts only this file's directory there
 
 import msgspec
 from locust import User, constant_throughput, events, task

@@ -113,7 +113,7 @@ def _checks(report: Report) -> Iterator[str]:
     for side in report.rounds[0]:
         for ended in (getattr(sides[side], "stalled", None) for sides in report.rounds):
             if ended:
-                yield f"stopped reading: {ended.closed} closed with a frame, {ended.cut} cut off, {ended.open} still open"
+                yield f"stopped reading: {ended.closed} closed, {ended.cut} cut off, {ended.open} still open"
 
 
 def _ratios(report: Report) -> Iterator[str]:
