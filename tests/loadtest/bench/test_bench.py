@@ -53,14 +53,14 @@ def test_subscribers_can_share_channels(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("name", ["memory", "handshake", "idle"])
-def test_a_bench_without_messages_connects_everybody(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bench_without_messages_connects_all_subscribers(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     figures = bench(capsys, name)["fanline"]
     assert figures["subscribers"] == 20
     assert figures["handshakes_per_second"] > 0
     assert figures["cpu_us_per_delivery"] is None
 
 
-def test_subscribers_that_stop_reading_are_ended_and_the_others_lose_nothing(
+def test_subscribers_that_stop_reading_are_closed_and_the_others_lose_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sides = bench(capsys, "slow", "--rate", "50")
@@ -101,7 +101,7 @@ def test_a_bench_without_peers_says_so(name: str, capsys: pytest.CaptureFixture[
 
 
 def received(frames: bytes, expect: int, *, cut: int = 1 << 20) -> dict[str, Any]:
-    """What the receiver reports once it has read these frames."""
+    """The report of the receiver once it has read these frames."""
     with serving(frames, cut=cut) as (port, served):
         wanted = {"port": port, "answer": '"t":"ok"', "subscribe": "hello", "expect": expect}
         with running([program("receiver"), *options(wanted)]) as tool:
@@ -123,7 +123,7 @@ def received(frames: bytes, expect: int, *, cut: int = 1 << 20) -> dict[str, Any
         ([], 4, 0, 0),
     ],
 )
-def test_the_receiver_notices_what_is_lost_repeated_or_reordered(
+def test_the_receiver_notices_lost_repeated_and_reordered_messages(
     sequences: Sequence[int], lost: int, duplicated: int, reordered: int
 ) -> None:
     result = received(numbered(sequences), expect=4)
@@ -136,7 +136,7 @@ def test_the_receiver_reads_frames_however_they_are_cut(cut: int) -> None:
     assert (result["messages"], result["lost"]) == (30, 0)
 
 
-def test_the_receiver_ends_by_itself_when_it_has_everything_and_measures_the_way() -> None:
+def test_the_receiver_ends_by_itself_once_it_has_everything_and_measures_the_latency() -> None:
     result = received(stamped(0) + stamped(1), expect=2)
     assert sum(count for _, count in result["latency"]) == 2
     assert all(0 <= microseconds < 60e6 for microseconds, _ in result["latency"])

@@ -65,7 +65,7 @@ def test_the_table_has_the_figures(name: str, capsys: pytest.CaptureFixture[str]
     ("sequences", "missing", "repeated"),
     [([0, 1, 2, 3], 0, 0), ([0, 1, 3], 1, 0), ([1, 2, 3], 1, 0), ([0, 1, 1, 2, 3], 0, 1), ([0, 2, 1, 3], 1, 1)],
 )
-def test_a_subscriber_notices_what_is_missing_or_comes_twice(
+def test_a_subscriber_notices_missing_and_repeated_messages(
     sequences: Sequence[int], missing: int, repeated: int
 ) -> None:
     answer = encode_frame(Opcode.TEXT, b'{"t":"ok","o":0,"ep":"e"}')

@@ -44,7 +44,7 @@ def test_the_bench_fails_and_says_why_when_viewers_do_not_end_as_the_producer_sa
     assert all(word in printed for word in ("deliveries/s", "line p99 ms", "progress, slow", "load average"))
 
 
-def test_the_script_is_as_long_as_it_was_asked_to_be_and_in_order() -> None:
+def test_the_script_has_the_requested_length_and_is_in_order() -> None:
     events = script(200, 50, 10)
     assert [each.at for each in events] == sorted(each.at for each in events)
     assert sum(each.event == "task_progress" for each in events) == 2000
@@ -52,7 +52,7 @@ def test_the_script_is_as_long_as_it_was_asked_to_be_and_in_order() -> None:
     assert (events[0].event, events[-1].event) == ("task_started", "task_completed")
 
 
-# --- what the viewers notice ----------------------------------------------------------------------------------------
+# --- faults that a viewer notices -----------------------------------------------------------------------------------
 
 
 def message(offset: int, event: str, previous: int | None = None, **data: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def output(offset: int, number: int, first: int | None = None, previous: int | N
 
 
 def right() -> list[dict[str, Any]]:
-    """What a viewer that joins after one line is sent."""
+    """The messages for a viewer that joins after one line."""
     snapshot = {"state": "running", "attempt": 1, "lines": 1, "created": 1, "started": 1, "updated": 2}
     return [
         message(2, "task_snapshot", snapshot=snapshot, output=[{"lines": [f"@@{0:024d}"], "first": 0, "attempt": 1}]),
@@ -81,7 +81,7 @@ def right() -> list[dict[str, Any]]:
 
 
 def watched(messages: list[dict[str, Any]], directory: Path) -> ViewerRecord:
-    """What the C viewer makes of these messages."""
+    """The record of the C viewer for these messages."""
     frames = b"".join(encode_frame(Opcode.TEXT, msgspec.json.encode(one)) for one in messages)
     record = directory / "record"
     with serving(frames) as (port, served):
@@ -121,7 +121,7 @@ def gap() -> dict[str, Any]:
 
 
 @needs_compiler
-def test_a_viewer_that_is_sent_everything_is_right(tmp_path: Path) -> None:
+def test_a_viewer_that_gets_everything_has_no_faults(tmp_path: Path) -> None:
     viewer = watched(right(), tmp_path)
     assert list(faults_of(viewer, TRUTH)) == []
     assert (viewer.counts.progress, viewer.counts.lines) == (2, 2)
@@ -151,7 +151,7 @@ def test_a_viewer_notices(spoil: Callable[[list[dict[str, Any]]], Any], fault: s
     assert any(fault in one for one in faults), faults
 
 
-def test_a_truth_that_is_not_what_was_said_is_noticed() -> None:
+def test_a_truth_that_differs_from_the_script_is_noticed() -> None:
     said = list(TRUTH.changes.values())
     assert list(wrong_truth(TRUTH, said, RESULT)) == []
     assert list(wrong_truth(TRUTH, said[1:], RESULT)) != []

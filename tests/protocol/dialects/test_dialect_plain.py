@@ -58,7 +58,7 @@ def answer(command: Envelope, reply: Envelope) -> Any:
         (b'{"type":"task_input","input":4}', ErrorCode.BAD_MESSAGE, "Task ID and input required"),
     ],
 )
-def test_a_refusal_has_the_words_clients_know(sent: bytes, code: ErrorCode, text: str) -> None:
+def test_a_refusal_has_the_text_that_clients_know(sent: bytes, code: ErrorCode, text: str) -> None:
     with pytest.raises(MessageError) as caught:
         PLAIN.decode(sent)
     assert (caught.value.code, str(caught.value)) == (code, text)
@@ -67,7 +67,7 @@ def test_a_refusal_has_the_words_clients_know(sent: bytes, code: ErrorCode, text
     assert told(PLAIN.encode_reply(None, reply)) == {"type": "error", "message": text}
 
 
-def test_a_long_unknown_type_is_not_echoed_whole() -> None:
+def test_a_long_unknown_type_is_not_repeated_whole() -> None:
     with pytest.raises(MessageError) as caught:
         PLAIN.decode(json.dumps({"type": "x" * 10_000}).encode())
     assert len(str(caught.value)) < 200
@@ -81,7 +81,7 @@ def test_a_ping_is_answered_with_its_own_timestamp(kind: str, reply_kind: str, t
     assert answer(command, Envelope(MessageType.PONG, time=NOW)) == {"type": reply_kind, "timestamp": timestamp}
 
 
-def test_a_ping_without_a_timestamp_gets_the_servers() -> None:
+def test_a_ping_without_a_timestamp_gets_that_of_the_server() -> None:
     assert answer(said(type="ping"), Envelope(MessageType.PONG, time=NOW)) == {"type": "pong", "timestamp": NOW_ISO}
 
 
@@ -111,7 +111,7 @@ def test_subscriptions_are_confirmed_with_their_channel(kind: str, command_type:
         ({"channel": "room:a"}, "room:a"),
     ],
 )
-def test_a_new_message_is_published_and_its_sender_told_the_id(target: dict[str, Any], channel: str) -> None:
+def test_a_new_message_is_published_and_its_sender_gets_the_id(target: dict[str, Any], channel: str) -> None:
     command = said(type="new_message", data={"text": "hi"}, **target)
     assert (command.type, command.channel, command.event) == (MessageType.PUB, channel, "new_message")
     assert command.data == {"text": "hi"}
@@ -138,7 +138,7 @@ def test_a_task_command_is_a_call_and_its_result_says_whether_it_was_done(kind: 
 
 
 @pytest.mark.parametrize("kind", ["get_status", "status_request"])
-def test_a_status_is_the_snapshot_in_the_old_words(kind: str) -> None:
+def test_a_status_is_the_snapshot_with_the_old_names(kind: str) -> None:
     command = said(type=kind, task_id="build")
     snapshot = {"state": "running", "attempt": 1, "percent": 4.0, "created": NOW, "updated": NOW}
     assert answer(command, Envelope(MessageType.OK, data=snapshot)) == {
@@ -195,11 +195,11 @@ def test_the_heartbeat_is_a_ping_with_the_time() -> None:
 
 
 @given(st.integers(0, 2**63 - 1) | st.none())
-def test_iso_time_is_total(unix_ms: int | None) -> None:
+def test_iso_time_never_fails(unix_ms: int | None) -> None:
     shown = iso_time(unix_ms)
     assert shown is None or shown.endswith("Z")
 
 
-def test_iso_time_of_no_calendar_is_none() -> None:
+def test_a_time_beyond_the_calendar_is_none() -> None:
     assert iso_time(0) == "1970-01-01T00:00:00.000Z"
     assert iso_time(2**63 - 1) is None
