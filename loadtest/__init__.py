@@ -1,4 +1,4 @@
-"""Load: locust users (locustfile.py) and the side-by-side benchmarks (bench/). Of ours it imports only `protocol`."""
+"""Load: locust users (locustfile.py) and side-by-side benchmarks (bench/). It imports no other room than `protocol`."""
 
-if __name__ != "fanline.loadtest":  # from the root of the repository: a second copy of every class would be loaded
+if __name__ != "fanline.loadtest":  # imported from the root of the repository: would load every class twice
     raise ImportError("this package is imported as fanline.loadtest; `loadtest` is only the name of its folder")

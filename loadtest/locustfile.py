@@ -2,8 +2,9 @@
 
     locust -f loadtest/locustfile.py --headless -u 20 -r 20 -t 5s
 
-A message that is lost, repeated or out of order is a failed request, so the exit code tells it. The server is a running
-`fanline serve` of this machine, or what --fanline-url and --fanline-nats (FANLINE_LOAD_URL, FANLINE_LOAD_NATS) name.
+A message that is lost, repeated or out of order is a failed request, and so shows in the exit code. The server is a
+running `fanline serve` of this machine, or the one named by --fanline-url and --fanline-nats (FANLINE_LOAD_URL,
+FANLINE_LOAD_NATS).
 """
 
 import random
@@ -12,10 +13,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # locust puts only this file's directory there
 
 import msgspec
 from locust import User, constant_throughput, events, task
@@ -23,7 +21,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from fanline.loadtest.ledger import Ledger
-from fanline.loadtest.nats_publisher import NatsPublisher
+from fanline.loadtest.load_publisher import LoadPublisher
 from fanline.loadtest.target import Target, TargetError, find_target
 from fanline.loadtest.websocket_client import WebSocket, WebSocketError
 from fanline.protocol.dialects import BY_SUBPROTOCOL
@@ -40,9 +38,9 @@ MAX_BACKOFF_SECONDS = 10.0
 _DECODERS: dict[Opcode, Callable[[bytes], Envelope]] = {Opcode.TEXT: decode_json, Opcode.BINARY: decode_cbor}
 
 published: defaultdict[str, Counter[str]] = defaultdict(Counter)
-"""channel -> publisher of this process -> messages handed to NATS."""
+"""Channel -> publisher of this process -> number of messages handed to NATS."""
 
-_target: list[Target] = []  # filled once, when locust has read its options
+_target: list[Target] = []  # filled once locust has read its options
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -55,15 +53,15 @@ class Stamp(msgspec.Struct, frozen=True):
 
 
 class MessagesLostError(Exception):
-    """Messages that a viewer should have received did not come, or not once and in order."""
+    """Messages that a viewer should have received did not come, or came twice or out of order."""
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]  # locust does not annotate it
 def _add_arguments(parser: LocustArgumentParser) -> None:
     parser.add_argument("--fanline-url", default="", env_var="FANLINE_LOAD_URL", help="WebSocket endpoint")
     parser.add_argument("--fanline-nats", default="", env_var="FANLINE_LOAD_NATS", help="NATS URL", is_secret=True)
-    parser.add_argument("--fanline-codec", default="json", choices=("json", "cbor"), help="what the viewers speak")
-    parser.add_argument("--fanline-channels", default=1, type=int, help="how many channels the users spread over")
+    parser.add_argument("--fanline-codec", default="json", choices=("json", "cbor"), help="codec of the viewers")
+    parser.add_argument("--fanline-channels", default=1, type=int, help="how many channels the users are spread over")
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]  # locust does not annotate it
@@ -100,13 +98,13 @@ class _LoadUser(User):
         )
 
     def back_off(self) -> None:
-        """Full jitter: servers that come back are not met by everybody at once."""
+        """Wait with full jitter, so that not all users meet a server at once when it comes back."""
         self.failed_attempts += 1
         time.sleep(random.uniform(0, min(MAX_BACKOFF_SECONDS, 0.25 * 2**self.failed_attempts)))  # noqa: S311  # as above
 
 
 class Viewer(_LoadUser):
-    """Holds one subscription and reports each message with its latency, publish to receipt, in ms."""
+    """Holds one subscription and reports each message with its latency from publish to receipt, in ms."""
 
     weight = 4
     socket: WebSocket | None = None
@@ -114,7 +112,7 @@ class Viewer(_LoadUser):
 
     @task
     def view(self) -> None:
-        """Read for a second at most, so that a ramp-down need not wait; a lost connection is opened again."""
+        """Read for at most a second, so that a ramp-down need not wait; reopen a lost connection."""
         try:
             if self.socket is None:
                 self._subscribe()
@@ -131,7 +129,7 @@ class Viewer(_LoadUser):
         self._close()
 
     def _await_last_messages(self, socket: WebSocket, ledger: Ledger) -> None:
-        """What was published until now must still come."""
+        """Wait for what was published up to now."""
         wanted = Counter(published[self.channel])
         deadline = time.monotonic() + LAST_MESSAGES_SECONDS
         try:
@@ -156,7 +154,7 @@ class Viewer(_LoadUser):
         self.report("WS", "connect and subscribe", (time.perf_counter() - start) * 1000)
 
     def _receive(self, socket: WebSocket, timeout: float) -> bool:
-        """Take what comes within `timeout` seconds; False if nothing came."""
+        """Take what comes within `timeout` seconds. Returns False if nothing came."""
         messages = socket.receive(timeout)
         for message in messages:
             envelope = _DECODERS[message.opcode](message.payload)
@@ -174,7 +172,7 @@ class Viewer(_LoadUser):
     def _note(self, envelope: Envelope, ledger: Ledger, size: int) -> None:
         try:
             stamp = msgspec.convert(envelope.value, Stamp)
-        except msgspec.ValidationError:  # a stranger publishes on our channel: not ours to judge
+        except msgspec.ValidationError:  # not from a load user: another program publishes on this channel
             return
         self.report("WS", "message", (time.time_ns() - stamp.sent) / 1e6, size)
         missing = ledger.note(stamp.publisher, stamp.sequence, local=stamp.publisher in published[self.channel])
@@ -197,15 +195,15 @@ class Publisher(_LoadUser):
 
     weight = 1
     wait_time = constant_throughput(10)
-    connection: NatsPublisher | None = None
-    name = ""  # a new one for each connection: how much of a lost one's messages arrived is unknown
+    connection: LoadPublisher | None = None
+    name = ""  # new for each connection: it is unknown how many messages of a lost connection arrived
 
     @task
     def publish(self) -> None:
         start = time.perf_counter()
         try:
             if self.connection is None:
-                self.connection = NatsPublisher(_target[0].nats, TIMEOUT_SECONDS)
+                self.connection = LoadPublisher(_target[0].nats, TIMEOUT_SECONDS)
                 self.name = uuid.uuid4().hex
                 self.failed_attempts = 0
             size = self._publish(self.connection)
@@ -225,15 +223,15 @@ class Publisher(_LoadUser):
         else:
             self.connection.close()
 
-    def _publish(self, connection: NatsPublisher) -> int:
-        """Size of the published message in bytes."""
+    def _publish(self, connection: LoadPublisher) -> int:
+        """Publish one message. Returns its size in bytes."""
         sent = published[self.channel]
         stamp = Stamp(self.name, sent[self.name], time.time_ns())
         payload = encode_json(Envelope(event="load", data=stamp))
         sent[self.name] += 1
         try:
             connection.publish(to_subject(self.channel), payload)
-        except BaseException:  # a kill in the middle too: whether the message left is unknown, so nobody must have it
+        except BaseException:  # even a kill: it is unknown whether the message left, so no viewer must expect it
             del sent[self.name]
             raise
         return len(payload)

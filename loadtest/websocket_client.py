@@ -19,10 +19,10 @@ class WebSocketError(Exception):
 
 
 class WebSocket:
-    """One open connection. Raises WebSocketError from every method but `close`."""
+    """One open connection. Every method except `close` raises WebSocketError."""
 
     def __init__(self, url: str, subprotocol: str, timeout: float) -> None:
-        """Connect to a ws:// or wss:// URL; `timeout` in seconds bounds each wait of the opening and each send."""
+        """Connect to a ws:// or wss:// URL. `timeout`, in seconds, bounds each wait of the handshake, and each send."""
         self._timeout = timeout
         self._reader = FrameReader(_MESSAGE_LIMIT, from_client=False)
         try:
@@ -43,7 +43,7 @@ class WebSocket:
             raise WebSocketError(f"cannot send: {error}") from None
 
     def receive(self, timeout: float) -> list[WebSocketMessage]:
-        """The messages that came at once, pings answered; empty when nothing came within `timeout` seconds."""
+        """The messages that came in one read, with pings answered; empty if nothing came within `timeout` seconds."""
         data = self._pending or self._read(timeout)
         self._pending = b""
         if not data:
@@ -66,7 +66,7 @@ class WebSocket:
         return message.opcode >= Opcode.CLOSE
 
     def _read(self, timeout: float) -> bytes:
-        """Bytes of the peer, b"" after `timeout`."""
+        """Bytes of the peer; b"" after `timeout` seconds."""
         try:
             self._socket.settimeout(timeout)
             data = self._socket.recv(_READ_BYTES)
@@ -79,7 +79,7 @@ class WebSocket:
         return data
 
     def _upgrade(self, url: str, subprotocol: str) -> bytes:
-        """The opening handshake; what came behind the response's head."""
+        """The opening handshake. Returns the bytes that came after the head of the response."""
         key = base64.b64encode(os.urandom(16)).decode()
         try:
             self._socket.sendall(_request(url, subprotocol, key))
@@ -131,4 +131,4 @@ def _check_response(head: str, accept: str, subprotocol: str) -> None:
         raise WebSocketError(f"refused by the server: {status}")
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     if headers.get("sec-websocket-accept") != accept or headers.get("sec-websocket-protocol") != subprotocol:
-        raise WebSocketError("the answer to the opening handshake does not fit the request")
+        raise WebSocketError("the answer to the opening handshake does not match the request")

@@ -7,9 +7,9 @@ Grammar (channel `task:42` is subject `fanline.pub.task.42`):
     id        = token *("." token)                  no empty token: NATS subjects have none
     token     = 1*[A-Za-z0-9_=@+~,:/-]
 
-Every channel has exactly one subject and every subject of ours exactly one channel, because a namespace holds no dot
-and an id keeps its dots. NATS wildcards (`*`, `>`) and spaces are outside the grammar, so no client can subscribe to
-more than it names.
+Each channel has exactly one subject and each of our subjects exactly one channel, because a namespace contains no dot
+and an id keeps its dots. NATS wildcards (`*`, `>`) and spaces are outside the grammar, so a client can never subscribe
+to more than it names.
 """
 
 import re
@@ -23,7 +23,7 @@ _CHANNEL = re.compile(rf"([a-z][a-z0-9_\-]{{0,31}}):({_TOKEN}(?:\.{_TOKEN})*)")
 
 
 def check_channel(name: str) -> str:
-    """Return `name` if it is in the grammar; else raise MessageError(BAD_CHANNEL) saying what is wrong with it."""
+    """Return `name` if it is in the grammar. Raises MessageError(BAD_CHANNEL) with what is wrong with it."""
     if len(name) > MAX_CHANNEL_LENGTH:
         raise MessageError(ErrorCode.BAD_CHANNEL, f"channel name is longer than {MAX_CHANNEL_LENGTH} characters")
     if _CHANNEL.fullmatch(name) is None:

@@ -1,11 +1,12 @@
-"""Envelope v1: the one message of Fanline, and its two codecs.
+"""Envelope v1: the one message format of Fanline, and its two codecs.
 
-An envelope is one map with short keys, strings in JSON and small integers in CBOR (RFC 8949).
-docs/reference/protocol.md has the full text, JSON Schema and CDDL, and tests/vectors the golden bytes. Unknown keys are
-ignored. Only MessageError leaves this module on bad input.
+An envelope is one map with short keys: strings in JSON, small integers in CBOR (RFC 8949). docs/reference/protocol.md
+has the full text, the JSON Schema and the CDDL; tests/vectors has the golden bytes. Unknown keys are ignored. On bad
+input, this module raises MessageError and nothing else.
 
-`data` is `msgspec.Raw` (the producer's own bytes, already checked) when it came as JSON, so that JSON in and JSON out
-copy it untouched, and a plain Python value when it came as CBOR; `Envelope.value` is the Python value of either.
+Data that came as JSON is kept as `msgspec.Raw`, the producer's own bytes, already checked, so that it goes out as JSON
+without being decoded and encoded again. Data that came as CBOR is a plain Python value. `Envelope.value` is the Python
+value of either.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from msgspec import Meta, Raw
 from fanline.protocol.errors import ErrorCode, MessageError
 
 VERSION = 1
-MAX_DEPTH = 64  # nesting of `d` in both codecs; deeper input is refused, not recursed into
+MAX_DEPTH = 64  # levels of nesting of `d` in both codecs; deeper input is refused rather than recursed into
 
 
 class MessageType(StrEnum):
@@ -49,7 +50,7 @@ class MessageType(StrEnum):
     BYE = "bye"
 
 
-# attribute: (JSON key, CBOR key). The order is the order on the wire.
+# attribute: (JSON key, CBOR key), in wire order
 KEYS: dict[str, tuple[str, int]] = {
     "version": ("v", 0),
     "type": ("t", 1),
@@ -67,7 +68,7 @@ KEYS: dict[str, tuple[str, int]] = {
     "ttl": ("ttl", 13),
 }
 
-MAX_TEXT = 128  # characters of every text but the channel
+MAX_TEXT = 128  # characters of every text except the channel
 _Short = Annotated[str, Meta(max_length=MAX_TEXT)]
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -88,9 +89,9 @@ class Envelope(
     previous: _Count | None = None
     """Offset of the message before this one in the channel."""
     epoch: _Short | None = None
-    """Changes when the stream was re-created: offsets of another epoch mean nothing."""
+    """Changes when the stream is recreated: offsets of another epoch mean nothing."""
     id: _Short | None = None
-    """Of a message: its de-duplication id. Of a command: answered with the same id."""
+    """Of a message: its de-duplication id. Of a command: the answer has the same id."""
     event: _Short | None = None
     data: Any = None
     sender: _Short | None = None
@@ -104,7 +105,7 @@ class Envelope(
 
     @property
     def value(self) -> Any:
-        """`data` as a Python value, whichever codec it came in."""
+        """`data` as a Python value, whichever codec it came in. Decoded on every call."""
         return msgspec.json.decode(self.data) if isinstance(self.data, Raw) else self.data
 
 
@@ -125,7 +126,7 @@ def encode_json(envelope: Envelope) -> bytes:
 
 
 def decode_json(payload: bytes) -> Envelope:
-    """Decode one JSON envelope; its `data` is checked and kept as bytes. Raises MessageError(BAD_MESSAGE)."""
+    """Decode one JSON envelope. Its `data` is checked and kept as bytes. Raises MessageError(BAD_MESSAGE)."""
     try:
         envelope = _json_decoder.decode(_utf8(payload))
         if envelope.data is not None:
@@ -146,7 +147,7 @@ def encode_cbor(envelope: Envelope) -> bytes:
 
 
 def decode_cbor(payload: bytes) -> Envelope:
-    """Decode one CBOR envelope. Raises MessageError(BAD_MESSAGE); the refusals are those of `cbor_value`."""
+    """Decode one CBOR envelope. Raises MessageError(BAD_MESSAGE) for whatever `cbor_value` refuses, too."""
     value = cbor_value(payload, MAX_DEPTH + 1)  # the envelope's own map is not part of `d`
     if not isinstance(value, dict):
         raise MessageError(ErrorCode.BAD_MESSAGE, "a CBOR message is a map with integer keys")
@@ -154,10 +155,10 @@ def decode_cbor(payload: bytes) -> Envelope:
 
 
 def from_producer(payload: bytes) -> Envelope:
-    """What a producer published: an envelope (JSON or CBOR map with `v`), or any other value, which becomes its `d`.
+    """The envelope that a producer published: a JSON or CBOR map with `v`, or any other value, which becomes the `d`.
 
-    A CBOR map is told by its first byte (0xA0-0xBF, never the start of a JSON text). The result's type is `pub`; an
-    envelope that says another one is refused. Raises MessageError(BAD_MESSAGE).
+    CBOR maps are recognised by their first byte (0xA0-0xBF, which never starts a JSON text). The result has the type
+    `pub`; an envelope of another type is refused. Raises MessageError(BAD_MESSAGE).
     """
     if b"\xa0" <= payload[:1] <= b"\xbf":
         value = cbor_value(payload, MAX_DEPTH + 1)
@@ -165,7 +166,7 @@ def from_producer(payload: bytes) -> Envelope:
             return _as_published(_from_map(value))
         check_value(value)
         return Envelope(MessageType.PUB, data=value)
-    if not payload.startswith(b'{"v":1,'):  # the common case needs no second look
+    if not payload.startswith(b'{"v":1,'):  # the common case is decoded once
         value = _any_json(payload)
         if not isinstance(value, dict) or "v" not in value:
             check_value(value)
@@ -176,8 +177,8 @@ def from_producer(payload: bytes) -> Envelope:
 def cbor_value(payload: bytes, depth: int = MAX_DEPTH) -> Any:
     """One CBOR data item as a plain value. Raises MessageError(BAD_MESSAGE).
 
-    Refused besides malformed input: trailing bytes, repeated keys, indefinite lengths, tags, undefined and other simple
-    values, map keys that are not text or integers, nesting over `depth`.
+    Besides malformed input it refuses trailing bytes, repeated keys, indefinite lengths, tags, undefined and other
+    simple values, map keys that are not text or integers, and nesting deeper than `depth`.
     """
     stream = BytesIO(payload)
     try:
@@ -199,7 +200,7 @@ def cbor_value(payload: bytes, depth: int = MAX_DEPTH) -> Any:
 
 
 def check_texts(envelope: Envelope) -> None:
-    """Refuse a text that every receiver would refuse: MessageError(BAD_MESSAGE) naming it."""
+    """Refuse texts that every receiver would refuse. Raises MessageError(BAD_MESSAGE) with the name of the field."""
     for name in ("id", "event", "sender", "key", "epoch"):
         text = getattr(envelope, name)
         if text is not None and len(text) > MAX_TEXT:
@@ -207,7 +208,7 @@ def check_texts(envelope: Envelope) -> None:
 
 
 def check_value(value: Any, depth: int = MAX_DEPTH) -> None:
-    """Refuse what could not leave in the other codec: deep nesting, integers over 64 bits, CBOR-only types."""
+    """Refuse what the other codec could not carry: deep nesting, integers over 64 bits, types that only CBOR has."""
     if isinstance(value, str | float | bytes | bool) or value is None:
         return
     if isinstance(value, int):
@@ -234,7 +235,7 @@ def _check_number_key(key: Any) -> None:
 
 
 class _EveryTag(dict[int, Callable[[Any, bool], Any]]):
-    """Refuses every tag there is. cbor2 acts on some by default: with shared references 185 bytes cost two seconds."""
+    """Refuses every tag. cbor2 acts on some by default; with shared references, 185 bytes cost two seconds."""
 
     def __missing__(self, tag: int) -> Callable[[Any, bool], Any]:
         raise ValueError(f"CBOR tag {tag} is not part of an envelope")
@@ -266,7 +267,7 @@ def _from_map(fields: Mapping[Any, Any]) -> Envelope:
 
 
 def _utf8(payload: bytes) -> bytes:
-    # msgspec skips over the strings inside Raw unchecked; one bad byte would end every browser's connection.
+    # msgspec does not check the strings inside Raw, and one bad byte would end the connection of every browser.
     if not payload.isascii():
         payload.decode()
     return payload

@@ -1,49 +1,49 @@
 """Why something was refused (`ErrorCode`), why a connection ended (`CloseReason`), and the exceptions that carry them.
 
-An error answers one command and the connection stays open; a close ends the connection and says what to do next.
-The two tables are printed in docs/reference/protocol.md, and a test holds the page to them.
+An error answers one command, and the connection stays open; a close ends the connection and says what to do next.
+docs/reference/protocol.md prints both tables, and a test compares them with the page.
 """
 
 from enum import Enum, StrEnum
 
 
 class ErrorCode(StrEnum):
-    """The `code` of an `err` answer. Stable: clients branch on it; the message beside it is for people."""
+    """The `code` of an `err`. It never changes, because clients branch on it; the message beside it is for people."""
 
-    BAD_MESSAGE = "bad_message"  # the bytes are no message of this dialect
-    UNKNOWN_TYPE = "unknown_type"  # a well-formed message whose type nobody knows
-    BAD_CHANNEL = "bad_channel"  # missing, or not in the channel grammar
-    BAD_OFFSET = "bad_offset"  # an offset that this channel never had
+    BAD_MESSAGE = "bad_message"  # the bytes are not a message of this dialect
+    UNKNOWN_TYPE = "unknown_type"  # a well-formed message of an unknown type
+    BAD_CHANNEL = "bad_channel"  # the channel is missing, or not in the grammar
+    BAD_OFFSET = "bad_offset"  # newer than any offset that this channel ever had
     UNKNOWN_MESSAGE = "unknown_message"  # `ack` of a message that this channel does not have
-    TOO_LARGE = "too_large"  # the data is over the limit told in `welcome`
-    LIMIT_EXCEEDED = "limit_exceeded"  # too many subscriptions, or too fast
+    TOO_LARGE = "too_large"  # larger than the NATS server takes
+    LIMIT_EXCEEDED = "limit_exceeded"  # too many subscriptions, or too many calls under way
     PERMISSION_DENIED = "permission_denied"  # authenticated, but not allowed
     NOT_SUBSCRIBED = "not_subscribed"  # `unsub` of a channel that was not subscribed
     NOT_SUPPORTED = "not_supported"  # a known command this server does not offer here
-    UNKNOWN_TASK = "unknown_task"  # nothing was ever heard of this task
-    TASK_ENDED = "task_ended"  # the task has ended, and what ended stays so
-    BAD_STATE = "bad_state"  # not in the state the task is in
-    STALE_ATTEMPT = "stale_attempt"  # a newer attempt of the task runs
-    ALREADY_ANSWERED = "already_answered"  # somebody else's answer won
-    NO_PRODUCER = "no_producer"  # no producer is attached to the task: nobody could do it
-    NO_ANSWER = "no_answer"  # the producer is there and did not answer in time
-    REFUSED = "refused"  # the producer said no
-    UNAVAILABLE = "unavailable"  # the bus is away: try again later, nothing was done
+    UNKNOWN_TASK = "unknown_task"  # no event of this task is known
+    TASK_ENDED = "task_ended"  # the task has ended, which is final
+    BAD_STATE = "bad_state"  # not possible in the state the task is in
+    STALE_ATTEMPT = "stale_attempt"  # a newer attempt of the task is running
+    ALREADY_ANSWERED = "already_answered"  # another answer came first
+    NO_PRODUCER = "no_producer"  # no producer is attached to the task, so nothing was done
+    NO_ANSWER = "no_answer"  # a producer is attached, but did not answer in time
+    REFUSED = "refused"  # the producer refused
+    UNAVAILABLE = "unavailable"  # the bus cannot be reached: try again later
 
 
 class CloseReason(Enum):
-    """Why the server ends a WebSocket: close code (RFC 6455 section 7.4), default text, and whether to come back.
+    """Why a WebSocket ended: close code (RFC 6455 section 7.4), default text, and whether to come back.
 
-    `reconnect` is the promise SDKs act on: False means that the same client would be refused again.
+    SDKs rely on `reconnect`: False means that the same client would be refused again.
     """
 
     NORMAL = (1000, "closed", False)
-    GOING_AWAY = (1001, "server is going away", True)
+    GOING_AWAY = (1001, "server is going away", True)  # not sent by this server; a proxy that stops may send it
     PROTOCOL_ERROR = (1002, "WebSocket protocol error", False)
     UNSUPPORTED_DATA = (1003, "this dialect does not take that kind of message", False)
-    ABNORMAL = (1006, "connection lost", True)  # never sent: the peer is gone
+    ABNORMAL = (1006, "connection lost", True)  # never sent: stands for a connection that ended without a close frame
     INVALID_UTF8 = (1007, "text is not valid UTF-8", False)
-    POLICY = (1008, "refused by policy", False)
+    POLICY = (1008, "refused by policy", False)  # not sent yet: will refuse an authentication
     TOO_BIG = (1009, "message over the size limit", False)
     INTERNAL = (1011, "internal error", True)
     RESTART = (1012, "server is restarting", True)
@@ -57,13 +57,13 @@ class CloseReason(Enum):
 
 
 class ProtocolError(Exception):
-    """Base of all errors this package raises; str() is a sentence for a person."""
+    """Base of all errors that this package raises; str() is a sentence for a person."""
 
 
 class MessageError(ProtocolError):
-    """A message, envelope or channel name that cannot be taken; becomes an `err` answer with `code`.
+    """A message, envelope or channel name that is refused; becomes an `err` with `code`.
 
-    `request` is the id of the command at fault, where it could still be read.
+    `request` is the id of the command at fault, if it could be read.
     """
 
     def __init__(self, code: ErrorCode, message: str, request: str | None = None) -> None:
@@ -73,7 +73,7 @@ class MessageError(ProtocolError):
 
 
 class FrameError(ProtocolError):
-    """The peer broke the WebSocket framing; the connection ends with `reason`, its text being str()."""
+    """The peer broke the WebSocket framing; the connection ends with `reason`, and str() is the text of the close."""
 
     def __init__(self, reason: CloseReason, message: str | None = None) -> None:
         super().__init__(message or reason.text)
@@ -81,7 +81,7 @@ class FrameError(ProtocolError):
 
 
 class HttpError(ProtocolError):
-    """The request head cannot become a WebSocket; answered with HTTP `status` and `headers`, then closed."""
+    """The request cannot become a WebSocket; it is answered with HTTP `status` and `headers`, then closed."""
 
     def __init__(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(message)

@@ -14,8 +14,8 @@ from fanline.loadtest.bench.plan import Plan, TaskPlan
 from fanline.loadtest.bench.report import table
 
 _EPILOG = (
-    "Exit codes: 0, 1 if the bench could not run or messages were lost, repeated or reordered or a task's "
-    "viewers ended with the wrong state, 2 for a wrong call, 130 after Ctrl-C."
+    "Exit codes: 0; 1 if the bench could not run, if messages were lost, repeated or reordered, or if viewers of a "
+    "task ended with the wrong state; 2 for wrong arguments; 130 after Ctrl-C."
 )
 
 
@@ -43,11 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     kinds = "; ".join(f"{name}: {bench.what}" for name, bench in BENCHES.items()).replace("%", "%%")
     parser.add_argument("bench", choices=BENCHES, help=kinds)
     parser.add_argument(
-        "--vs", action="append", default=[], choices=PEERS, help="a peer, in turn with ours; repeatable"
+        "--vs", action="append", default=[], choices=PEERS, help="a peer that runs in turn with ours; repeatable"
     )
-    parser.add_argument("--repeat", type=_positive, metavar="N", help="rounds (1, with --vs 3)")
+    parser.add_argument("--repeat", type=_positive, metavar="N", help="rounds (default 1, with --vs 3)")
     parser.add_argument("--subscribers", "--viewers", type=_positive, metavar="N")
-    parser.add_argument("--channels", type=_positive, metavar="N", help="channels the subscribers take in turn")
+    parser.add_argument("--channels", type=_positive, metavar="N", help="channels, which the subscribers take in turn")
     parser.add_argument("--own", action="store_true", help="as many channels as subscribers")
     parser.add_argument("--rate", type=float, metavar="R", help="messages a second, over all channels")
     parser.add_argument("--seconds", type=float, metavar="T", help="time of publishing, or of waiting")
@@ -67,7 +67,7 @@ def _positive(text: str) -> int:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    """The bench's own plan with what was asked for."""
+    """The bench's own plan, changed as the options say."""
     plan = BENCHES[options.bench].plan
     subscribers = options.subscribers or plan.subscribers
     every_own = options.own or (plan.channels == plan.subscribers and not options.channels)

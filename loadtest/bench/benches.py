@@ -1,4 +1,4 @@
-"""The benches: what each does by default, and what is compared."""
+"""The benches: what each one does by default, and which figure is compared."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -6,29 +6,31 @@ from statistics import median
 
 import msgspec
 
-from fanline.loadtest.bench.durable import DurableFigures, measure_joins, measure_resume
+from fanline.loadtest.bench.durable.figures import DurableFigures
+from fanline.loadtest.bench.durable.jitter import measure_jitter
+from fanline.loadtest.bench.durable.joins import measure_joins
+from fanline.loadtest.bench.durable.resume import measure_resume
 from fanline.loadtest.bench.errors import BenchError
-from fanline.loadtest.bench.jitter import measure_jitter
-from fanline.loadtest.bench.measure import Figures, Start, measure
+from fanline.loadtest.bench.fanout import FanoutFigures, measure_fanout
 from fanline.loadtest.bench.peers import PEERS
 from fanline.loadtest.bench.plan import DURABLE, Plan, TaskPlan
-from fanline.loadtest.bench.server import fanline
-from fanline.loadtest.bench.tasks import TaskFigures, measure_tasks
+from fanline.loadtest.bench.server import StartSide, fanline
+from fanline.loadtest.bench.tasks.measure import TaskFigures, measure_tasks
 
 OURS = "fanline"
 
 
 class Bench(msgspec.Struct, frozen=True):
-    """One kind of run; `figure` is what the ratio to another side is taken of."""
+    """One kind of run. `figure` is the one whose ratio to another side is reported."""
 
     what: str
     figure: str
     plan: Plan
     has_peers: bool = True
-    measure: Callable[[Start, Plan], "AnyFigures"] = measure
+    measure: Callable[[StartSide, Plan], "AnyFigures"] = measure_fanout
 
 
-AnyFigures = Figures | DurableFigures | TaskFigures
+AnyFigures = FanoutFigures | DurableFigures | TaskFigures
 
 BENCHES = {
     "fanout": Bench(
@@ -75,7 +77,7 @@ BENCHES = {
         measure=measure_jitter,
     ),
     "tasks": Bench(
-        "one task and its viewers, who join while it runs; some read 1 kB/s",
+        "one task and its viewers, which join while it runs; some read 1 kB/s",
         "cpu_us_per_delivery",
         TaskPlan(subscribers=2000, progress=200, lines=50, slow=20, seconds=10, workers=2, namespace="task"),
         has_peers=False,
@@ -85,7 +87,7 @@ BENCHES = {
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """Median, smallest and largest over the rounds."""
+    """Median, smallest and largest value over the rounds."""
 
     median: float
     low: float
@@ -93,7 +95,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """Ours over another side's, round by round."""
+    """Our figure divided by another side's, round by round."""
 
     figure: str
     to: str
@@ -106,17 +108,17 @@ class Report(msgspec.Struct, frozen=True):
     bench: str
     plan: Plan
     rounds: list[dict[str, AnyFigures]]
-    """Side -> figures, one map a round."""
+    """Side -> figures, one map for each round."""
     ratios: list[Ratio]
 
     @property
     def complete(self) -> bool:
-        """Nothing was lost, repeated, reordered or closed on our side."""
+        """Whether nothing was lost, repeated, reordered or closed on our side."""
         return all(figures.complete for sides in self.rounds for side, figures in sides.items() if side not in PEERS)
 
 
 def run_bench(name: str, plan: Plan, peers: Sequence[str], repeat: int) -> Report:
-    """Run `repeat` rounds, each side after the other in every round. Raises BenchError."""
+    """Run `repeat` rounds; in each round, the sides run one after the other. Raises BenchError."""
     bench = BENCHES[name]
     if peers and not bench.has_peers:
         raise BenchError(f"the {name} bench has no peers: leave out --vs")
@@ -132,7 +134,7 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median(values), min(values), max(values))
 
 
-def _sides(name: str, plan: Plan, peers: Sequence[str]) -> Iterator[tuple[str, tuple[Start, Plan]]]:
+def _sides(name: str, plan: Plan, peers: Sequence[str]) -> Iterator[tuple[str, tuple[StartSide, Plan]]]:
     if name == "slow":
         yield "without", (fanline, plan)
         plan = msgspec.structs.replace(plan, stalled=max(1, plan.subscribers // 100))

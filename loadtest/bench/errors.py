@@ -2,4 +2,4 @@
 
 
 class BenchError(Exception):
-    """The bench cannot run, or what it measures failed; str() says what and what to do."""
+    """The bench cannot run, or what it measures failed; str() says what is wrong and what to do."""

@@ -1,4 +1,4 @@
-"""What Linux tells about processes and the machine."""
+"""What Linux says about processes and the machine."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ class Machine(msgspec.Struct, frozen=True):
     kernel: str
     python: str
     load_average: float
-    """Of the minute before the bench."""
+    """Over the minute before the bench."""
 
 
 def machine() -> Machine:
@@ -36,7 +36,7 @@ def cpu_seconds(pids: tuple[int, ...]) -> float:
 
 
 def resident_kb(pids: tuple[int, ...], field: str = "VmRSS") -> int:
-    """Resident memory in KiB; field VmHWM for its peak."""
+    """Resident memory in KiB; its peak with the field VmHWM."""
     lines = [line for pid in pids for line in _lines(f"/proc/{pid}/status") if line.startswith(f"{field}:")]
     return sum(int(line.split()[1]) for line in lines)
 

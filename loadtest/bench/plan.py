@@ -1,33 +1,33 @@
-"""What one run does."""
+"""The plan of one run: who subscribes to what, and what is published."""
 
 import msgspec
 
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
 
 NAMESPACE = "load"
-DURABLE = "project"  # not "task": of tasks the workers do more than what these benches measure
+DURABLE = "project"  # not "task": for tasks, workers do more than these benches measure
 BALLAST = f"{NAMESPACE}:ballast"
 _BALLAST_MESSAGES, _BALLAST_DATA = 1700, 7000
-_PLACE = "@"
+_MARK = "@"  # stands for the data of a message
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One run: who subscribes to what, and what is published."""
+    """One run."""
 
     subscribers: int
     channels: int = 1
-    """The subscribers take them in turn, and so do the messages."""
+    """Subscribers and messages take them in turn."""
     rate: float = 0.0
-    """Messages a second over all channels; 0 for a run without messages."""
+    """Messages a second, over all channels; 0 for a run without messages."""
     seconds: float = 0.0
-    """Time of publishing; of waiting, in a run without messages."""
+    """Time of publishing; in a run without messages, time of waiting."""
     stalled: int = 0
     """Subscribers that stop reading once they are subscribed."""
     data: int = 128
-    """Bytes of the data of one message."""
+    """Bytes of data in one message."""
     workers: int = 1
     namespace: str = NAMESPACE
-    """Ephemeral, or durable."""
+    """NAMESPACE is ephemeral, DURABLE durable."""
     environment: dict[str, str] = {}
     """FANLINE_* settings of the server."""
 
@@ -36,14 +36,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Name of the channels; %d stands for the number."""
         return f"{self.namespace}:%d"
 
+    def channel_of_each(self) -> list[str]:
+        """The channel of each subscriber."""
+        return [self.channel % (number % self.channels) for number in range(self.subscribers)]
+
     @property
     def subject(self) -> str:
-        """Where a producer publishes; %d as above."""
+        """The subject that a producer publishes to; %d as above."""
         return f"fanline.pub.{self.namespace}.%d"
 
     @property
     def expected(self) -> int:
-        """Messages that every subscriber must get: as many on every channel."""
+        """Messages that every subscriber must get; every channel has the same number."""
         return max(1, round(self.rate * self.seconds / self.channels)) if self.rate else 0
 
     @property
@@ -52,7 +56,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self.expected * self.channels
 
     def traffic(self, prefix: str, suffix: str) -> dict[str, object]:
-        """Options of whatever publishes; prefix and suffix stand around a message's data."""
+        """Options of a publishing program; prefix and suffix are the text around the data of a message."""
         return {
             "rate": self.rate,
             "count": self.count,
@@ -63,36 +67,36 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def published(self) -> dict[str, object]:
-        """Traffic as a producer publishes it."""
-        return self.traffic(*_around(Envelope(type=MessageType.PUB, data=_PLACE)))
+        """The traffic as a producer publishes it."""
+        return self.traffic(*_around(Envelope(type=MessageType.PUB, data=_MARK)))
 
     def ballast(self) -> dict[str, object]:
-        """What the stalled subscribers are sent besides, in the first half of the run: 12 MB each.
+        """Extra traffic for the stalled subscribers in the first half of the run: 12 MB each.
 
-        A kernel holds some 4 MB for a connection that is not read; at the plan's rate that would take minutes to fill.
+        A kernel buffers some 4 MB for a connection that is not read; at the plan's rate it would take minutes to fill.
         """
         own = {"rate": 2 * _BALLAST_MESSAGES / self.seconds, "count": _BALLAST_MESSAGES, "channels": 1}
         return self.published() | own | {"data": _BALLAST_DATA}
 
     def delivered(self) -> dict[str, object]:
-        """Traffic as a subscriber gets it: what a peer sends, so that its frames are as long as ours."""
+        """The traffic as a subscriber gets it. Peers send this, so that their frames are as long as ours."""
         channel = f"{NAMESPACE}:{self.channels // 2}"
         return self.traffic(
-            *_around(Envelope(type=MessageType.PUB, channel=channel, data=_PLACE, time=1_700_000_000_000))
+            *_around(Envelope(type=MessageType.PUB, channel=channel, data=_MARK, time=1_700_000_000_000))
         )
 
 
 class TaskPlan(Plan, frozen=True, kw_only=True):
-    """One task: who watches it, and what its producer says. Nothing else is published."""
+    """One task, its viewers, and the events of its producer. Nothing else is published."""
 
     progress: float
     """Events a second."""
     lines: float
-    """Output lines a second, each an event of its own."""
+    """Output lines a second, each in an event of its own."""
     slow: int
-    """Of the viewers, those who read 1 kB/s while the task runs."""
+    """How many of the viewers read only 1 kB/s while the task runs."""
 
 
 def _around(envelope: Envelope) -> tuple[str, str]:
-    prefix, _, suffix = encode_json(envelope).decode().partition(_PLACE)
+    prefix, _, suffix = encode_json(envelope).decode().partition(_MARK)
     return prefix, suffix

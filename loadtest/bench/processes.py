@@ -1,4 +1,4 @@
-"""The processes of a bench: our C programs, compiled when needed, and peers. Each talks in JSON lines."""
+"""The processes of a bench: our C programs, compiled when needed, and peers. Each speaks in JSON lines."""
 
 import ctypes
 import hashlib
@@ -18,7 +18,7 @@ import msgspec
 
 from fanline.loadtest.bench.errors import BenchError
 
-_SOURCES = Path(__file__).parent
+_SOURCES = Path(__file__).parent / "native"
 _FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Wno-format-nonliteral")
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 10.0
@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None)
 
 
 class Tool:
-    """One running process that prints JSON lines and takes commands on stdin; it dies with us."""
+    """A running process that prints JSON lines and takes commands on stdin. It ends when this process ends."""
 
     def __init__(
         self, command: Sequence[str], environ: Mapping[str, str] | None = None, cwd: Path | None = None
@@ -38,7 +38,7 @@ class Tool:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            bufsize=0,  # a line that cannot be written is not kept for the close
+            bufsize=0,  # a line that cannot be written must not be kept until the close
             env=environ,
             cwd=cwd,
             preexec_fn=_die_with_parent,  # safe: the bench has one thread
@@ -50,7 +50,7 @@ class Tool:
         return self._process.pid
 
     def send(self, line: str) -> None:
-        """Give a command; a process that has ended shows at the next read."""
+        """Give a command. If the process has ended, the next read says so."""
         assert self._process.stdin
         try:
             self._process.stdin.write(line.encode() + b"\n")
@@ -58,7 +58,7 @@ class Tool:
             return
 
     def read_line(self, timeout: float) -> bytes | None:
-        """The next line of stdout, None after `timeout` seconds. Raises BenchError when the process has ended."""
+        """The next line of stdout; None after `timeout` seconds. Raises BenchError if the process has ended."""
         assert self._process.stdout
         deadline = time.monotonic() + timeout
         while b"\n" not in self._buffer:
@@ -72,14 +72,14 @@ class Tool:
         return line
 
     def read(self, timeout: float) -> Any:
-        """The next line as JSON. Raises BenchError when there is none within `timeout` seconds."""
+        """The next line, as JSON. Raises BenchError if there is none within `timeout` seconds."""
         line = self.read_line(timeout)
         if line is None:
             raise BenchError(f"{self.name} said nothing for {timeout:g} s. {self._error_text()}".rstrip())
         return msgspec.json.decode(line)
 
     def stop(self) -> None:
-        """End the process, by force after ten seconds."""
+        """End the process; after ten seconds, by force."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.terminate()
@@ -100,7 +100,7 @@ class Tool:
 def running(
     command: Sequence[str], environ: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> Iterator[Tool]:
-    """A started process, ended on the way out."""
+    """A started process, which is ended on exit."""
     tool = Tool(command, environ, cwd)
     try:
         yield tool
@@ -109,15 +109,15 @@ def running(
 
 
 def options(values: Mapping[str, object]) -> list[str]:
-    """Options as our programs take them."""
+    """Options in the form that our programs take."""
     return [f"{name}={value}" for name, value in values.items()]
 
 
 def program(name: str) -> str:
-    """Path of our C program `name`, compiled if its source has changed. Raises BenchError."""
+    """The path of our C program `name`, which is compiled if its source has changed. Raises BenchError."""
     compiler = shutil.which("cc")
     if compiler is None:
-        raise BenchError("no C compiler: the bench's programs are in C, install one (the command is cc)")
+        raise BenchError("no C compiler: the bench needs one for its programs, please install it (the command is cc)")
     source = _SOURCES / f"{name}.c"
     text = b"".join(path.read_bytes() for path in (source, *sorted(_SOURCES.glob("*.h"))))
     path = _cache() / f"{name}-{hashlib.sha256(text).hexdigest()[:16]}"
@@ -128,7 +128,7 @@ def program(name: str) -> str:
 
 
 def _compile(compiler: str, source: Path, path: Path) -> None:
-    fresh = path.with_suffix(f".{os.getpid()}")  # renamed when it is whole: two benches may start at once
+    fresh = path.with_suffix(f".{os.getpid()}")  # renamed once complete: two benches may start at the same time
     command = [compiler, *_FLAGS, "-o", str(fresh), str(source)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own sources
     if result.returncode:

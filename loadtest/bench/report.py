@@ -1,4 +1,4 @@
-"""A report as people read it."""
+"""A report as a table of text."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,7 +25,7 @@ _ALWAYS = (
     ("CPU µs/handshake", "cpu_us_per_handshake", ".0f"),
 )
 _JOIN = (
-    ("nobody there p50", "alone", ".2f"),
+    ("alone p50 ms", "alone", ".2f"),
     ("p50 ms", "p50", ".2f"),
     ("p90 ms", "p90", ".2f"),
     ("p99 ms", "p99", ".2f"),
@@ -37,7 +37,7 @@ _RESUME = (
     ("50 % back s", "half", ".2f"),
     ("95 % back s", "most", ".2f"),
     ("100 % back s", "last", ".2f"),
-    ("gaps told", "gaps", ",.0f"),
+    ("gaps", "gaps", ",.0f"),
 )
 _JITTER = (
     ("cuts", "cuts", ",.0f"),
@@ -45,7 +45,7 @@ _JITTER = (
     ("caught up p99 s", "p99", ".3f"),
     ("caught up max s", "max", ".3f"),
     ("all settled s", "settled", ".2f"),
-    ("gaps told", "gaps", ",.0f"),
+    ("gaps", "gaps", ",.0f"),
     ("seed", "seed", ".0f"),
 )
 _TASKS = (
@@ -66,7 +66,7 @@ _CHECKS = ("deliveries", "lost", "duplicated", "reordered", "closed", "fault_cou
 
 
 def table(report: Report, where: Machine) -> str:
-    """The medians of every side, one column each, and under them the ratios and the machine."""
+    """The medians of all sides, one column each, followed by the ratios and the machine."""
     return "\n".join((*_head(report), *_rows(report), *_checks(report), *_ratios(report), _machine(where)))
 
 
@@ -113,7 +113,7 @@ def _checks(report: Report) -> Iterator[str]:
     for side in report.rounds[0]:
         for ended in (getattr(sides[side], "stalled", None) for sides in report.rounds):
             if ended:
-                yield f"stopped reading: {ended.told} told and closed, {ended.cut} cut off, {ended.open} still open"
+                yield f"stopped reading: {ended.closed} closed, {ended.cut} cut off, {ended.open} still open"
 
 
 def _ratios(report: Report) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -16,23 +17,33 @@ from fanline.protocol.envelope import Envelope, MessageType, encode_json
 from fanline.protocol.nats.subjects import to_subject
 from fanline.protocol.serve_state import decode_state
 
-ROOT = Path(__file__).absolute().parents[3]
-"""The directory that holds the package fanline: the repository or its src/, or site-packages."""
 READY_SECONDS = 30.0
 
 
 class Side(NamedTuple):
-    """A server that waits for the plan's subscribers."""
+    """A started server, ours or a peer, ready for the plan's subscribers."""
 
     receiver: dict[str, object]
-    """Options of the receivers: where and how to subscribe."""
+    """Options for the receivers: where and how to subscribe."""
     pids: tuple[int, ...]
     """The processes that fan out."""
     publishers: tuple[Tool, ...]
-    """A line starts one, and its answer tells that it has published all; none in a run without messages."""
+    """Each starts after a line on stdin, and answers once it has published everything. None without messages."""
     nats: str = ""
-    """URL and token of the NATS of ours."""
+    """The URL of our server's NATS; empty for a peer."""
     token: str = ""
+
+
+StartSide = Callable[[Plan, Path], AbstractContextManager[Side]]
+"""Starts a server for a plan, with a directory for its files."""
+
+
+def with_our_packages(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child process that must import the `fanline` that runs here."""
+    spec = find_spec("fanline")
+    assert spec is not None
+    assert spec.origin is not None
+    return {**environ, "PYTHONPATH": str(Path(spec.origin).parents[1])}
 
 
 @contextmanager
@@ -40,7 +51,7 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
     """The real `fanline serve` in `directory`, with a C publisher on its embedded NATS."""
     state_directory = directory / "state"
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("FANLINE_")}
-    environ = inherited | {"PYTHONPATH": str(ROOT), "FANLINE_STATE_DIR": str(state_directory)} | plan.environment
+    environ = with_our_packages(inherited | {"FANLINE_STATE_DIR": str(state_directory)} | plan.environment)
     command = (sys.executable, "-P", "-m", "fanline.workers", "--port", "0", "--workers", str(plan.workers))
     with ExitStack() as stack:
         serve = stack.enter_context(running([*command, "--data-dir", str(directory / "data")], environ, directory))
@@ -66,7 +77,7 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
 
 @contextmanager
 def nats_publisher(subject: str, traffic: dict[str, object], nats: str, token: str) -> Iterator[Tool]:
-    """The C publisher, connected to NATS at `nats` and waiting for its start."""
+    """The C publisher, connected to the NATS at `nats` and ready to start."""
     where = {"port": urlsplit(nats).port, "subject": subject}
     with running([program("publisher"), *options(where | traffic)]) as tool:
         tool.send(token)

@@ -1,4 +1,4 @@
-"""Dialects: what a connection speaks. A new one (Pusher, Centrifuge, SSE) touches only this package."""
+"""Dialects: what a connection speaks. Adding one (Pusher, Centrifuge, SSE) touches only this package."""
 
 from fanline.protocol.dialects.base import Dialect
 from fanline.protocol.dialects.plain import PlainDialect
@@ -9,6 +9,6 @@ CBOR = CborDialect()
 PLAIN = PlainDialect()
 
 BY_SUBPROTOCOL: dict[str, Dialect] = {JSON.subprotocol: JSON, CBOR.subprotocol: CBOR}
-"""Subprotocol -> dialect; a client that asks for no subprotocol speaks PLAIN."""
+"""Subprotocol -> dialect. A client that asks for no subprotocol speaks PLAIN."""
 
 __all__ = ["BY_SUBPROTOCOL", "CBOR", "JSON", "PLAIN", "CborDialect", "Dialect", "JsonDialect", "PlainDialect"]

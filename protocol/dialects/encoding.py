@@ -1,4 +1,4 @@
-"""A wire: a dialect, and whether its messages are compressed. Everybody on the same wire is sent the same bytes."""
+"""Encodings: a dialect, with or without compression. All connections of one encoding are sent the same bytes."""
 
 from fanline.protocol.dialects import Dialect
 from fanline.protocol.envelope import Envelope
@@ -6,7 +6,7 @@ from fanline.protocol.websocket.frames import encode_deflated_frame, encode_fram
 
 
 class Encoding:
-    """Finished WebSocket frames of one dialect; made by `encoding_of`, so that identity is equality."""
+    """Makes finished WebSocket frames. Comes from `encoding_of` alone, so that equal encodings are the same object."""
 
     __slots__ = ("_encode_frame", "deflated", "dialect")
 
@@ -16,11 +16,11 @@ class Encoding:
         self._encode_frame = encode_deflated_frame if deflated else encode_frame
 
     def frame(self, payload: bytes) -> bytes:
-        """One message's payload as a frame."""
+        """The frame of a message that is already in this dialect."""
         return self._encode_frame(self.dialect.opcode, payload)
 
     def encode(self, envelope: Envelope) -> bytes:
-        """An envelope in this dialect's words, as a frame."""
+        """The frame of an envelope."""
         return self._encode_frame(self.dialect.opcode, self.dialect.encode(envelope))
 
 
@@ -28,7 +28,7 @@ _encodings: dict[tuple[str, bool], Encoding] = {}
 
 
 def encoding_of(dialect: Dialect, deflated: bool) -> Encoding:
-    """The one wire of its kind."""
+    """The one encoding of this dialect, with or without compression."""
     key = (dialect.name, deflated)
     if key not in _encodings:
         _encodings[key] = Encoding(dialect, deflated)

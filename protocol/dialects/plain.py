@@ -1,7 +1,7 @@
 """The plain dialect: flat JSON objects with a `type`, for clients that already exist (docs/reference/plain-dialect.md).
 
-Its commands carry no request id, so the wording of an answer comes from the command: `Envelope.event` of a decoded
-command keeps the plain type that was said, `data` what must be echoed.
+Its commands carry no request id, so the form of an answer depends on the command. A decoded command therefore keeps the
+plain type in `Envelope.event`, and in `data` what the answer must repeat.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ _Fields = Mapping[str, Any]
 
 
 class PlainDialect:
-    """What a client that asks for no subprotocol speaks: text messages."""
+    """For clients that ask for no subprotocol: text messages."""
 
     name = "plain"
     opcode = Opcode.TEXT
@@ -55,7 +55,7 @@ class PlainDialect:
 
 
 def iso_time(unix_ms: int | None) -> str | None:
-    """Unix milliseconds as the ISO 8601 UTC text of this dialect; None for a time no calendar has."""
+    """Unix milliseconds as ISO 8601 text in UTC; None for a time beyond the calendar (year 9999)."""
     try:
         moment = datetime.fromtimestamp((unix_ms or 0) / 1000, UTC)
     except (OverflowError, ValueError, OSError):
@@ -80,7 +80,7 @@ def _decode_object(payload: bytes) -> dict[str, Any]:
 def _text(fields: _Fields, key: str, missing: str, code: ErrorCode = ErrorCode.BAD_MESSAGE) -> str:
     value = fields.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # ids were numbers in some of the old systems
+        return str(value)  # some of the old systems have numeric ids
     if not isinstance(value, str) or not value:
         raise MessageError(code, missing)
     return value
@@ -130,7 +130,7 @@ def _task_input(fields: _Fields) -> Envelope:
 _COMMANDS: dict[str, Callable[[_Fields], Envelope | None]] = {
     "ping": _ping,
     "heartbeat": _ping,
-    "pong": lambda _: None,  # counts as life, as any bytes do
+    "pong": lambda _: None,  # counts as a sign of life, as any byte does
     "subscribe": _channel_command(MessageType.SUB),
     "unsubscribe": _channel_command(MessageType.UNSUB),
     "new_message": _new_message,
@@ -145,7 +145,7 @@ _COMMANDS: dict[str, Callable[[_Fields], Envelope | None]] = {
 # --- server to client ---------------------------------------------------------------------------------------------
 
 
-_OLD_NAMES = {"task_progress": "task_progress_update"}  # what these clients know an event by
+_OLD_NAMES = {"task_progress": "task_progress_update"}  # the names that these clients know
 
 
 def _published(envelope: Envelope) -> dict[str, Any]:
@@ -185,7 +185,7 @@ _EVENTS: dict[str, Callable[[Envelope], dict[str, Any]]] = {
 
 
 def _refusal(command: Envelope | None, reply: Envelope) -> dict[str, Any]:
-    """Only some commands have a form of their own for what went wrong."""
+    """Commands with a result of their own report a failure in it; all others get an `error`."""
     form = {"type": "error"}
     if command is not None and command.event in _RESULTS:
         form = _result(command, success=False)

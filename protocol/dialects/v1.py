@@ -1,4 +1,4 @@
-"""Envelope v1 as it is, in JSON text or in CBOR: one envelope a message."""
+"""Envelope v1 unchanged, as JSON text or as CBOR: one envelope in each message."""
 
 from fanline.protocol.envelope import Envelope, MessageType, decode_cbor, decode_json, encode_cbor, encode_json
 from fanline.protocol.errors import ErrorCode, MessageError
@@ -52,5 +52,5 @@ def _command(envelope: Envelope) -> Envelope:
 
 
 def _is_wanted(reply: Envelope) -> bool:
-    # A command without an id asked for no answer; an error is told all the same.
+    # A command without an id asks for no answer, but is told about an error.
     return reply.type != MessageType.OK or reply.id is not None

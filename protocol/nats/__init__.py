@@ -1,1 +1,1 @@
-"""NATS as bytes and names: the client protocol, and the subjects that channels travel on."""
+"""NATS as bytes and names: the client protocol, the subjects of channels, the names of streams and buckets."""

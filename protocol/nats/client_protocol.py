@@ -1,12 +1,12 @@
-"""The part of the NATS client protocol that a producer needs: bytes to send, replies and messages to read.
+"""The part of the NATS client protocol that a producer needs: commands to send, replies and messages to read.
 
-The text protocol is specified at docs.nats.io, "NATS Protocol"; headers in its ADR-4. A publisher's whole life:
+The text protocol is specified at docs.nats.io, "NATS Protocol"; headers in its ADR-4. What a publisher does:
 
     reads INFO -> [TLS] -> sends connect_command + PING -> reads PONG (or an error: the server refused)
-    -> sends publish_command ... + PING -> reads PONG: the server has taken everything before the PING
-    and answers every PING of the server with PONG.
+    -> sends publish_command ... + PING -> reads PONG: the server has accepted everything before the PING
+    and it answers each PING of the server with PONG.
 
-Who listens, too, sends subscribe_command, and reads messages between the replies.
+To listen as well, it sends subscribe_command and reads messages between the replies.
 """
 
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ import msgspec
 from fanline.protocol.errors import ProtocolError
 
 DEFAULT_PORT = 4222
-MAX_LINE_BYTES = 1 << 20  # the longest line is INFO with a big cluster's addresses, some tens of KiB
+MAX_LINE_BYTES = 1 << 20  # the longest line is the INFO of a big cluster, some tens of KiB of addresses
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
 
 
 class NatsError(ProtocolError):
-    """A NATS URL, subject, header or server reply that is not what the protocol allows; str() is a sentence."""
+    """A NATS URL, subject, header or server reply that the protocol does not allow; str() is a sentence."""
 
 
 class NatsAddress(NamedTuple):
-    """Where a server listens and who we are there; empty strings for what the URL does not say."""
+    """Where a server listens, and the credentials; what the URL does not have is empty."""
 
     host: str
     port: int
@@ -39,33 +39,33 @@ class NatsAddress(NamedTuple):
 
 
 class ServerInfo(msgspec.Struct, frozen=True):
-    """What a publisher uses of INFO; the other fields are ignored."""
+    """The fields of INFO that a publisher uses; all others are ignored."""
 
     version: str = ""
     max_payload: int = 1 << 20
-    """Bytes; headers count."""
+    """Bytes, headers included."""
     headers: bool = False
     tls_required: bool = False
 
 
 class Reply(NamedTuple):
-    """One line of the server. `verb` is INFO, PING, PONG, +OK or -ERR; `detail` is what follows it."""
+    """One line of the server. `verb` is INFO, PING, PONG, +OK or -ERR; `detail` is the rest of the line."""
 
     verb: str
     detail: str
 
 
 class NatsMessage(NamedTuple):
-    """What came on one of our subscriptions."""
+    """A message that came on one of our subscriptions."""
 
     sid: int
-    """Number of the subscription, as in its subscribe_command."""
+    """Number of the subscription, as given to subscribe_command."""
     subject: str
     reply: str
-    """Subject to which an answer goes; empty if none is wanted."""
+    """The subject for an answer; empty if none is wanted."""
     payload: bytes
     status: int | None = None
-    """The NATS server's own word instead of a message, such as 503: nobody listens there."""
+    """Set if the NATS server answered in place of a client, as with 503: the subject has no subscriber."""
 
 
 def parse_url(url: str) -> NatsAddress:
@@ -83,7 +83,7 @@ def parse_url(url: str) -> NatsAddress:
 
 
 def url_of(address: NatsAddress) -> str:
-    """The URL that `parse_url` makes the address of."""
+    """The inverse of `parse_url`."""
     secrets = (address.token,) if address.token else (address.user, address.password) if address.user else ()
     login = ":".join(quote(secret, safe="") for secret in secrets) + "@" * bool(secrets)
     host = f"[{address.host}]" if ":" in address.host else address.host
@@ -91,15 +91,15 @@ def url_of(address: NatsAddress) -> str:
 
 
 def read_replies(buffer: bytes) -> tuple[list[Reply], bytes]:
-    """The complete lines of `buffer`, and the bytes of the line that is still under way. Raises NatsError."""
+    """The complete lines of `buffer`, and the bytes of the incomplete one. Raises NatsError."""
     *lines, rest = buffer.split(b"\r\n")
     if len(rest) > MAX_LINE_BYTES:
-        raise NatsError("the NATS server sent a line without end")
+        raise NatsError("the NATS server sent a line that does not end")
     return [_reply(line) for line in lines], rest
 
 
 def read_server(buffer: bytes) -> tuple[list[Reply | NatsMessage], bytes]:
-    """The complete replies and messages of `buffer`, and the bytes of what is still under way. Raises NatsError."""
+    """The complete replies and messages of `buffer`, and the bytes of the incomplete one. Raises NatsError."""
     found: list[Reply | NatsMessage] = []
     start = 0
     while (end := buffer.find(b"\r\n", start)) >= 0:
@@ -114,7 +114,7 @@ def read_server(buffer: bytes) -> tuple[list[Reply | NatsMessage], bytes]:
             found.append(_reply(line))
         start = after
     if len(buffer) - start > MAX_LINE_BYTES:
-        raise NatsError("the NATS server sent a line without end")
+        raise NatsError("the NATS server sent a line that does not end")
     return found, buffer[start:]
 
 
@@ -127,7 +127,7 @@ def parse_info(detail: str) -> ServerInfo:
 
 
 def connect_command(*, name: str = "", user: str = "", password: str = "", token: str = "", tls: bool = False) -> bytes:
-    """CONNECT, to be sent right after INFO (and TLS); empty strings are left out."""
+    """CONNECT, which must follow INFO (and TLS) at once; empty strings are left out."""
     options: dict[str, object] = {
         "verbose": False,
         "pedantic": False,
@@ -136,7 +136,7 @@ def connect_command(*, name: str = "", user: str = "", password: str = "", token
         "version": "1",
         "protocol": 1,
         "headers": True,
-        "no_responders": True,  # a request that nobody hears is answered at once, with status 503
+        "no_responders": True,  # a request without a listener is answered at once, with status 503
     }
     known = {"name": name, "user": user, "pass": password, "auth_token": token}
     options.update({key: value for key, value in known.items() if value})
@@ -146,7 +146,7 @@ def connect_command(*, name: str = "", user: str = "", password: str = "", token
 def publish_command(
     subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = ""
 ) -> bytes:
-    """PUB, or HPUB when there are headers; `reply`: where an answer is to go.
+    """PUB, or HPUB if there are headers; `reply` is the subject for an answer.
 
     Raises NatsError for a subject or header that would break the line.
     """
@@ -158,7 +158,7 @@ def publish_command(
 
 
 def subscribe_command(subject: str, sid: int) -> bytes:
-    """SUB; `sid` is our own number for it. Raises NatsError."""
+    """SUB; `sid` is the number we give to the subscription. Raises NatsError."""
     return b"SUB %s %d\r\n" % (_check_subject(subject).encode(), sid)
 
 
@@ -167,7 +167,7 @@ def unsubscribe_command(sid: int) -> bytes:
 
 
 class _Head(NamedTuple):
-    """The line before a message; `headers` and `size` (which counts them) in bytes."""
+    """The line before a message; `headers` and `size` (headers included) in bytes."""
 
     subject: str
     sid: int
@@ -212,9 +212,9 @@ def _header_block(headers: Mapping[str, str]) -> bytes:
     for key, value in headers.items():
         _check_line(key, "header name")
         if ":" in key:
-            raise NatsError(f"a NATS header name holds no colon: {key!r}")
+            raise NatsError(f"a NATS header name must not contain a colon: {key!r}")
         if "\r" in value or "\n" in value:
-            raise NatsError(f"a NATS header is one line: {value!r}")
+            raise NatsError(f"a NATS header must be one line: {value!r}")
         lines.append(f"{key}: {value}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
@@ -222,7 +222,7 @@ def _header_block(headers: Mapping[str, str]) -> bytes:
 def _check_subject(subject: str) -> str:
     _check_line(subject, "subject")
     if " " in subject or "\t" in subject:
-        raise NatsError(f"a NATS subject holds no blanks: {subject!r}")
+        raise NatsError(f"a NATS subject must not contain blanks: {subject!r}")
     return subject
 
 

@@ -1,4 +1,4 @@
-"""What Fanline calls things in NATS: streams, buckets and their keys, de-duplication ids.
+"""Fanline's names in NATS: streams, buckets and their keys, de-duplication ids. docs/reference/nats.md lists them.
 
 Sources: ADR-8 (key-value buckets) of the NATS architecture documents; the `Nats-Msg-Id` header of JetStream.
 """
@@ -8,22 +8,22 @@ from enum import StrEnum
 from fanline.protocol.nats.subjects import Direction
 
 MESSAGE_ID = "Nats-Msg-Id"
-"""Header with a message's de-duplication id: within two minutes a stream stores the same one only once."""
+"""Header with a message's de-duplication id. Within two minutes, a stream stores each id only once."""
 
 
 class Bucket(StrEnum):
-    """The key-value buckets of a cluster; keys are made of characters a channel's id may hold."""
+    """The key-value buckets of a cluster. Their keys consist of characters that a channel's id may contain."""
 
     CURSORS = "fanline_cursors"
-    """Inbox channel -> offset up to which its user has acknowledged."""
+    """Inbox channel -> the offset up to which its user has acknowledged."""
     SESSIONS = "fanline_sessions"
-    """Session id -> what the session was subscribed to; forgotten after the resume window."""
+    """Session id -> the session's user and subscriptions. Expires after the resume window."""
     TASKS = "fanline_tasks"
-    """Task channel -> its snapshot, output and estimate; each is forgotten some time after its last change."""
+    """Task channel -> its snapshot, output and estimate. Expires some time after the last change."""
     RUNNING = "fanline_running"
-    """Task channel -> its heartbeat; there from the start to the end of the task."""
+    """Task channel -> its heartbeat. Exists from the start to the end of the task."""
     LEASES = "fanline_leases"
-    """Duty -> who has it, and how far it was done."""
+    """Duty -> the worker that holds it, and how far it has got."""
 
 
 def stream_name(namespace: str) -> str:
@@ -32,7 +32,7 @@ def stream_name(namespace: str) -> str:
 
 
 def namespace_subject(namespace: str, direction: Direction = Direction.PUB) -> str:
-    """All that is published, or republished, in a namespace."""
+    """Everything that is published, or republished, in a namespace."""
     return f"fanline.{direction}.{namespace}.>"
 
 
@@ -62,7 +62,8 @@ def channel_of_key(key: str) -> str:
 
 
 def deduplication_id(channel: str, message_id: str, user: str = "") -> str:
-    """What a message is stored under only once. Ids are their publisher's own: two users may use the same one, and so
-    may two channels of one stream.
+    """The id under which a stream stores a message only once.
+
+    Message ids belong to their publisher: two users may use the same one, and so may two channels of one stream.
     """
     return f"{user}/{channel}/{message_id}"

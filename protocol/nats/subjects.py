@@ -1,6 +1,6 @@
-"""The NATS subjects that channels travel on: `task:42` is `fanline.pub.task.42`.
+"""The NATS subjects of channels: `task:42` is `fanline.pub.task.42`.
 
-Every channel has exactly one subject in each direction, and every subject of ours exactly one channel.
+Each channel has exactly one subject in each direction, and each of our subjects exactly one channel.
 """
 
 from enum import StrEnum
@@ -10,8 +10,8 @@ from fanline.protocol.errors import ErrorCode, MessageError
 
 
 class Direction(StrEnum):
-    """What travels on a channel's subject: `pub` is what producers publish, `out` what JetStream republishes with
-    offsets, `ctl` the calls to a task's producer (NATS request/reply), `beat` its signs of life.
+    """What a subject of a channel carries: `pub` what producers publish, `out` what JetStream republishes with
+    offsets, `ctl` the calls to a task's producer (NATS request/reply), `beat` the producer's signs of life.
     """
 
     PUB = "pub"
@@ -25,18 +25,18 @@ def to_subject(channel: str, direction: Direction = Direction.PUB) -> str:
     return f"fanline.{direction}.{channel.replace(':', '.', 1)}"
 
 
-_PREFIX_LENGTH = len("fanline.pub.")  # and of "fanline.out." and "fanline.ctl."
+_PREFIX_LENGTH = len("fanline.pub.")  # the same for `out` and `ctl`
 
 
 def channel_of(subject: str) -> str:
-    """The channel of a `pub`, `out` or `ctl` subject that `to_subject` made: its inverse, unchecked: the hot path."""
+    """The inverse of `to_subject` for `pub`, `out` and `ctl`. Unchecked, because it is on the hot path."""
     return subject[_PREFIX_LENGTH:].replace(".", ":", 1)
 
 
 def from_subject(subject: str) -> str:
-    """The channel of a subject in either direction; MessageError(BAD_CHANNEL) for any other string."""
+    """The channel of a subject in any direction. Raises MessageError(BAD_CHANNEL) for any other string."""
     prefix, direction, namespace, channel_id = [*subject.split(".", 3), "", "", ""][:4]
-    # A colon in the namespace's place (fanline.pub.a:b.c) would give a channel whose own subject is another one.
+    # With a colon in the namespace (fanline.pub.a:b.c) the channel's own subject would be another one.
     if prefix != "fanline" or direction not in tuple(Direction) or ":" in namespace:
         raise MessageError(ErrorCode.BAD_CHANNEL, f"not a subject of a channel: {subject!r}")
     return check_channel(f"{namespace}:{channel_id}")

@@ -1,1 +1,1 @@
-"""The task model: the states as one table, the events, the fold that makes a snapshot of them, and the estimate."""
+"""The task model: the states as one table, the events, the snapshot, the fold from events to it, and the estimate."""

@@ -1,6 +1,6 @@
-"""What the events of a task say: the `d` of each, checked. Pure; no I/O.
+"""The events of a task, and their data (`d`), checked. Pure; no I/O.
 
-A producer may put any other key beside the known ones; it is passed on untouched.
+Producers may add other keys to the data; these are passed on unchanged.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
 
 MAX_LINE = 8192
-"""Characters of one output line that are kept in a log tail; a producer of ours cuts there, too."""
+"""Characters of an output line that a log tail keeps; our own producers cut lines there, too."""
 MAX_TEXT = 16_384
 """Characters of a message, a question or an error."""
 MAX_OPTIONS = 64
-"""Answers that a question may offer."""
+"""How many answers a question may offer."""
 MAX_RESULT_BYTES = 128 * 1024
-"""Of a result or an answer's value as JSON. A larger one is told to viewers, and not kept in the snapshot."""
+"""Size as JSON of a result or an answer's value. Viewers get a larger one, but the snapshot does not keep it."""
 
 _Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 _Amount = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0, le=1e300)]  # a whole number stays one
@@ -30,28 +30,28 @@ _Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 
 
 class TaskEvent(StrEnum):
-    """Every `e` that means something to the engine on a task channel; any other event passes through."""
+    """Every `e` that means something to the engine on a task channel; all other events pass through."""
 
-    CREATED = "task_created"  # known, and waiting for a producer: title, kind
+    CREATED = "task_created"  # it exists and waits for a producer: title, kind
     STARTED = "task_started"  # attempt, title, heartbeat, timeout
     PROGRESS = "task_progress"  # percent, or done and total; stage, message
     OUTPUT = "task_output"  # lines, stream
     PAUSED = "task_paused"
     RESUMED = "task_resumed"
     ASKED = "task_confirmation_required"  # ask, text, kind, options, deadline
-    ANSWERED = "task_input"  # ask, by, value; without ask: input that nobody had asked for
-    ASK_EXPIRED = "task_confirmation_expired"  # ask; by the engine
-    CANCEL_REQUESTED = "task_cancel_requested"  # by, deadline; by the engine
-    CANCEL_ACCEPTED = "task_cancel_accepted"  # by the engine, when the producer has said so
-    CANCEL_REFUSED = "task_cancel_refused"  # message; by the engine, when the producer has said so
-    STALLED = "task_stalled"  # by the engine: the producer is silent for longer than its heartbeat
-    HEARD = "task_heard"  # by the engine: it speaks again
+    ANSWERED = "task_input"  # ask, by, value; without `ask`: input that the producer had not asked for
+    ASK_EXPIRED = "task_confirmation_expired"  # ask; from the engine
+    CANCEL_REQUESTED = "task_cancel_requested"  # by, deadline; from the engine
+    CANCEL_ACCEPTED = "task_cancel_accepted"  # from the engine, once the producer has agreed
+    CANCEL_REFUSED = "task_cancel_refused"  # message; from the engine, once the producer has refused
+    STALLED = "task_stalled"  # from the engine: the producer has been silent for longer than its heartbeat
+    HEARD = "task_heard"  # from the engine: the producer speaks again
     COMPLETED = "task_completed"  # result
     FAILED = "task_failed"  # error
     CANCELLED = "task_cancelled"  # by, forced
     TIMED_OUT = "task_timeout"  # error
 
-    SNAPSHOT = "task_snapshot"  # never published: what a viewer who joins gets first
+    SNAPSHOT = "task_snapshot"  # never published: the first message that a joining viewer gets
 
 
 class Stream(StrEnum):
@@ -65,11 +65,12 @@ class AskKind(StrEnum):
 
 
 class TaskData(msgspec.Struct):
-    """The known keys of all events. What an event does not say is None. Times in Unix ms, spans in seconds."""
+    """The known keys of all events; None for a key that the event does not have. Times in Unix ms, spans in seconds."""
 
     attempt: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
-    """Of what run this speaks; None: of the current one, or the next if this begins a run after the end. A higher one
-    than the current begins a new run."""
+    """The run that the event is about. None: the current run, or the next one if the event begins a run after the end.
+    A number above the current one begins a new run.
+    """
     title: _Name | None = None
     kind: _Name | None = None
     stage: _Name | None = None
@@ -78,19 +79,19 @@ class TaskData(msgspec.Struct):
     done: _Amount | None = None
     total: _Amount | None = None
     rate: float | None = None
-    """Of progress, units a second (percent if there is no `done`): set by the engine, whatever a producer says."""
+    """Of progress, units a second (percent without `done`). Set by the engine, whatever the producer says."""
     eta: float | None = None
-    """Seconds to the end, as shown: set by the engine, whatever a producer says."""
+    """Seconds to the end, as shown. Set by the engine, whatever the producer says."""
     lines: list[str] | None = None
     stream: Stream | None = None
     first: Annotated[int, Meta(ge=0)] | None = None
-    """Number of the first of `lines` in this attempt's output, from 0: set by the engine."""
+    """Number of the first of `lines` in this attempt's output, from 0. Set by the engine."""
     heartbeat: _Seconds | None = None
-    """The producer promises to speak at least this often."""
+    """The producer promises a sign of life at least every `heartbeat` seconds."""
     timeout: _Seconds | None = None
-    """After so long from the start the engine ends the attempt as timed out."""
+    """The engine ends the attempt as timed out `timeout` seconds after its start."""
     deadline: _Seconds | None = None
-    """Of a question: how long it may be answered. Of a cancel request: how long until the end is forced."""
+    """Of a question: how long it can be answered. Of a cancel request: how long until the end is forced."""
     ask: _Name | None = None
     """Id of a question, unique in the task."""
     text: _Text | None = None
@@ -98,7 +99,7 @@ class TaskData(msgspec.Struct):
     by: _Name | None = None
     value: Any = None
     call: _Name | None = None
-    """Of an answer or a request by the engine: unique, so that the one that won can be told."""
+    """Of an answer or a request that the engine stores: a unique id, which says which one won."""
     result: Any = None
     error: _Text | None = None
     forced: bool = False
@@ -107,12 +108,12 @@ class TaskData(msgspec.Struct):
 
 
 def event_of(envelope: Envelope) -> TaskEvent | None:
-    """The task event an envelope of a task channel is; None for a message that only passes through."""
+    """The task event of an envelope on a task channel; None for a message that only passes through."""
     return _EVENTS.get(envelope.event or "")
 
 
 def data_of(envelope: Envelope, event: TaskEvent) -> TaskData:
-    """The checked data of a task event. Raises MessageError(BAD_MESSAGE) naming the key at fault."""
+    """The checked data of a task event. Raises MessageError(BAD_MESSAGE) with the name of the key at fault."""
     raw = envelope.data
     try:
         if _says_nothing(raw):
@@ -129,7 +130,7 @@ def data_of(envelope: Envelope, event: TaskEvent) -> TaskData:
 
 
 def with_data(envelope: Envelope, changes: Mapping[str, Any]) -> Any:
-    """The envelope's data with keys replaced, in the form the data has: JSON bytes stay JSON bytes."""
+    """The envelope's data with `changes` put in. The form stays: JSON bytes stay JSON bytes."""
     raw = envelope.data
     if _says_nothing(raw):
         return Raw(msgspec.json.encode(changes))
@@ -139,7 +140,7 @@ def with_data(envelope: Envelope, changes: Mapping[str, Any]) -> Any:
 
 
 def _says_nothing(raw: Any) -> bool:
-    """An absent key and a null are the same."""
+    """Whether there is no data: absent and null mean the same."""
     return raw is None or (isinstance(raw, Raw) and bytes(raw) == b"null")
 
 

@@ -1,18 +1,19 @@
-"""The task model: a task is a channel `task:<id>`, and its state is a fold over the channel's events, in their order.
+"""The fold: a task is a channel `task:<id>`, and its snapshot is the fold over the channel's events in their order.
 
-Who folds the same events gets the same snapshot: the engine in every worker, its keeper, and the viewers, who begin
-with a snapshot instead of the first event. Pure functions, the time is an argument. docs/reference/tasks.md has the
-table as a diagram, and a test holds the page to it.
+Whoever folds the same events gets the same snapshot: every worker, the task monitor, and the viewers, who begin with a
+snapshot instead of the first event. Pure functions; time is an argument. docs/reference/tasks.md shows the table of
+states as a diagram, and a test compares the two.
 
-The rules above the table:
+The rules on top of the table (protocol/tasks/states.py):
 
-- An event speaks of an attempt, or else of the current one; `created` and `started` after the end of the next one. Of
-  an older attempt it is refused; of a newer one it begins a new run in the row UNKNOWN, whatever state the old one was
-  in. So a terminal state is final for its attempt.
-- A stalled task that speaks is first back in the state it was in: STALLED has only what others say of it, and its end.
-- The state behind a stalled or cancelling one (`before`) goes on with the events, so that to go back to it is not to go
-  back in time.
-- What the table has no entry for is refused, and changes nothing.
+- An event is about the attempt that it names, or else about the current one; after the end, `created` and `started`
+  are about the next one. An event of an older attempt is refused. One of a newer attempt begins a new run in the row
+  UNKNOWN, whatever state the old one was in. So a terminal state is final for its attempt.
+- A stalled task whose producer speaks first returns to the state it was in. The row STALLED has only events of others,
+  and the ends.
+- The state hidden by STALLED or CANCELLING (`before`) follows the events, so that a return to it is not a return in
+  time.
+- An event without an entry in the table is refused and changes nothing.
 """
 
 from typing import Any
@@ -37,14 +38,14 @@ from fanline.protocol.tasks.states import (
 )
 
 CONFLATED = "progress"
-"""Conflation key of all progress of a task: of several that wait for a slow viewer only the newest is sent."""
+"""Conflation key of all progress of a task: of several that wait for a slow viewer, only the newest is sent."""
 
 
 def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Snapshot:
     """The snapshot after an event that was published at `time` (Unix ms).
 
-    Raises MessageError if the event does not fit: TASK_ENDED after the end, ALREADY_ANSWERED, STALE_ATTEMPT, or
-    BAD_STATE for what the table does not have. Then the event must be left out.
+    Raises MessageError for an event that does not fit, which must then be left out: TASK_ENDED after the end,
+    ALREADY_ANSWERED, STALE_ATTEMPT, or BAD_STATE if the table has no entry for it.
     """
     snapshot = _of_attempt(snapshot, event, data)
     if snapshot.state is TaskState.STALLED and event not in ENGINE_EVENTS:
@@ -62,19 +63,19 @@ def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Sn
     if snapshot.started is None and (before or state) in WORKING:
         fields["started"] = time
     if state in WAITING:
-        fields["eta"] = None  # nobody knows how long it will wait
+        fields["eta"] = None  # it is unknown how long the task will wait
     if state in TERMINAL:
         fields |= _unasked(snapshot, data, time) | {"rate": None, "eta": None, "ended": time}
     return replace(snapshot, state=state, before=before, updated=time, **fields)
 
 
 def conflation_key(event: TaskEvent) -> str | None:
-    """Progress gives way to newer progress; everything else is kept."""
+    """Progress gives way to newer progress; all other events are kept."""
     return CONFLATED if event is TaskEvent.PROGRESS else None
 
 
 def attempt_of(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> int:
-    """The attempt an event speaks of: a higher one than the snapshot's begins a new run."""
+    """The attempt that an event is about. One above the snapshot's begins a new run."""
     again = snapshot.state in TERMINAL and event in (TaskEvent.CREATED, TaskEvent.STARTED)
     return data.attempt or max(1, snapshot.attempt + again)
 
@@ -91,13 +92,13 @@ def _of_attempt(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> Snapsho
 
 
 def _target(state: TaskState, event: TaskEvent, data: TaskData) -> Target | None:
-    """Where the table leads; input that nobody had asked for answers nothing, and leads nowhere else."""
+    """Where the table leads. Input that answers no question leaves the state as it is."""
     target = TRANSITIONS[state].get(event)
     return state if target is not None and event is TaskEvent.ANSWERED and data.ask is None else target
 
 
 def _behind(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> TaskState:
-    """The state behind a stalled or cancelling one, after the event."""
+    """The state hidden by STALLED or CANCELLING, after the event."""
     if snapshot.before is None:
         return snapshot.state
     target = _target(snapshot.before, event, data)
@@ -105,7 +106,7 @@ def _behind(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> TaskState:
 
 
 def _refuse_late(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> None:
-    """What comes first in the order of the channel counts: one answer to a question, and a promise to stop."""
+    """Refuse what comes too late: the first answer to a question counts, and so does the promise to stop."""
     if event is TaskEvent.CANCEL_REFUSED and snapshot.stop is not None and snapshot.stop.accepted:
         raise MessageError(ErrorCode.BAD_STATE, "the producer has already agreed to stop")
     if data.ask is None or event not in (TaskEvent.ANSWERED, TaskEvent.ASK_EXPIRED) or snapshot.state in TERMINAL:
@@ -116,7 +117,7 @@ def _refuse_late(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> None:
     if ask.by is not None:
         raise MessageError(ErrorCode.ALREADY_ANSWERED, f"already answered by {ask.by}")
     if ask.expired:
-        raise MessageError(ErrorCode.ALREADY_ANSWERED, "already answered by nobody in time: the question has expired")
+        raise MessageError(ErrorCode.ALREADY_ANSWERED, "the question has expired: it was not answered in time")
 
 
 def _does_not_fit(snapshot: Snapshot, event: TaskEvent) -> MessageError:
@@ -143,7 +144,7 @@ def _progress(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     fields = {key: value for key, value in said.items() if value is not None}
     done, total = fields.get("done", snapshot.done), fields.get("total", snapshot.total)
     if data.percent is not None:
-        fields["done"] = data.done  # without it: it counts in percent from now on
+        fields["done"] = data.done  # if there is none, the task counts in percent from now on
     elif done is not None and (data.done, data.total) != (None, None):
         fields["percent"] = min(100.0, 100 * done / total) if total else None
     return fields | {"rate": data.rate, "eta": data.eta}
@@ -173,7 +174,7 @@ def _unasked(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
 
 def _cancel_requested(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     if snapshot.stop is not None:
-        return {}  # the first request counts, and its deadline
+        return {}  # the first request counts, with its deadline
     return {"stop": Stop(data.by, _after(time, data.deadline))}
 
 
@@ -199,7 +200,7 @@ def _cancelled(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
 
 
 def _kept(value: Any) -> Any:
-    """A value of the application's, unless it is too large to be part of a snapshot."""
+    """A value of the application; None if it is too large for a snapshot."""
     return None if value is None or len(msgspec.json.encode(value)) > MAX_RESULT_BYTES else value
 
 

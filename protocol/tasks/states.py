@@ -1,4 +1,4 @@
-"""The life of a task: (state, event) -> state, one table. The rules above it stand in protocol/tasks/fold.py."""
+"""The life of a task as one table: (state, event) -> state. Its rules are in protocol/tasks/fold.py."""
 
 from enum import Enum, StrEnum, auto
 from typing import Final, Literal
@@ -7,13 +7,13 @@ from fanline.protocol.tasks.events import TaskEvent
 
 
 class TaskState(StrEnum):
-    UNKNOWN = "unknown"  # nothing was heard of it yet
+    UNKNOWN = "unknown"  # no event has come yet
     QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
     WAITING_INPUT = "waiting_input"
-    STALLED = "stalled"  # its producer is silent for longer than it promised
-    CANCELLING = "cancelling"  # somebody asked it to stop
+    STALLED = "stalled"  # its producer has been silent for longer than it promised
+    CANCELLING = "cancelling"  # a stop was requested
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -25,18 +25,18 @@ class _Back(Enum):
 
 
 BEFORE: Final = _Back.BEFORE
-"""The target of a transition back to the state from which the task was stalled or asked to stop."""
+"""The target of a transition back to the state that the task had before it was stalled or cancelling."""
 
 TERMINAL = frozenset((TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED, TaskState.TIMED_OUT))
 
 WORKING = frozenset((TaskState.RUNNING, TaskState.PAUSED, TaskState.WAITING_INPUT))
-"""Begun, and its producer speaks."""
+"""Begun, and the producer speaks."""
 
 WAITING = frozenset((TaskState.PAUSED, TaskState.WAITING_INPUT, TaskState.STALLED))
-"""Begun, and no progress is to be expected."""
+"""Begun, but no progress is to be expected."""
 
 SUSPENDED = frozenset((TaskState.STALLED, TaskState.CANCELLING))
-"""Another state goes on behind these, to which BEFORE leads."""
+"""These hide another state, which goes on behind them, and to which BEFORE leads back."""
 
 ENGINE_EVENTS = frozenset(
     (
@@ -49,7 +49,7 @@ ENGINE_EVENTS = frozenset(
         TaskEvent.CANCEL_REFUSED,
     )
 )
-"""Stored by the engine, for others: no sign of life from the producer."""
+"""Published by the engine on behalf of others, so they are no sign of life from the producer."""
 
 Target = TaskState | Literal[_Back.BEFORE]
 
@@ -82,7 +82,7 @@ _WORKS: dict[TaskEvent, Target] = {
 
 
 def _stays(state: TaskState) -> dict[TaskEvent, Target]:
-    """What a producer says in a state without changing it."""
+    """The events that a producer may publish in a state without changing it."""
     return dict.fromkeys((TaskEvent.STARTED, TaskEvent.PROGRESS, TaskEvent.OUTPUT, TaskEvent.ANSWERED), state)
 
 

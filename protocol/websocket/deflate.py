@@ -1,7 +1,7 @@
 """permessage-deflate (RFC 7692) without context takeover in either direction.
 
-Without a context a message compresses the same for everybody, so it is compressed once and shared, and a connection
-keeps no zlib state (some 300 KB at the default window). The price is a worse ratio on small messages.
+Without a context, a message compresses to the same bytes for every connection: it is compressed once and shared, and a
+connection keeps no zlib state (some 300 KB at the default window). The price is a worse ratio on small messages.
 """
 
 import re
@@ -10,9 +10,9 @@ import zlib
 from fanline.protocol.errors import CloseReason, FrameError
 
 RESPONSE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-"""The negotiated extension, as the server answers it."""
+"""The negotiated extension, as it stands in the server's answer."""
 MIN_BYTES = 64
-"""Shorter messages are sent as they are: deflate would make most of them longer."""
+"""Shorter messages are sent uncompressed: deflate would make most of them longer."""
 
 _TAIL = b"\x00\x00\xff\xff"  # section 7.2.1: the end of a sync flush, left out on the wire
 _LEVEL = 6
@@ -20,9 +20,9 @@ _PARAMETERS = re.compile(r"(client|server)_no_context_takeover|client_max_window
 
 
 def accepts(extensions: str | None) -> bool:
-    """Whether a Sec-WebSocket-Extensions header holds an offer of permessage-deflate that RESPONSE is an answer to.
+    """Whether a Sec-WebSocket-Extensions header contains an offer of permessage-deflate that RESPONSE can answer.
 
-    An offer with `server_max_window_bits` is passed over: a smaller window would need a compression of its own.
+    Offers with `server_max_window_bits` are passed over: each smaller window would need its own compressed bytes.
     """
     for offer in (extensions or "").split(","):
         name, *parameters = (part.strip() for part in offer.split(";"))
@@ -39,7 +39,7 @@ def compress(payload: bytes) -> bytes:
 
 
 def decompress(payload: bytes, limit: int) -> bytes:
-    """The message behind a compressed payload; FrameError if it is not deflate or inflates to over `limit` bytes."""
+    """The inverse of `compress`. Raises FrameError if it is not deflate or inflates to more than `limit` bytes."""
     decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         data = decompressor.decompress(payload + _TAIL, limit + 1)

@@ -1,7 +1,7 @@
 """WebSocket frames (RFC 6455 section 5): finished bytes out, checked messages in.
 
-A server frame is not masked, so one `encode_frame` serves every subscriber. `FrameReader` is the whole inbound side for
-either role; it holds a message's bytes only while that message is incomplete, so a connection keeps a reader only then
+Server frames are not masked, so one `encode_frame` serves every subscriber. `FrameReader` is the whole inbound side of
+either role. It holds bytes only while a message is incomplete, so a connection needs a reader only then
 (docs/explanation/decisions/0003-own-frame-reader.md).
 """
 
@@ -24,7 +24,7 @@ class Opcode(IntEnum):
 
 
 class WebSocketMessage(NamedTuple):
-    """A whole message or control frame: TEXT (valid UTF-8), BINARY, CLOSE, PING or PONG, unmasked."""
+    """A complete message or control frame: TEXT (valid UTF-8), BINARY, CLOSE, PING or PONG, unmasked."""
 
     opcode: Opcode
     payload: bytes
@@ -36,7 +36,7 @@ _COMPRESSED = 0x40  # RSV1 on the first frame of a message (RFC 7692 section 7.2
 _MASKED = 0x80
 _OPCODES = {int(opcode): opcode for opcode in Opcode}
 _CONTROL_LIMIT = 125  # RFC 6455 section 5.5
-_EXTENDED = {126: 2, 127: 8}  # length in the second byte: bytes of the real length behind it
+_EXTENDED = {126: 2, 127: 8}  # length in the second byte -> size of the field with the real length
 
 
 def encode_frame(opcode: Opcode, payload: bytes) -> bytes:
@@ -45,7 +45,7 @@ def encode_frame(opcode: Opcode, payload: bytes) -> bytes:
 
 
 def encode_deflated_frame(opcode: Opcode, payload: bytes) -> bytes:
-    """The same with permessage-deflate, for a connection that has negotiated it; a short payload stays as it is."""
+    """The same for a connection that negotiated permessage-deflate; a short payload is not compressed."""
     if len(payload) < deflate.MIN_BYTES:
         return encode_frame(opcode, payload)
     frame = encode_frame(opcode, deflate.compress(payload))
@@ -61,13 +61,13 @@ def encode_masked_frame(opcode: Opcode, payload: bytes, mask: bytes, *, final: b
 
 
 def encode_close(reason: CloseReason, text: str | None = None) -> bytes:
-    """A server's close frame; the text is cut to what a control frame holds, on a character boundary."""
+    """A server's close frame. A text that does not fit is cut, on a character boundary."""
     shown = (reason.text if text is None else text).encode()[: _CONTROL_LIMIT - 2].decode(errors="ignore")
     return encode_frame(Opcode.CLOSE, struct.pack("!H", reason.code) + shown.encode())
 
 
 def decode_close(payload: bytes) -> tuple[int, str]:
-    """Code and text of a close frame's payload; 1005 and "" if it has none (RFC 6455 section 7.1.5)."""
+    """Code and text of a close frame's payload; 1005 and "" if it is empty (RFC 6455 section 7.1.5)."""
     if not payload:
         return 1005, ""
     if len(payload) == 1:
@@ -79,18 +79,18 @@ def decode_close(payload: bytes) -> tuple[int, str]:
 
 
 def apply_mask(payload: bytes, mask: bytes) -> bytes:
-    """XOR with the repeated mask, its own inverse; as one big integer, since that is one pass in C."""
+    """XOR with the repeated mask, its own inverse. Done on one big integer, which is a single pass in C."""
     size = len(payload)
     stream = (mask * (size // 4 + 1))[:size]
     return (int.from_bytes(payload, "little") ^ int.from_bytes(stream, "little")).to_bytes(size, "little")
 
 
 class FrameReader:
-    """Bytes of one peer in, whole messages out, in order.
+    """Bytes of one peer in, complete messages out, in order.
 
-    `limit` bounds a message over all its fragments in bytes; an empty fragment counts as one byte, so a message without
-    end meets the limit too; it holds for what a compressed message inflates to as well. `from_client` says which role
-    sent the bytes: a client must mask, a server must not. `deflated`: permessage-deflate was negotiated.
+    `limit` bounds a message in bytes, over all its fragments and after it is inflated. An empty fragment counts as one
+    byte, so that a message of endless empty fragments meets the limit, too. `from_client` says which role sent the
+    bytes: a client must mask, a server must not. `deflated`: permessage-deflate was negotiated.
     """
 
     __slots__ = ("_buffer", "_compressed", "_deflated", "_fragments", "_from_client", "_limit", "_opcode", "_spent")
@@ -107,13 +107,13 @@ class FrameReader:
 
     @property
     def idle(self) -> bool:
-        """True when nothing is half-received: the reader can be dropped."""
+        """True if no message is incomplete: the reader can be dropped."""
         return not self._buffer and self._opcode is None
 
     def feed(self, data: bytes) -> Iterator[WebSocketMessage]:
-        """Yield the messages that `data` completes; raise FrameError at the first bad byte, after those before it.
+        """Yield the messages that `data` completes. Raises FrameError at the first bad byte, after the good messages.
 
-        The iterator must be run to its end before the next call.
+        The iterator must be exhausted before the next call.
         """
         buffer = self._buffer + data if self._buffer else data
         position = 0
@@ -125,7 +125,7 @@ class FrameReader:
         self._buffer = buffer[position:]
 
     def _frame(self, buffer: bytes, start: int) -> tuple[int, Opcode, bytes, int] | None:
-        """First byte, opcode and payload of the frame at `start`, and where it ends; None while it is incomplete."""
+        """First byte, opcode, payload and end of the frame at `start`; None while it is incomplete."""
         available = len(buffer) - start
         if available < 2:
             return None
@@ -164,13 +164,13 @@ class FrameReader:
         return opcode
 
     def _collect(self, first: int, opcode: Opcode, payload: bytes) -> WebSocketMessage | None:
-        """Put one frame to its message (RFC 6455 section 5.4); the message once it is whole."""
+        """Add one frame to its message (RFC 6455 section 5.4); the message once it is complete."""
         if opcode >= Opcode.CLOSE:
             return WebSocketMessage(opcode, payload)
         if (opcode is Opcode.CONTINUATION) != (self._opcode is not None):
             raise FrameError(
                 CloseReason.PROTOCOL_ERROR,
-                "continuation of nothing" if self._opcode is None else "new message inside a fragmented one",
+                "continuation without a message" if self._opcode is None else "new message inside a fragmented one",
             )
         if self._opcode is None:
             self._compressed = bool(first & _COMPRESSED)

@@ -1,7 +1,7 @@
 """The opening handshake (RFC 6455 section 4.2): request bytes in, a checked request out, response bytes back.
 
-httptools (llhttp) reads the head; the rules of the upgrade are here. Every refusal is an HttpError with the status,
-a sentence for a person and the headers the status asks for.
+httptools (llhttp) parses the head; the rules of the upgrade are here. Every refusal is an HttpError with the status,
+a sentence for a person, and the headers that the status requires.
 """
 
 import base64
@@ -31,7 +31,7 @@ _STATUS = {
 
 
 class Request(NamedTuple):
-    """A request head. Header names are in lower case; list headers that repeat are joined with a comma."""
+    """A request head. Header names are in lower case; repeated list headers are joined with a comma."""
 
     method: str
     path: str
@@ -39,11 +39,11 @@ class Request(NamedTuple):
     version: str
     headers: Mapping[str, str]
     rest: bytes
-    """What came after the head: the first frames of an eager client."""
+    """Bytes after the head: the first frames of an eager client."""
 
 
 class HeadReader:
-    """Collects one request head of at most MAX_HEAD_BYTES, however it is cut."""
+    """Collects one request head of at most MAX_HEAD_BYTES from chunks of any size."""
 
     def __init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
@@ -53,7 +53,7 @@ class HeadReader:
         self._head: tuple[str, str] | None = None  # method and version, once the head is complete
 
     def feed(self, data: bytes) -> Request | None:
-        """The request once its head is complete, else None. Raises HttpError 400 or 431."""
+        """The request once its head is complete, None before. Raises HttpError 400 or 431."""
         room = MAX_HEAD_BYTES - self._received
         self._received += len(data)
         rest = b""
@@ -73,11 +73,11 @@ class HeadReader:
 
     def _refuse(self, error: httptools.HttpParserError) -> None:
         if self._head is not None:
-            return  # the fault is in what follows the head, which nobody reads
+            return  # the fault is behind the head, in bytes that are not HTTP
         cause = error.__context__ if isinstance(error.__context__, HttpError) else None
         raise cause or HttpError(400, "this is not an HTTP/1.1 request") from None
 
-    # Called by httptools; what is pipelined behind the first head is not ours to read.
+    # Called by httptools, for requests pipelined behind the first one as well, which are ignored.
     def on_url(self, url: bytes) -> None:
         if self._head is None:
             self._target += url
@@ -98,7 +98,7 @@ class HeadReader:
 
 
 def check_upgrade(request: Request) -> str:
-    """The value of Sec-WebSocket-Accept for a request that may become a WebSocket; HttpError for any other."""
+    """The value of Sec-WebSocket-Accept for a request to open a WebSocket. Raises HttpError for any other."""
     headers = request.headers
     if request.method != "GET":
         raise HttpError(405, "a WebSocket is opened with GET", (("Allow", "GET"),))
@@ -118,7 +118,7 @@ def check_upgrade(request: Request) -> str:
 
 
 def choose_subprotocol(request: Request, known: Sequence[str]) -> str | None:
-    """The first subprotocol the client offers that is in `known`; None if it offers none at all; else HttpError 400."""
+    """The first offered subprotocol that is in `known`; None without an offer. HttpError 400 if none is known."""
     header = request.headers.get("sec-websocket-protocol")
     if header is None:
         return None
@@ -144,7 +144,7 @@ def upgrade_response(accept: str, subprotocol: str | None, extension: str | None
 
 
 def http_response(status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), *, is_head: bool = False) -> bytes:
-    """A whole JSON response that closes the connection; the answer to HEAD leaves the body out."""
+    """A complete JSON response that closes the connection; the answer to HEAD leaves out the body."""
     own = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
     return _response_head(status, [*headers, *own]) + (b"" if is_head else body)
 

@@ -24,7 +24,7 @@ def test_a_new_publisher_of_this_process_must_be_heard_from_its_first_message() 
     assert Ledger({}).note("new", 2, local=True) == 2
 
 
-def test_a_message_that_comes_twice_or_late_is_told_and_changes_nothing() -> None:
+def test_a_message_that_comes_twice_or_late_is_reported_and_changes_nothing() -> None:
     ledger = Ledger({})
     assert [ledger.note("p", sequence, local=True) for sequence in (0, 1, 1, 0, 2)] == [0, 0, -1, -1, 0]
     assert ledger.missing({"p": 3}) == 0

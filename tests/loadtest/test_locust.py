@@ -1,4 +1,4 @@
-"""The locust users, run as a person runs them."""
+"""The locust users, started from the command line."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ LOCUST = (sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--hea
 
 
 async def locust(*args: str, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[bytes]":
-    """A finished headless run from the repository root, output in stdout."""
+    """A finished headless run from the root of the repository, with all output in stdout."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("FANLINE_")}
     with trio.fail_after(60):
         return await trio.run_process(
@@ -51,7 +51,7 @@ async def test_the_users_run_five_seconds_against_a_real_server_and_lose_nothing
     assert int(messages[2]) > 100, output
 
 
-async def test_lost_messages_are_failures_and_the_exit_code_tells() -> None:
+async def test_lost_messages_are_failures_and_show_in_the_exit_code() -> None:
     async with running_serve(workers=1) as heard, running_serve(workers=1) as spoken_to:
         token, address = spoken_to.nats_token, spoken_to.nats_url.removeprefix("nats://")
         environ = {"FANLINE_LOAD_URL": heard.url, "FANLINE_LOAD_NATS": f"nats://{token}@{address}"}
@@ -77,7 +77,7 @@ async def test_a_server_that_goes_away_is_a_failure_and_no_traceback() -> None:
     assert "Traceback" not in output
 
 
-async def test_without_a_server_locust_says_how_to_go_on(tmp_path: Path) -> None:
+async def test_without_a_server_locust_says_what_to_do(tmp_path: Path) -> None:
     result = await locust("-u", "1", "-t", "1s", environ={"FANLINE_STATE_DIR": str(tmp_path)})
     assert result.returncode == 1
     assert result.stdout.decode().splitlines()[-1].startswith("locust: no running server found: start one with")

@@ -24,12 +24,12 @@ def _nested(scalars: st.SearchStrategy[Any], keys: st.SearchStrategy[Any]) -> st
 
 
 json_values = _nested(st.none() | st.booleans() | integers | floats | texts, texts)
-"""What both codecs can say."""
+"""What both codecs can carry."""
 
 cbor_values = _nested(
     st.none() | st.booleans() | integers | st.floats(allow_nan=True) | texts | st.binary(max_size=20), texts | integers
 )
-"""What CBOR alone can say as well: byte strings, NaN, infinities, integer keys."""
+"""With what only CBOR can carry: byte strings, NaN, infinities, integer keys."""
 
 
 def envelopes(
@@ -56,13 +56,13 @@ def envelopes(
 
 
 def fields_of(envelope: Envelope) -> dict[str, Any]:
-    """All fields by attribute name, `data` as a Python value: equal for envelopes that say the same in any codec."""
+    """All fields by attribute name, with `data` as a Python value: equal for equal envelopes of any codec."""
     fields = {name: getattr(envelope, name) for name in Envelope.__struct_fields__}
     return {**fields, "data": envelope.value}
 
 
 def refusal(take: Callable[[Any], object], value: Any) -> MessageError | None:
-    """Why `take` refuses the value, or None if it takes it; any other exception is the test's failure."""
+    """Why `take` refuses the value; None if it accepts it. Any other exception fails the test."""
     try:
         take(value)
     except MessageError as error:

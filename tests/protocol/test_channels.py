@@ -52,7 +52,7 @@ def test_a_subject_of_no_channel_is_refused(subject: str) -> None:
 def test_every_channel_has_exactly_one_subject_and_comes_back_from_it(channel: str, direction: Direction) -> None:
     subject = to_subject(check_channel(channel), direction)
     assert from_subject(subject) == channel
-    if direction is not Direction.BEAT:  # not on the hot path, and a letter longer
+    if direction is not Direction.BEAT:  # `channel_of` is for the other prefixes, which are a letter shorter
         assert channel_of(subject) == channel
     assert all(subject.split("."))
     assert not set(subject) & set("*> \t\r\n")
@@ -68,7 +68,7 @@ def test_any_string_is_either_the_one_subject_of_a_channel_or_refused(subject: s
 
 
 @given(st.text() | alphabet)
-def test_checking_a_name_is_total(name: str) -> None:
+def test_checking_a_name_raises_nothing_but_message_errors(name: str) -> None:
     error = refusal(check_channel, name)
     if error is None:
         assert len(name) <= MAX_CHANNEL_LENGTH

@@ -40,7 +40,7 @@ def test_json_to_cbor_to_json_keeps_the_value(envelope: Envelope) -> None:
 
 
 @given(envelopes(data=cbor_values))
-def test_everything_cbor_can_say_leaves_as_json_that_a_strict_parser_takes(envelope: Envelope) -> None:
+def test_everything_that_cbor_can_carry_becomes_json_that_a_strict_parser_accepts(envelope: Envelope) -> None:
     text = encode_json(decode_cbor(encode_cbor(envelope)))
     json.loads(text, parse_constant=pytest.fail)
     assert decode_json(text).type == envelope.type
@@ -68,14 +68,14 @@ def test_any_json_value_a_producer_publishes_becomes_data(value: Any) -> None:
 
 
 @given(envelopes(types=st.sampled_from(["", "pub"])))
-def test_a_producers_envelope_is_taken_in_either_codec(envelope: Envelope) -> None:
+def test_a_producers_envelope_is_accepted_in_either_codec(envelope: Envelope) -> None:
     expected = {**fields_of(envelope), "type": "pub"}
     assert fields_of(from_producer(encode_json(envelope))) == expected
     assert fields_of(from_producer(encode_cbor(envelope))) == expected
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MessageType if kind is not MessageType.PUB])
-def test_a_producer_cannot_speak_as_the_server(kind: MessageType) -> None:
+def test_a_producer_cannot_publish_a_message_of_the_server(kind: MessageType) -> None:
     for payload in (encode_json(Envelope(kind)), encode_cbor(Envelope(kind))):
         with pytest.raises(MessageError, match=f"`pub` envelopes, not `{kind}`"):
             from_producer(payload)
@@ -105,7 +105,7 @@ def test_blanks_in_an_envelope_do_not_change_how_deep_its_data_may_be(blanks: st
 
 
 def test_shared_references_cannot_blow_up_a_small_message() -> None:
-    # 60 lists, each holding the one before it twice: 2**60 items for whoever follows the references.
+    # 60 lists, each with the one before it twice: 2**60 items to a reader that follows the references.
     lists = [b"\xd8\x1c\x81\x00"] + [b"\xd8\x1c\x82" + (b"\xd8\x1d" + cbor2.dumps(at)) * 2 for at in range(60)]
     with pytest.raises(MessageError):
         cbor_value(cbor2.dumps([0] * len(lists))[:2] + b"".join(lists))
@@ -124,7 +124,7 @@ def test_null_and_absent_data_are_the_same_value() -> None:
     assert fields_of(decode_cbor(encode_cbor(said))) == fields_of(said)
 
 
-def test_a_message_without_a_version_is_taken_as_version_1() -> None:
+def test_a_message_without_a_version_is_read_as_version_1() -> None:
     assert encode_json(decode_json(b'{"t":"ping"}')) == b'{"v":1,"t":"ping"}'
     assert encode_json(decode_cbor(cbor2.dumps({1: "ping"}))) == b'{"v":1,"t":"ping"}'
 

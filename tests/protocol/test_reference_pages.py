@@ -1,4 +1,4 @@
-"""The tables of docs/reference are the enums of the code."""
+"""The tables of docs/reference are those of the code."""
 
 import re
 
@@ -60,7 +60,7 @@ def test_the_subjects_table_is_what_the_code_says() -> None:
 
 def test_the_page_says_how_compression_is_answered() -> None:
     assert f"`{deflate.RESPONSE}`" in PROTOCOL
-    assert f"Messages under {deflate.MIN_BYTES} bytes are sent as they" in PROTOCOL
+    assert f"Messages under {deflate.MIN_BYTES} bytes are sent uncompressed" in PROTOCOL
 
 
 def test_the_conversation_is_made_of_envelopes() -> None:
@@ -74,14 +74,14 @@ def test_the_plain_page_names_every_command() -> None:
     assert {name for names in named for name in names} == set(PLAIN_COMMANDS)
 
 
-def test_what_the_plain_page_says_is_not_offered_is_unknown() -> None:
-    for kind in re.findall(r"`(\w+)`", PLAIN_PAGE.partition("## Not offered yet")[2].partition("So are")[0]):
+def test_the_types_that_the_plain_page_says_are_missing_are_unknown() -> None:
+    for kind in re.findall(r"`(\w+)`", PLAIN_PAGE.partition("## Not offered yet")[2].partition("Also missing")[0]):
         with pytest.raises(MessageError) as caught:
             PLAIN.decode(f'{{"type":"{kind}"}}'.encode())
         assert caught.value.code == ErrorCode.UNKNOWN_TYPE
 
 
-def test_what_a_plain_client_says_on_the_page_is_understood() -> None:
+def test_the_messages_of_the_client_on_the_plain_page_are_understood() -> None:
     lines = re.findall(r"^> (\{.*\})$", PLAIN_PAGE, re.MULTILINE)
     assert lines
     assert all(PLAIN.decode(line.encode()) for line in lines)

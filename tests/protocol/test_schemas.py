@@ -16,7 +16,7 @@ SCHEMA = json.loads((REFERENCE / "envelope.schema.json").read_text(encoding="utf
 CDDL = (REFERENCE / "envelope.cddl").read_text(encoding="utf-8")
 ENVELOPES = load("envelopes.json", "envelopes")
 CONVERSIONS = load("envelopes.json", "conversions")
-# pycddl 0.6 itself breaks on a byte string where the CDDL wants one of several texts.
+# pycddl 0.6 itself fails on a byte string where the CDDL wants one of several texts.
 REFUSED = [
     row
     for row in load("refused.json", "refused")
@@ -54,7 +54,7 @@ def test_every_golden_conversion_is_valid_in_both_schemas(row: Any) -> None:
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=[f"{row['codec']}: {row['name']}" for row in REFUSED])
-def test_what_has_the_wrong_shape_is_refused_by_its_schema(row: Any) -> None:
+def test_a_payload_of_the_wrong_shape_is_refused_by_its_schema(row: Any) -> None:
     with pytest.raises(ValueError, match=r"\S"):
         check(row["codec"], bytes.fromhex(row["payload"]))
 

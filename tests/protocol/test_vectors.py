@@ -67,7 +67,7 @@ def test_a_changed_byte_of_any_golden_envelope_is_noticed(codec: str) -> None:
         golden = row["json"].encode() if codec == "json" else bytes.fromhex(row["cbor"])
         for at in range(len(golden)):
             if golden[at : at + 2] == b'v"':
-                continue  # without `v` it is taken as version 1
+                continue  # without `v` it is read as version 1
             changed = golden[:at] + bytes((golden[at] ^ 1,)) + golden[at + 1 :]
             try:
                 assert encode(decode(changed)) != golden, (row["name"], at)
@@ -93,7 +93,7 @@ def test_every_proper_prefix_and_every_extra_byte_is_refused(row: Any) -> None:
 
 
 @pytest.mark.parametrize("row", CONVERSIONS, ids=names(CONVERSIONS))
-def test_what_only_cbor_can_say_reaches_json_as_the_page_says(row: Any) -> None:
+def test_what_only_cbor_can_carry_becomes_json_as_the_page_says(row: Any) -> None:
     assert encode_json(decode_cbor(bytes.fromhex(row["cbor"]))).decode() == row["json"]
 
 

@@ -1,4 +1,4 @@
-"""Golden bytes shared with every SDK; README.md says the format."""
+"""Golden bytes, shared with every SDK. README.md has the format."""
 
 import json
 from pathlib import Path

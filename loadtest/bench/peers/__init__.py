@@ -5,8 +5,8 @@ import shutil
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ import msgspec
 from fanline.loadtest.bench.errors import BenchError
 from fanline.loadtest.bench.plan import NAMESPACE, Plan
 from fanline.loadtest.bench.processes import options, program, running
-from fanline.loadtest.bench.server import READY_SECONDS, ROOT, Side, nats_publisher
+from fanline.loadtest.bench.server import READY_SECONDS, Side, StartSide, nats_publisher, with_our_packages
 
 _NATS_CONFIG = """
 listen: "127.0.0.1:-1"
@@ -45,7 +45,7 @@ def python_peer(module: str, needs: tuple[str, ...], plan: Plan, directory: Path
 
 @contextmanager
 def nats_websocket(plan: Plan, directory: Path) -> Iterator[Side]:
-    """nats-server's own WebSocket on as many cores as ours has workers; its clients speak NATS in binary frames."""
+    """The WebSocket of nats-server, on as many cores as ours has workers. Its clients speak NATS in binary frames."""
     beside = Path(sysconfig.get_path("scripts"), "nats-server")
     binary = str(beside) if beside.exists() else shutil.which("nats-server")
     if binary is None:
@@ -65,7 +65,7 @@ def nats_websocket(plan: Plan, directory: Path) -> Iterator[Side]:
             yield Side(receiver, (server.pid,), (publisher,))
 
 
-PEERS: dict[str, Callable[[Plan, Path], AbstractContextManager[Side]]] = {
+PEERS: dict[str, StartSide] = {
     "c": floor,
     "websockets": partial(python_peer, "websockets_broadcast", ("websockets", "uvloop")),
     "picows": partial(python_peer, "picows_loop", ("picows", "uvloop")),
@@ -75,17 +75,16 @@ PEERS: dict[str, Callable[[Plan, Path], AbstractContextManager[Side]]] = {
 
 @contextmanager
 def _own(plan: Plan, command: Sequence[str]) -> Iterator[Side]:
-    """A peer of ours: takes the plan as options, prints its port, publishes by itself at a line on stdin."""
+    """A peer that we wrote: it takes the plan as options, prints its port, and publishes after a line on stdin."""
     arguments = options({"connections": plan.subscribers} | plan.delivered())
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with running([*command, *arguments], environ) as tool:
+    with running([*command, *arguments], with_our_packages(os.environ)) as tool:
         port = tool.read(READY_SECONDS)["port"]
         receiver = {"port": port, "path": "/", "subscribe": "subscribe", "answer": '"t":"ok"'}
         yield Side(receiver, (tool.pid,), (tool,))
 
 
 def _wait_for_ports(directory: Path) -> tuple[str, str]:
-    """The NATS and the WebSocket URL that nats-server writes to a file when it is ready."""
+    """The NATS URL and the WebSocket URL, which nats-server writes to a file when it is ready."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         for path in directory.glob("*.ports"):

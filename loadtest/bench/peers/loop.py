@@ -1,6 +1,6 @@
 """What the Python peers share: options, the start on stdin, stamped messages, even pacing. On uvloop, without threads.
 
-The stamp is that of common.h.
+The stamp is that of native/common.h.
 """
 
 import json
@@ -13,14 +13,14 @@ from typing import Any
 import uvloop
 
 TICK_SECONDS = 0.001
-BUSY_SECONDS = 0.01  # a publisher that is late lets the sockets have the loop in between
+BUSY_SECONDS = 0.01  # a late publisher gives the sockets their turn of the loop this often
 ANSWER = '"t":"ok"'
 
 Send = Callable[[Sequence[Any], bytes], None]
 
 
 def run(open_server: Callable[[list[Any]], Awaitable[int]], send: Send) -> None:
-    """Serve until stdin ends. `open_server` keeps the open connections in the list it is given and returns its port."""
+    """Serve until stdin ends. `open_server` returns its port, and keeps its open connections in the given list."""
     loop = uvloop.new_event_loop()
     connections: list[Any] = []
 
@@ -48,7 +48,7 @@ class _Commands:
         return bool(line)
 
     def _read(self) -> None:
-        line = os.read(sys.stdin.fileno(), 4096)  # a line is written at once
+        line = os.read(sys.stdin.fileno(), 4096)  # a line comes in one piece
         if not self._next.done():
             self._next.set_result(line)
 

@@ -12,6 +12,7 @@ from fanline.protocol.dialects.plain import iso_time
 from fanline.protocol.envelope import Envelope, MessageType, from_producer
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import ByeData, ErrorData, Limits, PublishResult, Welcome
+from tests.support.paths import REFERENCE
 
 NOW = 1_789_000_000_123
 NOW_ISO = "2026-09-10T00:26:40.123Z"
@@ -50,21 +51,23 @@ def answer(command: Envelope, reply: Envelope) -> Any:
         (b'{"type":"subscribe","channel":true}', ErrorCode.BAD_CHANNEL, "Channel name required"),
         (b'{"type":"new_message","data":1}', ErrorCode.BAD_CHANNEL, "Channel name required"),
         (b'{"type":"new_message","session_id":null}', ErrorCode.BAD_MESSAGE, "Session id required"),
+        (b'{"type":"ack"}', ErrorCode.BAD_MESSAGE, "Message id required"),
         (b'{"type":"get_status"}', ErrorCode.BAD_MESSAGE, "Task ID required"),
         (b'{"type":"task_cancel","task_id":""}', ErrorCode.BAD_MESSAGE, "Task ID required"),
         (b'{"type":"task_input","task_id":4}', ErrorCode.BAD_MESSAGE, "Task ID and input required"),
         (b'{"type":"task_input","input":4}', ErrorCode.BAD_MESSAGE, "Task ID and input required"),
     ],
 )
-def test_a_refusal_has_the_words_clients_know(sent: bytes, code: ErrorCode, text: str) -> None:
+def test_a_refusal_has_the_text_that_clients_know(sent: bytes, code: ErrorCode, text: str) -> None:
     with pytest.raises(MessageError) as caught:
         PLAIN.decode(sent)
     assert (caught.value.code, str(caught.value)) == (code, text)
+    assert f"| `{text.partition(': ')[0]}" in (REFERENCE / "plain-dialect.md").read_text(encoding="utf-8")
     reply = Envelope(MessageType.ERR, data=ErrorData(code, text).fields())
     assert told(PLAIN.encode_reply(None, reply)) == {"type": "error", "message": text}
 
 
-def test_a_long_unknown_type_is_not_echoed_whole() -> None:
+def test_a_long_unknown_type_is_not_repeated_whole() -> None:
     with pytest.raises(MessageError) as caught:
         PLAIN.decode(json.dumps({"type": "x" * 10_000}).encode())
     assert len(str(caught.value)) < 200
@@ -78,7 +81,7 @@ def test_a_ping_is_answered_with_its_own_timestamp(kind: str, reply_kind: str, t
     assert answer(command, Envelope(MessageType.PONG, time=NOW)) == {"type": reply_kind, "timestamp": timestamp}
 
 
-def test_a_ping_without_a_timestamp_gets_the_servers() -> None:
+def test_a_ping_without_a_timestamp_gets_that_of_the_server() -> None:
     assert answer(said(type="ping"), Envelope(MessageType.PONG, time=NOW)) == {"type": "pong", "timestamp": NOW_ISO}
 
 
@@ -108,7 +111,7 @@ def test_subscriptions_are_confirmed_with_their_channel(kind: str, command_type:
         ({"channel": "room:a"}, "room:a"),
     ],
 )
-def test_a_new_message_is_published_and_its_sender_told_the_id(target: dict[str, Any], channel: str) -> None:
+def test_a_new_message_is_published_and_its_sender_gets_the_id(target: dict[str, Any], channel: str) -> None:
     command = said(type="new_message", data={"text": "hi"}, **target)
     assert (command.type, command.channel, command.event) == (MessageType.PUB, channel, "new_message")
     assert command.data == {"text": "hi"}
@@ -135,7 +138,7 @@ def test_a_task_command_is_a_call_and_its_result_says_whether_it_was_done(kind: 
 
 
 @pytest.mark.parametrize("kind", ["get_status", "status_request"])
-def test_a_status_is_the_snapshot_in_the_old_words(kind: str) -> None:
+def test_a_status_is_the_snapshot_with_the_old_names(kind: str) -> None:
     command = said(type=kind, task_id="build")
     snapshot = {"state": "running", "attempt": 1, "percent": 4.0, "created": NOW, "updated": NOW}
     assert answer(command, Envelope(MessageType.OK, data=snapshot)) == {
@@ -192,11 +195,11 @@ def test_the_heartbeat_is_a_ping_with_the_time() -> None:
 
 
 @given(st.integers(0, 2**63 - 1) | st.none())
-def test_iso_time_is_total(unix_ms: int | None) -> None:
+def test_iso_time_never_fails(unix_ms: int | None) -> None:
     shown = iso_time(unix_ms)
     assert shown is None or shown.endswith("Z")
 
 
-def test_iso_time_of_no_calendar_is_none() -> None:
+def test_a_time_beyond_the_calendar_is_none() -> None:
     assert iso_time(0) == "1970-01-01T00:00:00.000Z"
     assert iso_time(2**63 - 1) is None

@@ -1,4 +1,4 @@
-"""What every dialect keeps, run over all three, and the wording of each."""
+"""The contract of a dialect, checked for all three, and the rules of envelope v1."""
 
 import json
 from typing import Any
@@ -63,13 +63,13 @@ def test_decode_gives_typed_commands_or_a_message_error(dialect: Dialect, payloa
 
 @every_dialect
 @given(payload=published)
-def test_encode_never_fails_on_what_from_producer_let_in(dialect: Dialect, payload: bytes) -> None:
+def test_encode_never_fails_on_what_from_producer_accepted(dialect: Dialect, payload: bytes) -> None:
     assert_valid_for(dialect.opcode, dialect.encode(from_producer(payload)))
 
 
 @every_dialect
 @pytest.mark.parametrize("kind", ["welcome", "gap", "join", "leave", "reconnect", "bye"])
-def test_what_the_server_says_by_itself_is_valid(dialect: Dialect, kind: str) -> None:
+def test_a_message_that_answers_no_command_is_valid(dialect: Dialect, kind: str) -> None:
     welcome = Welcome(session="s", heartbeat=30000, limits=Limits(message=65536))
     data = welcome.fields() if kind == "welcome" else None
     assert_valid_for(dialect.opcode, dialect.encode(Envelope(kind, channel="task:42", time=1, data=data)))
@@ -77,7 +77,7 @@ def test_what_the_server_says_by_itself_is_valid(dialect: Dialect, kind: str) ->
 
 @every_dialect
 @given(payload=client_messages)
-def test_every_command_can_be_refused_and_the_refusal_is_told(dialect: Dialect, payload: bytes) -> None:
+def test_every_command_can_be_refused_and_the_refusal_is_sent(dialect: Dialect, payload: bytes) -> None:
     commands: list[Envelope | None] = [None]
     if refusal(dialect.decode, payload) is None:
         commands += dialect.decode(payload)
@@ -121,7 +121,7 @@ def test_the_subprotocol_decides_the_dialect() -> None:
 
 
 @pytest.mark.parametrize(("dialect", "encode"), [(JSON, encode_json), (CBOR, encode_cbor)])
-def test_v1_is_the_envelope_as_it_is(dialect: Dialect, encode: Any) -> None:
+def test_v1_is_the_envelope_unchanged(dialect: Dialect, encode: Any) -> None:
     envelope = Envelope(MessageType.SUB, channel="task:42", id="1")
     assert dialect.encode(envelope) == encode(envelope)
     (command,) = dialect.decode(encode(envelope))
@@ -129,7 +129,7 @@ def test_v1_is_the_envelope_as_it_is(dialect: Dialect, encode: Any) -> None:
 
 
 @pytest.mark.parametrize(("dialect", "decode"), [(JSON, decode_json), (CBOR, decode_cbor)])
-def test_v1_answers_ok_only_where_an_id_asked_for_it(dialect: Dialect, decode: Any) -> None:
+def test_v1_answers_ok_only_to_a_command_with_an_id(dialect: Dialect, decode: Any) -> None:
     command = Envelope(MessageType.PUB, channel="task:42")
     assert dialect.encode_reply(command, Envelope(MessageType.OK)) is None
     for reply in (Envelope(MessageType.OK, id="1"), Envelope(MessageType.ERR), Envelope(MessageType.PONG)):

@@ -1,4 +1,4 @@
-"""The publisher's half of the NATS text protocol, against the documents' own examples."""
+"""The publisher's half of the NATS text protocol, compared with the examples in its documentation."""
 
 import msgspec
 import pytest
@@ -27,7 +27,7 @@ from fanline.protocol.nats.client_protocol import (
         ("nats://s3cret@[::1]:4222", NatsAddress("::1", 4222, False, "", "", "s3cret")),
     ],
 )
-def test_a_url_says_where_and_who(url: str, expected: NatsAddress) -> None:
+def test_a_url_has_the_address_and_the_credentials(url: str, expected: NatsAddress) -> None:
     assert parse_url(url) == expected
     assert parse_url(url_of(expected)) == expected
 
@@ -35,7 +35,7 @@ def test_a_url_says_where_and_who(url: str, expected: NatsAddress) -> None:
 @pytest.mark.parametrize(
     "url", ["http://localhost", "nats://", "nats://localhost:notaport", "nats://localhost:99999", ""]
 )
-def test_what_is_no_nats_url_is_refused_with_the_url_in_the_sentence(url: str) -> None:
+def test_a_wrong_nats_url_is_refused_with_the_url_in_the_sentence(url: str) -> None:
     with pytest.raises(NatsError, match="not a NATS URL"):
         parse_url(url)
 
@@ -62,7 +62,7 @@ def test_a_header_cannot_break_out_of_its_line(key: str, value: str) -> None:
         publish_command("a", b"", {key: value})
 
 
-def test_connect_holds_only_the_credentials_it_was_given() -> None:
+def test_connect_has_only_the_credentials_that_were_given() -> None:
     assert connect_command().startswith(b"CONNECT {")
     assert connect_command().endswith(b"}\r\n")
     options = msgspec.json.decode(connect_command(token="t", name="n")[8:])
@@ -90,14 +90,14 @@ def test_replies_are_read_however_the_bytes_are_cut() -> None:
         assert rest == b""
 
 
-def test_another_kind_of_server_is_told_by_its_first_line() -> None:
+def test_another_kind_of_server_is_recognised_by_its_first_line() -> None:
     with pytest.raises(NatsError, match="not a NATS server"):
         read_replies(b"HTTP/1.1 400 Bad Request\r\n")
 
 
-def test_a_line_without_end_is_refused() -> None:
+def test_a_line_that_does_not_end_is_refused() -> None:
     assert read_replies(b"INFO " + b"x" * 1000)[0] == []
-    with pytest.raises(NatsError, match="without end"):
+    with pytest.raises(NatsError, match="does not end"):
         read_replies(b"INFO " + b"x" * MAX_LINE_BYTES)
 
 

@@ -1,4 +1,4 @@
-"""Events of a task for property tests: mostly sensible ones, in any order, and what a task says when it sees them."""
+"""Events of a task for property tests: mostly sensible ones, in any order, and the fold over those that fit."""
 
 from typing import Any, NamedTuple
 
@@ -61,11 +61,11 @@ LIVE: list[TaskEvent] = [
     event for event in PUBLISHED if event.name not in ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 ]
 histories = st.lists(said(), max_size=25) | st.lists(said(LIVE), max_size=25)
-"""Anything in any order; many never fit."""
+"""Any events in any order; many do not fit."""
 
 
 def fold(snapshot: Snapshot, events: list[Said], time: int = 1_000_000) -> tuple[Snapshot, int]:
-    """The snapshot after the events that fit, as everybody folds them; and the time of the last of them."""
+    """The snapshot after the events that fit, and the time of the last event."""
     for event in events:
         time += event.later
         try:

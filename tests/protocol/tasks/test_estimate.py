@@ -1,4 +1,4 @@
-"""Rate and ETA: known only when they are, and never jumping up before a viewer's eyes."""
+"""Rate and ETA: unknown rather than wrong, and an ETA on display never rises."""
 
 import math
 
@@ -56,7 +56,7 @@ def test_without_a_goal_there_is_a_rate_and_no_eta() -> None:
     assert estimate.eta is None
 
 
-def test_more_than_a_year_is_not_known() -> None:
+def test_an_eta_of_more_than_a_year_is_unknown() -> None:
     assert run(Estimate(), steady(1.0, 5), 5 + 0.99 * LONGEST).eta == pytest.approx(0.99 * LONGEST, rel=0.01)
     assert run(Estimate(), steady(1.0, 5), 5 + 1.01 * LONGEST).eta is None
 
@@ -65,12 +65,12 @@ def test_progress_that_goes_back_starts_the_estimate_over() -> None:
     assert run(Estimate(), steady(1.0, 30)).advance(2, GOAL, 31_000) == Estimate(value=2, time=31_000, begun=31_000)
 
 
-def test_several_in_one_millisecond_and_a_clock_set_back_are_counted_with_the_next() -> None:
+def test_progress_within_one_millisecond_or_after_a_clock_was_set_back_counts_with_the_next() -> None:
     plain = run(Estimate(), [(0, 0), (10, 2000), (20, 4000)])
     assert run(Estimate(), [(0, 0), (10, 2000), (15, 2000), (16, 1000), (20, 4000)]) == plain
 
 
-def test_a_worse_estimate_takes_effect_when_the_shown_one_has_run_out() -> None:
+def test_a_higher_estimate_takes_effect_once_the_shown_one_has_run_out() -> None:
     shown = run(Estimate(), steady(10.0, 5))
     assert shown.eta == pytest.approx(5, rel=0.01)
     assert shown.time is not None
@@ -86,9 +86,7 @@ spans = st.integers(-2000, 30_000) | st.sampled_from([0, 1, 2**62])
 
 
 @given(st.lists(st.tuples(amounts, spans), max_size=40), st.none() | st.sampled_from([0.0, 5e-324, 100.0, 1e300]))
-def test_whatever_comes_rate_and_eta_are_numbers_or_not_known(
-    steps: list[tuple[float, int]], goal: float | None
-) -> None:
+def test_whatever_comes_rate_and_eta_are_numbers_or_unknown(steps: list[tuple[float, int]], goal: float | None) -> None:
     estimate, time = Estimate(), 1_000_000
     for value, span in steps:
         time = max(0, time + span)
@@ -100,7 +98,7 @@ def test_whatever_comes_rate_and_eta_are_numbers_or_not_known(
 
 @given(st.lists(st.tuples(st.floats(-1, 20), st.integers(0, 5000), st.integers(-500, 0)), max_size=40))
 def test_the_shown_seconds_never_rise_between_two_unknowns(steps: list[tuple[float, int, int]]) -> None:
-    """Looked at before and after each progress, of which the clock that is told may be late or go back."""
+    """Checked before and after each progress, whose clock may be late or go back."""
     estimate, value, now, shown = Estimate(), 0.0, 1_000_000, None
     for gain, passed, late in steps:
         value, now = max(0.0, value + gain), now + passed
@@ -110,7 +108,7 @@ def test_the_shown_seconds_never_rise_between_two_unknowns(steps: list[tuple[flo
             estimate, shown = looked_at, left
 
 
-def test_what_is_shown_counts_down_to_nothing() -> None:
+def test_the_shown_eta_counts_down_to_zero() -> None:
     assert [seconds_left(5.0, 1000, now) for now in (0, 1000, 2500, 6000, 60_000)] == [5, 5, 3.5, 0, 0]
     assert seconds_left(None, 1000, 2000) is None
     assert seconds_left(5.0, None, 2000) is None

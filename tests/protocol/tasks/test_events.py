@@ -1,4 +1,4 @@
-"""What producers may say in a task event, and what they are told if they may not."""
+"""The data of task events: what producers may publish, and why the rest is refused."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ def test_bad_data_is_refused_with_the_event_and_the_key(codec: str, event: TaskE
 
 @pytest.mark.parametrize("number", [NAN, INFINITY, -INFINITY])
 @pytest.mark.parametrize("key", ["percent", "done", "total", "heartbeat", "timeout", "deadline"])
-def test_what_is_no_number_does_not_get_through_in_cbor(key: str, number: float) -> None:
+def test_nan_and_infinity_in_cbor_are_refused(key: str, number: float) -> None:
     envelope = from_producer(cbor2.dumps({0: 1, 7: "task_progress", 8: {key: number}}))
     error = refusal(lambda told: data_of(told, TaskEvent.PROGRESS), envelope)
     assert error is not None
@@ -84,13 +84,13 @@ def test_a_producer_cannot_publish_a_snapshot() -> None:
 
 
 @given(json_values)
-def test_any_json_is_taken_or_refused(value: Any) -> None:
+def test_any_json_is_accepted_or_refused(value: Any) -> None:
     for data in (value, Raw(msgspec.json.encode(value))):
         refusal(lambda envelope: data_of(envelope, TaskEvent.OUTPUT), Envelope("pub", data=data))
 
 
 @given(cbor_values)
-def test_any_cbor_under_a_known_key_is_taken_or_refused(value: Any) -> None:
+def test_any_cbor_under_a_known_key_is_accepted_or_refused(value: Any) -> None:
     for key in TaskData.__struct_fields__:
         refusal(lambda envelope: data_of(envelope, TaskEvent.ASKED), Envelope("pub", data={"ask": "q", key: value}))
 

@@ -42,7 +42,7 @@ def test_the_attempt_never_falls(history: list[Said]) -> None:
 
 
 @given(histories)
-def test_percent_is_within_0_and_100_or_not_known(history: list[Said]) -> None:
+def test_percent_is_within_0_and_100_or_unknown(history: list[Said]) -> None:
     for _, _, later in steps(history):
         assert later.percent is None or 0 <= later.percent <= 100
 
@@ -60,14 +60,14 @@ def test_every_step_is_in_the_table(history: list[Said]) -> None:
 
 
 @given(histories)
-def test_a_suspended_task_and_no_other_knows_what_goes_on_behind(history: list[Said]) -> None:
+def test_a_suspended_task_and_no_other_has_a_state_before(history: list[Said]) -> None:
     for _, _, later in steps(history):
         assert (later.before is not None) == (later.state in SUSPENDED)
         assert later.before is None or later.before in WORKING | {TaskState.QUEUED}
 
 
 @given(histories)
-def test_who_waits_for_an_answer_has_an_open_question(history: list[Said]) -> None:
+def test_a_task_that_waits_for_an_answer_has_an_open_question(history: list[Said]) -> None:
     for _, _, later in steps(history):
         asks = later.ask is not None and later.ask.open
         assert TaskState.WAITING_INPUT not in (later.state, later.before) or asks
@@ -84,7 +84,9 @@ def test_a_refused_event_changes_nothing(history: list[Said], event: Said) -> No
 
 
 @given(histories, st.data())
-def test_who_joins_at_any_moment_ends_where_all_others_do(history: list[Said], data: st.DataObject) -> None:
+def test_a_viewer_that_joins_at_any_moment_ends_with_the_same_snapshot(
+    history: list[Said], data: st.DataObject
+) -> None:
     joined_after = data.draw(st.integers(0, len(history)))
     early, time = fold(Snapshot(), history[:joined_after])
     told = msgspec.json.decode(msgspec.json.encode(snapshot_fields(early)))
@@ -106,7 +108,7 @@ def test_a_snapshot_survives_both_codecs(history: list[Said]) -> None:
 def test_progress_that_changes_no_state_may_give_way_to_any_later_progress(
     history: list[Said], data: st.DataObject
 ) -> None:
-    """The engine tells viewers everything it knows with each progress, so that each stands for all before it."""
+    """Viewers get all that is known with each progress, so that it makes the progress before it superfluous."""
     told: list[tuple[Said, int, bool]] = []
     snapshot, time = Snapshot(), 1_000_000
     for event in history:
@@ -127,7 +129,7 @@ def test_progress_that_changes_no_state_may_give_way_to_any_later_progress(
 
 
 @given(histories.filter(bool))
-def test_the_time_left_as_shown_never_rises_but_with_progress(history: list[Said]) -> None:
+def test_the_shown_eta_rises_only_with_progress(history: list[Said]) -> None:
     shown = None
     for before, event, later in steps(history):
         if event.event is not TaskEvent.PROGRESS and later.attempt == before.attempt and shown is not None:

@@ -30,7 +30,7 @@ def after(*events: TaskEvent | tuple[TaskEvent, dict[str, Any]]) -> Snapshot:
 
 
 def why_not(snapshot: Snapshot, event: TaskEvent, **fields: Any) -> ErrorCode | None:
-    """The code with which the event is refused; None if it fits."""
+    """The code of the refusal; None if the event fits."""
     error = refusal(lambda data: apply(snapshot, event, data, 0), TaskData(**fields))
     return None if error is None else error.code
 
@@ -39,7 +39,7 @@ def why_not(snapshot: Snapshot, event: TaskEvent, **fields: Any) -> ErrorCode | 
 
 
 def reachable(start: TaskState) -> set[TaskState]:
-    """By the table alone, within one attempt; BEFORE leads where the state came from, so nowhere new."""
+    """By the table alone, within one attempt. BEFORE leads back, so to no new state."""
     found, new = {start}, [start]
     while new:
         targets = set(TRANSITIONS[new.pop()].values())
@@ -81,7 +81,9 @@ SILENT_IN: list[tuple[TaskState, list[Any]]] = [
 
 @pytest.mark.parametrize("word", SPEAKS)
 @pytest.mark.parametrize(("state", "way"), SILENT_IN)
-def test_a_stalled_task_that_speaks_is_back_where_it_was(state: TaskState, way: list[Any], word: TaskEvent) -> None:
+def test_a_stalled_task_whose_producer_speaks_returns_to_the_state_before(
+    state: TaskState, way: list[Any], word: TaskEvent
+) -> None:
     stalled = after(*way, E.STALLED)
     assert (stalled.state, stalled.before) == (TaskState.STALLED, state)
     back = apply(stalled, word, TaskData(), 9000)
@@ -151,7 +153,7 @@ REFUSED: list[tuple[list[Any], TaskEvent, dict[str, Any], ErrorCode]] = [
 
 
 @pytest.mark.parametrize(("events", "event", "fields", "code"), REFUSED)
-def test_what_does_not_fit_is_refused_with_its_code(
+def test_an_event_that_does_not_fit_is_refused_with_its_code(
     events: list[Any], event: TaskEvent, fields: dict[str, Any], code: ErrorCode
 ) -> None:
     assert why_not(after(*events), event, **fields) == code
@@ -165,7 +167,7 @@ def test_the_first_request_to_stop_counts() -> None:
     assert apply(snapshot, E.CANCELLED, TaskData(), 9000).by == "ann"
 
 
-def test_a_retry_keeps_what_describes_the_task_and_forgets_the_run() -> None:
+def test_a_retry_keeps_the_description_of_the_task_and_forgets_the_run() -> None:
     first = (E.STARTED, {"title": "Build", "kind": "ci", "heartbeat": 5, "timeout": 60})
     again = after(first, (E.PROGRESS, {"percent": 50}), (E.OUTPUT, {"lines": ["x"]}), (E.PROGRESS, {"attempt": 2}))
     assert snapshot_fields(again) == {
@@ -192,7 +194,7 @@ def test_a_task_that_never_began_has_no_start() -> None:
     assert after(E.CREATED, E.STARTED, E.CANCELLED).started == 1000
 
 
-def test_percent_follows_from_done_and_total() -> None:
+def test_percent_is_computed_from_done_and_total() -> None:
     counted = after((E.PROGRESS, {"done": 5, "total": 20}))
     assert counted.percent == 25
     assert apply(counted, E.PROGRESS, TaskData(total=10), 0).percent == 50
@@ -213,7 +215,7 @@ def test_a_result_that_is_too_large_is_not_kept(end: TaskEvent) -> None:
     assert apply(Snapshot(), end, TaskData(result="x" * MAX_RESULT_BYTES), 0).result is None
 
 
-def test_an_answer_that_is_too_large_answers_and_is_not_kept() -> None:
+def test_an_answer_that_is_too_large_counts_but_is_not_kept() -> None:
     snapshot = after(ASK, (E.ANSWERED, {"ask": "q", "by": "ann", "value": "x" * MAX_RESULT_BYTES}))
     assert snapshot.ask is not None
     assert (snapshot.ask.by, snapshot.ask.value) == ("ann", None)
@@ -225,7 +227,7 @@ def test_only_progress_gives_way() -> None:
 
 
 @pytest.mark.parametrize("codec", [Raw, msgspec.json.decode], ids=["json", "cbor"])
-def test_what_the_engine_adds_to_an_event_is_taken_back(codec: Callable[[bytes], Any]) -> None:
+def test_the_keys_that_the_engine_adds_to_an_event_can_be_read_again(codec: Callable[[bytes], Any]) -> None:
     told = Envelope("pub", event=E.PROGRESS, data=codec(b'{"percent":50,"mine":[1]}'))
     snapshot = apply(Snapshot(), E.PROGRESS, data_of(told, E.PROGRESS), 0)
     told.data = with_data(told, {"state": snapshot.state, "attempt": 1, **progress_of(snapshot)})
@@ -239,5 +241,5 @@ def test_orders_of_two_stops_and_an_end_agree_on_the_end() -> None:
         assert snapshot.state is TaskState.CANCELLED
 
 
-def test_what_the_engine_says_leaves_the_ends_to_the_producer() -> None:
+def test_the_ends_of_a_task_are_no_events_of_the_engine() -> None:
     assert set(LIVE) > ENGINE_EVENTS

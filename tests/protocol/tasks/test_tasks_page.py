@@ -1,4 +1,4 @@
-"""docs/reference/tasks.md is what the code says: its diagram is drawn from the table, its tables are the structs."""
+"""docs/reference/tasks.md says what the code says: the diagram is drawn from the table, the tables from the structs."""
 
 import re
 
@@ -18,7 +18,7 @@ LIVE = [state for state in TaskState if state not in TERMINAL]
 Edge = tuple[TaskEvent, Target]
 
 EVERYWHERE: set[Edge] = set.intersection(*(set(TRANSITIONS[state].items()) for state in LIVE))
-"""Transitions that every live state has: drawn once."""
+"""Transitions that every live state has; drawn once."""
 
 
 def diagram() -> str:
@@ -39,7 +39,7 @@ def arrows(source: str, edges: set[Edge]) -> list[str]:
 
 
 def stays() -> list[str]:
-    """The rows of what is said in a state without changing it."""
+    """The rows of the events that do not change the state."""
     said = {state: [event for event in TaskEvent if TRANSITIONS[state].get(event) is state] for state in LIVE}
     return [
         f"| `{state}` | {', '.join(f'`{event}`' for event in events)} |" for state, events in said.items() if events
@@ -61,11 +61,11 @@ def test_every_transition_is_on_the_page() -> None:
     assert drawn + staying + repeated == sum(map(len, TRANSITIONS.values()))
 
 
-def test_what_changes_no_state_is_read_from_the_table() -> None:
+def test_the_events_that_do_not_change_the_state_are_those_of_the_table() -> None:
     assert "| state | events |\n|---|---|\n" + "\n".join(stays()) + "\n\n" in PAGE
 
 
-def test_the_events_table_names_every_event_and_who_says_it() -> None:
+def test_the_events_table_names_every_event_and_who_publishes_it() -> None:
     rows = table(PAGE, "| `e` | by |")
     assert [row[0] for row in rows] == [event for event in TaskEvent if event is not TaskEvent.SNAPSHOT]
     assert {row[0] for row in rows if row[1] == "engine"} == ENGINE_EVENTS

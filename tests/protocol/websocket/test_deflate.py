@@ -1,4 +1,4 @@
-"""permessage-deflate: shared compression, bounded inflation, and only offers that we can keep."""
+"""permessage-deflate: shared compression, bounded inflation, and which offers are accepted."""
 
 import random
 import zlib
@@ -31,7 +31,7 @@ def masked(first: int, payload: bytes) -> bytes:
 
 
 @given(payload=st.binary(max_size=5000))
-def test_what_is_compressed_comes_back(payload: bytes) -> None:
+def test_decompress_undoes_compress(payload: bytes) -> None:
     assert decompress(compress(payload), len(payload)) == payload
 
 
@@ -60,7 +60,7 @@ def test_a_long_message_is_compressed_and_a_short_one_is_not() -> None:
     assert list(reader.feed(frame)) == [WebSocketMessage(Opcode.TEXT, long)]
 
 
-def test_a_compressed_message_may_come_in_fragments_and_beside_plain_ones() -> None:
+def test_a_compressed_message_may_come_in_fragments_and_between_plain_ones() -> None:
     data = compress(b"hello " * 50)
     frames = masked(0x41, data[:10]) + masked(0x89, b"ping") + masked(0x80, data[10:]) + masked(0x81, b"plain")
     seed = random.randrange(2**32)
@@ -96,5 +96,5 @@ def test_a_reserved_bit_elsewhere_is_refused(first: int) -> None:
         ("x-webkit-deflate-frame, permessage-bzip2", False),
     ],
 )
-def test_only_offers_that_the_answer_fits_are_accepted(header: str | None, expected: bool) -> None:
+def test_only_offers_that_our_answer_matches_are_accepted(header: str | None, expected: bool) -> None:
     assert accepts(header) is expected

@@ -33,7 +33,7 @@ def masked(opcode: Opcode, payload: bytes = b"", *, final: bool = True) -> bytes
 
 
 def read(reader: FrameReader, chunks: list[bytes]) -> list[WebSocketMessage]:
-    """All messages the chunks complete."""
+    """All messages that the chunks complete."""
     return [message for chunk in chunks for message in reader.feed(chunk)]
 
 
@@ -85,7 +85,7 @@ def test_refused_client_bytes_are_refused_with_their_close_code(row: Any, one_by
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1014, 3000, 3999, 4000, 4999])
-def test_codes_that_may_be_sent_are_taken(code: int) -> None:
+def test_codes_that_may_be_sent_are_accepted(code: int) -> None:
     assert decode_close(code.to_bytes(2, "big") + "grüß".encode()) == (code, "grüß")
 
 
@@ -109,7 +109,7 @@ def test_a_mask_is_its_own_inverse_and_is_applied_byte_by_byte(payload: bytes, m
     assert apply_mask(hidden, mask) == payload
 
 
-def test_a_message_of_exactly_the_limit_is_taken_and_one_byte_more_refused() -> None:
+def test_a_message_of_exactly_the_limit_is_accepted_and_one_byte_more_refused() -> None:
     for cut in (1, 500, 999):
         whole = masked(Opcode.BINARY, bytes(cut), final=False) + masked(Opcode.CONTINUATION, bytes(1000 - cut))
         assert list(FrameReader(1000).feed(whole)) == [WebSocketMessage(Opcode.BINARY, bytes(1000))]
@@ -118,13 +118,13 @@ def test_a_message_of_exactly_the_limit_is_taken_and_one_byte_more_refused() -> 
             list(FrameReader(1000).feed(over))
 
 
-def test_the_limit_starts_anew_with_every_message() -> None:
+def test_the_limit_applies_to_each_message_separately() -> None:
     frames = masked(Opcode.TEXT, b"a" * 400, final=False) + masked(Opcode.CONTINUATION, b"b" * 400)
     assert len(list(FrameReader(1000).feed(frames * 5))) == 5
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_fragments_without_end_are_refused_even_when_they_are_empty(size: int) -> None:
+def test_endless_fragments_are_refused_even_if_they_are_empty(size: int) -> None:
     reader = FrameReader(100)
     assert read(reader, [masked(Opcode.TEXT, b"a" * size, final=False)]) == []
     with pytest.raises(FrameError) as caught:
@@ -156,7 +156,7 @@ def test_a_character_may_be_cut_by_fragments_and_by_reads() -> None:
     ]
 
 
-def test_the_reader_is_idle_exactly_when_nothing_is_half_received() -> None:
+def test_the_reader_is_idle_exactly_when_no_message_is_incomplete() -> None:
     frame = masked(Opcode.TEXT, b"abc")
     steps = [(frame[at : at + 1], at == len(frame) - 1) for at in range(len(frame))]
     steps += [

@@ -1,4 +1,4 @@
-"""FrameReader against an independent implementation: wsproto reads the same bytes and must say the same."""
+"""FrameReader compared with an independent implementation: wsproto reads the same bytes and must agree."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -16,7 +16,7 @@ LIMIT = 1 << 20  # wsproto has none; the limits have their own tests
 
 
 class Outcome(NamedTuple):
-    """What a reader made of some bytes: the messages up to a close frame or the first bad byte."""
+    """The result of reading some bytes: the messages up to a close frame or the first bad byte."""
 
     messages: list[tuple[Opcode, object]]
     refused: bool
@@ -51,7 +51,7 @@ def theirs(chunks: Sequence[bytes]) -> Outcome:
         connection.receive_data(chunk)
         for event in connection.events():
             if isinstance(event, CloseConnection) and connection.state is ConnectionState.OPEN:
-                return Outcome(messages, refused=True, half_way=False)  # its way to say "bad frame"
+                return Outcome(messages, refused=True, half_way=False)  # this is how it reports a bad frame
             messages.extend(folded(event, parts))
             if isinstance(event, CloseConnection):
                 return Outcome(messages, refused=False, half_way=False)
@@ -59,7 +59,7 @@ def theirs(chunks: Sequence[bytes]) -> Outcome:
 
 
 def folded(event: Event, parts: list[str | bytes]) -> Iterator[tuple[Opcode, object]]:
-    """The whole message or control frame that an event of wsproto completes."""
+    """The complete message or control frame that an event of wsproto completes."""
     if isinstance(event, TextMessage):
         parts.append(event.data)
         if event.message_finished:
@@ -137,7 +137,7 @@ def test_any_frames_are_refused_by_both_or_mean_the_same(sent: bytes, data: st.D
     assert mine.messages[: len(oracle.messages)] == oracle.messages
     if mine.refused:
         assert oracle.refused
-    elif oracle.refused:  # wsproto checks text fragment by fragment, we once the message is whole
+    elif oracle.refused:  # wsproto checks each fragment of a text, we the complete message
         assert mine.half_way
     else:
         assert mine.messages == oracle.messages

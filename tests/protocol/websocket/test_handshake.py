@@ -1,4 +1,4 @@
-"""The opening handshake: however it is cut, whatever is sent."""
+"""The opening handshake, in chunks of any size, and with wrong bytes."""
 
 import base64
 import json
@@ -47,7 +47,7 @@ def padded(size: int) -> bytes:
 
 
 def read(*chunks: bytes) -> Request | None:
-    """What one reader makes of the chunks, up to the complete head; what follows goes to `rest`."""
+    """The request that a reader gets from the chunks; bytes after the head go to `rest`."""
     reader = HeadReader()
     for at, chunk in enumerate(chunks):
         request = reader.feed(chunk)
@@ -68,7 +68,7 @@ def test_golden_accept_values(row: Any) -> None:
     assert check_upgrade(read_whole(head(Sec_WebSocket_Key=row["key"]))) == row["accept"]
 
 
-def test_a_request_is_read_into_its_parts() -> None:
+def test_a_request_is_split_into_its_parts() -> None:
     request = read_whole(head() + b"\x81\x80")
     assert (request.method, request.path, request.query, request.version) == ("GET", "/ws", "a=1", "1.1")
     assert request.headers == {name.lower(): value for name, value in HEADERS.items()}
@@ -90,7 +90,7 @@ def test_no_prefix_of_a_head_is_a_request() -> None:
         assert read(head()[:size]) is None
 
 
-def test_list_headers_that_repeat_are_joined_and_others_refused() -> None:
+def test_repeated_list_headers_are_joined_and_others_refused() -> None:
     again = b"Connection: upgrade\r\nSec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: b, c\r\n\r\n"
     request = read_whole(head()[:-2] + again)
     assert request.headers["connection"] == "keep-alive, Upgrade, upgrade"
@@ -116,7 +116,7 @@ def test_list_headers_that_repeat_are_joined_and_others_refused() -> None:
         "GET /\u00e9 HTTP/1.1\r\n\r\n".encode(),
     ],
 )
-def test_what_is_not_http_is_answered_400(sent: bytes) -> None:
+def test_bytes_that_are_not_http_are_answered_400(sent: bytes) -> None:
     with pytest.raises(HttpError, match=r"this is not an HTTP/1\.1 request") as caught:
         read(sent)
     assert caught.value.status == 400
@@ -133,7 +133,7 @@ def test_a_head_of_16_kib_is_read_and_one_byte_more_is_431_however_it_is_cut(chu
     assert caught.value.status == 431
 
 
-def test_a_head_without_end_is_431_as_soon_as_16_kib_are_passed() -> None:
+def test_a_head_that_does_not_end_is_431_as_soon_as_it_is_over_16_kib() -> None:
     reader = HeadReader()
     assert reader.feed(b"GET /ws HTTP/1.1\r\nX: " + b"x" * 10_000) is None
     with pytest.raises(HttpError) as caught:
@@ -150,7 +150,7 @@ def test_a_head_without_end_is_431_as_soon_as_16_kib_are_passed() -> None:
         b"x" * 50_000,
     ],
 )
-def test_what_is_pipelined_behind_a_plain_request_is_ignored(behind: bytes) -> None:
+def test_requests_pipelined_behind_the_first_one_are_ignored(behind: bytes) -> None:
     plain = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     assert read_whole(plain + behind)[:5] == read_whole(plain)[:5]
 
@@ -220,7 +220,7 @@ def test_garbage_gives_only_http_errors(data: st.DataObject) -> None:
         assert answer.startswith(f"HTTP/1.1 {refusal.status} ".encode())
 
 
-def test_responses_are_whole_http_messages() -> None:
+def test_responses_are_complete_http_messages() -> None:
     assert upgrade_response("x=", "fanline.v1.json") == (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: x=\r\nSec-WebSocket-Protocol: fanline.v1.json\r\n\r\n"

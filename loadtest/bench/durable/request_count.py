@@ -1,21 +1,22 @@
-"""Counts what the workers ask of JetStream, by listening in on its API subjects.
+"""Counts the requests of the workers to JetStream, by listening on its API subjects.
 
-Only what they ask of one namespace's stream: whoever keeps the tasks asks all the time, whatever a bench does.
+Only requests about one namespace's stream count: the task monitor asks all the time, whatever the bench does.
 """
 
 import socket
 from collections import Counter
 from urllib.parse import urlsplit
 
-from fanline.protocol.nats.client_protocol import PING, PONG, connect_command
+from fanline.protocol.nats.client_protocol import PING, PONG, connect_command, subscribe_command
 from fanline.protocol.nats.names import stream_name
 
-_SUBJECTS = b"$JS.API."
+_SUBJECTS = "$JS.API."
+_MESSAGE = f"MSG {_SUBJECTS}".encode()
 _TIMEOUT = 5.0
 
 
 class RequestCount:
-    """One connection to NATS; `read` whenever `socket` is readable."""
+    """One connection to NATS. Call `read` whenever `socket` is readable."""
 
     def __init__(self, url: str, token: str, namespace: str) -> None:
         where = urlsplit(url)
@@ -23,14 +24,14 @@ class RequestCount:
         self._stream = stream_name(namespace)
         self._rest = b""
         self._counts: Counter[str] = Counter()
-        self.socket.sendall(connect_command(token=token) + b"SUB %s> 1\r\n" % _SUBJECTS + PING)
+        self.socket.sendall(connect_command(token=token) + subscribe_command(f"{_SUBJECTS}>", 1) + PING)
         while PONG not in self._rest:
             self._rest += self.socket.recv(65536)
         self._rest = b""
         self.socket.setblocking(False)
 
     def read(self) -> None:
-        """Take what has come."""
+        """Count what has come."""
         try:
             while data := self.socket.recv(1 << 20):
                 self._take(data)
@@ -38,7 +39,7 @@ class RequestCount:
             return
 
     def counts(self) -> dict[str, int]:
-        """Kind of request, as in "STREAM.INFO.FANLINE_task" -> how many since the last call."""
+        """Kind of request, as in "STREAM.INFO.FANLINE_task" -> number of requests since the last call."""
         self.read()
         counts, self._counts = self._counts, Counter()
         return dict(counts)
@@ -49,8 +50,8 @@ class RequestCount:
     def _take(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\r\n")
         for line in lines:
-            if line.startswith(b"MSG " + _SUBJECTS):
-                subject = line.split(b" ")[1].removeprefix(_SUBJECTS).decode()
+            if line.startswith(_MESSAGE):
+                subject = line.split(b" ")[1].decode().removeprefix(_SUBJECTS)
                 if self._stream in (words := subject.split(".")):
                     self._counts[".".join(words[:3])] += 1
             elif line == b"PING":

@@ -1,13 +1,14 @@
-"""The producer of the task bench: a script of events at their times, and answers to what viewers ask."""
+"""The producer of the task bench: publishes a script at its times, and answers the calls of viewers."""
 
 import select
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import msgspec
 
+from fanline.loadtest.bench.tasks.script import ScriptedEvent
 from fanline.protocol.envelope import Envelope, encode_json
 from fanline.protocol.nats.client_protocol import (
     PING,
@@ -21,72 +22,28 @@ from fanline.protocol.nats.client_protocol import (
     subscribe_command,
 )
 from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
-from fanline.protocol.nats.subjects import to_subject
+from fanline.protocol.nats.subjects import Direction, to_subject
+from fanline.protocol.tasks.events import TaskEvent
 
-ASK = "deploy"
-RESULT = {"artifacts": 3, "url": "build/42"}
-_STAGES = 10
 _READ_BYTES = 1 << 20
 _TIMEOUT = 10.0
 
 
-class Step(NamedTuple):
-    """One event of the script, `at` so many seconds from the start."""
-
-    at: float
-    event: str
-    data: dict[str, Any]
-
-
-def script(progress: float, lines: float, seconds: float) -> list[Step]:
-    """A task that runs for so long, with so many progress events and lines a second; in order.
-
-    Between them it is paused twice, and asks a question.
-    """
-    return sorted(
-        [
-            Step(0.0, "task_started", {"title": "Build", "kind": "bench"}),
-            Step(0.2 * seconds, "task_paused", {}),
-            Step(0.25 * seconds, "task_resumed", {}),
-            Step(0.5 * seconds, "task_confirmation_required", {"ask": ASK, "text": "Deploy?"}),
-            Step(0.75 * seconds, "task_paused", {}),
-            Step(0.8 * seconds, "task_resumed", {}),
-            *_progress(round(progress * seconds), seconds),
-            *_lines(round(lines * seconds), seconds),
-            Step(seconds, "task_completed", {"result": RESULT}),
-        ],
-        key=lambda step: step.at,
-    )
-
-
-def _progress(count: int, seconds: float) -> Iterator[Step]:
-    for number in range(1, count + 1):
-        data = {"done": number, "total": count, "stage": f"stage {number * _STAGES // (count + 1)}"}
-        yield Step((number - 0.5) / count * seconds, "task_progress", data)
-
-
-def _lines(count: int, seconds: float) -> Iterator[Step]:
-    """The line itself is made when it is said: it holds the time."""
-    for number in range(count):
-        yield Step((number + 0.5) / count * seconds, "task_output", {"lines": [number]})
-
-
-class Producer:
+class ScriptedProducer:
     """One task's connection to NATS."""
 
     def __init__(self, channel: str, url: str, token: str) -> None:
         where = parse_url(url)
         self.calls: list[dict[str, Any]] = []
-        """What viewers asked, oldest first."""
+        """The calls of viewers, oldest first."""
         self._channel = channel
         self._subject = to_subject(channel)
-        self._said = 0
+        self._published = 0
         self._rest = b""
         self._flushed = False
         self._socket = socket.create_connection((where.host, where.port), _TIMEOUT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        control = self._subject.replace("fanline.pub.", "fanline.ctl.", 1)
-        self._socket.sendall(connect_command(token=token) + subscribe_command(control, 1))
+        self._socket.sendall(connect_command(token=token) + subscribe_command(to_subject(channel, Direction.CTL), 1))
         self.flush()
 
     def __enter__(self) -> Self:
@@ -95,11 +52,11 @@ class Producer:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def play(self, steps: Sequence[Step], begun: float) -> None:
-        """Say everything at its time, counted from `begun` on the monotonic clock, and answer meanwhile."""
-        for step in steps:
-            self.serve_until(begun + step.at)
-            self._say(step.event, step.data)
+    def play(self, events: Sequence[ScriptedEvent], begun: float) -> None:
+        """Publish each event at its time, counted from `begun` on the monotonic clock, and answer calls meanwhile."""
+        for each in events:
+            self.serve_until(begun + each.at)
+            self._publish(each.event, each.data)
         self.flush()
 
     def serve_until(self, moment: float) -> None:
@@ -108,17 +65,17 @@ class Producer:
             self._take()
 
     def flush(self) -> None:
-        """Return when NATS has taken everything said so far."""
+        """Return when NATS has accepted everything published so far."""
         self._flushed = False
         self._socket.sendall(PING)
         while not self._flushed:
             self._take()
 
-    def _say(self, event: str, data: dict[str, Any]) -> None:
-        if event == "task_output":
+    def _publish(self, event: str, data: dict[str, Any]) -> None:
+        if event == TaskEvent.OUTPUT:
             data = {"lines": [_line(number) for number in data["lines"]]}
-        self._said += 1
-        name = f"bench-{self._said}"
+        self._published += 1
+        name = f"bench-{self._published}"
         envelope = Envelope(id=name, event=event, data=data, time=time.time_ns() // 1_000_000)
         headers = {MESSAGE_ID: deduplication_id(self._channel, name)}
         self._socket.sendall(publish_command(self._subject, encode_json(envelope), headers))
@@ -149,5 +106,5 @@ class Producer:
 
 
 def _line(number: int) -> str:
-    """An output line with the stamp of common.h."""
+    """An output line with the stamp of native/common.h."""
     return f"@@{number:08d}{time.monotonic_ns() // 1000:016d} compiling src/module_{number}.c"

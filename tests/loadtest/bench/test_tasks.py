@@ -1,4 +1,4 @@
-"""The task bench holds at a small size, and would notice whatever a viewer is not sent as it should be."""
+"""The task bench is correct at a small size, and would notice any fault in what a viewer receives."""
 
 import shutil
 from collections.abc import Callable
@@ -10,12 +10,12 @@ import pytest
 
 from fanline.loadtest.bench.__main__ import main
 from fanline.loadtest.bench.processes import options, program, running
-from fanline.loadtest.bench.task_producer import RESULT, script
-from fanline.loadtest.bench.task_record import Truth, Viewer, faults_of, progress_share, read_record, wrong_truth
+from fanline.loadtest.bench.tasks.record import Truth, ViewerRecord, faults_of, progress_share, read_record, wrong_truth
+from fanline.loadtest.bench.tasks.script import RESULT, script
 from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
 from fanline.protocol.websocket.frames import Opcode, encode_frame
-from tests.loadtest.fake_server import serving
+from tests.loadtest.bench.fake_server import serving
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) for the viewers")
 SMALL = ("tasks", "--viewers", "60", "--slow", "3", "--seconds", "2", "--progress", "400", "--lines", "100")
@@ -37,22 +37,22 @@ def test_every_viewer_ends_with_the_truth_and_slow_ones_got_less_progress(capsys
 def test_the_bench_fails_and_says_why_when_viewers_do_not_end_as_the_producer_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fanline.loadtest.bench.tasks.RESULT", "another")
+    monkeypatch.setattr("fanline.loadtest.bench.tasks.measure.RESULT", "another")
     assert main(["tasks", "--viewers", "4", "--slow", "0", "--seconds", "0.5"]) == 1
     printed = capsys.readouterr().out
-    assert "wrong: whoever joins after the end is told ('completed', 100.0" in printed
+    assert "wrong: a client that joins after the end gets ('completed', 100.0" in printed
     assert all(word in printed for word in ("deliveries/s", "line p99 ms", "progress, slow", "load average"))
 
 
-def test_the_script_is_as_long_as_it_was_asked_to_be_and_in_order() -> None:
-    steps = script(200, 50, 10)
-    assert [step.at for step in steps] == sorted(step.at for step in steps)
-    assert sum(step.event == "task_progress" for step in steps) == 2000
-    assert sum(step.event == "task_output" for step in steps) == 500
-    assert (steps[0].event, steps[-1].event) == ("task_started", "task_completed")
+def test_the_script_has_the_requested_length_and_is_in_order() -> None:
+    events = script(200, 50, 10)
+    assert [each.at for each in events] == sorted(each.at for each in events)
+    assert sum(each.event == "task_progress" for each in events) == 2000
+    assert sum(each.event == "task_output" for each in events) == 500
+    assert (events[0].event, events[-1].event) == ("task_started", "task_completed")
 
 
-# --- what the viewers notice ----------------------------------------------------------------------------------------
+# --- faults that a viewer notices -----------------------------------------------------------------------------------
 
 
 def message(offset: int, event: str, previous: int | None = None, **data: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def output(offset: int, number: int, first: int | None = None, previous: int | N
 
 
 def right() -> list[dict[str, Any]]:
-    """What a viewer that joins after one line is sent."""
+    """The messages for a viewer that joins after one line."""
     snapshot = {"state": "running", "attempt": 1, "lines": 1, "created": 1, "started": 1, "updated": 2}
     return [
         message(2, "task_snapshot", snapshot=snapshot, output=[{"lines": [f"@@{0:024d}"], "first": 0, "attempt": 1}]),
@@ -80,8 +80,8 @@ def right() -> list[dict[str, Any]]:
     ]
 
 
-def watched(messages: list[dict[str, Any]], directory: Path) -> Viewer:
-    """What the C viewer makes of these messages."""
+def watched(messages: list[dict[str, Any]], directory: Path) -> ViewerRecord:
+    """The record of the C viewer for these messages."""
     frames = b"".join(encode_frame(Opcode.TEXT, msgspec.json.encode(one)) for one in messages)
     record = directory / "record"
     with serving(frames) as (port, served):
@@ -121,7 +121,7 @@ def gap() -> dict[str, Any]:
 
 
 @needs_compiler
-def test_a_viewer_that_is_sent_everything_is_right(tmp_path: Path) -> None:
+def test_a_viewer_that_gets_everything_has_no_faults(tmp_path: Path) -> None:
     viewer = watched(right(), tmp_path)
     assert list(faults_of(viewer, TRUTH)) == []
     assert (viewer.counts.progress, viewer.counts.lines) == (2, 2)
@@ -132,7 +132,7 @@ def test_a_viewer_that_is_sent_everything_is_right(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (lambda sent: sent.__setitem__(2, output(4, 2)), "expected output line 1, and got line 2"),
+        (lambda sent: sent.__setitem__(2, output(4, 2)), "expected output line 1, but got line 2"),
         (lambda sent: sent.__setitem__(2, output(4, 1, first=7)), "with the number 7"),
         (lambda sent: sent.pop(3), "follows on"),
         (lambda sent: sent.__setitem__(slice(3, 4), []), "got the changes"),
@@ -140,7 +140,7 @@ def test_a_viewer_that_is_sent_everything_is_right(tmp_path: Path) -> None:
         (lambda sent: sent.__setitem__(4, message(6, "task_progress", done=1, total=4, percent=25.0)), "stage"),
         (lambda sent: sent.pop(), "state"),
         (lambda sent: sent[0]["d"].update(output=[]), "with a snapshot of 1"),
-        (lambda sent: sent.insert(3, gap()), "reads quickly, and got 1 gaps"),
+        (lambda sent: sent.insert(3, gap()), "reads quickly, but got 1 gaps"),
         (lambda sent: sent.insert(4, message(5, "task_heard", previous=5)), "does not fit"),
     ],
 )
@@ -151,7 +151,7 @@ def test_a_viewer_notices(spoil: Callable[[list[dict[str, Any]]], Any], fault: s
     assert any(fault in one for one in faults), faults
 
 
-def test_a_truth_that_is_not_what_was_said_is_noticed() -> None:
+def test_a_truth_that_differs_from_the_script_is_noticed() -> None:
     said = list(TRUTH.changes.values())
     assert list(wrong_truth(TRUTH, said, RESULT)) == []
     assert list(wrong_truth(TRUTH, said[1:], RESULT)) != []

@@ -1,10 +1,10 @@
-// floor: the least a fan-out server can do, one send() per message and connection in a bare C loop.
+// floor: the least that a fan-out server can do: one send() for each message and connection, in a bare C loop.
 //
 //   floor connections= rate= count= channels= prefix= suffix= data=128
 //
-// Prints its port as a JSON line, accepts `connections` WebSockets (their key is the receiver's), and answers each
-// subscription before it comes. A line on stdin starts `count` messages at `rate` a second, each to
-// the connections of one of the `channels`, in turn. Ends at the end of stdin.
+// Prints its port as a JSON line, accepts `connections` WebSockets (with the key of the receiver), and answers each
+// subscription before it comes. A line on stdin starts `count` messages at `rate` a second, each to the connections of
+// one of the `channels`, in turn. Ends at the end of stdin.
 #include "common.h"
 
 static const char RESPONSE[] =

@@ -1,4 +1,4 @@
-"""The benches of durable channels are right at tiny sizes, and would notice what is lost or repeated."""
+"""The benches of durable channels are correct at tiny sizes, and would notice lost or repeated messages."""
 
 import shutil
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from fanline.loadtest.bench.__main__ import main
-from fanline.loadtest.bench.crowd import Crowd, Place
-from fanline.loadtest.bench.durable import ranks
+from fanline.loadtest.bench.durable.figures import ranks
+from fanline.loadtest.bench.durable.subscriber_pool import Endpoint, SubscriberPool
 from fanline.loadtest.bench.errors import BenchError
 from fanline.protocol.websocket.frames import Opcode, encode_frame
-from tests.loadtest.fake_server import serving
+from tests.loadtest.bench.fake_server import serving
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) for the publisher")
 
@@ -65,17 +65,17 @@ def test_the_table_has_the_figures(name: str, capsys: pytest.CaptureFixture[str]
     ("sequences", "missing", "repeated"),
     [([0, 1, 2, 3], 0, 0), ([0, 1, 3], 1, 0), ([1, 2, 3], 1, 0), ([0, 1, 1, 2, 3], 0, 1), ([0, 2, 1, 3], 1, 1)],
 )
-def test_a_subscriber_notices_what_is_missing_or_comes_twice(
+def test_a_subscriber_notices_missing_and_repeated_messages(
     sequences: Sequence[int], missing: int, repeated: int
 ) -> None:
     answer = encode_frame(Opcode.TEXT, b'{"t":"ok","o":0,"ep":"e"}')
     frames = answer + b"".join(_message(sequence) for sequence in sequences)
-    with serving(frames) as (port, served), Crowd(Place(port, "/ws"), ["task:1"]) as crowd:
-        crowd.connect(crowd.subscribers)
-        (subscriber,) = crowd.subscribers
-        assert crowd.run(10, lambda: subscriber.next == 4)
+    with serving(frames) as (port, served), SubscriberPool(Endpoint(port, "/ws"), ["task:1"]) as pool:
+        pool.connect(pool.subscribers)
+        (subscriber,) = pool.subscribers
+        assert pool.run(10, lambda: subscriber.next == 4)
         assert (subscriber.missing, subscriber.repeated) == (missing, repeated)
-        crowd.run(10, served.done)
+        pool.run(10, served.done)
 
 
 def _message(number: int) -> bytes:

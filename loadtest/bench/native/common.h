@@ -1,7 +1,7 @@
 // What the C programs of the bench share: options, clock, the stamp in every message, and even pacing.
 //
 // A stamp is "@@", the message's number in its channel (8 digits) and its CLOCK_MONOTONIC send time in microseconds
-// (16 digits): text, so that it passes through JSON, and of fixed width, so that reading it costs a few nanoseconds.
+// (16 digits). It is text, so that it passes through JSON, and of fixed width, so that it is read in a few nanoseconds.
 #pragma once
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -60,7 +60,7 @@ __attribute__((unused)) static struct sockaddr_in address_of(const char *host, i
     return address;
 }
 
-// The next line of stdin without its end; at the end of stdin our parent is gone, and so are we.
+// The next line of stdin, without its end. At the end of stdin our parent is gone, so exit.
 __attribute__((unused)) static void read_command(char *line, int size) {
     if (!fgets(line, size, stdin)) exit(1);
     line[strcspn(line, "\n")] = 0;
@@ -95,7 +95,7 @@ struct pace {
     long count;
 };
 
-// Sleep until the next message is due, at most one wake-up per TICK_US; how many are due by then, 0 at the end.
+// Sleep until the next message is due, waking at most once in TICK_US. Returns how many are due by then, 0 at the end.
 __attribute__((unused)) static long wait_until_due(struct pace *pace) {
     if (pace->sent >= pace->count) return 0;
     int64_t offset = (int64_t)(pace->sent * 1e6 / pace->rate);
@@ -108,19 +108,19 @@ __attribute__((unused)) static long wait_until_due(struct pace *pace) {
     return due < pace->count - pace->sent ? due : pace->count - pace->sent;
 }
 
-// Which of `n` channels or connections message `k` goes to: all in turn, neighbours far apart.
+// Which of `n` channels or connections message `k` goes to: each in turn, with neighbours far apart.
 __attribute__((unused)) static long spread(long k, long n) {
     return k % n * (n % 7919 ? 7919 : 7907) % n;
 }
 
-// The frame or command around a message's data: `size` bytes, the stamp's place among them.
+// A frame or command with a message's data: `size` bytes, among them the stamp.
 struct message {
     char bytes[8192];
     size_t size;
     char *stamp;
 };
 
-// Append prefix, `data` bytes that begin with the stamp, suffix.
+// Append the prefix, `data` bytes that begin with the stamp, and the suffix.
 __attribute__((unused)) static void add_payload(struct message *m, const char *prefix, long data, const char *suffix) {
     size_t before = strlen(prefix), after = strlen(suffix);
     if (data < STAMP_SIZE || m->size + before + data + after > sizeof m->bytes) die("cannot send %ld bytes of data", data);

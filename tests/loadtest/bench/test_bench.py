@@ -1,4 +1,4 @@
-"""The bench is right at tiny sizes: nothing is lost or reordered, and the receiver would notice."""
+"""The bench is correct at tiny sizes: nothing is lost or reordered, and the receiver would notice."""
 
 import shutil
 from collections.abc import Sequence
@@ -8,15 +8,13 @@ import msgspec
 import pytest
 
 from fanline.loadtest.bench.__main__ import main
-from fanline.loadtest.bench.measure import measure, percentiles
+from fanline.loadtest.bench.fanout import measure_fanout, percentiles
 from fanline.loadtest.bench.peers import PEERS
 from fanline.loadtest.bench.plan import Plan
 from fanline.loadtest.bench.processes import options, program, running
-from tests.loadtest.fake_server import numbered, serving, stamped
+from tests.loadtest.bench.fake_server import numbered, serving, stamped
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("cc") is None, reason="no C compiler (cc), and the bench's programs are in C"
-)
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) for the programs of the bench")
 
 TINY = ("--subscribers", "20", "--seconds", "1", "--json")
 
@@ -55,14 +53,14 @@ def test_subscribers_can_share_channels(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("name", ["memory", "handshake", "idle"])
-def test_a_bench_without_messages_connects_everybody(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bench_without_messages_connects_all_subscribers(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     figures = bench(capsys, name)["fanline"]
     assert figures["subscribers"] == 20
     assert figures["handshakes_per_second"] > 0
     assert figures["cpu_us_per_delivery"] is None
 
 
-def test_subscribers_that_stop_reading_are_ended_and_the_others_lose_nothing(
+def test_subscribers_that_stop_reading_are_closed_and_the_others_lose_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sides = bench(capsys, "slow", "--rate", "50")
@@ -77,7 +75,7 @@ def test_a_peer_carries_the_same_traffic(peer: str, channels: int) -> None:
     if peer in ("websockets", "picows"):
         pytest.importorskip("uvloop")
         pytest.importorskip(peer)
-    figures = measure(PEERS[peer], Plan(subscribers=20, channels=channels, rate=100, seconds=0.4))
+    figures = measure_fanout(PEERS[peer], Plan(subscribers=20, channels=channels, rate=100, seconds=0.4))
     assert figures.deliveries == 20 * 40 // channels
     assert figures.complete
 
@@ -103,7 +101,7 @@ def test_a_bench_without_peers_says_so(name: str, capsys: pytest.CaptureFixture[
 
 
 def received(frames: bytes, expect: int, *, cut: int = 1 << 20) -> dict[str, Any]:
-    """What the receiver reports once it has read these frames."""
+    """The report of the receiver once it has read these frames."""
     with serving(frames, cut=cut) as (port, served):
         wanted = {"port": port, "answer": '"t":"ok"', "subscribe": "hello", "expect": expect}
         with running([program("receiver"), *options(wanted)]) as tool:
@@ -125,7 +123,7 @@ def received(frames: bytes, expect: int, *, cut: int = 1 << 20) -> dict[str, Any
         ([], 4, 0, 0),
     ],
 )
-def test_the_receiver_notices_what_is_lost_repeated_or_reordered(
+def test_the_receiver_notices_lost_repeated_and_reordered_messages(
     sequences: Sequence[int], lost: int, duplicated: int, reordered: int
 ) -> None:
     result = received(numbered(sequences), expect=4)
@@ -138,7 +136,7 @@ def test_the_receiver_reads_frames_however_they_are_cut(cut: int) -> None:
     assert (result["messages"], result["lost"]) == (30, 0)
 
 
-def test_the_receiver_ends_by_itself_when_it_has_everything_and_measures_the_way() -> None:
+def test_the_receiver_ends_by_itself_once_it_has_everything_and_measures_the_latency() -> None:
     result = received(stamped(0) + stamped(1), expect=2)
     assert sum(count for _, count in result["latency"]) == 2
     assert all(0 <= microseconds < 60e6 for microseconds, _ in result["latency"])
@@ -152,7 +150,7 @@ def test_percentiles_are_the_smallest_values_that_cover_their_share() -> None:
 def test_the_bench_fails_when_our_server_lost_something(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fanline.loadtest.bench.measure.CATCH_UP_SECONDS", 0.5)
+    monkeypatch.setattr("fanline.loadtest.bench.fanout.CATCH_UP_SECONDS", 0.5)
     monkeypatch.setattr("fanline.loadtest.bench.plan.Plan.count", property(lambda plan: plan.expected - 1))
     assert main(["fanout", "--rate", "50", *TINY]) == 1
     assert not msgspec.json.decode(capsys.readouterr().out)["complete"]

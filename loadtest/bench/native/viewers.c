@@ -1,17 +1,17 @@
-// viewers: many WebSockets that watch one task; every message of every one is checked, and what makes a state is kept.
+// viewers: many WebSockets that watch one task. Every message is checked, and those that make up the state are kept.
 //
 //   viewers host= port= path= subprotocol= subscribe=TEXT connections= record=FILE [slow=0] [pace=1000] [segment=1400]
 //           [spread_ms=1000]
 //
-// The first viewer joins at once, and a JSON line tells so. After a line on stdin the others join, evenly over
-// `spread_ms`. `slow` of them, spread among the others, have a small receive buffer and small segments, and once they
-// have joined read `pace` bytes a second; all they can after a second line. It ends when all viewers have seen the end
-// of the task, or after a third line, with a JSON line.
+// The first viewer joins at once; then a JSON line is printed. After a line on stdin the others join, evenly over
+// `spread_ms`. `slow` of them, spread among the others, have a small receive buffer and small segments, and after they
+// have joined they read `pace` bytes a second, until a second line lets them read as fast as they can. When all viewers
+// have seen the end of the task, or after a third line, a JSON line is printed and the program ends.
 //
-// Checked here, of every message: that it follows on the one before (`p` on `o`), and that the output lines are
-// numbered, by the engine and by the producer (the stamp in the line), without a hole. Written to `record`, for each
-// viewer: a line of counts, and as they came all messages that are neither output nor progress, each after the newest
-// output and progress before it: enough to fold them to the viewer's last state.
+// Each message is checked: it must follow on the one before (`p` on `o`), and the output lines must be numbered without
+// a hole, both by the engine and by the producer (the stamp in the line). `record` gets, for each viewer, a line of
+// counts and then all messages, as they came, that are neither output nor progress, each preceded by the newest output
+// and progress before it. That is enough to fold them to the viewer's last state.
 #include "websocket.h"
 #include "histogram.h"
 #include "text.h"
@@ -25,11 +25,11 @@ struct viewer {
     enum { NEW, HANDSHAKE, SUBSCRIBING, JOINED, ENDED, CLOSED } state;
     int slow, gaps, close_code;
     long offset;            // of the newest message
-    int after_snapshot;     // the next one may follow on an older one
-    long next;              // number of the output line that must come
+    int after_snapshot;     // the next message may follow on an older one
+    long next;              // number of the output line that must come next
     long lines, progress;   // how many came
     struct text newest_output, newest_progress, kept;
-    char wrong[WRONG_SIZE];  // what was wrong first
+    char wrong[WRONG_SIZE];  // the first fault
 };
 
 static struct {
@@ -67,7 +67,7 @@ static void check_line(struct viewer *v, const char *payload, size_t size, int64
     const char *stamp = find(payload, size, "@@");
     long number = stamp ? (long)read_8_digits(stamp) : -1, first = number_at(payload, size, "\"first\":");
     if (number != v->next || first != v->next)
-        wrong(v, "expected output line %ld, and got line %ld with the number %ld", v->next, number, first);
+        wrong(v, "expected output line %ld, but got line %ld with the number %ld", v->next, number, first);
     v->next = first + 1;
     v->lines++;
     if (v->slow || !stamp) return;
@@ -79,7 +79,7 @@ static void check_line(struct viewer *v, const char *payload, size_t size, int64
 
 static void take_snapshot(struct viewer *v, const char *payload, size_t size) {
     long lines = number_at(payload, size, "\"lines\":");
-    v->next = lines < 0 ? 0 : lines;  // left out as long as there are none
+    v->next = lines < 0 ? 0 : lines;  // absent while there are none
     v->after_snapshot = 1;
     if (v->state == SUBSCRIBING) v->state = JOINED;
     if (v == viewers) joined_first = 1;
@@ -88,7 +88,7 @@ static void take_snapshot(struct viewer *v, const char *payload, size_t size) {
 static void check_order(struct viewer *v, const char *payload, size_t size, int snapshot) {
     long offset = number_at(payload, size, "\"o\":"), previous = snapshot ? -1 : number_at(payload, size, "\"p\":");
     if (!snapshot && (v->after_snapshot ? previous > v->offset : previous != v->offset))
-        wrong(v, "message %ld follows on %ld, and the one before was %ld", offset, previous, v->offset);
+        wrong(v, "message %ld follows on %ld, but the one before was %ld", offset, previous, v->offset);
     v->offset = offset;
     v->after_snapshot = 0;
 }
@@ -220,7 +220,7 @@ static void join_first(void) {
     while (!commands) turn(-1);
 }
 
-// Let the others join while everybody reads, until all have seen the end.
+// Let the others join while all read, until all have seen the end.
 static void watch_task(void) {
     int64_t start = now_us(), next_tick = start;
     while (ended < want.connections && commands < 3) {

@@ -1,4 +1,4 @@
-// What the receivers of the bench share: opening a WebSocket, and its frames.
+// What the receivers of the bench share: how to open a WebSocket, and its frames.
 #include "common.h"
 
 enum { RECV_BYTES = 256 * 1024, STASH_BYTES = 1024 * 1024 };
@@ -9,7 +9,7 @@ static const char KEY[] = "dGhlIHNhbXBsZSBub25jZQ==", ACCEPT[] = "s3pPLMBiTxaQ9k
 struct stream {
     int fd;
     uint32_t stash_size;
-    char *stash;  // the incomplete frame at the end of what was read last
+    char *stash;  // the incomplete frame at the end of the last read
 };
 
 struct frame {
@@ -37,7 +37,8 @@ static void send_frame(struct stream *s, int opcode, const char *payload, size_t
     send(s->fd, frame, head + size, MSG_NOSIGNAL);
 }
 
-// A socket with a small receive buffer, and segments as small (0: as they are), so that the sender's grows as slowly.
+// A socket, if `small` with a small receive buffer, and with segments of `segment` bytes (0: the default), so that the
+// sender's buffer grows slowly, too.
 static int new_socket(int small, int segment) {
     int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1, size = 4096;
     if (fd < 0) die("cannot open a socket: %s", strerror(errno));
@@ -47,7 +48,7 @@ static int new_socket(int small, int segment) {
     return fd;
 }
 
-// Connect and ask for the upgrade; `number` tells the connections of all receivers apart.
+// Connect and ask for the upgrade. `number` is unique among the connections of all receivers.
 static void open_stream(struct stream *s, const struct place *to, int number) {
     struct sockaddr_in from = address_of("127.0.0.1", 0), server = address_of(to->host, to->port);
     from.sin_addr.s_addr = htonl(0x7f000001 + number % 64);  // each has its own range of ports
@@ -62,7 +63,7 @@ static void open_stream(struct stream *s, const struct place *to, int number) {
     send(s->fd, request, size, MSG_NOSIGNAL);
 }
 
-// How many of `size` bytes the answer to the handshake takes; 0 while it is incomplete.
+// The size of the answer to the handshake at the start of `data`; 0 while it is incomplete.
 static size_t handshake_size(const char *data, size_t size) {
     const char *end = memmem(data, size, "\r\n\r\n", 4);
     if (!end) return 0;
@@ -72,7 +73,8 @@ static size_t handshake_size(const char *data, size_t size) {
     return head;
 }
 
-// Read once, at most `most` bytes, into `buffer` behind what was left: how many came, 0 at the end, -1 for none yet.
+// Read once, at most `most` bytes, into `buffer`, after what was left. Returns how many came, 0 at the end of the
+// stream, -1 if there are none yet.
 static ssize_t read_stream(struct stream *s, size_t most) {
     memcpy(buffer, s->stash, s->stash_size);
     ssize_t got = recv(s->fd, buffer + s->stash_size, most, MSG_DONTWAIT);
@@ -80,14 +82,14 @@ static ssize_t read_stream(struct stream *s, size_t most) {
     return got;
 }
 
-// Keep what is left of the `size` bytes in `buffer` after `used` of them.
+// Keep the bytes of `buffer` from `used` to `size`.
 static void keep_rest(struct stream *s, size_t used, size_t size) {
     s->stash_size = size - used;
     if (s->stash_size && !(s->stash = realloc(s->stash, s->stash_size))) die("out of memory");
     memcpy(s->stash, buffer + used, s->stash_size);
 }
 
-// Take the first frame of `data`: how many bytes it is with its head, 0 while it is incomplete.
+// Take the first frame of `data`. Returns its size with the head, 0 while it is incomplete.
 static size_t next_frame(const char *data, size_t size, struct frame *frame) {
     const unsigned char *bytes = (const unsigned char *)data;
     if (size < 2) return 0;

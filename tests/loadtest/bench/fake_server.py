@@ -1,4 +1,4 @@
-"""A WebSocket server that sends one subscriber what a test wants, stamped as in loadtest/bench/common.h."""
+"""A WebSocket server that sends one subscriber what a test wants, stamped as in loadtest/bench/native/common.h."""
 
 import socket
 import time
@@ -24,7 +24,7 @@ def numbered(sequences: Sequence[int]) -> bytes:
 def serving(frames: bytes, *, cut: int = 1 << 20) -> Iterator[tuple[int, "Future[None]"]]:
     """A server that confirms one client's subscription and sends it `frames` in pieces of `cut` bytes.
 
-    Yields its port, and what is done once the client has read everything or left.
+    Yields its port, and a future that is done once the client has read everything or left.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
         listener.settimeout(10)

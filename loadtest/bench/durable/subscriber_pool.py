@@ -1,6 +1,7 @@
-"""A crowd of subscribers of durable channels in one epoll loop: each that is cut off comes back at once, and resumes.
+"""Subscribers of durable channels in one epoll loop. One that loses its connection comes back at once and resumes.
 
-It checks what it gets by the numbers in the messages themselves (the stamp of common.h), not by the offsets it is told.
+What it receives is checked by the numbers in the messages themselves (the stamp of native/common.h), not by the offsets
+that the server reports.
 """
 
 import heapq
@@ -28,8 +29,8 @@ _TICK_SECONDS = 0.01
 _AGAIN_SECONDS = 0.05
 
 
-class Place(NamedTuple):
-    """Where the server listens."""
+class Endpoint(NamedTuple):
+    """The port and path on which a server of this machine listens for WebSockets."""
 
     port: int
     path: str
@@ -50,9 +51,9 @@ class Subscriber:
 
     __slots__ = (
         "channel",
+        "connection",
         "epoch",
         "gaps",
-        "link",
         "live",
         "missing",
         "next",
@@ -68,26 +69,26 @@ class Subscriber:
 
     def __init__(self, channel: str) -> None:
         self.channel = channel
-        self.link: socket.socket | None = None
-        self.reader: FrameReader | None = None  # once the handshake is done
-        self.rest = b""  # of the answer to the handshake
+        self.connection: socket.socket | None = None
+        self.reader: FrameReader | None = None  # after the handshake
+        self.rest = b""  # what has come of the answer to the handshake
         self.offset: int | None = None
         self.epoch = ""
-        self.reach: int | None = None  # offset up to which the history goes, once it is answered
+        self.reach: int | None = None  # the offset where the history ends, once the `sub` is answered
         self.live = False
         self.next = self.missing = self.repeated = self.gaps = 0
         self.opened = 0.0
         self.waits: list[float] = []
-        """Seconds from each attempt to connect until it was live with everything it had missed."""
+        """For each connection: seconds from the attempt to connect until it was live, with everything it had missed."""
         self.times: list[float] = []
-        """When it was live, seconds of the monotonic clock, once a connection."""
+        """For each connection: when it was live, in seconds of the monotonic clock."""
 
-    def sub(self) -> Envelope:
-        """The command that goes on from where it is."""
+    def subscription(self) -> Envelope:
+        """The command that continues from the current position."""
         return Envelope(MessageType.SUB, channel=self.channel, id="sub", offset=self.offset, epoch=self.epoch or None)
 
     def take(self, frame: _Frame) -> None:
-        """Note what the server says."""
+        """Count a message of the server."""
         if frame.t == "pub":
             self._count(str(frame.d))
             self.offset = frame.o
@@ -97,7 +98,7 @@ class Subscriber:
         elif frame.t == "gap":
             self.gaps += 1
         elif frame.t == "err":
-            raise ConnectionResetError(frame.d)  # comes back and asks again
+            raise ConnectionResetError(frame.d)  # it reconnects and asks again
         if not self.live and self.reach is not None and (self.offset or 0) >= self.reach:
             self.live = True
             self.times.append(time.monotonic())
@@ -112,17 +113,17 @@ class Subscriber:
         self.next = number + 1
 
 
-class Crowd:
-    """All subscribers. Call `run` often enough: nothing is read outside of it."""
+class SubscriberPool:
+    """All subscribers. Nothing is read outside `run`, so it must be called often enough."""
 
-    def __init__(self, place: Place, channels: Sequence[str]) -> None:
+    def __init__(self, endpoint: Endpoint, channels: Sequence[str]) -> None:
         _allow_files(len(channels) + _OWN_FILES)
         self.subscribers = [Subscriber(channel) for channel in channels]
-        self._place = place
+        self._endpoint = endpoint
         self._epoll = select.epoll()
         self._by_file: dict[int, Subscriber] = {}
         self._others: dict[int, Callable[[], None]] = {}
-        self._again: list[tuple[float, int, Subscriber]] = []  # a heap: when, a number that tells them apart, who
+        self._again: list[tuple[float, int, Subscriber]] = []  # a heap: when, a number that breaks ties, who
         self._numbers = itertools.count()
 
     def __enter__(self) -> Self:
@@ -130,9 +131,18 @@ class Crowd:
 
     def __exit__(self, *_: object) -> None:
         for subscriber in self.subscribers:
-            if subscriber.link is not None:
-                subscriber.link.close()
+            if subscriber.connection is not None:
+                subscriber.connection.close()
         self._epoll.close()
+
+    @property
+    def all_live(self) -> bool:
+        """Whether every subscriber is connected and has its history."""
+        return all(each.live for each in self.subscribers)
+
+    def has_everything(self, expected: int) -> bool:
+        """Whether every subscriber is live and has come to message number `expected`."""
+        return all(each.live and each.next == expected for each in self.subscribers)
 
     def watch(self, file: socket.socket, on_readable: Callable[[], None]) -> None:
         """Serve another socket in the same loop."""
@@ -144,7 +154,7 @@ class Crowd:
             self._open(subscriber)
 
     def run(self, seconds: float, done: Callable[[], bool] = lambda: False) -> bool:
-        """Serve everybody for so long, or until it is done; whether it is."""
+        """Serve all subscribers for `seconds` seconds, or until `done`; returns whether it is done."""
         deadline = time.monotonic() + seconds
         while not done():
             if time.monotonic() >= deadline:
@@ -165,22 +175,22 @@ class Crowd:
 
     def _open(self, subscriber: Subscriber) -> None:
         subscriber.opened = time.monotonic()
-        link = subscriber.link = socket.socket()
-        link.setblocking(False)
-        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        link.connect_ex(("127.0.0.1", self._place.port))
+        connection = subscriber.connection = socket.socket()
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.connect_ex(("127.0.0.1", self._endpoint.port))
         subscriber.reader, subscriber.rest, subscriber.live, subscriber.reach = None, b"", False, None
-        self._by_file[link.fileno()] = subscriber
-        self._epoll.register(link, select.EPOLLOUT)
+        self._by_file[connection.fileno()] = subscriber
+        self._epoll.register(connection, select.EPOLLOUT)
 
     def _serve(self, subscriber: Subscriber, event: int) -> None:
-        assert subscriber.link is not None
+        assert subscriber.connection is not None
         try:
             if event & select.EPOLLOUT:
-                subscriber.link.send(upgrade(self._place))
-                self._epoll.modify(subscriber.link, select.EPOLLIN)
+                subscriber.connection.send(upgrade_request(self._endpoint))
+                self._epoll.modify(subscriber.connection, select.EPOLLIN)
                 return
-            data = subscriber.link.recv(_READ_BYTES)
+            data = subscriber.connection.recv(_READ_BYTES)
             if not data:
                 raise ConnectionResetError
             self._take(subscriber, data)
@@ -196,37 +206,38 @@ class Crowd:
             if b" 101 " not in head[:16]:
                 raise BenchError(f"the handshake was refused: {head[:80]!r}")
             subscriber.reader = FrameReader(_LARGEST, from_client=False)
-            say(subscriber.link, Opcode.TEXT, encode_json(subscriber.sub()))
+            send_message(subscriber.connection, Opcode.TEXT, encode_json(subscriber.subscription()))
         for message in subscriber.reader.feed(data):
             if message.opcode is Opcode.TEXT:
                 subscriber.take(_decode(message.payload))
             elif message.opcode is Opcode.PING:
-                say(subscriber.link, Opcode.PONG, message.payload)
+                send_message(subscriber.connection, Opcode.PONG, message.payload)
 
     def cut(self, subscriber: Subscriber, away: float) -> None:
-        """Reset a subscriber's connection, as a lost network does; it comes back after so many seconds."""
-        if subscriber.link is not None and subscriber.link.fileno() in self._by_file:
-            subscriber.link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        """Reset a subscriber's connection, as a lost network does; it comes back after `away` seconds."""
+        if subscriber.connection is not None and subscriber.connection.fileno() in self._by_file:
+            subscriber.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._lose(subscriber, away)
 
     def _lose(self, subscriber: Subscriber, away: float = _AGAIN_SECONDS) -> None:
-        assert subscriber.link is not None
-        del self._by_file[subscriber.link.fileno()]
-        subscriber.link.close()
+        assert subscriber.connection is not None
+        del self._by_file[subscriber.connection.fileno()]
+        subscriber.connection.close()
         subscriber.live = False
         heapq.heappush(self._again, (time.monotonic() + away, next(self._numbers), subscriber))
 
 
-def say(link: socket.socket | None, opcode: Opcode, payload: bytes) -> None:
+def send_message(connection: socket.socket | None, opcode: Opcode, payload: bytes) -> None:
     """Send one small message."""
-    assert link is not None
-    link.send(encode_masked_frame(opcode, payload, _MASK))
+    assert connection is not None
+    connection.send(encode_masked_frame(opcode, payload, _MASK))
 
 
-def upgrade(place: Place) -> bytes:
+def upgrade_request(endpoint: Endpoint) -> bytes:
     """The opening handshake."""
     return (
-        f"GET {place.path} HTTP/1.1\r\nHost: 127.0.0.1:{place.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {endpoint.path} HTTP/1.1\r\nHost: 127.0.0.1:{endpoint.port}\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         "Sec-WebSocket-Protocol: fanline.v1.json\r\n\r\n"
     ).encode()
@@ -235,5 +246,5 @@ def upgrade(place: Place) -> bytes:
 def _allow_files(wanted: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        raise BenchError(f"{wanted} open files are needed, and this system allows {hard}: take fewer --subscribers")
+        raise BenchError(f"{wanted} open files are needed, but this system allows {hard}: take fewer --subscribers")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

@@ -1,4 +1,4 @@
-// Counts of times in microseconds, 64 buckets an octave: 1.6 % wide at most, and cheap to fill.
+// Counts of times in microseconds, in 64 buckets for each octave: at most 1.6 % wide, and cheap to fill.
 #include <stdint.h>
 #include <stdio.h>
 

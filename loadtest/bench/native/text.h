@@ -1,4 +1,4 @@
-// Texts that grow, and finding things in JSON without parsing it.
+// Growing texts, and a search in JSON that does not parse it.
 #include "common.h"
 
 struct text {
@@ -21,7 +21,7 @@ static void replace(struct text *text, const char *data, size_t size) {
     append(text, "\n", 1);
 }
 
-// What follows on `key` in a message; NULL without it.
+// The text after `key` in a message; NULL if it does not contain the key.
 static const char *find(const char *payload, size_t size, const char *key) {
     const char *found = memmem(payload, size, key, strlen(key));
     return found ? found + strlen(key) : NULL;

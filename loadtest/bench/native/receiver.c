@@ -1,13 +1,13 @@
-// receiver: open many WebSockets, subscribe each, then read and check every message of every connection.
+// receiver: opens many WebSockets, subscribes each, then reads and checks every message of every connection.
 //
 //   receiver host= port= path= connections= [first=0] [channels=1] [subprotocol=] [subscribe=TEXT] [answer=TEXT]
 //            [stream=0] [expect=0] [stalled=0] [ballast=TEXT] [window=64]
 //
-// `subscribe` may hold one %d, the channel's number: connections, counted from `first`, take the channels in turn. A
-// connection is ready when a message that contains `answer` came back. Then one JSON line is printed, and messages are read until every connection that reads
-// has had `expect` of them, or a line comes on stdin. The first `stalled` connections send
-// `ballast` too, and are not read until then. `stream=1`:
-// a frame is a piece of a byte stream with any number of messages (NATS over WebSocket). Ends with a JSON line.
+// `subscribe` may contain one %d, for the channel's number: connections, counted from `first`, take the channels in
+// turn. A connection is ready once a message that contains `answer` has come. When all are ready, one JSON line is
+// printed. Then messages are read until every connection that reads has had `expect` of them, or a line comes on stdin.
+// The first `stalled` connections send `ballast` as well, and are not read until then. `stream=1`: a frame is a piece
+// of a byte stream with any number of messages (NATS over WebSocket). Ends with a JSON line.
 #include "websocket.h"
 #include "histogram.h"
 
@@ -18,8 +18,8 @@ enum { EVENTS = 1024, STALLED_MS = 10000, QUIET_MS = 1000 };
 struct connection {
     struct stream stream;
     enum { HANDSHAKE, SUBSCRIBING, READY, ENDED } state;
-    uint32_t next;   // the number of the message that must come
-    uint32_t holes;  // numbers skipped and not seen since
+    uint32_t next;   // the number of the message that must come next
+    uint32_t holes;  // numbers that were skipped and have not come since
     int close_code;
 };
 
@@ -93,7 +93,7 @@ static void check_stamp(struct connection *c, const char *stamp, int64_t now) {
     }
 }
 
-// The stamp of a message mostly stands where it stood in the one before.
+// The stamp is mostly in the same place as in the message before.
 static const char *find_stamp(const char *payload, size_t size) {
     static size_t last;
     if (last + STAMP_SIZE <= size && payload[last] == '@' && payload[last + 1] == '@') return payload + last;
@@ -112,11 +112,11 @@ static void take_data(struct connection *c, const char *payload, size_t size, in
     while (stamp) {
         check_stamp(c, stamp, now);
         stamp = want.stream ? memmem(stamp + STAMP_SIZE, end - stamp - STAMP_SIZE, "@@", 2) : NULL;
-        if (stamp && stamp + STAMP_SIZE > end) return;  // cut in two: the count will tell
+        if (stamp && stamp + STAMP_SIZE > end) return;  // cut in two: the count will show it
     }
 }
 
-// Take the whole frames of `data`; how many bytes they are.
+// Take the complete frames of `data`. Returns how many bytes they have.
 static size_t take_frames(struct connection *c, const char *data, size_t size, int64_t now) {
     struct frame frame;
     size_t at = 0;
@@ -135,7 +135,7 @@ static void end_connection(struct connection *c) {
     epoll_ctl(epoll, EPOLL_CTL_DEL, c->stream.fd, NULL);
 }
 
-// Read once what has come.
+// Read once.
 static void read_connection(struct connection *c) {
     ssize_t got = read_stream(&c->stream, RECV_BYTES);
     if (got < 0) return;
@@ -151,7 +151,8 @@ static void read_connection(struct connection *c) {
     keep_rest(&c->stream, used, size);
 }
 
-// One turn of the loop; false when stdin has something to say, or nothing came within `timeout_ms` (-1: wait for ever).
+// One turn of the loop. Returns false if there is something on stdin, or if nothing came within `timeout_ms` (-1: wait
+// for ever).
 static int turn(int timeout_ms) {
     struct epoll_event events[EVENTS];
     int count = epoll_wait(epoll, events, EVENTS, timeout_ms), go_on = count != 0;
@@ -183,20 +184,20 @@ static void receive_all(void) {
         if (total && seen.in_order + seen.reordered >= total) return;
 }
 
-// Read the stalled connections to their end after all, and tell how each has ended.
+// Read the stalled connections to their end, and print how they ended.
 static void print_stalled(void) {
     epoll_ctl(epoll, EPOLL_CTL_DEL, STDIN_FILENO, NULL);
     for (int i = 0; i < want.stalled; i++) watch(connections[i].stream.fd, &connections[i]);
     int64_t until = now_us() + STALLED_MS * 1000;
     while (want.stalled && now_us() < until && turn(QUIET_MS)) continue;
-    int open = 0, cut = 0, told = 0;
+    int open = 0, cut = 0, closed = 0;
     for (int i = 0; i < want.stalled; i++) {
         struct connection *c = &connections[i];
-        if (c->close_code) told++;
+        if (c->close_code) closed++;
         else if (c->state == ENDED) cut++;
         else open++;
     }
-    printf(",\"stalled\":{\"open\":%d,\"cut\":%d,\"told\":%d}", open, cut, told);
+    printf(",\"stalled\":{\"open\":%d,\"cut\":%d,\"closed\":%d}", open, cut, closed);
 }
 
 static void print_result(int64_t cpu) {

@@ -1,10 +1,10 @@
-"""One run against one side, and its figures."""
+"""One run against one side, and its figures: connecting, subscribing, and messages to all subscribers."""
 
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,13 @@ import msgspec
 from fanline.loadtest.bench.machine import cpu_seconds, resident_kb
 from fanline.loadtest.bench.plan import Plan
 from fanline.loadtest.bench.processes import Tool, options, program, running
-from fanline.loadtest.bench.server import Side
-
-Start = Callable[[Plan, Path], AbstractContextManager[Side]]
+from fanline.loadtest.bench.server import Side, StartSide
 
 OPENING_SECONDS = 120.0
 SETTLE_SECONDS = 0.5
 CATCH_UP_SECONDS = 20.0
 ANSWER_SECONDS = 30.0
-MAX_CONNECTIONS = 9000  # of one receiver: a process has 20,000 open files at most
+MAX_CONNECTIONS = 9000  # of one receiver: a process may have 20,000 open files
 
 
 class Stalled(msgspec.Struct, frozen=True):
@@ -29,13 +27,13 @@ class Stalled(msgspec.Struct, frozen=True):
 
     open: int
     cut: int
-    """Closed without a close frame that could be read."""
-    told: int
+    """Closed without a readable close frame."""
+    closed: int
     """Closed with a close frame."""
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run showed. Times in ms unless named otherwise; a figure that a run cannot have is None."""
+class FanoutFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of one run. Times in ms unless the name says otherwise; None for what the run does not measure."""
 
     subscribers: int
     channels: int
@@ -44,16 +42,16 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     duplicated: int
     reordered: int
     closed: int
-    """Connections that read and were closed all the same."""
+    """Connections that were closed although they read."""
     handshakes_per_second: float
-    """With the subscription answered."""
+    """Up to the answer to the subscription."""
     cpu_us_per_handshake: float
     kb_per_connection: float
     """Growth of the server's resident memory."""
     cpu_percent: float
-    """The server's CPU over the measured window, of one core."""
+    """The server's CPU over the measured window, in percent of one core."""
     peak_kb: int
-    """Most resident memory the server ever had."""
+    """The server's peak of resident memory."""
     cpu_us_per_delivery: float | None = None
     deliveries_per_second: float | None = None
     bytes_per_delivery: float | None = None
@@ -63,17 +61,17 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     max: float | None = None
     publish_seconds: float | None = None
     receivers_cpu_percent: float | None = None
-    """Over a core's worth, the receivers are what limits the run."""
+    """At 100 or more, the receivers limit the run."""
     stalled: Stalled | None = None
 
     @property
     def complete(self) -> bool:
-        """Everything came once and in order, and nobody who reads was closed."""
+        """Everything came once and in order, and no connection that reads was closed."""
         return not (self.lost or self.duplicated or self.reordered or self.closed)
 
 
-def measure(start: Start, plan: Plan) -> Figures:
-    """Start the side, connect everybody, publish, and check what came. Raises BenchError."""
+def measure_fanout(start: StartSide, plan: Plan) -> FanoutFigures:
+    """Start the side, connect all subscribers, publish, and check what came. Raises BenchError."""
     with tempfile.TemporaryDirectory(prefix="fanline-bench-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         side = stack.enter_context(start(plan, Path(name)))
         memory, cpu = resident_kb(side.pids), cpu_seconds(side.pids)
@@ -86,7 +84,7 @@ def measure(start: Start, plan: Plan) -> Figures:
         published = _publish(side, plan)
         results = _results(receivers, CATCH_UP_SECONDS if plan.count else 0.0)
         cpu, window = cpu_seconds(side.pids) - cpu, time.monotonic() - clock
-        return Figures(
+        return FanoutFigures(
             subscribers=plan.subscribers,
             channels=plan.channels,
             deliveries=_total(results, "messages"),
@@ -107,7 +105,7 @@ def measure(start: Start, plan: Plan) -> Figures:
 
 @contextmanager
 def _receiver(side: Side, plan: Plan, first: int) -> Iterator[Tool]:
-    """The receiver of the connections from `first` on; only the first receiver has stalled ones."""
+    """The receiver of the connections from `first` on. Only the first receiver has stalled ones."""
     own = {
         "connections": min(MAX_CONNECTIONS, plan.subscribers - first),
         "first": first,
@@ -124,7 +122,7 @@ def _firsts(plan: Plan) -> range:
 
 
 def _publish(side: Side, plan: Plan) -> float | None:
-    """Run the plan's traffic, or its time without any; how long publishing took, in seconds."""
+    """Run the plan's traffic, or wait if it has none. Returns how long publishing took, in seconds."""
     if not plan.count:
         time.sleep(plan.seconds)
         return None
@@ -135,7 +133,7 @@ def _publish(side: Side, plan: Plan) -> float | None:
 
 
 def _results(receivers: Sequence[Tool], patience: float) -> list[dict[str, Any]]:
-    """What the receivers report: by themselves when they have everything, else when we ask after `patience` seconds."""
+    """The receivers' reports, which come once they have everything, or when we ask, after `patience` seconds."""
     deadline = time.monotonic() + patience
     lines = [tool.read_line(max(0.0, deadline - time.monotonic())) for tool in receivers]
     for tool, line in zip(receivers, lines, strict=True):
@@ -169,7 +167,7 @@ def _delivery(results: Sequence[Mapping[str, Any]], cpu: float, window: float) -
 
 
 def percentiles(histogram: Mapping[int, int], ranks: Sequence[float]) -> list[int]:
-    """The smallest value at or below which each share (0 to 1, ascending) of the counted values lies."""
+    """For each share (0 to 1, ascending), the smallest value that at least this share does not exceed."""
     total, below = sum(histogram.values()), 0
     found: list[int] = []
     for value, count in sorted(histogram.items()):

@@ -1,9 +1,10 @@
-// publisher: numbered messages into NATS, evenly paced.
+// publisher: publishes numbered messages to NATS, evenly paced.
 //
 //   publisher port= subject= [host=127.0.0.1] [channels=1] [rate=1] [count=0] [prefix=] [suffix=] [data=128]
 //
-// `subject` may hold one %d, the channel's number. The first line of stdin is the token ("" for none, kept off the command
-// line), the next one starts. Prints a JSON line when connected and one when the server has taken everything.
+// `subject` may contain one %d, for the channel's number. The first line of stdin is the token (empty for none; it must
+// not be on the command line), the second one starts the messages. Prints one JSON line when it is connected, and one
+// when the server has accepted everything.
 #include "common.h"
 
 enum { BATCH_BYTES = 256 * 1024, MAX_HEAD = 512 };
@@ -19,7 +20,7 @@ static void send_all(const char *data, size_t size) {
     }
 }
 
-// Read what NATS says, answer its pings, end at its errors; whether `wanted` was among it.
+// Read what NATS sends, answer its pings, exit at its errors. Returns whether `wanted` was among it.
 static int take_replies(const char *wanted, int flags) {
     char replies[65536];
     ssize_t got = recv(nats, replies, sizeof replies - 1, flags);

@@ -19,8 +19,8 @@ from fanline.protocol.nats.client_protocol import (
 _READ_BYTES = 64 * 1024
 
 
-class NatsPublisher:
-    """One connection that publishes. Raises NatsError from every method but `close`."""
+class LoadPublisher:
+    """One connection that publishes. Every method except `close` raises NatsError."""
 
     def __init__(self, address: NatsAddress, timeout: float) -> None:
         """Connect and authenticate; `timeout` in seconds bounds every wait."""
@@ -38,12 +38,12 @@ class NatsPublisher:
             raise
 
     def publish(self, subject: str, payload: bytes) -> None:
-        """Hand one message to the kernel; what the server refused of earlier ones is raised here."""
+        """Hand one message to the kernel. Raises if the server refused an earlier one."""
         self._send(publish_command(subject, payload))
         self._take(timeout=0)
 
     def flush(self) -> None:
-        """Return when the server has taken everything published so far."""
+        """Return when the server has accepted everything published so far."""
         self._send(PING)
         self._wait_for("PONG")
 
@@ -73,7 +73,7 @@ class NatsPublisher:
         raise NatsError(f"NATS sent no {verb} within {self._timeout:g} s")
 
     def _take(self, timeout: float) -> None:
-        """Read what the server says within `timeout` seconds: answer its pings, raise its errors, keep the rest."""
+        """Read what the server sends within `timeout` seconds: answer its pings, raise its errors, keep the rest."""
         self._socket.settimeout(timeout)
         try:
             data = self._socket.recv(_READ_BYTES)

@@ -1,0 +1,1 @@
+"""The benches of durable channels: join, resume and jitter."""

@@ -1,0 +1,1 @@
+"""The bench of one task with very many viewers."""

@@ -1,0 +1,91 @@
+"""docs/reference/nats.md names what the code names."""
+
+import pytest
+
+from fanline.engine.bus.nats.jetstream import bucket_config, position_of, stream_config
+from fanline.engine.namespaces import Namespace
+from fanline.protocol.channels import namespace_of
+from fanline.protocol.nats.names import (
+    MESSAGE_ID,
+    Bucket,
+    bucket_stream,
+    bucket_subject,
+    channel_key,
+    channel_of_key,
+    deduplication_id,
+    key_of,
+    namespace_subject,
+    stream_name,
+)
+from fanline.protocol.nats.subjects import Direction, from_subject, to_subject
+from tests.protocol.test_reference_pages import table
+from tests.support.paths import REFERENCE
+
+PAGE = (REFERENCE / "nats.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_subject_of_every_direction() -> None:
+    rows = table(PAGE, "| direction |")
+    assert [row[:3] for row in rows] == [
+        [direction, to_subject("task:42", direction), namespace_subject("task", direction)] for direction in Direction
+    ]
+    assert all(from_subject(row[1]) == "task:42" for row in rows)
+
+
+def test_the_page_has_the_streams_as_the_engine_makes_them() -> None:
+    for namespace, *named in table(PAGE, "| namespace | stream |"):
+        config = stream_config(namespace, Namespace())
+        assert named == [
+            stream_name(namespace),
+            namespace_subject(namespace),
+            namespace_subject(namespace, Direction.OUT),
+        ]
+        assert [[config["name"]], config["subjects"]] == [named[:1], named[1:2]]
+        assert config["republish"] == {"src": named[1], "dest": named[2]}
+
+
+def test_the_page_has_every_bucket() -> None:
+    assert [row[0] for row in table(PAGE, "| bucket |")] == list(Bucket)
+
+
+@pytest.mark.parametrize("bucket", Bucket)
+def test_a_bucket_is_a_stream_of_its_subjects(bucket: Bucket) -> None:
+    config = bucket_config(bucket, 0, 1)
+    assert config["name"] == bucket_stream(bucket)
+    assert config["subjects"] == [bucket_subject(bucket, ">")]
+
+
+def test_the_page_says_how_a_key_becomes_a_subject() -> None:
+    key = channel_key("task:42")
+    assert f"Bucket `{Bucket.TASKS}` is the stream `{bucket_stream(Bucket.TASKS)}`" in PAGE
+    assert f"its key `{key}` the subject `{bucket_subject(Bucket.TASKS, key)}`" in PAGE
+    assert f"`user:ann` is the key `{channel_key('user:ann')}`" in PAGE
+
+
+@pytest.mark.parametrize("channel", ["task:42", "user:ann", "task:build.linux", "room:a:b"])
+def test_keys_and_subjects_of_a_bucket_are_undone(channel: str) -> None:
+    key = channel_key(channel)
+    assert channel_of_key(key) == channel
+    assert key_of(Bucket.TASKS, bucket_subject(Bucket.TASKS, key)) == key
+
+
+def test_the_page_has_the_header_of_publishers_and_those_that_a_worker_reads() -> None:
+    rows = {row[0]: row[1] for row in table(PAGE, "| header |")}
+    assert [header for header, by in rows.items() if by == "the publisher"] == [MESSAGE_ID]
+    read = {header: "7" for header, by in rows.items() if by.startswith("JetStream")}
+    assert position_of(read) == (7, 7, "7")
+    for needed in read.keys() - {"Nats-Last-Sequence"}:
+        with pytest.raises(KeyError):
+            position_of({header: value for header, value in read.items() if header != needed})
+
+
+def test_the_page_has_the_form_of_a_deduplication_id() -> None:
+    for publisher, channel, message_id, header in table(PAGE, "| publisher |"):
+        user = publisher.partition("user `")[2].rstrip("`")
+        assert header == deduplication_id(channel, message_id, user)
+        assert namespace_of(channel) in ("task", "project")
+
+
+def test_ids_of_two_users_and_of_two_channels_differ() -> None:
+    ids = {deduplication_id(channel, "1", user) for channel in ("task:1", "task:2") for user in ("", "ann", "bob")}
+    assert len(ids) == 6
