@@ -4,5 +4,5 @@ import time
 
 
 def unix_ms() -> int:
-    """Now, in Unix milliseconds."""
+    """The present time in Unix milliseconds."""
     return time.time_ns() // 1_000_000

@@ -1,10 +1,10 @@
-"""What a worker counts. Plain integers that only grow, but for the gauges; read through `Server.statistics()`."""
+"""What a worker counts: plain integers that only grow, except for the gauges. Read through `Server.statistics()`."""
 
 import msgspec
 
 
 class Counters(msgspec.Struct):
-    """One worker's counts since its start. The hot path adds to these in position."""
+    """One worker's counts since its start. The hot path increments these fields directly."""
 
     accepted: int = 0
     """TCP connections taken from the listening socket."""
@@ -13,11 +13,11 @@ class Counters(msgspec.Struct):
     connections: int = 0
     """Gauge: open WebSockets."""
     messages_in: int = 0
-    """Messages the bus delivered."""
+    """Messages that the bus has delivered."""
     messages_bad: int = 0
-    """Of those, the ones that were no envelope and no value: dropped and logged."""
+    """Published messages that could not be read, and task events that do not fit: dropped and logged."""
     deliveries: int = 0
-    """Messages pushed to outboxes: one message to a thousand subscribers counts a thousand."""
+    """Messages pushed to outboxes: one message to a thousand subscribers counts as a thousand."""
     commands: int = 0
     """Commands read from clients."""
     errors: int = 0
@@ -27,8 +27,8 @@ class Counters(msgspec.Struct):
     slow_closed: int = 0
     """Connections closed because their outbox overflowed."""
     silent_closed: int = 0
-    """Connections closed because nothing was heard from them."""
+    """Connections closed because the client was silent for too long."""
     broken_closed: int = 0
-    """Connections closed because they broke the WebSocket protocol."""
+    """Connections closed because of a frame: it broke the WebSocket protocol, was too large or of the wrong kind."""
     channels: int = 0
     """Gauge: channels with at least one local subscriber."""

@@ -18,52 +18,52 @@ class Storage(StrEnum):
 
 
 class SlowPolicy(StrEnum):
-    """What happens to a subscriber who does not keep up."""
+    """What happens to a subscriber that does not keep up."""
 
     RESUME = "resume"  # closed with 4008; it comes back with its offset, and nothing is lost
-    CONFLATE = "conflate"  # of each sender and event only the newest message is kept; then as `resume`
-    DROP = "drop"  # messages are left out, counted, and told by a `gap` frame; ephemeral namespaces only
+    CONFLATE = "conflate"  # only the newest message of each sender and event is kept; otherwise like `resume`
+    DROP = "drop"  # messages are left out, counted, and reported by a `gap`; ephemeral namespaces only
 
 
 class Publishers(StrEnum):
-    """Who may publish through a WebSocket; producers on NATS always may, by NATS's own permissions."""
+    """Who may publish through a WebSocket. Producers on NATS always may, within their permissions there."""
 
     EVERYONE = "everyone"
     BACKEND = "backend"
 
 
 class Namespace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The promises of one namespace. What follows `durable` matters only for a durable one."""
+    """The promises of one namespace. The fields from `history` to `replicas` matter only if it is durable."""
 
     durable: bool = False
-    """Stored in a JetStream stream: at least once to a client that resumes. Otherwise at most once."""
+    """Stored in a JetStream stream, and delivered at least once to a client that resumes. Otherwise at most once."""
     history: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     """Messages kept per channel."""
     max_age: Annotated[float, Meta(ge=0.1)] = _DAY
-    """Seconds a message is kept."""
+    """Seconds for which a message is kept."""
     max_bytes: Annotated[int, Meta(ge=-1)] = 1 << 30
-    """Bytes kept for the whole namespace; -1 for no bound of its own."""
+    """Bytes kept for the whole namespace; -1 for no limit of its own."""
     storage: Storage = Storage.FILE
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
-    """Copies in a NATS cluster; the embedded server has one."""
+    """Copies in a NATS cluster; the embedded server allows only one."""
     slow: SlowPolicy = SlowPolicy.RESUME
     publish: Publishers = Publishers.EVERYONE
     inbox: bool = False
-    """A channel is its user's inbox: who subscribes without a position gets what was not acknowledged yet."""
+    """Each channel is a user's inbox: a `sub` without a start position gets what is not acknowledged yet."""
     everywhere: bool = False
-    """Every worker hears all its channels, so that an urgent message reaches every connection (backlog.py)."""
+    """Every worker receives all its channels, so that an urgent message (sending/batch.py) reaches every connection."""
     tasks: bool = False
-    """Its channels are tasks: snapshots, log tails, stall watch, calls to producers (docs/reference/tasks.md)."""
+    """Its channels are tasks, with snapshots, log tails, stall detection and calls (docs/reference/tasks.md)."""
     retention: Annotated[float, Meta(ge=1, le=31_536_000)] = 7 * _DAY
     """Seconds for which a task's snapshot is kept after its last change."""
     presence: bool = False
-    """Whether the members of its channels are told about each other."""
+    """Accepted, but without effect in this version: whether the subscribers to a channel learn of each other."""
 
 
 _DURABLE = Namespace(durable=True)
 DEFAULTS: Mapping[str, Namespace] = {
     "task": Namespace(durable=True, history=5000, tasks=True),
-    "tasks": Namespace(durable=True, history=1, publish=Publishers.BACKEND),  # the keeper's tables
+    "tasks": Namespace(durable=True, history=1, publish=Publishers.BACKEND),  # the task monitor's table
     "project": _DURABLE,
     "user": Namespace(durable=True, max_age=7 * _DAY, inbox=True),
     "session": _DURABLE,
@@ -74,11 +74,11 @@ DEFAULTS: Mapping[str, Namespace] = {
     "presence": Namespace(slow=SlowPolicy.DROP),
 }
 UNKNOWN = Namespace()
-"""A namespace that nobody declared is ephemeral, and everybody may use it."""
+"""A namespace that is not declared: ephemeral, and every client may publish to it."""
 
 
 class Namespaces:
-    """The defaults with the settings on top."""
+    """The default namespaces, and those that the settings declare in addition or in their place."""
 
     def __init__(self, declared: Mapping[str, Namespace] | None = None) -> None:
         self._by_name = {**DEFAULTS, **(declared or {})}
@@ -88,13 +88,13 @@ class Namespaces:
         return self._by_name.get(namespace_of(channel), UNKNOWN)
 
     def everywhere(self) -> list[str]:
-        """The names of those that every worker hears."""
+        """The names of the namespaces that every worker receives."""
         return [name for name, namespace in self._by_name.items() if namespace.everywhere]
 
     def tasks(self) -> dict[str, Namespace]:
-        """Name -> namespace of those whose channels are tasks."""
+        """Name -> namespace, for the namespaces whose channels are tasks."""
         return {name: namespace for name, namespace in self._by_name.items() if namespace.tasks}
 
     def durable(self) -> dict[str, Namespace]:
-        """Name -> namespace of those that need a stream."""
+        """Name -> namespace, for the namespaces that need a stream."""
         return {name: namespace for name, namespace in self._by_name.items() if namespace.durable}

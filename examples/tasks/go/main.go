@@ -27,7 +27,7 @@ func (t *task) tell(event string, d data) {
 	i := nuid.Next()
 	envelope := data{"v": 1, "e": event, "i": i, "ts": time.Now().UnixMilli(), "d": d}
 	message := nats.NewMsg("fanline.pub.task." + t.id)
-	message.Header.Set("Nats-Msg-Id", "/task:"+t.id+"/"+i) // sent again, it is stored once
+	message.Header.Set("Nats-Msg-Id", "/task:"+t.id+"/"+i) // stored only once, even if it is sent again
 	message.Data = must(json.Marshal(envelope))
 	if err := t.connection.PublishMsg(message); err != nil {
 		log.Fatal(err)
@@ -41,7 +41,7 @@ func (t *task) answer(request *nats.Msg) {
 		reply = data{"v": 1, "t": "ok"}
 		select {
 		case t.cancelled <- call.U:
-		default: // asked before
+		default: // already asked
 		}
 	}
 	request.Respond(must(json.Marshal(reply)))

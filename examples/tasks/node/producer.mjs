@@ -13,7 +13,7 @@ const connection = await connect({ servers: url.host, token: decodeURIComponent(
 function tell(event, data) {
   const i = randomUUID();
   const known = headers();
-  known.set("Nats-Msg-Id", `/task:${id}/${i}`); // sent again, it is stored once
+  known.set("Nats-Msg-Id", `/task:${id}/${i}`); // stored only once, even if it is sent again
   const envelope = { v: 1, e: event, i, ts: Date.now(), d: data };
   connection.publish(`fanline.pub.task.${id}`, JSON.stringify(envelope), { headers: known });
 }

@@ -24,7 +24,7 @@ class Task:
     async def tell(self, event: str, **data: Any) -> None:
         message_id = uuid.uuid4().hex
         envelope = {"v": 1, "e": event, "i": message_id, "ts": time.time_ns() // 1_000_000, "d": data}
-        headers = {"Nats-Msg-Id": f"/task:{self.id}/{message_id}"}  # sent again, it is stored once
+        headers = {"Nats-Msg-Id": f"/task:{self.id}/{message_id}"}  # stored only once, even if it is sent again
         await self.connection.publish(f"fanline.pub.task.{self.id}", json.dumps(envelope).encode(), headers=headers)
 
     async def beat(self) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A task without any NATS program, since NATS is a text protocol: ./bare.sh ID [STEPS]
+# A task without a NATS client, since NATS is a text protocol: ./bare.sh ID [STEPS]
 set -euo pipefail
-export LC_ALL=C # lengths are bytes
+export LC_ALL=C # lengths in bytes
 
 id=${1:?usage: bare.sh ID [STEPS]} steps=${2:-20}
 heartbeat=5 cancelled=
@@ -11,7 +11,7 @@ address=${NATS_URL##*[/@]} token=
 publish() { # SUBJECT PAYLOAD
     local message
     printf -v message 'PUB %s %d\r\n%s\r' "$1" "${#2}" "$2"
-    cat <<<"$message" >&3 # in one piece; printf writes line by line, and three of us write
+    cat <<<"$message" >&3 # in one write: printf writes line by line, and three processes write here
 }
 
 tell() { # EVENT DATA
@@ -28,7 +28,7 @@ answer() { # REPLY-SUBJECT CALL
     esac
 }
 
-listen() { # until NATS has said PONG to the one PING at the end
+listen() { # until NATS answers the PING at the end with PONG
     local call size
     while read -r -a word <&3; do
         case ${word[0]%$'\r'} in

@@ -2,7 +2,7 @@
 # A task in shell, with the nats command: ./producer.sh ID [STEPS]
 set -euo pipefail
 
-if [[ ${1-} == --answer ]]; then # nats reply runs us so for each call
+if [[ ${1-} == --answer ]]; then # `nats reply` runs the script like this for each call
     case $NATS_REQUEST_BODY in
         *'"e":"cancel"'*) kill -USR1 "$2" && echo '{"v":1,"t":"ok"}' ;;
         *) echo '{"v":1,"t":"err","d":{"code":"refused","message":"this task can only be cancelled"}}' ;;
