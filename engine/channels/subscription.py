@@ -107,6 +107,8 @@ SUBSCRIPTION: dict[tuple[SubscriptionState, SubscriptionEvent], SubscriptionStat
     (SubscriptionState.ACTIVE, SubscriptionEvent.ACTIVATE): SubscriptionState.ACTIVE,
     (SubscriptionState.ACTIVE, SubscriptionEvent.PAUSE): SubscriptionState.JOINING,
     (SubscriptionState.ACTIVE, SubscriptionEvent.LEAVE): SubscriptionState.LEAVING,
+    # Cut off in the middle of a join: first the join gives it up, then the end of its session.
+    (SubscriptionState.LEAVING, SubscriptionEvent.LEAVE): SubscriptionState.LEAVING,
 }
 
 

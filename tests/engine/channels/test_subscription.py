@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.channels.join import Joining
 from fanline.engine.channels.subscription import (
     SUBSCRIPTION,
     ChannelInterest,
@@ -27,13 +28,14 @@ from fanline.engine.sending.outbox import Outbox, OutboxShared
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.dialects import JSON
 from fanline.protocol.dialects.encoding import encoding_of
+from fanline.protocol.websocket.frames import Opcode
 from tests.engine.parts import make_hub
 from tests.engine.running import RunningEngine, running_engine
 from tests.support.raw_client import RawClient, connect
 
 ENCODING = encoding_of(JSON, deflated=False)
 CHANNEL = "news:all"
-STEPS = ("join", "join fails", "rejoin fails", "leave", "ask")
+STEPS = ("join", "join fails", "rejoin fails", "cut off", "leave", "leave twice", "ask")
 
 
 class FailingBus(MemoryBus):
@@ -71,7 +73,9 @@ def fail_if(wanted: bool) -> None:
 
 
 def test_a_subscription_that_has_left_comes_to_no_other_state() -> None:
-    assert not [state for state, _ in SUBSCRIPTION if state is SubscriptionState.LEAVING]
+    assert {target for (state, _), target in SUBSCRIPTION.items() if state is SubscriptionState.LEAVING} == {
+        SubscriptionState.LEAVING
+    }
     for state in (SubscriptionState.JOINING, SubscriptionState.ACTIVE):
         assert {event for known, event in SUBSCRIPTION if known is state} == set(SubscriptionEvent)
 
@@ -95,17 +99,23 @@ def test_hub_and_bus_hold_what_active_subscriptions_hold_and_nothing_else(steps:
                 if step == "ask":
                     async with ChannelInterest(router, CHANNEL) as channel:
                         assert channel.interest == len(active) + 1
-                elif step == "leave" and number in active:
-                    active.pop(number).leave()
-                elif step != "leave":
+                elif step.startswith("leave") and number in active:
+                    left = active.pop(number)
+                    left.leave()
+                    if step == "leave twice":
+                        left.leave()
+                elif not step.startswith("leave"):
                     held = active.get(number) or ChannelSubscription(router, CHANNEL, ENCODING, outboxes[number][0])
                     try:
                         async with held:
                             fail_if(step == "rejoin fails")
                             held.pause()
+                            fail_if(step == "cut off")
                             held.activate()
                         active[number] = held
                     except BusError:
+                        if step == "cut off":
+                            active.pop(number, held).leave()  # as the session's end does
                         assert (held.state is SubscriptionState.ACTIVE) == (number in active)
                 assert bus.joined == [CHANNEL] * bool(active)
                 assert counters.channels == bool(active)
@@ -133,9 +143,11 @@ async def test_a_cancelled_join_leaves_nothing_behind() -> None:
 
 
 @asynccontextmanager
-async def engine_and_client(**namespaces: Namespace) -> AsyncIterator[tuple[RunningEngine, RawClient]]:
+async def engine_and_client(
+    idle_timeout: float = 75.0, **namespaces: Namespace
+) -> AsyncIterator[tuple[RunningEngine, RawClient]]:
     with trio.fail_after(20):
-        async with running_engine(EngineSettings(namespaces=namespaces)) as engine:
+        async with running_engine(EngineSettings(namespaces=namespaces, idle_timeout=idle_timeout)) as engine:
             async with connect(engine.host, engine.port) as client:
                 yield engine, client
 
@@ -181,6 +193,27 @@ async def test_a_second_sub_that_fails_leaves_the_subscription_as_it_was(
         await engine.bus.store("task:1", b'"second"', "2")
         assert (await client.json())["d"] == "second"
         assert (await client.ask({"t": "unsub", "c": "task:1", "i": "u"}))["t"] == "ok"
+
+
+async def test_a_connection_that_ends_in_the_middle_of_a_second_sub_leaves_all_its_channels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sending = trio.Event()
+
+    async def stuck(*_: object) -> None:
+        sending.set()
+        await trio.sleep_forever()
+
+    async with engine_and_client(idle_timeout=0.5) as (engine, client):
+        await engine.bus.store("task:1", b"1", "1")
+        for channel in ("task:1", "task:2", "news:all"):
+            assert (await sub(client, channel))["t"] == "ok"
+        monkeypatch.setattr(Joining, "_send", stuck)
+        await client.say({"t": "sub", "c": "task:1", "o": 0, "i": "s"})
+        await sending.wait()
+        while (await client.message()).opcode is not Opcode.CLOSE:  # it was silent for too long
+            pass
+        assert engine.server.statistics().channels == 0
 
 
 async def test_messages_that_come_while_a_second_sub_is_prepared_are_not_repeated_after_its_answer() -> None:
