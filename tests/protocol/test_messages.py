@@ -1,14 +1,13 @@
-"""The data of control messages: its form on the wire, what is refused, and the page that lists it."""
+"""The data of control messages: its form on the wire, and what is refused."""
 
-import types
 from functools import partial
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import NODEFAULT, UNSET
+from msgspec import UNSET
 
 from fanline.protocol import messages
 from fanline.protocol.envelope import Envelope, MessageType, decode_cbor, decode_json, encode_cbor, encode_json
@@ -34,8 +33,6 @@ from fanline.protocol.messages import (
     resume_of,
 )
 from tests.protocol.strategies import counts, integers, json_values, refusal, short_texts
-from tests.protocol.test_reference_pages import PROTOCOL, table
-from tests.vectors import load
 
 LIMITS = Limits(message=65536, subscriptions=1024)
 
@@ -291,93 +288,3 @@ def test_the_words_of_an_error_are_kept_whatever_their_type() -> None:
     assert error_of(Envelope("err", data={"code": 17, "message": "no"})) == ErrorData("17", "no")
     assert error_of(Envelope("err", data={"message": ""})) == ErrorData()
     assert error_of(Envelope("err", data="no")) == ErrorData()
-
-
-GOLDEN: dict[str, type[ControlData]] = {
-    "sub": Subscribe,
-    "call": CallData,
-    "welcome": Welcome,
-    "ok with data": PublishResult,
-    "err": ErrorData,
-    "err without an id": ErrorData,
-    "reconnect": ReconnectData,
-    "bye": ByeData,
-}
-
-
-@pytest.mark.parametrize("name", GOLDEN)
-def test_the_golden_bytes_are_read_and_but_for_welcome_written_again(name: str) -> None:
-    row = next(row for row in load("envelopes.json", "envelopes") if row["name"] == name)
-    envelope = decode_json(row["json"].encode())
-    data = read(GOLDEN[name], envelope)
-    if name in ("call", "sub"):
-        assert data == GOLDEN[name]()  # a key of the application's own, and no data at all
-    elif name == "welcome":
-        assert data.fields() == {**row["fields"]["d"], "user": None}  # the golden one is of before there were users
-    else:
-        assert msgspec.json.encode(data.fields()) == bytes(envelope.data)
-
-
-# --- the page -----------------------------------------------------------------------------------------------------
-
-ON_THE_PAGE: dict[str, type[ControlData]] = {
-    "auth` that takes up a session": Resume,
-    "sub": Subscribe,
-    "call": CallData,
-    "welcome": Welcome,
-    "limits` of `welcome": Limits,
-    "ok` to `auth": Authenticated,
-    "ok` to `sub": Subscribed,
-    "ok` to `pub": PublishResult,
-    "err": ErrorData,
-    "gap": GapData,
-    "reconnect": ReconnectData,
-    "bye": ByeData,
-}
-
-
-def value_of(type_: Any) -> str:
-    """The page's word for the values of a field."""
-    if get_origin(type_) is Annotated:
-        return value_of(get_args(type_)[0])
-    if get_origin(type_) in (Union, types.UnionType):
-        kinds = [kind for kind in get_args(type_) if kind is not msgspec.UnsetType]
-        return " or ".join(value_of(kind) for kind in kinds)
-    words = {str: "text", int: "integer", float: "number", bool: "boolean", Any: "any", type(None): "null"}
-    return words.get(type_, "map")
-
-
-def documented(kind: type[ControlData]) -> list[tuple[str, str]]:
-    """(key, value) as the page should say of each field; None in place of an absent optional key is not worth telling,
-    but where the null is written.
-    """
-    rows = []
-    for field in msgspec.structs.fields(kind):
-        word = value_of(field.type)
-        if field.default is None and kind.__struct_config__.omit_defaults:
-            word = word.removesuffix(" or null")
-        required = field.default is NODEFAULT and field.default_factory is NODEFAULT
-        rows.append((field.encode_name, word if required else f"{word}, optional"))
-    return rows
-
-
-def test_the_page_lists_every_key_of_control_data_in_order() -> None:
-    rows: dict[str, list[tuple[str, str]]] = {}
-    name = ""
-    for row in table(PROTOCOL, "| data of | key |"):
-        name = row[0] or name
-        rows.setdefault(name, []).append((row[1], row[2]))
-    assert rows == {name: documented(kind) for name, kind in ON_THE_PAGE.items()}
-
-
-def test_every_type_of_control_data_is_on_the_page() -> None:
-    assert set(ON_THE_PAGE.values()) == set(ControlData.__subclasses__())
-
-
-def test_the_page_says_the_bounds_and_defaults() -> None:
-    rows = {row[1]: row[3] for row in table(PROTOCOL, "| data of | key |")}
-    assert f"(1 to {messages.MAX_LAST:,})" in rows["last"]
-    assert f"(0 to {messages.MAX_LINES:,}, default {messages.DEFAULT_LINES})" in rows["lines"]
-    assert f"(default {messages.CANCEL_SECONDS:g})" in rows["deadline"]
-    reasons = next(row[3] for row in table(PROTOCOL, "| data of | key |") if row[3].startswith("`expired`"[1:]))
-    assert all(reason in reasons for reason in GapReason)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from fanline.protocol.dialects import CBOR, JSON
@@ -16,6 +17,17 @@ from fanline.protocol.envelope import (
     from_producer,
 )
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.messages import (
+    ByeData,
+    CallData,
+    ControlData,
+    ErrorData,
+    PublishResult,
+    ReconnectData,
+    Subscribe,
+    Welcome,
+    read,
+)
 from tests.protocol.strategies import fields_of
 from tests.vectors import load, names
 
@@ -116,3 +128,28 @@ def test_a_refused_payload_is_refused_with_its_code(row: Any) -> None:
 def test_the_vectors_cover_every_type_and_every_field() -> None:
     assert {row["fields"]["t"] for row in ENVELOPES} == set(MessageType)
     assert {key for row in ENVELOPES for key in row["fields"]} == set(_ATTRIBUTE_OF)
+
+
+CONTROL_DATA: dict[str, type[ControlData]] = {
+    "sub": Subscribe,
+    "call": CallData,
+    "welcome": Welcome,
+    "ok with data": PublishResult,
+    "err": ErrorData,
+    "err without an id": ErrorData,
+    "reconnect": ReconnectData,
+    "bye": ByeData,
+}
+
+
+@pytest.mark.parametrize("name", CONTROL_DATA)
+def test_golden_control_data_is_read_and_except_for_welcome_written_again(name: str) -> None:
+    row = next(row for row in ENVELOPES if row["name"] == name)
+    envelope = decode_json(row["json"].encode())
+    data = read(CONTROL_DATA[name], envelope)
+    if name in ("call", "sub"):
+        assert data == CONTROL_DATA[name]()  # a key of the application's own, and no data at all
+    elif name == "welcome":
+        assert data.fields() == {**row["fields"]["d"], "user": None}  # the golden one is older than `user`
+    else:
+        assert msgspec.json.encode(data.fields()) == bytes(envelope.data)
