@@ -12,12 +12,13 @@ import trio
 from fanline.engine.channels.group import FlushBatch
 from fanline.engine.channels.hub import Hub
 from fanline.engine.counters import Counters
+from fanline.engine.sending.batch import EncodedBatch
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.slices import Slices
 
 _CHECK_EVERY = 128  # pushes between two looks at the clock: about half a millisecond
 
-_Bundles = dict[Outbox, list[tuple[bytes, FlushBatch]]]
+_Bundles = dict[Outbox, list[tuple[bytes, EncodedBatch]]]
 
 
 class Flusher:
@@ -60,13 +61,16 @@ class Flusher:
             else:
                 await self._push_or_bundle(batch, data, bundles, slices)
         for number, (outbox, parts) in enumerate(bundles.items()):
-            outbox.push_parts([(data, batch.messages) for data, batch in parts if not _has_left(batch, outbox)])
+            left = batches[-1].left
+            outbox.push_parts([part for part in parts if (id(part[1]), outbox) not in left] if left else parts)
             if number % _CHECK_EVERY == 0:
                 await slices.breathe()
         self._hub.flushed()
 
     def _push_joiners(self, batch: FlushBatch) -> None:
         for outbox, skipped in batch.joiners.items():
+            if (id(batch.messages), outbox) in batch.left:
+                continue
             rest = batch.messages._replace(messages=batch.messages.messages[skipped:])
             if rest.messages:
                 self._counters.deliveries += len(rest.messages)
@@ -87,18 +91,13 @@ class Flusher:
                 if outbox.subscriptions == 1:
                     outbox.push(data, messages)
                 else:
-                    bundles.setdefault(outbox, []).append((data, batch))
+                    bundles.setdefault(outbox, []).append((data, messages))
             await slices.breathe()
 
 
 def _portions(batch: FlushBatch) -> Iterator[list[Outbox]]:
     """The members in portions; without those who leave while the portions before theirs are sent."""
-    members = batch.members
+    members, messages, left = batch.members, id(batch.messages), batch.left
     for start in range(0, len(members), _CHECK_EVERY):
         outboxes = members[start : start + _CHECK_EVERY]
-        yield outboxes if batch.left is None else [each for each in outboxes if not _has_left(batch, each)]
-
-
-def _has_left(batch: FlushBatch, outbox: Outbox) -> bool:
-    """Whether a member has left since the flush began."""
-    return batch.left is not None and outbox in batch.left
+        yield [outbox for outbox in outboxes if (messages, outbox) not in left] if left else outboxes

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from fanline.engine.namespaces import Namespace
 from fanline.engine.sending.batch import EncodedBatch, EncodedMessage
@@ -9,19 +10,19 @@ from fanline.engine.sending.outbox import Outbox
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope
 
+Left = set[tuple[int, Outbox]]
+"""Who has left a group during a flush: the `id` of the messages that are no longer for them, and the outbox."""
 
-class FlushBatch:
+
+class FlushBatch(NamedTuple):
     """What one group has to send: a snapshot, so that members may come and go while it is sent in slices."""
 
-    __slots__ = ("joiners", "left", "members", "messages")
-
-    def __init__(self, members: list[Outbox], messages: EncodedBatch, joiners: dict[Outbox, int]) -> None:
-        self.members = members
-        self.messages = messages
-        self.joiners = joiners
-        """Outbox -> how many of the messages, from the first, are not for it."""
-        self.left: set[Outbox] | None = None
-        """Members that have left since; what they were not sent yet is no longer for them."""
+    members: list[Outbox]
+    messages: EncodedBatch
+    joiners: dict[Outbox, int]
+    """Outbox -> how many of the messages, from the first, are not for it."""
+    left: Left
+    """One set for all batches of a flush, nearly always empty."""
 
 
 class Group:
@@ -60,17 +61,16 @@ class Group:
             del self.joiners[outbox]
         outbox.subscriptions -= 1
         if self.flushing is not None:
-            self.flushing.left = self.flushing.left or set()
-            self.flushing.left.add(outbox)
+            self.flushing.left.add((id(self.flushing.messages), outbox))
 
     def append(self, envelope: Envelope) -> None:
         """Have a message sent at the next flush."""
         self.pending.append(EncodedMessage(self.encoding.encode(envelope), envelope))
 
-    def take(self) -> FlushBatch:
-        """The pending messages and whose they are; joiners become members."""
+    def take(self, left: Left) -> FlushBatch:
+        """The pending messages and whose they are; joiners become members. `left`: that of the flush."""
         messages = EncodedBatch(self.pending, self.encoding, self.namespace)
-        self.flushing = batch = FlushBatch(list(self.members), messages, self.joiners)
+        self.flushing = batch = FlushBatch(list(self.members), messages, self.joiners, left)
         self.pending = []
         if self.joiners:
             self.members.update(dict.fromkeys(self.joiners))

@@ -10,7 +10,7 @@ import msgspec
 
 from fanline.engine.bus.interface import StreamPosition
 from fanline.engine.channels.durable import DurableChannel, DurableState
-from fanline.engine.channels.group import FlushBatch, Group
+from fanline.engine.channels.group import FlushBatch, Group, Left
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespace, Namespaces
@@ -19,6 +19,9 @@ from fanline.engine.sending.outbox import Outbox
 from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope
+
+_BROADCAST = Namespace(everywhere=True)
+"""For urgent messages to connections that have not subscribed: neither dropped nor conflated."""
 
 Everyone = Callable[[], Iterable[tuple[Encoding, Outbox]]]
 """All open connections of the worker."""
@@ -150,14 +153,14 @@ class Hub:
     def _deliver(self, channel: Channel | None, namespace: Namespace, envelopes: Iterable[Envelope]) -> None:
         for envelope in envelopes:
             if envelope.priority is not None and is_urgent(envelope, namespace):
-                self._broadcast(envelope, channel, namespace)
+                self._broadcast(envelope, channel)
             for group in channel.groups if channel is not None else ():
                 if not group.pending:
                     self._tell_dirty()
                     self._dirty.append(group)
                 group.append(envelope)
 
-    def _broadcast(self, envelope: Envelope, channel: Channel | None, namespace: Namespace) -> None:
+    def _broadcast(self, envelope: Envelope, channel: Channel | None) -> None:
         """Send an urgent message to everybody who does not get it as a subscriber."""
         self._tell_dirty()
         bare = msgspec.structs.replace(envelope, offset=None, previous=None)  # they keep no count of this channel
@@ -167,8 +170,8 @@ class Hub:
             if outbox not in subscribed:
                 others.setdefault(encoding, []).append(outbox)
         for encoding, outboxes in others.items():
-            messages = EncodedBatch([EncodedMessage(encoding.encode(bare), bare)], encoding, namespace)
-            self._broadcasts.append(FlushBatch(outboxes, messages, {}))
+            messages = EncodedBatch([EncodedMessage(encoding.encode(bare), bare)], encoding, _BROADCAST)
+            self._broadcasts.append(FlushBatch(outboxes, messages, {}, set()))
 
     # --- flushing ------------------------------------------------------------------------------------------------
 
@@ -177,7 +180,8 @@ class Hub:
         dirty, self._dirty = self._dirty, []
         broadcasts, self._broadcasts = self._broadcasts, []
         self._flushing = dirty
-        return broadcasts + [group.take() for group in dirty]
+        left: Left = set()
+        return broadcasts + [group.take(left) for group in dirty]
 
     def flushed(self) -> None:
         """What was taken has been sent."""

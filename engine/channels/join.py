@@ -142,7 +142,10 @@ class Joining:
             return following(await self._everything_after(durable, 0, stored=True), 0, unix_ms())
         kept = fresh(durable.log.all(), unix_ms())
         if len(kept) < newest:
+            epoch = durable.epoch
             everything = fresh(await self._everything_after(durable, 0, stored=True), unix_ms())
+            if durable.epoch != epoch:
+                return everything  # the gap that says so
             kept = [envelope for envelope in everything if envelope.type == MessageType.PUB]
         return kept[-newest:]
 

@@ -142,7 +142,7 @@ class Recovery:
         if folded > lost_until:
             found = await self._read_all(channel.name, channel.last)
             lost_until = _gone_before(found, await self._states.now(channel.name))
-            if found and max(lost_until, found[-1].position.offset) < folded:
+            if max(lost_until, found[-1].position.offset if found else 0) < folded:
                 raise BusError("the replica that answers lags behind the task monitor")
         return found, lost_until
 

@@ -19,6 +19,7 @@ from fanline.engine.sending.transport import WOULD_BLOCK, can_gather
 from fanline.protocol.errors import CloseReason
 from fanline.protocol.websocket.frames import encode_close
 
+_OPEN = LifeState.OPEN  # looked up at every push
 _DRAIN_PARTS = 64  # buffers in one sendmsg; Linux takes at most 1024
 
 
@@ -60,7 +61,7 @@ class Outbox:
 
         `batch`: the channel messages that `data` is made of; without them it is an answer that must not be left out.
         """
-        if self._backlog is not None or self.life.state is not LifeState.OPEN:
+        if self._backlog is not None or self.life.state is not _OPEN:
             self._enqueue(data, batch)
             return
         try:
@@ -77,7 +78,7 @@ class Outbox:
         """Push the batches of several channels with one system call."""
         if not parts:
             return
-        queued = self._backlog is not None or self.life.state is not LifeState.OPEN
+        queued = self._backlog is not None or self.life.state is not _OPEN
         if queued or len(parts) > _DRAIN_PARTS or not can_gather(self._socket):
             for data, batch in parts:
                 self.push(data, batch)
@@ -99,13 +100,13 @@ class Outbox:
 
     def finish(self, reason: CloseReason, text: str | None = None) -> None:
         """Send a close frame after what is queued; nothing is taken after it. Idempotent: the first reason stands."""
-        if self.life.state is LifeState.OPEN:
+        if self.life.state is _OPEN:
             self.push(encode_close(reason, text))
             self.life.close(reason)
 
     def answer_close(self, frame: bytes) -> None:
         """The client's close frame has come; `frame` is the answer, unless ours is on its way already."""
-        if self.life.state is LifeState.OPEN:
+        if self.life.state is _OPEN:
             self.push(frame)
         self.life.part()
 
@@ -117,7 +118,7 @@ class Outbox:
 
     def _enqueue(self, data: bytes, batch: EncodedBatch | None) -> None:
         backlog, shared = self._backlog, self._shared
-        if self.life.state is not LifeState.OPEN or backlog is None:
+        if self.life.state is not _OPEN or backlog is None:
             return
         full = backlog.waiting + len(data) > shared.max_bytes or backlog.count >= shared.max_messages
         if batch is None:

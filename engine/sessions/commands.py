@@ -133,10 +133,15 @@ class Commands:
             limit = f"a connection may subscribe to {self._max_subscriptions} channels at most"
             raise MessageError(ErrorCode.LIMIT_EXCEEDED, limit)
         subscription = known or self._joining.subscription(channel, session.encoding, session.outbox)
-        await self._joining.join(subscription, start, answer)
-        subscriptions[channel] = subscription
-        session.subscriptions = subscriptions
-        session.store()
+
+        def admit(reply: Envelope) -> None:
+            # In one step with the answer: a session that is cut off during its history is taken up with this channel.
+            subscriptions[channel] = subscription
+            session.subscriptions = subscriptions
+            session.store()
+            answer(reply)
+
+        await self._joining.join(subscription, start, admit)
 
     async def unsub(self, session: Session, command: Envelope) -> Envelope:
         channel = _channel_of(command)

@@ -27,7 +27,7 @@ class Session:
         self.identity = identity
         self.outbox = outbox
         self.subscriptions: dict[str, ChannelSubscription] | None = None
-        """Channel -> active subscription; None before the first: most connections of a large server are idle."""
+        """Channel -> subscription, once it was answered; None before the first: most connections are idle."""
         self.calls = 0
         """Calls to producers under way."""
         self._store = store
