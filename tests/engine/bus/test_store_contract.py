@@ -157,15 +157,15 @@ async def test_a_namespace_is_read_in_order_across_its_channels_and_without_othe
 
 async def test_a_key_is_updated_only_at_the_revision_it_has(open_bus: OpenBus) -> None:
     async with open_bus() as one, open_bus() as other:
-        await one.kv_update(Bucket.LEASES, "keeper", b"1", 0)
+        await one.kv_update(Bucket.LEASES, "duty", b"1", 0)
         with pytest.raises(ConflictError):
-            await other.kv_update(Bucket.LEASES, "keeper", b"2", 0)
-        entry = await other.kv_get(Bucket.LEASES, "keeper")
+            await other.kv_update(Bucket.LEASES, "duty", b"2", 0)
+        entry = await other.kv_get(Bucket.LEASES, "duty")
         assert entry is not None
-        await other.kv_update(Bucket.LEASES, "keeper", b"2", entry.revision)
+        await other.kv_update(Bucket.LEASES, "duty", b"2", entry.revision)
         with pytest.raises(ConflictError):
-            await one.kv_update(Bucket.LEASES, "keeper", b"3", entry.revision)
-        assert await one.kv_entries(Bucket.LEASES) == {"keeper": b"2"}
+            await one.kv_update(Bucket.LEASES, "duty", b"3", entry.revision)
+        assert await one.kv_entries(Bucket.LEASES) == {"duty": b"2"}
 
 
 async def test_entries_are_all_keys_of_a_bucket_but_the_emptied_ones(open_bus: OpenBus) -> None:
