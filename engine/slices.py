@@ -1,13 +1,13 @@
-"""Long work in slices, so that nothing holds the loop of a worker."""
+"""Long work in slices, so that nothing holds up the loop of a worker."""
 
 import trio
 
 SLICE_SECONDS = 0.005
-"""How long one piece of work may hold the loop before others get their turn."""
+"""How long one piece of work may hold the loop before other tasks get their turn."""
 
 
 class Slices:
-    """Called between two steps of long work, it gives others their turn every few milliseconds."""
+    """`breathe`, called between the steps of long work, gives other tasks their turn every few milliseconds."""
 
     def __init__(self) -> None:
         self._end = trio.current_time() + SLICE_SECONDS

@@ -1,1 +1,1 @@
-"""The bus: what a worker knows of the other workers and of the store. The interface, and its twin in memory."""
+"""The bus: how a worker reaches other workers and the store. The interface, the bus on NATS, its twin in memory."""

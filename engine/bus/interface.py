@@ -1,13 +1,18 @@
-"""The bus: a few verbs between workers. Implementations: NatsBus, and MemoryBus, its twin for unit tests.
+"""The bus: the few verbs with which a worker reaches the other workers and the store.
 
-Promises, the same for both and held by tests/engine/bus/test_bus_contract.py:
+Implementations: NatsBus, and MemoryBus, its twin for unit tests. Both keep these promises, held by
+tests/engine/bus/test_bus_contract.py and test_store_contract.py beside it:
 
-- A message published by anybody after `wait_joined(channel)` has returned is delivered, until `leave(channel)`.
+- Every message published after `wait_joined(channel)` has returned is delivered, until `leave(channel)`.
 - Messages of one publisher on one channel are delivered in the order they were published, at most once.
-- The publisher's own worker hears a message when it comes back from the bus, in the bus's order, as all others do.
-- A channel of a durable namespace delivers what its stream has stored, in the stream's order, each with its position.
-  The bus may lose some of it (a reconnect, a slow worker); `read` gets it back from the stream.
-- `deliver` is called synchronously and must not raise; between two calls nothing else of the caller has run.
+- A worker hears its own messages when they come back from the bus, in the bus's order, as all other workers do.
+- A channel of a durable namespace delivers what its stream has stored, in the stream's order, each message with its
+  position. The bus may lose some of them (a reconnect, a slow worker); `read` gets them back from the stream.
+- `deliver` is called synchronously and must not raise; the calls for one burst of messages follow each other without a
+  task switch in between.
+
+Where a docstring names BusError alone, the bus is away or did not answer in time, and a change that was asked for may
+or may not have been made.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,16 +22,28 @@ from fanline.protocol.nats.names import Bucket
 
 
 class BusError(Exception):
-    """The bus cannot do it now; str() is a sentence for a person."""
+    """The bus cannot do it now; str() is one sentence for the person who reads it."""
+
+
+class TooLargeError(BusError):
+    """The message is larger than the bus takes, now or later; nothing was done."""
+
+
+class NoListenerError(BusError):
+    """No producer listens there: nothing was done, and waiting would not help."""
+
+
+class ConflictError(BusError):
+    """The key has another revision by now: nothing was done; read it again."""
 
 
 class StreamPosition(NamedTuple):
     """Where a stored message stands in its stream."""
 
     offset: int
-    """Sequence in the stream, which is the offset in the channel: growing, not dense."""
+    """Its sequence number in the stream, which is its offset in the channel: growing, but not without gaps."""
     previous: int
-    """Offset of the channel's message before it; 0 also when that one is no longer stored (docs: ADR 0006)."""
+    """Offset of the message before it in the channel; 0 also if that one is no longer stored (docs: ADR 0006)."""
     time: str
     """When it was stored, RFC 3339."""
 
@@ -40,25 +57,25 @@ class Stored(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some of a channel's stored messages."""
+    """One read from a stream."""
 
     messages: list[Stored]
     """Oldest first."""
     more: int
-    """How many stored messages of the channel come after these."""
+    """How many further stored messages match the same read."""
 
 
 class StreamState(NamedTuple):
-    """What a durable namespace's stream holds at one moment."""
+    """What the stream of a durable namespace holds at one moment."""
 
     epoch: str
-    """Changes when the stream was made anew."""
+    """Changes whenever the stream is recreated."""
     first: int
     """Offset of the oldest message it still holds; last + 1 if it is empty."""
     last: int
-    """Offset of the newest message it ever held."""
+    """Offset of the newest message it ever held; 0 if there was none."""
     first_time: float
-    """Unix seconds at which the oldest message it still holds was stored; infinity if it is empty."""
+    """When the oldest message it still holds was stored, in Unix seconds; infinity if it is empty."""
     size: int
     """Bytes it holds."""
 
@@ -68,32 +85,25 @@ class KvEntry(NamedTuple):
 
     value: bytes
     revision: int
-
-
-class TooLargeError(BusError):
-    """The message is larger than the bus takes, now and later."""
-
-
-class NoListenerError(BusError):
-    """Nobody listens there: nothing was done, and waiting would not help."""
-
-
-class ConflictError(BusError):
-    """The key has another revision by now: read it again."""
+    """Changes with every write of the key; 0 stands for a key that does not exist."""
 
 
 Deliver = Callable[[str, bytes, StreamPosition | None], None]
-"""Called with (channel, payload, position) for each message; the place of an ephemeral one is None."""
+"""Called with (channel, payload, position) for each message; an ephemeral message has no position."""
 
 OnLoss = Callable[[float], None]
-"""Called after an outage with the Unix time until which the bus is known to have lost nothing."""
+"""Called after an outage with the Unix time (seconds) up to which the bus is known to have lost nothing."""
 
 
 class Bus(Protocol):
-    """What a worker sees of the others, and of the store."""
+    """What a worker can ask of the other workers, of producers and of the store."""
+
+    # --- live messages ------------------------------------------------------------------------------------------
 
     def attach(self, deliver: Deliver, on_loss: OnLoss) -> None:
-        """Name the one receiver of all joined channels, and who is told that messages may have been lost."""
+        """Set the one receiver of all joined channels, and the callback for messages that may have been lost. To be
+        called before the first `join`.
+        """
         ...
 
     def join(self, channel: str) -> None:
@@ -101,7 +111,7 @@ class Bus(Protocol):
         ...
 
     async def wait_joined(self, channel: str) -> None:
-        """Wait until a join is in effect at the bus; returns without a checkpoint if it already is. BusError at once if
+        """Wait until a join is in effect at the bus. Returns without a checkpoint if it already is; BusError at once if
         it is not and the bus is away.
         """
         ...
@@ -111,16 +121,18 @@ class Bus(Protocol):
         ...
 
     async def publish(self, channel: str, payload: bytes) -> None:
-        """Hand an ephemeral message over to the bus, at most once; BusError when the bus is away or too far behind,
-        TooLargeError.
+        """Hand an ephemeral message to the bus, which delivers it at most once. BusError if the bus is away or too far
+        behind, TooLargeError; after either, nothing was done.
         """
         ...
 
-    async def store(self, channel: str, payload: bytes, message_id: str) -> int:
-        """Store a durable message and return its offset, which is that of the first one if `message_id` is a repeat.
+    # --- streams ------------------------------------------------------------------------------------------------
 
-        BusError if the store has not said that it has it: then it may or may not be stored, and may be sent again.
-        TooLargeError.
+    async def store(self, channel: str, payload: bytes, message_id: str) -> int:
+        """Store a durable message and return its offset; if `message_id` was stored already, the offset it has.
+
+        BusError if the store has not confirmed the message: it may or may not be stored, and may be sent again under
+        the same id. TooLargeError.
         """
         ...
 
@@ -129,43 +141,51 @@ class Bus(Protocol):
         ...
 
     async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
-        """Channel -> offset of its newest stored message, for those (of one namespace) that have any. BusError."""
-        ...
-
-    async def read(self, channel: str, start: int) -> Page:
-        """Stored messages of a channel from offset `start` on: READ_BATCH, or fewer if they are large. BusError."""
-        ...
-
-    async def kv_get(self, bucket: Bucket, key: str) -> KvEntry | None:
-        """The value of a key; None if there is none. BusError."""
-        ...
-
-    async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
-        """Set a key that has this revision now (0: that is not there). ConflictError if it has another; BusError."""
-        ...
-
-    def kv_put_soon(self, bucket: Bucket, key: str, value: bytes) -> None:
-        """Set a key whatever it holds, soon, without waiting to be told; lost if the bus is away."""
-        ...
-
-    async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
-        """Set a key whatever it holds, to be forgotten after so many whole seconds without a change. Only for TASKS
-        and RUNNING. BusError, TooLargeError.
+        """Channel -> offset of its newest stored message, without the channels that have none. All channels belong to
+        one durable namespace. BusError.
         """
         ...
 
-    async def kv_entries(self, bucket: Bucket) -> dict[str, bytes]:
-        """All keys of a bucket with their values. BusError."""
+    async def read(self, channel: str, start: int) -> Page:
+        """Stored messages of a channel from offset `start` on: READ_BATCH at most, fewer if large. BusError."""
         ...
 
     async def read_namespace(self, namespace: str, start: int) -> Page:
         """Stored messages of all channels of a durable namespace from offset `start` on, as `read` does. BusError."""
         ...
 
+    # --- buckets ------------------------------------------------------------------------------------------------
+
+    async def kv_get(self, bucket: Bucket, key: str) -> KvEntry | None:
+        """The entry of a key; None if there is none. BusError."""
+        ...
+
+    async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
+        """Set a key whose revision is `revision` (0: the key does not exist). ConflictError if it has another one;
+        BusError.
+        """
+        ...
+
+    async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
+        """Set a key whatever its revision; it expires `seconds` seconds (rounded up to whole ones) after its last
+        change. Only for TASKS and RUNNING. BusError, TooLargeError.
+        """
+        ...
+
+    def kv_put_soon(self, bucket: Bucket, key: str, value: bytes) -> None:
+        """Set a key whatever its revision, soon, without waiting for a confirmation; lost if the bus is away."""
+        ...
+
+    async def kv_entries(self, bucket: Bucket) -> dict[str, bytes]:
+        """Key -> value of a whole bucket, without the keys whose value is empty. BusError."""
+        ...
+
+    # --- producers of tasks -------------------------------------------------------------------------------------
+
     async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:
         """Ask the producer that listens on a task's `ctl` subject, and return its answer.
 
-        NoListenerError at once if nobody listens; BusError if there is no answer within so many seconds.
+        NoListenerError at once if none listens; BusError if there is no answer within `seconds` seconds.
         """
         ...
 
@@ -174,7 +194,7 @@ class Bus(Protocol):
         ...
 
     def hear_beats(self, take: Callable[[str], None] | None) -> None:
-        """Call `take` with the channel for each beat on any `beat` subject from soon on; None: no more. `take` must
+        """From soon on, call `take` with the channel for each beat on any `beat` subject; None stops it. `take` must
         not raise.
         """
         ...

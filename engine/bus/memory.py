@@ -1,4 +1,4 @@
-"""The bus in memory: for unit tests, with the promises of engine/bus/interface.py and none of NATS's weather."""
+"""The bus in memory, for unit tests: it keeps the promises of engine/bus/interface.py and has none of NATS's faults."""
 
 import itertools
 import math
@@ -29,7 +29,7 @@ from fanline.protocol.nats.names import Bucket
 
 
 class _Stream:
-    """The twin of one JetStream stream: messages in order, bounded per channel, ids remembered."""
+    """The twin of one JetStream stream: messages in order, bounded per channel; their ids are remembered."""
 
     _epochs = itertools.count(1)
 
@@ -41,7 +41,7 @@ class _Stream:
         self._epoch = f"memory{next(self._epochs)}"
 
     def append(self, channel: str, payload: bytes, message_id: str) -> tuple[Stored | None, int]:
-        """The message to republish (None for a repeat) and its offset."""
+        """The message to republish, None if the id is a repeat, and its offset."""
         if message_id in self._ids:
             return None, self._ids[message_id]
         own = [stored for stored in self._messages if stored.channel == channel]
@@ -55,17 +55,19 @@ class _Stream:
         return stored, self._last
 
     def expire(self, until: int) -> None:
-        """What age does: drop the messages up to an offset."""
+        """Drop the messages up to an offset, as the maximum age does."""
         self._messages = [stored for stored in self._messages if stored.position.offset > until]
 
     def state(self) -> StreamState:
         if not self._messages:
             return StreamState(self._epoch, self._last + 1, self._last, float("inf"), 0)
         size = sum(len(stored.payload) for stored in self._messages)
-        return StreamState(self._epoch, self._messages[0].position.offset, self._last, time.time(), size)
+        oldest = self._messages[0].position
+        first_time = datetime.fromisoformat(oldest.time).timestamp()
+        return StreamState(self._epoch, oldest.offset, self._last, first_time, size)
 
     def read(self, channel: str | None, start: int) -> Page:
-        """Of one channel, or of all."""
+        """Messages of one channel; None: of all."""
         matching = [m for m in self._messages if channel in (None, m.channel) and m.position.offset >= start]
         return Page(matching[:READ_BATCH], max(0, len(matching) - READ_BATCH))
 
@@ -73,50 +75,52 @@ class _Stream:
         return next((m.position.offset for m in reversed(self._messages) if m.channel == channel), None)
 
 
-class _Entry(NamedTuple):
-    note: KvEntry
+class _ExpiringEntry(NamedTuple):
+    entry: KvEntry
     expires: float
-    """By Trio's clock."""
+    """By Trio's clock, in seconds."""
 
 
 Listener = Callable[[bytes], Awaitable[bytes]]
-"""A producer: a call's payload -> its answer."""
+"""A producer that is called: payload of the call -> its answer."""
 
 
 class MemoryBroker:
-    """What the NATS server is to NatsBus: the meeting point of several buses in one process, and the store."""
+    """What nats-server is to NatsBus: where the buses of one process meet, and the store."""
 
     def __init__(self, namespaces: Namespaces | None = None) -> None:
         self.namespaces = namespaces or Namespaces()
         self.buses: list[MemoryBus] = []
         self.max_payload = 1024 * 1024
         self.available = True
-        """Set to False to make every request fail, as while NATS is away."""
-        self.buckets: dict[tuple[Bucket, str], _Entry] = {}
+        """False makes every request fail, as while NATS is away."""
+        self.buckets: dict[tuple[Bucket, str], _ExpiringEntry] = {}
         self.listeners: dict[str, Listener] = {}
-        """Channel -> who listens on its `ctl` subject."""
+        """Channel -> the producer that listens on its `ctl` subject."""
         self.streams = {name: _Stream(namespace) for name, namespace in self.namespaces.durable().items()}
 
     def recreate(self, namespace: str) -> None:
-        """Delete a stream and make it anew: another epoch."""
+        """Delete and recreate a stream, which gives it another epoch."""
         self.streams[namespace] = _Stream(self.namespaces.durable()[namespace])
 
     def beat(self, channel: str) -> None:
-        """What a producer does to say that it lives."""
+        """Send a producer's sign of life to all workers."""
         for bus in self.buses:
             bus.hear(channel)
 
     def find(self, bucket: Bucket, key: str) -> KvEntry | None:
-        entry = self.buckets.get((bucket, key))
-        return None if entry is None or entry.expires <= trio.current_time() else entry.note
+        found = self.buckets.get((bucket, key))
+        return None if found is None or found.expires <= trio.current_time() else found.entry
 
     def write(self, bucket: Bucket, key: str, value: bytes, seconds: float = math.inf) -> None:
         found = self.find(bucket, key)
-        note = KvEntry(value, (found.revision if found else 0) + 1)
-        self.buckets[bucket, key] = _Entry(note, trio.current_time() + seconds)
+        entry = KvEntry(value, (found.revision if found else 0) + 1)
+        self.buckets[bucket, key] = _ExpiringEntry(entry, trio.current_time() + seconds)
 
 
 class MemoryBus:
+    """One worker's bus; buses with the same broker hear each other."""
+
     def __init__(self, broker: MemoryBroker | None = None) -> None:
         self.broker = broker or MemoryBroker()
         self.broker.buses.append(self)
@@ -125,7 +129,7 @@ class MemoryBus:
         self.on_loss: OnLoss = lambda _: None
         self._take_beat: Callable[[str], None] | None = None
         self.reads = 0
-        """Requests to the store so far."""
+        """Calls of `read` so far."""
 
     def attach(self, deliver: Deliver, on_loss: OnLoss) -> None:
         self._deliver, self.on_loss = deliver, on_loss
@@ -140,13 +144,13 @@ class MemoryBus:
         self._joined.discard(channel)
 
     def hand_over(self, channel: str, payload: bytes, position: StreamPosition | None) -> None:
-        """One message reaches this worker, if it has joined the channel."""
+        """Deliver one message to this worker if it has joined the channel."""
         heard = channel in self._joined or self.broker.namespaces.of(channel).everywhere
         if heard and self._deliver is not None:
             self._deliver(channel, payload, position)
 
     async def publish(self, channel: str, payload: bytes) -> None:
-        """As producers do: a durable channel's message is stored, and comes with its position."""
+        """As for producers, a durable channel's message is stored, and delivered with its position."""
         if self.broker.namespaces.of(channel).durable:
             await self.store(channel, payload, f"anonymous-{time.monotonic_ns()}")
             return
@@ -200,7 +204,7 @@ class MemoryBus:
     async def kv_entries(self, bucket: Bucket) -> dict[str, bytes]:
         await self._reach_broker()
         found = {key: self.broker.find(bucket, key) for held, key in self.broker.buckets if held is bucket}
-        return {key: note.value for key, note in found.items() if note is not None and note.value}
+        return {key: entry.value for key, entry in found.items() if entry is not None and entry.value}
 
     async def read_namespace(self, namespace: str, start: int) -> Page:
         await self._reach_broker()
@@ -223,7 +227,7 @@ class MemoryBus:
         self._take_beat = take
 
     def hear(self, channel: str) -> None:
-        """One beat reaches this worker."""
+        """Deliver one beat to this worker."""
         if self._take_beat is not None:
             self._take_beat(channel)
 

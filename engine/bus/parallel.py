@@ -1,4 +1,4 @@
-"""Many small requests at a time."""
+"""Many small requests to the bus, a bounded number of them at a time."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -7,27 +7,30 @@ import trio
 
 from fanline.engine.bus.interface import BusError
 
-_AT_A_TIME = 32
+_MAX_UNDER_WAY = 32
 
 T = TypeVar("T")
 
 
-async def for_each(action: Callable[[T], Awaitable[None]], items: Sequence[T]) -> None:
-    """Do it for all items, some at a time. When one fails no more are begun; its BusError is raised."""
+async def for_each(request: Callable[[T], Awaitable[None]], items: Sequence[T]) -> None:
+    """Await `request(item)` for every item, up to 32 at a time, in no particular order.
+
+    After the first BusError no more are begun; it is raised when those under way have ended.
+    """
     failures: list[BusError] = []
-    rest = iter(items)
+    remaining = iter(items)
 
     async def work() -> None:
-        for item in rest:
+        for item in remaining:
             if failures:
                 return
             try:
-                await action(item)
+                await request(item)
             except BusError as error:
                 failures.append(error)
 
     async with trio.open_nursery() as nursery:
-        for _ in items[:_AT_A_TIME]:
+        for _ in items[:_MAX_UNDER_WAY]:
             nursery.start_soon(work)
     if failures:
         raise failures[0]

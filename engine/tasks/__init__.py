@@ -1,1 +1,1 @@
-"""Tasks in a worker: the fold of one channel, and the monitor that watches over all of the cluster."""
+"""Tasks in a worker: the fold of one channel, and the monitor of all tasks of the cluster."""

@@ -1,8 +1,8 @@
-"""A lease: of all workers one at a time has a duty, and who has it next knows how far it was done.
+"""A lease: one worker at a time has a duty, and the next holder knows how far the last one got.
 
-The holder rewrites its note each second. Everybody else compares revisions only, by its own clock: no worker needs to
-know what time another one has. Two may believe that they have it for a moment, when one of them was asleep; what is
-done under a lease must bear that.
+The holder rewrites the lease's entry every second. All others compare revisions only, each by its own clock: no worker
+needs to know another one's time. Two workers may believe for a moment that they hold it, when one of them was asleep;
+whatever is done under a lease must tolerate that.
 """
 
 import math
@@ -18,21 +18,23 @@ from fanline.protocol.nats.names import Bucket
 
 RENEW_SECONDS = 1.0
 EXPIRY_SECONDS = 3.0
-"""A lease that was not renewed for so long is free."""
-_MARGIN = 0.5  # seconds that the holder gives it up before that
+"""A lease that was not renewed for this long is free."""
+_MARGIN = 0.5  # seconds before that at which the holder no longer relies on it
 
 
-class MonitorPosition(NamedTuple):
-    """Up to where a stream was worked off."""
+class ReadPosition(NamedTuple):
+    """How far a stream was read."""
 
     epoch: str
     offset: int
 
 
-class _Content(msgspec.Struct):
+class _LeaseValue(msgspec.Struct):
+    """What is stored of a lease."""
+
     worker: str = ""
-    """Who has it; empty after it was released."""
-    positions: dict[str, MonitorPosition] = {}
+    """The holder; empty after a release."""
+    positions: dict[str, ReadPosition] = {}
 
 
 class Lease:
@@ -43,60 +45,67 @@ class Lease:
         self._duty = duty
         self._worker = f"{os.getpid()}-{secrets.token_hex(8)}"
         self._renewed = -math.inf
-        self._seen: tuple[int, float] | None = None  # somebody else's revision, and since when
-        self.positions: dict[str, MonitorPosition] = {}
-        """Stream -> how far it was done: as the last holder left it, to be moved on by this one."""
+        self._seen: tuple[int, float] | None = None  # another holder's revision, and since when it has been that
+        self.positions: dict[str, ReadPosition] = {}
+        """Namespace -> how far its stream was read: as the last holder left it, to be advanced by this one."""
 
     @property
     def valid(self) -> bool:
-        """Whether nobody else can have it now."""
+        """Whether no other worker can hold it now."""
         return trio.current_time() < self._renewed + EXPIRY_SECONDS - _MARGIN
 
+    def check(self) -> None:
+        """BusError if another worker may hold it by now: a worker that was asleep must not overwrite what the next
+        holder has stored since.
+        """
+        if not self.valid:
+            raise BusError("another worker may hold the lease by now")
+
     async def take(self) -> bool:
-        """Take it if it is free; whether it is ours now. BusError."""
+        """Take it if it is free; whether this worker holds it now. BusError."""
         asked = trio.current_time()
         try:
-            note = await self._bus.kv_get(Bucket.LEASES, self._duty)
+            entry = await self._bus.kv_get(Bucket.LEASES, self._duty)
         except BusError:
-            self._seen = None  # while the bus is away nobody can renew
+            self._seen = None  # while the bus is away the holder cannot renew it
             raise
-        content = _content(note)
-        if content.worker not in ("", self._worker) and not self._is_expired(note):
+        value = _value_of(entry)
+        if value.worker not in ("", self._worker) and not self._is_expired(entry):
             return False
-        self.positions = content.positions
-        return await self._write(note, self._worker, asked)
+        self.positions = value.positions
+        return await self._write(entry, self._worker, asked)
 
     async def renew(self) -> bool:
-        """Keep it, and note the positions; False if it is no longer ours. BusError."""
+        """Keep it, and store the positions; False if this worker no longer holds it. BusError."""
         asked = trio.current_time()
-        note = await self._bus.kv_get(Bucket.LEASES, self._duty)
-        return _content(note).worker == self._worker and await self._write(note, self._worker, asked)
+        entry = await self._bus.kv_get(Bucket.LEASES, self._duty)
+        return _value_of(entry).worker == self._worker and await self._write(entry, self._worker, asked)
 
     async def release(self) -> None:
-        """Let another one have it at once. BusError."""
+        """Make it free at once. BusError."""
         self._renewed = -math.inf
-        note = await self._bus.kv_get(Bucket.LEASES, self._duty)
-        if _content(note).worker == self._worker:
-            await self._write(note, "", -math.inf)
+        entry = await self._bus.kv_get(Bucket.LEASES, self._duty)
+        if _value_of(entry).worker == self._worker:
+            await self._write(entry, "", -math.inf)
 
-    async def _write(self, note: KvEntry | None, worker: str, asked: float) -> bool:
-        value = msgspec.json.encode(_Content(worker, self.positions))
+    async def _write(self, entry: KvEntry | None, worker: str, asked: float) -> bool:
+        value = msgspec.json.encode(_LeaseValue(worker, self.positions))
         try:
-            await self._bus.kv_update(Bucket.LEASES, self._duty, value, note.revision if note else 0)
+            await self._bus.kv_update(Bucket.LEASES, self._duty, value, entry.revision if entry else 0)
         except ConflictError:
             return False
         self._renewed = asked
         return True
 
-    def _is_expired(self, note: KvEntry | None) -> bool:
-        revision, now = note.revision if note else 0, trio.current_time()
+    def _is_expired(self, entry: KvEntry | None) -> bool:
+        revision, now = entry.revision if entry else 0, trio.current_time()
         if self._seen is None or self._seen[0] != revision:
             self._seen = (revision, now)
         return now - self._seen[1] >= EXPIRY_SECONDS
 
 
-def _content(note: KvEntry | None) -> _Content:
+def _value_of(entry: KvEntry | None) -> _LeaseValue:
     try:
-        return _Content() if note is None else msgspec.json.decode(note.value, type=_Content)
+        return _LeaseValue() if entry is None else msgspec.json.decode(entry.value, type=_LeaseValue)
     except msgspec.DecodeError:
-        return _Content()  # nobody of ours has written that
+        return _LeaseValue()  # no worker of ours has written that

@@ -1,4 +1,18 @@
-"""One task as its keeper has it: the fold, when its producer was heard, and what is written down of it. No I/O."""
+"""One task as the monitor has it: its fold, its producer's signs of life, and what is recorded of it. No I/O.
+
+| what                    | when it is due                                                                     |
+|-------------------------|------------------------------------------------------------------------------------|
+| timer event             | `timers.decide` says so, while the task runs and no event of ours is on its way    |
+| task record             | at once after a change of state or attempt; else RECORD_MESSAGES messages or       |
+|                         | RECORD_SECONDS after the first unrecorded one; if there is none, REFRESH_SECONDS   |
+|                         | after the last record of a running task whose producer was heard since             |
+| listing as running      | the bucket RUNNING lists a task that does not run, or lacks one that does; with    |
+|                         | every record of a running one, since entries expire                                |
+| forgetting it, ended    | recorded, no longer listed, and LINGER_SECONDS after its last message              |
+| forgetting it, running  | no sign of it for its retention                                                    |
+
+All times are seconds of one clock that never goes back.
+"""
 
 import math
 
@@ -6,99 +20,164 @@ from fanline.engine.tasks.fold import TaskFold
 from fanline.engine.tasks.timers import TimerEvent, decide
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.tasks.events import TaskEvent, event_of
+from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import ENGINE_EVENTS, TaskState
 
-CHECKPOINT_SECONDS = 10.0
-"""After so long a changed task is written down, whatever has changed."""
-CHECKPOINT_EVENTS = 1000
+RECORD_SECONDS = 10.0
+RECORD_MESSAGES = 1000
 REFRESH_SECONDS = 1800.0
-"""After so long a running task is written down anew, so that it is not forgotten while it has nothing to say."""
-_LINGER = 10.0  # seconds for which an ended task is kept, since its producer may not have noticed
+"""A running task whose producer lives is recorded at least this often, so that its record does not expire meanwhile."""
+LINGER_SECONDS = 10.0
+"""An ended task is kept for this long, since its producer may not have noticed the end."""
 
 
 class MonitoredTask:
-    """Times are those of one clock that never goes back, in seconds."""
+    """What happens to a task, and what is due because of it.
 
-    def __init__(self, log: TaskFold, epoch: str, now: float, heard: float, *, marked: bool) -> None:
-        self.log = log
+    `now`: when monitoring it began; `heard`: until when its producer counts as heard, which may lie ahead.
+    """
+
+    def __init__(self, fold: TaskFold, epoch: str, now: float, heard: float, *, listed: bool) -> None:
+        self.fold = fold
         self.epoch = epoch
-        self.running = self._is_running()
-        """Known, and not ended."""
-        self.marked = marked
-        """Whether it is written down as running."""
-        self.too_large = False
-        """Whether it can be written down only without its output."""
+        """Epoch of its stream."""
+        self.listed = listed
+        """Whether the bucket RUNNING has an entry for it."""
+        self.without_output = False
+        """Whether its record is too large unless it goes without the output."""
         self.awaited = 0
-        """Offset of our own newest event: until that has come back the fold does not know of it."""
-        self._heard = heard
-        self._stalled = self._spoke = -math.inf
-        self._written = (log.snapshot.state, log.snapshot.attempt)
-        self._written_at = now
-        self._events = 0
-        self._touched = now
-        self._dirty_since = now if log.snapshot.state is not TaskState.UNKNOWN else math.inf
+        """Offset of our own newest event: until that has come back, the fold does not know of it."""
+        self._signs = SignsOfLife(heard)
+        self._record = RecordState(fold.snapshot, now)
+        self._changed = now  # when its newest message was taken
 
-    def _is_running(self) -> bool:
-        snapshot = self.log.snapshot
-        return snapshot.state is not TaskState.UNKNOWN and not snapshot.ended_for_good
+    @property
+    def running(self) -> bool:
+        """Whether it is known and has not ended."""
+        return _is_known(self.fold.snapshot) and not self.fold.snapshot.ended_for_good
+
+    # --- what happens to it ---------------------------------------------------------------------------------------
 
     def take(self, envelope: Envelope | None, offset: int, now: float) -> None:
-        """The task's next message; None: one that cannot be read."""
-        if offset <= self.log.offset:
+        """Fold the task's next message; None: one that cannot be read."""
+        if offset <= self.fold.offset:
             return
-        taken: Envelope | None = None
-        if envelope is None:
-            self.log.offset = offset
-        else:
-            taken = self.log.take(envelope, offset)
-        self.running = self._is_running()
-        if self.log.snapshot.state is not TaskState.UNKNOWN:
-            self._dirty_since = min(self._dirty_since, now)
-        self._events += 1
-        self._touched = now
-        # What does not fit may come from an attempt that is over.
-        if taken is not None and event_of(taken) not in ENGINE_EVENTS:
-            self._heard = max(self._heard, now)
+        folded = None if envelope is None else self.fold.take(envelope, offset)
+        self.fold.skip(offset)
+        self._record.change(self.fold.snapshot, now)
+        self._changed = now
+        # A message that does not fit may come from an attempt that is over.
+        if folded is not None and event_of(folded) not in ENGINE_EVENTS:
+            self._signs.hear(now)
 
     def beat(self, now: float) -> None:
         """Its producer says that it lives."""
-        self._heard = max(self._heard, now)
-        self._spoke = now
+        self._signs.beat(now)
 
-    def spare(self, until: float) -> None:
-        """Count as heard at a moment that may lie ahead."""
-        self._heard = max(self._heard, until)
+    def grant_grace(self, until: float) -> None:
+        """Count its producer as heard until a moment that may lie ahead."""
+        self._signs.hear(until)
 
-    def begin_anew(self, epoch: str) -> None:
-        """Its stream was made anew."""
+    def restart(self, epoch: str) -> None:
+        """Its stream was recreated."""
         self.epoch = epoch
-        self.log.offset = self.awaited = 0
+        self.awaited = 0
+        self.fold.restart()
 
-    def verdict(self, caught_up: float, now_ms: int) -> TimerEvent | None:
-        """What is to be told of it, if all its messages up to `caught_up` were taken."""
-        if self.log.offset < self.awaited or not self.running:
+    def recorded(self, now: float) -> None:
+        """A record of it as it is was stored."""
+        self._record = RecordState(self.fold.snapshot, now, complete=True)
+
+    # --- what is due ----------------------------------------------------------------------------------------------
+
+    def timer_event(self, caught_up: float, now_ms: int) -> TimerEvent | None:
+        """The timer event that is due. `caught_up`: all messages stored before it were taken; `now_ms`: Unix ms."""
+        if self.fold.offset < self.awaited or not self.running:
             return None
-        verdict = decide(self.log.snapshot, caught_up - self._heard, self._spoke > self._stalled, now_ms)
-        if verdict is not None and verdict.event is TaskEvent.STALLED:
-            self._stalled = caught_up
-        return verdict
+        due = decide(self.fold.snapshot, caught_up - self._signs.heard, self._signs.heard_again, now_ms)
+        if due is not None and due.event is TaskEvent.STALLED:
+            self._signs.stalled(caught_up)
+        return due
 
-    def is_due(self, now: float) -> bool:
-        """Whether a checkpoint has to be written."""
-        if self._dirty_since == math.inf:
-            return self.running and now - self._written_at >= REFRESH_SECONDS and self._heard > self._written_at
-        changed = self._written != (self.log.snapshot.state, self.log.snapshot.attempt)
-        return changed or self._events >= CHECKPOINT_EVENTS or now - self._dirty_since >= CHECKPOINT_SECONDS
+    def is_record_due(self, now: float) -> bool:
+        """Whether a task record has to be stored."""
+        if self._record.complete:
+            return self.running and self._record.needs_refresh(now, self._signs.heard)
+        return self._record.is_outdated(self.fold.snapshot, now)
 
-    def written(self, now: float) -> None:
-        """A checkpoint of it as it is was written."""
-        self._written_at = now
-        self._written = (self.log.snapshot.state, self.log.snapshot.attempt)
-        self._events = 0
-        self._dirty_since = math.inf
+    def is_listing_due(self, now: float) -> bool:
+        """Whether its entry in the bucket RUNNING has to be written or removed."""
+        return self.running != self.listed or (self.running and self.is_record_due(now))
 
     def is_over(self, now: float, retention: float) -> bool:
-        """Whether it can be forgotten: some time after its end, or after so many seconds without any sign of life."""
+        """Whether it can be forgotten; `retention`: seconds for which its record is kept."""
         if self.running:
-            return now - max(self._heard, self._touched) > max(retention, 2 * REFRESH_SECONDS)
-        return not self.marked and not self.is_due(now) and now - self._touched > _LINGER
+            return now - max(self._signs.heard, self._changed) > max(retention, 2 * REFRESH_SECONDS)
+        return not self.listed and not self.is_record_due(now) and now - self._changed > LINGER_SECONDS
+
+
+class SignsOfLife:
+    """When a task's producer was heard."""
+
+    def __init__(self, heard: float) -> None:
+        self.heard = heard
+        """The newest sign of life; it lies ahead while the producer has grace."""
+        self._beat = -math.inf
+        self._stalled = -math.inf
+
+    def hear(self, moment: float) -> None:
+        self.heard = max(self.heard, moment)
+
+    def beat(self, now: float) -> None:
+        self.hear(now)
+        self._beat = now
+
+    def stalled(self, moment: float) -> None:
+        """The task was found stalled by what was known up to a moment."""
+        self._stalled = moment
+
+    @property
+    def heard_again(self) -> bool:
+        """Whether there was a beat since the task stalled."""
+        return self._beat > self._stalled
+
+
+class RecordState:
+    """What is recorded of a task, and since when that is out of date.
+
+    A task is new to the monitor with a record that is not `complete`: what was folded after it is not recorded yet.
+    """
+
+    def __init__(self, snapshot: Snapshot, now: float, *, complete: bool = False) -> None:
+        self._stored = now
+        self._phase = _phase(snapshot)
+        self._messages = 0
+        self._outdated = math.inf if complete or not _is_known(snapshot) else now  # since when; infinity: it is not
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing to add."""
+        return self._outdated == math.inf
+
+    def change(self, snapshot: Snapshot, now: float) -> None:
+        """A message was taken."""
+        self._messages += 1
+        if _is_known(snapshot):
+            self._outdated = min(self._outdated, now)
+
+    def is_outdated(self, snapshot: Snapshot, now: float) -> bool:
+        """Whether what has to be added is urgent, much, or old."""
+        old = now - self._outdated >= RECORD_SECONDS
+        return old or self._messages >= RECORD_MESSAGES or self._phase != _phase(snapshot)
+
+    def needs_refresh(self, now: float, heard: float) -> bool:
+        """Whether the record of a task that lives on without a change has to be stored again before it expires."""
+        return now - self._stored >= REFRESH_SECONDS and heard > self._stored
+
+
+def _phase(snapshot: Snapshot) -> tuple[TaskState, int]:
+    return snapshot.state, snapshot.attempt
+
+
+def _is_known(snapshot: Snapshot) -> bool:
+    return snapshot.state is not TaskState.UNKNOWN

@@ -1,4 +1,4 @@
-"""The newest output lines of a task, bounded in lines and in characters, as the batches viewers are sent."""
+"""The newest output lines of a task, bounded in lines and in characters, in the batches that viewers are sent."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from fanline.protocol.tasks.events import MAX_LINE, Stream
 
 MAX_LINES = 1000
 MAX_CHARACTERS = 64 * 1024
-_MERGED = 100  # lines up to which a batch takes the next one in
+_MERGED = 100  # a batch with fewer lines takes in the next one
 
 
 class OutputBatch(msgspec.Struct, omit_defaults=True):
-    """Lines that follow on each other: the data of a `task_output` as viewers get it."""
+    """Consecutive lines: the data of a `task_output` as viewers get it."""
 
     lines: list[str]
     first: int
@@ -24,7 +24,7 @@ class OutputBatch(msgspec.Struct, omit_defaults=True):
 
 
 class OutputTail:
-    """`batches`: what `newest` gave once, as JSON; msgspec.ValidationError if it is not that."""
+    """`batches`: what `newest` returned, decoded from JSON; msgspec.ValidationError if it is anything else."""
 
     def __init__(self, batches: Any = ()) -> None:
         self._batches: deque[OutputBatch] = deque()
@@ -34,7 +34,7 @@ class OutputTail:
             self.append(batch.lines, batch.first, batch.attempt, batch.stream)
 
     def append(self, lines: Sequence[str], first: int, attempt: int, stream: Stream) -> None:
-        """Take new lines; a very long one is cut."""
+        """Add new lines; those longer than MAX_LINE are cut."""
         added = [line[:MAX_LINE] for line in lines[-MAX_LINES:]]
         first += len(lines) - len(added)
         if not added:
@@ -50,7 +50,7 @@ class OutputTail:
         self._trim()
 
     def newest(self, count: int) -> list[OutputBatch]:
-        """The newest so many lines, oldest first."""
+        """The newest `count` lines, oldest first."""
         taken: deque[OutputBatch] = deque()
         for batch in reversed(self._batches):
             if count <= 0:

@@ -1,4 +1,6 @@
-"""What the keeper tells of a task by itself, since nobody else will: silence, and deadlines that have passed. Pure."""
+"""The events that follow from time alone, which nobody but the monitor would store: a producer's silence, and deadlines
+that have passed. Pure.
+"""
 
 from typing import Any, NamedTuple
 
@@ -14,14 +16,15 @@ class TimerEvent(NamedTuple):
     data: dict[str, Any]
 
 
-def decide(snapshot: Snapshot, silent: float, back: bool, now: int) -> TimerEvent | None:
-    """The one thing to be told of a task now, if any; an end comes before all else.
+def decide(snapshot: Snapshot, silence: float, heard_again: bool, now: int) -> TimerEvent | None:
+    """The one timer event that is due, if any; the end of the task comes before all others.
 
-    `silent`: seconds since its producer was heard; `back`: whether it was since it is stalled; `now`: Unix ms.
+    `silence`: seconds since the producer was heard; `heard_again`: whether it was heard since the task stalled;
+    `now`: Unix ms.
     """
-    verdict = _end(snapshot, now) or _expiry(snapshot, now) or _silence(snapshot, silent, back)
-    # What does not fit would be refused, and decided again and again.
-    return verdict if verdict is not None and verdict.event in TRANSITIONS[snapshot.state] else None
+    due = _end(snapshot, now) or _expiry(snapshot, now) or _silence(snapshot, silence, heard_again)
+    # An event that does not fit the state would be refused by every fold, and be due again and again.
+    return due if due is not None and due.event in TRANSITIONS[snapshot.state] else None
 
 
 def _end(snapshot: Snapshot, now: int) -> TimerEvent | None:
@@ -37,13 +40,13 @@ def _expiry(snapshot: Snapshot, now: int) -> TimerEvent | None:
     ask = snapshot.ask
     if ask is None or not ask.open or ask.deadline is None or now < ask.deadline:
         return None
-    verdict = TimerEvent(TaskEvent.ASK_EXPIRED, {"ask": ask.id})
-    return verdict if verdict.event in TRANSITIONS[snapshot.state] else None
+    expired = TimerEvent(TaskEvent.ASK_EXPIRED, {"ask": ask.id})
+    return expired if expired.event in TRANSITIONS[snapshot.state] else None
 
 
-def _silence(snapshot: Snapshot, silent: float, back: bool) -> TimerEvent | None:
-    if back and TaskEvent.HEARD in TRANSITIONS[snapshot.state]:
+def _silence(snapshot: Snapshot, silence: float, heard_again: bool) -> TimerEvent | None:
+    if heard_again and TaskEvent.HEARD in TRANSITIONS[snapshot.state]:
         return TimerEvent(TaskEvent.HEARD, {})
-    if snapshot.heartbeat is not None and silent > snapshot.heartbeat:
+    if snapshot.heartbeat is not None and silence > snapshot.heartbeat:
         return TimerEvent(TaskEvent.STALLED, {})
     return None

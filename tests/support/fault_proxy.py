@@ -54,12 +54,17 @@ class FaultProxy:
         self._seed = seed
         self._chances: dict[str, random.Random] = {}
         self._refused_until: dict[str, float] = {}
-        self._open: dict[trio.CancelScope, None] = {}
+        self._open: dict[trio.CancelScope, _Link] = {}
 
     def cut_all(self) -> None:
         """Reset every connection now."""
         for scope in tuple(self._open):
             scope.cancel()
+
+    def end_after(self, size: int) -> None:
+        """End every open connection (FIN) as soon as `size` more bytes have come from the server, and passed."""
+        for link in self._open.values():
+            link.bytes_left = size
 
     def refuse(self, address: str, seconds: float) -> None:
         """Reset what comes from an address during the next seconds."""
@@ -75,7 +80,7 @@ class FaultProxy:
                 return
             link = _Link(client, await trio.open_tcp_stream(*self._target), self._chance(address))
             scope = trio.CancelScope()
-            self._open[scope] = None
+            self._open[scope] = link
             try:
                 with scope:
                     await self._serve(link, address)
@@ -116,6 +121,8 @@ class _Link:
         self.chance = chance
         self.last_chunk_at = math.inf
         """Of the first chunk that comes after this moment only a part is passed on, and then the end."""
+        self.bytes_left: int | None = None
+        """How much may still pass from the server before the end; None: no limit."""
         self.cut_inside = False
         self._client = client
         self._server = server
@@ -147,6 +154,10 @@ class _Link:
                 if trio.current_time() >= self.last_chunk_at:
                     self.cut_inside = True
                     data = data[: self.chance.randrange(len(data))]
+                if source is self._server and self.bytes_left is not None:
+                    data = data[: self.bytes_left]
+                    self.bytes_left -= len(data)
+                    self.cut_inside = not self.bytes_left
                 await sink.send_all(data)
                 if self.cut_inside:
                     break

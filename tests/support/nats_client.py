@@ -19,9 +19,10 @@ class NatsClient:
         self._stream = stream
         self._buffer = b""
 
-    async def publish(self, *messages: tuple[str, bytes]) -> None:
-        """Send (subject, payload) pairs; no word comes back."""
-        await self._stream.send_all(b"".join(publish_command(subject, payload) for subject, payload in messages))
+    async def publish(self, *messages: tuple[str, bytes], headers: Mapping[str, str] | None = None) -> None:
+        """Send (subject, payload) pairs, each with the same headers; no word comes back."""
+        commands = (publish_command(subject, payload, headers) for subject, payload in messages)
+        await self._stream.send_all(b"".join(commands))
 
     async def flush(self) -> None:
         """Return when the server has taken everything sent so far."""

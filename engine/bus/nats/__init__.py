@@ -1,1 +1,1 @@
-"""The bus on NATS: JetStream holds what is durable, core NATS carries the rest."""
+"""The bus on NATS: JetStream stores durable messages, core NATS carries the others."""

@@ -1,15 +1,14 @@
-"""The bus on NATS: nats-py inside a trio-asyncio loop. The only module that knows asyncio.
+"""The bus on NATS: nats-py inside a trio-asyncio loop. The only module of the engine that knows asyncio.
 
-What a worker wants (`join`, `leave`, messages to send) is written down synchronously; one asyncio task, the pump,
-carries it to the client in order and confirms new subscriptions with one PING for all of them. Messages and replies
-come back through shared sinks that nats-py calls from its read loop: a callback task per subscription costs three times
-as much (docs/explanation/decisions/0005-one-sink-for-all-subscriptions.md).
+What a worker asks for (`join`, `leave`, messages to send) is recorded synchronously; one asyncio task, the pump, passes
+it to the client in order and confirms new subscriptions with one PING for all of them. Messages and replies come back
+through shared sinks that nats-py calls from its read loop: a callback task per subscription costs three times as much
+(docs/explanation/decisions/0005-one-sink-for-all-subscriptions.md).
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -20,11 +19,12 @@ import trio_asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from fanline.engine.bus.interface import BusError, Deliver, OnLoss, TooLargeError
+from fanline.engine.bus.interface import BusError, Deliver, OnLoss
 from fanline.engine.bus.nats.interest import Interest, Sink, subscribe
 from fanline.engine.bus.nats.jetstream import DELETED_STREAMS, api_reply, position_of
-from fanline.engine.bus.nats.options import NatsOptions
-from fanline.engine.bus.nats.requests import REQUEST_TIMEOUT, Outgoing, Requests
+from fanline.engine.bus.nats.options import DEAD_SECONDS, RETRY_SECONDS, NatsOptions
+from fanline.engine.bus.nats.outgoing import Outgoing, OutgoingQueue
+from fanline.engine.bus.nats.requests import REQUEST_TIMEOUT, Requests
 from fanline.engine.bus.nats.streams import RefusedError, ensure_streams
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.channels import namespace_of
@@ -33,18 +33,12 @@ from fanline.protocol.nats.names import stream_name
 from fanline.protocol.nats.subjects import Direction, channel_of, from_subject, to_subject
 
 MINIMUM_VERSION = (2, 11)
-"""Older servers lack per-message TTL and the batched direct get that durable channels read with."""
-MAX_QUEUED_BYTES = 16 * 1024 * 1024
-"""What may wait for the pump; more means that NATS is behind."""
-_OVERHEAD = 512  # bytes that a queued message takes besides its payload
-
-_HEADER_BYTES = 32  # at most, for the first line of the headers and the punctuation of one
+"""Older servers lack per-message TTL and the batched direct get with which durable channels are read."""
 
 _BEATS = f"fanline.{Direction.BEAT}.>"
-_CONNECT_TIMEOUT = 5.0
-_PING_INTERVAL = 10
-_MAX_PINGS = 2
-_RETRY_WAIT = 0.2
+_CONNECT_TIMEOUT = 5.0  # seconds, for all servers together
+_FLUSH_TIMEOUT = 2  # seconds
+_NATS_FAILURES = (nats.errors.Error, BusError, OSError)
 _log = logging.getLogger("fanline.bus")
 
 
@@ -52,7 +46,7 @@ _log = logging.getLogger("fanline.bus")
 async def open_nats_bus(
     options: NatsOptions, name: str, namespaces: Namespaces | None = None
 ) -> AsyncIterator["NatsBus"]:
-    """A connected bus, and the asyncio loop it lives in; the streams of durable namespaces are there.
+    """A connected bus with the asyncio loop it lives in; the streams of durable namespaces exist.
 
     Raises BusError if NATS cannot be used as it is.
     """
@@ -63,7 +57,7 @@ async def open_nats_bus(
         if refusal is None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio_asyncio.aio_as_trio(bus._pump))
-                nursery.start_soon(trio_asyncio.aio_as_trio(bus._tell_losses))
+                nursery.start_soon(trio_asyncio.aio_as_trio(bus._report_losses))
                 try:
                     yield bus
                 finally:
@@ -88,51 +82,55 @@ class NatsBus(Requests):
         self._interest = Interest()
         self._on_loss: OnLoss = lambda _: None
         self._last_error: Exception | None = None
-        self._outgoing: deque[Outgoing] = deque()
-        self._outgoing_bytes = 0
-        self._lost_since: float | None = None  # Unix seconds, while an outage has not been told
+        self._outgoing = OutgoingQueue()
+        self._lost_since: float | None = None  # Unix seconds, while an outage has not been reported
         self._work = asyncio.Event()
         self._back = asyncio.Event()
         self._ended = False
 
     @property
     def connected(self) -> bool:
+        """Whether there is a connection to NATS at the moment."""
         return self._client.is_connected
 
+    # --- the Trio side: what workers ask for ----------------------------------------------------------------------
+
     def attach(self, deliver: Deliver, on_loss: OnLoss) -> None:
-        # Only subjects made by to_subject are subscribed.
+        # Only subjects made by to_subject are subscribed, so channel_of needs no checks.
         def take(message: Msg) -> None:
             deliver(channel_of(message.subject), message.data, None)
 
         def take_stored(message: Msg) -> None:
             if self._lost_since is not None:
-                return  # taken now, it would hide what was lost before it; all will be read once the loss is told
+                return  # taken now, it would hide what was lost before it; all is read once the loss is reported
             deliver(channel_of(message.subject), message.data, position_of(message.headers or {}))
 
         self._sinks = {False: Sink(take), True: Sink(take_stored)}
         self._on_loss = on_loss
         for namespace in self._namespaces.everywhere():
-            self._want(f"{namespace}:>")  # as a subject: all channels of it
+            self._subscribe(_all_channels(namespace))
 
     def join(self, channel: str) -> None:
         if not self._namespaces.of(channel).everywhere:
-            self._want(channel)
+            self._subscribe(channel)
 
-    def _want(self, channel: str) -> None:
+    def _subscribe(self, channel: str) -> None:
         self._interest.want(self._subject(channel), self._sinks[self._namespaces.of(channel).durable])
         self._work.set()
 
     def _subject(self, channel: str) -> str:
-        """Where a channel is heard."""
+        """The subject on which a channel's messages arrive."""
         return to_subject(channel, Direction.OUT if self._namespaces.of(channel).durable else Direction.PUB)
 
     async def wait_joined(self, channel: str) -> None:
         everywhere = self._namespaces.of(channel).everywhere
-        event = self._interest.unconfirmed(self._subject(f"{namespace_of(channel)}:>" if everywhere else channel))
-        if event is not None:
+        confirmed = self._interest.unconfirmed(
+            self._subject(_all_channels(namespace_of(channel)) if everywhere else channel)
+        )
+        if confirmed is not None:
             if not self._client.is_connected:
                 raise BusError("NATS is not connected; try again")
-            await event.wait()
+            await confirmed.wait()
 
     def leave(self, channel: str) -> None:
         if not self._namespaces.of(channel).everywhere:
@@ -151,7 +149,7 @@ class NatsBus(Requests):
         try:
             channel = from_subject(beat.subject)
         except MessageError:
-            return  # anybody may publish there
+            return  # any client of NATS may publish there
         if self._take_beat is not None:
             self._take_beat(channel)
 
@@ -159,32 +157,23 @@ class NatsBus(Requests):
         await trio.lowlevel.checkpoint()
         self.send(Outgoing(to_subject(channel), payload))
 
-    def _take_advisory(self, advisory: Msg) -> None:
-        """A stream was deleted: nothing that is known of its channels holds any more."""
-        if advisory.subject.rpartition(".")[2] in map(stream_name, self._namespaces.durable()):
-            self._on_loss(time.time())
-            self._lost_since = self._lost_since or time.time()  # told once more when it is there again
-            self._back.set()
-
     def send(self, message: Outgoing) -> None:
         if not self._client.is_connected:
             raise BusError("NATS is not connected; nothing was done")
-        if self._outgoing_bytes + len(message.payload) > MAX_QUEUED_BYTES:
-            raise BusError("NATS does not keep up; nothing was done")
-        # The server counts headers too, and ends the connection of who sends too much: an outage for all clients here.
-        size = len(message.payload) + sum(
-            _HEADER_BYTES + len(f"{k}{v}".encode()) for k, v in (message.headers or {}).items()
-        )
-        if size > self._client.max_payload:
-            raise TooLargeError(f"{size} bytes with headers, but NATS takes {self._client.max_payload}")
-        self._outgoing.append(message)
-        self._outgoing_bytes += len(message.payload) + _OVERHEAD
+        self._outgoing.put(message, self._client.max_payload)
         self._work.set()
 
-    # --- the asyncio side ---------------------------------------------------------------------------------------
+    def _take_advisory(self, advisory: Msg) -> None:
+        """A stream was deleted: whatever is known of its channels no longer holds."""
+        if advisory.subject.rpartition(".")[2] in map(stream_name, self._namespaces.durable()):
+            self._on_loss(time.time())
+            self._lost_since = self._lost_since or time.time()  # reported once more when the stream exists again
+            self._back.set()
+
+    # --- the asyncio side: connecting -----------------------------------------------------------------------------
 
     async def _connect(self, name: str) -> BusError | None:
-        """Connect; the reason why not, if NATS cannot be used as it is."""
+        """Connect; the reason if NATS cannot be used as it is."""
         where = self._options.describe()
         try:
             await asyncio.wait_for(self._client.connect(**self._client_options(name)), _CONNECT_TIMEOUT)
@@ -222,17 +211,11 @@ class NatsBus(Requests):
 
     def _client_options(self, name: str) -> dict[str, Any]:
         return {
-            "name": f"fanline {name}",
-            "connect_timeout": 2,
-            "reconnect_time_wait": _RETRY_WAIT,
-            "max_reconnect_attempts": -1,
-            "ping_interval": _PING_INTERVAL,
-            "max_outstanding_pings": _MAX_PINGS,
+            **self._options.client_options(name),
             "error_cb": self._on_error,
             "disconnected_cb": self._on_disconnected,
             "closed_cb": self._on_closed,
             "reconnected_cb": self._on_reconnected,
-            **self._options.client_options(),
         }
 
     async def _on_error(self, error: Exception) -> None:
@@ -243,8 +226,7 @@ class NatsBus(Requests):
         if self._client.is_closed:
             return
         _log.warning("NATS connection lost, reconnecting")
-        # It may have been dead for as long as it takes to miss the pings.
-        self._lost_since = self._lost_since or time.time() - _PING_INTERVAL * _MAX_PINGS
+        self._lost_since = self._lost_since or time.time() - DEAD_SECONDS
         self.give_up_requests()
 
     async def _on_closed(self) -> None:
@@ -255,14 +237,16 @@ class NatsBus(Requests):
         self._work.set()
         self._back.set()
 
+    # --- the asyncio side: the pump and the report of losses ------------------------------------------------------
+
     def _end(self) -> None:
-        """Let the loops end. Cancelling them is not enough: nats-py swallows it while it flushes."""
+        """Let both loops end. Cancelling them is not enough: nats-py swallows it while it flushes."""
         self._ended = True
         self._work.set()
         self._back.set()
 
     async def _pump(self) -> None:
-        """Carry what was asked for to the client, in order."""
+        """Pass what was asked for to the client, in order."""
         while not self._ended:
             await self._work.wait()
             self._work.clear()
@@ -273,37 +257,43 @@ class NatsBus(Requests):
                 await self._interest.send_changes(self._client)
                 await self._send_outgoing()
                 await self._interest.confirm(self._client)
-            except (nats.errors.Error, BusError, OSError) as error:
-                # nats-py subscribes again by itself once it is back; only the confirmation has to be asked anew.
+            except _NATS_FAILURES as error:
+                # nats-py subscribes again by itself once it is back; only the confirmation has to be repeated.
                 _log.debug("NATS: %s", error)
-                await asyncio.sleep(_RETRY_WAIT)
+                await asyncio.sleep(RETRY_SECONDS)
                 self._work.set()
 
     async def _send_outgoing(self) -> None:
-        for _ in range(len(self._outgoing)):  # what comes meanwhile waits for its turn, as joins do
-            message = self._outgoing.popleft()
-            self._outgoing_bytes -= len(message.payload) + _OVERHEAD
+        for _ in range(len(self._outgoing)):  # what is added meanwhile waits for its turn, as joins do
+            if self._ended:
+                return  # nats-py has swallowed the cancellation, and would wait for ever in its next flush
+            message = self._outgoing.pop()
             await self._client.publish(message.subject, message.payload, message.reply, message.headers)
 
-    async def _tell_losses(self) -> None:
-        """After each outage tell it; not in the pump, for JetStream may take its time to come back."""
+    async def _report_losses(self) -> None:
+        """Report each outage once it is over; not in the pump, for JetStream may take its time to come back."""
         while not self._ended:
             await self._back.wait()
             self._back.clear()
             while self._lost_since is not None and self._client.is_connected and not self._ended:
                 try:
-                    await self._tell_loss(self._lost_since)
-                except (nats.errors.Error, BusError, OSError) as error:
+                    await self._report_loss(self._lost_since)
+                except _NATS_FAILURES as error:
                     _log.debug("NATS: %s", error)
-                    await asyncio.sleep(_RETRY_WAIT)
+                    await asyncio.sleep(RETRY_SECONDS)
 
-    async def _tell_loss(self, since: float) -> None:
-        """Once all subscriptions are in effect again, and the streams there: those in memory went with the server."""
+    async def _report_loss(self, since: float) -> None:
+        """Report it once all subscriptions are in effect and all streams exist: an outage ends those in memory."""
         try:
             await ensure_streams(self._api, self._namespaces)
         except RefusedError as error:
             _log.error("after the outage: %s", error)
-        await self._client.flush(timeout=2)
+        await self._client.flush(timeout=_FLUSH_TIMEOUT)
         if self._client.is_connected:
             self._lost_since = None
             self._on_loss(since)
+
+
+def _all_channels(namespace: str) -> str:
+    """A name that stands for every channel of a namespace: as a subject it ends in NATS's wildcard."""
+    return f"{namespace}:>"

@@ -1,6 +1,6 @@
-"""What a worker wants to hear from NATS, and what nats-py has: two sets of subjects, brought together in order.
+"""The subjects a worker wants to hear and the subscriptions nats-py has: two sets, reconciled in order.
 
-What is wanted is written down synchronously; the pump of NatsBus calls the two async methods. No asyncio here.
+What is wanted is recorded synchronously; the pump of NatsBus calls the two async methods. No asyncio here.
 """
 
 import logging
@@ -17,7 +17,7 @@ _log = logging.getLogger("fanline.bus")
 
 
 class Sink:
-    """Stands where nats-py expects a future: it asks `cancelled()` and calls `set_result()` for every message."""
+    """Passed where nats-py expects a future, on which it only calls `cancelled()` and `set_result()`."""
 
     __slots__ = ("_take",)
 
@@ -40,7 +40,7 @@ async def subscribe(client: Client, subject: str, sink: Sink) -> Subscription:
 
 
 class Interest:
-    """Wanted subjects, each with its sink; `want` and `drop` are idempotent and take effect at the next turn."""
+    """Wanted subjects, each with its sink; `want` and `drop` are idempotent and take effect in the pump's next turn."""
 
     def __init__(self) -> None:
         self._wanted: dict[str, Sink] = {}
@@ -60,21 +60,23 @@ class Interest:
             self._changed[subject] = None
 
     def unconfirmed(self, subject: str) -> trio.Event | None:
-        """Set once the server is known to have the subscription; None if it is, or nobody wants it."""
+        """An event that is set once the server is known to have the subscription; None if that is known already, or the
+        subject is not wanted.
+        """
         return self._unconfirmed.get(subject)
 
     async def send_changes(self, client: Client) -> None:
-        """Subscribe and unsubscribe until nothing is left to do."""
+        """Subscribe and unsubscribe until the subscriptions are those that are wanted."""
         while self._changed:
             subject = next(iter(self._changed))
-            del self._changed[subject]  # before the await: a change of mind meanwhile is noted anew
+            del self._changed[subject]  # before the await: a change made meanwhile is recorded again
             try:
-                await self._bring_together(client, subject)
+                await self._reconcile(client, subject)
             except BaseException:
                 self._changed.setdefault(subject, None)
                 raise
 
-    async def _bring_together(self, client: Client, subject: str) -> None:
+    async def _reconcile(self, client: Client, subject: str) -> None:
         sink = self._wanted.get(subject)
         if sink is not None:
             if subject not in self._subscriptions:
@@ -83,7 +85,7 @@ class Interest:
             await subscription.unsubscribe()
 
     async def confirm(self, client: Client) -> None:
-        """One round trip to the server proves that every SUB before it is in effect."""
+        """Confirm all subscriptions sent so far: one round trip proves that every SUB before it is in effect."""
         waiting = {subject: event for subject, event in self._unconfirmed.items() if subject in self._subscriptions}
         if not waiting:
             return

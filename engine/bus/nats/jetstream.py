@@ -1,4 +1,4 @@
-"""JetStream's requests and replies as values: what a stream of ours looks like, and how its messages are read.
+"""JetStream's requests and replies as values: how our streams are configured, and how their messages are read.
 
 No I/O here; NatsBus carries the bytes. Sources: the JetStream API subjects `$JS.API.*`, ADR-31 (direct get, batched)
 and ADR-28 (republish) of the NATS architecture documents.
@@ -18,7 +18,7 @@ from fanline.protocol.nats.subjects import Direction, channel_of, to_subject
 READ_BATCH = 1000
 """Messages asked for with one batched direct get."""
 READ_BYTES = 8 * 1024 * 1024
-"""And bytes; the server would cut at 64 MiB."""
+"""Bytes asked for with one; the server would cut at 64 MiB."""
 MULTI_LAST = 1000
 """Subjects asked for with one multi_last; JetStream refuses more than 1,024 answers (status 413)."""
 
@@ -27,7 +27,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def stream_config(name: str, namespace: Namespace) -> dict[str, Any]:
-    """The stream of a durable namespace: keeps `fanline.pub.<ns>.>`, republishes it with offsets to `fanline.out`."""
+    """The stream of a durable namespace: stores `fanline.pub.<ns>.>`, republishes it with offsets on `fanline.out`."""
     nanoseconds = round(namespace.max_age * 1e9)
     return {
         "name": stream_name(name),
@@ -48,8 +48,8 @@ def stream_config(name: str, namespace: Namespace) -> dict[str, Any]:
 
 
 def bucket_config(bucket: Bucket, max_age: float, replicas: int) -> dict[str, Any]:
-    """The stream behind a key-value bucket, as NATS clients expect it (ADR-8); `max_age` in seconds, 0 for none."""
-    own_age = {"allow_msg_ttl": True} if bucket in (Bucket.TASKS, Bucket.RUNNING) else {}  # for `set`
+    """The stream behind a key-value bucket, as NATS clients expect it (ADR-8); `max_age` in seconds, 0 for no limit."""
+    own_age = {"allow_msg_ttl": True} if bucket in (Bucket.TASKS, Bucket.RUNNING) else {}  # for `kv_put`
     return {
         "name": bucket_stream(bucket),
         "subjects": [bucket_subject(bucket, ">")],
@@ -72,7 +72,7 @@ def get_request(bucket: Bucket, key: str) -> bytes:
 
 
 def differs(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """The keys in which a stream is not as wanted; what the server adds of its own does not count."""
+    """The keys in which a stream differs from what is wanted; keys that the server adds do not count."""
     return [key for key, value in wanted.items() if found.get(key) != value]
 
 
@@ -81,7 +81,7 @@ def api_reply(payload: bytes) -> dict[str, Any]:
     try:
         reply: dict[str, Any] = msgspec.json.decode(payload, type=dict)
     except msgspec.DecodeError:
-        raise BusError("somebody else than JetStream answered; nobody may reply on fanline.pub.>") from None
+        raise BusError("the answer is not JetStream's; no other client may reply on fanline.pub.>") from None
     error = reply.get("error")
     if error:
         raise JetStreamError(error.get("code", 0), error.get("description", "no reason given"))
@@ -97,11 +97,11 @@ class JetStreamError(BusError):
 
 
 DELETED_STREAMS = "$JS.EVENT.ADVISORY.STREAM.DELETED.*"
-"""Subjects on which the server tells that a stream, named by the last token, was deleted."""
+"""Subjects on which the server announces that a stream was deleted; the last token is the stream's name."""
 
 
 def read_request(subject: str, start: int) -> bytes:
-    """Batched direct get: messages on a subject, wildcards too, from sequence `start` on, oldest first."""
+    """Batched direct get: messages on a subject (wildcards allowed) from sequence `start` on, oldest first."""
     request = {"seq": max(1, start), "batch": READ_BATCH, "max_bytes": READ_BYTES, "next_by_subj": subject}
     return _encoder.encode(request)
 
@@ -112,7 +112,7 @@ def last_request(channels: Sequence[str]) -> bytes:
 
 
 def position_of(headers: Mapping[str, str]) -> StreamPosition:
-    """Where a message stands, by the headers of a republished message or of a direct get."""
+    """A message's position, from the headers of a republished message or of a direct get."""
     return StreamPosition(
         int(headers["Nats-Sequence"]), int(headers.get("Nats-Last-Sequence", 0)), headers["Nats-Time-Stamp"]
     )
@@ -129,7 +129,7 @@ def unix_ms_of(timestamp: str) -> int:
 
 
 def state_of(info: Mapping[str, Any]) -> StreamState:
-    """What a STREAM.INFO reply says of a stream."""
+    """A stream's state, from the reply to STREAM.INFO."""
     state = info["state"]
     empty = not state["messages"]
     first_time = float("inf") if empty else datetime.fromisoformat(state["first_ts"]).timestamp()
@@ -138,7 +138,7 @@ def state_of(info: Mapping[str, Any]) -> StreamState:
 
 
 def epoch_of(created: str) -> str:
-    """A short name for one life of a stream: the microsecond in which it was made, in base 36."""
+    """A short name for one life of a stream: the microsecond in which it was created, in base 36."""
     number, digits = int(datetime.fromisoformat(created).timestamp() * 1e6), ""
     while number:
         number, digit = divmod(number, 36)

@@ -1,4 +1,4 @@
-"""How to reach NATS."""
+"""How to reach NATS: servers, credentials, and the patience of the client."""
 
 import ssl
 from typing import Any
@@ -7,9 +7,17 @@ import msgspec
 
 from fanline.engine.bus.interface import BusError
 
+RETRY_SECONDS = 0.2
+"""Rest after a failure before the next attempt."""
+_CONNECT_SECONDS = 2
+_PING_SECONDS = 10
+_MAX_PINGS = 2
+DEAD_SECONDS = _PING_SECONDS * _MAX_PINGS
+"""A connection may have been dead for this long before it is noticed: the time it takes to miss the pings."""
+
 
 class NatsOptions(msgspec.Struct, frozen=True):
-    """Servers and credentials. Empty strings mean: not used."""
+    """Servers and credentials. An empty string means: not used."""
 
     servers: tuple[str, ...]
     user: str = ""
@@ -25,8 +33,10 @@ class NatsOptions(msgspec.Struct, frozen=True):
         """The servers without credentials, for logs and errors."""
         return ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in self.servers)
 
-    def client_options(self) -> dict[str, Any]:
-        """Where to connect and as whom, in the words of nats-py. BusError if the TLS files cannot be used."""
+    def client_options(self, name: str) -> dict[str, Any]:
+        """Where to connect, as whom and how patiently, as keyword arguments for nats-py; `name` is for the server's
+        logs. BusError if the TLS files cannot be used.
+        """
         credentials = {
             "user": self.user,
             "password": self.password,
@@ -34,7 +44,14 @@ class NatsOptions(msgspec.Struct, frozen=True):
             "user_credentials": self.creds,
         }
         used = {key: value for key, value in credentials.items() if value}
-        return {"servers": list(self.servers), "tls": self.tls_context(), **used}
+        patience = {
+            "connect_timeout": _CONNECT_SECONDS,
+            "reconnect_time_wait": RETRY_SECONDS,
+            "max_reconnect_attempts": -1,
+            "ping_interval": _PING_SECONDS,
+            "max_outstanding_pings": _MAX_PINGS,
+        }
+        return {"name": f"fanline {name}", "servers": list(self.servers), "tls": self.tls_context(), **patience, **used}
 
     def tls_context(self) -> ssl.SSLContext | None:
         """The TLS context these options ask for; None leaves it to the URL. BusError if the files cannot be used."""

@@ -1,7 +1,7 @@
-"""The half of the bus on NATS that asks: JetStream or a producer, with the replies over one inbox. No asyncio here.
+"""The requests of the bus on NATS, to JetStream and to producers, with all replies over one inbox. No asyncio here.
 
-A request is written down like any other message; its replies are taken synchronously from nats-py's read loop and
-matched by the last token of their subject. All of them together need one subscription.
+A request is queued like any other message; its replies are taken synchronously from nats-py's read loop and matched by
+the last token of their subject, so that all requests together need one subscription.
 """
 
 import itertools
@@ -9,7 +9,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
 
 import trio
 from nats.aio.msg import Msg
@@ -24,6 +23,7 @@ from fanline.engine.bus.nats.jetstream import (
     state_of,
     stored_of,
 )
+from fanline.engine.bus.nats.outgoing import Outgoing
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.nats.names import (
     MESSAGE_ID,
@@ -37,12 +37,12 @@ from fanline.protocol.nats.names import (
 from fanline.protocol.nats.subjects import Direction, to_subject
 
 REQUEST_TIMEOUT = 5.0
-"""Seconds that JetStream has to answer."""
+"""Seconds in which JetStream has to answer."""
 _PING = b'{"v":1,"t":"ping"}'
 
 
 class _Request:
-    """A request under way: one reply, or many up to one with a status."""
+    """A request under way. It gets one reply, or with `many` any number of them up to one with a status."""
 
     __slots__ = ("done", "many", "replies")
 
@@ -53,32 +53,25 @@ class _Request:
 
     def take(self, reply: Msg) -> None:
         if self.done.is_set():
-            return  # a second answer to one request
+            return  # a second answer to the same request
         self.replies.append(reply)
         if not self.many or "Status" in (reply.headers or ()):
             self.done.set()
 
     @property
     def status(self) -> str:
-        """Of the newest reply, if it has any: 503 from the server itself means that nobody listens."""
+        """Status of the newest reply, "" if it has none; 503 comes from the server itself: no client listens there."""
         return str((self.replies[-1].headers or {}).get("Status", "")) if self.replies else ""
 
     def give_up(self) -> None:
-        """No more replies will come. A part of them is none: what is missing would look as if it were not there."""
+        """No more replies will come. Part of an answer is dropped: what is missing would seem not to exist."""
         if not self.done.is_set():
             self.replies.clear()
             self.done.set()
 
 
-class Outgoing(NamedTuple):
-    subject: str
-    payload: bytes
-    reply: str = ""
-    headers: dict[str, str] | None = None
-
-
 class Requests(ABC):
-    """What a bus asks of the store and of producers; see engine/bus/interface.py for the promises."""
+    """The methods of a bus that wait for replies; see engine/bus/interface.py for the promises."""
 
     def __init__(self) -> None:
         self.inbox = ""
@@ -88,7 +81,7 @@ class Requests(ABC):
 
     @abstractmethod
     def send(self, message: Outgoing) -> None:
-        """Write a message down to be sent, in order; BusError if it cannot be."""
+        """Queue a message to be sent, in order. BusError, TooLargeError; after either, nothing was done."""
 
     async def store(self, channel: str, payload: bytes, message_id: str) -> int:
         (reply,) = await self._ask(to_subject(channel), payload, headers={MESSAGE_ID: message_id})
@@ -102,7 +95,7 @@ class Requests(ABC):
         stream = stream_name(namespace_of(channels[0]))
         newest: dict[str, int] = {}
         more = 1
-        while more:  # large messages do not all come at once
+        while more:  # large messages do not fit into one answer
             rest = [channel for channel in channels if channel not in newest]
             messages, more = await self._read(stream, last_request(rest))
             newest |= {stored.channel: stored.position.offset for stored in _page(messages, more).messages}
@@ -162,13 +155,13 @@ class Requests(ABC):
         return request.replies[0].data
 
     async def has_listener(self, channel: str) -> bool:
-        # The server says at once that nobody listens, so before it answers what is asked after it.
+        # If no client listens the server says so at once, and before it answers the request that is sent next.
         with self._request(to_subject(channel, Direction.CTL), _PING) as request:
             await self.stream_state(channel)
             return request.status != "503"
 
     async def _read(self, stream: str, request: bytes) -> tuple[list[Msg], int]:
-        """Messages of a stream by a batched direct get, and how many more there are."""
+        """Messages of a stream, by a batched direct get, and how many more there are."""
         *messages, end = await self._ask(f"$JS.API.DIRECT.GET.{stream}", request, many=True)
         headers = end.headers or {}
         if headers["Status"] not in ("204", "404"):  # the end of the batch, or nothing found
@@ -178,7 +171,7 @@ class Requests(ABC):
     async def _ask(
         self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, many: bool = False
     ) -> list[Msg]:
-        """Request and replies over the one inbox; BusError without any reply."""
+        """Ask JetStream and return its replies; BusError if they do not all come."""
         with self._request(subject, payload, headers, many) as request:
             with trio.move_on_after(REQUEST_TIMEOUT):
                 await request.done.wait()
@@ -192,7 +185,7 @@ class Requests(ABC):
     def _request(
         self, subject: str, payload: bytes, headers: dict[str, str] | None = None, many: bool = False
     ) -> Iterator[_Request]:
-        """A request that is sent, and takes its replies until the end of the block. BusError."""
+        """Send a request, which takes replies until the end of the block. BusError."""
         token = str(next(self._numbers))
         request = self._requests[token] = _Request(many)
         try:
@@ -207,7 +200,7 @@ class Requests(ABC):
             request.take(reply)
 
     def give_up_requests(self) -> None:
-        """The connection is gone: no reply under way will come."""
+        """The connection is gone: the replies under way will never come."""
         for request in self._requests.values():
             request.give_up()
 

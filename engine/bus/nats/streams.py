@@ -1,4 +1,4 @@
-"""The streams of the durable namespaces: made and kept as the settings say, by whichever worker comes first."""
+"""The streams of durable namespaces and buckets: whichever worker comes first creates or updates them."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -12,25 +12,25 @@ from fanline.engine.namespaces import Namespaces
 from fanline.protocol.nats.names import Bucket
 
 RESUME_WINDOW = 120.0
-"""Seconds for which a session that was cut off can be taken up again."""
-_MAX_AGE = dict.fromkeys(Bucket, 0.0) | {Bucket.SESSIONS: RESUME_WINDOW}  # seconds; 0: for ever
+"""Seconds for which a session whose connection was lost can be resumed."""
+_MAX_AGE = dict.fromkeys(Bucket, 0.0) | {Bucket.SESSIONS: RESUME_WINDOW}  # seconds; 0: no limit
 _NOT_FOUND = 404
 _UNAVAILABLE = 503  # JetStream cannot do it now; what it will never do has other codes, 500 among them
 _log = logging.getLogger("fanline.streams")
 
 
 class RefusedError(BusError):
-    """JetStream will not have a stream as the settings say; trying again is of no use."""
+    """JetStream refuses a stream as the settings describe it; trying again would not help."""
 
 
 Api = Callable[[str, str, bytes], Awaitable[dict[str, Any]]]
-"""(verb, stream, request) -> reply of the JetStream API; raises JetStreamError."""
+"""(verb, stream, request) -> the JetStream API's reply. JetStreamError if it refuses, BusError without an answer."""
 
 
 async def ensure_streams(api: Api, namespaces: Namespaces) -> None:
-    """Make the stream of every durable namespace, and the buckets, what the settings say. Idempotent.
+    """Create or update the stream of every durable namespace and every bucket, as the settings say. Idempotent.
 
-    RefusedError with what to do if JetStream refuses, BusError if it cannot be asked now.
+    RefusedError, which says what to do, if JetStream refuses; BusError if it cannot be asked now.
     """
     for name, namespace in namespaces.durable().items():
         await _ensure(api, f"stream of namespace {name}", stream_config(name, namespace))
@@ -59,6 +59,6 @@ async def _change(api: Api, verb: str, what: str, config: dict[str, Any]) -> Non
         if error.code == _UNAVAILABLE:
             raise
         raise RefusedError(
-            f"the {what} cannot be made as the settings say: {error}. Change the settings back, or "
+            f"the {what} cannot be brought in line with the settings: {error}. Change the settings back, or "
             f"delete the stream {config['name']} with its messages and start again"
         ) from None

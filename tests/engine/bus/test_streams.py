@@ -1,10 +1,10 @@
-"""Streams are made and kept as the settings say, on a real nats-server, by whichever worker comes first."""
+"""Streams are created and updated as the settings say, on a real nats-server, by whichever worker comes first."""
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
 import pytest
 import trio
 
@@ -14,21 +14,26 @@ from fanline.engine.bus.nats.jetstream import bucket_config, stream_config
 from fanline.engine.bus.nats.options import NatsOptions
 from fanline.engine.namespaces import Namespace, Namespaces, Storage
 from fanline.protocol.nats.names import Bucket
-from tests.engine.bus.test_bus_contract import Inbox, join
+from tests.engine.bus.cluster import Inbox, join
+from tests.support.fault_proxy import running_proxy
 from tests.support.nats_client import connect_nats
 from tests.support.nats_server import NatsServer, running_nats
 
+STREAM = "FANLINE_mine"
+
 
 @asynccontextmanager
-async def worker(server: NatsServer, **namespace: Any) -> AsyncIterator[NatsBus]:
+async def worker(server: NatsServer, port: int | None = None, **namespace: Any) -> AsyncIterator[NatsBus]:
+    """A worker's bus; `port`: that of a proxy to the server."""
     namespaces = Namespaces({"mine": Namespace(durable=True, **namespace)})
-    async with open_nats_bus(NatsOptions((server.url,)), "test", namespaces) as bus:
+    async with open_nats_bus(NatsOptions((f"nats://127.0.0.1:{port or server.port}",)), "test", namespaces) as bus:
         yield bus
 
 
-async def config_of(bus: NatsBus, namespace: str = "mine") -> dict[str, Any]:
-    (reply,) = await bus._ask(f"$JS.API.STREAM.INFO.FANLINE_{namespace}", b"")
-    return dict(msgspec.json.decode(reply.data)["config"])
+async def config_of(server: NatsServer) -> dict[str, Any]:
+    """The configuration of the namespace's stream, as an independent client sees it."""
+    async with connect_nats(server.url) as operator:
+        return dict((await operator.api("STREAM.INFO", stream=STREAM))["config"])
 
 
 async def refusal(server: NatsServer, **namespace: Any) -> str:
@@ -38,13 +43,14 @@ async def refusal(server: NatsServer, **namespace: Any) -> str:
     return str(caught.value)
 
 
-async def test_a_stream_is_as_the_settings_say_and_stays_the_same_for_the_next_worker() -> None:
+async def test_a_stream_is_created_as_the_settings_say_and_stays_the_same_for_the_next_worker() -> None:
     with trio.fail_after(30):
         async with running_nats() as server:
             async with worker(server, history=7, max_age=60) as bus:
                 wanted = stream_config("mine", Namespace(durable=True, history=7, max_age=60))
-                found = await config_of(bus)
+                found = await config_of(server)
                 assert {key: found[key] for key in wanted} == wanted
+                assert (found["max_msgs_per_subject"], found["max_age"]) == (7, 60e9)
                 assert found["duplicate_window"] == 60e9  # JetStream would cut a longer one silently
                 await bus.store("mine:a", b"x", "1")
                 epoch = (await bus.stream_state("mine:a")).epoch
@@ -53,7 +59,7 @@ async def test_a_stream_is_as_the_settings_say_and_stays_the_same_for_the_next_w
                 assert (state.epoch, state.last) == (epoch, 1)
 
 
-async def test_several_workers_that_start_at_once_make_each_stream_once() -> None:
+async def test_several_workers_that_start_at_once_create_each_stream_once() -> None:
     with trio.fail_after(30):
         async with running_nats() as server:
             epochs: list[str] = []
@@ -77,7 +83,7 @@ async def test_a_changed_length_or_age_is_changed_in_the_stream_and_the_messages
                     await bus.store("mine:a", b"x", str(number))
                 epoch = (await bus.stream_state("mine:a")).epoch
             async with worker(server, history=4, max_age=600) as bus:
-                config = await config_of(bus)
+                config = await config_of(server)
                 assert (config["max_msgs_per_subject"], config["max_age"]) == (4, 600e9)
                 assert [stored.position.offset for stored in (await bus.read("mine:a", 1)).messages] == [3, 4, 5, 6]
                 assert (await bus.stream_state("mine:a")).epoch == epoch
@@ -90,7 +96,7 @@ async def test_a_change_that_jetstream_refuses_is_one_sentence_that_says_what_to
                 pass
             text = await refusal(server, storage=Storage.MEMORY)
     assert text.startswith(
-        f"NATS at 127.0.0.1:{server.port} cannot be used: the stream of namespace mine cannot be made"
+        f"NATS at 127.0.0.1:{server.port} cannot be used: the stream of namespace mine cannot be brought in line"
     )
     assert "can not change storage type" in text
     assert text.endswith(
@@ -107,12 +113,11 @@ async def test_a_server_without_jetstream_is_refused_in_one_sentence() -> None:
     assert "\n" not in text
 
 
-async def test_streams_in_memory_are_made_again_after_a_restart_and_the_loss_is_told_after_that() -> None:
+async def test_streams_in_memory_are_recreated_after_a_restart_and_the_loss_is_reported_after_that() -> None:
     with trio.fail_after(30):
         async with running_nats() as server, worker(server, storage=Storage.MEMORY) as bus:
-            told: list[float] = []
-            inbox = Inbox(bus)
-            bus._on_loss = told.append
+            losses: list[float] = []
+            inbox = Inbox(bus, losses.append)
             await join(bus, "mine:a")
             await bus.store("mine:a", b"before", "1")
             await inbox.wait(1)
@@ -123,32 +128,37 @@ async def test_streams_in_memory_are_made_again_after_a_restart_and_the_loss_is_
             with pytest.raises(BusError):
                 await bus.store("mine:a", b"meanwhile", "2")
             await server.start()
-            while not told:
+            while not losses:
                 await trio.sleep(0.01)
             state = await bus.stream_state("mine:a")
             assert state.epoch != epoch
             assert state.last == 0
             assert await bus.store("mine:a", b"after", "1") == 1
             assert await inbox.wait(2) == [("mine:a", b"before"), ("mine:a", b"after")]
-            assert len(told) == 1
+            assert len(losses) == 1
 
 
-async def test_a_stream_that_somebody_changed_during_an_outage_keeps_no_loss_untold(
+async def test_a_stream_that_an_operator_changed_during_an_outage_does_not_hold_back_its_report(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # The loss was told only after the streams were as they should be, which here they never are.
+    # The loss was once reported only when the streams were as the settings say, which here they never are.
     with trio.fail_after(30):
-        async with running_nats() as server, worker(server) as bus:
-            told = trio.Event()
-            bus.attach(lambda *_: None, lambda _: told.set())
-            bus._namespaces = Namespaces({"mine": Namespace(durable=True, storage=Storage.MEMORY)})
-            server.kill()
-            await server.start()
-            await told.wait()
-    assert "cannot be made as the settings say" in caplog.text
+        async with running_nats() as server, running_proxy(("127.0.0.1", server.port), seed=0) as proxy:
+            async with worker(server, proxy.port) as bus, connect_nats(server.url) as operator:
+                reported = trio.Event()
+                bus.attach(lambda *_: None, lambda _: reported.set())
+                proxy.refuse("127.0.0.1", math.inf)
+                proxy.cut_all()
+                await operator.api("STREAM.DELETE", stream=STREAM)
+                changed = stream_config("mine", Namespace(durable=True, storage=Storage.MEMORY))
+                await operator.api("STREAM.CREATE", changed, STREAM)
+                assert not reported.is_set()
+                proxy.refuse("127.0.0.1", 0)
+                await reported.wait()
+    assert "cannot be brought in line with the settings" in caplog.text
 
 
-async def test_a_bucket_that_was_made_without_an_age_per_key_is_changed_and_its_keys_stay() -> None:
+async def test_a_bucket_created_without_expiry_per_key_is_updated_and_its_keys_stay() -> None:
     with trio.fail_after(30):
         async with running_nats() as server:
             async with connect_nats(server.url) as operator:

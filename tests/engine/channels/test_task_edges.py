@@ -1,4 +1,4 @@
-"""Where two attempts, two cancels, or two keepers meet: what was done for one must not touch the other."""
+"""Where two attempts, two cancels, or two monitors meet: what was done for one must not touch the other."""
 
 import msgspec
 import pytest
@@ -11,7 +11,7 @@ from fanline.protocol.envelope import Envelope, from_producer
 from fanline.protocol.nats.names import Bucket
 from tests.engine.sessions.test_calls import attached, code
 from tests.engine.task_channels import CHANNEL, call, watch
-from tests.engine.tasks.test_monitor import World
+from tests.engine.tasks.world import World
 from tests.support.raw_client import connect
 
 
@@ -21,7 +21,7 @@ def said(event: str, time: int, **data: object) -> Envelope:
 
 @pytest.fixture
 def short_memory() -> World:
-    """A keeper's world in which tasks are kept for an hour."""
+    """A monitor's world in which tasks are kept for an hour."""
     world = World()
     world.namespaces = world.broker.namespaces = Namespaces(
         {"task": Namespace(durable=True, tasks=True, retention=3600)}
@@ -107,7 +107,7 @@ async def test_an_answer_as_deep_as_messages_may_be_is_refused_and_not_stored() 
 async def test_a_task_that_is_never_heard_of_again_is_forgotten_after_its_retention(
     autojump_clock: MockClock, short_memory: World
 ) -> None:
-    async with short_memory.running_keeper():
+    async with short_memory.running_monitor():
         await short_memory.say("zombie", "started")
         await trio.sleep(1)
         assert [row["id"] for row in (await short_memory.table())["tasks"]] == ["zombie"]
@@ -116,26 +116,26 @@ async def test_a_task_that_is_never_heard_of_again_is_forgotten_after_its_retent
         assert await short_memory.bus.kv_get(Bucket.TASKS, "task.zombie") is None
 
 
-async def test_a_task_that_only_beats_is_still_watched_by_the_next_keeper(
+async def test_a_task_that_only_beats_is_still_monitored_by_the_next_worker(
     autojump_clock: MockClock, short_memory: World
 ) -> None:
-    async with short_memory.running_keeper():
+    async with short_memory.running_monitor():
         await short_memory.say("a", "started", heartbeat=500)
         for _ in range(30):
             await trio.sleep(400)
             short_memory.broker.beat("task:a")
-    async with short_memory.running_keeper():
+    async with short_memory.running_monitor():
         await trio.sleep(1000)
-    assert await short_memory.events("a") == ["task_stalled"]
+    assert await short_memory.timer_event_names("a") == ["task_stalled"]
 
 
 async def test_what_an_old_attempt_says_is_no_life_of_the_new_one(
     autojump_clock: MockClock, short_memory: World
 ) -> None:
-    async with short_memory.running_keeper():
+    async with short_memory.running_monitor():
         await short_memory.say("a", "started", heartbeat=2)
         await short_memory.say("a", "started", attempt=2)
         for percent in range(20):
             await trio.sleep(1)
             await short_memory.say("a", "progress", attempt=1, percent=percent)
-        assert await short_memory.events("a") == ["task_stalled"]
+        assert await short_memory.timer_event_names("a") == ["task_stalled"]

@@ -1,0 +1,208 @@
+"""The promises of engine/bus/interface.py about streams and buckets, for both implementations alike."""
+
+from datetime import datetime
+
+import pytest
+import trio
+
+from fanline.engine.bus.interface import Bus, BusError, ConflictError, Stored, TooLargeError
+from fanline.engine.bus.nats.jetstream import READ_BATCH
+from fanline.protocol.nats.names import Bucket
+from tests.engine.bus.cluster import Inbox, OpenBus, join
+
+
+async def read_all(bus: Bus, channel: str, start: int = 1) -> list[Stored]:
+    """Read page by page, and check that each page says how many messages come after it."""
+    found: list[Stored] = []
+    while True:
+        page = await bus.read(channel, start)
+        found += page.messages
+        if not page.more:
+            return found
+        start = found[-1].position.offset + 1
+        assert page.more == len((await bus.read(channel, start)).messages) + (await bus.read(channel, start)).more
+
+
+async def test_a_stored_message_is_delivered_with_its_position_and_read_with_the_same_one(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other:
+        inbox = Inbox(other)
+        await join(other, "task:a")
+        offsets = [await one.store(channel, b"x", channel + str(n)) for n in (1, 2) for channel in ("task:a", "task:b")]
+        assert offsets == [1, 2, 3, 4]
+        assert await inbox.wait(2) == [("task:a", b"x")] * 2
+        heard = [position for position in inbox.positions if position is not None]
+        assert [(position.offset, position.previous) for position in heard] == [(1, 0), (3, 1)]
+        found = (await other.read("task:a", 1)).messages
+        assert [(stored.channel, stored.payload) for stored in found] == [("task:a", b"x")] * 2
+        assert [(stored.position.offset, stored.position.time) for stored in found] == [
+            (p.offset, p.time) for p in heard
+        ]
+
+
+async def test_a_repeated_id_is_stored_once_and_answered_with_the_first_offset(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other:
+        assert await one.store("task:a", b"first", "id") == 1
+        assert await one.store("task:a", b"2nd", "other") == 2
+        assert await other.store("task:a", b"again", "id") == 1
+        assert [stored.payload for stored in await read_all(one, "task:a")] == [b"first", b"2nd"]
+        assert (await one.stream_state("task:a")).last == 2
+
+
+async def test_a_producer_that_only_publishes_is_stored_too(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        inbox = Inbox(bus)
+        await join(bus, "task:a")
+        await bus.publish("task:a", b"plain")
+        await inbox.wait(1)
+        assert [stored.payload for stored in await read_all(bus, "task:a")] == [b"plain"]
+
+
+async def test_more_than_a_page_is_read_in_order_and_without_the_neighbours(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        await bus.store("task:neighbour", b"n", "n1")
+        for number in range(READ_BATCH + 100):
+            await bus.store("task:a", b"%d" % number, str(number))
+        await bus.store("task:neighbour", b"n", "n2")
+        found = await read_all(bus, "task:a")
+        assert [stored.payload for stored in found] == [b"%d" % number for number in range(READ_BATCH + 100)]
+        assert await read_all(bus, "task:a", found[-2].position.offset) == await read_all(
+            bus, "task:a", found[-1].position.offset - 1
+        )
+        page = await bus.read("task:a", found[-1].position.offset + 1)
+        assert page == ([], 0)
+
+
+async def test_last_offsets_name_the_channels_that_have_messages(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        assert await bus.last_offsets(["task:none"]) == {}
+        for channel in ("task:a", "task:b", "task:a", "task:a.b"):
+            await bus.store(channel, b"x", channel + str(await bus.stream_state(channel)))
+        channels = ["task:a", "task:b", "task:none", *(f"task:none{number}" for number in range(900))]
+        assert await bus.last_offsets(channels) == {"task:a": 3, "task:b": 2}
+
+
+async def test_the_state_of_a_stream_gives_its_bounds_its_age_and_its_epoch(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        empty = await bus.stream_state("task:a")
+        assert (empty.first, empty.last, empty.first_time, empty.size) == (1, 0, float("inf"), 0)
+        await bus.store("task:a", b"x", "1")
+        await bus.store("task:b", b"x", "2")
+        state = await bus.stream_state("task:b")
+        assert (state.epoch, state.first, state.last) == (empty.epoch, 1, 2)
+        assert state.size > 0
+        oldest = (await bus.read("task:a", 1)).messages[0].position
+        assert state.first_time == datetime.fromisoformat(oldest.time).timestamp()
+        assert (await bus.stream_state("doc:a")).epoch != state.epoch
+
+
+async def test_a_channel_keeps_its_newest_messages_and_its_neighbours_keep_theirs(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        inbox = Inbox(bus)
+        await join(bus, "short:a")
+        await bus.store("short:b", b"x", "b")
+        for number in range(5):
+            await bus.store("short:a", b"%d" % number, f"a{number}")
+        assert [stored.payload for stored in await read_all(bus, "short:a")] == [b"2", b"3", b"4"]
+        assert len(await read_all(bus, "short:b")) == 1
+        await inbox.wait(5)
+        # A limit on the number drops the oldest ones, so the position of each still names its true predecessor.
+        assert [(position.offset, position.previous) for position in inbox.positions if position] == [
+            (2, 0), (3, 2), (4, 3), (5, 4), (6, 5)
+        ]  # fmt: skip
+
+
+async def test_a_message_that_is_too_large_is_refused_and_harms_no_other(open_bus: OpenBus) -> None:
+    # The server counts headers as well, and ends the connection of a client that sends too much.
+    async with open_bus() as bus:
+        inbox = Inbox(bus)
+        await join(bus, "task:a")
+        for size in (1024 * 1024 + 1, 10_000_000):
+            with pytest.raises(BusError, match=r"\d bytes"):
+                await bus.store("task:a", b"x" * size, "big")
+            with pytest.raises(BusError, match=r"\d bytes"):
+                await bus.publish("news:a", b"x" * size)
+        await bus.store("task:a", b"x" * (1024 * 1024 - 200), "large")
+        assert await bus.store("task:a", b"small", "small") == 2
+        assert [len(payload) for _, payload in await inbox.wait(2)] == [1024 * 1024 - 200, 5]
+
+
+async def test_pages_of_large_messages_are_shorter_and_skip_none(open_bus: OpenBus) -> None:
+    # JetStream limits a batch in bytes as well; if that were taken for the end, all messages after it would be lost.
+    async with open_bus() as bus:
+        for number in range(30):
+            await bus.store("task:a" if number < 15 else f"task:{number}", b"x" * 1_000_000, str(number))
+        assert [stored.position.offset for stored in await read_all(bus, "task:a")] == list(range(1, 16))
+        channels = [f"task:{number}" for number in range(15, 30)]
+        assert await bus.last_offsets(channels) == dict(zip(channels, range(16, 31), strict=True))
+
+
+async def test_a_namespace_is_read_in_order_across_its_channels_and_without_other_namespaces(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        await bus.store("doc:a", b"x", "other")
+        channels = [f"task:{number % 7}.x" for number in range(READ_BATCH + 100)]
+        for number, channel in enumerate(channels):
+            await bus.store(channel, b"%d" % number, str(number))
+        first = await bus.read_namespace("task", 1)
+        rest = await bus.read_namespace("task", first.messages[-1].position.offset + 1)
+        assert (len(first.messages), first.more, rest.more) == (READ_BATCH, 100, 0)
+        found = first.messages + rest.messages
+        assert [(stored.channel, stored.payload) for stored in found] == [
+            (channel, b"%d" % number) for number, channel in enumerate(channels)
+        ]
+        assert await bus.read_namespace("task", found[-1].position.offset + 1) == ([], 0)
+
+
+# --- buckets ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_is_updated_only_at_the_revision_it_has(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other:
+        await one.kv_update(Bucket.LEASES, "duty", b"1", 0)
+        with pytest.raises(ConflictError):
+            await other.kv_update(Bucket.LEASES, "duty", b"2", 0)
+        entry = await other.kv_get(Bucket.LEASES, "duty")
+        assert entry is not None
+        await other.kv_update(Bucket.LEASES, "duty", b"2", entry.revision)
+        with pytest.raises(ConflictError):
+            await one.kv_update(Bucket.LEASES, "duty", b"3", entry.revision)
+        assert await one.kv_entries(Bucket.LEASES) == {"duty": b"2"}
+
+
+async def test_entries_are_all_keys_of_a_bucket_but_the_emptied_ones(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        assert await bus.kv_entries(Bucket.RUNNING) == {}
+        await bus.kv_put(Bucket.TASKS, "task.other", b"x", 60)
+        for number in range(READ_BATCH + 10):
+            await bus.kv_put(Bucket.RUNNING, f"task.a.{number}", b"%d" % number, 60)
+        await bus.kv_put(Bucket.RUNNING, "task.a.5", b"", 60)
+        await bus.kv_put(Bucket.RUNNING, "task.a.6", b"new", 60)
+        wanted = {f"task.a.{number}": b"%d" % number for number in range(READ_BATCH + 10)} | {"task.a.6": b"new"}
+        del wanted["task.a.5"]
+        assert await bus.kv_entries(Bucket.RUNNING) == wanted
+        entry = await bus.kv_get(Bucket.RUNNING, "task.a.6")
+        assert entry is not None
+        assert entry.value == b"new"
+
+
+async def test_a_key_expires_after_its_seconds(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        await bus.kv_put(Bucket.TASKS, "task.long", b"x", 60)
+        await bus.kv_put(Bucket.TASKS, "task.short", b"x", 0.5)
+        assert set(await bus.kv_entries(Bucket.TASKS)) == {"task.long", "task.short"}
+        while await bus.kv_get(Bucket.TASKS, "task.short") is not None:
+            await trio.sleep(0.05)
+        assert await bus.kv_entries(Bucket.TASKS) == {"task.long": b"x"}
+
+
+async def test_a_key_that_is_put_soon_needs_no_waiting_and_no_revision(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        await bus.kv_update(Bucket.SESSIONS, "s", b"old", 0)
+        bus.kv_put_soon(Bucket.SESSIONS, "s", b"new")
+        while await bus.kv_entries(Bucket.SESSIONS) != {"s": b"new"}:
+            await trio.sleep(0.01)
+
+
+async def test_a_value_that_is_too_large_is_refused(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        with pytest.raises(TooLargeError, match=r"\d bytes"):
+            await bus.kv_put(Bucket.TASKS, "task.a", b"x" * (1024 * 1024 + 1), 60)

@@ -1,0 +1,122 @@
+"""A world for the task monitor: the bus in memory, producers that speak, and workers that can be killed.
+
+Its clock is Trio's, so with `autojump_clock` hours pass in no time.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import trio
+
+from fanline.engine.bus.interface import BusError, Stored
+from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.channels.messages import MessageReader
+from fanline.engine.counters import Counters
+from fanline.engine.namespaces import Namespaces
+from fanline.engine.tasks.fold import TaskFold
+from fanline.engine.tasks.monitor import MESSAGE_ID_PREFIX, TaskMonitor
+from fanline.engine.tasks.roster import ReadMessage
+from fanline.engine.tasks.table import TABLE_CHANNEL
+from fanline.protocol.nats.names import Bucket
+
+EPOCH_MS = 1_700_000_000_000
+"""The wall clock, in Unix milliseconds, when Trio's clock is at zero."""
+
+
+def now_ms() -> int:
+    return EPOCH_MS + round(trio.current_time() * 1000)
+
+
+class MortalBus(MemoryBus):
+    """The bus of a worker that can be killed: from then on nothing that it asks for happens.
+
+    `requests`: number of requests after which it is killed; each of them then takes some time.
+    """
+
+    def __init__(self, broker: MemoryBroker, requests: int | None = None) -> None:
+        super().__init__(broker)
+        self._left = requests
+        self.dead = trio.Event()
+
+    def kill(self) -> None:
+        self.hear_beats(None)
+        self.dead.set()
+
+    async def _reach_broker(self) -> None:
+        await super()._reach_broker()
+        if self._left is not None:
+            await trio.sleep(0.01)
+            self._left -= 1
+            if self._left < 0:
+                self.kill()
+        if self.dead.is_set():
+            raise BusError("this worker is dead")
+
+
+class World:
+    """A broker, its producers, and what they and the monitors have stored."""
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker()
+        self.namespaces = Namespaces()
+        self.bus = MemoryBus(self.broker)
+        self.reader = MessageReader(self.namespaces, Counters(), now_ms)
+        self._messages = 0
+
+    async def say(self, task: str, event: str, **data: Any) -> None:
+        """Store an event of the task's producer."""
+        self._messages += 1
+        name = f"p{self._messages}"
+        payload = {"v": 1, "e": f"task_{event}", "i": name, "ts": now_ms(), "d": data}
+        await self.bus.store(f"task:{task}", msgspec.json.encode(payload), name)
+
+    def monitor(self, bus: MemoryBus, read: ReadMessage | None = None) -> TaskMonitor:
+        """The task monitor of one worker."""
+        return TaskMonitor(bus, self.namespaces, read or self.reader.read_stored, self.reader.refuse, now_ms)
+
+    @asynccontextmanager
+    async def running_monitor(
+        self, bus: MemoryBus | None = None, read: ReadMessage | None = None
+    ) -> AsyncIterator[TaskMonitor]:
+        monitor = self.monitor(bus or MemoryBus(self.broker), read)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(monitor.run)
+            yield monitor
+            nursery.cancel_scope.cancel()
+
+    async def stored(self, channel: str) -> list[Stored]:
+        """All messages that the stream holds of a channel."""
+        return (await self.bus.read(channel, 1)).messages
+
+    async def timer_events(self, task: str) -> list[tuple[str, dict[str, Any]]]:
+        """What the monitors have stored of a task: events and their data, without the attempt."""
+        messages = [msgspec.json.decode(stored.payload) for stored in await self.stored(f"task:{task}")]
+        own = [message for message in messages if message["i"].startswith(MESSAGE_ID_PREFIX)]
+        return [(m["e"], {key: value for key, value in m["d"].items() if key != "attempt"}) for m in own]
+
+    async def timer_event_names(self, task: str) -> list[str]:
+        return [event for event, _ in await self.timer_events(task)]
+
+    async def fold(self, task: str) -> TaskFold:
+        """Everything folded from the beginning, as every worker would."""
+        fold = TaskFold(f"task:{task}")
+        for stored in await self.stored(fold.channel):
+            envelope = self.reader.read_stored(stored)
+            if envelope is not None:
+                fold.take(envelope, stored.position.offset)
+        return fold
+
+    async def record(self, task: str) -> dict[str, Any] | None:
+        """The task record."""
+        entry = await self.bus.kv_get(Bucket.TASKS, f"task.{task}")
+        return None if entry is None else msgspec.json.decode(entry.value)
+
+    async def running(self) -> set[str]:
+        """The keys of the tasks that are listed as running."""
+        return set(await self.bus.kv_entries(Bucket.RUNNING))
+
+    async def table(self) -> dict[str, Any]:
+        """The newest table of running tasks."""
+        return dict(msgspec.json.decode((await self.stored(TABLE_CHANNEL))[-1].payload)["d"])
