@@ -56,7 +56,7 @@ async def test_a_session_is_stored_with_a_channel_whose_history_is_still_on_its_
                 assert (await client.ask({"t": "sub", "c": "task:1", "i": "s", "o": 0}))["t"] == "ok"
                 while (Bucket.SESSIONS, session) not in engine.broker.buckets:
                     await trio.sleep(0.01)
-            assert b'"task:1"' in engine.broker.buckets[Bucket.SESSIONS, session].note.value
+            assert b'"task:1"' in engine.broker.buckets[Bucket.SESSIONS, session].entry.value
 
 
 async def test_a_joiner_that_leaves_before_its_part_of_a_flush_gets_none_of_it(
