@@ -1,4 +1,4 @@
-"""Fanline: publish and receive live messages. `import fanline` is all that a program needs.
+"""Fanline: publish and receive live messages. `import fanline` is all a program needs.
 
 async with fanline.Client("ws://127.0.0.1:8080/ws") as client:
     async with client.subscribe("task:42") as messages:

@@ -1,13 +1,13 @@
-"""Exponential back-off with full jitter: clients that were cut off together do not come back together."""
+"""Exponential back-off with full jitter, so that clients that were cut off together do not reconnect together."""
 
 import random
 from collections.abc import Callable
 
-_MAX_EXPONENT = 32  # beyond every sensible cap; keeps the power a small number
+_MAX_EXPONENT = 32  # beyond every sensible cap; keeps the power small
 
 
 class Backoff:
-    """Delays in seconds: the n-th since the last reset is uniform in [0, min(cap, base * 2**n)], n from 0."""
+    """Delays in seconds: the n-th since the last reset is uniform in [0, min(cap, base * 2**n)], counted from 0."""
 
     def __init__(
         self, base: float = 0.25, cap: float = 15.0, uniform: Callable[[float, float], float] = random.uniform
@@ -24,5 +24,5 @@ class Backoff:
         return self._uniform(0.0, limit)
 
     def reset(self) -> None:
-        """Begin again with the shortest delay."""
+        """Start again with the shortest delay."""
         self._attempts = 0

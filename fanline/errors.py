@@ -1,8 +1,8 @@
-"""What can go wrong for a user of the client. Every str() is a sentence for a person."""
+"""What can go wrong for a user of the client. Every str() is a sentence for people."""
 
 
 class FanlineError(Exception):
-    """Base of all errors the client raises by itself."""
+    """Base of all errors that the client raises itself."""
 
 
 class ServerError(FanlineError):
@@ -23,7 +23,7 @@ class ServerError(FanlineError):
 class ConnectionLost(FanlineError):  # noqa: N818  # reads as what happened
     """The connection ended.
 
-    `final`: the client does not come back, and every later call raises the same. Otherwise it is already coming back,
+    `final`: the client does not reconnect, and every later call raises the same. Otherwise it is already reconnecting,
     and only the command that was under way is affected: whether the server performed it is unknown.
     `code` is the WebSocket close code, None if there was none.
     """
@@ -35,9 +35,9 @@ class ConnectionLost(FanlineError):  # noqa: N818  # reads as what happened
 
 
 class ConnectionRefused(FanlineError):  # noqa: N818  # reads as what happened
-    """A connection could not be opened: nobody there, not a Fanline server, or refused with HTTP `status`.
+    """A connection could not be opened: nothing listens, it is no Fanline server, or it refused with HTTP `status`.
 
-    `final`: asking again would be answered the same.
+    `final`: another attempt would be answered the same.
     """
 
     def __init__(self, message: str, *, status: int | None = None, final: bool = False) -> None:
@@ -47,4 +47,4 @@ class ConnectionRefused(FanlineError):  # noqa: N818  # reads as what happened
 
 
 class SlowConsumer(FanlineError):  # noqa: N818  # reads as what happened
-    """A subscription's messages came in far faster than they were taken; the messages already there come first."""
+    """A subscription's messages arrived far faster than they were taken; the messages already there come first."""

@@ -4,13 +4,13 @@ import trio
 
 
 def only_error(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    """The one exception of a nursery's group that is not its cancellation; None if there are several."""
+    """The only exception of a nursery's group besides its cancellation; None if there are several."""
     errors = [error for error in group.exceptions if not isinstance(error, trio.Cancelled)]
     return errors[0] if len(errors) == 1 else None
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One cause out of a group, however many nurseries it came through; Ctrl-C goes before errors."""
+    """One cause out of a group, however many nurseries it came through; Ctrl-C takes precedence over errors."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         errors = [each for each in error.exceptions if not isinstance(each, trio.Cancelled)] or error.exceptions

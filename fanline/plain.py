@@ -1,4 +1,4 @@
-"""What a program publishes, as what a message can hold."""
+"""Python values as what a message can hold."""
 
 from typing import Any
 
@@ -9,7 +9,10 @@ from fanline.protocol.errors import MessageError
 
 
 def plain(data: Any) -> Any:
-    """Dataclasses, dates, sets, tuples and the like as what JSON and CBOR both hold."""
+    """`data` as what JSON and CBOR can both hold: dataclasses, dates, sets, tuples and the like are converted.
+
+    Raises TypeError or ValueError for what neither can hold.
+    """
     value = _with_lists(msgspec.to_builtins(data, builtin_types=(bytes,)))
     try:
         check_value(value)

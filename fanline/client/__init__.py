@@ -1,1 +1,1 @@
-"""The client: subscriptions over one WebSocket that comes back by itself."""
+"""The client: subscriptions over one WebSocket that reconnects by itself."""

@@ -10,15 +10,15 @@ from fanline.protocol.tasks.states import TaskState
 
 @dataclass(frozen=True, slots=True)
 class OutputLine:
-    """One line of a task's output, without its end."""
+    """One line of a task's output, without its line end."""
 
     text: str
     stream: Stream
     number: int
-    """Of the line in its attempt, from 0. A jump: lines in between were not kept."""
+    """The line's number within its attempt, from 0. After a jump, the lines in between were not kept."""
     attempt: int
     superseded: bool = False
-    """A newer attempt has begun since."""
+    """A newer attempt has started since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +30,23 @@ class TaskUpdate:
     ASKED            `snapshot.ask` is the question; ANSWERED and ASK_EXPIRED settle it
     COMPLETED, FAILED, CANCELLED, TIMED_OUT   the end of the attempt; `ended` is true
     SNAPSHOT         something was missed (`gap` says what), and `snapshot` is right again
-    None             a message that says nothing of the task's state: the producer's own, in `message`
+    None             a message that says nothing about the task's state: one of the producer's own, in `message`
 
-    and for all others at `state_changed`, which is true for an update of any kind that changed the state.
+    For all other kinds look at `state_changed`, which is true for an update of any kind that changed the state.
     """
 
     kind: TaskEvent | None
     snapshot: Snapshot
-    """The task after it."""
+    """The task after this update."""
     before: TaskState
-    """The state before it."""
+    """The task's state before this update."""
     message: Message
-    """As it was delivered: sender, time, offset, raw data."""
+    """The message as it was delivered: sender, time, offset, raw data."""
     data: TaskData = field(default_factory=TaskData)
     """The known keys of the message's data, checked."""
     lines: tuple[OutputLine, ...] = ()
     new_attempt: bool = False
-    """It began another run: the lines so far are superseded."""
+    """It started another attempt: the lines so far are superseded."""
     gap: Gap | None = None
 
     @property
@@ -55,5 +55,5 @@ class TaskUpdate:
 
     @property
     def ended(self) -> bool:
-        """The task has ended with this."""
+        """The task ended with this update."""
         return self.snapshot.ended_for_good and (self.state_changed or self.new_attempt)
