@@ -14,11 +14,12 @@ from rich.console import Console
 from fanline.cli.options import TaskId, Url
 from fanline.cli.runner import note, run
 from fanline.cli.task_screen import JsonScreen, LineScreen, LiveScreen, Screen
-from fanline.client.client import MAX_LINES, Client
+from fanline.client.client import Client
 from fanline.client.task_view import TaskView
 from fanline.errors import ServerError
 from fanline.local import find_server
 from fanline.protocol.errors import ErrorCode
+from fanline.protocol.messages import MAX_LINES
 from fanline.protocol.tasks.states import TaskState
 
 _FRAME_SECONDS = 0.1

@@ -1,4 +1,4 @@
-"""The client: one connection that comes back by itself, shared by any number of subscriptions and publishers."""
+"""The client: one connection, reopened whenever it is lost, for any number of subscriptions and publishers."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,40 +12,39 @@ from uuid import uuid4
 import trio
 
 from fanline.backoff import Backoff
-from fanline.client.connection import Link, V1Dialect, open_link
-from fanline.client.cursor import Wish
-from fanline.client.feeds import Feeds
+from fanline.client.connection import ServerConnection, V1Dialect, open_connection
 from fanline.client.message import Gap, Message, Position, Published
 from fanline.client.subscription import Subscription
+from fanline.client.subscription_driver import SubscriptionDriver
+from fanline.client.subscriptions.start import StartPosition
 from fanline.client.task_view import TaskView
 from fanline.errors import ConnectionLost, ConnectionRefused
 from fanline.groups import only_error
 from fanline.plain import plain
 from fanline.protocol.dialects import CBOR, JSON
 from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.messages import MAX_LINES, Subscribe
 
 Codec = Literal["json", "cbor"]
 StoredPositions = Mapping[str, Position | Sequence[Any]]
 """What `Subscription.positions` returned, or what JSON made of it."""
 _DIALECTS: dict[str, V1Dialect] = {"json": JSON, "cbor": CBOR}
-MAX_LINES = 1000
-"""Of a task's log that a server keeps."""
 _PING_ID = "~ping"  # no id that a program would give to a message
-_RETRY_SECONDS = 100.0  # safely within the two minutes in which the server knows a message id again
+_RETRY_SECONDS = 100.0  # safely within the two minutes in which the server recognises a message id
 
 
 class Client:
     """A Fanline client for Trio. Enter it once: `async with fanline.Client("ws://127.0.0.1:8080/ws") as client:`.
 
     Entering connects, and raises ConnectionRefused or ConnectionLost if that fails. A connection that is lost later is
-    opened again, with full-jitter back-off of at most 15 seconds, and everything is subscribed again before any other
-    command is sent: durable channels from where they were, so that nothing is missing or repeated; what an ephemeral
-    channel had in between is missed. A refusal that would only be repeated (a close or HTTP status that says so) ends
-    the client: every call and every subscription then raises that error with `final` set. Timeouts are the caller's:
-    `with trio.fail_after(5): await client.publish(...)`.
+    reopened, with full-jitter back-off of at most 15 seconds, and everything is subscribed again before any other
+    command is sent: durable channels from where they were, so that nothing is missed or repeated; what an ephemeral
+    channel had in between is missed. A refusal that would only be repeated (a close code or HTTP status that says so)
+    ends the client: every call and every subscription then raises that error with `final` set. Timeouts are the
+    caller's: `with trio.fail_after(5): await client.publish(...)`.
 
     `codec` is "json" or "cbor": the same messages in text or binary form; byte strings survive only in cbor.
-    `notice` is called with a sentence for a person whenever an established connection is lost, and when it is back.
+    `notice` is called with a sentence for people whenever an established connection is lost, and when it is back.
     """
 
     def __init__(
@@ -60,12 +59,12 @@ class Client:
         self._notice = notice
         self._dialect = _DIALECTS[codec]
         self._backoff = Backoff()
-        self._link: Link | None = None  # only while everything is subscribed on it
-        self._moved = trio.Event()  # replaced at each change of _link or _error
+        self._connection: ServerConnection | None = None  # only while everything is subscribed on it
+        self._changed = trio.Event()  # replaced whenever _connection or _error changes
         self._error: ConnectionLost | ConnectionRefused | None = None
         self._connected_once = False
-        self._away = False  # and told so
-        self._feeds = Feeds()
+        self._away = False  # and reported so
+        self._driver = SubscriptionDriver()
         self._reading: trio.CancelScope | None = None  # while a connection is open
         self._life = self._live()
 
@@ -112,50 +111,51 @@ class Client:
         """A subscription to one or more channels: `async with client.subscribe("task:42") as messages:`.
 
         By default it gets what is published from now on. A durable channel can begin earlier: with its newest `last`
-        messages, from the `start` of what is stored, or right after the place it has in `positions`, which is what
-        `Subscription.positions` returned once; channels that are not in there begin as the other arguments say. An
-        ephemeral channel has no history, and begins now whatever is asked.
+        messages, with everything that is stored (`start`), or right after its position in `positions`, which is what
+        `Subscription.positions` once returned; channels that are not in there begin as the other arguments say. An
+        ephemeral channel has no history, and begins now whatever the arguments say.
 
-        `gaps=True`: the iterator yields a Gap wherever something is missing, besides Messages. `buffer` is in messages.
+        `gaps=True`: besides Messages, the iterator yields a Gap wherever something is missing. `buffer` is in messages.
         See Subscription for what entering, iterating and leaving do.
         """
         if not channels or buffer < 1:
             raise ValueError("subscribe to at least one channel, with room for at least one message")
         if start and last is not None:
             raise ValueError("give last or start, not both")
-        begin = Wish(data={"start": True} if start else None if last is None else {"last": last})
-        stored = {channel: Wish(Position(*place)) for channel, place in (positions or {}).items()}
+        history = Subscribe(last=last, start=start) if start or last is not None else None
+        stored = {channel: StartPosition(Position(*place)) for channel, place in (positions or {}).items()}
+        begin = StartPosition(history=history)
         return Subscription(
-            self._feeds, {channel: stored.get(channel, begin) for channel in channels}, buffer, gaps=gaps
+            self._driver, {channel: stored.get(channel, begin) for channel in channels}, buffer, gaps=gaps
         )
 
     async def publish(self, channel: str, data: Any, *, event: str | None = None, id: str | None = None) -> Published:  # noqa: A002  # the word of the protocol
         """Publish `data` and wait for the answer: on a durable channel that it is stored, else that the bus has it.
 
-        While disconnected it waits for the connection. If a connection ends before the answer, what becomes of it
-        depends on the channel. A durable one takes the same id only once, so the message is sent again until there is
-        an answer. An ephemeral one would deliver it twice: ConnectionLost is raised, and it may have been done. So it
-        is, too, while this client has not had an answer from any channel of the namespace, and when coming back took
-        so long (100 seconds) that the server may have forgotten the id.
+        While disconnected it waits for the connection. If a connection ends before the answer, the outcome depends on
+        the channel. A durable channel takes the same id only once, so the message is sent again until there is an
+        answer. An ephemeral channel would deliver it twice: ConnectionLost is raised, and it may have been done. The
+        same is raised while this client has not had an answer from any channel of the namespace, and if the reconnect
+        took so long (100 seconds) that the server may have forgotten the id.
 
         Raises ServerError if the server refuses or cannot store it, TypeError or ValueError for data that JSON and CBOR
         cannot hold. Publishing again with the same `id` is always safe on a durable channel, within two minutes.
         """
         value = plain(data)
         command = Envelope(MessageType.PUB, channel=channel, id=id or uuid4().hex, event=event, data=value)
-        link = await self._connection()
+        connection = await self._connected()
         deadline = trio.current_time() + _RETRY_SECONDS
         while True:
             try:
-                reply = await self._request(link, command)
+                reply = await self._request(connection, command)
             except ConnectionLost as error:
-                if not self._feeds.is_durable(channel):
+                if not self._driver.machine.is_durable(channel):
                     raise
-                link = await self._connection()
+                connection = await self._connected()
                 if trio.current_time() > deadline:
                     raise error from None
             else:
-                self._feeds.learn(reply)
+                self._driver.machine.learn(channel, reply)
                 return Published(str(reply.value["id"]), reply.offset)
 
     def task(
@@ -169,58 +169,58 @@ class Client:
     ) -> TaskView:
         """The task `id`, to watch and to control: `async with client.task("build-42") as task:`. See TaskView.
 
-        It begins with the newest `lines` (0 to 1,000) of the log, and holds so many. `buffer` is in messages, as for
-        `subscribe`. `follow=True`: the iterator does not end with the task, but waits for another attempt. `by`: as
-        whom others see you cancel and answer (at most 64 characters), where the server knows no users.
+        It begins with the newest `lines` (0 to 1,000) of the log, and keeps as many. `buffer` is in messages, as for
+        `subscribe`. `follow=True`: the iterator does not end with the task, but waits for another attempt. `by`: the
+        name under which others see you cancel and answer (at most 64 characters), if the server knows no users.
         """
         if not 0 <= lines <= MAX_LINES or buffer < 1:
             raise ValueError(f"0 to {MAX_LINES} lines, with room for at least one message")
         channel = f"task:{id}"
-        wish = Wish(data={"snapshot": True, "lines": lines})
-        messages: Subscription[Message | Gap] = Subscription(self._feeds, {channel: wish}, buffer, gaps=True)
+        start = StartPosition(history=Subscribe(snapshot=True, lines=lines))
+        messages: Subscription[Message | Gap] = Subscription(self._driver, {channel: start}, buffer, gaps=True)
         return TaskView(messages, partial(self.call, channel), lines, follow=follow, by=by)
 
     async def call(self, channel: str, verb: str, data: Any = None) -> Any:
-        """Say something to whoever runs a channel, such as the producer of a task, and wait for the answer's data.
+        """Send a verb to whatever runs a channel, such as the producer of a task; returns the data of its answer.
 
-        Raises ServerError if it is refused or nobody is there, and ConnectionLost if the connection ends before the
-        answer: then it may have been done, and it is not said again. TypeError, ValueError as for `publish`.
+        Raises ServerError if it is refused or nothing runs there, and ConnectionLost if the connection ends before the
+        answer: then it may have been done, and it is not sent again. TypeError and ValueError as for `publish`.
         """
         command = Envelope(MessageType.CALL, channel=channel, id=uuid4().hex, event=verb, data=plain(data))
-        return (await self._request(await self._connection(), command)).value
+        return (await self._request(await self._connected(), command)).value
 
     async def ping(self) -> float:
         """Seconds of one round trip to the server. While disconnected it waits for the connection."""
-        link = await self._connection()
+        connection = await self._connected()
         start = trio.current_time()
-        await self._request(link, Envelope(MessageType.PING, id=_PING_ID))
+        await self._request(connection, Envelope(MessageType.PING, id=_PING_ID))
         return trio.current_time() - start
 
     # --- commands -----------------------------------------------------------------------------------------------
 
-    async def _connection(self) -> Link:
+    async def _connected(self) -> ServerConnection:
         """The open connection; waits for it. Raises what ended the client."""
-        while self._link is None:
+        while self._connection is None:
             if self._error is not None:
                 raise copy(self._error)
-            await self._moved.wait()
-        return self._link
+            await self._changed.wait()
+        return self._connection
 
-    async def _request(self, link: Link, command: Envelope) -> Envelope:
-        self._feeds.read_on()  # the answer lies behind whatever the reader has stopped at
-        return await link.request(command)
+    async def _request(self, connection: ServerConnection, command: Envelope) -> Envelope:
+        self._driver.read_on()  # the answer comes after whatever the reader has stopped at
+        return await connection.request(command)
 
     # --- the connection -----------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _live(self) -> AsyncIterator[None]:
-        """The client's background tasks around the caller's block; what the block raises leaves as it is."""
+        """The client's background tasks around the caller's block; what the block raises leaves it unchanged."""
         alone: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._stay_connected, nursery)
                 try:
-                    await self._connection()
+                    await self._connected()
                     yield
                 finally:
                     self._give_up(ConnectionLost("the client is closed"))
@@ -237,8 +237,8 @@ class Client:
         while True:
             begun = trio.current_time()
             try:
-                async with open_link(self._url, self._dialect) as link:
-                    await self._use(link, nursery)
+                async with open_connection(self._url, self._dialect) as connection:
+                    await self._use(connection, nursery)
             except (ConnectionLost, ConnectionRefused) as error:
                 if error.final or not self._connected_once:
                     self._give_up(error)
@@ -251,40 +251,41 @@ class Client:
                 self._backoff.reset()
             await trio.sleep(self._backoff.next_delay())
 
-    async def _use(self, link: Link, nursery: trio.Nursery) -> None:
+    async def _use(self, connection: ServerConnection, nursery: trio.Nursery) -> None:
         """Read one connection until it is lost, which is an exception, or the client leaves."""
-        nursery.start_soon(link.write)
+        nursery.start_soon(connection.write)
         async with trio.open_nursery() as own:
-            own.start_soon(self._resume, link, own)
+            self._driver.connect(connection, own)
+            own.start_soon(self._resume, connection)
             try:
                 with trio.CancelScope() as self._reading:
-                    await self._read(link)
+                    await self._read(connection)
             finally:
                 self._reading = None
-                self._link = None
-                self._feeds.lose_link()
-                link.end()
+                self._connection = None
+                self._driver.disconnect()
+                connection.end()
                 own.cancel_scope.cancel()
 
-    async def _read(self, link: Link) -> None:
+    async def _read(self, connection: ServerConnection) -> None:
         while True:
-            for envelope in await link.receive():
+            for envelope in await connection.receive():
                 if envelope.type in (MessageType.PUB, MessageType.GAP):
-                    self._feeds.receive(envelope)
-                else:
-                    link.settle(envelope)
-            await self._feeds.wait_room(link)
+                    self._driver.receive(envelope)
+                elif not self._driver.answer(envelope):
+                    connection.settle(envelope)
+            await self._driver.wait_room(connection)
 
-    async def _resume(self, link: Link, own: trio.Nursery) -> None:
-        """Subscribe again to everything, then let the commands come."""
-        await self._feeds.resume(link, own)
-        if self._error is None:
-            self._link = link
+    async def _resume(self, connection: ServerConnection) -> None:
+        """Let the commands come once everything is subscribed again."""
+        await self._driver.wait_resumed()
+        if self._error is None and not connection.lost:
+            self._connection = connection
             self._connected_once = True
             if self._away:
                 self._away = False
                 self._notice("connected again")
-            self._move()
+            self._announce_change()
 
     def _give_up(self, error: ConnectionLost | ConnectionRefused) -> None:
         """The client is over: wake and end everything that waits."""
@@ -292,10 +293,10 @@ class Client:
             return
         error.final = True
         self._error = error
-        self._link = None
-        self._feeds.give_up(error)
-        self._move()
+        self._connection = None
+        self._driver.close(error)
+        self._announce_change()
 
-    def _move(self) -> None:
-        self._moved.set()
-        self._moved = trio.Event()
+    def _announce_change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()

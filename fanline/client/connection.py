@@ -1,22 +1,23 @@
-"""One WebSocket of a client, from the server's welcome to its end: envelopes in, envelopes out, answers matched."""
+"""One connection to the server, from its welcome to its end: envelopes in, envelopes out, answers matched."""
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import SplitResult, urlsplit
 
-import msgspec
 import trio
 import trio_websocket
 from wsproto.utilities import LocalProtocolError
 
+from fanline.client.control import server_error
 from fanline.errors import ConnectionLost, ConnectionRefused, ServerError
 from fanline.groups import first_error
 from fanline.protocol.channels import check_channel
 from fanline.protocol.dialects import CborDialect, JsonDialect
 from fanline.protocol.envelope import Envelope, MessageType, check_texts
 from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
+from fanline.protocol.messages import Welcome, read
 from fanline.protocol.websocket.frames import Opcode
 
 OPEN_SECONDS = 10.0  # for the handshake, and again for the welcome
@@ -28,28 +29,15 @@ _PASSING_STATUS = {408, 425, 429}  # HTTP refusals that may end by themselves, b
 V1Dialect = JsonDialect | CborDialect
 
 
-class _Limits(msgspec.Struct):
-    message: int
+class _Request:
+    """A command that waits for its answer."""
 
-
-class _Welcome(msgspec.Struct):
-    """Data of `welcome`: `heartbeat` in milliseconds, limits in bytes."""
-
-    session: str
-    heartbeat: int
-    limits: _Limits
-
-
-class _Answer:
-    """The place where one command waits for its answer."""
-
-    def __init__(self, heard: Callable[[Envelope], None] | None) -> None:
-        self.arrived = trio.Event()
-        self.heard = heard
+    def __init__(self) -> None:
+        self.settled = trio.Event()
         self.reply: Envelope | None = None
 
 
-class Link:
+class ServerConnection:
     """An open connection. Sending never blocks and is never half done, so a caller may be cancelled anywhere."""
 
     def __init__(self, websocket: trio_websocket.WebSocketConnection, dialect: V1Dialect) -> None:
@@ -57,7 +45,7 @@ class Link:
         self._dialect = dialect
         self._silence = OPEN_SECONDS
         self._limit = MAX_MESSAGE_BYTES
-        self._answers: dict[str, deque[_Answer]] = {}
+        self._requests: dict[str, deque[_Request]] = {}  # by id, in the order of sending
         # Unbounded, but each caller waits for its answer: no more is queued than callers are waiting.
         self._outgoing, self._queue = trio.open_memory_channel[bytes](math.inf)
         self.lost = False
@@ -65,7 +53,7 @@ class Link:
     @property
     def waiting(self) -> bool:
         """True while a command waits for its answer."""
-        return bool(self._answers)
+        return bool(self._requests)
 
     async def greet(self) -> None:
         """Read the welcome and take its limits. Raises ConnectionRefused, ConnectionLost."""
@@ -74,8 +62,8 @@ class Link:
         with trio.move_on_after(OPEN_SECONDS):
             [envelope, *_] = self._decode(await self._websocket.get_message())
             try:
-                welcome = msgspec.convert(envelope.value, _Welcome)
-            except msgspec.ValidationError as error:
+                welcome = read(Welcome, envelope)
+            except MessageError as error:
                 raise ConnectionRefused(f"the server's welcome cannot be read: {error}", final=True) from None
             self._silence = welcome.heartbeat / 1000 or math.inf
             self._limit = welcome.limits.message
@@ -91,7 +79,7 @@ class Link:
         raise ConnectionLost(f"nothing heard from the server for {2 * self._silence:g} seconds")
 
     async def write(self) -> None:
-        """Send what is posted until the link ends; run it as a task."""
+        """Send what is posted until the connection ends; run it as a task."""
         async for payload in self._queue:
             message = payload.decode() if self._dialect.opcode is Opcode.TEXT else payload
             try:
@@ -100,8 +88,8 @@ class Link:
                 return  # the reader meets the same end and knows the reason
 
     def post(self, command: Envelope) -> None:
-        """Send a command that wants no answer. Raises ServerError for one that the server could only refuse: too large,
-        no channel name, a text too long. (It could not even say which command that was.)
+        """Send a command without waiting for its answer. Raises ServerError for one that the server could only refuse:
+        too large, no channel name, a text too long. (It could not even say which command that was.)
         """
         try:
             check_texts(command)
@@ -115,51 +103,46 @@ class Link:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             self._outgoing.send_nowait(payload)
 
-    async def request(self, command: Envelope, heard: Callable[[Envelope], None] | None = None) -> Envelope:
-        """Send a command and wait for its answer. Raises ServerError if refused, ConnectionLost if none can come.
-
-        `heard` is called with an `ok` at once, before anything that came behind it is looked at.
-        """
+    async def request(self, command: Envelope) -> Envelope:
+        """Send a command and wait for its answer. Raises ServerError if refused, ConnectionLost if none can come."""
         assert command.id is not None
         self.post(command)
-        answer = _Answer(heard)
-        queue = self._answers.setdefault(command.id, deque())
-        queue.append(answer)
+        request = _Request()
+        queue = self._requests.setdefault(command.id, deque())
+        queue.append(request)
         try:
             if not self.lost:
-                await answer.arrived.wait()
+                await request.settled.wait()
         finally:
-            self._forget(command.id, answer)
-        if answer.reply is None:
+            self._forget(command.id, request)
+        if request.reply is None:
             raise ConnectionLost(f"the connection was lost before `{command.type}` was answered; it may have been done")
-        if answer.reply.type == MessageType.ERR:
-            raise _refusal(answer.reply)
-        return answer.reply
+        if request.reply.type == MessageType.ERR:
+            raise server_error(request.reply)
+        return request.reply
 
     def settle(self, reply: Envelope) -> None:
-        """Hand an answer to the oldest command of its id; one that nobody waits for is ignored."""
-        queue = self._answers.get(reply.id or "")
+        """Hand an answer to the oldest command with its id; one that no command waits for is ignored."""
+        queue = self._requests.get(reply.id or "")
         if queue:
-            answer = queue.popleft()
-            answer.reply = reply
-            answer.arrived.set()
-            if answer.heard is not None and reply.type != MessageType.ERR:
-                answer.heard(reply)
+            request = queue.popleft()
+            request.reply = reply
+            request.settled.set()
 
     def end(self) -> None:
-        """No more answers will come: wake whoever waits for one, and let `write` end."""
+        """No more answers will come: wake all callers that wait for one, and let `write` end."""
         self.lost = True
         self._outgoing.close()
-        for queue in self._answers.values():
-            for answer in queue:
-                answer.arrived.set()
+        for queue in self._requests.values():
+            for request in queue:
+                request.settled.set()
 
-    def _forget(self, request: str, answer: _Answer) -> None:
-        queue = self._answers[request]
-        if answer in queue:
-            queue.remove(answer)
+    def _forget(self, id: str, request: _Request) -> None:  # noqa: A002  # the word of the protocol
+        queue = self._requests[id]
+        if request in queue:
+            queue.remove(request)
         if not queue:
-            del self._answers[request]
+            del self._requests[id]
 
     def _decode(self, payload: str | bytes) -> list[Envelope]:
         try:
@@ -169,13 +152,15 @@ class Link:
 
 
 @asynccontextmanager
-async def open_link(url: str, dialect: V1Dialect) -> AsyncIterator[Link]:
-    """Connect and wait for the welcome. Every failure of the connection, inside too, is one of our two errors."""
+async def open_connection(url: str, dialect: V1Dialect) -> AsyncIterator[ServerConnection]:
+    """Connect and wait for the welcome. Every failure of the connection, inside the block too, is one of our two
+    errors.
+    """
     try:
         async with _open_websocket(url, dialect.subprotocol) as websocket:
-            link = Link(websocket, dialect)
-            await link.greet()
-            yield link
+            connection = ServerConnection(websocket, dialect)
+            await connection.greet()
+            yield connection
     except trio_websocket.ConnectionRejected as error:
         raise _rejected(url, error) from None
     except trio_websocket.ConnectionClosed as error:
@@ -237,18 +222,13 @@ async def _open_stream(parts: SplitResult) -> trio.SocketStream | trio.SSLStream
 
 
 def _cause(error: Exception) -> str:
-    """The first of the attempts on all addresses, in the system's words."""
+    """Why the first of the addresses failed, in the system's words."""
     cause: BaseException = error.__cause__ or error
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     if isinstance(cause, ConnectionRefusedError):
         return "nothing listens there; is `fanline serve` running?"
     return str(cause)
-
-
-def _refusal(reply: Envelope) -> ServerError:
-    data = reply.value if isinstance(reply.value, dict) else {}
-    return ServerError(str(data.get("code", "")), str(data.get("message", "refused without a reason")))
 
 
 def _rejected(url: str, error: trio_websocket.ConnectionRejected) -> ConnectionRefused:

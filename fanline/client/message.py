@@ -1,17 +1,18 @@
-"""What a subscriber receives, what a publisher is told, and the place in a channel that both speak of."""
+"""What a subscription yields, what `publish` returns, and the position in a channel that both refer to."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fanline.protocol.envelope import Envelope
+from fanline.protocol.tasks.events import TaskEvent
 
 
 class Position(NamedTuple):
-    """A place in a durable channel: everything up to `offset` has been received. Plain enough to be stored as JSON."""
+    """A position in a durable channel: everything up to `offset` has been received. It can be stored as JSON."""
 
     offset: int
     epoch: str | None
-    """Of which life of the channel the offset is. None: not known, and not checked."""
+    """The life of the channel that the offset belongs to. None: not known, and not checked."""
 
 
 class Published(NamedTuple):
@@ -28,44 +29,44 @@ class Message:
 
     channel: str
     data: Any
-    """The published value: what JSON can hold, and `bytes` too with the cbor codec."""
+    """The published value: whatever JSON can hold, and with the cbor codec `bytes` as well."""
     event: str | None = None
     """Its kind, such as "task_progress"."""
     id: str | None = None
-    """Unique per message: the key to recognise a repeated one."""
+    """Unique per message: the key by which a repeated message is recognised."""
     sender: str | None = None
-    """User who published it, where the server knows."""
+    """The user who published it, if the server knows."""
     time: int | None = None
-    """When it was published, Unix milliseconds."""
+    """When it was published, in Unix milliseconds."""
     offset: int | None = None
-    """Place in the channel, where the channel is durable. Offsets grow, with jumps: others use the same numbers."""
+    """Its position in the channel, if the channel is durable. Offsets grow, but not by one: channels share them."""
     previous: int | None = None
-    """Offset of the message before it, as the server hands them out."""
+    """The offset of the message before it, as the server sends them."""
     epoch: str | None = None
-    """Of which life of the channel the offset is."""
+    """The life of the channel that the offset belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages that will not come, told in their place between the messages around them."""
+    """Messages that will not come, reported where they belong between the messages around them."""
 
     channel: str
     reason: str
-    """"expired": no longer stored. "epoch": the channel began anew, and its offsets with it; what was published after
-    the last message of its former life is not known. "slow": this client did not keep up on an ephemeral channel.
+    """"expired": no longer stored. "epoch": the channel was recreated, and its offsets start again; what was published
+    after the last message of its former life is not known. "slow": this client did not keep up on an ephemeral channel.
     "unexplained": the server cannot say what became of them."""
     first: int | None = None
-    """Lowest offset that may be missing; None where there is none to tell."""
+    """The lowest offset that may be missing; None if it is not known."""
     last: int | None = None
-    """Highest offset that may be missing. The message after it is the next to come."""
+    """The highest offset that may be missing. The message after it is the next to come."""
     epoch: str | None = None
     """The epoch of `last`."""
     count: int | None = None
-    """How many messages are missing, where that is known."""
+    """How many messages are missing, if that is known."""
 
     def __str__(self) -> str:
         if self.reason == "epoch":
-            return f"{self.channel} began anew: what it held before is gone, and offsets start again"
+            return f"{self.channel} was recreated: what it held before is gone, and offsets start again"
         which = f"{self.count} messages" if self.last is None else f"the messages from {self.first} to {self.last}"
         return f"{which} of {self.channel} are missing ({self.reason})"
 
@@ -83,3 +84,10 @@ def from_envelope(envelope: Envelope, epoch: str | None) -> Message:
         previous=envelope.previous,
         epoch=None if envelope.offset is None else epoch,
     )
+
+
+def is_snapshot(message: Message) -> bool:
+    """Whether a message is the server's snapshot of a task. One that a producer published under the same event name
+    follows on another message of the channel; the server's does not.
+    """
+    return message.previous is None and message.event == TaskEvent.SNAPSHOT

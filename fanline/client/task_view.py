@@ -8,8 +8,7 @@ from typing import Any, Self
 
 import msgspec
 
-from fanline.client.cursor import is_snapshot
-from fanline.client.message import Gap, Message
+from fanline.client.message import Gap, Message, is_snapshot
 from fanline.client.subscription import Subscription
 from fanline.client.task_events import OutputLine, TaskUpdate
 from fanline.errors import ConnectionLost, ServerError
@@ -21,11 +20,11 @@ from fanline.protocol.tasks.snapshot import Ask, Snapshot
 from fanline.protocol.tasks.states import TaskState
 
 Call = Callable[[str, Any], Awaitable[Any]]
-"""Say a verb with its data to the task; the producer's answer."""
+"""Sends a verb with its data to the task; returns the producer's answer."""
 
 
 class TaskView:
-    """Made by `Client.task`; enter it, then iterate:
+    """Created by `Client.task`; enter it, then iterate:
 
     async with client.task("build-42") as task:
         print(task.snapshot.state, task.snapshot.percent)
@@ -35,12 +34,12 @@ class TaskView:
         print(task.snapshot.result)
 
     Entering returns with the task as it is now: `snapshot`, and the newest lines of its log in `output`. Then the
-    iterator yields what happens, each a TaskUpdate, and both move with what is taken from it. It ends by itself when
-    the task has ended (at once if it had before), unless the view was made with `follow=True`: an ended task may be
-    tried again. A task that nobody knows yet has the state `unknown`; the iterator waits for it.
+    iterator yields what happens, as TaskUpdates; `snapshot` and `output` change as updates are taken from it. It ends
+    by itself when the task has ended (at once if it had ended before), unless the view was created with `follow=True`:
+    an ended task may be tried again. A task that is not known yet has the state `unknown`; the iterator waits for it.
 
-    A lost connection is opened again, and goes on where it was; if the server no longer has what came in between, an
-    update of the kind SNAPSHOT says so. Errors of iterating are those of a Subscription.
+    A lost connection is reopened, and the view continues where it was; if the server no longer has what came in
+    between, an update of the kind SNAPSHOT says so. Iterating raises the errors of a Subscription.
 
     The verbs (`cancel`, `approve`, ...) ask the server once and return the producer's answer. They raise ServerError
     with one of the codes unknown_task, task_ended, bad_state, already_answered, no_producer, no_answer, refused and
@@ -52,11 +51,11 @@ class TaskView:
     ) -> None:
         self.channel = messages.channels[0]
         self.snapshot = Snapshot()
-        """The newest state of the task: of all that was taken from the iterator."""
+        """The task after everything that was taken from the iterator."""
         self.output: deque[OutputLine] = deque(maxlen=lines)
-        """The newest lines of the log, of older attempts too, oldest first."""
+        """The newest lines of the log, including those of older attempts, oldest first."""
         self.joined: TaskUpdate
-        """What it began with, of the kind SNAPSHOT."""
+        """The update it began with, of the kind SNAPSHOT."""
         self._messages = messages
         self._call = call
         self._follow = follow
@@ -97,12 +96,14 @@ class TaskView:
     # --- upstream -----------------------------------------------------------------------------------------------
 
     async def call(self, verb: str, data: Any = None) -> Any:
-        """Say a verb of the producer's own; its answer. What cannot be said in JSON is a TypeError or ValueError."""
+        """Send a verb that the producer itself defines; returns its answer. TypeError or ValueError for data that JSON
+        and CBOR cannot hold.
+        """
         return await self._call(verb, data)
 
     async def cancel(self, deadline: float | None = None, *, force: bool = False) -> Any:
-        """Ask the task to stop. After `deadline` seconds (by default the server's) it is ended by force; `force`: at
-        once if it has no producer who could stop it.
+        """Ask the task to stop. After `deadline` seconds (by default the server's setting) it is ended by force; with
+        `force` at once if no producer is attached that could stop it.
 
         Returns when the producer has accepted, which is before the end; ServerError "refused" if it has not.
         """
@@ -110,8 +111,8 @@ class TaskView:
         return await self._call("cancel", self._own | {key: value for key, value in how.items() if value is not None})
 
     async def send_input(self, value: Any, ask: str | None = None) -> Any:
-        """Answer a question with any value: by default the one that is open, if it wants more than yes or no. Without
-        one it is input that nobody had asked for, such as a line for the stdin of `fanline run`.
+        """Answer a question with any value: by default the open one, if it wants more than yes or no. Without one it is
+        unsolicited input, such as a line for the stdin of `fanline run`.
         """
         question = self.snapshot.ask
         if ask is None and question is not None and question.open and wants_value(question):
@@ -119,12 +120,12 @@ class TaskView:
         return await self._call("input", self._own | {"value": value} | ({} if ask is None else {"ask": ask}))
 
     async def approve(self, ask: str | None = None, value: Any = None) -> Any:
-        """Say yes to a question, by default the one that is open; `value`: to one of its options."""
+        """Answer yes to a question, by default the open one; `value` chooses one of its options."""
         chosen = {} if value is None else {"value": value}
         return await self._call("approve", self._own | {"ask": self._asked(ask)} | chosen)
 
     async def reject(self, ask: str | None = None) -> Any:
-        """Say no to a question, by default the one that is open."""
+        """Answer no to a question, by default the open one."""
         return await self._call("reject", self._own | {"ask": self._asked(ask)})
 
     def _asked(self, ask: str | None) -> str:
@@ -145,7 +146,7 @@ class TaskView:
         while True:
             item = await anext(self._messages)
             if isinstance(item, Gap):
-                self._gap = item  # the snapshot behind it tells
+                self._gap = item  # reported with the snapshot that follows
             elif is_snapshot(item):
                 return self._begin(item)
             elif (update := self._fold(item)) is not None:
@@ -172,7 +173,7 @@ class TaskView:
         )
 
     def _fold(self, message: Message) -> TaskUpdate | None:
-        """The update that a message is; None for one that does not fit, which no viewer takes."""
+        """The update that a message stands for; None if it does not fit: then every viewer ignores it."""
         envelope, before = Envelope(event=message.event, data=message.data), self.snapshot
         event = event_of(envelope)
         if event is None:
@@ -203,5 +204,5 @@ class TaskView:
 
 
 def wants_value(question: Ask) -> bool:
-    """Whether its answer is more than yes or no."""
+    """Whether the answer is more than yes or no."""
     return question.kind is AskKind.INPUT or bool(question.options)

@@ -134,7 +134,7 @@ def test_a_json_line_has_what_is_needed_to_resume_after_it_and_a_gap_is_one_too(
         (Gap("cursor:1", "slow", count=4), "4 messages of cursor:1 are missing (slow)"),
         (
             Gap("task:1", "epoch", last=0, epoch="y"),
-            "task:1 began anew: what it held before is gone, and offsets start again",
+            "task:1 was recreated: what it held before is gone, and offsets start again",
         ),
     ],
 )

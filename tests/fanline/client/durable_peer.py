@@ -1,5 +1,6 @@
-"""A server with one durable channel that does everything wrong that a network and a worker can, but keeps its word:
-`sub` is answered by the rules of engine/channels/join.py, and what is lost on the way can be asked for.
+"""A server with one durable channel that does everything wrong that a network and a worker can, but keeps its promises:
+`sub` is answered by the rules of docs/reference/protocol.md, a refused one has done nothing, and what was lost on the
+way can be asked for.
 """
 
 import random
@@ -11,13 +12,16 @@ import trio_websocket
 
 import fanline
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.errors import CloseReason, MessageError
+from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
+from fanline.protocol.messages import Refusal
 from fanline.protocol.tasks.events import TaskEvent, data_of, event_of
 from fanline.protocol.tasks.fold import apply
 from fanline.protocol.tasks.snapshot import Snapshot, snapshot_fields
 from tests.fanline.client.peer import Talk, running_peer
 
 CHANNEL = "task:1"
+PASSING = (ErrorCode.UNAVAILABLE, ErrorCode.BAD_OFFSET)
+"""Refusals that may end by themselves."""
 Items = fanline.Subscription[fanline.Message] | fanline.Subscription[fanline.Message | fanline.Gap]
 
 
@@ -29,7 +33,7 @@ class Entry(NamedTuple):
     data: Any
     event: str | None = None
     time: int | None = None
-    """When it was published, Unix ms; by default as its offset says, so that all who see it agree."""
+    """When it was published, in Unix ms; by default what follows from its offset, so that all viewers agree."""
 
     @property
     def published(self) -> int:
@@ -37,7 +41,7 @@ class Entry(NamedTuple):
 
 
 class FakeTask:
-    """The task that a peer's messages are, folded as an engine does it."""
+    """The task that a peer's messages make, folded as an engine does it."""
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()
@@ -65,19 +69,21 @@ class FakeTask:
 
 
 class DurablePeer:
-    """`chance` decides about faults: each a probability a message."""
+    """`chance` decides about faults; `cut`, `lose` and `repeat` are probabilities per message, `refuse` per `sub`."""
 
     def __init__(self, chance: random.Random, *, cut: float = 0.0, lose: float = 0.0, repeat: float = 0.0) -> None:
         self.url = ""
         self.asked: list[Envelope] = []
-        """Every `sub` there was."""
+        """Every `sub` and `call` there was."""
         self.epoch = "one"
         self.log: list[Entry] = []
         self.floor = 0
-        """What is up to here was forgotten."""
+        """Whatever has an offset up to here was forgotten."""
         self.task = FakeTask()
         self.answers: list[Envelope] = []
-        """What the next calls are answered with; an answer may be of any type. Then `ok` with the verb."""
+        """The answers to the next calls, of any type. After them, calls are answered `ok` with the verb."""
+        self.refuse = 0.0
+        """Only for a `sub` with an offset: one that resumes, or asks for a hole."""
         self._chance = chance
         self._cut, self._lose, self._repeat = cut, lose, repeat
         self._talk: Talk | None = None
@@ -88,14 +94,14 @@ class DurablePeer:
         return self.log[-1].offset if self.log else self.floor
 
     def append(self, data: Any, event: str | None = None, time: int | None = None) -> Entry:
-        """Store a message; offsets jump, for the stream has other channels too."""
+        """Store a message. Offsets jump, because the stream has other channels too."""
         entry = Entry(self.last + self._chance.choice((1, 1, 3)), self.last, data, event, time)
         self.log.append(entry)
         self.task.take(entry)
         return entry
 
     def forget(self) -> None:
-        """Keep nothing of what is stored."""
+        """Drop everything that is stored."""
         self.floor, self.log = self.last, []
 
     async def publish(self, data: Any, event: str | None = None, time: int | None = None) -> None:
@@ -131,7 +137,7 @@ class DurablePeer:
             command = await talk.receive()
             if command.type == MessageType.SUB:
                 self.asked.append(command)
-                await self._join(talk, command)
+                await self._sub(talk, command)
             elif command.type == MessageType.PUB:
                 await talk.send(Envelope(MessageType.OK, id=command.id, channel=CHANNEL, data={"id": command.id}))
             elif command.type == MessageType.CALL:
@@ -139,6 +145,13 @@ class DurablePeer:
                 answer = self.answers.pop(0) if self.answers else Envelope(MessageType.OK, data=command.event)
                 answer.id = command.id
                 await talk.send(answer)
+
+    async def _sub(self, talk: Talk, command: Envelope) -> None:
+        if command.offset is not None and self._chance.random() < self.refuse:
+            refusal = Refusal(code=self._chance.choice(PASSING), message="not now")
+            await talk.send(Envelope(MessageType.ERR, id=command.id, channel=CHANNEL, data=refusal.fields()))
+        else:
+            await self._join(talk, command)
 
     async def _join(self, talk: Talk, command: Envelope) -> None:
         value = command.value or {}
@@ -172,12 +185,14 @@ class DurablePeer:
 
     def _history(self, command: Envelope, value: dict[str, Any]) -> list[Entry]:
         if "snapshot" in value:
-            return [self._snapshot(value["lines"])]
+            return [self._snapshot(value.get("lines", 200))]
         if "last" in value:
             return self.log[-value["last"] :]
         if "start" in value:
             return list(self.log)
-        if command.offset is None or command.epoch not in (None, self.epoch):
+        if command.epoch not in (None, self.epoch):
+            return list(self.log)
+        if command.offset is None:
             return []
         return [entry for entry in self.log if entry.offset > command.offset]
 
@@ -202,7 +217,7 @@ async def durable_peer(seed: int = 0, **faults: float) -> AsyncIterator[DurableP
 
 
 async def take_data(messages: Items, count: int) -> list[Any]:
-    """The data of the next messages; a gap among them is a failure."""
+    """The data of the next messages, none of which may be a gap."""
     found = []
     for _ in range(count):
         item = await anext(messages)

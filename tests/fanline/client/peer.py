@@ -1,4 +1,4 @@
-"""A server that says what a test wants: trio-websocket on loopback, one handler call a connection."""
+"""A server that says what a test wants: trio-websocket on loopback, one handler call per connection."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -9,6 +9,7 @@ import trio
 import trio_websocket
 
 from fanline.protocol.envelope import Envelope, MessageType, decode_json, encode_json
+from fanline.protocol.messages import Limits, Refusal, Welcome
 
 
 class Talk:
@@ -19,8 +20,8 @@ class Talk:
         self.number = number
 
     async def welcome(self, heartbeat: int = 25_000) -> None:
-        limits = {"message": 65536, "subscriptions": 100}
-        await self.send(Envelope("welcome", data={"session": "s", "heartbeat": heartbeat, "limits": limits}))
+        welcome = Welcome(session="s", heartbeat=heartbeat, limits=Limits(message=65536, subscriptions=100))
+        await self.send(Envelope(MessageType.WELCOME, data=welcome.fields()))
 
     async def receive(self) -> Envelope:
         payload = await self._websocket.get_message()
@@ -34,7 +35,7 @@ class Talk:
         await self.send(Envelope(MessageType.PUB, channel=channel, data=data))
 
     async def accept(self, kind: str) -> Envelope:
-        """Receive the next command, which has to be of that kind, and answer ok."""
+        """Receive the next command, which has to be of that kind, and answer `ok`."""
         command = await self.receive()
         assert command.type == kind, command
         await self.send(Envelope(MessageType.OK, id=command.id, channel=command.channel, data={"id": command.id}))
@@ -42,13 +43,14 @@ class Talk:
 
     async def refuse(self, code: str) -> None:
         command = await self.receive()
-        await self.send(Envelope(MessageType.ERR, id=command.id, data={"code": code, "message": "no, thank you"}))
+        refusal = Refusal(code=code, message="no, thank you")
+        await self.send(Envelope(MessageType.ERR, id=command.id, data=refusal.fields()))
 
     async def close(self, code: int) -> None:
         await self._websocket.aclose(code)
 
     async def until_closed(self) -> None:
-        """Read and forget until the client has gone."""
+        """Read until the client has gone, and ignore it."""
         while True:
             await self.receive()
 
@@ -58,7 +60,7 @@ Script = Callable[[Talk], Awaitable[None]]
 
 @asynccontextmanager
 async def running_peer(script: Script) -> AsyncIterator[str]:
-    """Serve until the block ends; yields the URL. A script may end by the client's leaving."""
+    """Serve until the block ends; yields the URL. A script may end because the client leaves."""
     connections = 0
 
     async def handle(request: trio_websocket.WebSocketRequest) -> None:
@@ -74,7 +76,7 @@ async def running_peer(script: Script) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def refusing_peer(status: int, body: bytes) -> AsyncIterator[str]:
-    """Answer every handshake with that HTTP status."""
+    """Answer every handshake with this HTTP status."""
 
     async def handle(request: trio_websocket.WebSocketRequest) -> None:
         await request.reject(status, body=body)

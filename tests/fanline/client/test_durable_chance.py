@@ -1,4 +1,4 @@
-"""Durable channels in the client under random faults; a failing seed is replayed by its number."""
+"""Durable channels in the client under random faults; a failing seed is replayed by its number in the test's name."""
 
 import random
 from typing import Any
@@ -44,7 +44,7 @@ async def test_under_random_cuts_losses_and_repeats_every_subscription_gets_its_
 
 
 async def _expect(subscription: Items, first: int | None, end: int, entered: trio.Event) -> None:
-    """Every number from the first (None: whichever comes first) up to the last, in order."""
+    """Every number from `first` (None: whichever comes first) up to the end, in order."""
     async with subscription as messages:
         entered.set()
         found = await take_data(messages, 1)
@@ -53,7 +53,7 @@ async def _expect(subscription: Items, first: int | None, end: int, entered: tri
 
 
 async def _nudge(peer: DurablePeer, nursery: trio.Nursery) -> None:
-    """A message lost behind all others is found out with the next; so long as somebody waits, one more connection."""
+    """The loss of the very last message shows with the next connection: as long as a task waits, make one more."""
     while nursery.child_tasks:
         await peer.cut()
         await trio.sleep(0.02)
@@ -71,6 +71,25 @@ async def test_subscriptions_that_come_and_go_take_nothing_from_those_that_stay(
                 for number in range(1, 100):
                     await peer.publish(number)
                     await trio.lowlevel.checkpoint()
+                await _nudge(peer, nursery)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_refusals_that_pass_cost_no_subscription_a_message(seed: int) -> None:
+    with trio.fail_after(20):
+        async with durable_peer(seed, cut=0.03, lose=0.1) as peer, fanline.Client(peer.url) as client:
+            peer.append(0)
+            entered = [trio.Event(), trio.Event()]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_expect, client.subscribe(CHANNEL, start=True), 0, 100, entered[0])
+                nursery.start_soon(_expect, client.subscribe(CHANNEL), None, 100, entered[1])
+                for event in entered:
+                    await event.wait()
+                peer.refuse = 0.5
+                for number in range(1, 100):
+                    await peer.publish(number)
+                    await trio.lowlevel.checkpoint()
+                peer.refuse = 0.0
                 await _nudge(peer, nursery)
 
 

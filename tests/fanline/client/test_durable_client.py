@@ -190,14 +190,13 @@ async def test_while_the_bus_is_away_a_resume_is_asked_again_and_commands_are_no
     assert await _items(script, 1, act) == [6]
 
 
-async def test_a_refused_place_raises_on_entering_and_leaves_others_alone() -> None:
+async def test_a_refused_start_position_raises_on_entering_and_costs_the_others_nothing() -> None:
     async def script(talk: Talk) -> None:
         await talk.welcome()
         await _answer(talk, 5)
-        await talk.refuse("bad_offset")  # by the rules the server has now ended the channel for this connection
-        assert (await _answer(talk, 6, count=1)).offset == 5
+        await talk.refuse("bad_offset")  # a refused `sub` has done nothing: the channel is still live
         await _send(talk, 6, 5)
-        await talk.until_closed()
+        asked.append((await talk.receive()).type)
 
     async def act(client: fanline.Client) -> None:
         with pytest.raises(fanline.ServerError) as caught:
@@ -205,7 +204,66 @@ async def test_a_refused_place_raises_on_entering_and_leaves_others_alone() -> N
                 pass
         assert caught.value.code == "bad_offset"
 
+    asked: list[str] = []
     assert await _items(script, 1, act) == [6]
+    assert asked == [MessageType.UNSUB]
+
+
+async def test_a_hole_that_the_server_cannot_fill_for_now_is_asked_for_again_while_the_channel_stays_live() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        await _answer(talk, 5)
+        await _send(talk, 8, 7)
+        await talk.refuse("unavailable")
+        await _send(talk, 9, 8)
+        assert (await _answer(talk, 9, count=4)).offset == 5
+        for offset in (6, 7, 8, 9):
+            await _send(talk, offset, offset - 1)
+        await talk.until_closed()
+
+    assert await _items(script, 4) == [6, 7, 8, 9]
+
+
+async def test_a_history_that_was_cut_off_is_given_once_whatever_comes_for_others_in_between() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        if talk.number == 0:
+            await _answer(talk, 5)
+            assert (await _answer(talk, 5, count=2)).value == {"last": 2}
+            await talk.close(CloseReason.RESTART.code)
+            return
+        for expected in (None, {"last": 2}):
+            assert (await _answer(talk, 7, count=2)).value == expected
+            await _send(talk, 6, 5)
+            await _send(talk, 7, 6)
+        await _send(talk, 8, 7)
+        await talk.until_closed()
+
+    async def act(client: fanline.Client) -> None:
+        async with client.subscribe(CHANNEL, last=2) as newest:
+            assert await take_data(newest, 3) == [6, 7, 8]
+
+    assert await _items(script, 3, act) == [6, 7, 8]
+
+
+async def test_a_channel_whose_history_is_still_to_come_is_unsubscribed_though_another_start_was_refused() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        await _answer(talk, 5, count=1)
+        await talk.refuse("bad_offset")
+        await _send(talk, 5, 4)
+        assert (await talk.receive()).type == MessageType.UNSUB
+        unsubscribed.set()
+
+    unsubscribed = trio.Event()
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            async with client.subscribe(CHANNEL, last=1) as messages:
+                with pytest.raises(fanline.ServerError):
+                    async with client.subscribe(CHANNEL, positions={CHANNEL: (99, "one")}):
+                        pass
+                assert await take_data(messages, 1) == [5]
+            await unsubscribed.wait()
 
 
 async def test_a_publish_to_a_durable_channel_is_sent_again_with_its_id_until_it_is_answered() -> None:

@@ -1,0 +1,66 @@
+"""The life of a channel subscription: (state, event) -> state, one table. Its rules are in channel_subscription.py."""
+
+from enum import StrEnum
+
+
+class ChannelState(StrEnum):
+    OFFLINE = "offline"  # there is no connection
+    IDLE = "idle"  # the server does not send the channel and has not been asked to
+    ASKING = "asking"  # the first `sub` on this connection is under way
+    REFUSED = "refused"  # it was refused for now, and is repeated later
+    REPLAYING = "replaying"  # the server sends the channel, and is not through with the history
+    LIVE = "live"  # the server sends the channel
+    REJOINING = "rejoining"  # the server sends the channel; a `sub` for what it lacks is under way
+    POSTPONED = "postponed"  # the server sends the channel; that `sub` was refused for now, and is repeated later
+
+
+class ChannelEvent(StrEnum):
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    ASKED = "sub sent"
+    JOINED = "ok"
+    JOINED_WITH_HISTORY = "ok with history"
+    CAUGHT_UP = "end of history"
+    REFUSED_FOR_NOW = "refused for now"
+    REFUSED = "refused"
+    DUE = "time to ask again"
+    LEFT = "last one left"
+
+
+_ANSWERS = {
+    ChannelEvent.JOINED: ChannelState.LIVE,
+    ChannelEvent.JOINED_WITH_HISTORY: ChannelState.REPLAYING,
+}
+_ENDS = {ChannelEvent.LEFT: ChannelState.IDLE, ChannelEvent.DISCONNECTED: ChannelState.OFFLINE}
+
+CHANNEL_TRANSITIONS: dict[ChannelState, dict[ChannelEvent, ChannelState]] = {
+    ChannelState.OFFLINE: {ChannelEvent.CONNECTED: ChannelState.IDLE, ChannelEvent.LEFT: ChannelState.OFFLINE},
+    ChannelState.IDLE: {ChannelEvent.ASKED: ChannelState.ASKING, **_ENDS},
+    ChannelState.ASKING: {
+        **_ANSWERS,
+        ChannelEvent.REFUSED_FOR_NOW: ChannelState.REFUSED,
+        ChannelEvent.REFUSED: ChannelState.IDLE,
+        **_ENDS,
+    },
+    ChannelState.REFUSED: {ChannelEvent.DUE: ChannelState.IDLE, **_ENDS},
+    ChannelState.REPLAYING: {
+        ChannelEvent.CAUGHT_UP: ChannelState.LIVE,
+        ChannelEvent.ASKED: ChannelState.REJOINING,
+        **_ENDS,
+    },
+    ChannelState.LIVE: {ChannelEvent.ASKED: ChannelState.REJOINING, **_ENDS},
+    ChannelState.REJOINING: {
+        **_ANSWERS,
+        ChannelEvent.REFUSED_FOR_NOW: ChannelState.POSTPONED,
+        ChannelEvent.REFUSED: ChannelState.LIVE,
+        **_ENDS,
+    },
+    ChannelState.POSTPONED: {ChannelEvent.DUE: ChannelState.LIVE, **_ENDS},
+}
+
+MAY_ASK = (ChannelState.IDLE, ChannelState.REPLAYING, ChannelState.LIVE)
+"""A `sub` may be sent."""
+TO_ASK_AGAIN = (ChannelState.REFUSED, ChannelState.POSTPONED)
+"""A `sub` is to be repeated."""
+SILENT = (ChannelState.OFFLINE, ChannelState.IDLE, ChannelState.REFUSED)
+"""The server neither sends the channel nor is about to."""

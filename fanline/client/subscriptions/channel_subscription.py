@@ -1,0 +1,174 @@
+"""The channel subscription: what a client asks the server about one channel, for all its local subscriptions. No I/O.
+
+The rules:
+
+- The server knows one subscription of a channel per connection. A `sub` with a position or with history makes what it
+  sends begin again from there; what the local subscriptions get of that is the matter of the sequence.
+- At most one `sub` of a channel is under way. First, all that are settled go on from the place of the one furthest
+  behind; then each start position is asked for in turn.
+- What a cursor lacks is asked for once no answer and no history is on its way that may bring it.
+- A refused `sub` has done nothing: what was live is live still, and where nothing was, the server has kept nothing.
+  A subscription that has not begun yet ends with it. For the others the channel asks again later if the refusal may
+  pass; if not, those end for whom it asked.
+"""
+
+from fanline.backoff import Backoff
+from fanline.client.subscriptions.channel_states import (
+    CHANNEL_TRANSITIONS,
+    MAY_ASK,
+    SILENT,
+    TO_ASK_AGAIN,
+    ChannelEvent,
+    ChannelState,
+)
+from fanline.client.subscriptions.cursor import Cursor, CursorEvent, CursorState
+from fanline.client.subscriptions.effects import AskAgain, Effect, End, Send
+from fanline.client.subscriptions.sequence import Sequence
+from fanline.client.subscriptions.sub_requests import SubRequest, SubRequests
+from fanline.errors import ServerError
+from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.errors import ErrorCode
+
+BEHIND_SECONDS = 5.0
+"""How long a worker may not know an offset that another one has handed out: its own copy may still be on the way."""
+
+
+class ChannelSubscription:
+    """Every method takes an event and returns its effects."""
+
+    def __init__(self, channel: str, requests: SubRequests, pace: Backoff) -> None:
+        self.channel = channel
+        self.state = ChannelState.OFFLINE
+        self._sequence = Sequence(channel)
+        self._requests = requests
+        self._request = SubRequest()  # the one under way, in ASKING and REJOINING
+        self._pace = pace  # of asking again
+        self._due = 0.0  # when to ask again, in REFUSED and POSTPONED
+        self._behind_since: float | None = None  # when the server of this connection first did not know our offset
+
+    @property
+    def cursors(self) -> list[Cursor]:
+        """The local subscriptions that have not ended."""
+        return self._sequence.cursors
+
+    def _move(self, event: ChannelEvent) -> None:
+        self.state = CHANNEL_TRANSITIONS[self.state][event]
+
+    # --- the connection and the local subscriptions -------------------------------------------------------------
+
+    def connected(self) -> list[Effect]:
+        """There is a new connection, whose server knows nothing of us."""
+        self._move(ChannelEvent.CONNECTED)
+        return self._ask_next()
+
+    def disconnected(self) -> None:
+        """The connection is lost."""
+        self._move(ChannelEvent.DISCONNECTED)
+        self._behind_since = None
+        self._sequence.lose()
+
+    def join(self, cursor: Cursor) -> list[Effect]:
+        """A new local subscription."""
+        self.cursors.append(cursor)
+        return self._ask_next()
+
+    def leave(self, cursor: Cursor) -> list[Effect]:
+        """The end of a local subscription; the last one unsubscribes."""
+        self._end(cursor)
+        if self.cursors:
+            return []
+        silent = self.state in SILENT
+        self._move(ChannelEvent.LEFT)
+        self._requests.drop(self)
+        return [] if silent else [Send(Envelope(MessageType.UNSUB, channel=self.channel))]
+
+    def _end(self, cursor: Cursor) -> None:
+        if cursor in self.cursors:
+            self.cursors.remove(cursor)
+            cursor.move(CursorEvent.ENDED)
+
+    # --- asking -------------------------------------------------------------------------------------------------
+
+    def ask_again(self, now: float) -> list[Effect]:
+        """Time has passed."""
+        if self.state not in TO_ASK_AGAIN or now < self._due:
+            return []
+        self._move(ChannelEvent.DUE)
+        return self._ask_next()
+
+    def _ask_next(self) -> list[Effect]:
+        """Send the next `sub`, if one is wanted and none is under way."""
+        request = self._next_request() if self.state in MAY_ASK else None
+        if request is None:
+            return []
+        self._move(ChannelEvent.ASKED)
+        self._request = request
+        return [Send(request.command(self.channel, self._requests.add(self)))]
+
+    def _next_request(self) -> SubRequest | None:
+        first = self.state is ChannelState.IDLE
+        request = self._sequence.go_on(hole=not first) if first or self._sequence.missing else None
+        if request is not None:
+            return request
+        for cursor in self.cursors:
+            if cursor.unasked:
+                cursor.move(CursorEvent.ASKED)
+                offset, epoch = cursor.start.position or (None, None)
+                return SubRequest(offset, epoch, cursor)
+        return None
+
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    def accept(self, reply: Envelope) -> list[Effect]:
+        """The server's `ok`. The history that it announces comes right behind it."""
+        effects = self._sequence.join(self._request, reply)
+        self._move(ChannelEvent.JOINED_WITH_HISTORY if self._sequence.replaying else ChannelEvent.JOINED)
+        self._pace.reset()
+        self._behind_since = None
+        return effects + self._ask_next()
+
+    def refuse(self, error: ServerError, now: float) -> list[Effect]:
+        """The server's `err`."""
+        asker = self._request.cursor
+        has_begun = asker is None or asker.state is CursorState.ASKED_AGAIN
+        if has_begun and self._may_pass(error, now):
+            return self._postpone(now)
+        self._move(ChannelEvent.REFUSED)
+        concerned = [each for each in self.cursors if each is asker or (asker is None and each.settled)]
+        for cursor in concerned:
+            self._end(cursor)
+        return [*(End(cursor, error) for cursor in concerned), *self._ask_next()]
+
+    def _may_pass(self, error: ServerError, now: float) -> bool:
+        if error.code != ErrorCode.BAD_OFFSET:
+            return error.code == ErrorCode.UNAVAILABLE
+        if self._behind_since is None:
+            self._behind_since = now
+        return now - self._behind_since < BEHIND_SECONDS
+
+    def _postpone(self, now: float) -> list[Effect]:
+        if self._request.cursor is not None:
+            self._request.cursor.move(CursorEvent.REFUSED)
+        elif self._request.hole:
+            self._sequence.missing = True
+        self._move(ChannelEvent.REFUSED_FOR_NOW)
+        self._due = now + self._pace.next_delay()
+        return [AskAgain(self.channel, self._due)]
+
+    # --- messages -----------------------------------------------------------------------------------------------
+
+    def receive(self, envelope: Envelope) -> list[Effect]:
+        """A `pub` of the server."""
+        effects = self._sequence.receive(envelope)
+        return effects if self.state is ChannelState.LIVE and not self._sequence.missing else self._proceed(effects)
+
+    def receive_gap(self, envelope: Envelope) -> list[Effect]:
+        """A `gap` of the server."""
+        return self._proceed(self._sequence.receive_gap(envelope))
+
+    def _proceed(self, effects: list[Effect]) -> list[Effect]:
+        if self.state is ChannelState.REPLAYING and not self._sequence.replaying:
+            self._move(ChannelEvent.CAUGHT_UP)
+        if self.state is ChannelState.LIVE and self._sequence.missing:
+            return effects + self._ask_next()
+        return effects

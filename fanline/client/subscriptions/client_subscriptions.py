@@ -1,0 +1,140 @@
+"""All subscriptions of one client: which channel an envelope is for, and what the client's connection means to all."""
+
+import random
+from collections.abc import Callable, Iterable
+
+from fanline.backoff import Backoff
+from fanline.client.control import server_error
+from fanline.client.subscriptions.channel_states import ChannelState
+from fanline.client.subscriptions.channel_subscription import ChannelSubscription
+from fanline.client.subscriptions.cursor import Cursor, CursorEvent
+from fanline.client.subscriptions.effects import Effect, End, Resumed
+from fanline.client.subscriptions.sub_requests import SubRequests
+from fanline.errors import ConnectionLost, ConnectionRefused, ServerError
+from fanline.protocol.channels import namespace_of
+from fanline.protocol.envelope import Envelope, MessageType
+
+
+class ClientSubscriptions:
+    """Every method takes an event and returns its effects. Times are in seconds, of any one clock."""
+
+    def __init__(self, uniform: Callable[[float, float], float] = random.uniform) -> None:
+        self._uniform = uniform
+        self._channels: dict[str, ChannelSubscription] = {}
+        self._requests = SubRequests()
+        self._connected = False
+        self._unanswered: set[str] = set()  # channels, of those that are subscribed again on a new connection
+        self._durable: set[str] = set()  # namespaces, as far as an answer has said so
+        self._error: ConnectionLost | ConnectionRefused | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an answer is to come: then the shell has to read on."""
+        return bool(self._requests)
+
+    # --- the connection -----------------------------------------------------------------------------------------
+
+    def connected(self) -> list[Effect]:
+        """There is a new connection: everything is subscribed again. `Resumed` follows when all is answered."""
+        self._connected = True
+        effects = [effect for channel in self._channels.values() for effect in channel.connected()]
+        self._unanswered = {name for name, channel in self._channels.items() if channel.state is ChannelState.ASKING}
+        return effects if self._unanswered else [*effects, Resumed()]
+
+    def disconnected(self) -> None:
+        """The connection is lost."""
+        self._connected = False
+        self._unanswered.clear()
+        self._requests.clear()
+        for channel in self._channels.values():
+            channel.disconnected()
+
+    def close(self, error: ConnectionLost | ConnectionRefused) -> list[Effect]:
+        """The client is over: end all local subscriptions, those that have not begun too."""
+        self._error = error
+        cursors = [cursor for channel in self._channels.values() for cursor in channel.cursors]
+        for cursor in cursors:
+            cursor.move(CursorEvent.ENDED)
+        self._channels.clear()
+        self._requests.clear()
+        return [End(cursor, error) for cursor in cursors]
+
+    # --- local subscriptions ------------------------------------------------------------------------------------
+
+    def subscribe(self, cursors: Iterable[Cursor]) -> list[Effect]:
+        """Begin a local subscription: `Begin` or `End` follows for each of its cursors."""
+        if self._error is not None:
+            return [End(cursor, self._error) for cursor in cursors]
+        return [effect for cursor in cursors for effect in self._channel(cursor.channel).join(cursor)]
+
+    def unsubscribe(self, cursors: Iterable[Cursor]) -> list[Effect]:
+        """End a local subscription; channels that nobody else here wants are unsubscribed."""
+        effects: list[Effect] = []
+        for cursor in cursors:
+            channel = self._channels.get(cursor.channel)
+            if channel is not None:
+                effects += channel.leave(cursor)
+                if not channel.cursors:
+                    del self._channels[cursor.channel]
+                    effects += self._answered(cursor.channel)
+        return effects
+
+    def _channel(self, name: str) -> ChannelSubscription:
+        channel = self._channels.get(name)
+        if channel is None:
+            pace = Backoff(base=0.05, cap=2.0, uniform=self._uniform)
+            channel = self._channels[name] = ChannelSubscription(name, self._requests, pace)
+            if self._connected:
+                channel.connected()
+        return channel
+
+    # --- what the server says -----------------------------------------------------------------------------------
+
+    def receive(self, envelope: Envelope) -> list[Effect]:
+        """A `pub` or `gap`. One for a channel that nobody here wants is left."""
+        channel = self._channels.get(envelope.channel or "")
+        if channel is None:
+            return []
+        if envelope.type == MessageType.GAP:
+            return channel.receive_gap(envelope)
+        return channel.receive(envelope)
+
+    def answer(self, reply: Envelope, now: float) -> list[Effect] | None:
+        """An `ok` or `err`; None if it does not answer a `sub` of ours."""
+        channel = self._requests.pop(reply.id)
+        if channel is None:
+            return None
+        if reply.type == MessageType.ERR:
+            effects = channel.refuse(server_error(reply), now)
+        else:
+            self.learn(channel.channel, reply)
+            effects = channel.accept(reply)
+        return effects + self._answered(channel.channel)
+
+    def refuse(self, command: Envelope, error: ServerError, now: float) -> list[Effect]:
+        """A `sub` could not be sent: the server could only refuse it."""
+        channel = self._requests.pop(command.id)
+        return [] if channel is None else channel.refuse(error, now) + self._answered(channel.channel)
+
+    def ask_again(self, channel: str, now: float) -> list[Effect]:
+        """The time of an `AskAgain` has come."""
+        found = self._channels.get(channel)
+        return [] if found is None else found.ask_again(now)
+
+    def _answered(self, channel: str) -> list[Effect]:
+        """A channel has been answered, or needs no answer any more."""
+        if channel not in self._unanswered:
+            return []
+        self._unanswered.remove(channel)
+        return [] if self._unanswered else [Resumed()]
+
+    # --- durable namespaces -------------------------------------------------------------------------------------
+
+    def learn(self, channel: str, reply: Envelope) -> None:
+        """See by an `ok` to a `sub` or `pub` whether the channel's namespace is durable."""
+        if reply.offset is not None:
+            self._durable.add(namespace_of(channel))
+
+    def is_durable(self, channel: str) -> bool:
+        """Whether an answer has said that the channel's namespace is durable."""
+        return namespace_of(channel) in self._durable

@@ -1,0 +1,195 @@
+"""The sequence: what the server sends on one channel, handed to the cursors that it is for. Without I/O.
+
+Each cursor takes what follows on what it has, so one sequence serves all: if one of them wants history, the others see
+repeats and leave them out. What a cursor lacks is never skipped. It is `missing`, to be asked for; if the server has
+answered twice without sending it, it is a gap ("unexplained").
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fanline.client.control import read_control
+from fanline.client.message import Gap, Message, from_envelope, is_snapshot
+from fanline.client.subscriptions.cursor import Cursor, CursorEvent, CursorState, Placement
+from fanline.client.subscriptions.effects import Begin, Deliver, Effect
+from fanline.client.subscriptions.sub_requests import SubRequest
+from fanline.protocol.envelope import Envelope
+from fanline.protocol.messages import GapData, GapReason, Subscribed
+
+_IN_VAIN = 2  # answers that have left the same hole open
+
+
+@dataclass(slots=True)
+class Replay:
+    """What the server sends after an `ok` with an offset."""
+
+    after: int | None
+    """Everything after this offset; None: from an offset that only the first message tells."""
+    reach: int
+    """Where history ends and live messages begin."""
+    left: int
+    """Messages of history to come."""
+    complete: bool
+    """Nothing that was asked for is missing in it."""
+
+
+class Hole(NamedTuple):
+    """The hole that was asked for last."""
+
+    after: int | None
+    answers: int
+    """How many have left it open."""
+
+
+class Sequence:
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        self.cursors: list[Cursor] = []
+        self.missing = False
+        """A cursor lacks something that has not been asked for."""
+        self._epoch: str | None = None
+        self._replay: Replay | None = None  # the last one of this connection; None on an ephemeral channel
+        self._hole: Hole | None = None
+
+    @property
+    def replaying(self) -> bool:
+        """Whether history is to come."""
+        return self._replay is not None and self._replay.left > 0
+
+    def lose(self) -> None:
+        """The connection is lost, and with it whatever was on its way."""
+        self._replay = self._hole = None
+        self.missing = False
+        for cursor in self.cursors:
+            cursor.move(CursorEvent.DISCONNECTED)
+
+    def go_on(self, *, hole: bool) -> SubRequest | None:
+        """The request to go on from the place of the cursor furthest behind; None if none is settled."""
+        settled = [cursor for cursor in self.cursors if cursor.settled]
+        if not settled:
+            return None
+        self.missing = False
+        last = min((cursor.last for cursor in settled if cursor.last is not None), default=None)
+        return SubRequest(last, None if last is None else self._epoch, hole=hole)
+
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    def join(self, request: SubRequest, reply: Envelope) -> list[Effect]:
+        """The server's `ok`."""
+        answer = read_control(Subscribed, reply)
+        if reply.offset is None:
+            return self._join_as_it_is(request.cursor)
+        self._epoch = reply.epoch
+        # An offset of a former life says nothing about where in this one the server begins.
+        after = request.offset if request.epoch in (None, reply.epoch) else None
+        self._replay = replay = Replay(after, reply.offset, answer.count, answer.recovered)
+        self.missing = False  # what was missing before is compared below
+        if request.hole:
+            self._count_answer(request.offset)
+        effects: list[Effect] = []
+        if request.cursor is not None and request.cursor.state is not CursorState.ENDED:
+            effects += self._begin(request, request.cursor, replay)
+        for cursor in self.cursors:
+            effects += self._compare(cursor, replay)
+        return effects
+
+    def _join_as_it_is(self, cursor: Cursor | None) -> list[Effect]:
+        """An answer without an offset: the channel is ephemeral, or is live already and goes on as it was."""
+        if cursor is None or cursor.state is CursorState.ENDED:
+            return []
+        if self._replay is None:
+            cursor.move(CursorEvent.BEGUN_UNNUMBERED)
+        else:
+            cursor.begin_at(max(self._replay.reach, *(each.last or 0 for each in self.cursors)), self._epoch)
+        return [Begin(cursor, cursor.position)]
+
+    def _begin(self, request: SubRequest, cursor: Cursor, replay: Replay) -> list[Effect]:
+        if cursor.new:
+            cursor.recovered = replay.complete
+        if request.offset is not None:
+            cursor.begin_at(request.offset, request.epoch or self._epoch)
+        elif replay.left:
+            cursor.begin_with_history(self._epoch)
+        else:
+            cursor.begin_at(replay.reach, self._epoch)
+        return [Begin(cursor, cursor.position)]
+
+    def _compare(self, cursor: Cursor, replay: Replay) -> list[Effect]:
+        """Will this replay bring a cursor up to date? If not, what it lacks has to be asked for."""
+        if cursor.state is CursorState.UNNUMBERED:
+            cursor.begin_at(replay.reach, self._epoch)
+        if cursor.last is None:
+            return []
+        effects: list[Effect] = []
+        if cursor.epoch != self._epoch:
+            effects.append(Deliver(cursor, cursor.renew(self._epoch or "")))
+        if replay.after is None or replay.after > cursor.last:
+            self.missing = self.missing or cursor.last < replay.reach
+        elif replay.complete and not replay.left:
+            cursor.last = max(cursor.last, replay.reach)
+        return effects
+
+    def _count_answer(self, after: int | None) -> None:
+        before = self._hole.answers if self._hole is not None and self._hole.after == after else 0
+        self._hole = Hole(after, before + 1)
+
+    # --- messages -----------------------------------------------------------------------------------------------
+
+    def receive(self, envelope: Envelope) -> list[Effect]:
+        """A `pub` of the server."""
+        item, offset = from_envelope(envelope, self._epoch), envelope.offset
+        if offset is None:
+            return self._deliver_to_all(item)
+        if is_snapshot(item):
+            effects = self._deliver_snapshot(item, offset)
+        else:
+            effects = self._deliver(item, item.previous, offset)
+        if self._replay is not None and self._replay.left:
+            self._replay.left = self._replay.left - 1 if offset <= self._replay.reach else 0
+        return effects
+
+    def receive_gap(self, envelope: Envelope) -> list[Effect]:
+        """A `gap` of the server. It stands between two messages, like a message."""
+        told = read_control(GapData, envelope)
+        if told.reason == GapReason.EPOCH:
+            return self._renew(envelope.epoch or "")
+        gap = Gap(self.channel, told.reason, told.first, told.last, self._epoch, told.count)
+        if told.last is None:
+            return self._deliver_to_all(gap)
+        return self._deliver(gap, None if told.first is None else told.first - 1, told.last)
+
+    def _renew(self, epoch: str) -> list[Effect]:
+        """The channel has been recreated: what comes now is all of its new life."""
+        if epoch == self._epoch:
+            return []  # known by the answer that went before
+        self._epoch, self._hole, self.missing = epoch, None, False
+        self._replay = Replay(0, 0, 0, complete=True)
+        concerned = [each for each in self.cursors if each.last is not None or each.state is CursorState.BEGINNING]
+        return [Deliver(cursor, cursor.renew(epoch)) for cursor in concerned]
+
+    def _deliver(self, item: Message | Gap, previous: int | None, offset: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for cursor in self.cursors:
+            placement = cursor.take(previous, offset)
+            if placement is Placement.HOLE:
+                if self._is_unexplained(cursor):
+                    effects.append(Deliver(cursor, cursor.give_up(previous or 0)))
+                    placement = cursor.take(previous, offset)
+                self.missing = self.missing or placement is not Placement.TAKEN
+            if placement is Placement.TAKEN:
+                effects.append(Deliver(cursor, item))
+                if isinstance(item, Gap):
+                    cursor.tear()
+        return effects
+
+    def _deliver_snapshot(self, item: Message, offset: int) -> list[Effect]:
+        return [Deliver(each, item) for each in self.cursors if each.take_snapshot(offset) is Placement.TAKEN]
+
+    def _deliver_to_all(self, item: Message | Gap) -> list[Effect]:
+        """An item without an offset has no place in the sequence."""
+        return [Deliver(cursor, item) for cursor in self.cursors if not cursor.new]
+
+    def _is_unexplained(self, cursor: Cursor) -> bool:
+        """Whether a cursor's hole has been asked for in vain."""
+        hole = self._hole
+        return hole is not None and hole.after == cursor.last and hole.answers >= _IN_VAIN
