@@ -20,6 +20,13 @@ from typing import NamedTuple, Protocol
 
 from fanline.protocol.nats.names import Bucket
 
+READ_BATCH = 1000
+"""Messages that `read` returns at most."""
+MULTI_LAST = 1000
+"""Channels that `last_offsets` may be asked about at once: JetStream refuses more than 1,024 answers (status 413)."""
+RESUME_WINDOW = 120.0
+"""Seconds for which a session whose connection was lost can be resumed."""
+
 
 class BusError(Exception):
     """The bus cannot do it now; str() is one sentence for the person who reads it."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import trio
 
 from fanline.engine.bus.interface import (
+    READ_BATCH,
     BusError,
     ConflictError,
     Deliver,
@@ -22,7 +23,6 @@ from fanline.engine.bus.interface import (
     StreamState,
     TooLargeError,
 )
-from fanline.engine.bus.nats.jetstream import READ_BATCH
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.nats.names import Bucket

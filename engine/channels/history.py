@@ -7,8 +7,7 @@ and find the log extended.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fanline.engine.bus.interface import Bus, BusError, Page
-from fanline.engine.bus.nats.jetstream import READ_BATCH
+from fanline.engine.bus.interface import READ_BATCH, Bus, BusError, Page
 from fanline.engine.channels.durable import DurableChannel
 from fanline.engine.channels.log import Readable
 from fanline.engine.channels.messages import MessageReader

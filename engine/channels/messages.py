@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 from fanline.engine.bus.interface import Stored
-from fanline.engine.bus.nats.jetstream import unix_ms_of
+from fanline.engine.clock import unix_ms_of
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.tasks.fold import check_task_message

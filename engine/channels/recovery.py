@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError, Stored, StreamState
-from fanline.engine.bus.nats.jetstream import MULTI_LAST
+from fanline.engine.bus.interface import MULTI_LAST, Bus, BusError, Stored, StreamState
 from fanline.engine.channels.durable import DurableChannel, DurableState
 from fanline.engine.channels.hub import Hub
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.channels.stream_states import StreamStates
-from fanline.engine.tasks.fold import TaskFold, restore
+from fanline.engine.tasks.fold import TaskFold
+from fanline.engine.tasks.restore import restore
 from fanline.protocol.channels import namespace_of
 
 _RETRY_SECONDS = 0.2

@@ -120,17 +120,21 @@ class Outbox:
         backlog, shared = self._backlog, self._shared
         if self.life.state is not _OPEN or backlog is None:
             return
-        full = backlog.waiting + len(data) > shared.max_bytes or backlog.count >= shared.max_messages
         if batch is None:
             backlog.add(data)
-        elif full and batch.namespace.slow is SlowPolicy.DROP:
+        elif batch.namespace.slow is SlowPolicy.DROP and self._is_full(backlog, len(data), len(batch.messages)):
             shared.counters.dropped += len(batch.messages)
             backlog.drop(batch)
             return
         else:
             backlog.add_batch(batch)
-        if backlog.waiting > shared.max_bytes or backlog.count > shared.max_messages:
+        if self._is_full(backlog, 0, 0):
             self._overflow(backlog)
+
+    def _is_full(self, backlog: Backlog, size: int, count: int) -> bool:
+        """Whether the backlog has no room for `count` messages of `size` bytes."""
+        shared = self._shared
+        return backlog.waiting + size > shared.max_bytes or backlog.count + count > shared.max_messages
 
     def _start_backlog(self, data: bytes, sent: int) -> None:
         self._backlog = Backlog(memoryview(data)[sent:])

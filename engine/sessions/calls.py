@@ -85,6 +85,7 @@ class Calls:
             answer(error)
         except Exception:  # noqa: BLE001  # the edge of one call: logged once, nobody else notices
             _log.exception("a call on %s failed", channel)
+            answer(BusError("the call failed inside the server; it may have been done"))
         finally:
             session.calls -= 1
 

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import Bus
-from fanline.engine.bus.nats.streams import RESUME_WINDOW
+from fanline.engine.bus.interface import RESUME_WINDOW, Bus
 from fanline.protocol.nats.names import Bucket
 
 STORE_AGAIN = RESUME_WINDOW / 2

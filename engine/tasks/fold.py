@@ -13,13 +13,10 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import Bus, Stored
 from fanline.engine.clock import unix_ms
-from fanline.engine.slices import Slices
 from fanline.engine.tasks.output_tail import OutputTail
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.nats.names import Bucket, channel_key
 from fanline.protocol.tasks.estimate import Estimate, seconds_left
 from fanline.protocol.tasks.events import Stream, TaskData, TaskEvent, data_of, event_of, with_data
 from fanline.protocol.tasks.fold import apply, attempt_of, conflation_key
@@ -65,13 +62,12 @@ class TaskFold:
 
     def take(self, envelope: Envelope, offset: int) -> Envelope | None:
         """Fold the next message of the channel; what viewers are to get of it, None for an event that does not fit."""
-        if offset <= self.offset:
-            return envelope  # the record that was loaded knows of it
-        self.offset = offset
-        event = event_of(envelope)
         outcome = self._expected.pop(envelope.id or "", None) if self._expected else None
+        event = event_of(envelope)
         try:
-            return envelope if event is None else self._fold(envelope, event)
+            if offset <= self.offset or event is None:
+                return envelope  # the record that was loaded knows of it, or it is no event of a task
+            return self._fold(envelope, event)
         except MessageError as error:
             if event not in ENGINE_EVENTS:  # the second of two engine events is no mistake
                 self._on_refused(self.channel, error)
@@ -79,6 +75,7 @@ class TaskFold:
                 outcome.refusal = error
             return None
         finally:
+            self.offset = max(self.offset, offset)
             if outcome is not None:
                 outcome.settled.set()
 
@@ -212,27 +209,3 @@ def check_task_message(envelope: Envelope) -> None:
         raise MessageError(ErrorCode.BAD_MESSAGE, f"only the engine says {envelope.event}")
     if event_of(envelope) is not None:
         envelope.ttl = None  # it has been folded, so everybody must get it
-
-
-async def restore(bus: Bus, read: Callable[[Stored], Envelope | None], fold: TaskFold, epoch: str, until: int) -> int:
-    """Bring a fold up to `until`: its record, then what the stream has after it. BusError.
-
-    `read` makes an envelope of a stored message, None if it is none. Returns up to where everything is folded in, which
-    is more than `until` if the record was newer.
-    """
-    record = await bus.kv_get(Bucket.TASKS, channel_key(fold.channel))
-    if record is not None and record.value:
-        fold.load(record.value, epoch)
-    more, slices = 1, Slices()
-    while more and fold.offset < until:
-        page = await bus.read(fold.channel, fold.offset + 1)
-        for stored in page.messages:
-            if stored.position.offset > until:
-                return until
-            envelope = read(stored)
-            if envelope is not None:
-                fold.take(envelope, stored.position.offset)
-            fold.skip(stored.position.offset)
-            await slices.breathe()
-        more = page.more if page.messages else 0
-    return max(until, fold.offset)

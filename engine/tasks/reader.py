@@ -13,9 +13,10 @@ from fanline.engine.bus.interface import Bus, Page
 from fanline.engine.bus.parallel import for_each
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.slices import Slices
-from fanline.engine.tasks.fold import OnRefused, TaskFold, restore
+from fanline.engine.tasks.fold import OnRefused, TaskFold
 from fanline.engine.tasks.lease import Lease, ReadPosition
 from fanline.engine.tasks.records import TaskRecords
+from fanline.engine.tasks.restore import restore
 from fanline.engine.tasks.roster import ReadMessage, TaskRoster
 from fanline.protocol.channels import check_channel, namespace_of
 from fanline.protocol.errors import MessageError

@@ -3,7 +3,7 @@
 from fanline.errors import ConnectionLost, ServerError
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import MessageError
-from fanline.protocol.messages import Data, Refusal, read
+from fanline.protocol.messages import Data, ErrorData, read
 
 
 def read_control(kind: type[Data], envelope: Envelope) -> Data:
@@ -19,7 +19,7 @@ def read_control(kind: type[Data], envelope: Envelope) -> Data:
 def server_error(reply: Envelope) -> ServerError:
     """The error that an `err` stands for; a refusal counts as one whatever its data."""
     try:
-        refusal = read(Refusal, reply)
+        refusal = read(ErrorData, reply)
     except MessageError:
-        refusal = Refusal()
+        refusal = ErrorData()
     return ServerError(refusal.code, refusal.message)

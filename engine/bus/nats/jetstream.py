@@ -10,17 +10,13 @@ from typing import Any
 
 import msgspec
 
-from fanline.engine.bus.interface import BusError, Stored, StreamPosition, StreamState
+from fanline.engine.bus.interface import READ_BATCH, BusError, Stored, StreamPosition, StreamState
 from fanline.engine.namespaces import Namespace, Storage
 from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject, namespace_subject, stream_name
 from fanline.protocol.nats.subjects import Direction, channel_of, to_subject
 
-READ_BATCH = 1000
-"""Messages asked for with one batched direct get."""
 READ_BYTES = 8 * 1024 * 1024
 """Bytes asked for with one; the server would cut at 64 MiB."""
-MULTI_LAST = 1000
-"""Subjects asked for with one multi_last; JetStream refuses more than 1,024 answers (status 413)."""
 
 _DEDUPLICATION_SECONDS = 120.0
 _encoder = msgspec.json.Encoder()
@@ -121,11 +117,6 @@ def position_of(headers: Mapping[str, str]) -> StreamPosition:
 def stored_of(payload: bytes, headers: Mapping[str, str]) -> Stored:
     """One message read from a stream."""
     return Stored(channel_of(headers["Nats-Subject"]), payload, position_of(headers))
-
-
-def unix_ms_of(timestamp: str) -> int:
-    """Unix milliseconds of one of JetStream's RFC 3339 times."""
-    return int(datetime.fromisoformat(timestamp).timestamp() * 1000)
 
 
 def state_of(info: Mapping[str, Any]) -> StreamState:

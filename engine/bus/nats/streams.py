@@ -6,13 +6,11 @@ from typing import Any
 
 import msgspec
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.interface import RESUME_WINDOW, BusError
 from fanline.engine.bus.nats.jetstream import JetStreamError, bucket_config, differs, stream_config
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.nats.names import Bucket
 
-RESUME_WINDOW = 120.0
-"""Seconds for which a session whose connection was lost can be resumed."""
 _MAX_AGE = dict.fromkeys(Bucket, 0.0) | {Bucket.SESSIONS: RESUME_WINDOW}  # seconds; 0: no limit
 _NOT_FOUND = 404
 _UNAVAILABLE = 503  # JetStream cannot do it now; what it will never do has other codes, 500 among them

@@ -5,8 +5,7 @@ from datetime import datetime
 import pytest
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError, ConflictError, Stored, TooLargeError
-from fanline.engine.bus.nats.jetstream import READ_BATCH
+from fanline.engine.bus.interface import READ_BATCH, Bus, BusError, ConflictError, Stored, TooLargeError
 from fanline.protocol.nats.names import Bucket
 from tests.engine.bus.cluster import Inbox, OpenBus, join
 

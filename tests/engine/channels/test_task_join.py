@@ -10,7 +10,8 @@ import trio
 
 from fanline.engine.namespaces import Namespace
 from fanline.engine.settings import EngineSettings
-from fanline.engine.tasks.fold import TaskFold, restore
+from fanline.engine.tasks.fold import TaskFold
+from fanline.engine.tasks.restore import restore
 from fanline.protocol.envelope import decode_json
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.names import Bucket, channel_key

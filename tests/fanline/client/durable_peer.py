@@ -13,7 +13,7 @@ import trio_websocket
 import fanline
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
-from fanline.protocol.messages import Refusal
+from fanline.protocol.messages import ErrorData
 from fanline.protocol.tasks.events import TaskEvent, data_of, event_of
 from fanline.protocol.tasks.fold import apply
 from fanline.protocol.tasks.snapshot import Snapshot, snapshot_fields
@@ -148,7 +148,7 @@ class DurablePeer:
 
     async def _sub(self, talk: Talk, command: Envelope) -> None:
         if command.offset is not None and self._chance.random() < self.refuse:
-            refusal = Refusal(code=self._chance.choice(PASSING), message="not now")
+            refusal = ErrorData(code=self._chance.choice(PASSING), message="not now")
             await talk.send(Envelope(MessageType.ERR, id=command.id, channel=CHANNEL, data=refusal.fields()))
         else:
             await self._join(talk, command)

@@ -9,7 +9,7 @@ import trio
 import trio_websocket
 
 from fanline.protocol.envelope import Envelope, MessageType, decode_json, encode_json
-from fanline.protocol.messages import Limits, Refusal, Welcome
+from fanline.protocol.messages import ErrorData, Limits, Welcome
 
 
 class Talk:
@@ -43,7 +43,7 @@ class Talk:
 
     async def refuse(self, code: str) -> None:
         command = await self.receive()
-        refusal = Refusal(code=code, message="no, thank you")
+        refusal = ErrorData(code=code, message="no, thank you")
         await self.send(Envelope(MessageType.ERR, id=command.id, data=refusal.fields()))
 
     async def close(self, code: int) -> None:

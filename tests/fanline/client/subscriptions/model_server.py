@@ -9,7 +9,7 @@ import fanline
 from fanline.client.message import is_snapshot
 from fanline.client.subscriptions.start import StartPosition
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import GapData, Refusal, Subscribe, Subscribed, read
+from fanline.protocol.messages import ErrorData, GapData, Subscribe, Subscribed, read
 from fanline.protocol.tasks.events import TaskEvent
 from tests.fanline.client.subscriptions.recording_shell import CHANNEL, Local
 
@@ -106,7 +106,7 @@ class ModelServer:
             code = "bad_offset"
         if code is not None:  # and nothing is done
             self.refused.add(code)
-            self._reply(MessageType.ERR, command, data=Refusal(code=code, message="no").fields())
+            self._reply(MessageType.ERR, command, data=ErrorData(code=code, message="no").fields())
         elif self.subscribed and command.offset is None and command.data is None:
             self._reply(MessageType.OK, command)
         else:

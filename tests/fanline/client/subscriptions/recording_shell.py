@@ -10,7 +10,7 @@ from fanline.client.subscriptions.cursor import Cursor
 from fanline.client.subscriptions.effects import AskAgain, Begin, Deliver, Effect, End, Resumed, Send
 from fanline.client.subscriptions.start import StartPosition
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import Refusal, Subscribe, Subscribed
+from fanline.protocol.messages import ErrorData, Subscribe, Subscribed
 
 CHANNEL = "task:1"
 NOW = StartPosition()
@@ -115,7 +115,7 @@ class RecordingShell:
         self.reply(Envelope(MessageType.OK, id=command.id, offset=offset, epoch=epoch, data=data))
 
     def refuse(self, command: Envelope, code: str) -> None:
-        self.reply(Envelope(MessageType.ERR, id=command.id, data=Refusal(code=code, message="no").fields()))
+        self.reply(Envelope(MessageType.ERR, id=command.id, data=ErrorData(code=code, message="no").fields()))
 
     def reply(self, reply: Envelope) -> None:
         effects = self.machine.answer(reply, self.now)
