@@ -47,14 +47,11 @@ class MonitoredTask:
         """Whether its record is too large unless it goes without the output."""
         self.awaited = 0
         """Offset of our own newest event: until that has come back, the fold does not know of it."""
+        self.running = _is_running(fold.snapshot)
+        """Whether it is known and has not ended."""
         self._signs = SignsOfLife(heard)
         self._record = RecordState(fold.snapshot, now)
         self._changed = now  # when its newest message was taken
-
-    @property
-    def running(self) -> bool:
-        """Whether it is known and has not ended."""
-        return _is_known(self.fold.snapshot) and not self.fold.snapshot.ended_for_good
 
     # --- what happens to it ---------------------------------------------------------------------------------------
 
@@ -64,6 +61,7 @@ class MonitoredTask:
             return
         folded = None if envelope is None else self.fold.take(envelope, offset)
         self.fold.skip(offset)
+        self.running = _is_running(self.fold.snapshot)
         self._record.change(self.fold.snapshot, now)
         self._changed = now
         # A message that does not fit may come from an attempt that is over.
@@ -101,13 +99,14 @@ class MonitoredTask:
 
     def is_record_due(self, now: float) -> bool:
         """Whether a task record has to be stored."""
-        if self._record.complete:
-            return self.running and self._record.needs_refresh(now, self._signs.heard)
-        return self._record.is_outdated(self.fold.snapshot, now)
+        record = self._record
+        if record.outdated_since < math.inf:
+            return record.is_outdated(self.fold.snapshot, now)
+        return self.running and now - record.stored >= REFRESH_SECONDS and self._signs.heard > record.stored
 
-    def is_listing_due(self, now: float) -> bool:
-        """Whether its entry in the bucket RUNNING has to be written or removed."""
-        return self.running != self.listed or (self.running and self.is_record_due(now))
+    def is_listing_due(self, record_due: bool) -> bool:
+        """Whether its entry in the bucket RUNNING has to be written or removed; `record_due`: whether its record is."""
+        return self.running != self.listed or (self.running and record_due)
 
     def is_over(self, now: float, retention: float) -> bool:
         """Whether it can be forgotten; `retention`: seconds for which its record is kept."""
@@ -149,30 +148,23 @@ class RecordState:
     """
 
     def __init__(self, snapshot: Snapshot, now: float, *, complete: bool = False) -> None:
-        self._stored = now
+        self.stored = now
+        """When it was stored, or when monitoring the task began."""
+        self.outdated_since = math.inf if complete or not _is_known(snapshot) else now
+        """Infinity: there is nothing to add."""
         self._phase = _phase(snapshot)
         self._messages = 0
-        self._outdated = math.inf if complete or not _is_known(snapshot) else now  # since when; infinity: it is not
-
-    @property
-    def complete(self) -> bool:
-        """Whether there is nothing to add."""
-        return self._outdated == math.inf
 
     def change(self, snapshot: Snapshot, now: float) -> None:
         """A message was taken."""
         self._messages += 1
         if _is_known(snapshot):
-            self._outdated = min(self._outdated, now)
+            self.outdated_since = min(self.outdated_since, now)
 
     def is_outdated(self, snapshot: Snapshot, now: float) -> bool:
         """Whether what has to be added is urgent, much, or old."""
-        old = now - self._outdated >= RECORD_SECONDS
+        old = now - self.outdated_since >= RECORD_SECONDS
         return old or self._messages >= RECORD_MESSAGES or self._phase != _phase(snapshot)
-
-    def needs_refresh(self, now: float, heard: float) -> bool:
-        """Whether the record of a task that lives on without a change has to be stored again before it expires."""
-        return now - self._stored >= REFRESH_SECONDS and heard > self._stored
 
 
 def _phase(snapshot: Snapshot) -> tuple[TaskState, int]:
@@ -181,3 +173,7 @@ def _phase(snapshot: Snapshot) -> tuple[TaskState, int]:
 
 def _is_known(snapshot: Snapshot) -> bool:
     return snapshot.state is not TaskState.UNKNOWN
+
+
+def _is_running(snapshot: Snapshot) -> bool:
+    return _is_known(snapshot) and not snapshot.ended_for_good

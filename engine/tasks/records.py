@@ -31,9 +31,9 @@ class TaskRecords:
         slices, now = Slices(), trio.current_time()
         unrecorded, unlisted = [], []
         for task in tasks:
-            if task.is_record_due(now):
+            if record_due := task.is_record_due(now):
                 unrecorded.append(task)
-            if task.is_listing_due(now):
+            if task.is_listing_due(record_due):
                 unlisted.append(task)
             await slices.breathe()
         await for_each(self._record, unrecorded)

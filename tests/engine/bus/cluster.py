@@ -83,6 +83,7 @@ class MemoryProducers:
 class NatsProducers(NatsClient):
     def __init__(self, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
         super().__init__(stream)
+        self.called = trio.Event()
         self._nursery = nursery
 
     async def listen(self, channel: str, answers: Sequence[bytes | None]) -> None:
@@ -95,7 +96,10 @@ class NatsProducers(NatsClient):
         while True:
             *_, reply, size = (await self._line()).split()
             payload = await self._exactly(int(size) + 2)
-            if payload != b'{"v":1,"t":"ping"}\r\n' and (answer := next(remaining)) is not None:
+            if payload == b'{"v":1,"t":"ping"}\r\n':
+                continue
+            self.called.set()
+            if (answer := next(remaining)) is not None:
                 await self.publish((reply.decode(), answer + payload[:-2]))
 
     async def beat(self, subject: str) -> None:
@@ -121,7 +125,7 @@ async def memory_cluster() -> AsyncIterator[Cluster]:
 
 @asynccontextmanager
 async def nats_cluster() -> AsyncIterator[Cluster]:
-    async with running_nats() as server, _nats_producers(server.url) as producers:
+    async with running_nats() as server, nats_producers(server.url) as producers:
 
         @asynccontextmanager
         async def open_bus() -> AsyncIterator[Bus]:
@@ -132,7 +136,7 @@ async def nats_cluster() -> AsyncIterator[Cluster]:
 
 
 @asynccontextmanager
-async def _nats_producers(url: str) -> AsyncIterator[NatsProducers]:
+async def nats_producers(url: str) -> AsyncIterator[NatsProducers]:
     address = parse_url(url)
     async with await trio.open_tcp_stream(address.host, address.port) as stream, trio.open_nursery() as nursery:
         producers = NatsProducers(stream, nursery)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
 
 from fanline.engine.bus.interface import BusError, NoListenerError, StreamPosition
 from fanline.engine.bus.nats.bus import NatsBus, open_nats_bus
 from fanline.engine.bus.nats.options import NatsOptions
-from tests.engine.bus.cluster import Inbox, join
+from tests.engine.bus.cluster import Inbox, join, nats_producers
 from tests.support.fault_proxy import running_proxy
 from tests.support.nats_client import connect_nats
 from tests.support.nats_server import NatsServer, running_nats
@@ -229,8 +228,9 @@ async def test_a_call_ends_with_the_connection_and_says_that_it_may_have_been_do
                 refusals.append(caught.value)
 
             async with trio.open_nursery() as nursery:
-                server.pause()
-                nursery.start_soon(call)
-                await trio.testing.wait_all_tasks_blocked()
+                async with nats_producers(server.url) as producers:
+                    await producers.listen("task:a", [None])
+                    nursery.start_soon(call)
+                    await producers.called.wait()
                 server.kill()
             assert not isinstance(refusals[0], NoListenerError)
