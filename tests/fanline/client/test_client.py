@@ -193,10 +193,11 @@ async def test_an_overrun_ends_the_subscription_after_what_it_holds() -> None:
 
 async def test_a_silent_server_is_asked_for_a_sign_of_life_and_then_left() -> None:
     async def script(talk: Talk) -> None:
-        await talk.welcome(heartbeat=50)
         if talk.number == 0:
-            assert [(await talk.receive()).type for _ in range(2)] == ["pub", "ping"]
+            await talk.welcome(heartbeat=50)
+            assert {(await talk.receive()).type for _ in range(2)} == {"pub", "ping"}
             await talk.until_closed()
+        await talk.welcome()
         await _answer_all(talk)
 
     with trio.fail_after(10):
