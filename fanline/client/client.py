@@ -13,6 +13,7 @@ import trio
 
 from fanline.backoff import Backoff
 from fanline.client.connection import ServerConnection, V1Dialect, open_connection
+from fanline.client.control import read_control
 from fanline.client.message import Gap, Message, Position, Published
 from fanline.client.subscription import Subscription
 from fanline.client.subscription_driver import SubscriptionDriver
@@ -23,7 +24,7 @@ from fanline.groups import only_error
 from fanline.plain import plain
 from fanline.protocol.dialects import CBOR, JSON
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import MAX_LINES, Subscribe
+from fanline.protocol.messages import MAX_LINES, PublishResult, Subscribe
 
 Codec = Literal["json", "cbor"]
 StoredPositions = Mapping[str, Position | Sequence[Any]]
@@ -156,7 +157,7 @@ class Client:
                     raise error from None
             else:
                 self._driver.machine.learn(channel, reply)
-                return Published(str(reply.value["id"]), reply.offset)
+                return Published(read_control(PublishResult, reply).id, reply.offset)
 
     def task(
         self,
@@ -279,7 +280,7 @@ class Client:
     async def _resume(self, connection: ServerConnection) -> None:
         """Let the commands come once everything is subscribed again."""
         await self._driver.wait_resumed()
-        if self._error is None and not connection.lost:
+        if self._error is None and not connection.lost:  # it may have ended since the last answer
             self._connection = connection
             self._connected_once = True
             if self._away:

@@ -3,7 +3,7 @@
 from fanline.errors import ConnectionLost, ServerError
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import MessageError
-from fanline.protocol.messages import Data, ErrorData, read
+from fanline.protocol.messages import Data, error_of, read
 
 
 def read_control(kind: type[Data], envelope: Envelope) -> Data:
@@ -17,9 +17,6 @@ def read_control(kind: type[Data], envelope: Envelope) -> Data:
 
 
 def server_error(reply: Envelope) -> ServerError:
-    """The error that an `err` stands for; a refusal counts as one whatever its data."""
-    try:
-        refusal = read(ErrorData, reply)
-    except MessageError:
-        refusal = ErrorData()
+    """The error that an `err` stands for."""
+    refusal = error_of(reply)
     return ServerError(refusal.code, refusal.message)

@@ -143,7 +143,7 @@ class Subscription(Generic[Item]):
         self._put.send_nowait(item)
 
     def end(self, error: FanlineError) -> None:
-        """End the iterator with `error`, after the messages it still holds; or raise it to whoever is entering."""
+        """End the iterator with `error`, after the messages it still holds. Raised on entering if that is under way."""
         self._fail(error)
         self._begun.set()
 

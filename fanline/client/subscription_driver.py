@@ -98,7 +98,10 @@ class SubscriptionDriver:
     def _perform(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Deliver):
-                self._deliver(effect)
+                subscription: Subscription[Any] = effect.cursor.owner
+                subscription.put(effect.item)
+                if subscription.full:
+                    self._full.add(subscription)
             elif isinstance(effect, Send):
                 self._send(effect.command)
             elif isinstance(effect, Begin):
@@ -109,12 +112,6 @@ class SubscriptionDriver:
                 self._ask_later(effect)
             elif isinstance(effect, Resumed):
                 self._resumed.set()
-
-    def _deliver(self, effect: Deliver) -> None:
-        subscription: Subscription[Any] = effect.cursor.owner
-        subscription.put(effect.item)
-        if subscription.full:
-            self._full.add(subscription)
 
     def _send(self, command: Envelope) -> None:
         assert self._connection is not None

@@ -26,7 +26,7 @@ def test_the_same_seed_gives_the_same_delays_and_they_differ_from_each_other() -
     assert all(0 <= delay <= 15 for delay in delays)
 
 
-def test_reset_begins_again_and_thousands_of_failures_are_no_problem() -> None:
+def test_reset_starts_again_and_thousands_of_failures_are_no_problem() -> None:
     backoff = Backoff(base=1.0, cap=60.0, uniform=lambda _, high: high)
     for _ in range(5000):
         last = backoff.next_delay()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ import fanline
 from fanline.nats.publish import open_nats_publisher
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.client_protocol import parse_url
+from tests.support.fault_proxy import running_proxy
+from tests.support.nats_server import running_nats
 from tests.support.serve import Serve, running_serve, wait_until
 
 
-async def test_a_client_whose_worker_is_killed_comes_back_by_itself_and_goes_on_receiving() -> None:
+async def test_a_client_whose_worker_is_killed_reconnects_by_itself_and_keeps_receiving() -> None:
     with trio.fail_after(60):
         async with running_serve() as serve, fanline.Client(serve.url) as client:
             async with client.subscribe("news:all") as messages:
@@ -26,7 +29,7 @@ async def test_a_client_whose_worker_is_killed_comes_back_by_itself_and_goes_on_
 
 
 async def _publish_until_heard(client: fanline.Client, messages: fanline.Subscription[fanline.Message]) -> None:
-    """A publish right at the loss may fail, with an unknown outcome; then the client is asked again."""
+    """A publish during the loss may fail, with an unknown outcome; then it is repeated."""
     while True:
         try:
             await client.publish("news:all", "after")
@@ -38,7 +41,7 @@ async def _publish_until_heard(client: fanline.Client, messages: fanline.Subscri
         return
 
 
-async def test_both_codecs_see_the_same_data_whoever_published_it() -> None:
+async def test_both_codecs_see_the_same_data_however_it_was_published() -> None:
     data = {"text": "grüezi", "list": [1, 2.5, None, True], "big": 2**53 + 1, "nested": {"a": {"b": []}}}
     with trio.fail_after(60):
         async with (
@@ -64,7 +67,7 @@ async def test_both_codecs_see_the_same_data_whoever_published_it() -> None:
 async def _publish_over_nats(serve: Serve, data: object) -> None:
     address = parse_url(serve.nats_url)._replace(token=serve.nats_token)
     async with open_nats_publisher(address) as publisher:
-        # Without a time each worker would tell its own.
+        # Without a time each worker would add its own.
         await publisher.publish(Envelope(channel="news:all", event="from_nats", data=data, time=1))
 
 
@@ -76,7 +79,7 @@ async def test_byte_strings_survive_between_cbor_clients() -> None:
                 assert (await anext(messages)).data == {"blob": b"\x00\xff"}
 
 
-async def test_a_refused_command_raises_the_servers_code_and_the_connection_goes_on() -> None:
+async def test_a_refused_command_raises_the_servers_code_and_the_connection_stays_open() -> None:
     with trio.fail_after(60):
         async with running_serve(workers=1) as serve, fanline.Client(serve.url) as client:
             with pytest.raises(fanline.ServerError) as caught:
@@ -92,7 +95,7 @@ async def test_a_refused_command_raises_the_servers_code_and_the_connection_goes
                 assert (await anext(messages)).channel == "news:other"
 
 
-async def test_a_server_that_stops_for_good_is_waited_for_up_to_the_callers_deadline() -> None:
+async def test_a_server_that_stops_for_good_is_waited_for_until_the_callers_deadline() -> None:
     with trio.fail_after(60):
         async with running_serve(workers=1) as serve, fanline.Client(serve.url) as client:
             await client.ping()
@@ -106,7 +109,54 @@ async def _publish_all(client: fanline.Client, channel: str, numbers: range) -> 
     return [(await client.publish(channel, number, id=f"n{number}")).offset for number in numbers]
 
 
-async def test_workers_killed_while_300_messages_are_published_cost_nobody_a_message_or_an_order() -> None:
+async def test_a_client_that_comes_back_while_nats_is_away_hears_everything_once_it_is_back() -> None:
+    environ = {"FANLINE_ENGINE_BUS_TIMEOUT": "0.3"}
+    with trio.fail_after(60):
+        async with (
+            running_nats() as nats,
+            running_serve(workers=1, extra_args=("--nats", nats.url), env=environ) as serve,
+            running_proxy(("127.0.0.1", serve.port), seed=0) as proxy,
+            fanline.Client(f"ws://127.0.0.1:{proxy.port}/ws") as client,
+            fanline.Client(serve.url) as publisher,
+        ):
+            async with client.subscribe("news:all") as ephemeral, client.subscribe("task:1") as durable:
+                await publisher.publish("task:1", "before")
+                assert (await anext(durable)).data == "before"
+                nats.kill()
+                await wait_until(lambda: "NATS connection lost" in serve.stderr_text())
+                proxy.cut_all()
+                with pytest.raises(fanline.ServerError, match="unavailable"):
+                    async with client.subscribe("news:entered"):
+                        pass
+                await nats.start()
+                await _publish_until_stored(publisher, "task:1", "after")
+                assert (await anext(durable)).data == "after"
+                await _publish_until_delivered(publisher, "news:all", ephemeral)
+                async with client.subscribe("news:entered") as entered:
+                    await publisher.publish("news:entered", "after")
+                    assert (await anext(entered)).data == "after"
+
+
+async def _publish_until_delivered(
+    client: fanline.Client, channel: str, messages: fanline.Subscription[fanline.Message]
+) -> None:
+    """An ephemeral channel is not heard before it is subscribed again, and nothing says when that is."""
+    while True:
+        await client.publish(channel, "after")
+        with trio.move_on_after(0.1):
+            assert (await anext(messages)).data == "after"
+            return
+
+
+async def _publish_until_stored(client: fanline.Client, channel: str, data: object) -> None:
+    while True:
+        with suppress(fanline.ServerError):
+            await client.publish(channel, data, id="once")
+            return
+        await trio.sleep(0.05)
+
+
+async def test_workers_killed_while_300_messages_are_published_cost_no_subscriber_a_message_or_the_order() -> None:
     received: dict[str, list[int]] = {"one": [], "another": []}
     with trio.fail_after(90):
         async with (
@@ -136,7 +186,7 @@ async def test_workers_killed_while_300_messages_are_published_cost_nobody_a_mes
 
 
 async def _kill_workers(serve: Serve, received: list[int]) -> None:
-    """All workers at once, twice: when a third has arrived, and two thirds."""
+    """All workers at once, twice: when one third has arrived, and when two thirds have."""
     for count in (100, 200):
         await wait_until(lambda count=count: len(received) >= count, 60)  # type: ignore[misc]  # mypy cannot infer it
         for pid in serve.worker_pids():
@@ -156,7 +206,7 @@ async def test_two_subscriptions_of_one_client_each_get_what_they_asked_for() ->
                     assert [(await anext(whole)).data for _ in range(14)] == list(range(14))
 
 
-async def test_a_stored_position_goes_on_in_another_client_and_a_repeated_id_is_one_message() -> None:
+async def test_a_stored_position_continues_in_another_client_and_a_repeated_id_is_one_message() -> None:
     with trio.fail_after(60):
         async with running_serve() as serve:
             async with fanline.Client(serve.url) as client, client.subscribe("task:1") as messages:
@@ -170,7 +220,7 @@ async def test_a_stored_position_goes_on_in_another_client_and_a_repeated_id_is_
                     assert (await anext(messages)).data == "two"
 
 
-async def test_history_that_is_gone_is_told_with_its_range(tmp_path: Path) -> None:
+async def test_history_that_is_gone_is_reported_with_its_range(tmp_path: Path) -> None:
     config = tmp_path / "fanline.toml"
     config.write_text("[namespaces.task]\ndurable = true\nhistory = 3\n")
     with trio.fail_after(60):

@@ -1,4 +1,4 @@
-"""The life of a channel subscription: (state, event) -> state, one table. Its rules are in channel_subscription.py."""
+"""The life of a client's channel: (state, event) -> state, one table. The rules on top of it: client_channel.py."""
 
 from enum import StrEnum
 

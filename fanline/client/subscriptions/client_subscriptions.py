@@ -1,4 +1,4 @@
-"""All subscriptions of one client: which channel an envelope is for, and what the client's connection means to all."""
+"""All subscriptions of one client: which channel an envelope is for, and what the connection means to each of them."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from fanline.backoff import Backoff
 from fanline.client.control import server_error
 from fanline.client.subscriptions.channel_states import ChannelState
-from fanline.client.subscriptions.channel_subscription import ChannelSubscription
+from fanline.client.subscriptions.client_channel import ClientChannel
 from fanline.client.subscriptions.cursor import Cursor, CursorEvent
 from fanline.client.subscriptions.effects import Effect, End, Resumed
 from fanline.client.subscriptions.sub_requests import SubRequests
@@ -20,7 +20,7 @@ class ClientSubscriptions:
 
     def __init__(self, uniform: Callable[[float, float], float] = random.uniform) -> None:
         self._uniform = uniform
-        self._channels: dict[str, ChannelSubscription] = {}
+        self._channels: dict[str, ClientChannel] = {}
         self._requests = SubRequests()
         self._connected = False
         self._unanswered: set[str] = set()  # channels, of those that are subscribed again on a new connection
@@ -29,13 +29,13 @@ class ClientSubscriptions:
 
     @property
     def waiting(self) -> bool:
-        """Whether an answer is to come: then the shell has to read on."""
+        """Whether an answer is to come, for which the shell has to read on."""
         return bool(self._requests)
 
     # --- the connection -----------------------------------------------------------------------------------------
 
     def connected(self) -> list[Effect]:
-        """There is a new connection: everything is subscribed again. `Resumed` follows when all is answered."""
+        """There is a new connection: everything is subscribed again. `Resumed` follows once all of it is answered."""
         self._connected = True
         effects = [effect for channel in self._channels.values() for effect in channel.connected()]
         self._unanswered = {name for name, channel in self._channels.items() if channel.state is ChannelState.ASKING}
@@ -50,7 +50,7 @@ class ClientSubscriptions:
             channel.disconnected()
 
     def close(self, error: ConnectionLost | ConnectionRefused) -> list[Effect]:
-        """The client is over: end all local subscriptions, those that have not begun too."""
+        """The client has ended: end all local subscriptions, including those that have not begun."""
         self._error = error
         cursors = [cursor for channel in self._channels.values() for cursor in channel.cursors]
         for cursor in cursors:
@@ -68,7 +68,7 @@ class ClientSubscriptions:
         return [effect for cursor in cursors for effect in self._channel(cursor.channel).join(cursor)]
 
     def unsubscribe(self, cursors: Iterable[Cursor]) -> list[Effect]:
-        """End a local subscription; channels that nobody else here wants are unsubscribed."""
+        """End a local subscription. Channels without another one are unsubscribed."""
         effects: list[Effect] = []
         for cursor in cursors:
             channel = self._channels.get(cursor.channel)
@@ -79,11 +79,11 @@ class ClientSubscriptions:
                     effects += self._answered(cursor.channel)
         return effects
 
-    def _channel(self, name: str) -> ChannelSubscription:
+    def _channel(self, name: str) -> ClientChannel:
         channel = self._channels.get(name)
         if channel is None:
             pace = Backoff(base=0.05, cap=2.0, uniform=self._uniform)
-            channel = self._channels[name] = ChannelSubscription(name, self._requests, pace)
+            channel = self._channels[name] = ClientChannel(name, self._requests, pace)
             if self._connected:
                 channel.connected()
         return channel
@@ -91,7 +91,7 @@ class ClientSubscriptions:
     # --- what the server says -----------------------------------------------------------------------------------
 
     def receive(self, envelope: Envelope) -> list[Effect]:
-        """A `pub` or `gap`. One for a channel that nobody here wants is left."""
+        """A `pub` or `gap`. It is ignored if the channel has no local subscription."""
         channel = self._channels.get(envelope.channel or "")
         if channel is None:
             return []
@@ -112,7 +112,7 @@ class ClientSubscriptions:
         return effects + self._answered(channel.channel)
 
     def refuse(self, command: Envelope, error: ServerError, now: float) -> list[Effect]:
-        """A `sub` could not be sent: the server could only refuse it."""
+        """A `sub` could not be sent, because the server could only refuse it."""
         channel = self._requests.pop(command.id)
         return [] if channel is None else channel.refuse(error, now) + self._answered(channel.channel)
 
@@ -131,7 +131,7 @@ class ClientSubscriptions:
     # --- durable namespaces -------------------------------------------------------------------------------------
 
     def learn(self, channel: str, reply: Envelope) -> None:
-        """See by an `ok` to a `sub` or `pub` whether the channel's namespace is durable."""
+        """Take from an `ok` to a `sub` or `pub` whether the channel's namespace is durable."""
         if reply.offset is not None:
             self._durable.add(namespace_of(channel))
 

@@ -25,7 +25,7 @@ class CursorState(StrEnum):
     BEGINNING = "beginning"  # answered; the first message of its history says where it begins
     UNNUMBERED = "unnumbered"  # answered; the channel is ephemeral, so nothing can be missed or repeated
     PLACED = "placed"  # it has everything up to `last`
-    TORN = "torn"  # placed, but behind a gap; the snapshot that a viewer needs then is still to come
+    TORN = "torn"  # placed, but after a gap; the snapshot that a viewer then needs is still to come
     LOST = "lost"  # it had begun, and has to begin again from its start position
     ASKED_AGAIN = "asked_again"  # the `sub` for that is under way
     ENDED = "ended"  # left, or ended by an error

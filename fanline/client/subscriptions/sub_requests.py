@@ -7,7 +7,7 @@ from fanline.client.subscriptions.cursor import Cursor
 from fanline.protocol.envelope import Envelope, MessageType
 
 if TYPE_CHECKING:
-    from fanline.client.subscriptions.channel_subscription import ChannelSubscription
+    from fanline.client.subscriptions.client_channel import ClientChannel
 
 
 class SubRequest(NamedTuple):
@@ -16,7 +16,7 @@ class SubRequest(NamedTuple):
     offset: int | None = None
     epoch: str | None = None
     cursor: Cursor | None = None
-    """Whose start position it is; None: all that are settled go on from where they are."""
+    """Whose start position it is; None: all that have a place go on from there."""
     hole: bool = False
     """It asks for messages that did not come."""
 
@@ -27,29 +27,29 @@ class SubRequest(NamedTuple):
 
 
 class SubRequests:
-    """Who waits for which answer. The ids are none that a program would give to a message."""
+    """Which channel waits for which answer. The ids are none that a program would give to a message."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
-        self._waiting: dict[str, ChannelSubscription] = {}
+        self._waiting: dict[str, ClientChannel] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, channel: "ChannelSubscription") -> str:
+    def add(self, channel: "ClientChannel") -> str:
         """The id for a `sub` of this channel."""
         request = f"~{next(self._numbers)}"
         self._waiting[request] = channel
         return request
 
-    def pop(self, request: str | None) -> "ChannelSubscription | None":
-        """Whom an answer is for."""
+    def pop(self, request: str | None) -> "ClientChannel | None":
+        """The channel that an answer is for."""
         return self._waiting.pop(request or "", None)
 
-    def drop(self, channel: "ChannelSubscription") -> None:
-        """No answer is wanted any more."""
+    def drop(self, channel: "ClientChannel") -> None:
+        """The channel no longer wants an answer."""
         self._waiting = {request: each for request, each in self._waiting.items() if each is not channel}
 
     def clear(self) -> None:
-        """No answer will come any more."""
+        """No more answers will come."""
         self._waiting.clear()

@@ -1,4 +1,4 @@
-"""Durable channels in the client: whatever happens, each subscription gets its exact sequence, or is told."""
+"""Durable channels in the client: whatever happens, each subscription gets its exact sequence, or an explicit gap."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ from tests.fanline.client.peer import Talk, running_peer
 pytestmark = pytest.mark.usefixtures("hurry")
 
 
-async def test_after_a_reconnect_it_goes_on_from_where_it_was_by_offset_and_epoch() -> None:
+async def test_after_a_reconnect_it_continues_where_it_was_by_offset_and_epoch() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             async with client.subscribe(CHANNEL) as messages:
@@ -28,7 +28,7 @@ async def test_after_a_reconnect_it_goes_on_from_where_it_was_by_offset_and_epoc
             assert (peer.asked[1].offset, peer.asked[1].epoch) == (peer.log[0].offset, "one")
 
 
-async def test_a_hole_is_asked_for_and_nothing_behind_it_is_handed_out_before() -> None:
+async def test_a_hole_is_asked_for_and_nothing_after_it_is_handed_out_before() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             async with client.subscribe(CHANNEL) as messages:
@@ -41,7 +41,7 @@ async def test_a_hole_is_asked_for_and_nothing_behind_it_is_handed_out_before() 
     assert [command.offset for command in peer.asked] == [None, peer.log[0].offset]
 
 
-async def test_a_message_tells_its_place_and_a_stored_place_goes_on_right_there() -> None:
+async def test_a_message_has_its_position_and_a_stored_position_continues_right_there() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             for number in range(5):
@@ -60,7 +60,7 @@ async def test_a_message_tells_its_place_and_a_stored_place_goes_on_right_there(
                 assert await take_data(messages, 3) == [2, 3, 4]
 
 
-async def test_what_is_gone_for_good_is_an_item_in_its_place_if_asked_for() -> None:
+async def test_what_is_gone_for_good_is_an_item_where_it_belongs_if_gaps_are_asked_for() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             async with client.subscribe(CHANNEL, gaps=True) as messages:
@@ -91,7 +91,7 @@ async def test_without_asking_for_gaps_a_loss_is_a_warning_and_the_loop_goes_on(
     ]
 
 
-async def test_a_channel_that_began_anew_while_we_were_away_is_told_and_then_given_whole() -> None:
+async def test_a_channel_that_was_recreated_while_we_were_away_is_reported_and_then_given_whole() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             async with client.subscribe(CHANNEL, gaps=True) as messages:
@@ -109,7 +109,7 @@ async def test_a_channel_that_began_anew_while_we_were_away_is_told_and_then_giv
                 assert messages.positions == {CHANNEL: (peer.last, "two")}
 
 
-async def test_a_channel_that_begins_anew_before_our_eyes_is_told() -> None:
+async def test_a_channel_that_is_recreated_while_we_are_connected_is_reported() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             async with client.subscribe(CHANNEL, gaps=True) as messages:
@@ -122,7 +122,7 @@ async def test_a_channel_that_begins_anew_before_our_eyes_is_told() -> None:
                 assert await take_data(messages, 1) == [1]
 
 
-async def test_a_place_in_a_former_life_is_told_and_not_taken_for_one_in_this() -> None:
+async def test_a_position_in_a_former_life_is_reported_and_not_taken_for_one_in_this() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             peer.append(0)
@@ -147,7 +147,7 @@ async def test_a_server_that_cannot_explain_a_hole_is_asked_twice_and_then_it_is
     assert await _items(script, 3) == [fanline.Gap(CHANNEL, "unexplained", 6, 8, "one"), 9, 10]
 
 
-async def test_an_urgent_message_that_overtakes_others_comes_in_its_place() -> None:
+async def test_an_urgent_message_that_overtakes_others_is_handed_out_where_it_belongs() -> None:
     async def script(talk: Talk) -> None:
         await talk.welcome()
         await _answer(talk, 5)
@@ -322,7 +322,7 @@ async def _items(
     count: int,
     act: Callable[[fanline.Client], Awaitable[None]] | None = None,
 ) -> list[Any]:
-    """What a subscription with gaps gets of a script: gaps, and the offsets of messages."""
+    """What a script makes a subscription with gaps yield: gaps, and the offsets of messages."""
     with trio.fail_after(5):
         async with running_peer(script) as url, fanline.Client(url) as client:
             async with client.subscribe(CHANNEL, gaps=True) as messages:
@@ -333,7 +333,7 @@ async def _items(
 
 
 async def _answer(talk: Talk, offset: int, *, count: int = 0) -> Envelope:
-    """Receive a `sub` and say where it stands."""
+    """Receive a `sub` and answer with the channel's position."""
     command = await talk.receive()
     assert command.type == MessageType.SUB, command
     data = {"recovered": True, "count": count}

@@ -1,4 +1,4 @@
-"""A task seen by the client: joined, folded, controlled."""
+"""A task as the client sees it: joined, folded, controlled."""
 
 import pytest
 import trio
@@ -42,7 +42,7 @@ async def test_it_begins_with_the_snapshot_and_the_newest_lines_and_ends_with_th
     assert [ask.value for ask in peer.asked] == [{"snapshot": True, "lines": 2}]
 
 
-async def test_what_does_not_fit_is_left_out_and_a_message_of_the_producers_own_passes() -> None:
+async def test_what_does_not_fit_is_left_out_and_the_producers_own_messages_pass() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             async with client.task("1") as task:
@@ -60,7 +60,7 @@ async def test_what_does_not_fit_is_left_out_and_a_message_of_the_producers_own_
     assert [update.state_changed for update in updates] == [True, False, False, False, True]
 
 
-async def test_a_newer_attempt_supersedes_the_lines_of_the_older_one_and_one_who_follows_sees_it() -> None:
+async def test_a_newer_attempt_supersedes_the_lines_of_the_older_one_and_a_viewer_that_follows_sees_it() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             async with client.task("1", follow=True) as task:
@@ -76,7 +76,7 @@ async def test_a_newer_attempt_supersedes_the_lines_of_the_older_one_and_one_who
                 assert list(late.output) == list(task.output)
 
 
-async def test_behind_a_gap_it_is_right_again_and_says_what_it_missed() -> None:
+async def test_after_a_gap_it_is_right_again_and_says_what_it_missed() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             async with client.task("1") as task:
@@ -94,7 +94,7 @@ async def test_behind_a_gap_it_is_right_again_and_says_what_it_missed() -> None:
                 assert task.snapshot == peer.task.snapshot
 
 
-async def test_the_end_that_comes_behind_a_gap_waits_for_the_snapshot() -> None:
+async def test_an_end_that_comes_after_a_gap_waits_for_the_snapshot() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             async with client.task("1") as task:
@@ -106,7 +106,7 @@ async def test_the_end_that_comes_behind_a_gap_waits_for_the_snapshot() -> None:
                 assert [line.text for line in task.output] == ["a"]
 
 
-async def test_a_channel_that_keeps_no_tasks_is_an_error_and_no_hang() -> None:
+async def test_a_channel_without_tasks_is_an_error_and_no_hang() -> None:
     async def script(talk: Talk) -> None:
         await talk.welcome()
         command = await talk.receive()
@@ -123,7 +123,7 @@ async def test_a_channel_that_keeps_no_tasks_is_an_error_and_no_hang() -> None:
     assert caught.value.code == "not_supported"
 
 
-async def test_every_verb_says_what_the_engine_wants_to_hear() -> None:
+async def test_every_verb_sends_what_the_engine_expects() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             peer.append({"ask": "a1", "text": "where to?", "kind": "input"}, TaskEvent.ASKED)
@@ -175,7 +175,7 @@ async def test_an_answer_without_a_question_is_refused_here_but_input_needs_none
     assert [ask.value for ask in peer.asked[-2:]] == [{"value": ["any", "value"]}, {"value": "for the stdin"}]
 
 
-async def test_a_refused_call_has_the_servers_code_and_a_lost_one_is_not_said_again() -> None:
+async def test_a_refused_call_has_the_servers_code_and_a_lost_one_is_not_sent_again() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:
             refusal = {"code": "already_answered", "message": "already answered by ann"}
@@ -197,7 +197,7 @@ async def test_a_refused_call_has_the_servers_code_and_a_lost_one_is_not_said_ag
     assert calls == ["cancel"]
 
 
-async def test_a_lost_connection_and_its_return_are_told_in_sentences() -> None:
+async def test_a_lost_connection_and_its_return_are_reported_in_sentences() -> None:
     told: list[str] = []
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url, notice=told.append) as client:

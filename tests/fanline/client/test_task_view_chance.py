@@ -42,7 +42,7 @@ async def test_whatever_is_cut_or_lost_every_viewer_ends_like_one_that_saw_it_al
 
 
 async def _get_it_all(plain: fanline.Subscription[fanline.Message | fanline.Gap], last: int) -> None:
-    """Every message that is not told as missing, in its order, and no viewer's snapshot."""
+    """Every message that is not reported as missing, in order, and no viewer's snapshot."""
     reached = 0
     while reached < last:
         item = await anext(plain)
@@ -68,7 +68,7 @@ async def _watch(
 
 
 async def _take_the_rest(task: TaskView) -> None:
-    """What follows on the end behind a gap."""
+    """What follows the end after a gap."""
     task._follow = False
     async for _ in task:
         pass

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fanline.client.subscriptions.channel_states import CHANNEL_TRANSITIONS, ChannelState
-from fanline.client.subscriptions.channel_subscription import BEHIND_SECONDS
+from fanline.client.subscriptions.client_channel import BEHIND_SECONDS
 from fanline.client.subscriptions.cursor import CURSOR_TRANSITIONS, CursorState
 from tests.support.paths import ROOT
 

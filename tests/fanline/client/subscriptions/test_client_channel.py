@@ -1,10 +1,10 @@
-"""The channel subscription alone: what it asks the server, when, and who gets what of the answers."""
+"""One channel of a client: what the server is asked, when, and which local subscription gets what of the answers."""
 
 import pytest
 
 import fanline
 from fanline.client.subscriptions.channel_states import CHANNEL_TRANSITIONS, ChannelState
-from fanline.client.subscriptions.channel_subscription import BEHIND_SECONDS
+from fanline.client.subscriptions.client_channel import BEHIND_SECONDS
 from fanline.client.subscriptions.start import StartPosition
 from fanline.protocol.envelope import Envelope, MessageType
 from tests.fanline.client.subscriptions.recording_shell import (
@@ -26,7 +26,7 @@ def numbers(local: Local) -> list[int]:
 # --- history and live messages ----------------------------------------------------------------------------------
 
 
-def test_one_that_wants_history_costs_another_that_is_behind_nothing() -> None:
+def test_one_that_wants_history_costs_another_nothing_that_is_behind() -> None:
     shell, behind = live_shell(100)
     tail = shell.subscribe(last(2))
     shell.accept(shell.take_sub(), 120, count=2)  # the new beginning drops what was on its way to the first
@@ -40,6 +40,15 @@ def test_one_that_wants_history_costs_another_that_is_behind_nothing() -> None:
         shell.message(offset, previous)
     assert (behind.got, tail.got) == ([110, 120, 121], [110, 120, 121])
     assert not shell.sent
+
+
+def test_one_that_begins_at_a_newer_position_costs_another_nothing_that_is_behind() -> None:
+    shell, behind = live_shell(100)
+    newer = shell.subscribe(StartPosition(fanline.Position(110, "one")))
+    shell.accept(shell.take_sub(), 120, count=1)
+    again = shell.take_sub()
+    shell.message(120, 110)
+    assert (again.offset, behind.got, newer.got) == (100, [], [120])
 
 
 def test_a_resume_asks_from_the_one_furthest_behind() -> None:
@@ -201,11 +210,45 @@ def test_a_channel_that_is_recreated_is_reported_to_all_and_then_comes_whole() -
     assert not shell.sent
 
 
+def test_positions_after_a_recreation_are_of_the_new_life() -> None:
+    shell, _ = live_shell(5)
+    shell.receive(MessageType.GAP, epoch="two", data={"from": 0, "to": 0, "reason": "epoch"})
+    shell.message(1, 0)
+    shell.reconnect()
+    command = shell.take_sub()
+    assert (command.offset, command.epoch) == (1, "two")
+
+
+@pytest.mark.parametrize("offset", [0, 5])
+def test_a_channel_that_was_recreated_meanwhile_is_reported_and_asked_for_from_its_beginning(offset: int) -> None:
+    shell, local = live_shell(offset)
+    shell.reconnect()
+    shell.accept(shell.take_sub(), 2, epoch="two", recovered=False)
+    shell.receive(MessageType.GAP, epoch="two", data={"from": 0, "to": 0, "reason": "epoch"})
+    command = shell.take_sub()
+    assert (command.offset, command.epoch) == (0, "two")
+    shell.accept(command, 2, count=2, epoch="two")
+    shell.message(1, 0)
+    shell.message(2, 1)
+    assert local.got == [fanline.Gap(CHANNEL, "epoch", None, 0, "two"), 1, 2]
+
+
 def test_a_gap_that_cannot_be_read_ends_the_connection_for_good() -> None:
     shell, _ = live_shell(5)
     with pytest.raises(fanline.ConnectionLost, match="cannot be read") as caught:
         shell.receive(MessageType.GAP, data={"from": "here"})
     assert caught.value.final
+
+
+def test_another_hole_is_asked_for_as_often_as_the_first() -> None:
+    shell, local = live_shell(5)
+    for last_seen in (5, 9):
+        shell.message(last_seen + 4, last_seen + 3)
+        for _ in range(2):
+            assert fanline.Gap(CHANNEL, "unexplained", last_seen + 1, last_seen + 3, "one") not in local.got
+            shell.accept(shell.take_sub(), last_seen + 4, count=1)
+            shell.message(last_seen + 4, last_seen + 3)
+    assert numbers(local) == [9, 13]
 
 
 def test_a_new_server_is_asked_for_a_hole_as_often_as_the_one_before() -> None:
@@ -330,7 +373,7 @@ def test_a_worker_is_not_believed_sooner_because_the_bus_was_away_before() -> No
     assert local.error is None
 
 
-def test_a_refusal_for_good_ends_those_for_whom_was_asked_and_the_next_is_asked_for() -> None:
+def test_a_final_refusal_ends_those_it_was_sent_for_and_the_next_is_asked_for() -> None:
     shell, live = live_shell(5)
     shell.reconnect()
     entering = shell.subscribe()
@@ -351,7 +394,7 @@ def test_a_snapshot_that_is_refused_for_good_ends_its_viewer_alone() -> None:
     assert plain.got == [LOST, 10]
 
 
-def test_after_an_answer_patience_and_pace_begin_anew() -> None:
+def test_an_answer_resets_patience_and_pace() -> None:
     shell, local = live_shell(5)
     for _ in range(2):
         shell.message(9, 8)

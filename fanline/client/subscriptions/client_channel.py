@@ -1,18 +1,19 @@
-"""The channel subscription: what a client asks the server about one channel, for all its local subscriptions. No I/O.
+"""One channel of a client: what the server is asked about it, for all local subscriptions of the channel. No I/O.
 
 The rules:
 
-- The server knows one subscription of a channel per connection. A `sub` with a position or with history makes what it
-  sends begin again from there; what the local subscriptions get of that is the matter of the sequence.
-- At most one `sub` of a channel is under way. First, all that are settled go on from the place of the one furthest
-  behind; then each start position is asked for in turn.
-- What a cursor lacks is asked for once no answer and no history is on its way that may bring it.
-- A refused `sub` has done nothing: what was live is live still, and where nothing was, the server has kept nothing.
-  A subscription that has not begun yet ends with it. For the others the channel asks again later if the refusal may
-  pass; if not, those end for whom it asked.
+- The server knows one subscription of a channel per connection. A `sub` with a position or with history makes it begin
+  again from there; channel_sequence.py decides what each local subscription gets of that.
+- At most one `sub` of a channel is under way. First, all cursors that have a place go on, from the place of the one
+  furthest behind; then the others' start positions are asked for, one by one.
+- What a cursor lacks is asked for once no answer and no history that may bring it is on its way.
+- A refused `sub` has done nothing: a channel that was live is still live, and one that was not has left nothing behind
+  in the server. A subscription that has not begun ends with the refusal. For all others the `sub` is repeated later if
+  the refusal may pass; if not, those that it was sent for end.
 """
 
 from fanline.backoff import Backoff
+from fanline.client.subscriptions.channel_sequence import ChannelSequence
 from fanline.client.subscriptions.channel_states import (
     CHANNEL_TRANSITIONS,
     MAY_ASK,
@@ -23,7 +24,6 @@ from fanline.client.subscriptions.channel_states import (
 )
 from fanline.client.subscriptions.cursor import Cursor, CursorEvent, CursorState
 from fanline.client.subscriptions.effects import AskAgain, Effect, End, Send
-from fanline.client.subscriptions.sequence import Sequence
 from fanline.client.subscriptions.sub_requests import SubRequest, SubRequests
 from fanline.errors import ServerError
 from fanline.protocol.envelope import Envelope, MessageType
@@ -31,20 +31,21 @@ from fanline.protocol.errors import ErrorCode
 
 BEHIND_SECONDS = 5.0
 """How long a worker may not know an offset that another one has handed out: its own copy may still be on the way."""
+_LIVE = ChannelState.LIVE  # looked up for every message, and slow on an enum
 
 
-class ChannelSubscription:
+class ClientChannel:
     """Every method takes an event and returns its effects."""
 
     def __init__(self, channel: str, requests: SubRequests, pace: Backoff) -> None:
         self.channel = channel
         self.state = ChannelState.OFFLINE
-        self._sequence = Sequence(channel)
+        self._sequence = ChannelSequence(channel)
         self._requests = requests
         self._request = SubRequest()  # the one under way, in ASKING and REJOINING
         self._pace = pace  # of asking again
         self._due = 0.0  # when to ask again, in REFUSED and POSTPONED
-        self._behind_since: float | None = None  # when the server of this connection first did not know our offset
+        self._behind_since: float | None = None  # when this connection's server first did not know our offset
 
     @property
     def cursors(self) -> list[Cursor]:
@@ -73,7 +74,7 @@ class ChannelSubscription:
         return self._ask_next()
 
     def leave(self, cursor: Cursor) -> list[Effect]:
-        """The end of a local subscription; the last one unsubscribes."""
+        """The end of a local subscription. The last one unsubscribes."""
         self._end(cursor)
         if self.cursors:
             return []
@@ -120,7 +121,7 @@ class ChannelSubscription:
     # --- answers ------------------------------------------------------------------------------------------------
 
     def accept(self, reply: Envelope) -> list[Effect]:
-        """The server's `ok`. The history that it announces comes right behind it."""
+        """The server's `ok`. The history that it announces comes right after it."""
         effects = self._sequence.join(self._request, reply)
         self._move(ChannelEvent.JOINED_WITH_HISTORY if self._sequence.replaying else ChannelEvent.JOINED)
         self._pace.reset()
@@ -160,7 +161,7 @@ class ChannelSubscription:
     def receive(self, envelope: Envelope) -> list[Effect]:
         """A `pub` of the server."""
         effects = self._sequence.receive(envelope)
-        return effects if self.state is ChannelState.LIVE and not self._sequence.missing else self._proceed(effects)
+        return effects if self.state is _LIVE and not self._sequence.missing else self._proceed(effects)
 
     def receive_gap(self, envelope: Envelope) -> list[Effect]:
         """A `gap` of the server."""

@@ -41,7 +41,7 @@ class Hole(NamedTuple):
     """How many have left it open."""
 
 
-class Sequence:
+class ChannelSequence:
     def __init__(self, channel: str) -> None:
         self.channel = channel
         self.cursors: list[Cursor] = []
@@ -57,14 +57,14 @@ class Sequence:
         return self._replay is not None and self._replay.left > 0
 
     def lose(self) -> None:
-        """The connection is lost, and with it whatever was on its way."""
+        """The connection is lost, and with it everything that was on its way."""
         self._replay = self._hole = None
         self.missing = False
         for cursor in self.cursors:
             cursor.move(CursorEvent.DISCONNECTED)
 
     def go_on(self, *, hole: bool) -> SubRequest | None:
-        """The request to go on from the place of the cursor furthest behind; None if none is settled."""
+        """The request to go on from the place of the cursor furthest behind; None if no cursor has a place."""
         settled = [cursor for cursor in self.cursors if cursor.settled]
         if not settled:
             return None
@@ -115,7 +115,7 @@ class Sequence:
         return [Begin(cursor, cursor.position)]
 
     def _compare(self, cursor: Cursor, replay: Replay) -> list[Effect]:
-        """Will this replay bring a cursor up to date? If not, what it lacks has to be asked for."""
+        """Whether this replay brings a cursor up to date. If not, what it lacks has to be asked for."""
         if cursor.state is CursorState.UNNUMBERED:
             cursor.begin_at(replay.reach, self._epoch)
         if cursor.last is None:
@@ -150,13 +150,17 @@ class Sequence:
 
     def receive_gap(self, envelope: Envelope) -> list[Effect]:
         """A `gap` of the server. It stands between two messages, like a message."""
-        told = read_control(GapData, envelope)
-        if told.reason == GapReason.EPOCH:
+        data = read_control(GapData, envelope)
+        if data.reason == GapReason.EPOCH:
             return self._renew(envelope.epoch or "")
-        gap = Gap(self.channel, told.reason, told.first, told.last, self._epoch, told.count)
-        if told.last is None:
+        gap = Gap(self.channel, data.reason, data.first, data.last, self._epoch, data.count)
+        if data.last is None:
             return self._deliver_to_all(gap)
-        return self._deliver(gap, None if told.first is None else told.first - 1, told.last)
+        effects = self._deliver(gap, None if data.first is None else data.first - 1, data.last)
+        for effect in effects:
+            if isinstance(effect, Deliver) and effect.item is gap:
+                effect.cursor.tear()
+        return effects
 
     def _renew(self, epoch: str) -> list[Effect]:
         """The channel has been recreated: what comes now is all of its new life."""
@@ -171,15 +175,20 @@ class Sequence:
         effects: list[Effect] = []
         for cursor in self.cursors:
             placement = cursor.take(previous, offset)
-            if placement is Placement.HOLE:
-                if self._is_unexplained(cursor):
-                    effects.append(Deliver(cursor, cursor.give_up(previous or 0)))
-                    placement = cursor.take(previous, offset)
-                self.missing = self.missing or placement is not Placement.TAKEN
             if placement is Placement.TAKEN:
                 effects.append(Deliver(cursor, item))
-                if isinstance(item, Gap):
-                    cursor.tear()
+            elif placement is Placement.HOLE:
+                effects += self._meet_hole(cursor, item, previous or 0, offset)
+        return effects
+
+    def _meet_hole(self, cursor: Cursor, item: Message | Gap, previous: int, offset: int) -> list[Effect]:
+        """What is missing before an item has to be asked for, or is given up if that was in vain."""
+        hole, effects = self._hole, list[Effect]()
+        if hole is not None and hole.after == cursor.last and hole.answers >= _IN_VAIN:
+            effects.append(Deliver(cursor, cursor.give_up(previous)))
+            if cursor.take(previous, offset) is Placement.TAKEN:
+                return [*effects, Deliver(cursor, item)]
+        self.missing = True
         return effects
 
     def _deliver_snapshot(self, item: Message, offset: int) -> list[Effect]:
@@ -188,8 +197,3 @@ class Sequence:
     def _deliver_to_all(self, item: Message | Gap) -> list[Effect]:
         """An item without an offset has no place in the sequence."""
         return [Deliver(cursor, item) for cursor in self.cursors if not cursor.new]
-
-    def _is_unexplained(self, cursor: Cursor) -> bool:
-        """Whether a cursor's hole has been asked for in vain."""
-        hole = self._hole
-        return hole is not None and hole.after == cursor.last and hole.answers >= _IN_VAIN
