@@ -9,9 +9,6 @@ import pytest
 from tests.support.paths import ROOT
 from tests.test_layering import MAY_SEE
 
-# Still shared by two classes. Only ever remove a name from here: together with its second class.
-STILL_SHARED = frozenset(("Ask",))
-
 
 def public_classes(source: str) -> Iterator[str]:
     """The classes of a module, and those in the bodies of its classes, whose names have no leading underscore."""
@@ -36,7 +33,7 @@ def test_no_two_public_classes_have_the_same_name() -> None:
     files = [path for room in MAY_SEE for path in sorted((ROOT / room).rglob("*.py"))]  # links are not followed
     assert len({path.resolve() for path in files}) == len(files) > 150
     sources = [(str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")) for path in files]
-    assert {name: found for name, found in repeated(sources).items() if name not in STILL_SHARED} == {}
+    assert repeated(sources) == {}
 
 
 @pytest.mark.parametrize(

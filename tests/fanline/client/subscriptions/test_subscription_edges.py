@@ -3,7 +3,7 @@
 import pytest
 
 import fanline
-from fanline.client.subscriptions.channel_subscription import BEHIND_SECONDS
+from fanline.client.subscriptions.client_channel import BEHIND_SECONDS
 from fanline.client.subscriptions.start import StartPosition
 from fanline.protocol.envelope import MessageType
 from tests.fanline.client.subscriptions.recording_shell import CHANNEL, RecordingShell, last, live_shell
