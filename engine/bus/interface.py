@@ -4,6 +4,7 @@ Implementations: NatsBus, and MemoryBus, its twin for unit tests. Both keep thes
 tests/engine/bus/test_bus_contract.py and test_store_contract.py beside it:
 
 - Every message published after `wait_joined(channel)` has returned is delivered, until `leave(channel)`.
+- A namespace that is `everywhere` is delivered from soon after `attach` on, whatever is joined or left.
 - Messages of one publisher on one channel are delivered in the order they were published, at most once.
 - A worker hears its own messages when they come back from the bus, in the bus's order, as all other workers do.
 - A channel of a durable namespace delivers what its stream has stored, in the stream's order, each message with its

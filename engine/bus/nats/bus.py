@@ -22,22 +22,20 @@ from nats.aio.msg import Msg
 from fanline.engine.bus.interface import BusError, Deliver, OnLoss
 from fanline.engine.bus.nats.interest import Interest, Sink, subscribe
 from fanline.engine.bus.nats.jetstream import DELETED_STREAMS, api_reply, position_of
-from fanline.engine.bus.nats.options import DEAD_SECONDS, RETRY_SECONDS, NatsOptions
+from fanline.engine.bus.nats.options import DEAD_SECONDS, RETRY_SECONDS, NatsOptions, check_version
 from fanline.engine.bus.nats.outgoing import Outgoing, OutgoingQueue
 from fanline.engine.bus.nats.requests import REQUEST_TIMEOUT, Requests
 from fanline.engine.bus.nats.streams import RefusedError, ensure_streams
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.errors import MessageError
-from fanline.protocol.nats.names import stream_name
+from fanline.protocol.nats.names import namespace_subject, stream_name
 from fanline.protocol.nats.subjects import Direction, channel_of, from_subject, to_subject
-
-MINIMUM_VERSION = (2, 11)
-"""Older servers lack per-message TTL and the batched direct get with which durable channels are read."""
 
 _BEATS = f"fanline.{Direction.BEAT}.>"
 _CONNECT_TIMEOUT = 5.0  # seconds, for all servers together
 _FLUSH_TIMEOUT = 2  # seconds
+_FLUSHER_PAUSE = 0.005  # seconds; nats-py's flusher writes at its next turn, unless the connection is backlogged
 _NATS_FAILURES = (nats.errors.Error, BusError, OSError)
 _log = logging.getLogger("fanline.bus")
 
@@ -108,7 +106,7 @@ class NatsBus(Requests):
         self._sinks = {False: Sink(take), True: Sink(take_stored)}
         self._on_loss = on_loss
         for namespace in self._namespaces.everywhere():
-            self._subscribe(_all_channels(namespace))
+            self._subscribe(f"{namespace}:")
 
     def join(self, channel: str) -> None:
         if not self._namespaces.of(channel).everywhere:
@@ -119,14 +117,15 @@ class NatsBus(Requests):
         self._work.set()
 
     def _subject(self, channel: str) -> str:
-        """The subject on which a channel's messages arrive."""
-        return to_subject(channel, Direction.OUT if self._namespaces.of(channel).durable else Direction.PUB)
+        """The subject on which a channel's messages arrive: one for all of a namespace that every worker hears."""
+        namespace = self._namespaces.of(channel)
+        direction = Direction.OUT if namespace.durable else Direction.PUB
+        if namespace.everywhere:
+            return namespace_subject(namespace_of(channel), direction)
+        return to_subject(channel, direction)
 
     async def wait_joined(self, channel: str) -> None:
-        everywhere = self._namespaces.of(channel).everywhere
-        confirmed = self._interest.unconfirmed(
-            self._subject(_all_channels(namespace_of(channel)) if everywhere else channel)
-        )
+        confirmed = self._interest.unconfirmed(self._subject(channel))
         if confirmed is not None:
             if not self._client.is_connected:
                 raise BusError("NATS is not connected; try again")
@@ -191,10 +190,7 @@ class NatsBus(Requests):
 
     async def _prepare(self) -> None:
         version = self._client.connected_server_version
-        if (version.major, version.minor) < MINIMUM_VERSION:
-            wanted = ".".join(map(str, MINIMUM_VERSION))
-            found = f"{version.major}.{version.minor}.{version.patch}"
-            raise BusError(f"it is version {found}; Fanline needs {wanted} or newer")
+        check_version(version.major, version.minor, version.patch)
         self.inbox = self._client.new_inbox()
         await subscribe(self._client, f"{self.inbox}.*", Sink(self.take_reply))
         await ensure_streams(self._api, self._namespaces)
@@ -256,7 +252,7 @@ class NatsBus(Requests):
             try:
                 await self._interest.send_changes(self._client)
                 await self._send_outgoing()
-                await self._interest.confirm(self._client)
+                await self._interest.confirm(self._client, self._round_trip)
             except _NATS_FAILURES as error:
                 # nats-py subscribes again by itself once it is back; only the confirmation has to be repeated.
                 _log.debug("NATS: %s", error)
@@ -288,12 +284,16 @@ class NatsBus(Requests):
             await ensure_streams(self._api, self._namespaces)
         except RefusedError as error:
             _log.error("after the outage: %s", error)
-        await self._client.flush(timeout=_FLUSH_TIMEOUT)
+        await self._round_trip()
         if self._client.is_connected:
             self._lost_since = None
             self._on_loss(since)
 
-
-def _all_channels(namespace: str) -> str:
-    """A name that stands for every channel of a namespace: as a subject it ends in NATS's wildcard."""
-    return f"{namespace}:>"
+    async def _round_trip(self) -> None:
+        """Return when the server has taken everything that was sent before."""
+        # nats-py writes a PING at once, in front of the commands that its flusher has still to write.
+        pause = 0.0
+        while self._client.pending_data_size and self._client.is_connected and not self._ended:
+            await asyncio.sleep(pause)
+            pause = _FLUSHER_PAUSE
+        await self._client.flush(timeout=_FLUSH_TIMEOUT)

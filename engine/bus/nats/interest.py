@@ -4,7 +4,7 @@ What is wanted is recorded synchronously; the pump of NatsBus calls the two asyn
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import nats.errors
@@ -84,12 +84,12 @@ class Interest:
         elif (subscription := self._subscriptions.pop(subject, None)) is not None:
             await subscription.unsubscribe()
 
-    async def confirm(self, client: Client) -> None:
+    async def confirm(self, client: Client, round_trip: Callable[[], Awaitable[None]]) -> None:
         """Confirm all subscriptions sent so far: one round trip proves that every SUB before it is in effect."""
         waiting = {subject: event for subject, event in self._unconfirmed.items() if subject in self._subscriptions}
         if not waiting:
             return
-        await client.flush(timeout=2)
+        await round_trip()
         if not client.is_connected:  # while reconnecting, nats-py's flush returns at once and proves nothing
             raise nats.errors.ConnectionReconnectingError
         for subject, event in waiting.items():

@@ -1,4 +1,4 @@
-"""How to reach NATS: servers, credentials, and the patience of the client."""
+"""How to reach NATS: servers, credentials, the patience of the client, and the version that is needed."""
 
 import ssl
 from typing import Any
@@ -14,6 +14,9 @@ _PING_SECONDS = 10
 _MAX_PINGS = 2
 DEAD_SECONDS = _PING_SECONDS * _MAX_PINGS
 """A connection may have been dead for this long before it is noticed: the time it takes to miss the pings."""
+
+MINIMUM_VERSION = (2, 11)
+"""Older servers lack per-message TTL and the batched direct get with which durable channels are read."""
 
 
 class NatsOptions(msgspec.Struct, frozen=True):
@@ -64,3 +67,10 @@ class NatsOptions(msgspec.Struct, frozen=True):
         except OSError as error:  # ssl.SSLError is one
             raise BusError(f"the TLS files for NATS cannot be used: {error}") from None
         return context
+
+
+def check_version(*found: int) -> None:
+    """BusError if a server of this version is too old."""
+    if found[:2] < MINIMUM_VERSION:
+        wanted = ".".join(map(str, MINIMUM_VERSION))
+        raise BusError(f"it is version {'.'.join(map(str, found))}; Fanline needs {wanted} or newer")

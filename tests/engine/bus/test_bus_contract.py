@@ -53,6 +53,16 @@ async def test_join_leave_join_is_a_join(open_bus: OpenBus) -> None:
         assert await inbox.wait(2) == [("news:a", b"once"), ("news:end", b"end")]
 
 
+async def test_a_namespace_heard_everywhere_is_delivered_whatever_is_joined_or_left(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        inbox = Inbox(bus)
+        await join(bus, "system:a")
+        bus.leave("system:a")
+        await join(bus, "news:end")
+        await bus.store("system:b", b"x", "1")
+        assert await inbox.wait(1) == [("system:b", b"x")]
+
+
 async def test_nothing_is_delivered_after_leave(open_bus: OpenBus) -> None:
     async with open_bus() as bus:
         inbox = Inbox(bus)

@@ -79,6 +79,40 @@ async def test_a_thousand_joins_at_once_are_all_confirmed() -> None:
             assert len(await inbox.wait(1000)) == 1000
 
 
+@asynccontextmanager
+async def tapped(server: NatsServer) -> AsyncIterator[tuple[NatsOptions, bytearray]]:
+    """A proxy to a server: how to reach it, and what its clients have sent."""
+    sent = bytearray()
+
+    async def handle(client: trio.SocketStream) -> None:
+        async def pass_replies() -> None:
+            async for data in upstream:
+                await client.send_all(data)
+
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as upstream, trio.open_nursery() as nursery:
+            nursery.start_soon(pass_replies)
+            async for data in client:
+                sent.extend(data)
+                await upstream.send_all(data)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        yield NatsOptions((f"nats://127.0.0.1:{listener.socket.getsockname()[1]}",)), sent
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_join_is_confirmed_by_a_ping_behind_its_subscription() -> None:
+    # One in front of it proves nothing: whatever is published before the server takes the subscription is lost.
+    with trio.fail_after(20):
+        async with running_nats() as server, tapped(server) as (options, sent), open_nats_bus(options, "test") as bus:
+            Inbox(bus)
+            for number in range(20):
+                await join(bus, f"news:{number}")
+                assert b"\r\nPING\r\n" in sent.partition(b"SUB fanline.pub.news.%d " % number)[2]
+
+
 async def test_no_server_is_one_clear_sentence_without_the_password() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
