@@ -18,18 +18,13 @@ from tests.support.nats_server import running_nats
 from tests.support.producers import Promises
 from tests.support.raw_client import connect
 from tests.support.resuming_client import ResumingClient, running_clients
+from tests.support.seeds import new_seed
 from tests.support.serve import Serve, running_serve, wait_until
 
 HARD = os.environ.get("HARD") == "1"
 FROZEN_SECONDS = 7.0
 """Longer than the engine waits for its store."""
 CHANNEL, SUBJECT = "task:1", "fanline.pub.task.1"
-
-
-def new_seed() -> int:
-    seed = int(os.environ.get("FANLINE_TEST_SEED", random.randrange(2**32)))
-    print(f"FANLINE_TEST_SEED={seed}")
-    return seed
 
 
 def source(number: int) -> str:

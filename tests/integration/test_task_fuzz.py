@@ -6,10 +6,9 @@ Prints its seed; FANLINE_TEST_SEED=N replays one.
 import itertools
 import json
 import math
-import os
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cbor2
@@ -21,6 +20,7 @@ from fanline.protocol.tasks.events import TaskData, TaskEvent
 from tests.support.bystanders import bystanders
 from tests.support.nats_client import NatsClient, connect_nats
 from tests.support.raw_client import RawClient
+from tests.support.seeds import new_seed
 from tests.support.serve import Serve, wait_until
 from tests.support.task_people import Producer, connect_to
 
@@ -82,6 +82,11 @@ def odd_payload(chance: random.Random) -> bytes:
         place = chance.randrange(len(payload))
         return payload[:place] + chance.randbytes(1) + payload[place + 1 :]
     return chance.randbytes(chance.randrange(64)) if kind < 0.25 else payload
+
+
+def odd_answers(chance: random.Random) -> Callable[[Mapping[str, Any]], bytes]:
+    """What a producer answers calls with."""
+    return lambda call: odd_payload(chance)
 
 
 def odd_cbor(event: Mapping[str, Any]) -> bytes:
@@ -159,18 +164,16 @@ class OddViewer:
 
 
 async def test_whatever_is_said_nothing_breaks_and_every_command_gets_one_answer() -> None:
-    seed = int(os.environ.get("FANLINE_TEST_SEED", random.randrange(2**32)))
-    print(f"FANLINE_TEST_SEED={seed}")
-    chance = random.Random(seed)
+    seed = new_seed()
     async with bystanders() as people, trio.open_nursery() as nursery:
         serve = people.serve
         answering = [Producer(serve, channel) for channel in _TASKS[:2]]
-        for producer in answering:
-            producer.answer = lambda call: odd_payload(chance)
+        for number, producer in enumerate(answering):
+            producer.answer = odd_answers(random.Random(f"{seed}/producer {number}"))
             await nursery.start(producer.run)
-        odd_viewers = [OddViewer(random.Random(f"{seed}/{number}")) for number in range(4)]
+        odd_viewers = [OddViewer(random.Random(f"{seed}/viewer {number}")) for number in range(4)]
         async with connect_nats(serve.nats_url, serve.nats_token) as nats, trio.open_nursery() as talking:
-            talking.start_soon(_odd_producer, nats, chance)
+            talking.start_soon(_odd_producer, nats, random.Random(f"{seed}/nats"))
             async with trio.open_nursery() as asking:
                 for number, viewer in enumerate(odd_viewers):
                     asking.start_soon(_be_odd, serve, viewer, serve.worker_pids()[number % 2])

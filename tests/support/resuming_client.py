@@ -78,7 +78,7 @@ class ResumingClient:
         self._anew = False  # answered with an epoch that is not ours
         self._address = (host, port)
         self._source = source
-        self._chance = random.Random(f"{seed}/{source}/{port}")
+        self._chance = random.Random(f"{seed}/{source}")
         self._stream: trio.SocketStream | None = None
 
     @property

@@ -18,6 +18,7 @@ from fanline.engine.settings import EngineSettings
 from fanline.protocol.nats.names import Bucket
 from tests.engine.running import RunningEngine, running_engine
 from tests.support.raw_client import RawClient, connect, connect_raw
+from tests.support.seeds import new_seed
 
 CHANNEL = "task:1"
 
@@ -239,9 +240,7 @@ async def test_a_position_that_makes_no_sense_is_an_err_and_no_subscription(
 
 
 async def test_joins_at_random_moments_with_random_offsets_are_exact() -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    rng = random.Random(new_seed())
     total = 1000
     async with durable_engine(history=5000) as engine, trio.open_nursery() as nursery:
         await publish(engine, *range(1, 101))

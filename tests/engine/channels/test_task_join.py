@@ -21,6 +21,7 @@ from fanline.protocol.tasks.snapshot import Snapshot
 from tests.engine.running import RunningEngine, running_engine
 from tests.engine.task_channels import CHANNEL, Producer, watch
 from tests.support.raw_client import RawClient, connect
+from tests.support.seeds import new_seed
 
 
 @asynccontextmanager
@@ -100,9 +101,7 @@ async def random_event(producer: Producer, chance: random.Random, number: int) -
 
 
 async def test_whoever_joins_at_any_moment_ends_as_if_there_from_the_start() -> None:
-    seed = random.randrange(10**6)
-    print("seed", seed)
-    chance = random.Random(seed)
+    chance = random.Random(new_seed())
     async with engine_and_producer() as (engine, producer), trio.open_nursery() as nursery:
         viewers: list[Viewer] = []
 

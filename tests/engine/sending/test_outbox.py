@@ -18,6 +18,7 @@ from fanline.protocol.dialects.encoding import encoding_of
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import CloseReason
 from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMessage, encode_close, encode_frame
+from tests.support.seeds import new_seed
 
 
 class Pair:
@@ -78,9 +79,7 @@ async def test_a_push_that_the_kernel_takes_is_there_at_once_without_a_task() ->
 
 
 async def test_everything_arrives_in_order_whatever_the_kernel_refuses() -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    rng = random.Random(new_seed())
     async with outbox_pair() as pair:
         pushed = b""
         for _ in range(300):
