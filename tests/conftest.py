@@ -14,7 +14,7 @@ from tests.support.outside import MARKER, kept_inside, needs_marker
 settings.register_profile(
     "fanline",
     max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "100")),
-    deadline=None,  # the machine may be busy; no test is about speed
+    deadline=None,  # the machine may be busy, and no test is about speed
     derandomize=False,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],

@@ -1,6 +1,6 @@
 """Nothing lost, nothing repeated, nothing out of order: real processes, real NATS, injected faults.
 
-Every test prints its seed; FANLINE_TEST_SEED=N replays one. HARD=1 runs the long form of those that have one.
+Every test prints its seed; FANLINE_TEST_SEED=N replays its faults. HARD=1 runs the long form of tests that have one.
 """
 
 import os
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import pytest
 import trio
 
+from tests.support.durable.publisher import AckedPublisher
+from tests.support.durable.resuming_client import ResumingClient, running_clients
 from tests.support.fault_proxy import Weather, running_proxy
 from tests.support.nats_client import NatsClient, connect_nats
 from tests.support.nats_server import running_nats
-from tests.support.producers import Promises
 from tests.support.raw_client import connect
-from tests.support.resuming_client import ResumingClient, running_clients
 from tests.support.seeds import new_seed
 from tests.support.serve import Serve, running_serve, wait_until
 
@@ -28,12 +28,12 @@ CHANNEL, SUBJECT = "task:1", "fanline.pub.task.1"
 
 
 def source(number: int) -> str:
-    """A loopback address of a client's own."""
+    """The loopback address of one client."""
     return f"127.0.{1 + number // 250}.{1 + number % 250}"
 
 
 async def publish_evenly(nats: NatsClient, first: int, count: int, rate: float) -> None:
-    """Publish the numbers from `first` on, whatever happens to those who listen."""
+    """Publish the numbers from `first` on at a steady rate, whatever happens to the subscribers."""
     begun = trio.current_time()
     for number in range(count):
         await nats.publish((SUBJECT, b"%d" % (first + number)))
@@ -42,7 +42,7 @@ async def publish_evenly(nats: NatsClient, first: int, count: int, rate: float) 
 
 
 async def all_have(clients: Sequence[ResumingClient], last: object, seconds: float) -> float:
-    """Wait until the newest message of every client is `last`; the seconds that took."""
+    """Wait until the newest message of every client is `last`; the seconds it took."""
     begun = trio.current_time()
     with trio.move_on_after(seconds) as patience:
         waiting = list(clients)
@@ -92,7 +92,7 @@ async def test_clients_whose_connections_keep_breaking_get_everything_once_and_i
 
 
 async def hurt(serve: Serve, victims: str, rng: random.Random) -> None:
-    """Do what a test is about, and wait until every process is there again."""
+    """Hurt the victims, and wait until every process is running again."""
     if victims == "frozen nats":
         os.kill(serve.nats_pid(), signal.SIGSTOP)
         await trio.sleep(FROZEN_SECONDS)
@@ -119,7 +119,7 @@ async def test_what_was_acknowledged_arrives_exactly_once_although_processes_are
         async with running_serve(workers=2) as serve:
             where = ("127.0.0.1", serve.port)
             clients = [ResumingClient(*where, CHANNEL, {"o": 0}, source=source(n), seed=seed) for n in range(60)]
-            publishers = [Promises(f"p{n}", CHANNEL, 150 * kills, seed, gives_up=1 / 3) for n in range(4)]
+            publishers = [AckedPublisher(f"p{n}", CHANNEL, 150 * kills, seed, gives_up=1 / 3) for n in range(4)]
             async with running_clients(clients):
                 await wait_until(lambda: all(client.answers for client in clients), 20)
                 async with trio.open_nursery() as nursery:
@@ -128,29 +128,29 @@ async def test_what_was_acknowledged_arrives_exactly_once_although_processes_are
                     for _ in range(kills):
                         await trio.sleep(rng.uniform(0.3, 0.8))
                         await hurt(serve, victims, rng)
-                await Promises("last", CHANNEL, 1).run(*where)
+                await AckedPublisher("last", CHANNEL, 1).run(*where)
                 await all_have(clients, "last-0", 20)
             errors = serve.stderr_text()
     report(victims, clients, publishers)
     hurts = sum(len(publisher.refusals) + publisher.lost for publisher in publishers)
-    assert hurts or any(client.connections > 1 for client in clients), "nobody noticed anything"
+    assert hurts or any(client.connections > 1 for client in clients), "no client and no publisher noticed anything"
     assert_promises_kept(clients, publishers)
     assert "Traceback" not in errors, errors
 
 
-def report(victims: str, clients: Sequence[ResumingClient], publishers: Sequence[Promises]) -> None:
+def report(victims: str, clients: Sequence[ResumingClient], publishers: Sequence[AckedPublisher]) -> None:
     refused = Counter(refusal["code"] for publisher in publishers for refusal in publisher.refusals)
     lost = sum(publisher.lost for publisher in publishers)
     slowest = max(publisher.slowest for publisher in publishers)
     outage = max(publisher.longest_outage for publisher in publishers)
     back = sum(client.connections - 1 for client in clients)
     print(
-        f"{victims} killed: publishers were told {dict(refused)}, lost {lost} connections, waited {slowest:.2f} s at "
+        f"{victims} killed: publishers got {dict(refused)}, lost {lost} connections, and waited {slowest:.2f} s at "
         f"most for an answer and {outage:.2f} s for the next acknowledgement; subscribers came back {back} times"
     )
 
 
-def assert_promises_kept(clients: Sequence[ResumingClient], publishers: Sequence[Promises]) -> None:
+def assert_promises_kept(clients: Sequence[ResumingClient], publishers: Sequence[AckedPublisher]) -> None:
     acknowledged = {"last-0"}.union(*(publisher.acknowledged for publisher in publishers))
     given_up = {name for publisher in publishers for name in publisher.given_up}
     for client in clients:
@@ -162,7 +162,7 @@ def assert_promises_kept(clients: Sequence[ResumingClient], publishers: Sequence
         assert client.data == clients[0].data
 
 
-async def test_a_publisher_hears_of_an_outage_and_goes_on_after_it() -> None:
+async def test_a_publisher_is_told_of_an_outage_and_goes_on_after_it() -> None:
     with trio.fail_after(60):
         async with running_nats() as nats, running_serve(workers=1, extra_args=("--nats", nats.url)) as serve:
             where = ("127.0.0.1", serve.port)
@@ -174,7 +174,7 @@ async def test_a_publisher_hears_of_an_outage_and_goes_on_after_it() -> None:
                 joined = await client.ask({"t": "sub", "c": CHANNEL, "i": "s", "o": 0})
                 killed = trio.current_time()
                 await nats.start()
-                await Promises("after", CHANNEL, 1).run(*where, 0.01)
+                await AckedPublisher("after", CHANNEL, 1).run(*where, 0.01)
                 print(f"NATS is back: acknowledged after {trio.current_time() - killed:.2f} s, its start included")
                 answer = await client.ask({"t": "sub", "c": CHANNEL, "i": "s", "o": 0})
                 assert answer["d"] == {"recovered": True, "count": 2}
@@ -206,9 +206,7 @@ def pub(name: str, data: object = 1) -> dict[str, object]:
 async def test_joins_at_random_moments_and_offsets_are_exact_while_a_thousand_messages_a_second_come() -> None:
     seed, count = new_seed(), 4500 if HARD else 2500
     rng = random.Random(seed)
-    numbers = sorted(
-        rng.sample(range(count), k=count * 9 // 10)
-    )  # the rest goes to another channel: offsets have holes
+    numbers = sorted(rng.sample(range(count), k=count * 9 // 10))  # the rest go to another channel: offsets have holes
     of_channel = {number + 1: number for number in numbers}
     with trio.fail_after(100):
         async with running_serve(workers=2) as serve, connect_nats(serve.nats_url, serve.nats_token) as nats:
@@ -232,14 +230,14 @@ async def test_joins_at_random_moments_and_offsets_are_exact_while_a_thousand_me
         assert answer.o is not None
         assert client.begins_after is not None
         expected = [(offset, number) for offset, number in of_channel.items() if offset > client.begins_after]
-        assert [(told.offset, told.data) for told in client.messages] == expected
+        assert [(message.offset, message.data) for message in client.messages] == expected
         assert (client.faults, client.gaps, client.repeats) == ([], [], 0)
         history = [offset for offset, _ in expected if offset <= answer.o]
         assert answer.d["count"] == len(history)
 
 
 async def _join_later(serve: Serve, clients: list[ResumingClient], moment: float, share: float, address: str) -> None:
-    """Join after `moment` seconds, from the offset that had come after that share of them on."""
+    """Join after `moment` seconds, from the offset that was the newest after that share of them."""
     await trio.sleep(moment)
     offset = int(share * moment * 1000)
     client = ResumingClient("127.0.0.1", serve.port, CHANNEL, {"o": offset}, source=address)

@@ -1,4 +1,4 @@
-"""What can no longer be had is told with its exact range, what cannot be stored is refused: real NATS, real server."""
+"""What is gone is reported with its exact range, and what cannot be stored is refused: real NATS, real server."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import trio
 
+from tests.support.durable.resuming_client import ResumingClient, running_clients
 from tests.support.nats_client import NatsClient, connect_nats
 from tests.support.raw_client import RawClient, connect
-from tests.support.resuming_client import ResumingClient, running_clients
 from tests.support.serve import Serve, running_serve, wait_until
 
 CHANNEL, SUBJECT, OTHER = "project:1", "fanline.pub.project.1", "fanline.pub.project.other"
@@ -22,7 +22,7 @@ AGE = 1.0
 
 @asynccontextmanager
 async def serving(path: Path, workers: int = 1, **namespace: object) -> AsyncIterator[tuple[Serve, NatsClient]]:
-    """A server whose namespace `project` is as told, and a producer on its NATS."""
+    """A server with these settings of the namespace `project`, and a producer on its NATS."""
     config = path / "fanline.toml"
     config.write_text("[namespaces.project]\n" + "".join(f"{key} = {value}\n" for key, value in namespace.items()))
     with trio.fail_after(60):
@@ -112,7 +112,7 @@ async def test_what_the_age_limit_dropped_is_an_exact_gap(tmp_path: Path) -> Non
     assert (client.data, client.faults) == ([11, 12, 13, 14, 15], [])
 
 
-async def test_a_channel_quiet_for_longer_than_its_age_makes_no_false_gap_for_who_is_there(tmp_path: Path) -> None:
+async def test_a_channel_quiet_for_longer_than_its_age_makes_no_false_gap_for_its_subscribers(tmp_path: Path) -> None:
     async with serving(tmp_path, max_age=AGE) as (serve, nats):
         await publish(nats, [1, 2, 3])
         async with subscribed(serve, o=0) as live:
@@ -126,14 +126,14 @@ async def test_a_channel_quiet_for_longer_than_its_age_makes_no_false_gap_for_wh
     assert live.messages[-1].previous == 3
     assert (resumed.data, resumed.gaps, resumed.faults) == ([4], [], [])
     assert late.data[-1:] == [4]
-    assert late.data == [2, 3, 4] or late.gaps, "messages are missing and nobody said so"
+    assert late.data == [2, 3, 4] or late.gaps, "messages are missing, and no gap says so"
 
 
 async def test_a_worker_that_was_not_there_cannot_vouch_for_a_quiet_channel(tmp_path: Path) -> None:
     async with serving(tmp_path, max_age=AGE) as (serve, nats):
         await publish(nats, [1, 2, 3])
         await until_expired(nats)
-        async with subscribed(serve, o=3) as complete:  # the stream never had a fourth message
+        async with subscribed(serve, o=3) as complete:  # the stream has never had a fourth message
             assert complete.answers[0].d == {"recovered": True, "count": 0}
         await publish(nats, [0], OTHER)
         await until_expired(nats)
@@ -164,22 +164,22 @@ async def restart_nats(serve: Serve) -> None:
     await wait_until(lambda: "NATS connection is back" in serve.stderr_text())
 
 
-# --- a stream made anew ---------------------------------------------------------------------------------------------
+# --- a recreated stream ---------------------------------------------------------------------------------------------
 
 
-async def make_anew(nats: NatsClient) -> None:
+async def recreate(nats: NatsClient) -> None:
     config = (await nats.api("STREAM.INFO", stream=STREAM))["config"]
     await nats.api("STREAM.DELETE", stream=STREAM)
     await nats.api("STREAM.CREATE", config, STREAM)
 
 
-async def test_a_stream_made_anew_is_told_as_an_epoch_gap(tmp_path: Path) -> None:
+async def test_a_recreated_stream_is_reported_by_an_epoch_gap(tmp_path: Path) -> None:
     async with serving(tmp_path) as (serve, nats):
         await publish(nats, range(1, 6))
         async with subscribed(serve, o=0) as live:
             await wait_until(lambda: live.offset == 5)
             epoch = live.epoch
-            await make_anew(nats)
+            await recreate(nats)
             await publish(nats, range(11, 14))
             await wait_until(lambda: live.offset == 3)
             assert live.epoch != epoch
@@ -194,12 +194,12 @@ async def test_a_stream_made_anew_is_told_as_an_epoch_gap(tmp_path: Path) -> Non
     assert (new.data, new.gaps, new.faults) == ([12, 13, 14], [], [])
 
 
-async def test_a_stream_made_anew_is_told_although_its_offsets_have_passed_the_old_ones(tmp_path: Path) -> None:
+async def test_a_recreated_stream_is_reported_although_its_offsets_have_passed_the_old_ones(tmp_path: Path) -> None:
     async with serving(tmp_path) as (serve, nats):
         await publish(nats, [1, 2])
         async with subscribed(serve, o=0) as live:
             await wait_until(lambda: live.offset == 2)
-            await make_anew(nats)
+            await recreate(nats)
             await publish(nats, range(9), OTHER)
             await publish(nats, [11, 12])
             await wait_until(lambda: live.offset == 11)
@@ -207,25 +207,25 @@ async def test_a_stream_made_anew_is_told_although_its_offsets_have_passed_the_o
     assert live.data == [1, 2, 11, 12]
 
 
-async def test_a_resume_from_the_old_life_of_a_stream_is_told_of_the_new_one(tmp_path: Path) -> None:
+async def test_a_resume_from_before_a_stream_was_recreated_is_told_so(tmp_path: Path) -> None:
     async with serving(tmp_path) as (serve, nats):
         await publish(nats, range(1, 6))
         async with subscribed(serve, o=0) as live:
             await wait_until(lambda: live.offset == 5)
             epoch = live.epoch
-            await make_anew(nats)
+            await recreate(nats)
             await publish(nats, range(9), OTHER)
             async with subscribed(serve, o=3, ep=epoch) as resumed:
-                # The server tells workers of a deleted stream a moment later: the answer may be older than that.
+                # NATS tells workers a moment later that a stream was deleted: the answer may be older than that.
                 await wait_until(lambda: [gap["reason"] for gap in resumed.gaps] == ["epoch"])
 
 
-async def test_a_first_join_after_a_stream_was_made_anew_is_told_its_new_epoch(tmp_path: Path) -> None:
+async def test_a_first_join_after_a_stream_was_recreated_gets_its_new_epoch(tmp_path: Path) -> None:
     async with serving(tmp_path) as (serve, nats):
         await publish(nats, range(1, 6))
         async with subscribed(serve, o=0) as before:
             await wait_until(lambda: before.offset == 5)
-        await make_anew(nats)
+        await recreate(nats)
         await publish(nats, [11])
         async with subscribed(serve, o=0) as after:
             await wait_until(lambda: after.offset == 1)
@@ -251,7 +251,7 @@ async def test_a_message_that_nats_does_not_take_is_refused_as_too_large(tmp_pat
 
 
 async def test_a_history_of_large_messages_is_read_to_its_end(tmp_path: Path) -> None:
-    """JetStream ends a batch early when its bytes are many (64 MiB)."""
+    """JetStream ends a batch early at 64 MiB."""
     size, count = 300_000, 250
     async with serving(tmp_path) as (serve, nats):
         await store(nats, [(SUBJECT, b'"%05d%s"' % (number, b"x" * size)) for number in range(count)])

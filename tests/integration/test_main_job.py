@@ -19,10 +19,10 @@ SUBSCRIBERS = 500
 MESSAGES = 1000
 DIALECTS = ("fanline.v1.json", "fanline.v1.cbor", None)
 
-# trio-websocket 0.12 answers a ping even while it closes, fails, and leaks a Cancelled that silently ends the nursery.
+# trio-websocket 0.12 answers a ping even while it closes, which fails and leaks a Cancelled that ends our nursery.
 NO_PINGS = {"FANLINE_ENGINE_HEARTBEAT": "3600", "FANLINE_ENGINE_IDLE_TIMEOUT": "7200"}
 
-# What the README shows: nats-py and nothing of ours.
+# As in the README: nats-py alone.
 PRODUCER = """
 import asyncio, nats, sys
 
@@ -42,7 +42,7 @@ class Subscriber(Protocol):
 
 
 class RawSubscriber:
-    """Speaks one dialect through our own frames."""
+    """Speaks one dialect, with our own frames."""
 
     def __init__(self, client: RawClient, subprotocol: str | None) -> None:
         self._client = client
@@ -101,7 +101,7 @@ async def test_every_message_reaches_each_of_500_subscribers_once_and_in_order()
 
 
 def first_difference(numbers: list[Any]) -> tuple[int, list[Any]]:
-    """Where a sequence leaves 0, 1, 2..., and what stands there."""
+    """Where a sequence departs from 0, 1, 2..., and what it has there."""
     place = next((place for place, number in enumerate(numbers) if number != place), len(numbers))
     return place, numbers[place : place + 3]
 
@@ -109,7 +109,7 @@ def first_difference(numbers: list[Any]) -> tuple[int, list[Any]]:
 async def run_subscriber(
     serve: Serve, number: int, received: list[list[Any]], *, task_status: trio.TaskStatus[None]
 ) -> None:
-    """Subscribe, tell that it is done, collect MESSAGES values."""
+    """Subscribe, report that it is done, and collect MESSAGES values."""
 
     async def collect(subscriber: Subscriber) -> None:
         await subscriber.subscribe()

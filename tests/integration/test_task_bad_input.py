@@ -1,4 +1,4 @@
-"""What a task's producer gets wrong harms nobody else: real processes, real NATS. HARD=1 runs the long forms."""
+"""Mistakes of a task's producer harm nobody else: real processes, real NATS. HARD=1 runs the long forms."""
 
 import math
 import os
@@ -11,10 +11,11 @@ import msgspec
 import trio
 
 from fanline.protocol.envelope import Envelope, encode_cbor
-from tests.support.bystanders import bystanders
 from tests.support.nats_client import connect_nats
 from tests.support.serve import Serve, wait_until
-from tests.support.task_people import Viewer, connect_to, has_ended
+from tests.support.tasks.bystanders import bystanders
+from tests.support.tasks.on_worker import connect_to
+from tests.support.tasks.viewers import ResumingViewer, has_ended
 
 HARD = os.environ.get("HARD") == "1"
 BAD = "fanline.pub.task.bad"
@@ -46,7 +47,7 @@ BAD_EVENTS = [
 ]
 
 
-async def test_events_that_make_no_sense_reach_nobody_and_are_counted_in_the_log() -> None:
+async def test_events_that_make_no_sense_reach_no_viewer_and_are_counted_in_the_log() -> None:
     async with bystanders() as people, connect_nats(people.serve.nats_url, people.serve.nats_token) as nats:
         async with _watching(people.serve, "task:bad") as viewers:
             await nats.publish((BAD, event("task_started")))
@@ -78,10 +79,13 @@ async def test_a_line_of_900_kilobytes_arrives_and_is_cut_in_the_log_tail() -> N
 
 
 @asynccontextmanager
-async def _watching(serve: Serve, channel: str) -> AsyncIterator[list[Viewer]]:
+async def _watching(serve: Serve, channel: str) -> AsyncIterator[list[ResumingViewer]]:
     """A viewer on each worker, in two dialects."""
     first, second = serve.worker_pids()
-    viewers = [Viewer(serve, channel, worker=first), Viewer(serve, channel, "fanline.v1.cbor", worker=second)]
+    viewers = [
+        ResumingViewer(serve, channel, worker=first),
+        ResumingViewer(serve, channel, "fanline.v1.cbor", worker=second),
+    ]
     async with trio.open_nursery() as nursery:
         for viewer in viewers:
             await nursery.start(viewer.run)
@@ -89,7 +93,7 @@ async def _watching(serve: Serve, channel: str) -> AsyncIterator[list[Viewer]]:
         nursery.cancel_scope.cancel()
 
 
-async def test_as_many_events_as_one_producer_can_say_leave_the_workers_responsive() -> None:
+async def test_a_producer_that_publishes_as_fast_as_it_can_leaves_the_workers_responsive() -> None:
     count = 100_000 if HARD else 30_000
     flood = [
         event("task_output", lines=[str(number)]) if number % 2 else event("task_progress", done=number, total=count)
@@ -130,5 +134,5 @@ def _midway(lines: list[int], count: int) -> set[int]:
     return {number for number in lines if 0 < number < count // 2}
 
 
-def _has_last(name: str, viewer: Viewer) -> bool:
+def _has_last(name: str, viewer: ResumingViewer) -> bool:
     return viewer.events[-1:] == [name]

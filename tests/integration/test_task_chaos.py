@@ -1,4 +1,4 @@
-"""A task while everything around it breaks: real processes, real NATS. Nobody's state is wrong afterwards."""
+"""A task while everything around it breaks: real processes, real NATS. All viewers agree afterwards."""
 
 import os
 import signal
@@ -12,21 +12,23 @@ import trio
 
 from tests.support.raw_client import RawClient
 from tests.support.serve import Serve, running_serve, wait_until
-from tests.support.task_people import PlainViewer, Producer, Viewer, connect_to, has_ended
+from tests.support.tasks.on_worker import connect_to
+from tests.support.tasks.producer import NatsProducer
+from tests.support.tasks.viewers import PlainViewer, ResumingViewer, has_ended
 
 CHANNEL = "task:chaos"
 JSON, CBOR = "fanline.v1.json", "fanline.v1.cbor"
 
 
 class Stage(NamedTuple):
-    """A running server, a producer of CHANNEL, and where viewers are started."""
+    """A running server, the producer of CHANNEL, and the nursery for its viewers."""
 
     serve: Serve
-    producer: Producer
+    producer: NatsProducer
     nursery: trio.Nursery
 
-    async def viewer(self, subprotocol: str = JSON, worker: int | None = None) -> Viewer:
-        viewer = Viewer(self.serve, CHANNEL, subprotocol, worker)
+    async def viewer(self, subprotocol: str = JSON, worker: int | None = None) -> ResumingViewer:
+        viewer = ResumingViewer(self.serve, CHANNEL, subprotocol, worker)
         await self.nursery.start(viewer.run)
         return viewer
 
@@ -35,7 +37,7 @@ class Stage(NamedTuple):
 async def stage(seconds: float = 60) -> AsyncIterator[Stage]:
     with trio.fail_after(seconds):
         async with running_serve(workers=2) as serve, trio.open_nursery() as nursery:
-            producer = Producer(serve, CHANNEL)
+            producer = NatsProducer(serve, CHANNEL)
             await nursery.start(producer.run)
             yield Stage(serve, producer, nursery)
             nursery.cancel_scope.cancel()
@@ -58,11 +60,11 @@ def all_running(serve: Serve) -> bool:
 
 
 @pytest.mark.parametrize("victim", ["worker", "nats"])
-async def test_a_task_goes_on_and_everybody_ends_alike_although_processes_are_killed(victim: str) -> None:
+async def test_a_task_goes_on_and_all_viewers_end_alike_although_processes_are_killed(victim: str) -> None:
     count = 300
     async with stage(90) as (serve, producer, nursery):
         actors = Stage(serve, producer, nursery)
-        # Chance may leave a worker without a viewer, and then its end is noticed by nobody.
+        # By chance a worker might have no viewer, and then nobody would notice its end.
         viewers = [await actors.viewer(JSON, pid) for pid in serve.worker_pids()]
         viewers += [await actors.viewer(dialect) for dialect in (JSON, CBOR) * 3]
         plain = [PlainViewer(serve, CHANNEL) for _ in range(2)]
@@ -95,7 +97,7 @@ async def test_a_task_goes_on_and_everybody_ends_alike_although_processes_are_ki
         assert any(viewer.connections > 1 for viewer in viewers)
 
 
-def assert_alike(viewers: list[Viewer], late: Viewer, lines: dict[tuple[int, int], str]) -> None:
+def assert_alike(viewers: list[ResumingViewer], late: ResumingViewer, lines: dict[tuple[int, int], str]) -> None:
     assert late.snapshot.state == "completed"
     assert late.lines.items() <= lines.items()
     for viewer in viewers:
@@ -107,7 +109,7 @@ def assert_alike(viewers: list[Viewer], late: Viewer, lines: dict[tuple[int, int
 # --- attempts -------------------------------------------------------------------------------------------------------
 
 
-async def test_viewers_switch_to_attempt_two_and_late_output_of_attempt_one_reaches_nobody() -> None:
+async def test_viewers_switch_to_attempt_two_and_late_output_of_attempt_one_reaches_no_viewer() -> None:
     async with stage() as actors:
         first, second = actors.serve.worker_pids()
         viewers = [await actors.viewer(JSON, first), await actors.viewer(CBOR, second)]
@@ -184,7 +186,7 @@ async def test_of_two_answers_at_the_same_moment_exactly_one_wins_a_hundred_time
 
 
 async def _answer_both(ann: RawClient, bob: RawClient, name: str, head_start: float) -> dict[str, dict[str, Any]]:
-    """Ann approves and Bob rejects, Ann so many seconds earlier; who -> what they were told."""
+    """Ann approves and Bob rejects, Ann `head_start` seconds earlier; name -> answer."""
     answers: dict[str, dict[str, Any]] = {}
 
     async def answer(client: RawClient, verb: str, by: str, after: float) -> None:
@@ -197,10 +199,10 @@ async def _answer_both(ann: RawClient, bob: RawClient, name: str, head_start: fl
     return answers
 
 
-def _answered(viewer: Viewer, name: str) -> bool:
+def _answered(viewer: ResumingViewer, name: str) -> bool:
     ask = viewer.snapshot.ask
     return ask is not None and ask.id == name and ask.by is not None
 
 
-def _agreed_to_stop(viewer: Viewer) -> bool:
+def _agreed_to_stop(viewer: ResumingViewer) -> bool:
     return viewer.snapshot.stop is not None and viewer.snapshot.stop.accepted

@@ -1,6 +1,6 @@
 """Random nonsense from producers and viewers of tasks: nothing breaks, and every command gets one answer.
 
-Prints its seed; FANLINE_TEST_SEED=N replays one.
+It prints its seed; FANLINE_TEST_SEED=N repeats what each of them says.
 """
 
 import itertools
@@ -17,12 +17,13 @@ import trio
 from fanline.protocol.envelope import KEYS, decode_json
 from fanline.protocol.errors import MessageError
 from fanline.protocol.tasks.events import TaskData, TaskEvent
-from tests.support.bystanders import bystanders
 from tests.support.nats_client import NatsClient, connect_nats
 from tests.support.raw_client import RawClient
 from tests.support.seeds import new_seed
 from tests.support.serve import Serve, wait_until
-from tests.support.task_people import Producer, connect_to
+from tests.support.tasks.bystanders import bystanders
+from tests.support.tasks.on_worker import connect_to
+from tests.support.tasks.producer import NatsProducer
 
 FUZZ_SECONDS = 8.0
 _TASKS = ["task:f1", "task:f2", "task:f3"]
@@ -45,7 +46,7 @@ _CHANNELS = [
 
 
 def odd(chance: random.Random, depth: int = 3) -> Any:
-    """Anything that JSON can say, the strange more often than the usual."""
+    """Any JSON value, strange ones more often than usual ones."""
     plain = [None, True, False, 0, 1, -1, 7, 101, 2**31, 2**63, 2**64, 10**40, 0.5, -0.0, 1e308, math.nan, -math.inf]
     texts = ["", "a", "f1", "ann", "stderr", "x" * 300, "\0", "\u00e9\u4e2d", "1", "q1", "q2", "\ud800"]
     kind = chance.randrange(8)
@@ -70,7 +71,7 @@ def _nested(depth: int) -> Any:
 
 
 def odd_payload(chance: random.Random) -> bytes:
-    """What a producer may have sent: mostly an event with odd data, sometimes broken, sometimes noise."""
+    """What a producer might send: mostly an event with odd data, sometimes a broken one, sometimes noise."""
     event = {"v": 1, "e": chance.choice(_NAMES), "d": chance.choice([odd_map, odd])(chance)}
     if chance.random() < 0.1:
         event[chance.choice("v t c o p ep i e d u ts k pr ttl".split())] = odd(chance)
@@ -98,7 +99,7 @@ def odd_cbor(event: Mapping[str, Any]) -> bytes:
 
 
 async def _odd_producer(nats: NatsClient, chance: random.Random) -> None:
-    """Noise on every subject that has to do with tasks, some 2,000 a second; again and again a task begins anew."""
+    """Noise on every subject of tasks, about 2,000 messages a second; again and again a task begins a new attempt."""
     for attempt in itertools.count(200):
         task = chance.choice(_TASKS).replace(":", ".")
         begin = {"v": 1, "e": "task_confirmation_required", "d": {"attempt": attempt, "ask": "q1"}}
@@ -113,15 +114,15 @@ async def _odd_producer(nats: NatsClient, chance: random.Random) -> None:
 
 
 class OddViewer:
-    """Says odd things, each with an id of its own, and counts the answers to each."""
+    """Sends odd commands, each with its own id, and counts the answers to each."""
 
     def __init__(self, chance: random.Random) -> None:
         self.answers: dict[str, int] = {}
-        """Id of a command that can be read -> how many answers it got."""
+        """Id of a readable command -> how many answers it got."""
         self.unreadable = 0
-        """Commands that cannot; such a one is answered without an id."""
+        """How many commands cannot be read; the answer to one has no id."""
         self.refused = 0
-        """Answers without an id."""
+        """How many answers had no id."""
         self._chance = chance
 
     def command(self) -> bytes:
@@ -151,7 +152,7 @@ class OddViewer:
                     await client.say(self.command())
                     await trio.sleep(self._chance.uniform(0, 0.02))
             await wait_until(lambda: all(self.answers.values()), 30)
-            nursery.cancel_scope.deadline = trio.current_time() + 0.5  # a second answer would have come by then
+            nursery.cancel_scope.deadline = trio.current_time() + 0.5  # by then a second answer would have come
 
     async def _read(self, client: RawClient) -> None:
         while True:
@@ -163,11 +164,11 @@ class OddViewer:
                     self.refused += 1
 
 
-async def test_whatever_is_said_nothing_breaks_and_every_command_gets_one_answer() -> None:
+async def test_whatever_is_sent_nothing_breaks_and_every_command_gets_one_answer() -> None:
     seed = new_seed()
     async with bystanders() as people, trio.open_nursery() as nursery:
         serve = people.serve
-        answering = [Producer(serve, channel) for channel in _TASKS[:2]]
+        answering = [NatsProducer(serve, channel) for channel in _TASKS[:2]]
         for number, producer in enumerate(answering):
             producer.answer = odd_answers(random.Random(f"{seed}/producer {number}"))
             await nursery.start(producer.run)
@@ -194,7 +195,7 @@ async def _be_odd(serve: Serve, viewer: OddViewer, worker: int) -> None:
 
 
 async def _status(serve: Serve, worker: int) -> list[Any]:
-    """What a worker says of each fuzzed task."""
+    """The state of each fuzzed task, according to one worker."""
     async with connect_to(serve, worker) as client:
         return [
             (await client.ask({"v": 1, "t": "call", "c": channel, "i": "s", "e": "status"}))["d"] for channel in _TASKS

@@ -1,7 +1,7 @@
 """A TCP proxy on loopback that breaks connections the way networks do: resets, early ends, silence, refusals.
 
-Clients are told apart by their source address (any of 127.0.0.0/8), and each address has a generator of its own, seeded
-with the proxy's seed and the address: what one client goes through does not depend on the others.
+It tells clients apart by their source address (any of 127.0.0.0/8). Each address has its own generator, seeded with the
+proxy's seed and the address, so what one client goes through does not depend on the others.
 """
 
 import math
@@ -18,7 +18,7 @@ import trio
 
 _CHUNK = 65536
 _LAST_CHUNK_SECONDS = 0.05
-_LINGER_NOT = struct.pack("ii", 1, 0)
+_NO_LINGER = struct.pack("ii", 1, 0)
 _BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -26,24 +26,24 @@ class Fate(StrEnum):
     """How a connection ends."""
 
     RESET = "reset"  # RST to both sides
-    END = "end"  # FIN to both sides, mostly inside a frame
-    VANISH = "vanish"  # RST to the client; the server is told nothing for a while
-    STALL = "stall"  # silence both ways, then RST
-    BLINK = "blink"  # RST to both sides, and at once all is well again
+    END = "end"  # FIN to both sides, usually inside a frame
+    VANISH = "vanish"  # RST to the client; the server hears nothing for a while
+    STALL = "stall"  # silence in both directions, then RST
+    BLINK = "blink"  # RST to both sides, and the client may connect again at once
 
 
 class Weather(NamedTuple):
-    """What connections go through by themselves; times in seconds."""
+    """The faults that connections meet without being asked for; times in seconds."""
 
     life: tuple[float, float] = (1.5, 4.5)
-    """Time from the accept to the fault: at least, at most."""
+    """Time from the accept to the fault: shortest, longest."""
     away: tuple[float, float] = (0.2, 2.0)
-    """Time for which the client's address is then refused."""
+    """Time for which the client's address is refused afterwards."""
     fates: tuple[Fate, ...] = tuple(Fate)
 
 
 class FaultProxy:
-    """Made by `running_proxy`. Faults stop when `weather` is set to None, for connections accepted from then on."""
+    """Created by `running_proxy`. With `weather` set to None, connections accepted from then on meet no faults."""
 
     def __init__(self, target: tuple[str, int], port: int, seed: int, weather: Weather | None) -> None:
         self.port = port
@@ -62,16 +62,16 @@ class FaultProxy:
             scope.cancel()
 
     def end_after(self, size: int) -> None:
-        """End every open connection (FIN) as soon as `size` more bytes have come from the server, and passed."""
+        """End every open connection (FIN) once `size` more bytes from the server have been passed on."""
         for link in self._open.values():
             link.bytes_left = size
 
     def refuse(self, address: str, seconds: float) -> None:
-        """Reset what comes from an address during the next seconds."""
+        """Reset all connections from an address for the next `seconds` seconds."""
         self._refused_until[address] = trio.current_time() + seconds
 
     async def handle(self, client: trio.SocketStream) -> None:
-        """Serve one connection to its end."""
+        """Serve one connection until it ends."""
         with suppress(*_BROKEN):
             address: str = client.socket.getpeername()[0]
             if trio.current_time() < self._refused_until.get(address, 0.0):
@@ -105,7 +105,7 @@ class FaultProxy:
         with trio.move_on_after(life) as scope:
             await link.carry()
         if not (scope.cancelled_caught or link.cut_inside):
-            return  # ended by one of the sides
+            return  # one of the sides has ended it
         self.faults[fate] += 1
         if fate not in (Fate.STALL, Fate.BLINK):
             self.refuse(address, away)
@@ -114,13 +114,13 @@ class FaultProxy:
 
 class _Link:
     """Two streams and what is carried between them. Once carrying was cancelled, nothing more may pass: a chunk that
-    was read and not sent would be a hole that no network makes.
+    was read but not sent would leave a hole, which no network does.
     """
 
     def __init__(self, client: trio.SocketStream, server: trio.SocketStream, chance: random.Random) -> None:
         self.chance = chance
         self.last_chunk_at = math.inf
-        """Of the first chunk that comes after this moment only a part is passed on, and then the end."""
+        """Only a part of the first chunk after this moment is passed on, followed by the end."""
         self.bytes_left: int | None = None
         """How much may still pass from the server before the end; None: no limit."""
         self.cut_inside = False
@@ -128,7 +128,7 @@ class _Link:
         self._server = server
 
     async def carry(self) -> None:
-        """Carry until one side ends it."""
+        """Carry until one side ends the connection."""
         async with trio.open_nursery() as nursery:
             for source, sink in ((self._client, self._server), (self._server, self._client)):
                 nursery.start_soon(self._copy, source, sink, nursery.cancel_scope)
@@ -165,9 +165,9 @@ class _Link:
 
 
 async def _reset(stream: trio.SocketStream) -> None:
-    """Close with RST: what was not read or sent is lost."""
+    """Close with RST: whatever was not read or sent is lost."""
     with suppress(OSError):
-        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     await trio.aclose_forcefully(stream)
 
 
@@ -175,7 +175,7 @@ async def _reset(stream: trio.SocketStream) -> None:
 async def running_proxy(
     target: tuple[str, int], seed: int, weather: Weather | None = None
 ) -> AsyncIterator[FaultProxy]:
-    """A proxy to `target` until the block ends; without weather nothing happens but what a test asks for."""
+    """A proxy to `target` until the block ends. Without weather, only the faults that a test asks for happen."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=1024)
     proxy = FaultProxy(target, listener.socket.getsockname()[1], seed, weather)
     async with trio.open_nursery() as nursery:

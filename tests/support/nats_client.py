@@ -1,4 +1,4 @@
-"""A producer's and an operator's view of NATS: publish, and ask the JetStream API. Over a Trio stream."""
+"""NATS as producers and operators see it: publish, and call the JetStream API. Over a Trio stream."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,19 +13,19 @@ _INBOX = "_INBOX.test"
 
 
 class NatsClient:
-    """One connection, used by one task."""
+    """One connection, to be used by one task."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._buffer = b""
 
     async def publish(self, *messages: tuple[str, bytes], headers: Mapping[str, str] | None = None) -> None:
-        """Send (subject, payload) pairs, each with the same headers; no word comes back."""
+        """Send (subject, payload) pairs, all with the same headers. Nothing is acknowledged."""
         commands = (publish_command(subject, payload, headers) for subject, payload in messages)
         await self._stream.send_all(b"".join(commands))
 
     async def flush(self) -> None:
-        """Return when the server has taken everything sent so far."""
+        """Wait until the server has taken everything sent so far."""
         await self._stream.send_all(PING)
         while await self._line() != b"PONG":
             pass
@@ -40,7 +40,7 @@ class NatsClient:
         return decoded
 
     async def api(self, verb: str, request: Mapping[str, Any] | None = None, stream: str = "FANLINE_task") -> Any:
-        """A call of the JetStream API that succeeds."""
+        """The reply of the JetStream API, which must not be an error."""
         reply = await self.ask(f"$JS.API.{verb}.{stream}", msgspec.json.encode(request) if request else b"")
         assert "error" not in reply, reply
         return reply
@@ -51,7 +51,7 @@ class NatsClient:
         await self.flush()
 
     async def _line(self) -> bytes:
-        """The next line; the server's pings are answered, its errors raised."""
+        """The next line. Answers the server's pings; fails on its errors."""
         while True:
             while b"\r\n" not in self._buffer:
                 await self._more()

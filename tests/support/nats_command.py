@@ -1,4 +1,4 @@
-"""A stand-in for the `nats` command, for machines without it: the few arguments that our shell example uses.
+"""A stand-in for the `nats` command on machines without it, with the few arguments that the shell example uses.
 
 nats pub [--quiet] [--no-templates] SUBJECT BODY
 nats reply SUBJECT --command COMMAND
@@ -15,7 +15,7 @@ from fanline.protocol.nats.client_protocol import PING, PONG, connect_command, p
 
 
 class Connection:
-    """A greeted connection to where NATS_URL leads."""
+    """A connection to NATS_URL, ready for use."""
 
     def __init__(self) -> None:
         address = parse_url(os.environ["NATS_URL"])
@@ -28,7 +28,7 @@ class Connection:
         self._socket.sendall(data)
 
     def flush(self) -> None:
-        """Return when the server has taken everything sent so far."""
+        """Wait until the server has taken everything sent so far."""
         self.send(PING)
         while (line := self.received.readline()) != PONG:
             assert line.startswith(b"INFO "), line

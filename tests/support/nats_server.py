@@ -1,4 +1,4 @@
-"""A real nats-server of a test's own, on a random loopback port."""
+"""A real nats-server for one test, on a random loopback port."""
 
 import signal
 import subprocess
@@ -15,7 +15,7 @@ BINARY = Path(sysconfig.get_path("scripts"), "nats-server")
 
 
 class NatsServer:
-    """One process at a time on one port and one store; `kill` and `start` make an outage."""
+    """One process at a time, always with the same port and store; `kill` and then `start` is an outage."""
 
     def __init__(self, directory: Path, *, jetstream: bool = True) -> None:
         self._directory = directory
@@ -28,11 +28,11 @@ class NatsServer:
         return f"nats://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        """Start and wait until it listens."""
+        """Start it, and wait until it listens."""
         for stale in self._directory.glob("*.ports"):
             stale.unlink()
-        position, port = str(self._directory), str(self.port)
-        command = [str(BINARY), "-a", "127.0.0.1", "-p", port, "--ports_file_dir", position, *self._store]
+        directory, port = str(self._directory), str(self.port)
+        command = [str(BINARY), "-a", "127.0.0.1", "-p", port, "--ports_file_dir", directory, *self._store]
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         with trio.fail_after(10):
             while not (found := list(self._directory.glob("*.ports"))) or not found[0].stat().st_size:
@@ -40,12 +40,12 @@ class NatsServer:
         self.port = int(msgspec.json.decode(found[0].read_bytes())["nats"][0].rpartition(":")[2])
 
     def pause(self) -> None:
-        """Let it hang, as a machine does that is out of breath; only `kill` helps."""
+        """Freeze the process, as an overloaded machine might; only `kill` ends that."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
-        """kill -9, and reap."""
+        """Kill it with SIGKILL, and reap it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

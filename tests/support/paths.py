@@ -1,4 +1,4 @@
-"""Where the repository is."""
+"""Folders of the repository."""
 
 from pathlib import Path
 

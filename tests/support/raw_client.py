@@ -1,4 +1,4 @@
-"""A WebSocket client that says exactly what a test tells it to, right or wrong, over a real loopback socket."""
+"""A WebSocket client that sends exactly what a test tells it to, right or wrong, over a real loopback socket."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ MASK = b"\x01\x02\x03\x04"
 
 
 def upgrade_request(path: str = "/ws", subprotocol: str | None = "fanline.v1.json", **replaced: str | None) -> bytes:
-    """A valid opening handshake, with headers replaced or (None) left out."""
+    """A valid opening handshake; `replaced` headers get another value, or are left out (None)."""
     headers: dict[str, str | None] = {
         "Host": "localhost",
         "Upgrade": "websocket",
@@ -41,12 +41,12 @@ class RawClient:
         await self.stream.send_all(data)
 
     async def say(self, payload: bytes | str | dict[str, Any], opcode: Opcode = Opcode.TEXT) -> None:
-        """Send one masked message; a dict goes as JSON."""
+        """Send one masked message; a dict is sent as JSON."""
         data = msgspec.json.encode(payload) if isinstance(payload, dict) else payload
         await self.send(encode_masked_frame(opcode, data.encode() if isinstance(data, str) else data, MASK))
 
     async def read_http(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers (lower case) and body of an HTTP response, read to the end of the stream."""
+        """Read an HTTP response to the end of the stream; its status, headers (names in lower case) and body."""
         data = b""
         while chunk := await self.stream.receive_some():
             data += chunk
@@ -56,7 +56,7 @@ class RawClient:
         return int(status.split()[1]), {name.lower(): value for name, value in pairs}, body
 
     async def upgrade(self, subprotocol: str | None = "fanline.v1.json", **headers: str) -> None:
-        """Shake hands and read the 101."""
+        """Shake hands, and read the 101 response."""
         await self.send(upgrade_request(subprotocol=subprotocol, **headers))
         head = b""
         while not head.endswith(b"\r\n\r\n"):
@@ -66,7 +66,7 @@ class RawClient:
         self._reader = FrameReader(64 * 1024 * 1024, from_client=False, deflated=deflated)
 
     async def message(self) -> WebSocketMessage:
-        """The next message or control frame but pings; EndOfChannel when the stream has ended."""
+        """The next message or control frame that is not a ping. EndOfChannel at the end of the stream."""
         while True:
             while self._messages:
                 message = self._messages.pop(0)
@@ -90,7 +90,7 @@ class RawClient:
         return await self.json()
 
     async def closed(self) -> tuple[int, str]:
-        """Read on until the close frame: its code and text; 1006 when there was none."""
+        """Read until the close frame; its code and text, or 1006 if there is none."""
         try:
             while (message := await self.message()).opcode is not Opcode.CLOSE:
                 pass
@@ -109,7 +109,7 @@ async def connect_raw(host: str, port: int) -> AsyncIterator[RawClient]:
 
 @asynccontextmanager
 async def connect(host: str, port: int, subprotocol: str | None = "fanline.v1.json") -> AsyncIterator[RawClient]:
-    """An open WebSocket whose greeting has been read."""
+    """An open WebSocket whose `welcome` has been read."""
     async with connect_raw(host, port) as client:
         await client.upgrade(subprotocol)
         await client.message()

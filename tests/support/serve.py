@@ -1,6 +1,6 @@
 """A real `fanline serve` for tests: `async with running_serve() as serve:`.
 
-Port 0, its own data and state directories, the ready line parsed, and nothing left running afterwards.
+It has port 0 and its own data and state directories, is ready, and leaves nothing running afterwards.
 """
 
 import os
@@ -30,7 +30,7 @@ class Serve:
 
     child: Child
     directory: Path
-    """Holds data/, state/ and stderr.txt; working directory of nobody."""
+    """Contains data/, state/ and stderr.txt; not a working directory."""
     ready_line: str
     url: str = field(init=False)
     nats_url: str = field(init=False)
@@ -73,12 +73,12 @@ class Serve:
 async def running_serve(
     workers: int = 2, extra_args: Sequence[str] = (), env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Serve]:
-    """A ready server on loopback. Ends it with SIGTERM, and kills what is left after 10 s."""
+    """A ready server on loopback. It is stopped with SIGTERM; what is left after 10 s is killed."""
     with tempfile.TemporaryDirectory(prefix="fanline-test-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         args = ("--port", "0", "--workers", str(workers), "--data-dir", str(directory / "data"), *extra_args)
         child, stdout = start_serve(args, directory, env)
-        family: list[int] = []  # pidfds, since a number may belong to somebody else by the time we kill
+        family: list[int] = []  # pidfds: by the time we kill, a process id may belong to another process
         try:
             yield Serve(child, directory, await _read_ready_line(stdout, directory))
         finally:
@@ -94,7 +94,7 @@ async def running_serve(
 def start_serve(
     args: Sequence[str], directory: Path, env: Mapping[str, str] | None = None
 ) -> tuple[Child, trio.lowlevel.FdStream]:
-    """Start `fanline serve ARGS`; its stdout as a stream, its stderr in directory/stderr.txt. It dies with us."""
+    """Start `fanline serve ARGS`, which dies with us. Returns its stdout; its stderr goes to directory/stderr.txt."""
     read_end, write_end = os.pipe()
     with (directory / "stderr.txt").open("ab") as errors:
         child = Child(
@@ -105,7 +105,7 @@ def start_serve(
 
 
 def serve_environ(directory: Path, env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Our environment without FANLINE_*, with the tree under test importable, and `env` on top."""
+    """Our environment without FANLINE_* but with the tree under test on the path; `env` overrides it."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("FANLINE_")}
     paths = filter(None, [str(ROOT), inherited.get("PYTHONPATH")])
     own = {"PYTHONPATH": os.pathsep.join(paths), "FANLINE_STATE_DIR": str(directory / "state")}
@@ -124,14 +124,14 @@ async def _read_ready_line(stdout: trio.lowlevel.FdStream, directory: Path) -> s
 
 
 async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for something outside of Trio's sight; TooSlowError after `seconds`."""
+    """Wait for something that Trio cannot see. TooSlowError after `seconds` seconds."""
     with trio.fail_after(seconds):
-        while not condition():  # no event tells about other processes
+        while not condition():  # other processes set no event
             await trio.sleep(0.01)
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return _stat(pid)[0] not in ("Z", "X")
     except OSError:
@@ -144,7 +144,7 @@ def children_of(parent: int) -> list[tuple[int, str]]:
 
 
 def _children(parent: int) -> Iterator[tuple[int, int, str]]:
-    """(start time, pid, command line); one that ends while we look is no child."""
+    """(start time, pid, command line) of each live child; one that ends while we look is left out."""
     for entry in Path("/proc").iterdir():
         with suppress(OSError, ValueError):
             fields = _stat(int(entry.name))
@@ -157,7 +157,7 @@ def command_line(pid: int) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state (field 3) on."""
+    """The fields of /proc/PID/stat, beginning with the state (field 3)."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 

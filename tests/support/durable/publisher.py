@@ -1,4 +1,4 @@
-"""Publishers that know what they have promised: over WebSocket with acknowledged answers."""
+"""A publisher that remembers what the server has acknowledged, and so has promised to deliver."""
 
 import random
 from typing import Any
@@ -8,14 +8,14 @@ import trio
 from tests.support.raw_client import RawClient, connect
 
 ANSWER_SECONDS = 12.0
-"""Longer than this without any answer is silence: the engine gives its store 5 s."""
-_BACK_SECONDS = 0.02
+"""Later than this there will be no answer: the engine gives its store 5 s."""
+_RETRY_SECONDS = 0.02
 _LOST = (OSError, trio.BrokenResourceError, trio.EndOfChannel)
 
 
-class Promises:
-    """A publisher of `count` numbered messages ("NAME-7"), one at a time. One that was not acknowledged is sent again
-    under the same id, or, with the chance `gives_up`, not: then it may or may not have been stored.
+class AckedPublisher:
+    """Publishes `count` numbered messages ("NAME-7") over WebSocket, one at a time. A message that is not acknowledged
+    is sent again under the same id, or given up with the probability `gives_up`: then it may be stored or not.
     """
 
     def __init__(self, name: str, channel: str, count: int, seed: int = 0, *, gives_up: float = 0.0) -> None:
@@ -23,11 +23,11 @@ class Promises:
         self.given_up: list[str] = []
         self.refusals: list[dict[str, Any]] = []
         self.lost = 0
-        """Connections that ended before the answer."""
+        """Connections that ended before an answer came."""
         self.slowest = 0.0
-        """Seconds until the slowest answer, or end of the connection."""
+        """Seconds until the slowest answer, or until the connection ended instead."""
         self.longest_outage = 0.0
-        """Seconds between two acknowledgements, at most."""
+        """The most seconds between two acknowledgements."""
         self._name = name
         self._channel = channel
         self._count = count
@@ -35,7 +35,7 @@ class Promises:
         self._chance = random.Random(f"{seed}/{name}")
 
     async def run(self, host: str, port: int, pause: float = 0.0) -> None:
-        """Publish all, `pause` seconds apart; TooSlowError if the server is ever silent."""
+        """Publish everything, `pause` seconds apart. TooSlowError if an answer does not come."""
         acknowledged_at = trio.current_time()
         names = [f"{self._name}-{number}" for number in reversed(range(self._count))]
         while names:
@@ -52,7 +52,7 @@ class Promises:
                         await trio.sleep(pause)
             except _LOST:
                 self.lost += 1
-                await trio.sleep(_BACK_SECONDS)
+                await trio.sleep(_RETRY_SECONDS)
 
     async def _publish(self, client: RawClient, name: str) -> bool:
         asked = trio.current_time()

@@ -1,7 +1,7 @@
-"""A subscriber that comes back for ever and resumes by (offset, epoch), and writes down everything it was told.
+"""A subscriber that reconnects for ever, resumes by offset and epoch, and records everything it is sent.
 
-Light, so that one process runs hundreds: bytes in, frames by FrameReader, one Struct per message. It trusts nobody:
- whatever does not follow on what it has is noted in `faults`, never repaired.
+It is light, so that one process can run hundreds: bytes in, frames by FrameReader, one Struct per message. What does
+not follow on what it has is noted in `faults`, never repaired.
 """
 
 import random
@@ -16,12 +16,12 @@ from fanline.protocol.websocket.frames import FrameReader, Opcode, encode_masked
 from tests.support.raw_client import MASK, upgrade_request
 
 _CHUNK = 65536
-_BACK_SECONDS = (0.0, 0.1)
+_RETRY_SECONDS = (0.0, 0.1)
 _REQUEST = upgrade_request()
 
 
-class Frame(msgspec.Struct):
-    """What a server says."""
+class ServerMessage(msgspec.Struct):
+    """A message of the server."""
 
     t: str
     c: str | None = None
@@ -31,19 +31,19 @@ class Frame(msgspec.Struct):
     d: Any = None
 
 
-class Told(NamedTuple):
-    """One message as it came."""
+class Received(NamedTuple):
+    """One channel message."""
 
     offset: int
     previous: int
     data: Any
 
 
-_decode = msgspec.json.Decoder(Frame).decode
+_decode = msgspec.json.Decoder(ServerMessage).decode
 
 
 class ResumingClient:
-    """One channel's subscriber. `position` is what its first `sub` asks for, as in {"o": 0} or {"d": {"last": 5}}."""
+    """Subscribes to one channel. `position`: what its first `sub` asks for, as in {"o": 0} or {"d": {"last": 5}}."""
 
     def __init__(
         self,
@@ -60,22 +60,22 @@ class ResumingClient:
         self.begins_after: int | None = self._position.get("o")
         self.offset = self.begins_after
         self.epoch: str | None = self._position.get("ep")
-        self.messages: list[Told] = []
+        self.messages: list[Received] = []
         self.gaps: list[dict[str, Any]] = []
-        self.answers: list[Frame] = []
+        self.answers: list[ServerMessage] = []
         """The `ok` of every join."""
         self.refusals: list[dict[str, Any]] = []
         """The `d` of every `err`."""
         self.repeats = 0
         self.faults: list[str] = []
-        """What must never be: a message that does not follow on the one before, a gap that does not."""
+        """What must not happen: a message, or a gap, that does not follow on the message before it."""
         self.live = False
-        """Answered, and everything up to the answer's offset has come."""
+        """The `sub` was answered, and everything up to the offset in the answer has come."""
         self.connections = 0
         self._live_from = 0
         self._refused = False
         self._just_joined = False
-        self._anew = False  # answered with an epoch that is not ours
+        self._new_epoch = False  # answered with an epoch that is not ours: a gap has to follow
         self._address = (host, port)
         self._source = source
         self._chance = random.Random(f"{seed}/{source}")
@@ -83,8 +83,8 @@ class ResumingClient:
 
     @property
     def data(self) -> list[Any]:
-        """The data of all messages, in the order in which they came."""
-        return [told.data for told in self.messages]
+        """The data of all messages, in the order of their arrival."""
+        return [message.data for message in self.messages]
 
     async def run(self) -> None:
         """Stay subscribed until cancelled."""
@@ -92,10 +92,10 @@ class ResumingClient:
             with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 await self._connect_and_read()
             self.live = False
-            await trio.sleep(self._chance.uniform(*_BACK_SECONDS))
+            await trio.sleep(self._chance.uniform(*_RETRY_SECONDS))
 
     async def cut(self) -> None:
-        """Lose the connection, as seen from here."""
+        """Close the connection without a word."""
         if self._stream is not None:
             await trio.aclose_forcefully(self._stream)
 
@@ -116,7 +116,7 @@ class ResumingClient:
                     elif message.opcode is Opcode.PING:
                         await stream.send_all(encode_masked_frame(Opcode.PONG, message.payload, MASK))
                 if self._refused:
-                    return  # and ask again
+                    return  # and try again
                 rest = await stream.receive_some(_CHUNK)
 
     def _where(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class ResumingClient:
     async def _say(self, stream: trio.SocketStream, command: dict[str, Any]) -> None:
         await stream.send_all(encode_masked_frame(Opcode.TEXT, msgspec.json.encode(command), MASK))
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, frame: ServerMessage) -> None:
         if frame.t == "pub" and frame.c == self.channel:
             self._take_message(frame)
         elif frame.t == "ok":
@@ -138,50 +138,52 @@ class ResumingClient:
             self.refusals.append(frame.d)
             self._refused = True
 
-    def _take_answer(self, frame: Frame) -> None:
+    def _take_answer(self, frame: ServerMessage) -> None:
         assert frame.o is not None
         self.answers.append(frame)
         self._just_joined = True
         self._live_from = frame.o
-        self._anew = self.epoch not in (None, frame.ep)
-        if self._anew:
-            return  # a gap has to say so
+        self._new_epoch = self.epoch not in (None, frame.ep)
+        if self._new_epoch:
+            return
         self.epoch = frame.ep
         if self.offset is None and not (frame.d or {}).get("count"):
             self.offset = frame.o
         self.live = self.offset is not None and self.offset >= frame.o
 
-    def _take_message(self, frame: Frame) -> None:
+    def _take_message(self, frame: ServerMessage) -> None:
         if frame.o is None or frame.p is None:
             self.faults.append(f"a message without o or p: {frame}")
             return
+        if self._new_epoch:
+            self.faults.append(f"message {frame.o} of another epoch came before the gap that announces it")
         if self.offset is not None and frame.o <= self.offset:
             self.repeats += 1
             return
         if not self._follows(frame.p):
             self.faults.append(f"after {self.offset} came {frame.o}, which follows on {frame.p}")
-        self.messages.append(Told(frame.o, frame.p, frame.d))
+        self.messages.append(Received(frame.o, frame.p, frame.d))
         self.offset = frame.o
         self._just_joined = False
         self.live = self.live or self.offset >= self._live_from
 
     def _follows(self, previous: int) -> bool:
-        """Whether nothing is missing before a message. A join may stand between two messages of its channel."""
+        """Whether nothing is missing before a message. Right after a join it may follow on an older one than ours."""
         return self.offset is None or previous == self.offset or (self._just_joined and previous < self.offset)
 
-    def _take_gap(self, frame: Frame) -> None:
+    def _take_gap(self, frame: ServerMessage) -> None:
         self.gaps.append(frame.d)
         if frame.d["reason"] == "expired" and self.offset is not None and frame.d["from"] != self.offset + 1:
             self.faults.append(f"after {self.offset} came a gap from {frame.d['from']}")
         if frame.d["reason"] == "epoch":
             self.epoch = frame.ep
         self.offset = frame.d["to"]
-        self._anew = False
+        self._new_epoch = False
         self.live = self.live or self.offset >= self._live_from
 
 
 async def _read_head(stream: trio.SocketStream) -> bytes:
-    """Read the answer to the handshake; what came after it."""
+    """Read the response to the handshake; return the first bytes behind it."""
     head = b""
     while b"\r\n\r\n" not in head:
         data = await stream.receive_some(_CHUNK)
@@ -195,7 +197,7 @@ async def _read_head(stream: trio.SocketStream) -> bytes:
 
 @asynccontextmanager
 async def running_clients(clients: Sequence[ResumingClient]) -> AsyncIterator[None]:
-    """Keep clients running until the block ends."""
+    """Run clients until the block ends."""
     async with trio.open_nursery() as nursery:
         for client in clients:
             nursery.start_soon(client.run)

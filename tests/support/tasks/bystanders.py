@@ -10,7 +10,9 @@ import trio
 
 from fanline.loadtest.bench.machine import resident_kb
 from tests.support.serve import Serve, running_serve, wait_until
-from tests.support.task_people import Producer, Viewer, connect_to, has_ended
+from tests.support.tasks.on_worker import connect_to
+from tests.support.tasks.producer import NatsProducer
+from tests.support.tasks.viewers import ResumingViewer, has_ended
 
 GOOD = "task:good"
 GROWTH_MB = 200
@@ -21,8 +23,8 @@ class Bystanders(NamedTuple):
     """The producer of a healthy task, a viewer of it on each worker, and a client of each worker that pings it."""
 
     serve: Serve
-    producer: Producer
-    viewers: list[Viewer]
+    producer: NatsProducer
+    viewers: list[ResumingViewer]
     said: list[str]
     """The producer's output lines that are stored."""
     pongs: Counter[int]
@@ -36,7 +38,7 @@ async def bystanders() -> AsyncIterator[Bystanders]:
     """
     with trio.fail_after(100):
         async with running_serve(workers=2) as serve, trio.open_nursery() as nursery:
-            people = Bystanders(serve, Producer(serve, GOOD), [], [], Counter())
+            people = Bystanders(serve, NatsProducer(serve, GOOD), [], [], Counter())
             await _start(people, nursery)
             pids, before = serve.worker_pids(), _resident_mb(serve)
             async with trio.open_nursery() as talking:
@@ -60,7 +62,7 @@ async def bystanders() -> AsyncIterator[Bystanders]:
 async def _start(people: Bystanders, nursery: trio.Nursery) -> None:
     await nursery.start(people.producer.run)
     for pid in people.serve.worker_pids():
-        people.viewers.append(Viewer(people.serve, GOOD, worker=pid))
+        people.viewers.append(ResumingViewer(people.serve, GOOD, worker=pid))
         await nursery.start(people.viewers[-1].run)
         await nursery.start(_ping, people, pid)
 
