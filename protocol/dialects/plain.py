@@ -6,6 +6,7 @@ plain type in `Envelope.event`, and in `data` what the answer must repeat.
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -90,12 +91,9 @@ def _ping(fields: _Fields) -> Envelope:
     return Envelope(MessageType.PING, event=fields["type"], data=fields.get("timestamp"))
 
 
-def _channel_command(kind: MessageType) -> Callable[[_Fields], Envelope]:
-    def build(fields: _Fields) -> Envelope:
-        channel = _text(fields, "channel", "Channel name required", ErrorCode.BAD_CHANNEL)
-        return Envelope(kind, channel=channel, event=fields["type"])
-
-    return build
+def _channel_command(kind: MessageType, fields: _Fields) -> Envelope:
+    channel = _text(fields, "channel", "Channel name required", ErrorCode.BAD_CHANNEL)
+    return Envelope(kind, channel=channel, event=fields["type"])
 
 
 def _new_message(fields: _Fields) -> Envelope:
@@ -110,19 +108,15 @@ def _ack(fields: _Fields) -> Envelope:
     return Envelope(MessageType.ACK, event="ack", data=_text(fields, "message_id", "Message id required"))
 
 
-def _task_command(verb: str, missing: str) -> Callable[[_Fields], Envelope]:
-    def build(fields: _Fields) -> Envelope:
-        task = _text(fields, "task_id", missing)
-        return Envelope(MessageType.CALL, channel=f"task:{task}", event=verb)
-
-    return build
+def _task_command(verb: str, fields: _Fields, missing: str = "Task ID required") -> Envelope:
+    return Envelope(MessageType.CALL, channel=f"task:{_text(fields, 'task_id', missing)}", event=verb)
 
 
 def _task_input(fields: _Fields) -> Envelope:
     missing = "Task ID and input required"
     if fields.get("input") is None:
         raise MessageError(ErrorCode.BAD_MESSAGE, missing)
-    command = _task_command("input", missing)(fields)
+    command = _task_command("input", fields, missing)
     command.data = CallData(value=fields["input"]).fields()
     return command
 
@@ -131,14 +125,14 @@ _COMMANDS: dict[str, Callable[[_Fields], Envelope | None]] = {
     "ping": _ping,
     "heartbeat": _ping,
     "pong": lambda _: None,  # counts as a sign of life, as any byte does
-    "subscribe": _channel_command(MessageType.SUB),
-    "unsubscribe": _channel_command(MessageType.UNSUB),
+    "subscribe": partial(_channel_command, MessageType.SUB),
+    "unsubscribe": partial(_channel_command, MessageType.UNSUB),
     "new_message": _new_message,
     "ack": _ack,
-    "get_status": _task_command("status", "Task ID required"),
-    "status_request": _task_command("status", "Task ID required"),
+    "get_status": partial(_task_command, "status"),
+    "status_request": partial(_task_command, "status"),
     "task_input": _task_input,
-    "task_cancel": _task_command("cancel", "Task ID required"),
+    "task_cancel": partial(_task_command, "cancel"),
 }
 
 
