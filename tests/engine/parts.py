@@ -1,6 +1,8 @@
 """The parts of the engine that a unit test needs, put together as the server does."""
 
+import socket
 from collections.abc import Callable
+from typing import Any, cast
 
 import trio
 
@@ -13,7 +15,8 @@ from fanline.engine.channels.stream_states import StreamStates
 from fanline.engine.channels.subscription import Router
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
-from fanline.engine.sending.outbox import Outbox
+from fanline.engine.sending.life import Life
+from fanline.engine.sending.outbox import Outbox, OutboxShared
 from fanline.protocol.dialects.encoding import Encoding
 
 
@@ -28,6 +31,13 @@ def make_hub(
     namespaces, counters = namespaces or Namespaces(), counters or Counters()
     reader = MessageReader(namespaces, counters, clock_ms)
     return Hub(namespaces, reader, counters, everyone, log_limit=log_limit), counters
+
+
+def idle_outbox() -> Outbox:
+    """An outbox that is never sent anything."""
+    with socket.socket() as closed:
+        shared = OutboxShared(cast("Any", None), Counters(), max_bytes=1, max_messages=1)
+        return Outbox(closed, Life(), shared)
 
 
 class Parts:

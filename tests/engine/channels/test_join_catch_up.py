@@ -1,0 +1,122 @@
+"""How a joining client catches up with what comes while it is answered and sent its history."""
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from fanline.engine.bus.interface import BusError
+from fanline.engine.channels.durable import DurableChannel
+from fanline.engine.channels.history import Piece
+from fanline.engine.channels.join import _CHUNK, _RETRY_SECONDS
+from fanline.engine.channels.start import After, Live
+from tests.engine.channels.join_stage import PATIENCE, Stage, a_stage, expired, gap, message
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    async with a_stage() as stage:
+        yield stage
+
+
+# --- catching up --------------------------------------------------------------------------------------------------
+
+
+def publish(*offsets: int) -> Callable[[DurableChannel], None]:
+    """These messages come."""
+
+    def come(durable: DurableChannel) -> None:
+        for offset in offsets:
+            durable.log.append(message(offset), offset)
+
+    return come
+
+
+async def test_what_comes_during_the_answer_follows_the_history(stage: Stage) -> None:
+    pieces = Piece([message(7)], 7), Piece([message(8)], 8), Piece([expired(9)], 9)
+    await stage.join(After(6), *pieces, last=7, meanwhile=publish(8, 9))
+    assert (stage.answer(), stage.history.asked) == ((7, "e", {"recovered": True, "count": 1}), [6, 7, 8])
+    assert stage.chain() == [("pub", 7, 6), ("pub", 8, 7)]
+
+
+async def test_a_gap_while_a_viewer_catches_up_is_followed_by_a_snapshot(stage: Stage) -> None:
+    piece = Piece([message(9)], 9, gap(8, 8))
+    await stage.join(Live(), piece, name="task:1", last=7, meanwhile=publish(8, 9))
+    assert [each.get("e") or each["t"] for each in stage.received()] == ["gap", "pub", "task_snapshot"]
+
+
+async def test_an_outage_while_a_client_catches_up_is_waited_out(autojump_clock: MockClock, stage: Stage) -> None:
+    began = trio.current_time()
+    steps = Piece([], 7), BusError("away"), BusError("away"), Piece([message(8)], 8)
+    await stage.join(After(7), *steps, last=7, meanwhile=publish(8))
+    assert trio.current_time() - began == pytest.approx(2 * _RETRY_SECONDS)
+    assert stage.history.asked == [7, 7, 7, 7]
+    assert stage.chain() == [("pub", 8, 7)]
+
+
+async def test_a_stream_that_is_recreated_while_a_client_catches_up_begins_again_for_it(stage: Stage) -> None:
+    def recreate(durable: DurableChannel) -> None:
+        durable.doubt(1.0)
+        durable.restart("f")
+        durable.recover([])
+        durable.log.append(message(1), 1)
+
+    await stage.join(Live(), Piece([message(1)], 1), name="task:1", last=7, meanwhile=recreate)
+    told = [(each.get("e") or each["t"], each.get("ep"), each.get("o")) for each in stage.received()]
+    assert told == [("gap", "f", None), ("task_snapshot", None, 1), ("pub", None, 1)]
+    assert stage.history.asked == [0]
+
+
+async def test_what_was_read_of_a_stream_that_is_recreated_meanwhile_is_not_sent(stage: Stage) -> None:
+    def recreated() -> Piece:
+        stage.durable().doubt(1.0)
+        stage.durable().restart("f")
+        return Piece([message(8)], 8)
+
+    await stage.join(After(7), Piece([], 7), recreated, last=7, meanwhile=publish(8))
+    assert stage.chain() == [("gap", 0, 0)]
+
+
+async def test_a_client_that_is_gone_is_not_caught_up(stage: Stage) -> None:
+    def leave(durable: DurableChannel) -> None:
+        publish(8)(durable)
+        stage.outbox.life.part()
+
+    await stage.join(After(7), Piece([], 7), last=7, meanwhile=leave)
+    assert stage.history.asked == [7]
+
+
+async def test_a_client_that_reads_its_history_slowly_shows_that_it_lives(stage: Stage) -> None:
+    large = [message(offset, id="x" * 100_000) for offset in range(1, 11)]
+    stage.outbox.life.begin(1)
+
+    async def read_slowly() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            stage.received()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_slowly)
+        await stage.join(After(0), Piece(large, 10), last=10)
+        nursery.cancel_scope.cancel()
+    assert stage.outbox.backlog_bytes == 0
+    assert stage.outbox.life.scope.deadline > trio.current_time() + PATIENCE / 2
+
+
+async def test_a_long_history_is_sent_in_chunks_between_which_others_get_their_turn(stage: Stage) -> None:
+    turns = []
+
+    async def others() -> None:
+        while True:
+            turns.append(stage.counters.deliveries)
+            await trio.lowlevel.checkpoint()
+
+    everything = [message(offset) for offset in range(1, 4 * _CHUNK + 2)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        await stage.join(After(0), Piece(everything, len(everything)), last=len(everything))
+        nursery.cancel_scope.cancel()
+    assert {_CHUNK, 2 * _CHUNK, 3 * _CHUNK} & set(turns)
+    assert stage.counters.deliveries == len(everything)
+    assert [offset for _, offset, _ in stage.chain()] == list(range(1, len(everything) + 1))
