@@ -18,7 +18,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet -
 	--generate-hashes --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check lint types lock clean
+.PHONY: help demo test quick mutants check lint types lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,9 @@ test: $(DEV) $(if $(shell command -v npm),$(NODE))  ## run all tests; ARGS='-k h
 
 quick: $(DEV)  ## run the tests that need no process, server or socket; takes ARGS, too
 	@$(BIN)/python -P -m pytest -m 'not process' $(ARGS)
+
+mutants: $(DEV)  ## change the code that decides: do the tests notice? ARGS='--sample 100 engine/channels/hub.py'
+	@$(BIN)/python -m tests.support.mutants $(ARGS)
 
 check: lint types test  ## everything that must pass before a change is done
 
