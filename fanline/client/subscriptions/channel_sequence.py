@@ -48,6 +48,7 @@ class ChannelSequence:
         self.missing = False
         """A cursor lacks something that has not been asked for."""
         self._epoch: str | None = None
+        self._newest = 0  # offset of all that the server has sent in this epoch
         self._replay: Replay | None = None  # the last one of this connection; None on an ephemeral channel
         self._hole: Hole | None = None
 
@@ -79,7 +80,7 @@ class ChannelSequence:
         answer = read_control(Subscribed, reply)
         if reply.offset is None:
             return self._join_as_it_is(request.cursor)
-        self._epoch = reply.epoch
+        self._epoch, self._newest = reply.epoch, reply.offset
         # An offset of a former life says nothing about where in this one the server begins.
         after = request.offset if request.epoch in (None, reply.epoch) else None
         self._replay = replay = Replay(after, reply.offset, answer.count, answer.recovered)
@@ -100,7 +101,7 @@ class ChannelSequence:
         if self._replay is None:
             cursor.move(CursorEvent.BEGUN_UNNUMBERED)
         else:
-            cursor.begin_at(max(self._replay.reach, *(each.last or 0 for each in self.cursors)), self._epoch)
+            cursor.begin_at(self._newest, self._epoch)
         return [Begin(cursor, cursor.position)]
 
     def _begin(self, request: SubRequest, cursor: Cursor, replay: Replay) -> list[Effect]:
@@ -140,6 +141,8 @@ class ChannelSequence:
         item, offset = from_envelope(envelope, self._epoch), envelope.offset
         if offset is None:
             return self._deliver_to_all(item)
+        if offset > self._newest:
+            self._newest = offset
         if is_snapshot(item):
             effects = self._deliver_snapshot(item, offset)
         else:
@@ -156,6 +159,7 @@ class ChannelSequence:
         gap = Gap(self.channel, data.reason, data.first, data.last, self._epoch, data.count)
         if data.last is None:
             return self._deliver_to_all(gap)
+        self._newest = max(self._newest, data.last)
         effects = self._deliver(gap, None if data.first is None else data.first - 1, data.last)
         for effect in effects:
             if isinstance(effect, Deliver) and effect.item is gap:
@@ -166,7 +170,7 @@ class ChannelSequence:
         """The channel has been recreated: what comes now is all of its new life."""
         if epoch == self._epoch:
             return []  # known by the answer that went before
-        self._epoch, self._hole, self.missing = epoch, None, False
+        self._epoch, self._newest, self._hole, self.missing = epoch, 0, None, False
         self._replay = Replay(0, 0, 0, complete=True)
         concerned = [each for each in self.cursors if each.last is not None or each.state is CursorState.BEGINNING]
         return [Deliver(cursor, cursor.renew(epoch)) for cursor in concerned]

@@ -96,6 +96,18 @@ def test_a_second_subscription_to_a_live_channel_begins_where_the_channel_is() -
     assert (first.got, second.got) == ([6, 7], [7])
 
 
+def test_a_second_subscription_begins_where_the_channel_is_even_if_the_first_has_not_got_there() -> None:
+    shell, first = live_shell(5)
+    shell.message(9, 8)
+    shell.refuse(shell.take_sub(), "unavailable")
+    second = shell.subscribe()
+    shell.wait(10)
+    shell.refuse(shell.take_sub(), "permission_denied")
+    shell.accept(shell.take_sub())
+    assert (first.got, first.refused_with) == ([], "permission_denied")
+    assert second.begun == [fanline.Position(9, "one")]
+
+
 def test_an_answer_without_history_moves_the_place_to_where_it_says() -> None:
     shell, local = live_shell(5)
     shell.reconnect()
