@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from fanline.protocol.tasks.states import TaskState
 from tests.engine.tasks.world import MortalBus, World
+from tests.support.seeds import new_seed
 
 _EVENTS = ["progress", "output", "paused", "resumed", "completed", "started", "failed"]
 
@@ -86,10 +87,11 @@ async def check_task(world: World, task: str) -> bool:
     return not fold.snapshot.ended_for_good
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("run", range(8))
 async def test_killed_anywhere_monitors_lose_nothing_and_store_nothing_twice(
-    autojump_clock: MockClock, world: World, seed: int, crowded: pytest.MonkeyPatch
+    autojump_clock: MockClock, world: World, run: int, crowded: pytest.MonkeyPatch
 ) -> None:
+    seed = new_seed()
     tasks = [f"t{number}" for number in range(8)]
     async with trio.open_nursery() as nursery:
         for number in range(2):
