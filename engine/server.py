@@ -9,13 +9,13 @@ from copy import copy
 import trio
 
 from fanline.engine.bus.interface import Bus
+from fanline.engine.channels.durable.history import History
+from fanline.engine.channels.durable.recovery import Recovery
+from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.flusher import Flusher
-from fanline.engine.channels.history import History
 from fanline.engine.channels.hub import Hub
 from fanline.engine.channels.join import Joining
 from fanline.engine.channels.messages import MessageReader
-from fanline.engine.channels.recovery import Recovery
-from fanline.engine.channels.stream_states import StreamStates
 from fanline.engine.channels.subscription import Router
 from fanline.engine.clock import unix_ms
 from fanline.engine.connections.connection import Connection, ConnectionShared

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fanline.engine.channels.durable import DURABLE
+from fanline.engine.channels.durable.channel import DURABLE
 from fanline.engine.channels.subscription import SUBSCRIPTION
 from fanline.engine.sending.life import LIFE
 from tests.support.paths import ROOT

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from fanline.engine.bus.interface import StreamPosition
-from fanline.engine.channels.durable import DurableChannel, DurableState
+from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.channels.group import FlushBatch, Group, Left
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.counters import Counters

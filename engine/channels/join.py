@@ -15,11 +15,11 @@ from contextlib import asynccontextmanager
 import trio
 
 from fanline.engine.bus.interface import Bus, BusError
-from fanline.engine.channels.durable import DurableChannel
+from fanline.engine.channels.durable.channel import DurableChannel
+from fanline.engine.channels.durable.history import History
+from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.fresh import following, fresh
-from fanline.engine.channels.history import History
 from fanline.engine.channels.inbox import read_cursor
-from fanline.engine.channels.recovery import Recovery
 from fanline.engine.channels.start import After, Live, StartPosition, StoredMessages, TaskSnapshot
 from fanline.engine.channels.subscription import ChannelInterest, ChannelSubscription, Router
 from fanline.engine.clock import unix_ms

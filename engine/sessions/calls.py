@@ -17,7 +17,7 @@ import trio
 from msgspec import UNSET, Raw
 
 from fanline.engine.bus.interface import Bus, BusError, NoListenerError
-from fanline.engine.channels.durable import DurableChannel
+from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.join import Joining
 from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Namespaces

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from fanline.engine.bus.interface import Bus, BusError, TooLargeError
-from fanline.engine.channels.durable import DurableChannel
+from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.inbox import move_cursor
 from fanline.engine.channels.join import Answer, Joining
 from fanline.engine.channels.start import Live, start_of

@@ -7,11 +7,11 @@ from typing import Any, cast
 import trio
 
 from fanline.engine.bus.interface import Bus
-from fanline.engine.channels.history import History
+from fanline.engine.channels.durable.history import History
+from fanline.engine.channels.durable.recovery import Recovery
+from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.hub import Everyone, Hub
 from fanline.engine.channels.messages import MessageReader
-from fanline.engine.channels.recovery import Recovery
-from fanline.engine.channels.stream_states import StreamStates
 from fanline.engine.channels.subscription import Router
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces

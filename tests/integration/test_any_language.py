@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.nats_client import connect_nats
+from tests.support.nats.client import connect_nats
 from tests.support.paths import ROOT
 from tests.support.raw_client import RawClient, connect
 from tests.support.serve import Serve, running_serve
@@ -56,7 +56,7 @@ def shell(directory: Path) -> list[str]:
     """Uses the real `nats` command, or a stand-in that takes the same arguments if there is none."""
     if shutil.which("nats") is None:
         stand_in = directory / "nats"
-        stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m tests.support.nats_command "$@"\n')
+        stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m tests.support.nats.command "$@"\n')
         stand_in.chmod(0o755)
     return [str(EXAMPLES / "shell" / "producer.sh")]
 

@@ -17,7 +17,7 @@ from celery.worker.state import revoked
 
 import fanline
 from fanline.protocol.tasks.events import TaskEvent
-from tests.support.nats_client import connect_nats
+from tests.support.nats.client import connect_nats
 from tests.support.serve import Serve, running_serve, serve_environ
 from tests.test_docs import blocks
 

@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from fanline.protocol.nats.client_protocol import parse_url
-from tests.support.nats_client import connect_nats
+from tests.support.nats.client import connect_nats
 from tests.support.serve import Serve, running_serve, serve_environ
 
 FANLINE = [sys.executable, "-P", "-m", "fanline"]

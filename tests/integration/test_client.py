@@ -13,7 +13,7 @@ from fanline.nats.publish import open_nats_publisher
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.client_protocol import parse_url
 from tests.support.fault_proxy import running_proxy
-from tests.support.nats_server import running_nats
+from tests.support.nats.server import running_nats
 from tests.support.serve import Serve, running_serve, wait_until
 
 

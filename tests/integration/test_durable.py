@@ -15,8 +15,8 @@ import trio
 from tests.support.durable.publisher import AckedPublisher
 from tests.support.durable.resuming_client import ResumingClient, running_clients
 from tests.support.fault_proxy import Weather, running_proxy
-from tests.support.nats_client import NatsClient, connect_nats
-from tests.support.nats_server import running_nats
+from tests.support.nats.client import NatsClient, connect_nats
+from tests.support.nats.server import running_nats
 from tests.support.raw_client import connect
 from tests.support.seeds import new_seed
 from tests.support.serve import Serve, running_serve, wait_until

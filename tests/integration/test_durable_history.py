@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.support.durable.resuming_client import ResumingClient, running_clients
-from tests.support.nats_client import NatsClient, connect_nats
+from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.raw_client import RawClient, connect
 from tests.support.serve import Serve, running_serve, wait_until
 

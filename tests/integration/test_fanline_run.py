@@ -16,7 +16,7 @@ import trio
 
 import fanline
 from fanline.protocol.tasks.events import MAX_LINE, TaskEvent
-from tests.support.nats_client import connect_nats
+from tests.support.nats.client import connect_nats
 from tests.support.serve import Serve, running_serve, serve_environ
 
 RUN = [sys.executable, "-P", "-m", "fanline", "run"]

@@ -18,8 +18,8 @@ import pytest
 import trio
 
 import fanline
-from tests.support.nats_client import NatsClient, connect_nats
-from tests.support.nats_server import NatsServer, running_nats
+from tests.support.nats.client import NatsClient, connect_nats
+from tests.support.nats.server import NatsServer, running_nats
 from tests.support.paths import ROOT
 from tests.support.serve import Serve, children_of, running_serve, wait_until
 

@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from fanline.protocol.envelope import Envelope, encode_cbor
-from tests.support.nats_client import connect_nats
+from tests.support.nats.client import connect_nats
 from tests.support.serve import Serve, wait_until
 from tests.support.tasks.bystanders import bystanders
 from tests.support.tasks.on_worker import connect_to

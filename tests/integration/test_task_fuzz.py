@@ -17,7 +17,7 @@ import trio
 from fanline.protocol.envelope import KEYS, decode_json
 from fanline.protocol.errors import MessageError
 from fanline.protocol.tasks.events import TaskData, TaskEvent
-from tests.support.nats_client import NatsClient, connect_nats
+from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.raw_client import RawClient
 from tests.support.seeds import new_seed
 from tests.support.serve import Serve, wait_until

@@ -13,7 +13,7 @@ import trio
 
 from fanline.engine.tasks.monitor import LEASE_KEY
 from fanline.protocol.nats.names import Bucket, bucket_subject
-from tests.support.nats_client import NatsClient, connect_nats
+from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.raw_client import RawClient, connect
 from tests.support.serve import Serve, alive, running_serve, wait_until
 

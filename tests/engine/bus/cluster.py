@@ -15,8 +15,8 @@ from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.client_protocol import parse_url
 from fanline.protocol.nats.subjects import Direction, from_subject, to_subject
-from tests.support.nats_client import NatsClient
-from tests.support.nats_server import running_nats
+from tests.support.nats.client import NatsClient
+from tests.support.nats.server import running_nats
 
 NAMESPACES = Namespaces({"short": Namespace(durable=True, history=3)})
 OpenBus = Callable[[], AbstractAsyncContextManager[Bus]]

@@ -13,8 +13,8 @@ from fanline.engine.bus.nats.bus import NatsBus, open_nats_bus
 from fanline.engine.bus.nats.options import NatsOptions
 from tests.engine.bus.cluster import Inbox, join, nats_producers
 from tests.support.fault_proxy import running_proxy
-from tests.support.nats_client import connect_nats
-from tests.support.nats_server import NatsServer, running_nats
+from tests.support.nats.client import connect_nats
+from tests.support.nats.server import NatsServer, running_nats
 
 REPUBLISHED = {
     "Nats-Subject": "fanline.pub.task.a",

@@ -16,8 +16,8 @@ from fanline.engine.namespaces import Namespace, Namespaces, Storage
 from fanline.protocol.nats.names import Bucket
 from tests.engine.bus.cluster import Inbox, join
 from tests.support.fault_proxy import running_proxy
-from tests.support.nats_client import connect_nats
-from tests.support.nats_server import NatsServer, running_nats
+from tests.support.nats.client import connect_nats
+from tests.support.nats.server import NatsServer, running_nats
 
 STREAM = "FANLINE_mine"
 

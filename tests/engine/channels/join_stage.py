@@ -10,8 +10,8 @@ import trio
 
 from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
-from fanline.engine.channels.durable import DurableChannel, DurableState
-from fanline.engine.channels.history import Piece
+from fanline.engine.channels.durable.channel import DurableChannel, DurableState
+from fanline.engine.channels.durable.history import Piece
 from fanline.engine.channels.join import Joining
 from fanline.engine.channels.start import StartPosition
 from fanline.engine.channels.subscription import ChannelSubscription, Router

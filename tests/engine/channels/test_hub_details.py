@@ -3,7 +3,7 @@
 import pytest
 
 from fanline.engine.bus.interface import StreamPosition
-from fanline.engine.channels.durable import DurableChannel, DurableState
+from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.channels.group import FlushBatch
 from fanline.engine.channels.hub import Hub
 from fanline.engine.namespaces import Namespace, Namespaces

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from fanline.engine.bus.interface import BusError, StreamPosition
-from fanline.engine.channels.history import History, Piece
+from fanline.engine.channels.durable.history import History, Piece
 from fanline.engine.channels.join import Joining
 from fanline.engine.namespaces import Namespace
 from fanline.engine.settings import EngineSettings

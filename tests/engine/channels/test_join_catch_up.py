@@ -7,8 +7,8 @@ import trio
 from trio.testing import MockClock
 
 from fanline.engine.bus.interface import BusError
-from fanline.engine.channels.durable import DurableChannel
-from fanline.engine.channels.history import Piece
+from fanline.engine.channels.durable.channel import DurableChannel
+from fanline.engine.channels.durable.history import Piece
 from fanline.engine.channels.join import _CHUNK, _RETRY_SECONDS
 from fanline.engine.channels.start import After, Live
 from tests.engine.channels.join_stage import PATIENCE, Stage, a_stage, expired, gap, message

@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from fanline.engine.channels.durable.history import History, Piece
 from fanline.engine.channels.flusher import Flusher
-from fanline.engine.channels.history import History, Piece
 from fanline.engine.channels.join import Joining
 from fanline.engine.namespaces import Namespace, SlowPolicy
 from fanline.engine.settings import EngineSettings

@@ -7,8 +7,8 @@ import trio
 from trio.testing import MockClock
 
 from fanline.engine.bus.interface import BusError
-from fanline.engine.channels.durable import DurableState
-from fanline.engine.channels.history import Piece
+from fanline.engine.channels.durable.channel import DurableState
+from fanline.engine.channels.durable.history import Piece
 from fanline.engine.channels.inbox import move_cursor
 from fanline.engine.channels.start import After, Live, StoredMessages, TaskSnapshot
 from fanline.engine.channels.subscription import SubscriptionState

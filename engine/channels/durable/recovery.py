@@ -1,6 +1,6 @@
 """Recovery: asks the streams where a durable channel stands, and what this worker has missed of it.
 
-What follows on what is decided by the channel (durable.py); here is the waiting. All of it survives an outage of the
+What follows on what is decided by the channel (channel.py); here is the waiting. All of it survives an outage of the
 bus: it tries again until it knows, or until nobody listens to the channel any more.
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import trio
 
 from fanline.engine.bus.interface import MULTI_LAST, Bus, BusError, Stored, StreamState
-from fanline.engine.channels.durable import DurableChannel, DurableState
+from fanline.engine.channels.durable.channel import DurableChannel, DurableState
+from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.hub import Hub
 from fanline.engine.channels.messages import MessageReader
-from fanline.engine.channels.stream_states import StreamStates
 from fanline.engine.tasks.fold import TaskFold
 from fanline.engine.tasks.restore import restore
 from fanline.protocol.channels import namespace_of

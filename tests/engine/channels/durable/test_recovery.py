@@ -11,7 +11,7 @@ import trio.testing
 
 from fanline.engine.bus.interface import BusError, Page, StreamPosition, StreamState
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
-from fanline.engine.channels.durable import DurableChannel, DurableState
+from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.channels.hub import Channel
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.protocol.envelope import Envelope, MessageType

@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from fanline.engine.bus.interface import READ_BATCH, BusError, Page, Stored, StreamPosition, StreamState
-from fanline.engine.channels.durable import DurableChannel
-from fanline.engine.channels.history import History, Piece
+from fanline.engine.channels.durable.channel import DurableChannel
+from fanline.engine.channels.durable.history import History, Piece
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
 

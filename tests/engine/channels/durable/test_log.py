@@ -1,7 +1,7 @@
 """The log of a durable channel: what it holds, how far back, and what follows on what."""
 
 from fanline.engine.bus.interface import StreamPosition
-from fanline.engine.channels.log import ChannelLog, Readable
+from fanline.engine.channels.durable.log import ChannelLog, Readable
 from fanline.protocol.envelope import Envelope, MessageType
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fanline.engine.bus.interface import StreamPosition
-from fanline.engine.channels.durable import DurableChannel, DurableState
+from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import GapReason

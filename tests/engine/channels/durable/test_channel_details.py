@@ -7,8 +7,8 @@ import pytest
 import trio
 
 from fanline.engine.bus.interface import StreamPosition, StreamState
-from fanline.engine.channels.durable import _CLOCK_SKEW, _HELD_MOST, DurableChannel, DurableState
-from fanline.engine.channels.log import Readable
+from fanline.engine.channels.durable.channel import _CLOCK_SKEW, _HELD_MOST, DurableChannel, DurableState
+from fanline.engine.channels.durable.log import Readable
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import DEFAULT_LINES, GapReason

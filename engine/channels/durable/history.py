@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fanline.engine.bus.interface import READ_BATCH, Bus, BusError, Page
-from fanline.engine.channels.durable import DurableChannel
-from fanline.engine.channels.log import Readable
+from fanline.engine.channels.durable.channel import DurableChannel
+from fanline.engine.channels.durable.log import Readable
+from fanline.engine.channels.durable.recovery import Recovery
+from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.messages import MessageReader
-from fanline.engine.channels.recovery import Recovery
-from fanline.engine.channels.stream_states import StreamStates
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.messages import GapReason
 

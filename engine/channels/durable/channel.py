@@ -17,7 +17,7 @@ from typing import Protocol
 import trio
 
 from fanline.engine.bus.interface import StreamPosition, StreamState
-from fanline.engine.channels.log import ChannelLog, Readable
+from fanline.engine.channels.durable.log import ChannelLog, Readable
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import DEFAULT_LINES, GapData, GapReason
