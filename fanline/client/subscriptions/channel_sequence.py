@@ -34,7 +34,7 @@ class Replay:
 
 
 class Hole(NamedTuple):
-    """The hole that was asked for last."""
+    """The hole that was asked for last. There is none while it is asked for once more."""
 
     after: int | None
     answers: int
@@ -69,9 +69,17 @@ class ChannelSequence:
         settled = [cursor for cursor in self.cursors if cursor.settled]
         if not settled:
             return None
-        self.missing = False
         last = min((cursor.last for cursor in settled if cursor.last is not None), default=None)
-        return SubRequest(last, None if last is None else self._epoch, hole=hole)
+        answers = self._hole.answers if self._hole is not None and self._hole.after == last else 0
+        self.missing, self._hole = False, None
+        return SubRequest(last, None if last is None else self._epoch, attempt=answers + 1 if hole else 0)
+
+    def put_off(self, request: SubRequest) -> None:
+        """A request was refused for now. What it asked for is still wanted."""
+        if request.cursor is not None:
+            request.cursor.move(CursorEvent.REFUSED)
+        elif request.attempt:
+            self.missing, self._hole = True, Hole(request.offset, request.attempt - 1)
 
     # --- answers ------------------------------------------------------------------------------------------------
 
@@ -85,8 +93,8 @@ class ChannelSequence:
         after = request.offset if request.epoch in (None, reply.epoch) else None
         self._replay = replay = Replay(after, reply.offset, answer.count, answer.recovered)
         self.missing = False  # what was missing before is compared below
-        if request.hole:
-            self._count_answer(request.offset)
+        if request.attempt:
+            self._hole = Hole(request.offset, request.attempt)
         effects: list[Effect] = []
         if request.cursor is not None and request.cursor.state is not CursorState.ENDED:
             effects += self._begin(request, request.cursor, replay)
@@ -129,10 +137,6 @@ class ChannelSequence:
         elif replay.complete and not replay.left:
             cursor.last = max(cursor.last, replay.reach)
         return effects
-
-    def _count_answer(self, after: int | None) -> None:
-        before = self._hole.answers if self._hole is not None and self._hole.after == after else 0
-        self._hole = Hole(after, before + 1)
 
     # --- messages -----------------------------------------------------------------------------------------------
 

@@ -148,10 +148,7 @@ class ClientChannel:
         return now - self._behind_since < BEHIND_SECONDS
 
     def _postpone(self, now: float) -> list[Effect]:
-        if self._request.cursor is not None:
-            self._request.cursor.move(CursorEvent.REFUSED)
-        elif self._request.hole:
-            self._sequence.missing = True
+        self._sequence.put_off(self._request)
         self._move(ChannelEvent.REFUSED_FOR_NOW)
         self._due = now + self._pace.next_delay()
         return [AskAgain(self.channel, self._due)]

@@ -17,8 +17,8 @@ class SubRequest(NamedTuple):
     epoch: str | None = None
     cursor: Cursor | None = None
     """Whose start position it is; None: all that have a place go on from there."""
-    hole: bool = False
-    """It asks for messages that did not come."""
+    attempt: int = 0
+    """It asks for messages that did not come, for the first or another time; 0: it does not."""
 
     def command(self, channel: str, id: str) -> Envelope:  # noqa: A002  # the word of the protocol
         history = None if self.cursor is None else self.cursor.start.history

@@ -263,6 +263,22 @@ def test_another_hole_is_asked_for_as_often_as_the_first() -> None:
     assert numbers(local) == [9, 13]
 
 
+def test_a_hole_of_the_past_says_nothing_about_one_that_is_being_asked_for() -> None:
+    shell, _ = live_shell(0)
+    shell.message(3, 2)
+    for _ in range(2):
+        shell.accept(shell.take_sub(), 3, count=1)
+        shell.message(3, 2)
+    former = shell.subscribe(StartPosition(fanline.Position(7, "zero")))
+    shell.accept(shell.take_sub(), 3, recovered=False)
+    again = shell.take_sub()
+    shell.message(5, 4)  # was on its way
+    shell.accept(again, 5, count=3)
+    for offset, previous in ((3, 0), (4, 3), (5, 4)):
+        shell.message(offset, previous)
+    assert former.got == [fanline.Gap(CHANNEL, "epoch", None, 0, "one"), 3, 4, 5]
+
+
 def test_a_new_server_is_asked_for_a_hole_as_often_as_the_one_before() -> None:
     shell, local = live_shell(5)
     shell.message(9, 8)
