@@ -81,10 +81,26 @@ class Server:
                     await self._accept(listener, nursery, shared)
                 await trio.sleep_forever()  # until drained or cancelled
 
+    # The parts are put together bottom up, as the layers are.
+
     def _start_parts(self, nursery: trio.Nursery) -> ConnectionShared:
-        """Put the parts of the engine together, bottom up, and start those that run in the background."""
-        bus, settings, counters = self._bus, self._settings, self._counters
+        """Make what all connections share, and start what runs in the background."""
+        settings, counters = self._settings, self._counters
         namespaces = Namespaces(settings.namespaces)
+        outboxes = OutboxShared(
+            nursery, counters, max_bytes=settings.outbox_bytes, max_messages=settings.outbox_messages
+        )
+        joining = self._start_channels(nursery, namespaces)
+        store = SessionStore(self._bus)
+        commands = self._make_commands(nursery, namespaces, joining, store)
+        nursery.start_soon(store.run)
+        nursery.start_soon(self._registry.beat)
+        limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
+        return ConnectionShared(settings, limits, counters, outboxes, commands, store)
+
+    def _start_channels(self, nursery: trio.Nursery, namespaces: Namespaces) -> Joining:
+        """The hub with all that is behind it, from the bus to the flusher."""
+        bus, settings, counters = self._bus, self._settings, self._counters
         reader = MessageReader(namespaces, counters, unix_ms)
         hub = Hub(namespaces, reader, counters, self._registry.everyone, log_limit=settings.log_messages)
         states = StreamStates(bus)
@@ -96,11 +112,9 @@ class Server:
             monitor.bus_is_back()
 
         bus.attach(hub.receive, bus_is_back)
-        store = SessionStore(bus)
-        flusher = Flusher(hub, counters, coalesce_ms=settings.coalesce)
-        for part in (store.run, monitor.run, flusher.run, self._registry.beat):
-            nursery.start_soon(part)
-        joining = Joining(
+        nursery.start_soon(monitor.run)
+        nursery.start_soon(Flusher(hub, counters, coalesce_ms=settings.coalesce).run)
+        return Joining(
             bus,
             Router(hub, bus, settings.bus_timeout),
             recovery,
@@ -109,21 +123,21 @@ class Server:
             timeout=settings.bus_timeout,
             patience=settings.idle_timeout,
         )
-        commands = Commands(
+
+    def _make_commands(
+        self, nursery: trio.Nursery, namespaces: Namespaces, joining: Joining, store: SessionStore
+    ) -> Commands:
+        bus, settings = self._bus, self._settings
+        return Commands(
             bus=bus,
             permissions=Permissions(self._access, namespaces),
             joining=joining,
             publisher=ClientPublisher(bus, namespaces),
             calls=Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout),
             store=store,
-            counters=counters,
+            counters=self._counters,
             max_subscriptions=settings.max_subscriptions,
         )
-        outboxes = OutboxShared(
-            nursery, counters, max_bytes=settings.outbox_bytes, max_messages=settings.outbox_messages
-        )
-        limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
-        return ConnectionShared(settings, limits, counters, outboxes, commands, store)
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, tell every client to come back, and end `serve` when all are gone or time is up."""

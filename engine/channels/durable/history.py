@@ -7,7 +7,7 @@ and find the log extended.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fanline.engine.bus.interface import READ_BATCH, Bus, BusError, Page
+from fanline.engine.bus.interface import READ_BATCH, Bus, BusError, Page, Stored
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.log import Readable
 from fanline.engine.channels.durable.recovery import Recovery
@@ -60,35 +60,23 @@ class History:
 
     async def _look_back(self, channel: DurableChannel, offset: int) -> Piece:
         """Read what a client needs from the stream, and keep it for the next client if it reaches the log."""
-        log = channel.log
-        floor = log.floor  # it rises meanwhile if messages come faster than the stream answers
+        floor = channel.log.floor
         page, everything = await self._read_back(channel, offset)
         state = await self._states.now(channel.name)
         if state.epoch != channel.epoch:
             self._recovery.recover_soon(channel)
             raise BusError(f"the stream of {channel.name} was recreated; try again")
-        newest = page.messages[-1].position.offset if page.messages else 0
-        reached = min(newest if page.more else max(newest, floor), log.floor)
-        older = [stored for stored in page.messages if stored.position.offset <= reached]
-        first = older[0].position.offset if older else reached + 1
-        sound = self._sound_from(channel, page, first, state.first)
-        gap = None if sound <= offset else _expired(channel, offset, first - 1)
-        readable = [(self._reader.read_stored(stored), stored.position) for stored in older]
-        if reached < log.floor:
-            return Piece(_chained(readable, offset), reached, gap)
-        newer = log.all()
-        log.extend_back(readable, sound if everything else max(sound, offset))
+        found = _judge(channel, page, floor, state.first)
+        gap = None if found.sound <= offset else _expired(channel, offset, found.first - 1)
+        readable = [(self._reader.read_stored(stored), stored.position) for stored in found.older]
+        if found.reached < channel.log.floor:  # not up to the log: it is for this client alone
+            return Piece(_chained(readable, offset), found.reached, gap)
+        newer = channel.log.all()
+        channel.log.extend_back(readable, found.sound if everything else max(found.sound, offset))
         if everything:
-            channel.bottom = sound
+            channel.bottom = found.sound
         wanted = [envelope for envelope, at in readable if envelope is not None and at.offset > offset]
-        return Piece(wanted + newer, log.last, gap)
-
-    def _sound_from(self, channel: DurableChannel, page: Page, first: int, stream_first: int) -> int:
-        """The offset from which on nothing can have left the stream. It drops the oldest messages first: for the length
-        of the channel only when that is full, and otherwise whatever came before the stream's first message.
-        """
-        full = len(page.messages) + page.more >= channel.namespace.history
-        return first - 1 if full else min(first, stream_first) - 1
+        return Piece(wanted + newer, channel.last, gap)
 
     async def _read_back(self, channel: DurableChannel, offset: int) -> tuple[Page, bool]:
         """What the stream has from this client's offset on; if another client needs more, everything there is, so that
@@ -99,6 +87,33 @@ class History:
             if not page.more:
                 return page, True
         return await self._bus.read(channel.name, max(1, offset)), False
+
+
+class _Found(NamedTuple):
+    """What a look at the stream has shown of the time before a log begins."""
+
+    older: list[Stored]
+    """The messages that are not in the log, oldest first."""
+    first: int
+    """Offset of the first of them; of what comes after them if there are none."""
+    reached: int
+    """With them, everything up to here is known: the log's floor, or less if more has to be read."""
+    sound: int
+    """No message after this offset, up to `reached`, has left the stream."""
+
+
+def _judge(channel: DurableChannel, page: Page, floor: int, stream_first: int) -> _Found:
+    """What a page of a channel says. `floor`: that of the log before the stream was asked; it rises meanwhile if
+    messages come faster than the stream answers. `stream_first`: offset of the oldest message of the whole stream.
+    """
+    newest = page.messages[-1].position.offset if page.messages else 0
+    reached = min(newest if page.more else max(newest, floor), channel.log.floor)
+    older = [stored for stored in page.messages if stored.position.offset <= reached]
+    first = older[0].position.offset if older else reached + 1
+    # A stream drops the oldest messages first: for the length of the channel only when that is full, and otherwise
+    # whatever came before the stream's own first message.
+    full = len(page.messages) + page.more >= channel.namespace.history
+    return _Found(older, first, reached, first - 1 if full else min(first, stream_first) - 1)
 
 
 def _expired(channel: DurableChannel, offset: int, until: int) -> Envelope:
