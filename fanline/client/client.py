@@ -124,11 +124,10 @@ class Client:
         if start and last is not None:
             raise ValueError("give last or start, not both")
         history = Subscribe(last=last, start=start) if start or last is not None else None
+        starts = dict.fromkeys(channels, StartPosition(history=history))
         stored = {channel: StartPosition(Position(*place)) for channel, place in (positions or {}).items()}
-        begin = StartPosition(history=history)
-        return Subscription(
-            self._driver, {channel: stored.get(channel, begin) for channel in channels}, buffer, gaps=gaps
-        )
+        starts |= {channel: stored[channel] for channel in channels if channel in stored}
+        return Subscription(self._driver, starts, buffer, gaps=gaps)
 
     async def publish(self, channel: str, data: Any, *, event: str | None = None, id: str | None = None) -> Published:  # noqa: A002  # the word of the protocol
         """Publish `data` and wait for the answer: on a durable channel that it is stored, else that the bus has it.
@@ -142,8 +141,7 @@ class Client:
         Raises ServerError if the server refuses or cannot store it, TypeError or ValueError for data that JSON and CBOR
         cannot hold. Publishing again with the same `id` is always safe on a durable channel, within two minutes.
         """
-        value = plain(data)
-        command = Envelope(MessageType.PUB, channel=channel, id=id or uuid4().hex, event=event, data=value)
+        command = Envelope(MessageType.PUB, channel=channel, id=id or uuid4().hex, event=event, data=plain(data))
         connection = await self._connected()
         deadline = trio.current_time() + _RETRY_SECONDS
         while True:
@@ -176,10 +174,9 @@ class Client:
         """
         if not 0 <= lines <= MAX_LINES or buffer < 1:
             raise ValueError(f"0 to {MAX_LINES} lines, with room for at least one message")
-        channel = f"task:{id}"
-        start = StartPosition(history=Subscribe(snapshot=True, lines=lines))
-        messages: Subscription[Message | Gap] = Subscription(self._driver, {channel: start}, buffer, gaps=True)
-        return TaskView(messages, partial(self.call, channel), lines, follow=follow, by=by)
+        starts = {f"task:{id}": StartPosition(history=Subscribe(snapshot=True, lines=lines))}
+        messages: Subscription[Message | Gap] = Subscription(self._driver, starts, buffer, gaps=True)
+        return TaskView(messages, partial(self.call, f"task:{id}"), lines, follow=follow, by=by)
 
     async def call(self, channel: str, verb: str, data: Any = None) -> Any:
         """Send a verb to whatever runs a channel, such as the producer of a task; returns the data of its answer.

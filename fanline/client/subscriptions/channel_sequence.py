@@ -175,7 +175,8 @@ class ChannelSequence:
         if epoch == self._epoch:
             return []  # known by the answer that went before
         self._epoch, self._newest, self._hole, self.missing = epoch, 0, None, False
-        self._replay = Replay(0, 0, 0, complete=True)
+        if self._replay is not None:
+            self._replay.left = 0
         concerned = [each for each in self.cursors if each.last is not None or each.state is CursorState.BEGINNING]
         return [Deliver(cursor, cursor.renew(epoch)) for cursor in concerned]
 

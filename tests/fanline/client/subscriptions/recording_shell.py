@@ -17,6 +17,10 @@ NOW = StartPosition()
 SNAPSHOT = StartPosition(history=Subscribe(snapshot=True, lines=5))
 
 
+LOST = fanline.Gap(CHANNEL, "expired", 6, 9, "one")
+"""What `shell.gap(6, 9)` says."""
+
+
 def last(count: int) -> StartPosition:
     return StartPosition(history=Subscribe(last=count))
 
@@ -30,6 +34,11 @@ class Local:
         self.got: list[Any] = []
         """Offsets of messages (their data where there is none), and gaps."""
         self.error: fanline.FanlineError | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        """The offsets alone."""
+        return [item for item in self.got if isinstance(item, int)]
 
     @property
     def refused_with(self) -> str | None:
