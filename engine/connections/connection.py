@@ -77,6 +77,7 @@ class Connection:
                 await trio.lowlevel.wait_readable(self._socket)
             data = self._receive()
             if data:
+                self.outbox.life.extend(self._shared.settings.idle_timeout)
                 await self._feed(data)
             del data  # not kept while waiting for the next
 
@@ -93,12 +94,11 @@ class Connection:
         return data
 
     async def _feed(self, data: bytes) -> None:
-        settings, life = self._shared.settings, self.outbox.life
-        reader = self._reader or FrameReader(settings.max_message_bytes, deflated=self.session.encoding.deflated)
+        limit = self._shared.settings.max_message_bytes
+        reader = self._reader or FrameReader(limit, deflated=self.session.encoding.deflated)
         try:
             for message in reader.feed(data):
                 await self._take(message)
-                life.extend(settings.idle_timeout)
         except FrameError as error:
             self._refuse(error)
         self._reader = None if reader.idle else reader

@@ -140,6 +140,17 @@ async def test_a_silent_client_is_pinged_and_then_closed_with_4009() -> None:
             assert engine.server.statistics().silent_closed == 1
 
 
+async def test_every_byte_is_a_sign_of_life_also_those_of_a_message_that_takes_long() -> None:
+    frame = encode_masked_frame(Opcode.TEXT, b'{"v":1,"t":"ping","i":"late"}', MASK)
+    settings = EngineSettings(idle_timeout=0.6)
+    with trio.fail_after(10):
+        async with running_engine(settings) as engine, connect(engine.host, engine.port) as client:
+            for start in range(0, len(frame), 8):
+                await client.send(frame[start : start + 8])
+                await trio.sleep(settings.idle_timeout / 3)  # all of them take longer than the timeout
+            assert (await client.json())["i"] == "late"
+
+
 async def test_a_subscription_over_the_limit_is_refused() -> None:
     with trio.fail_after(10):
         async with running_engine(EngineSettings(max_subscriptions=2)) as engine:
