@@ -191,10 +191,11 @@ class Server:
                     sock = await start_tls(sock, self._tls)
             opened = await self._handshakes.open_websocket(sock)
             if opened is not None:
-                connection = Connection(sock, opened, shared)
+                connection, rest = Connection(sock, opened, shared), opened.rest
+                del opened  # this frame lives as long as the connection
                 if self._draining:  # the handshake was under way when the drain began
                     connection.close(CloseReason.RESTART)
-                await self._registry.serve(connection, opened.rest)
+                await self._registry.serve(connection, rest)
         except (OSError, trio.TooSlowError):
             pass  # the peer is gone, or cannot speak TLS
         except Exception:  # noqa: BLE001  # our own fault, and still that of one connection only
