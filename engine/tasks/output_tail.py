@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
+from fanline.protocol.messages import MAX_LINES
 from fanline.protocol.tasks.events import MAX_LINE, Stream
 
-MAX_LINES = 1000
 MAX_CHARACTERS = 64 * 1024
 _MERGED = 100  # a batch with fewer lines takes in the next one
 

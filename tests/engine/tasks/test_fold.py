@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from fanline.engine.tasks.fold import TaskFold
-from fanline.engine.tasks.output_tail import MAX_CHARACTERS, MAX_LINES, OutputTail
+from fanline.engine.tasks.output_tail import MAX_CHARACTERS, OutputTail
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.messages import MAX_LINES
 from fanline.protocol.tasks.events import MAX_LINE, Stream, TaskEvent
 from fanline.protocol.tasks.snapshot import Snapshot
 

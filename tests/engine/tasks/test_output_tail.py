@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from fanline.engine.tasks.output_tail import _MERGED, MAX_CHARACTERS, MAX_LINES, OutputBatch, OutputTail
+from fanline.engine.tasks.output_tail import _MERGED, MAX_CHARACTERS, OutputBatch, OutputTail
+from fanline.protocol.messages import MAX_LINES
 from fanline.protocol.tasks.events import Stream
 
 OUT, ERR = Stream.STDOUT, Stream.STDERR
