@@ -1,0 +1,148 @@
+"""An open connection to a nats-server, without I/O: what is to be written, and what becomes of what was read.
+
+Two shells carry it: a Trio one in the workers (engine/bus/nats/client.py), and one on a plain thread in producers
+(fanline/nats). A shell reads and calls `receive`, writes what `take_output` returns, and calls `tick` regularly.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fanline.protocol.nats.commands import PING, PONG, subscribe
+from fanline.protocol.nats.parser import NatsError, NatsMessage, Parser, Reply
+from fanline.protocol.nats.replies import Complaint, ComplaintKind, ServerInfo, complaint_of, parse_info
+
+TICK_SECONDS = 0.5
+"""How often a shell calls `tick`."""
+PING_TICKS = 3
+DEAD_TICKS = 8
+"""A connection on which nothing was read for this many ticks is given up. Ticks are counted, rather than time, so that
+a process that was stopped itself reads what has come in meanwhile before it judges.
+"""
+DEAD_SECONDS = TICK_SECONDS * DEAD_TICKS
+
+Sink = Callable[[NatsMessage], None]
+"""Takes the messages of a subscription, synchronously; must not raise."""
+Done = Callable[[NatsError | None], None]
+"""Called without an error once the server has processed what was sent before; with one if that is not known."""
+
+
+class NatsSubscription(NamedTuple):
+    """What one of our numbers stands for."""
+
+    subject: str
+    sink: Sink
+
+
+class NatsSubscriptions:
+    """The subscriptions of a client, which outlive its connections."""
+
+    def __init__(self) -> None:
+        self.by_sid: dict[int, NatsSubscription] = {}
+        self._last = 0
+
+    def add(self, subject: str, sink: Sink) -> int:
+        """The number of a new subscription."""
+        self._last += 1
+        self.by_sid[self._last] = NatsSubscription(subject, sink)
+        return self._last
+
+    def remove(self, sid: int) -> None:
+        """Its sink is not called any more."""
+        del self.by_sid[sid]
+
+    def commands(self) -> bytes:
+        """What makes all of them on a new connection."""
+        return b"".join(subscribe(subject, sid) for sid, (subject, _) in self.by_sid.items())
+
+
+class NatsConnection:
+    """`on_work` is called when there is something to write again, `on_complaint` with what the server denies."""
+
+    def __init__(
+        self,
+        info: ServerInfo,
+        parser: Parser,
+        subscriptions: NatsSubscriptions,
+        *,
+        on_work: Callable[[], None],
+        on_complaint: Callable[[Complaint], None],
+    ) -> None:
+        self.info = info
+        """The newest one: a server says it again when its cluster changes, or when it is about to stop."""
+        self.unsent_bytes = 0
+        """What is queued, and what was taken but not yet written."""
+        self._parser = parser
+        self._subscriptions = subscriptions.by_sid
+        self._on_work = on_work
+        self._on_complaint = on_complaint
+        self._queue: list[bytes] = []
+        self._pongs: deque[Done] = deque()
+        self._silent_ticks = 0
+
+    # --- what is to be written ------------------------------------------------------------------------------------
+
+    def send(self, command: bytes) -> None:
+        """Queue whole commands."""
+        self._queue.append(command)
+        self.unsent_bytes += len(command)
+        if len(self._queue) == 1:
+            self._on_work()
+
+    def confirm(self, done: Done) -> None:
+        """Call `done` once the server has processed everything queued before."""
+        self._pongs.append(done)
+        self.send(PING)
+
+    def take_output(self) -> bytes:
+        """Everything queued; to be written, and then passed to `written`."""
+        data, self._queue = b"".join(self._queue), []
+        return data
+
+    def written(self, size: int) -> None:
+        """This many bytes of what was taken are written."""
+        self.unsent_bytes -= size
+
+    # --- what was read --------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Hand each message to its sink, and answer the server. Raises NatsError if the connection is at its end."""
+        self._silent_ticks = 0
+        subscriptions = self._subscriptions
+        for item in self._parser.feed(data):
+            if isinstance(item, NatsMessage):
+                subscription = subscriptions.get(item.sid)  # none: it ended while this was on its way
+                if subscription is not None:
+                    subscription.sink(item)
+            else:
+                self._take_reply(item)
+
+    def _take_reply(self, reply: Reply) -> None:
+        if reply.verb == "PING":
+            self.send(PONG)
+        elif reply.verb == "PONG" and self._pongs:
+            self._pongs.popleft()(None)
+        elif reply.verb == "INFO":
+            self.info = parse_info(reply.detail)
+        elif reply.verb == "-ERR":
+            self._take_complaint(complaint_of(reply))
+
+    def _take_complaint(self, complaint: Complaint) -> None:
+        if complaint.kind not in (ComplaintKind.SUBSCRIBE_DENIED, ComplaintKind.PUBLISH_DENIED):
+            raise NatsError(complaint.text)
+        self._on_complaint(complaint)
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Notice a dead connection, which raises NatsError."""
+        self._silent_ticks += 1
+        if self._silent_ticks >= DEAD_TICKS:
+            raise NatsError(f"nothing was heard for {DEAD_SECONDS:g} seconds")
+        if self._silent_ticks == PING_TICKS:
+            self.confirm(lambda _: None)
+
+    def close(self, error: NatsError) -> None:
+        """The connection has ended: what waits for a confirmation gets the error."""
+        while self._pongs:
+            self._pongs.popleft()(error)
