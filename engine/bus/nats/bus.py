@@ -1,42 +1,44 @@
-"""The bus on NATS: nats-py inside a trio-asyncio loop. The only module of the engine that knows asyncio.
+"""The bus on NATS: core NATS carries what is ephemeral, JetStream stores and republishes what is durable.
 
-What a worker asks for (`join`, `leave`, messages to send) is recorded synchronously; one asyncio task, the pump, passes
-it to the client in order and confirms new subscriptions with one PING for all of them. Messages and replies come back
-through shared sinks that nats-py calls from its read loop: a callback task per subscription costs three times as much
-(docs/explanation/decisions/0005-one-sink-for-all-subscriptions.md).
+What a worker asks for (`join`, `leave`, messages to send) goes to the client synchronously; messages and replies come
+back through sinks that the client calls from its reading task (client.py). After an outage messages flow as soon as the
+subscriptions are back; what was missed is fetched beside them (engine/channels/durable/recovery.py).
 """
 
-import asyncio
 import logging
+import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
 
-import nats.errors
 import trio
-import trio_asyncio
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
-from fanline.engine.bus.interface import BusError, Deliver, OnLoss
-from fanline.engine.bus.nats.interest import Interest, Sink, subscribe
-from fanline.engine.bus.nats.jetstream import DELETED_STREAMS, api_reply, position_of
-from fanline.engine.bus.nats.options import DEAD_SECONDS, RETRY_SECONDS, NatsOptions, check_version
-from fanline.engine.bus.nats.outgoing import Outgoing, OutgoingQueue
-from fanline.engine.bus.nats.requests import REQUEST_TIMEOUT, Requests
+from fanline.engine.bus.interface import BusError, Deliver, OnLoss, TooLargeError
+from fanline.engine.bus.nats.client import NatsClient
+from fanline.engine.bus.nats.interest import SubjectInterest
+from fanline.engine.bus.nats.jetstream import DELETED_STREAMS, NoJetStreamError, api_reply, position_of
+from fanline.engine.bus.nats.requests import Requests
 from fanline.engine.bus.nats.streams import RefusedError, ensure_streams
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.errors import MessageError
+from fanline.protocol.nats import commands
+from fanline.protocol.nats.connection import DEAD_SECONDS
 from fanline.protocol.nats.names import namespace_subject, stream_name
+from fanline.protocol.nats.options import NatsOptions
+from fanline.protocol.nats.parser import NatsMessage
+from fanline.protocol.nats.replies import Complaint
 from fanline.protocol.nats.subjects import Direction, channel_of, from_subject, to_subject
 
+MINIMUM_VERSION = (2, 11)
+"""Older servers lack per-message TTL and the batched direct get with which durable channels are read."""
+MAX_UNSENT_BYTES = 16 * 1024 * 1024
+"""Bytes that may wait to be sent; more means that NATS does not keep up."""
+
 _BEATS = f"fanline.{Direction.BEAT}.>"
-_CONNECT_TIMEOUT = 5.0  # seconds, for all servers together
-_FLUSH_TIMEOUT = 2  # seconds
-_FLUSHER_PAUSE = 0.005  # seconds; nats-py's flusher writes at its next turn, unless the connection is backlogged
-_NATS_FAILURES = (nats.errors.Error, BusError, OSError)
+_RETRY_SECONDS = 0.2
+_HEADER_BYTES = 32  # at most, for the first line of the headers and the punctuation of one header
 _log = logging.getLogger("fanline.bus")
 
 
@@ -44,25 +46,23 @@ _log = logging.getLogger("fanline.bus")
 async def open_nats_bus(
     options: NatsOptions, name: str, namespaces: Namespaces | None = None
 ) -> AsyncIterator["NatsBus"]:
-    """A connected bus with the asyncio loop it lives in; the streams of durable namespaces exist.
-
-    Raises BusError if NATS cannot be used as it is.
-    """
-    bus = NatsBus(options, namespaces or Namespaces())
-    async with trio_asyncio.open_loop():
-        # Not raised in here: the loop's nurseries would wrap it in exception groups.
-        refusal = await trio_asyncio.aio_as_trio(bus._connect)(name)
-        if refusal is None:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio_asyncio.aio_as_trio(bus._pump))
-                nursery.start_soon(trio_asyncio.aio_as_trio(bus._report_losses))
-                try:
-                    yield bus
-                finally:
-                    bus._end()
-                    nursery.cancel_scope.cancel()
-                    with trio.move_on_after(1, shield=True), suppress(OSError, nats.errors.Error):
-                        await trio_asyncio.aio_as_trio(bus._client.close)()
+    """A connected bus; the streams of durable namespaces exist. BusError if NATS cannot be used as it is."""
+    bus = NatsBus(options, name, namespaces or Namespaces())
+    await bus.client.connect()
+    refusal: BusError | None = None
+    async with trio.open_nursery() as nursery:
+        carrier = trio.CancelScope(shield=True)  # whoever is cancelled may have something to say to NATS, as it ends
+        nursery.start_soon(bus.carry, carrier)
+        try:
+            await bus.prepare()
+            nursery.start_soon(bus.keep_streams)
+            yield bus
+        except BusError as error:  # not raised in here: the nursery would wrap it in an exception group
+            refusal = error
+        finally:
+            await bus.client.drain()
+            carrier.cancel()
+        nursery.cancel_scope.cancel()
     if refusal is not None:
         raise refusal
 
@@ -70,51 +70,52 @@ async def open_nats_bus(
 class NatsBus(Requests):
     """See engine/bus/interface.py for the promises; made by `open_nats_bus`."""
 
-    def __init__(self, options: NatsOptions, namespaces: Namespaces) -> None:
+    def __init__(self, options: NatsOptions, name: str, namespaces: Namespaces) -> None:
         super().__init__()
-        self._options = options
         self._namespaces = namespaces
-        self._client = Client()
-        self._sinks: dict[bool, Sink] = {}  # durable or not -> sink
-        self._take_beat: Callable[[str], None] | None = None
-        self._interest = Interest()
+        self._where = options.describe()
+        self.client = NatsClient(
+            options,
+            f"fanline {name}",
+            on_open=self._on_open,
+            on_lost=self._on_lost,
+            on_complaint=self._on_complaint,
+        )
+        self._interest = SubjectInterest(self.client)
+        self._deliver: Deliver = lambda channel, payload, position: None
         self._on_loss: OnLoss = lambda _: None
-        self._last_error: Exception | None = None
-        self._outgoing = OutgoingQueue()
+        self._take_beat: Callable[[str], None] | None = None
         self._lost_since: float | None = None  # Unix seconds, while an outage has not been reported
-        self._work = asyncio.Event()
-        self._back = asyncio.Event()
-        self._ended = False
+        self._check = trio.Event()  # whether all streams exist
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection to NATS at the moment."""
-        return self._client.is_connected
+        return self.client.connected
 
-    # --- the Trio side: what workers ask for ----------------------------------------------------------------------
+    # --- interest -------------------------------------------------------------------------------------------------
 
     def attach(self, deliver: Deliver, on_loss: OnLoss) -> None:
-        # Only subjects made by to_subject are subscribed, so channel_of needs no checks.
-        def take(message: Msg) -> None:
-            deliver(channel_of(message.subject), message.data, None)
-
-        def take_stored(message: Msg) -> None:
-            if self._lost_since is not None:
-                return  # taken now, it would hide what was lost before it; all is read once the loss is reported
-            deliver(channel_of(message.subject), message.data, position_of(message.headers or {}))
-
-        self._sinks = {False: Sink(take), True: Sink(take_stored)}
-        self._on_loss = on_loss
+        self._deliver, self._on_loss = deliver, on_loss
         for namespace in self._namespaces.everywhere():
-            self._subscribe(f"{namespace}:")
+            self._want(f"{namespace}:")
 
     def join(self, channel: str) -> None:
         if not self._namespaces.of(channel).everywhere:
-            self._subscribe(channel)
+            self._want(channel)
 
-    def _subscribe(self, channel: str) -> None:
-        self._interest.want(self._subject(channel), self._sinks[self._namespaces.of(channel).durable])
-        self._work.set()
+    def _want(self, channel: str) -> None:
+        durable = self._namespaces.of(channel).durable
+        self._interest.want(self._subject(channel), self._take_stored if durable else self._take)
+
+    # Only subjects made by to_subject are subscribed, so channel_of needs no checks.
+    def _take(self, message: NatsMessage) -> None:
+        self._deliver(channel_of(message.subject), message.payload, None)
+
+    def _take_stored(self, message: NatsMessage) -> None:
+        if self._lost_since is not None:
+            return  # taken now, it would hide what was lost before it; all is read once the loss is reported
+        self._deliver(channel_of(message.subject), message.payload, position_of(message.headers))
 
     def _subject(self, channel: str) -> str:
         """The subject on which a channel's messages arrive: one for all of a namespace that every worker hears."""
@@ -125,26 +126,20 @@ class NatsBus(Requests):
         return to_subject(channel, direction)
 
     async def wait_joined(self, channel: str) -> None:
-        confirmed = self._interest.unconfirmed(self._subject(channel))
-        if confirmed is not None:
-            if not self._client.is_connected:
-                raise BusError("NATS is not connected; try again")
-            await confirmed.wait()
+        await self._interest.wait(self._subject(channel))
 
     def leave(self, channel: str) -> None:
         if not self._namespaces.of(channel).everywhere:
             self._interest.drop(self._subject(channel))
-            self._work.set()
 
     def hear_beats(self, take: Callable[[str], None] | None) -> None:
         self._take_beat = take
         if take is None:
             self._interest.drop(_BEATS)
         else:
-            self._interest.want(_BEATS, Sink(self._hear_beat))
-        self._work.set()
+            self._interest.want(_BEATS, self._hear_beat)
 
-    def _hear_beat(self, beat: Msg) -> None:
+    def _hear_beat(self, beat: NatsMessage) -> None:
         try:
             channel = from_subject(beat.subject)
         except MessageError:
@@ -152,148 +147,96 @@ class NatsBus(Requests):
         if self._take_beat is not None:
             self._take_beat(channel)
 
+    # --- sending --------------------------------------------------------------------------------------------------
+
     async def publish(self, channel: str, payload: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        self.send(Outgoing(to_subject(channel), payload))
+        subject = to_subject(channel)
+        self.send(subject, payload)
+        await self.client.confirmation().wait(subject)
 
-    def send(self, message: Outgoing) -> None:
-        if not self._client.is_connected:
-            raise BusError("NATS is not connected; nothing was done")
-        self._outgoing.put(message, self._client.max_payload)
-        self._work.set()
+    def send(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = "") -> None:
+        if self.client.unsent_bytes + len(payload) > MAX_UNSENT_BYTES:
+            raise BusError("NATS does not keep up; nothing was done")
+        size = len(payload) + sum(_HEADER_BYTES + len(key) + len(value) for key, value in (headers or {}).items())
+        most = self.client.info.max_payload
+        if size > most:  # the server would end the connection: an outage for every client of this worker
+            raise TooLargeError(f"{size} bytes with headers, but NATS takes {most}")
+        self.client.send(commands.publish(subject, payload, headers, reply=reply))
 
-    def _take_advisory(self, advisory: Msg) -> None:
-        """A stream was deleted: whatever is known of its channels no longer holds."""
-        if advisory.subject.rpartition(".")[2] in map(stream_name, self._namespaces.durable()):
-            self._on_loss(time.time())
-            self._lost_since = self._lost_since or time.time()  # reported once more when the stream exists again
-            self._back.set()
+    # --- life -----------------------------------------------------------------------------------------------------
 
-    # --- the asyncio side: connecting -----------------------------------------------------------------------------
+    async def carry(self, scope: trio.CancelScope) -> None:
+        """Carry the connection until the scope is cancelled."""
+        with scope:
+            await self.client.run()
 
-    async def _connect(self, name: str) -> BusError | None:
-        """Connect; the reason if NATS cannot be used as it is."""
-        where = self._options.describe()
-        try:
-            await asyncio.wait_for(self._client.connect(**self._client_options(name)), _CONNECT_TIMEOUT)
-        except BusError as error:
-            return error
-        except (TimeoutError, OSError, nats.errors.Error, ValueError) as error:
-            cause = self._last_error or error
-            return BusError(f"cannot connect to NATS at {where}: {str(cause) or type(cause).__name__}")
+    async def prepare(self) -> None:
+        """Make NATS what a worker needs. BusError if it cannot be."""
         try:
             await self._prepare()
-        except (BusError, nats.errors.Error) as error:
-            await self._client.close()
-            return BusError(f"NATS at {where} cannot be used: {error}")
-        return None
+        except BusError as error:
+            raise BusError(f"NATS at {self._where} cannot be used: {error}") from None
 
     async def _prepare(self) -> None:
-        version = self._client.connected_server_version
-        check_version(version.major, version.minor, version.patch)
-        self.inbox = self._client.new_inbox()
-        await subscribe(self._client, f"{self.inbox}.*", Sink(self.take_reply))
+        _check_version(self.client.info.version)
+        self.inbox = f"_INBOX.{secrets.token_hex(11)}"
+        for subject, sink in ((f"{self.inbox}.*", self.take_reply), (DELETED_STREAMS, self._take_advisory)):
+            self._interest.want(subject, sink)
+            await self._interest.wait(subject)
         await ensure_streams(self._api, self._namespaces)
-        await subscribe(self._client, DELETED_STREAMS, Sink(self._take_advisory))
 
     async def _api(self, verb: str, stream: str, payload: bytes) -> dict[str, Any]:
+        ask = self.question if verb == "STREAM.INFO" else self.request
         try:
-            reply = await self._client.request(f"$JS.API.{verb}.{stream}", payload, timeout=REQUEST_TIMEOUT)
-        except nats.errors.NoRespondersError:
+            (reply,) = await ask(f"$JS.API.{verb}.{stream}", payload)
+        except NoJetStreamError:
             raise BusError("JetStream is not enabled there") from None
-        except nats.errors.TimeoutError:
-            raise BusError("JetStream does not answer") from None
-        return api_reply(reply.data)
+        return api_reply(reply.payload)
 
-    def _client_options(self, name: str) -> dict[str, Any]:
-        return {
-            **self._options.client_options(name),
-            "error_cb": self._on_error,
-            "disconnected_cb": self._on_disconnected,
-            "closed_cb": self._on_closed,
-            "reconnected_cb": self._on_reconnected,
-        }
+    def _take_advisory(self, advisory: NatsMessage) -> None:
+        """A stream was deleted: what is known of its channels no longer holds."""
+        if advisory.subject.rpartition(".")[2] in map(stream_name, self._namespaces.durable()):
+            self._on_loss(time.time())
+            self._check.set()
 
-    async def _on_error(self, error: Exception) -> None:
-        self._last_error = error
-        _log.debug("NATS: %s", error)
-
-    async def _on_disconnected(self) -> None:
-        if self._client.is_closed:
-            return
-        _log.warning("NATS connection lost, reconnecting")
+    def _on_lost(self) -> None:
         self._lost_since = self._lost_since or time.time() - DEAD_SECONDS
-        self.give_up_requests()
+        self.fail_requests(BusError("NATS went away; it may have been done"))
 
-    async def _on_closed(self) -> None:
-        self._work.set()
+    def _on_open(self) -> None:
+        self._interest.renew()
+        self._check.set()
 
-    async def _on_reconnected(self) -> None:
-        _log.info("NATS connection is back")
-        self._work.set()
-        self._back.set()
+    def _on_complaint(self, complaint: Complaint) -> None:
+        _log.error("%s", complaint.text)
+        self.fail_requests(BusError(complaint.text), complaint.subject)
 
-    # --- the asyncio side: the pump and the report of losses ------------------------------------------------------
-
-    def _end(self) -> None:
-        """Let both loops end. Cancelling them is not enough: nats-py swallows it while it flushes."""
-        self._ended = True
-        self._work.set()
-        self._back.set()
-
-    async def _pump(self) -> None:
-        """Pass what was asked for to the client, in order."""
-        while not self._ended:
-            await self._work.wait()
-            self._work.clear()
-            if self._client.is_closed:
-                # nats-py never reconnects after an error such as revoked credentials: a new process has to.
-                raise BusError(f"NATS at {self._options.describe()} ended the connection: {self._last_error}")
+    async def keep_streams(self) -> NoReturn:
+        """Report each outage as soon as the subscriptions are back; then recreate the streams that it has ended, which
+        are those in memory, or that an operator has deleted.
+        """
+        while True:
+            await self._check.wait()
+            self._check = trio.Event()
             try:
-                await self._interest.send_changes(self._client)
-                await self._send_outgoing()
-                await self._interest.confirm(self._client, self._round_trip)
-            except _NATS_FAILURES as error:
-                # nats-py subscribes again by itself once it is back; only the confirmation has to be repeated.
+                await self._report_loss()
+                await ensure_streams(self._api, self._namespaces)
+            except RefusedError as error:
+                _log.error("after the outage: %s", error)
+            except BusError as error:
                 _log.debug("NATS: %s", error)
-                await asyncio.sleep(RETRY_SECONDS)
-                self._work.set()
+                await trio.sleep(_RETRY_SECONDS)
+                self._check.set()
 
-    async def _send_outgoing(self) -> None:
-        for _ in range(len(self._outgoing)):  # what is added meanwhile waits for its turn, as joins do
-            if self._ended:
-                return  # nats-py has swallowed the cancellation, and would wait for ever in its next flush
-            message = self._outgoing.pop()
-            await self._client.publish(message.subject, message.payload, message.reply, message.headers)
-
-    async def _report_losses(self) -> None:
-        """Report each outage once it is over; not in the pump, for JetStream may take its time to come back."""
-        while not self._ended:
-            await self._back.wait()
-            self._back.clear()
-            while self._lost_since is not None and self._client.is_connected and not self._ended:
-                try:
-                    await self._report_loss(self._lost_since)
-                except _NATS_FAILURES as error:
-                    _log.debug("NATS: %s", error)
-                    await asyncio.sleep(RETRY_SECONDS)
-
-    async def _report_loss(self, since: float) -> None:
-        """Report it once all subscriptions are in effect and all streams exist: an outage ends those in memory."""
-        try:
-            await ensure_streams(self._api, self._namespaces)
-        except RefusedError as error:
-            _log.error("after the outage: %s", error)
-        await self._round_trip()
-        if self._client.is_connected:
-            self._lost_since = None
+    async def _report_loss(self) -> None:
+        if self._lost_since is not None:
+            await self.client.confirmation().wait("")
+            since, self._lost_since = self._lost_since, None
             self._on_loss(since)
 
-    async def _round_trip(self) -> None:
-        """Return when the server has taken everything that was sent before."""
-        # nats-py writes a PING at once, in front of the commands that its flusher has still to write.
-        pause = 0.0
-        while self._client.pending_data_size and self._client.is_connected and not self._ended:
-            await asyncio.sleep(pause)
-            pause = _FLUSHER_PAUSE
-        await self._client.flush(timeout=_FLUSH_TIMEOUT)
+
+def _check_version(found: str) -> None:
+    version = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
+    if version < MINIMUM_VERSION:
+        wanted = ".".join(map(str, MINIMUM_VERSION))
+        raise BusError(f"it is version {found}; Fanline needs {wanted} or newer")

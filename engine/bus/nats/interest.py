@@ -1,98 +1,63 @@
-"""The subjects a worker wants to hear and the subscriptions nats-py has: two sets, reconciled in order.
+"""What a worker wants to hear: each subject with its subscription, and whether the server has it. No I/O."""
 
-What is wanted is recorded synchronously; the pump of NatsBus calls the two async methods. No asyncio here.
-"""
-
-import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
-
-import nats.errors
 import trio
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
-_log = logging.getLogger("fanline.bus")
-
-
-class Sink:
-    """Passed where nats-py expects a future, on which it only calls `cancelled()` and `set_result()`."""
-
-    __slots__ = ("_take",)
-
-    def __init__(self, take: Callable[[Msg], None]) -> None:
-        self._take = take
-
-    def cancelled(self) -> bool:
-        return False
-
-    def set_result(self, message: Msg) -> None:
-        try:
-            self._take(message)
-        except Exception:  # noqa: BLE001  # it would end nats-py's read loop, and with it every channel
-            _log.exception("a message on %s could not be delivered", message.subject)
+from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.nats.client import NatsClient
+from fanline.engine.bus.nats.confirmation import Confirmation
+from fanline.protocol.nats.connection import Sink
 
 
-async def subscribe(client: Client, subject: str, sink: Sink) -> Subscription:
-    """Have nats-py hand a subject's messages to a sink."""
-    return await client.subscribe(subject, future=cast("Any", sink))
+class _Wanted:
+    """One subject: the number of its subscription, and what confirms that; None if there was no connection yet."""
+
+    __slots__ = ("confirmation", "sid")
+
+    def __init__(self, sid: int, confirmation: Confirmation | None) -> None:
+        self.sid = sid
+        self.confirmation = confirmation
 
 
-class Interest:
-    """Wanted subjects, each with its sink; `want` and `drop` are idempotent and take effect in the pump's next turn."""
+class SubjectInterest:
+    """`want` and `drop` are idempotent, and in effect at the server soon after; `wait` waits for that."""
 
-    def __init__(self) -> None:
-        self._wanted: dict[str, Sink] = {}
-        self._subscriptions: dict[str, Subscription] = {}
-        self._changed: dict[str, None] = {}
-        self._unconfirmed: dict[str, trio.Event] = {}
+    def __init__(self, client: NatsClient) -> None:
+        self._client = client
+        self._wanted: dict[str, _Wanted] = {}
+        self._renewed = trio.Event()
 
     def want(self, subject: str, sink: Sink) -> None:
         if subject not in self._wanted:
-            self._wanted[subject] = sink
-            self._unconfirmed.setdefault(subject, trio.Event())
-            self._changed[subject] = None
+            sid = self._client.subscribe(subject, sink)
+            self._wanted[subject] = _Wanted(sid, self._client.confirmation() if self._client.connected else None)
 
     def drop(self, subject: str) -> None:
-        if self._wanted.pop(subject, None) is not None:
-            self._unconfirmed.pop(subject, None)
-            self._changed[subject] = None
+        wanted = self._wanted.pop(subject, None)
+        if wanted is not None:
+            self._client.unsubscribe(wanted.sid)
 
-    def unconfirmed(self, subject: str) -> trio.Event | None:
-        """An event that is set once the server is known to have the subscription; None if that is known already, or the
-        subject is not wanted.
+    def renew(self) -> None:
+        """There is another connection, on which all subscriptions have been made again."""
+        confirmation = self._client.confirmation()
+        for wanted in self._wanted.values():
+            wanted.confirmation = confirmation
+        self._renewed.set()
+        self._renewed = trio.Event()
+
+    async def wait(self, subject: str) -> None:
+        """Wait until the server has the subscription, through an outage if one begins meanwhile; returns without a
+        checkpoint if the server is known to have it. BusError if it denies it, or at once if there is no connection.
         """
-        return self._unconfirmed.get(subject)
-
-    async def send_changes(self, client: Client) -> None:
-        """Subscribe and unsubscribe until the subscriptions are those that are wanted."""
-        while self._changed:
-            subject = next(iter(self._changed))
-            del self._changed[subject]  # before the await: a change made meanwhile is recorded again
+        while (wanted := self._wanted.get(subject)) is not None:
+            confirmation = wanted.confirmation
+            if confirmation is None:
+                raise BusError("NATS is not connected; try again")
+            if confirmation.is_done and subject not in confirmation.denied:
+                return
             try:
-                await self._reconcile(client, subject)
-            except BaseException:
-                self._changed.setdefault(subject, None)
-                raise
-
-    async def _reconcile(self, client: Client, subject: str) -> None:
-        sink = self._wanted.get(subject)
-        if sink is not None:
-            if subject not in self._subscriptions:
-                self._subscriptions[subject] = await subscribe(client, subject, sink)
-        elif (subscription := self._subscriptions.pop(subject, None)) is not None:
-            await subscription.unsubscribe()
-
-    async def confirm(self, client: Client, round_trip: Callable[[], Awaitable[None]]) -> None:
-        """Confirm all subscriptions sent so far: one round trip proves that every SUB before it is in effect."""
-        waiting = {subject: event for subject, event in self._unconfirmed.items() if subject in self._subscriptions}
-        if not waiting:
-            return
-        await round_trip()
-        if not client.is_connected:  # while reconnecting, nats-py's flush returns at once and proves nothing
-            raise nats.errors.ConnectionReconnectingError
-        for subject, event in waiting.items():
-            event.set()
-            if self._unconfirmed.get(subject) is event:
-                del self._unconfirmed[subject]
+                await confirmation.wait(subject)
+            except BusError:
+                if confirmation.is_done:
+                    raise
+                if wanted.confirmation is confirmation:
+                    await self._renewed.wait()

@@ -13,6 +13,7 @@ import msgspec
 from fanline.engine.bus.interface import READ_BATCH, BusError, Stored, StreamPosition, StreamState
 from fanline.engine.namespaces import Namespace, Storage
 from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject, namespace_subject, stream_name
+from fanline.protocol.nats.parser import NatsMessage, header_of
 from fanline.protocol.nats.subjects import Direction, channel_of, to_subject
 
 READ_BYTES = 8 * 1024 * 1024
@@ -92,6 +93,10 @@ class JetStreamError(BusError):
         self.code = code
 
 
+class NoJetStreamError(BusError):
+    """No JetStream listens there: nothing was done."""
+
+
 DELETED_STREAMS = "$JS.EVENT.ADVISORY.STREAM.DELETED.*"
 """Subjects on which the server announces that a stream was deleted; the last token is the stream's name."""
 
@@ -107,16 +112,30 @@ def last_request(channels: Sequence[str]) -> bytes:
     return _encoder.encode({"multi_last": [to_subject(channel) for channel in channels], "max_bytes": READ_BYTES})
 
 
-def position_of(headers: Mapping[str, str]) -> StreamPosition:
-    """A message's position, from the headers of a republished message or of a direct get."""
-    return StreamPosition(
-        int(headers["Nats-Sequence"]), int(headers.get("Nats-Last-Sequence", 0)), headers["Nats-Time-Stamp"]
-    )
+def position_of(headers: bytes) -> StreamPosition:
+    """A message's position, from the headers of a republished message or of a direct get; on the hot path. ValueError
+    if they are not JetStream's.
+    """
+    time = header_of(headers, "Nats-Time-Stamp")
+    if not time:
+        raise ValueError("the headers have no time stamp of JetStream")
+    last = header_of(headers, "Nats-Last-Sequence")
+    return StreamPosition(int(header_of(headers, "Nats-Sequence") or ""), int(last or 0), time)
 
 
-def stored_of(payload: bytes, headers: Mapping[str, str]) -> Stored:
+def sequence_of(message: NatsMessage) -> int:
+    """The sequence of a message that a direct get has found."""
+    return int(header_of(message.headers, "Nats-Sequence") or 0)
+
+
+def subject_of(message: NatsMessage) -> str:
+    """The subject under which it is stored."""
+    return header_of(message.headers, "Nats-Subject") or ""
+
+
+def stored_of(message: NatsMessage) -> Stored:
     """One message read from a stream."""
-    return Stored(channel_of(headers["Nats-Subject"]), payload, position_of(headers))
+    return Stored(channel_of(subject_of(message)), message.payload, position_of(message.headers))
 
 
 def state_of(info: Mapping[str, Any]) -> StreamState:

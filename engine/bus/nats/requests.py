@@ -1,29 +1,30 @@
-"""The requests of the bus on NATS, to JetStream and to producers, with all replies over one inbox. No asyncio here.
+"""The requests of the bus on NATS, to JetStream and to producers, with all replies over one inbox.
 
-A request is queued like any other message; its replies are taken synchronously from nats-py's read loop and matched by
-the last token of their subject, so that all requests together need one subscription.
+A request is queued like any other message; its replies are taken synchronously from the reading task and matched by the
+last token of their subject, so that all requests together need one subscription.
 """
 
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import trio
-from nats.aio.msg import Msg
 
 from fanline.engine.bus.interface import BusError, ConflictError, KvEntry, NoListenerError, Page, StreamState
 from fanline.engine.bus.nats.jetstream import (
     JetStreamError,
+    NoJetStreamError,
     api_reply,
     get_request,
     last_request,
     read_request,
+    sequence_of,
     state_of,
     stored_of,
+    subject_of,
 )
-from fanline.engine.bus.nats.outgoing import Outgoing
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.nats.names import (
     MESSAGE_ID,
@@ -34,40 +35,62 @@ from fanline.protocol.nats.names import (
     namespace_subject,
     stream_name,
 )
+from fanline.protocol.nats.parser import NatsMessage, header_of
 from fanline.protocol.nats.subjects import Direction, to_subject
 
 REQUEST_TIMEOUT = 5.0
 """Seconds in which JetStream has to answer."""
+QUESTION_SECONDS = (0.5, 1.0, 3.5)
+"""A question that changes nothing is asked again after these: while a stream has no leader, questions get lost."""
 _PING = b'{"v":1,"t":"ping"}'
+
+
+class LateError(BusError):
+    """There was no reply in time."""
 
 
 class _Request:
     """A request under way. It gets one reply, or with `many` any number of them up to one with a status."""
 
-    __slots__ = ("done", "many", "replies")
+    __slots__ = ("done", "failure", "many", "replies", "subject")
 
-    def __init__(self, many: bool) -> None:
+    def __init__(self, subject: str, many: bool) -> None:
+        self.subject = subject
         self.many = many
-        self.replies: list[Msg] = []
+        self.replies: list[NatsMessage] = []
+        self.failure: BusError | None = None
         self.done = trio.Event()
 
-    def take(self, reply: Msg) -> None:
+    def take(self, reply: NatsMessage) -> None:
         if self.done.is_set():
             return  # a second answer to the same request
         self.replies.append(reply)
-        if not self.many or "Status" in (reply.headers or ()):
+        if not self.many or reply.status is not None:
             self.done.set()
 
     @property
-    def status(self) -> str:
-        """Status of the newest reply, "" if it has none; 503 comes from the server itself: no client listens there."""
-        return str((self.replies[-1].headers or {}).get("Status", "")) if self.replies else ""
+    def status(self) -> int | None:
+        """Status of the newest reply, if it has one; 503 comes from the server itself: no client listens there."""
+        return self.replies[-1].status if self.replies else None
 
-    def give_up(self) -> None:
+    def fail(self, error: BusError) -> None:
         """No more replies will come. Part of an answer is dropped: what is missing would seem not to exist."""
         if not self.done.is_set():
             self.replies.clear()
+            self.failure = error
             self.done.set()
+
+    async def wait(self, seconds: float, late: str) -> None:
+        """Wait for the replies. BusError, with the sentence `late` if none comes for `seconds` seconds."""
+        count = -1
+        while not self.done.is_set() and len(self.replies) > count:
+            count = len(self.replies)
+            with trio.move_on_after(seconds):
+                await self.done.wait()
+        if not self.done.is_set():
+            raise LateError(late)
+        if self.failure is not None:
+            raise self.failure
 
 
 class Requests(ABC):
@@ -80,16 +103,16 @@ class Requests(ABC):
         self._numbers = itertools.count()
 
     @abstractmethod
-    def send(self, message: Outgoing) -> None:
+    def send(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = "") -> None:
         """Queue a message to be sent, in order. BusError, TooLargeError; after either, nothing was done."""
 
     async def store(self, channel: str, payload: bytes, message_id: str) -> int:
-        (reply,) = await self._ask(to_subject(channel), payload, headers={MESSAGE_ID: message_id})
-        return int(api_reply(reply.data)["seq"])
+        (reply,) = await self.request(to_subject(channel), payload, headers={MESSAGE_ID: message_id})
+        return int(api_reply(reply.payload)["seq"])
 
     async def stream_state(self, channel: str) -> StreamState:
-        (reply,) = await self._ask(f"$JS.API.STREAM.INFO.{stream_name(namespace_of(channel))}", b"")
-        return state_of(api_reply(reply.data))
+        (reply,) = await self.question(f"$JS.API.STREAM.INFO.{stream_name(namespace_of(channel))}", b"")
+        return state_of(api_reply(reply.payload))
 
     async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
         stream = stream_name(namespace_of(channels[0]))
@@ -108,15 +131,14 @@ class Requests(ABC):
         return _page(*await self._read(stream_name(namespace), read_request(namespace_subject(namespace), start)))
 
     async def kv_get(self, bucket: Bucket, key: str) -> KvEntry | None:
-        (reply,) = await self._ask(f"$JS.API.DIRECT.GET.{bucket_stream(bucket)}", get_request(bucket, key))
-        headers = reply.headers or {}
-        return None if headers.get("Status") == "404" else KvEntry(reply.data, int(headers["Nats-Sequence"]))
+        (reply,) = await self.question(f"$JS.API.DIRECT.GET.{bucket_stream(bucket)}", get_request(bucket, key))
+        return None if reply.status == 404 else KvEntry(reply.payload, sequence_of(reply))
 
     async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
         headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
-        (reply,) = await self._ask(bucket_subject(bucket, key), value, headers=headers)
+        (reply,) = await self.request(bucket_subject(bucket, key), value, headers=headers)
         try:
-            api_reply(reply.data)
+            api_reply(reply.payload)
         except JetStreamError as error:
             if error.code == 400:  # wrong last sequence
                 raise ConflictError(f"{key} has changed") from None
@@ -124,12 +146,12 @@ class Requests(ABC):
 
     def kv_put_soon(self, bucket: Bucket, key: str, value: bytes) -> None:
         with suppress(BusError):
-            self.send(Outgoing(bucket_subject(bucket, key), value))
+            self.send(bucket_subject(bucket, key), value)
 
     async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
         headers = {"Nats-TTL": f"{math.ceil(seconds)}s"}
-        (reply,) = await self._ask(bucket_subject(bucket, key), value, headers=headers)
-        api_reply(reply.data)
+        (reply,) = await self.request(bucket_subject(bucket, key), value, headers=headers)
+        api_reply(reply.payload)
 
     async def kv_entries(self, bucket: Bucket) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -137,48 +159,52 @@ class Requests(ABC):
         while more:
             request = read_request(bucket_subject(bucket, ">"), start)
             messages, more = await self._read(bucket_stream(bucket), request)
-            for headers, value in ((message.headers or {}, message.data) for message in messages):
-                found[key_of(bucket, headers["Nats-Subject"])] = value
-                start = int(headers["Nats-Sequence"]) + 1
+            for message in messages:
+                found[key_of(bucket, subject_of(message))] = message.payload
+                start = sequence_of(message) + 1
         return {key: value for key, value in found.items() if value}
 
     async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:
         with self._request(to_subject(channel, Direction.CTL), payload) as request:
-            with trio.move_on_after(seconds):
-                await request.done.wait()
-            if not request.done.is_set():
-                raise BusError(f"the producer of {channel} did not answer within {seconds:g} s")
-        if not request.replies:
-            raise BusError("NATS went away before the producer answered; it may have been done")
-        if request.status == "503":
+            await request.wait(seconds, f"the producer of {channel} did not answer within {seconds:g} s")
+        if request.status == 503:
             raise NoListenerError(f"no producer is attached to {channel}")
-        return request.replies[0].data
+        return request.replies[0].payload
 
     async def has_listener(self, channel: str) -> bool:
         # If no client listens the server says so at once, and before it answers the request that is sent next.
         with self._request(to_subject(channel, Direction.CTL), _PING) as request:
             await self.stream_state(channel)
-            return request.status != "503"
+            return request.status != 503
 
-    async def _read(self, stream: str, request: bytes) -> tuple[list[Msg], int]:
+    async def _read(self, stream: str, request: bytes) -> tuple[list[NatsMessage], int]:
         """Messages of a stream, by a batched direct get, and how many more there are."""
-        *messages, end = await self._ask(f"$JS.API.DIRECT.GET.{stream}", request, many=True)
-        headers = end.headers or {}
-        if headers["Status"] not in ("204", "404"):  # the end of the batch, or nothing found
-            raise BusError(f"JetStream could not read {stream}: status {headers['Status']}")
-        return messages, int(headers.get("Nats-Num-Pending", 0))
+        *messages, end = await self.question(f"$JS.API.DIRECT.GET.{stream}", request, many=True)
+        if end.status not in (204, 404):  # the end of the batch, or nothing found
+            raise BusError(f"JetStream could not read {stream}: status {end.status}")
+        return messages, int(header_of(end.headers, "Nats-Num-Pending") or 0)
 
-    async def _ask(
-        self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, many: bool = False
-    ) -> list[Msg]:
+    async def question(self, subject: str, payload: bytes, *, many: bool = False) -> list[NatsMessage]:
+        """Ask JetStream for something that changes nothing, several times if need be. BusError."""
+        for seconds in QUESTION_SECONDS:
+            with suppress(LateError):
+                return await self.request(subject, payload, many=many, seconds=seconds)
+        raise LateError("NATS did not answer")
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        headers: dict[str, str] | None = None,
+        many: bool = False,
+        seconds: float = REQUEST_TIMEOUT,
+    ) -> list[NatsMessage]:
         """Ask JetStream and return its replies; BusError if they do not all come."""
         with self._request(subject, payload, headers, many) as request:
-            with trio.move_on_after(REQUEST_TIMEOUT):
-                await request.done.wait()
-        if not request.replies or not request.done.is_set():
-            raise BusError("NATS did not answer; it may have been done")
-        if request.status == "503":
-            raise BusError("JetStream is not there; nothing was done")
+            await request.wait(seconds, "NATS did not answer; it may have been done")
+        if request.status == 503:
+            raise NoJetStreamError("JetStream is not there; nothing was done")
         return request.replies
 
     @contextmanager
@@ -187,23 +213,24 @@ class Requests(ABC):
     ) -> Iterator[_Request]:
         """Send a request, which takes replies until the end of the block. BusError."""
         token = str(next(self._numbers))
-        request = self._requests[token] = _Request(many)
+        request = self._requests[token] = _Request(subject, many)
         try:
-            self.send(Outgoing(subject, payload, f"{self.inbox}.{token}", headers))
+            self.send(subject, payload, headers, reply=f"{self.inbox}.{token}")
             yield request
         finally:
             del self._requests[token]
 
-    def take_reply(self, reply: Msg) -> None:
+    def take_reply(self, reply: NatsMessage) -> None:
         request = self._requests.get(reply.subject.rpartition(".")[2])
         if request is not None:
             request.take(reply)
 
-    def give_up_requests(self) -> None:
-        """The connection is gone: the replies under way will never come."""
+    def fail_requests(self, error: BusError, subject: str | None = None) -> None:
+        """The replies under way, or those to requests on a subject, will never come."""
         for request in self._requests.values():
-            request.give_up()
+            if subject in (None, request.subject):
+                request.fail(error)
 
 
-def _page(messages: Sequence[Msg], more: int) -> Page:
-    return Page([stored_of(message.data, message.headers or {}) for message in messages], more)
+def _page(messages: Sequence[NatsMessage], more: int) -> Page:
+    return Page([stored_of(message) for message in messages], more)

@@ -8,6 +8,7 @@ import msgspec
 
 from fanline.engine.bus.interface import RESUME_WINDOW, BusError
 from fanline.engine.bus.nats.jetstream import JetStreamError, bucket_config, differs, stream_config
+from fanline.engine.bus.parallel import for_each
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.nats.names import Bucket
 
@@ -30,11 +31,16 @@ async def ensure_streams(api: Api, namespaces: Namespaces) -> None:
 
     RefusedError, which says what to do, if JetStream refuses; BusError if it cannot be asked now.
     """
-    for name, namespace in namespaces.durable().items():
-        await _ensure(api, f"stream of namespace {name}", stream_config(name, namespace))
     copies = max((namespace.replicas for namespace in namespaces.durable().values()), default=1)
-    for bucket, max_age in _MAX_AGE.items():
-        await _ensure(api, f"bucket {bucket}", bucket_config(bucket, max_age, copies))
+    wanted = [
+        *((f"stream of namespace {name}", stream_config(name, each)) for name, each in namespaces.durable().items()),
+        *((f"bucket {bucket}", bucket_config(bucket, max_age, copies)) for bucket, max_age in _MAX_AGE.items()),
+    ]
+
+    async def ensure(one: tuple[str, dict[str, Any]]) -> None:
+        await _ensure(api, *one)
+
+    await for_each(ensure, wanted)
 
 
 async def _ensure(api: Api, what: str, config: dict[str, Any]) -> None:

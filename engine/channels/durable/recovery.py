@@ -7,7 +7,7 @@ bus: it tries again until it knows, or until nobody listens to the channel any m
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import trio
 
@@ -91,7 +91,7 @@ class Recovery:
     async def _recover(self, channel: DurableChannel) -> None:
         """Bring a channel up to its stream, trying until that is done or nobody listens any more."""
         tries = 0
-        while self._hub.is_open(channel) and channel.state is DurableState.RECOVERING:
+        while self._is_doubtful(channel):
             last = channel.last
             try:
                 async with channel.asking:
@@ -165,24 +165,30 @@ class Recovery:
         for _, group in itertools.groupby(doubtful, key=lambda channel: namespace_of(channel.name)):
             members = list(group)
             for start in range(0, len(members), MULTI_LAST):
-                await self._compare(members[start : start + MULTI_LAST])
+                self._nursery.start_soon(self._compare, members[start : start + MULTI_LAST], name="compare")
 
     async def _compare(self, channels: Sequence[DurableChannel]) -> None:
-        """Compare channels of one namespace with their stream."""
-        try:
-            newest = await self._bus.last_offsets([channel.name for channel in channels])
-            state = await self._states.now(channels[0].name)
-        except BusError:
-            moved = list(channels)  # each will try until it knows
-        else:
-            moved = []
-            for channel in channels:
-                self._take_unmoved(channel, newest.get(channel.name), state)
-                if channel.state is DurableState.RECOVERING:
-                    moved.append(channel)
+        """Compare channels of one namespace with their stream, trying until it answers or nobody listens any more."""
+        while channels := [each for each in channels if self._is_doubtful(each)]:
+            try:
+                newest = await self._bus.last_offsets([channel.name for channel in channels])
+                state = await self._states.now(channels[0].name)
+            except BusError as error:
+                _log.debug("cannot compare %d channels yet: %s", len(channels), error)
+                await trio.sleep(_RETRY_SECONDS)
+            else:
+                return self._recover_moved(channels, newest, state)
+        return None
+
+    def _is_doubtful(self, channel: DurableChannel) -> bool:
+        return self._hub.is_open(channel) and channel.state is DurableState.RECOVERING
+
+    def _recover_moved(self, channels: Sequence[DurableChannel], newest: Mapping[str, int], state: StreamState) -> None:
         limiter = trio.CapacityLimiter(_PARALLEL)
-        for channel in moved:
-            self._nursery.start_soon(self._recover_limited, channel, limiter, name="recovery")
+        for channel in channels:
+            self._take_unmoved(channel, newest.get(channel.name), state)
+            if channel.state is DurableState.RECOVERING:
+                self._nursery.start_soon(self._recover_limited, channel, limiter, name="recovery")
 
     def _take_unmoved(self, channel: DurableChannel, newest: int | None, state: StreamState) -> None:
         """A channel that has not moved since it was last heard misses nothing."""

@@ -10,10 +10,10 @@ import trio
 from fanline.engine.bus.interface import Bus, OnLoss, StreamPosition
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.bus.nats.bus import open_nats_bus
-from fanline.engine.bus.nats.options import NatsOptions
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.client_protocol import parse_url
+from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.subjects import Direction, from_subject, to_subject
 from tests.support.nats.client import NatsClient
 from tests.support.nats.server import running_nats

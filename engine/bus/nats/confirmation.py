@@ -1,0 +1,32 @@
+"""What a NATS server has confirmed: one PING for everything that is sent in one pass of the scheduler."""
+
+import trio
+
+from fanline.engine.bus.interface import BusError
+
+
+class Confirmation:
+    """Of all commands that were queued before it was sent, and since the one before it."""
+
+    __slots__ = ("_done", "_failure", "denied", "is_done")
+
+    def __init__(self) -> None:
+        self.is_done = False
+        """The server has processed the commands: each is in effect, or its subject is among the denied ones."""
+        self.denied: dict[str, str] = {}
+        """Subject -> a sentence that says so."""
+        self._done = trio.Event()
+        self._failure: str | None = None
+
+    def finish(self, failure: str | None) -> None:
+        """The server has confirmed the commands; with a failure, it is not known what became of them."""
+        self.is_done = failure is None
+        self._failure = failure
+        self._done.set()
+
+    async def wait(self, subject: str) -> None:
+        """Wait for it. BusError if the server denies this subject, or the connection is lost before it confirms."""
+        await self._done.wait()
+        failure = self._failure or self.denied.get(subject)
+        if failure is not None:
+            raise BusError(failure)

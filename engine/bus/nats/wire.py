@@ -1,0 +1,125 @@
+"""The way to one nats-server: a socket on Trio, plain or TLS, on which the handshake is done. Raises BusError."""
+
+import socket
+import ssl
+from typing import NamedTuple
+
+import trio
+
+from fanline.engine.bus.interface import BusError
+from fanline.protocol.nats.addresses import NatsAddress
+from fanline.protocol.nats.credentials import login_of, tls_context
+from fanline.protocol.nats.handshake import Handshake, HandshakeState
+from fanline.protocol.nats.options import NatsOptions
+from fanline.protocol.nats.parser import NatsError, Parser
+from fanline.protocol.nats.replies import ServerInfo
+
+CONNECT_SECONDS = 2.0
+"""A server has this long for all of it."""
+_READ_BYTES = 1 << 16
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Wire(NamedTuple):
+    """A server that has accepted our login."""
+
+    socket: socket.socket
+    info: ServerInfo
+    parser: Parser
+    """May hold the beginning of what comes next."""
+
+    async def read(self) -> bytes:
+        """Some bytes, at least one. BusError if the connection is lost."""
+        return await _read(self.socket)
+
+    async def write(self, data: bytes) -> None:
+        """All of it. BusError if the connection is lost."""
+        await _write(self.socket, data)
+
+    def close(self) -> None:
+        trio.lowlevel.notify_closing(self.socket)
+        self.socket.close()
+
+
+async def open_wire(address: NatsAddress, options: NatsOptions, name: str) -> Wire:
+    """Connect and log in; `name` is for the server's own lists of clients. BusError saying what went wrong where."""
+    try:
+        with trio.fail_after(CONNECT_SECONDS):
+            return await _open(address, options, name)
+    except trio.TooSlowError:
+        reason = f"no answer within {CONNECT_SECONDS:g} seconds"
+    except (OSError, NatsError, BusError) as error:
+        reason = str(error) or type(error).__name__
+    raise BusError(f"cannot connect to NATS at {address}: {reason}")
+
+
+async def _open(address: NatsAddress, options: NatsOptions, name: str) -> Wire:
+    handshake = Handshake(login_of(options, address), name=name, tls=address.tls or options.tls)
+    sock = await _connect(address)
+    try:
+        while handshake.state is not HandshakeState.OPEN:
+            if handshake.state is HandshakeState.TLS:
+                sock = await _start_tls(sock, tls_context(options), address.certified_host)
+                handshake.secured()
+            elif handshake.state is HandshakeState.HELLO:
+                await _write(sock, handshake.hello())
+            else:
+                handshake.receive(await _read(sock))
+    except BaseException:
+        sock.close()
+        raise
+    return Wire(sock, handshake.info, handshake.parser)
+
+
+async def _connect(address: NatsAddress) -> socket.socket:
+    stream = await trio.open_tcp_stream(address.host, address.port)
+    sock = socket.socket(stream.socket.family, stream.socket.type, fileno=stream.socket.detach())
+    sock.setblocking(False)
+    return sock
+
+
+async def _start_tls(sock: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
+    secured = context.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=host)
+    try:
+        while True:
+            try:
+                secured.do_handshake()
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(secured)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(secured)
+            else:
+                return secured
+    except BaseException:
+        secured.close()  # `sock` no longer owns the descriptor
+        raise
+
+
+async def _read(sock: socket.socket) -> bytes:
+    while True:
+        if not (isinstance(sock, ssl.SSLSocket) and sock.pending()):
+            await trio.lowlevel.wait_readable(sock)
+        try:
+            data = sock.recv(_READ_BYTES)
+        except _WOULD_BLOCK:
+            continue
+        except OSError as error:
+            raise _lost(error) from None
+        if not data:
+            raise BusError("the server closed the connection")
+        return data
+
+
+async def _write(sock: socket.socket, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[sock.send(rest) :]
+        except _WOULD_BLOCK:
+            await trio.lowlevel.wait_writable(sock)
+        except OSError as error:
+            raise _lost(error) from None
+
+
+def _lost(error: OSError) -> BusError:
+    return BusError(error.strerror or str(error) or type(error).__name__)
