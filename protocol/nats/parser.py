@@ -15,7 +15,8 @@ from fanline.protocol.errors import ProtocolError
 
 MAX_LINE_BYTES = 1 << 20  # the longest line is INFO with a big cluster's addresses, some tens of KiB
 MAX_MESSAGE_BYTES = 64 << 20  # what a nats-server can be configured to take at most
-_M, _H = b"MH"
+_MESSAGE = (b"MSG ", b"HMSG ")
+_H = ord("H")
 _VERBS = frozenset(("INFO", "PING", "PONG", "+OK", "-ERR"))
 
 
@@ -77,12 +78,11 @@ def _parse(data: bytes) -> tuple[list[Reply | NatsMessage], int, int]:
     found: list[Reply | NatsMessage] = []
     start, size = 0, len(data)
     while (end := data.find(b"\r\n", start)) >= 0:
-        first = data[start]
-        if first not in (_M, _H):
+        if not data.startswith(_MESSAGE, start):
             found.append(_reply(data[start:end]))
             start = end + 2
             continue
-        message, after = _message(data, start, end, with_headers=first == _H)
+        message, after = _message(data, start, end, with_headers=data[start] == _H)
         if after > size:
             return found, start, after - size
         assert message is not None
@@ -102,7 +102,7 @@ def _message(data: bytes, start: int, end: int, *, with_headers: bool) -> tuple[
     except (ValueError, IndexError):
         raise _garbage(data, start) from None
     after = end + 4 + length
-    if fields[0] not in (b"MSG", b"HMSG") or count not in (4, 5) or not 0 <= head <= length <= MAX_MESSAGE_BYTES:
+    if count not in (4, 5) or not 0 <= head <= length <= MAX_MESSAGE_BYTES:
         raise _garbage(data, start)
     if after > len(data):
         return None, after

@@ -20,7 +20,7 @@ MARKER = "process"
 WAYS_OUT = frozenset(
     """
     subprocess Popen open_process run_process Child
-    bind create_server open_listeners serve_tcp serve_websocket
+    bind create_server open_listeners open_tcp_listeners serve_tcp serve_websocket
     create_connection open_tcp_stream open_websocket_url connect_websocket_url
     """.split()
 )

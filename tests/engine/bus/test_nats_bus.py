@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -202,6 +202,81 @@ async def test_an_outage_is_reported_before_any_stored_message_is_delivered_and_
                     await stream.publish(("fanline.out.task.a", b"early"), headers=REPUBLISHED)
                 await delivered.wait()
             assert events == [b"loss", b"early"]
+
+
+async def test_a_stored_message_that_comes_before_the_subscriptions_are_confirmed_is_left_to_the_store() -> None:
+    # It would be taken to follow the last message before the outage, and what was missed in between would be lost.
+    with trio.fail_after(30):
+        async with running_nats() as server, holding(server) as (options, hold), open_nats_bus(options, "test") as bus:
+            events = list[bytes]()
+            reported = trio.Event()
+
+            def on_loss(since: float) -> None:
+                events.append(b"loss")
+                reported.set()
+
+            bus.attach(lambda channel, payload, position: events.append(payload), on_loss)
+            await join(bus, "task:a")
+            await join(bus, "news:a")
+            hold.next()
+            server.kill()
+            await until_disconnected(bus)
+            await server.start()
+            await hold.held.wait()  # all subscriptions have passed, and the PING behind them has not
+            async with connect_nats(server.url) as stream:
+                await stream.publish(("fanline.out.task.a", b"early"), headers=REPUBLISHED)
+                await stream.publish(("fanline.pub.news.a", b"ephemeral"))
+                while not events:
+                    await trio.sleep(0.001)
+                hold.go.set()
+                await reported.wait()
+            assert events == [b"ephemeral", b"loss"]
+
+
+class Hold:
+    """Lets the test hold back the PING behind the subscriptions that a client makes again."""
+
+    def __init__(self) -> None:
+        self.held, self.go = trio.Event(), trio.Event()
+        self.go.set()
+
+    def next(self) -> None:
+        self.held, self.go = trio.Event(), trio.Event()
+
+    async def pass_on(self, data: bytes, upstream: trio.SocketStream) -> None:
+        if data.startswith(b"SUB ") and data.endswith(b"PING\r\n") and not self.go.is_set():
+            await upstream.send_all(data.removesuffix(b"PING\r\n"))
+            self.held.set()
+            await self.go.wait()
+            data = b"PING\r\n"
+        await upstream.send_all(data)
+
+
+@asynccontextmanager
+async def holding(server: NatsServer) -> AsyncIterator[tuple[NatsOptions, Hold]]:
+    """A proxy to a server: how to reach it, and what it holds back."""
+    hold = Hold()
+
+    async def handle(client: trio.SocketStream) -> None:
+        with suppress(OSError, trio.BrokenResourceError):
+            async with await trio.open_tcp_stream("127.0.0.1", server.port) as upstream, client:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(pass_replies, upstream, client, nursery.cancel_scope)
+                    async for data in client:
+                        await hold.pass_on(bytes(data), upstream)
+                    nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        yield NatsOptions((f"nats://127.0.0.1:{listener.socket.getsockname()[1]}",)), hold
+        nursery.cancel_scope.cancel()
+
+
+async def pass_replies(upstream: trio.SocketStream, client: trio.SocketStream, scope: trio.CancelScope) -> None:
+    async for data in upstream:
+        await client.send_all(data)
+    scope.cancel()
 
 
 @asynccontextmanager

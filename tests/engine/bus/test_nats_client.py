@@ -1,0 +1,208 @@
+"""The NATS client of the bus, against servers that follow a script: what no real server does at will."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.nats import client as client_module
+from fanline.engine.bus.nats import wire as wire_module
+from fanline.engine.bus.nats.client import NatsClient
+from fanline.protocol.nats.options import NatsOptions
+
+INFO = b'INFO {"version":"2.12.0","max_payload":1024,"headers":true}\r\n'
+
+
+class ScriptedConnection:
+    """One client's connection, as the script sees it."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._received = b""
+
+    async def send(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def expect(self, text: bytes) -> bytes:
+        """Receive until the client has sent this; what came before it."""
+        while text not in self._received:
+            data = await self._stream.receive_some()
+            assert data, f"the client left without {text!r}"
+            self._received += data
+        before, _, self._received = self._received.partition(text)
+        return before
+
+    async def greet(self) -> None:
+        await self.send(INFO)
+        await self.expect(b"PING\r\n")
+        await self.send(b"PONG\r\n")
+
+    async def until_left(self) -> None:
+        while await self._stream.receive_some():
+            pass
+
+
+class ScriptedServer:
+    """Accepts connections, and leaves them to the test."""
+
+    def __init__(self, port: int, accepted: "trio.MemoryReceiveChannel[ScriptedConnection]") -> None:
+        self.url = f"nats://127.0.0.1:{port}"
+        self._accepted = accepted
+
+    async def accept(self) -> ScriptedConnection:
+        return await self._accepted.receive()
+
+    async def greet(self) -> ScriptedConnection:
+        connection = await self.accept()
+        await connection.greet()
+        return connection
+
+
+@asynccontextmanager
+async def scripted_server() -> AsyncIterator[ScriptedServer]:
+    put, get = trio.open_memory_channel[ScriptedConnection](10)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        put.send_nowait(ScriptedConnection(stream))
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        yield ScriptedServer(listener.socket.getsockname()[1], get)
+        nursery.cancel_scope.cancel()
+
+
+class Owner:
+    """Of a client: what it was told, in order."""
+
+    def __init__(self, *servers: ScriptedServer) -> None:
+        self.told = list[str]()
+        self.client = NatsClient(
+            NatsOptions(tuple(server.url for server in servers)),
+            "test",
+            on_open=lambda: self.told.append("open"),
+            on_lost=lambda: self.told.append("lost"),
+            on_complaint=lambda complaint: self.told.append(complaint.text),
+        )
+
+    @asynccontextmanager
+    async def running(self, server: ScriptedServer) -> AsyncIterator[ScriptedConnection]:
+        """In the block, the client is connected to a server."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.client.connect)
+            connection = await server.greet()
+            while not self.client.connected:
+                await trio.sleep(0.001)
+            nursery.start_soon(self.client.run)
+            yield connection
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_falls_silent_is_left_for_the_next_with_all_subscriptions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_module, "TICK_SECONDS", 0.01)
+    with trio.fail_after(10):
+        async with scripted_server() as first, scripted_server() as second:
+            owner = Owner(first, second)
+            owner.client.subscribe("news.a", lambda _: None)
+            async with owner.running(first) as connection:
+                await connection.expect(b"PING\r\n")  # asked whether it lives, and no answer
+                successor = await second.greet()
+                await successor.expect(b"SUB news.a 1\r\n")
+                assert owner.told == ["lost", "open"]
+
+
+@pytest.mark.parametrize(
+    "last_words",
+    [
+        pytest.param(b"-ERR 'Stale Connection'\r\n", id="an error that ends the connection"),
+        pytest.param(b"HTTP/1.1 400 Bad Request\r\n", id="something that is not NATS"),
+        pytest.param(b"MSG news.a 1 x\r\n", id="a message without a size"),
+        pytest.param(b'INFO {"ldm":true,"connect_urls":[]}\r\n', id="lame duck mode"),
+    ],
+)
+async def test_a_server_that_ends_or_breaks_the_conversation_is_left_for_the_next(last_words: bytes) -> None:
+    with trio.fail_after(10):
+        async with scripted_server() as first, scripted_server() as second:
+            owner = Owner(first, second)
+            async with owner.running(first) as connection:
+                await connection.send(last_words)
+                await connection.until_left()
+                await second.greet()
+                while owner.told != ["lost", "open"]:
+                    await trio.sleep(0.001)
+
+
+async def test_a_lame_duck_without_a_successor_is_kept() -> None:
+    with trio.fail_after(10):
+        async with scripted_server() as only:
+            owner, got = Owner(only), trio.Event()
+            owner.client.subscribe("news.a", lambda _: got.set())
+            async with owner.running(only) as connection:
+                await connection.send(b'INFO {"ldm":true}\r\nMSG news.a 1 1\r\nx\r\n')
+                await got.wait()
+                assert owner.told == []
+
+
+async def test_the_servers_of_a_cluster_are_learnt_from_the_one_that_is_named() -> None:
+    with trio.fail_after(10):
+        async with scripted_server() as named, scripted_server() as told:
+            owner, port = Owner(named), told.url.rpartition(":")[2]
+            async with owner.running(named) as connection:
+                await connection.send(b'INFO {"ldm":true,"connect_urls":["127.0.0.1:%s"]}\r\n' % port.encode())
+                await told.greet()
+
+
+async def test_what_was_asked_for_and_not_confirmed_fails_at_once_when_the_connection_ends() -> None:
+    with trio.fail_after(10):
+        async with scripted_server() as first:
+            owner = Owner(first)
+            async with owner.running(first) as connection:
+                confirmation = owner.client.confirmation()
+                await connection.expect(b"PING\r\n")
+                await connection.send(b"-ERR 'Slow Consumer'\r\n")
+                with pytest.raises(BusError, match="may have been done"):
+                    await confirmation.wait("news.a")
+
+
+async def test_a_denied_subject_fails_only_those_who_asked_for_it() -> None:
+    denied = b"-ERR 'Permissions Violation for Publish to \"news.a\"'\r\n"
+    with trio.fail_after(10):
+        async with scripted_server() as first:
+            owner = Owner(first)
+            async with owner.running(first) as connection:
+                confirmation = owner.client.confirmation()
+                await connection.expect(b"PING\r\n")
+                await connection.send(denied + b"PONG\r\n")
+                with pytest.raises(BusError, match=r"does not permit this user to publish to news\.a"):
+                    await confirmation.wait("news.a")
+                await confirmation.wait("news.b")
+                later = owner.client.confirmation()
+                await connection.expect(b"PING\r\n")
+                await connection.send(b"PONG\r\n")
+                await later.wait("news.a")
+
+
+async def test_a_server_that_never_says_who_it_is_is_named_with_all_that_were_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire_module, "CONNECT_SECONDS", 0.1)
+    with trio.fail_after(10):
+        async with scripted_server() as silent, scripted_server() as other:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(speak_http, other)
+                with pytest.raises(BusError) as caught:
+                    await Owner(silent, other).client.connect()
+    assert str(caught.value) == (
+        f"cannot connect to NATS at {silent.url.removeprefix('nats://')}: no answer within 0.1 seconds; "
+        f"cannot connect to NATS at {other.url.removeprefix('nats://')}: "
+        "this is not a NATS server: it sent b'HTTP/1.1 400 Bad Request'"
+    )
+
+
+async def speak_http(server: ScriptedServer) -> None:
+    await (await server.accept()).send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
