@@ -231,6 +231,7 @@ class NatsBus(Requests):
     async def _report_loss(self) -> None:
         if self._lost_since is not None:
             await self.client.confirmation().wait("")
+            _log.info("NATS connection is back")
             since, self._lost_since = self._lost_since, None
             self._on_loss(since)
 

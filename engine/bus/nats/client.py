@@ -20,13 +20,15 @@ import trio
 from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.nats.confirmation import Confirmation
 from fanline.engine.bus.nats.wire import Wire, open_wire
-from fanline.protocol.nats.addresses import ServerPool, parse_url
+from fanline.protocol.nats.addresses import NatsAddress, ServerPool, parse_url
 from fanline.protocol.nats.commands import subscribe, unsubscribe
 from fanline.protocol.nats.connection import TICK_SECONDS, NatsConnection, NatsSubscriptions, Sink
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsError
 from fanline.protocol.nats.replies import Complaint, ServerInfo
 
+START_SECONDS = 5.0
+"""How long NATS is waited for at first: it may be starting at the same time."""
 DRAIN_SECONDS = 1.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0  # seconds between two rounds over all servers
 _log = logging.getLogger("fanline.bus")
@@ -110,16 +112,11 @@ class NatsClient:
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
-        """Open the first connection, trying each server of the pool once. BusError saying what each of them said."""
-        failures = []
-        for _ in range(len(self._pool)):
-            try:
-                self._begin(await open_wire(self._pool.next(), self._options, self._name))
-            except BusError as error:
-                failures.append(str(error))
-            else:
-                return
-        raise BusError("; ".join(dict.fromkeys(failures)))
+        """Open the first connection. BusError, saying what each server said last, if that takes over START_SECONDS."""
+        failures: dict[NatsAddress, str] = {}
+        with trio.move_on_after(START_SECONDS):
+            return self._begin(await self._next_wire(failures))
+        raise BusError("; ".join(failures.values()) or f"no NATS server answered within {START_SECONDS:g} seconds")
 
     async def run(self) -> NoReturn:
         """Serve the connection that `connect` has opened, and every one after it, for ever."""
@@ -129,7 +126,7 @@ class NatsClient:
             except BusError as error:
                 _log.warning("NATS connection lost (%s), reconnecting", error)
             self._on_lost()
-            self._begin(await self._reconnect())
+            self._begin(await self._next_wire({}))
             self.send(self._subscriptions.commands())
             self._on_open()
 
@@ -151,12 +148,15 @@ class NatsClient:
             on_complaint=self._take_complaint,
         )
 
-    async def _reconnect(self) -> Wire:
+    async def _next_wire(self, failures: dict[NatsAddress, str]) -> Wire:
+        """The way to the first server that takes us; `failures` gets what the others have said."""
         delay, tried = _FIRST_DELAY, 0
         while True:
+            address = self._pool.next()
             try:
-                return await open_wire(self._pool.next(), self._options, self._name)
+                return await open_wire(address, self._options, self._name)
             except BusError as error:
+                failures[address] = str(error)
                 _log.debug("%s", error)
             tried += 1
             if tried % len(self._pool) == 0:  # rest after each round, every worker for a time of its own

@@ -191,12 +191,14 @@ async def test_a_server_that_never_says_who_it_is_is_named_with_all_that_were_tr
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(wire_module, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(client_module, "START_SECONDS", 1.0)
     with trio.fail_after(10):
         async with scripted_server() as silent, scripted_server() as other:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(speak_http, other)
                 with pytest.raises(BusError) as caught:
                     await Owner(silent, other).client.connect()
+                nursery.cancel_scope.cancel()
     assert str(caught.value) == (
         f"cannot connect to NATS at {silent.url.removeprefix('nats://')}: no answer within 0.1 seconds; "
         f"cannot connect to NATS at {other.url.removeprefix('nats://')}: "
@@ -205,4 +207,5 @@ async def test_a_server_that_never_says_who_it_is_is_named_with_all_that_were_tr
 
 
 async def speak_http(server: ScriptedServer) -> None:
-    await (await server.accept()).send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    while True:
+        await (await server.accept()).send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
