@@ -95,10 +95,10 @@ def _parse(data: bytes) -> tuple[list[Reply | NatsMessage], int, int]:
 
 def _message(data: bytes, start: int, end: int, *, with_headers: bool) -> tuple[NatsMessage | None, int]:
     """The message whose line is data[start:end], None if it is not complete; and where it ends."""
-    fields = data[start:end].split()
+    fields = data[start:end].split(b" ")  # other control characters may stand in a subject, as may any byte over 0x7f
     try:
         length, head = int(fields[-1]), int(fields[-2]) if with_headers else 0
-        sid, subject, count = int(fields[2]), fields[1].decode(), len(fields) - with_headers
+        sid, subject, count = int(fields[2]), fields[1].decode("utf-8", "replace"), len(fields) - with_headers
     except (ValueError, IndexError):
         raise _garbage(data, start) from None
     after = end + 4 + length
@@ -109,7 +109,7 @@ def _message(data: bytes, start: int, end: int, *, with_headers: bool) -> tuple[
     if data[after - 2 : after] != b"\r\n":
         raise _garbage(data, start)
     body = end + 2
-    reply = fields[3].decode() if count == 5 else ""
+    reply = fields[3].decode("utf-8", "replace") if count == 5 else ""
     return NatsMessage(sid, subject, reply, data[body + head : after - 2], data[body : body + head]), after
 
 
@@ -132,16 +132,18 @@ def status_of(headers: bytes) -> int | None:
     """The number in the first line of a header block, as in `NATS/1.0 503 No Responders`."""
     if not headers:
         return None
-    _, _, word = headers[: headers.find(b"\r\n")].partition(b" ")
+    _, _, word = headers.partition(b"\r\n")[0].partition(b" ")
     code = word.partition(b" ")[0]
-    return int(code) if code.isdigit() else None
+    return int(code) if len(code) == 3 and code.isdigit() else None
 
 
 def header_of(headers: bytes, name: str) -> str | None:
-    """The value of a header, by a search for its bytes: names are as the server writes them. None without one."""
+    """The value of a header, by a search for its bytes: names are as the server writes them. None without one.
+
+    The last one counts: the server puts its own behind those of the publisher, which may have the same name.
+    """
     mark = b"\r\n%s:" % name.encode()
-    at = headers.find(mark)
+    at = headers.rfind(mark)
     if at < 0:
         return None
-    at += len(mark)
-    return headers[at : headers.find(b"\r\n", at)].strip().decode("utf-8", "replace")
+    return headers[at + len(mark) :].partition(b"\r\n")[0].strip().decode("utf-8", "replace")
