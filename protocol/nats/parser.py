@@ -57,6 +57,11 @@ class Parser:
         self._pieces: list[bytes] = []  # of the line or message under way
         self._missing = 0  # bytes without which they cannot be complete
 
+    @property
+    def is_amid(self) -> bool:
+        """Whether the beginning of something has come, and not yet its end."""
+        return bool(self._pieces)
+
     def feed(self, data: bytes) -> list[Reply | NatsMessage]:
         """The messages and control lines that `data` completes, in order. NatsError for anything else."""
         if self._pieces:
@@ -114,14 +119,14 @@ def _message(data: bytes, start: int, end: int, *, with_headers: bool) -> tuple[
 
 
 def _garbage(data: bytes, start: int) -> NatsError:
-    return NatsError(f"the NATS server sent {data[start : start + 40]!r}")
+    return NatsError(f"this is not a NATS server: it sent {data[start : start + 40]!r}")
 
 
 def _reply(line: bytes) -> Reply:
     verb, _, detail = line.decode("utf-8", "replace").partition(" ")
     verb = verb.upper()
     if verb not in _VERBS:
-        raise NatsError(f"this is not a NATS server: it sent {line[:40]!r}")
+        raise _garbage(line, 0)
     return Reply(verb, detail.strip().strip("'"))
 
 
