@@ -15,9 +15,9 @@ import nkeys
 _NO_LIMIT = -1
 _ACCOUNT_LIMITS = {
     **dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), _NO_LIMIT),
-    **dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), _NO_LIMIT),
     "wildcards": True,
 }
+_JETSTREAM_LIMITS = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), _NO_LIMIT)
 _USER_LIMITS = dict.fromkeys(("subs", "data", "payload"), _NO_LIMIT)
 
 
@@ -60,13 +60,13 @@ class Operator:
         self._key = SigningKey(nkeys.PREFIX_BYTE_OPERATOR)
         self._system = SigningKey(nkeys.PREFIX_BYTE_ACCOUNT)
         self._account = SigningKey(nkeys.PREFIX_BYTE_ACCOUNT)
-        self._limits = {**_ACCOUNT_LIMITS, "payload": max_payload}
+        self._limits = {**_ACCOUNT_LIMITS, **_JETSTREAM_LIMITS, "payload": max_payload}
 
     def config(self) -> str:
         """For the configuration of a nats-server."""
         jwt = self._key.jwt(self._key.public, "operator", {"system_account": self._system.public})
         accounts = {
-            self._system.public: self._key.jwt(self._system.public, "account", {"limits": dict(_ACCOUNT_LIMITS)}),
+            self._system.public: self._key.jwt(self._system.public, "account", {"limits": _ACCOUNT_LIMITS}),
             self._account.public: self._key.jwt(self._account.public, "account", {"limits": self._limits}),
         }
         preload = "\n".join(f"  {public}: {jwt}" for public, jwt in accounts.items())
