@@ -36,10 +36,10 @@ def parse_url(url: str) -> NatsAddress:
     """`nats://[token@|user:password@]host[:port]`, `tls://` for TLS, or bare `host[:port]`. Raises NatsError."""
     try:
         parts = urlsplit(url if "://" in url else f"nats://{url}")
-        port = parts.port or DEFAULT_PORT
+        port = DEFAULT_PORT if parts.port is None else parts.port
     except ValueError as error:
         raise NatsError(f"not a NATS URL: {url!r} ({error})") from None
-    if parts.scheme not in ("nats", "tls") or not parts.hostname:
+    if parts.scheme not in ("nats", "tls") or not parts.hostname or not port:
         raise NatsError(f"not a NATS URL: {url!r} (expected nats://host:port or tls://host:port)")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     token = "" if parts.password is not None else user

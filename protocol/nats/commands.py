@@ -60,16 +60,16 @@ def publish(subject: str, payload: bytes, headers: Mapping[str, str] | None = No
 
     Raises NatsError for a subject or header that would break the line.
     """
-    target = _check_subject(subject) + (" " + _check_subject(reply) if reply else "")
+    target = _subject(subject) + (b" " + _subject(reply) if reply else b"")
     if not headers:
-        return b"PUB %s %d\r\n%s\r\n" % (target.encode(), len(payload), payload)
+        return b"PUB %s %d\r\n%s\r\n" % (target, len(payload), payload)
     block = _header_block(headers)
-    return b"HPUB %s %d %d\r\n%s%s\r\n" % (target.encode(), len(block), len(block) + len(payload), block, payload)
+    return b"HPUB %s %d %d\r\n%s%s\r\n" % (target, len(block), len(block) + len(payload), block, payload)
 
 
 def subscribe(subject: str, sid: int) -> bytes:
     """SUB; `sid` is the number we give to the subscription. Raises NatsError."""
-    return b"SUB %s %d\r\n" % (_check_subject(subject).encode(), sid)
+    return b"SUB %s %d\r\n" % (_subject(subject), sid)
 
 
 def unsubscribe(sid: int, most: int = 0) -> bytes:
@@ -86,16 +86,23 @@ def _header_block(headers: Mapping[str, str]) -> bytes:
         if "\r" in value or "\n" in value:
             raise NatsError(f"a NATS header must be one line: {value!r}")
         lines.append(f"{key}: {value}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+    return _encoded("\r\n".join(lines) + "\r\n\r\n")
 
 
-def _check_subject(subject: str) -> str:
+def _subject(subject: str) -> bytes:
     _check_line(subject, "subject")
     if " " in subject or "\t" in subject:
         raise NatsError(f"a NATS subject must not contain blanks: {subject!r}")
-    return subject
+    return _encoded(subject)
 
 
 def _check_line(text: str, what: str) -> None:
     if not text or "\r" in text or "\n" in text:
         raise NatsError(f"not a NATS {what}: {text!r}")
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise NatsError(f"NATS takes valid Unicode alone: {text!r}") from None

@@ -131,7 +131,7 @@ class NatsConnection:
             self._take_complaint(complaint_of(reply))
 
     def _take_complaint(self, complaint: Complaint) -> None:
-        if complaint.kind not in (ComplaintKind.SUBSCRIBE_DENIED, ComplaintKind.PUBLISH_DENIED):
+        if complaint.kind in (ComplaintKind.LOGIN, ComplaintKind.OTHER):
             raise NatsError(complaint.text)
         self._on_complaint(complaint)
 

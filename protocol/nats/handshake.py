@@ -8,7 +8,7 @@
 | PONG  | `receive` until our PING is answered       | OPEN                                        |
 | OPEN  |                                            |                                             |
 
-The server refuses a login with an -ERR, which raises NatsError in state PONG.
+The server refuses us with an -ERR, in any state, which raises NatsError.
 """
 
 from enum import Enum, auto
@@ -44,15 +44,19 @@ class Handshake:
     def receive(self, data: bytes) -> None:
         """Take what the server has sent. Raises NatsError if it refuses us, or is no nats-server."""
         for item in self.parser.feed(data):
+            if isinstance(item, Reply) and item.verb == "-ERR":
+                raise NatsError(complaint_of(item).text)
             if self.state is HandshakeState.INFO:
                 self._take_info(item)
             elif self.state is HandshakeState.TLS:
-                raise NatsError("the NATS server sent something between its INFO and TLS")
-            elif self.state is HandshakeState.PONG and isinstance(item, Reply):
+                raise _before_tls()
+            elif isinstance(item, Reply):
                 self._take_reply(item)
 
     def secured(self) -> None:
-        """TLS is established."""
+        """TLS is established. Raises NatsError if something came before it, which anyone on the way can have sent."""
+        if self.parser.is_amid:
+            raise _before_tls()
         self._move(HandshakeState.TLS, HandshakeState.HELLO)
 
     def hello(self) -> bytes:
@@ -64,18 +68,22 @@ class Handshake:
         if isinstance(item, NatsMessage) or item.verb != "INFO":
             raise NatsError("this is not a NATS server: it does not begin with INFO")
         self.info = parse_info(item.detail)
+        if self._tls and not (self.info.tls_required or self.info.tls_available):
+            raise NatsError("TLS is required here, but the NATS server does not offer it")
         self._tls = self._tls or self.info.tls_required
         self.state = HandshakeState.TLS if self._tls else HandshakeState.HELLO
 
     def _take_reply(self, reply: Reply) -> None:
-        if reply.verb == "-ERR":
-            raise NatsError(complaint_of(reply).text)
-        if reply.verb == "INFO":  # sent again after the login, now with the addresses of the cluster
+        if reply.verb == "INFO":  # sent again, right after the PONG, if the cluster or the account's limits differ
             self.info = parse_info(reply.detail)
-        elif reply.verb == "PONG":
+        elif reply.verb == "PONG" and self.state is HandshakeState.PONG:
             self.state = HandshakeState.OPEN
 
     def _move(self, expected: HandshakeState, then: HandshakeState) -> None:
         if self.state is not expected:
             raise AssertionError(f"the handshake is in state {self.state.name}, not {expected.name}")
         self.state = then
+
+
+def _before_tls() -> NatsError:
+    return NatsError("the NATS server sent something between its INFO and TLS")

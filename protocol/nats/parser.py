@@ -58,6 +58,11 @@ class Parser:
         self._pieces: list[bytes] = []  # of the line or message under way
         self._missing = 0  # bytes that have to come at least before they are complete
 
+    @property
+    def is_amid(self) -> bool:
+        """Whether the beginning of something has come, and not yet its end."""
+        return bool(self._pieces)
+
     def feed(self, data: bytes) -> list[Reply | NatsMessage]:
         """The messages and control lines that `data` completes, in order. NatsError for anything else."""
         if self._pieces:
@@ -95,10 +100,10 @@ def _parse(data: bytes) -> tuple[list[Reply | NatsMessage], int, int]:
 
 def _message(data: bytes, start: int, end: int, *, with_headers: bool) -> tuple[NatsMessage | None, int]:
     """The message whose line is data[start:end], None if it is not complete; and where it ends."""
-    fields = data[start:end].split()
+    fields = data[start:end].split(b" ")  # other control characters may stand in a subject, as may any byte over 0x7f
     try:
         length, head = int(fields[-1]), int(fields[-2]) if with_headers else 0
-        sid, subject, count = int(fields[2]), fields[1].decode(), len(fields) - with_headers
+        sid, subject, count = int(fields[2]), fields[1].decode("utf-8", "replace"), len(fields) - with_headers
     except (ValueError, IndexError):
         raise _garbage(data, start) from None
     after = end + 4 + length
@@ -109,19 +114,19 @@ def _message(data: bytes, start: int, end: int, *, with_headers: bool) -> tuple[
     if data[after - 2 : after] != b"\r\n":
         raise _garbage(data, start)
     body = end + 2
-    reply = fields[3].decode() if count == 5 else ""
+    reply = fields[3].decode("utf-8", "replace") if count == 5 else ""
     return NatsMessage(sid, subject, reply, data[body + head : after - 2], data[body : body + head]), after
 
 
 def _garbage(data: bytes, start: int) -> NatsError:
-    return NatsError(f"the NATS server sent {data[start : start + 40]!r}")
+    return NatsError(f"this is not a NATS server: it sent {data[start : start + 40]!r}")
 
 
 def _reply(line: bytes) -> Reply:
     verb, _, detail = line.decode("utf-8", "replace").partition(" ")
     verb = verb.upper()
     if verb not in _VERBS:
-        raise NatsError(f"this is not a NATS server: it sent {line[:40]!r}")
+        raise _garbage(line, 0)
     return Reply(verb, detail.strip().strip("'"))
 
 
@@ -132,9 +137,9 @@ def status_of(headers: bytes) -> int | None:
     """The number in the first line of a header block, as in `NATS/1.0 503 No Responders`."""
     if not headers:
         return None
-    _, _, word = headers[: headers.find(b"\r\n")].partition(b" ")
+    _, _, word = headers.partition(b"\r\n")[0].partition(b" ")
     code = word.partition(b" ")[0]
-    return int(code) if code.isdigit() else None
+    return int(code) if len(code) == 3 and code.isdigit() else None
 
 
 def header_of(headers: bytes, name: str) -> str | None:
@@ -146,5 +151,4 @@ def header_of(headers: bytes, name: str) -> str | None:
     at = headers.rfind(mark)
     if at < 0:
         return None
-    at += len(mark)
-    return headers[at : headers.find(b"\r\n", at)].strip().decode("utf-8", "replace")
+    return headers[at + len(mark) :].partition(b"\r\n")[0].strip().decode("utf-8", "replace")

@@ -17,6 +17,7 @@ class ServerInfo(msgspec.Struct, frozen=True):
     """Bytes, headers included."""
     headers: bool = False
     tls_required: bool = False
+    tls_available: bool = False
     nonce: str = ""
     """What a client that logs in with a key has to sign."""
     connect_urls: list[str] = []
@@ -38,6 +39,7 @@ class ComplaintKind(Enum):
 
     SUBSCRIBE_DENIED = auto()  # concerns one subject; the connection goes on
     PUBLISH_DENIED = auto()
+    COMMAND_REFUSED = auto()  # concerns one command, the server does not say which; the connection goes on
     LOGIN = auto()  # the credentials are not accepted, or no longer
     OTHER = auto()  # the server ends the connection
 
@@ -52,17 +54,27 @@ class Complaint(NamedTuple):
     """The subject that is denied."""
 
 
-_DENIED = re.compile(r'permissions violation for (subscription|publish) to "?([^" ]+)"?', re.IGNORECASE)
+# Texts: nats-server, server/client.go; a subject is quoted as Go does it.
+_DENIED = re.compile(
+    r'permissions violation for (subscription to|publish to|publish with reply of) "((?:[^"\\]|\\.)*)"', re.IGNORECASE
+)
+_DENIED_VERBS = {
+    "subscription to": "subscribe to",
+    "publish to": "publish to",
+    "publish with reply of": "ask for replies on",
+}
+_REFUSED = ("maximum subscriptions exceeded", "invalid subject", "invalid publish subject")
 _LOGIN = ("authorization violation", "authentication", "user authentication", "account authentication")
 
 
 def complaint_of(reply: Reply) -> Complaint:
     """The meaning of an -ERR."""
     if denied := _DENIED.match(reply.detail):
-        subscribing = denied[1].lower() == "subscription"
-        kind = ComplaintKind.SUBSCRIBE_DENIED if subscribing else ComplaintKind.PUBLISH_DENIED
-        verb = "subscribe" if subscribing else "publish"
-        return Complaint(kind, f"NATS does not permit this user to {verb} to {denied[2]}", denied[2])
-    if reply.detail.lower().startswith(_LOGIN):
+        what, subject = denied[1].lower(), denied[2]
+        kind = ComplaintKind.PUBLISH_DENIED if what.startswith("publish") else ComplaintKind.SUBSCRIBE_DENIED
+        return Complaint(kind, f"NATS does not permit this user to {_DENIED_VERBS[what]} {subject}", subject)
+    said = reply.detail.lower()
+    if said.startswith(_LOGIN):
         return Complaint(ComplaintKind.LOGIN, f"NATS refused the login: {reply.detail}")
-    return Complaint(ComplaintKind.OTHER, f"the NATS server refused: {reply.detail}")
+    kind = ComplaintKind.COMMAND_REFUSED if said.startswith(_REFUSED) else ComplaintKind.OTHER
+    return Complaint(kind, f"the NATS server refused: {reply.detail}")

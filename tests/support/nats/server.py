@@ -1,4 +1,4 @@
-"""A real nats-server for one test, on a random loopback port."""
+"""A real nats-server for one test, on a random loopback port, set up as the test wants it."""
 
 import signal
 import subprocess
@@ -17,8 +17,9 @@ BINARY = Path(sysconfig.get_path("scripts"), "nats-server")
 class NatsServer:
     """One process at a time, always with the same port and store; `kill` and then `start` is an outage."""
 
-    def __init__(self, directory: Path, *, jetstream: bool = True) -> None:
+    def __init__(self, directory: Path, *, jetstream: bool = True, config: str = "") -> None:
         self._directory = directory
+        self._config = config
         self._store = ["-js", "-sd", str(directory)] if jetstream else []
         self._process: subprocess.Popen[bytes] | None = None
         self.port = -1
@@ -27,22 +28,43 @@ class NatsServer:
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
     async def start(self) -> None:
         """Start it, and wait until it listens."""
         for stale in self._directory.glob("*.ports"):
             stale.unlink()
-        directory, port = str(self._directory), str(self.port)
-        command = [str(BINARY), "-a", "127.0.0.1", "-p", port, "--ports_file_dir", directory, *self._store]
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        with (self._directory / "stderr.txt").open("ab") as errors:
+            self._process = subprocess.Popen(self._command(), stderr=errors)
         with trio.fail_after(10):
             while not (found := list(self._directory.glob("*.ports"))) or not found[0].stat().st_size:
+                assert self._process.poll() is None, (self._directory / "stderr.txt").read_text()[-2000:]
                 await trio.sleep(0.02)
         self.port = int(msgspec.json.decode(found[0].read_bytes())["nats"][0].rpartition(":")[2])
 
+    def _command(self) -> list[str]:
+        config = self._directory / "nats.conf"
+        config.write_text(self._config)
+        listen = ["-a", "127.0.0.1", "-p", str(self.port), "--ports_file_dir", str(self._directory)]
+        return [str(BINARY), "-c", str(config), *listen, *self._store]
+
+    def reload(self, config: str) -> None:
+        """Make it read another configuration, which may concern the clients that are connected."""
+        assert self._process is not None
+        self._config = config
+        (self._directory / "nats.conf").write_text(config)
+        self._process.send_signal(signal.SIGHUP)
+
     def pause(self) -> None:
-        """Freeze the process, as an overloaded machine might; only `kill` ends that."""
+        """Freeze the process, as an overloaded machine might; `resume` or `kill` ends that."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Kill it with SIGKILL, and reap it."""
@@ -53,9 +75,10 @@ class NatsServer:
 
 
 @asynccontextmanager
-async def running_nats(*, jetstream: bool = True) -> AsyncIterator[NatsServer]:
+async def running_nats(*, jetstream: bool = True, config: str = "") -> AsyncIterator[NatsServer]:
+    """A nats-server; `config` is the text of its configuration file, without listening addresses and store."""
     with TemporaryDirectory(prefix="fanline-nats-", ignore_cleanup_errors=True) as directory:
-        server = NatsServer(Path(directory), jetstream=jetstream)
+        server = NatsServer(Path(directory), jetstream=jetstream, config=config)
         try:
             await server.start()
             yield server
