@@ -136,7 +136,7 @@ def test_the_error_quotes_the_beginning_of_what_was_sent() -> None:
 def test_a_line_that_does_not_end_is_refused_and_one_just_short_of_it_is_not() -> None:
     parser = Parser()
     assert parser.feed(b"x" * MAX_LINE_BYTES) == []
-    with pytest.raises(NatsError, match="without end"):
+    with pytest.raises(NatsError, match="does not end"):
         parser.feed(b"x")
 
 
