@@ -116,9 +116,10 @@ class Server:
             recovery.bus_is_back(sound_until)
             monitor.bus_is_back()
 
-        bus.attach(hub.receive, bus_is_back)
+        flusher = Flusher(hub, counters, coalesce_ms=settings.coalesce)
+        bus.attach(hub.receive, bus_is_back, flusher.after_burst)
         nursery.start_soon(monitor.run)
-        nursery.start_soon(Flusher(hub, counters, coalesce_ms=settings.coalesce).run)
+        nursery.start_soon(flusher.run)
         return Joining(
             bus,
             Router(hub, bus, settings.bus_timeout),

@@ -99,6 +99,9 @@ class KvEntry(NamedTuple):
 Deliver = Callable[[str, bytes, StreamPosition | None], None]
 """Called with (channel, payload, position) for each message; an ephemeral message has no position."""
 
+AfterBurst = Callable[[], None]
+"""Called when a burst of messages has been delivered, still without a task switch."""
+
 OnLoss = Callable[[float], None]
 """Called after an outage with the Unix time (seconds) up to which the bus is known to have lost nothing."""
 
@@ -108,7 +111,7 @@ class Bus(Protocol):
 
     # --- live messages ------------------------------------------------------------------------------------------
 
-    def attach(self, deliver: Deliver, on_loss: OnLoss) -> None:
+    def attach(self, deliver: Deliver, on_loss: OnLoss, after_burst: AfterBurst = lambda: None) -> None:
         """Set the one receiver of all joined channels, and the callback for messages that may have been lost. To be
         called before the first `join`.
         """

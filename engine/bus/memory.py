@@ -11,6 +11,7 @@ import trio
 
 from fanline.engine.bus.interface import (
     READ_BATCH,
+    AfterBurst,
     BusError,
     ConflictError,
     Deliver,
@@ -127,18 +128,19 @@ class MemoryBus:
         self._joined: set[str] = set()
         self._deliver: Deliver | None = None
         self.on_loss: OnLoss = lambda _: None
+        self._after_burst: AfterBurst = lambda: None
         self._take_beat: Callable[[str], None] | None = None
         self.reads = 0
         """Calls of `read` so far."""
 
-    def attach(self, deliver: Deliver, on_loss: OnLoss) -> None:
-        self._deliver, self.on_loss = deliver, on_loss
+    def attach(self, deliver: Deliver, on_loss: OnLoss, after_burst: AfterBurst = lambda: None) -> None:
+        self._deliver, self.on_loss, self._after_burst = deliver, on_loss, after_burst
 
     def join(self, channel: str) -> None:
         self._joined.add(channel)
 
     async def wait_joined(self, channel: str) -> None:
-        assert channel in self._joined
+        assert channel in self._joined or self.broker.namespaces.of(channel).everywhere
 
     def leave(self, channel: str) -> None:
         self._joined.discard(channel)
@@ -148,6 +150,7 @@ class MemoryBus:
         heard = channel in self._joined or self.broker.namespaces.of(channel).everywhere
         if heard and self._deliver is not None:
             self._deliver(channel, payload, position)
+            self._after_burst()
 
     async def publish(self, channel: str, payload: bytes) -> None:
         """As for producers, a durable channel's message is stored, and delivered with its position."""

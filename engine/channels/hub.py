@@ -1,7 +1,8 @@
 """The hub: which connection hears which channel in this worker. One hub a worker, no locks, no awaits.
 
 `receive` takes the bus's messages and only appends to the pending lists of groups; the flusher takes them with
-`take_dirty`. Subscriptions (subscription.py) open and close channels here, and add themselves to groups.
+`take_dirty`, at the end of the burst or soon after. Subscriptions (subscription.py) open and close channels here, and
+add themselves to groups.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -85,7 +86,7 @@ class Hub:
         self._broadcasts: list[FlushBatch] = []
         self._flushing: list[Group] = []
         self.on_dirty: Callable[[], None] = lambda: None
-        """Called when there is something to flush after there was nothing."""
+        """Called by `deliver` when there is something to flush. What `receive` leaves is flushed after its burst."""
         self.on_hole: Callable[[DurableChannel], None] = lambda _: None
         """Called when a durable channel misses something and has to be recovered."""
 
@@ -149,6 +150,8 @@ class Hub:
         """Send what a durable channel has handed out to its subscribers, in order; to nobody if it is closed."""
         if self.is_open(durable):
             self._deliver(self._channels[durable.name], durable.namespace, envelopes)
+            if self.is_dirty:
+                self.on_dirty()
 
     def _deliver(self, channel: Channel | None, namespace: Namespace, envelopes: Iterable[Envelope]) -> None:
         for envelope in envelopes:
@@ -156,13 +159,11 @@ class Hub:
                 self._broadcast(envelope, channel)
             for group in channel.groups if channel is not None else ():
                 if not group.pending:
-                    self._tell_dirty()
                     self._dirty.append(group)
                 group.append(envelope)
 
     def _broadcast(self, envelope: Envelope, channel: Channel | None) -> None:
         """Send an urgent message to everybody who does not get it as a subscriber."""
-        self._tell_dirty()
         bare = msgspec.structs.replace(envelope, offset=None, previous=None)  # they keep no count of this channel
         subscribed = {outbox for group in channel.groups for outbox in group} if channel is not None else set()
         others: dict[Encoding, list[Outbox]] = {}
@@ -174,6 +175,19 @@ class Hub:
             self._broadcasts.append(FlushBatch(outboxes, messages, {}, set()))
 
     # --- flushing ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether anything is pending."""
+        return bool(self._dirty or self._broadcasts)
+
+    def has_few_pushes(self, most: int) -> bool:
+        """Whether what is pending goes to `most` connections at most, one that hears several channels counted for each
+        of them.
+        """
+        if self._broadcasts or len(self._dirty) > most:
+            return False
+        return sum([len(group.members) + len(group.joiners) for group in self._dirty]) <= most
 
     def take_dirty(self) -> list[FlushBatch]:
         """What is pending, group by group; call `flushed` when it has been sent."""
@@ -188,7 +202,3 @@ class Hub:
         for group in self._flushing:
             group.flushing = None
         self._flushing = []
-
-    def _tell_dirty(self) -> None:
-        if not self._dirty and not self._broadcasts:
-            self.on_dirty()

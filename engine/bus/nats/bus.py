@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import trio
 
-from fanline.engine.bus.interface import BusError, Deliver, OnLoss, TooLargeError
+from fanline.engine.bus.interface import AfterBurst, BusError, Deliver, OnLoss, TooLargeError
 from fanline.engine.bus.nats.client import NatsClient
 from fanline.engine.bus.nats.interest import SubjectInterest
 from fanline.engine.bus.nats.jetstream import DELETED_STREAMS, NoJetStreamError, api_reply, position_of
@@ -95,8 +95,9 @@ class NatsBus(Requests):
 
     # --- interest -------------------------------------------------------------------------------------------------
 
-    def attach(self, deliver: Deliver, on_loss: OnLoss) -> None:
+    def attach(self, deliver: Deliver, on_loss: OnLoss, after_burst: AfterBurst = lambda: None) -> None:
         self._deliver, self._on_loss = deliver, on_loss
+        self.client.after_read = after_burst
         for namespace in self._namespaces.everywhere():
             self._want(f"{namespace}:")
 

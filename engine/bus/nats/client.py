@@ -53,6 +53,8 @@ class NatsClient:
         self._on_open = on_open
         self._on_lost = on_lost
         self._on_complaint = on_complaint
+        self.after_read: Callable[[], None] = lambda: None
+        """Called when all messages of a read have been handed to their sinks."""
         self._pool = ServerPool([parse_url(url) for url in options.servers])
         self._subscriptions = NatsSubscriptions()
         self._wire: Wire | None = None
@@ -182,6 +184,7 @@ class NatsClient:
         info = connection.info
         while True:
             connection.receive(await wire.read())
+            self.after_read()
             if connection.info is not info:
                 info = connection.info
                 self._pool.tell(info.connect_urls)

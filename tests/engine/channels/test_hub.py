@@ -143,6 +143,7 @@ async def test_a_flush_delivers_every_channel_to_its_subscribers_in_order(coales
             for number in range(3):
                 for channel in ("c:a", "c:b", "c:nobody"):
                     hub.receive(channel, b"%d" % number, None)
+            flusher.after_burst()
             await trio.testing.wait_all_tasks_blocked(0.05)
             a, b = ([b'{"v":1,"t":"pub","c":"c:%s","d":%d,"ts":1000}' % (n, i) for i in range(3)] for n in (b"a", b"b"))
             assert both.received() == a + b
@@ -151,6 +152,53 @@ async def test_a_flush_delivers_every_channel_to_its_subscribers_in_order(coales
             nursery.cancel_scope.cancel()
         both.close()
         single.close()
+
+
+async def test_a_little_is_pushed_at_the_end_of_its_burst_and_more_is_left_to_the_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fanline.engine.channels.flusher._AT_ONCE", 2)
+    async with trio.open_nursery() as nursery:
+        hub, counters = make_hub()
+        flusher = Flusher(hub, counters, coalesce_ms=0)
+        peers = [Peer(nursery, counters) for _ in range(3)]
+        for peer, channel in zip(peers, ("c:few", "c:many", "c:many"), strict=True):
+            hub.open(channel).add(JSON_ENCODING, peer.outbox)
+        hub.receive("c:few", b"1", None)
+        flusher.after_burst()
+        assert [len(peer.received()) for peer in peers] == [1, 0, 0]
+        hub.receive("c:few", b"2", None)
+        hub.receive("c:many", b"3", None)
+        flusher.after_burst()
+        assert [len(peer.received()) for peer in peers] == [0, 0, 0]
+        await flusher.flush()
+        assert [len(peer.received()) for peer in peers] == [1, 1, 1]
+        for peer in peers:
+            peer.close()
+
+
+async def test_a_burst_does_not_overtake_a_flush_that_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with trio.open_nursery() as nursery:
+        hub, counters = make_hub()
+        peer = Peer(nursery, counters)
+        hub.open("c:a").add(JSON_ENCODING, peer.outbox)
+        flusher = Flusher(hub, counters, coalesce_ms=0)
+        seen = list[int]()
+
+        def meddle() -> None:
+            if not seen:
+                seen.append(len(peer.received()))
+                hub.receive("c:a", b"2", None)
+                flusher.after_burst()
+                seen.append(len(peer.received()))
+
+        monkeypatch.setattr("fanline.engine.channels.flusher.Slices", Interrupting(meddle))
+        hub.receive("c:a", b"1", None)
+        await flusher.flush()
+        assert seen == [1, 0]
+        await flusher.flush()
+        assert len(peer.received()) == 1
+        peer.close()
 
 
 class Interrupting:

@@ -5,7 +5,6 @@ import pytest
 from fanline.engine.bus.interface import StreamPosition
 from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.channels.group import FlushBatch
-from fanline.engine.channels.hub import Hub
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.sending.outbox import Outbox
 from fanline.protocol.dialects import CBOR, JSON
@@ -173,29 +172,48 @@ def test_a_hole_is_reported_once_until_it_is_closed() -> None:
 # --- flushing -----------------------------------------------------------------------------------------------------
 
 
-class Dirty:
-    """A hub, and how often it has said that there is something to flush."""
-
-    def __init__(self, hub: Hub) -> None:
-        self.times = 0
-        hub.on_dirty = self._count
-
-    def _count(self) -> None:
-        self.times += 1
-
-
-def test_the_hub_says_once_that_there_is_something_to_flush() -> None:
+def test_the_hub_is_dirty_from_the_first_message_until_all_are_taken() -> None:
     hub, _ = make_hub()
-    dirty = Dirty(hub)
+    assert not hub.is_dirty
     for name in ("c:a", "c:b"):
         hub.open(name).add(IN_JSON, idle_outbox())
     for _ in range(2):
         hub.receive("c:a", b"1", None)
         hub.receive("c:b", b"2", None)
-    assert dirty.times == 1
+    dirty = [hub.is_dirty]
     assert [data_of(batch) for batch in hub.take_dirty()] == [[1, 1], [2, 2]]
-    hub.receive("c:a", b"3", None)
-    assert dirty.times == 2
+    assert [*dirty, hub.is_dirty] == [True, False]
+
+
+def test_the_hub_tells_of_what_no_burst_has_brought() -> None:
+    hub, _ = make_hub()
+    told = list[bool]()
+    hub.on_dirty = lambda: told.append(hub.is_dirty)
+    channel = hub.open("task:1")
+    channel.add(IN_JSON, idle_outbox())
+    assert channel.durable is not None
+    channel.durable.open("e", 0)
+    hub.receive("task:1", b"1", position(1))
+    assert told == []
+    hub.deliver(channel.durable, [])
+    hub.take_dirty()
+    hub.deliver(channel.durable, [])
+    assert told == [True]
+
+
+def test_a_push_is_counted_for_each_channel_that_a_connection_hears() -> None:
+    hub, _ = make_hub(everyone=lambda: [(IN_JSON, idle_outbox())])
+    both = idle_outbox()
+    for name in ("c:a", "c:b"):
+        hub.open(name).add(IN_JSON, both)
+        hub.receive(name, b"1", None)
+    assert [hub.has_few_pushes(most) for most in (0, 1, 2)] == [False, False, True]
+
+
+def test_an_urgent_message_is_never_few_pushes() -> None:
+    hub, _ = make_hub(ALARM, everyone=lambda: [(IN_JSON, idle_outbox())])
+    hub.receive("alarm:fire", URGENT, None)
+    assert not hub.has_few_pushes(100)
 
 
 def test_a_hub_that_nobody_listens_to_works_as_well() -> None:
@@ -233,7 +251,6 @@ def test_an_urgent_message_reaches_each_connection_once_and_before_all_others() 
     everyone: list[tuple[Encoding, Outbox]] = [(IN_JSON, subscriber), *((IN_JSON, other) for other in others[:2])]
     everyone.append((IN_CBOR, others[2]))
     hub, _ = make_hub(ALARM, everyone=lambda: everyone)
-    dirty = Dirty(hub)
     hub.open("alarm:fire").add(IN_JSON, subscriber)
     hub.receive("alarm:fire", URGENT, None)
     batches = hub.take_dirty()
@@ -245,18 +262,16 @@ def test_an_urgent_message_reaches_each_connection_once_and_before_all_others() 
     assert [data_of(batch) for batch in batches] == [["out!"]] * 3
     assert all(batch.messages.namespace.everywhere for batch in batches)
     assert batches[1].messages.joined() == IN_CBOR.encode(batches[1].messages.messages[0].envelope)
-    assert (dirty.times, hub.take_dirty()) == (1, [])
+    assert hub.take_dirty() == []
 
 
 def test_an_urgent_message_needs_no_subscriber() -> None:
     hub, _ = make_hub(ALARM, everyone=lambda: [(IN_JSON, idle_outbox())])
-    dirty = Dirty(hub)
     hub.receive("alarm:fire", URGENT, None)
     hub.receive("alarm:flood", URGENT, None)
-    assert dirty.times == 1
     hub.open("c:a").add(IN_JSON, idle_outbox())
     hub.receive("c:a", b"1", None)
-    assert (dirty.times, len(hub.take_dirty())) == (1, 3)
+    assert len(hub.take_dirty()) == 3
 
 
 def test_connections_that_are_not_subscribed_keep_no_count_of_an_urgent_channel() -> None:
