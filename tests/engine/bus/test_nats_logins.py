@@ -37,7 +37,7 @@ async def test_a_right_login_carries_stored_messages(open_login: OpenLogin, tmp_
 async def test_a_wrong_login_is_one_sentence_that_names_the_server(
     open_login: OpenLogin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "START_SECONDS", 0.3)
+    monkeypatch.setattr(client_module, "START_SECONDS", 0.2)
     with trio.fail_after(20):
         async with open_login(tmp_path) as login:
             for reason, options in login.wrong.items():
