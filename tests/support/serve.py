@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 
 COMMAND = (sys.executable, "-P", "-m", "fanline.workers")
 READY_SECONDS = 20.0
-_READY = re.compile(r"fanline ready: (?P<url>wss?://\S+)  (?P<workers>\d+) workers?  (?P<nats>nats://\S+) ")
+_READY = re.compile(r"fanline ready: (?P<url>wss?://\S+)  (?P<workers>\d+) workers?  (?P<nats>(?:nats|tls)://\S+) ")
 
 
 @dataclass

@@ -14,7 +14,7 @@ class Confirmation:
         self.is_done = False
         """The server has processed the commands: each is in effect, or its subject is among the denied ones."""
         self.denied: dict[str, str] = {}
-        """Subject -> a sentence that says so."""
+        """Subject -> a sentence that says so; under "", of a command that the server refused without naming it."""
         self._done = trio.Event()
         self._failure: str | None = None
 
@@ -24,9 +24,13 @@ class Confirmation:
         self._failure = failure
         self._done.set()
 
+    def denial(self, subject: str) -> str | None:
+        """Why the commands on a subject are not in effect, or perhaps not."""
+        return self.denied.get(subject) or self.denied.get("")
+
     async def wait(self, subject: str) -> None:
         """Wait for it. BusError if the server denies this subject, or the connection is lost before it confirms."""
         await self._done.wait()
-        failure = self._failure or self.denied.get(subject)
+        failure = self._failure or self.denial(subject)
         if failure is not None:
             raise BusError(failure)

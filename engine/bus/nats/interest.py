@@ -52,7 +52,7 @@ class SubjectInterest:
             confirmation = wanted.confirmation
             if confirmation is None:
                 raise BusError("NATS is not connected; try again")
-            if confirmation.is_done and subject not in confirmation.denied:
+            if confirmation.is_done and confirmation.denial(subject) is None:
                 return
             try:
                 await confirmation.wait(subject)

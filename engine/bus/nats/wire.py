@@ -72,7 +72,10 @@ async def _open(address: NatsAddress, options: NatsOptions, name: str) -> Wire:
 
 
 async def _connect(address: NatsAddress) -> socket.socket:
-    stream = await trio.open_tcp_stream(address.host, address.port)
+    try:
+        stream = await trio.open_tcp_stream(address.host, address.port)
+    except OSError as error:
+        raise _lost(_first_cause(error)) from None
     sock = socket.socket(stream.socket.family, stream.socket.type, fileno=stream.socket.detach())
     sock.setblocking(False)
     return sock
@@ -123,3 +126,11 @@ async def _write(sock: socket.socket, data: bytes) -> None:
 
 def _lost(error: OSError) -> BusError:
     return BusError(error.strerror or str(error) or type(error).__name__)
+
+
+def _first_cause(error: OSError) -> OSError:
+    """Why the first attempt failed: Trio says of several addresses, and of one, that all attempts did."""
+    cause = error.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return cause if isinstance(cause, OSError) else error

@@ -1,0 +1,133 @@
+"""The bus logs in to NATS in every way there is, says why if it cannot, and moves on in a cluster."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.nats import client as client_module
+from fanline.engine.bus.nats.bus import NatsBus, open_nats_bus
+from fanline.engine.namespaces import Namespace, Namespaces
+from fanline.protocol.nats.addresses import parse_url
+from fanline.protocol.nats.options import NatsOptions
+from tests.engine.bus.cluster import Inbox, join
+from tests.support.nats.cluster import running_cluster
+from tests.support.nats.logins import LOGINS, OpenLogin, running_with_denials
+from tests.support.nats.server import running_nats
+
+pytestmark = pytest.mark.process
+
+REPLICATED = Namespaces({"task": Namespace(durable=True, replicas=3)})
+
+
+@pytest.mark.parametrize("open_login", LOGINS.values(), ids=LOGINS)
+async def test_a_right_login_carries_stored_messages(open_login: OpenLogin, tmp_path: Path) -> None:
+    with trio.fail_after(20):
+        async with open_login(tmp_path) as login, open_nats_bus(login.options, "test") as bus:
+            inbox = Inbox(bus)
+            await join(bus, "task:1")
+            assert await bus.store("task:1", b"hello", "i1") == 1
+            assert await inbox.wait(1) == [("task:1", b"hello")]
+            assert inbox.positions[0] is not None
+
+
+@pytest.mark.parametrize("open_login", LOGINS.values(), ids=LOGINS)
+async def test_a_wrong_login_is_one_sentence_that_names_the_server(
+    open_login: OpenLogin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "START_SECONDS", 0.2)
+    with trio.fail_after(20):
+        async with open_login(tmp_path) as login:
+            for reason, options in login.wrong.items():
+                with pytest.raises(BusError, match=reason) as caught:
+                    async with open_nats_bus(options, "test"):
+                        pass
+                assert f"cannot connect to NATS at {parse_url(options.servers[0])}" in str(caught.value)
+                assert "\n" not in str(caught.value)
+                assert "guessed" not in str(caught.value)
+
+
+# --- permissions --------------------------------------------------------------------------------------------------
+
+
+async def test_a_denied_channel_is_refused_with_its_subject_and_all_others_go_on() -> None:
+    with trio.fail_after(20):
+        async with (
+            running_with_denials(publish="fanline.pub.*.mute", subscribe="fanline.*.*.deaf") as login,
+            open_nats_bus(login.options, "test") as bus,
+        ):
+            inbox = Inbox(bus)
+            for channel, subject in (("chat:deaf", "fanline.pub.chat.deaf"), ("task:deaf", "fanline.out.task.deaf")):
+                with pytest.raises(BusError, match=f"not permit this user to subscribe to {subject}"):
+                    await join(bus, channel)
+            with pytest.raises(BusError, match=r"not permit this user to publish to fanline.pub.chat.mute"):
+                await bus.publish("chat:mute", b"x")
+            with pytest.raises(BusError, match=r"not permit this user to publish to fanline.pub.task.mute"):
+                await bus.store("task:mute", b"x", "i1")
+            await join(bus, "chat:open")
+            await bus.publish("chat:open", b"1")
+            assert await inbox.wait(1) == [("chat:open", b"1")]
+            assert bus.connected
+
+
+@pytest.mark.parametrize(
+    ("publish", "subscribe", "subject"),
+    [
+        ("$JS.API.>", "nothing", r"publish to \$JS.API.STREAM.INFO.\w+"),
+        ("nothing", "_INBOX.>", r"subscribe to _INBOX\.\w+"),
+    ],
+)
+async def test_a_denial_at_the_start_is_one_sentence_with_server_and_subject(
+    publish: str, subscribe: str, subject: str
+) -> None:
+    with trio.fail_after(20):
+        async with running_with_denials(publish, subscribe) as login:
+            expected = rf"NATS at {login.options.describe()} cannot be used: .*not permit this user to {subject}"
+            with pytest.raises(BusError, match=expected) as caught:
+                async with open_nats_bus(login.options, "test"):
+                    pass
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_subscription_that_is_one_too_many_is_refused_and_the_connection_goes_on() -> None:
+    with trio.fail_after(20):
+        async with running_nats(config="max_subscriptions: 20") as server:
+            async with open_nats_bus(NatsOptions((server.url,)), "test") as bus:
+                inbox = Inbox(bus)
+                await join(bus, "chat:first")
+                with pytest.raises(BusError, match="maximum subscriptions exceeded"):
+                    for number in range(20):
+                        await join(bus, f"chat:{number}")
+                await bus.publish("chat:first", b"1")
+                assert await inbox.wait(1) == [("chat:first", b"1")]
+
+
+# --- a cluster ----------------------------------------------------------------------------------------------------
+
+
+async def test_in_a_cluster_the_bus_moves_on_from_each_server_that_is_killed() -> None:
+    with trio.fail_after(60):
+        async with (
+            running_cluster() as cluster,
+            open_nats_bus(NatsOptions(cluster.urls[:1]), "test", REPLICATED) as bus,  # it learns of the others
+        ):
+            inbox = Inbox(bus)
+            await join(bus, "task:1")
+            stored = [await bus.store("task:1", b"0", "i0")]
+            for number, server in enumerate(cluster.servers[:2], 1):
+                server.kill()
+                stored.append(await until_stored(bus, b"%d" % number, f"i{number}"))
+                await server.start()
+            await inbox.wait(3)
+    assert stored == [1, 2, 3]
+    assert [payload for _, payload in inbox.messages] == [b"0", b"1", b"2"]
+
+
+async def until_stored(bus: NatsBus, payload: bytes, message_id: str) -> int:
+    """The offset; without a leader JetStream does not answer, and another try with the same id is stored once."""
+    while True:
+        with suppress(BusError):
+            return await bus.store("task:1", payload, message_id)
+        await trio.sleep(0.05)
