@@ -27,6 +27,7 @@ class Dialled(NamedTuple):
 
     wire: SocketWire
     handshake: Handshake
+    address: NatsAddress
 
 
 class Dial:
@@ -87,7 +88,7 @@ class Dial:
                 yield
                 wire.flush()
                 handshake.receive(wire.receive())
-        return Dialled(wire, handshake)
+        return Dialled(wire, handshake, self._address)
 
     def _look_up(self) -> Generator[None, None, list[Any]]:
         """The addresses of the host. A name is looked up in a thread of its own, since that may take long."""

@@ -23,7 +23,7 @@ from fanline.nats.dial import Dial, Dialled
 from fanline.nats.requests import NatsRequests
 from fanline.nats.waker import Waker
 from fanline.nats.wire import SocketWire
-from fanline.protocol.nats.addresses import ServerPool, parse_url
+from fanline.protocol.nats.addresses import NatsAddress, ServerPool, parse_url
 from fanline.protocol.nats.connection import TICK_SECONDS, NatsConnection
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsError
@@ -58,6 +58,7 @@ class _Line(NamedTuple):
 
     wire: SocketWire
     connection: NatsConnection
+    address: NatsAddress
     since: float
 
 
@@ -78,6 +79,7 @@ class NatsLoop:
         self._dial: Dial | None = None
         self._line: _Line | None = None
         self._info: ServerInfo | None = None  # the one that was heeded last
+        self._left: NatsAddress | None = None  # the server of the last connection
         self._due = -math.inf  # the end of the rest, or the next tick
         self._stopped = False
 
@@ -152,14 +154,18 @@ class NatsLoop:
         options = self._find_options()
         if self._pool is None or options != self._options:
             self._options, self._pool = options, ServerPool([parse_url(url) for url in options.servers])
-        return Dial(options, self._pool.next(), now, self._waker.wake)
+        address = self._pool.next()
+        if address == self._left:  # not the one that has just ended our connection, if there is another
+            address = self._pool.next()
+        self._left = None
+        return Dial(options, address, now, self._waker.wake)
 
     def _begin(self, dialled: Dialled, now: float, user: LoopUser) -> None:
         info, parser = dialled.handshake.info, dialled.handshake.parser
         connection = NatsConnection(
             info, parser, self.requests.subscriptions, on_work=_nothing, on_complaint=user.denied
         )
-        self._dial, self._line = None, _Line(dialled.wire, connection, now)
+        self._dial, self._line = None, _Line(dialled.wire, connection, dialled.address, now)
         self._failures, self._due = 0, now + TICK_SECONDS
         self.requests.attach(connection)
         user.connected(now)
@@ -172,6 +178,7 @@ class NatsLoop:
         self._close_wire()
         self._line = self._dial = None
         if line is not None:
+            self._left = line.address
             line.connection.close(NatsError(why or ""))
             self.requests.detach()
             if now - line.since > STABLE_SECONDS:
@@ -195,7 +202,7 @@ class NatsLoop:
     # --- connected -----------------------------------------------------------------------------------------------
 
     def _serve(self, line: _Line, events: int, now: float, user: LoopUser) -> None:
-        wire, connection, _ = line
+        wire, connection = line.wire, line.connection
         if events & select.POLLOUT:
             wire.flush()
         if events & ~select.POLLOUT:  # data, the end of the stream, or an error
@@ -216,7 +223,7 @@ class NatsLoop:
     def _write(self) -> None:
         if self._line is None:
             return
-        wire, connection, _ = self._line
+        wire, connection = self._line.wire, self._line.connection
         if data := connection.take_output():
             try:
                 wire.send(data)

@@ -144,6 +144,7 @@ class Supervisor:
             nats_user=settings.nats_user,
             nats_password=settings.nats_password,
             nats_creds=_absolute(settings.nats_creds),
+            nats_nkey=_absolute(settings.nats_nkey),
             nats_tls_ca=_absolute(settings.nats_tls_ca),
             nats_tls_cert=_absolute(settings.nats_tls_cert),
             nats_tls_key=_absolute(settings.nats_tls_key),
