@@ -6,20 +6,25 @@ async with fanline.Client("ws://127.0.0.1:8080/ws") as client:
             print(message.event, message.data)
 """
 
-from fanline.client.client import Client
-from fanline.client.message import Gap, Message, Position, Published
-from fanline.client.subscription import Subscription
-from fanline.client.task_events import OutputLine, TaskUpdate
-from fanline.client.task_view import TaskView
-from fanline.errors import ConnectionLost, ConnectionRefused, FanlineError, ServerError, SlowConsumer
-from fanline.producer.calls import Answer, AskExpired, Call, TaskCancelled
-from fanline.producer.log_handler import LogHandler
-from fanline.producer.running_task import AsyncTask, SyncTask, current_task
-from fanline.producer.task import Task
-from fanline.producer.tqdm import tqdm, trange
-from fanline.protocol.tasks.events import TaskEvent
-from fanline.protocol.tasks.snapshot import Snapshot
-from fanline.protocol.tasks.states import TaskState
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from fanline.client.client import Client
+    from fanline.client.message import Gap, Message, Position, Published
+    from fanline.client.subscription import Subscription
+    from fanline.client.task_events import OutputLine, TaskUpdate
+    from fanline.client.task_view import TaskView
+    from fanline.errors import ConnectionLost, ConnectionRefused, FanlineError, ServerError, SlowConsumer
+    from fanline.producer.calls import Answer, AskExpired, Call, TaskCancelled
+    from fanline.producer.log_handler import LogHandler
+    from fanline.producer.running_task import AsyncTask, SyncTask, current_task
+    from fanline.producer.task import Task
+    from fanline.producer.tqdm import tqdm, trange
+    from fanline.protocol.nats.options import NatsOptions
+    from fanline.protocol.tasks.events import TaskEvent
+    from fanline.protocol.tasks.snapshot import Snapshot
+    from fanline.protocol.tasks.states import TaskState
 
 __version__ = "0.1.0"
 
@@ -35,6 +40,7 @@ __all__ = [
     "Gap",
     "LogHandler",
     "Message",
+    "NatsOptions",
     "OutputLine",
     "Position",
     "Published",
@@ -54,3 +60,34 @@ __all__ = [
     "tqdm",
     "trange",
 ]
+
+# A name is imported when it is first used: a job that only reports needs neither Trio nor a WebSocket client.
+_MODULES = {
+    "client.client": ("Client",),
+    "client.message": ("Gap", "Message", "Position", "Published"),
+    "client.subscription": ("Subscription",),
+    "client.task_events": ("OutputLine", "TaskUpdate"),
+    "client.task_view": ("TaskView",),
+    "errors": ("ConnectionLost", "ConnectionRefused", "FanlineError", "ServerError", "SlowConsumer"),
+    "producer.calls": ("Answer", "AskExpired", "Call", "TaskCancelled"),
+    "producer.log_handler": ("LogHandler",),
+    "producer.running_task": ("AsyncTask", "SyncTask", "current_task"),
+    "producer.task": ("Task",),
+    "producer.tqdm": ("tqdm", "trange"),
+    "protocol.nats.options": ("NatsOptions",),
+    "protocol.tasks.events": ("TaskEvent",),
+    "protocol.tasks.snapshot": ("Snapshot",),
+    "protocol.tasks.states": ("TaskState",),
+}
+_MODULE_OF = {name: f"fanline.{module}" for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'fanline' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

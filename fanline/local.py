@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fanline.errors import FanlineError
-from fanline.protocol.nats.client_protocol import NatsAddress
+from fanline.protocol.nats.addresses import NatsAddress
 from fanline.protocol.serve_state import STATE_FILES, ServeState, nats_login, newest_server, state_directory
 
 
@@ -26,10 +26,13 @@ def find_server(environ: Mapping[str, str] = os.environ, *, pid: int | None = No
 
 
 def nats_address(state: ServeState) -> NatsAddress:
-    """The address of a server's NATS, with credentials. Raises NoServer if NATS requires a creds file."""
+    """The address of a server's NATS, with credentials. Raises NoServer if a URL cannot hold what NATS requires."""
     address = nats_login(state)
     if address is None:
-        raise NoServer(f"the NATS of {state.url} requires a creds file, which is not supported here; pass --url")
+        raise NoServer(
+            f"the NATS of {state.url} requires files, which no URL can hold: set FANLINE_NATS, and FANLINE_NATS_CREDS, "
+            "FANLINE_NATS_NKEY or FANLINE_NATS_TLS_CA, as for the server"
+        )
     return address
 
 

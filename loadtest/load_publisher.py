@@ -4,17 +4,11 @@ import socket
 import ssl
 import time
 
-from fanline.protocol.nats.client_protocol import (
-    PING,
-    PONG,
-    NatsAddress,
-    NatsError,
-    Reply,
-    connect_command,
-    parse_info,
-    publish_command,
-    read_replies,
-)
+from fanline.protocol.nats import commands
+from fanline.protocol.nats.addresses import NatsAddress
+from fanline.protocol.nats.commands import PING, PONG, Login
+from fanline.protocol.nats.parser import NatsError, NatsMessage, Parser, Reply
+from fanline.protocol.nats.replies import complaint_of, parse_info
 
 _READ_BYTES = 64 * 1024
 
@@ -25,7 +19,7 @@ class LoadPublisher:
     def __init__(self, address: NatsAddress, timeout: float) -> None:
         """Connect and authenticate; `timeout` in seconds bounds every wait."""
         self._timeout = timeout
-        self._rest = b""
+        self._parser = Parser()
         self._replies: list[Reply] = []
         try:
             self._socket = socket.create_connection((address.host, address.port), timeout)
@@ -39,7 +33,7 @@ class LoadPublisher:
 
     def publish(self, subject: str, payload: bytes) -> None:
         """Hand one message to the kernel. Raises if the server refused an earlier one."""
-        self._send(publish_command(subject, payload))
+        self._send(commands.publish(subject, payload))
         self._take(timeout=0)
 
     def flush(self) -> None:
@@ -58,9 +52,9 @@ class LoadPublisher:
                 self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=address.host)
             except OSError as error:
                 raise NatsError(f"no TLS with NATS at {address.host}: {error}") from None
-        user, password, token = address.user, address.password, address.token
-        self._send(connect_command(name="loadtest", user=user, password=password, token=token, tls=tls))
-        self.flush()
+        login = Login(address.user, address.password, address.token)
+        self._send(commands.hello(info, login, name="loadtest", tls=tls))
+        self._wait_for("PONG")
 
     def _wait_for(self, verb: str) -> Reply:
         deadline = time.monotonic() + self._timeout
@@ -83,15 +77,15 @@ class LoadPublisher:
             raise NatsError(f"connection to NATS lost: {error}") from None
         if not data:
             raise NatsError("connection to NATS lost: closed by the server")
-        replies, self._rest = read_replies(self._rest + data)
-        for reply in replies:
-            self._answer(reply)
+        for item in self._parser.feed(data):
+            if not isinstance(item, NatsMessage):  # nothing is subscribed to
+                self._answer(item)
 
     def _answer(self, reply: Reply) -> None:
         if reply.verb == "PING":
             self._send(PONG)
         elif reply.verb == "-ERR":
-            raise NatsError(f"NATS refused: {reply.detail}")
+            raise NatsError(complaint_of(reply).text)
         elif reply.verb in ("INFO", "PONG"):
             self._replies.append(reply)
 

@@ -27,7 +27,7 @@ from fanline.loadtest.websocket_client import WebSocket, WebSocketError
 from fanline.protocol.dialects import BY_SUBPROTOCOL
 from fanline.protocol.envelope import Envelope, MessageType, decode_cbor, decode_json, encode_json
 from fanline.protocol.errors import MessageError
-from fanline.protocol.nats.client_protocol import NatsError
+from fanline.protocol.nats.parser import NatsError
 from fanline.protocol.nats.subjects import to_subject
 from fanline.protocol.websocket.frames import Opcode
 

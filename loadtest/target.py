@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from fanline.protocol.nats.client_protocol import NatsAddress, NatsError, parse_url
+from fanline.protocol.nats.addresses import NatsAddress, parse_url
+from fanline.protocol.nats.parser import NatsError
 from fanline.protocol.serve_state import STATE_FILES, ServeState, nats_login, newest_server, state_directory
 
 
@@ -35,9 +36,7 @@ def find_target(url: str, nats: str) -> Target:
 def _address(state: ServeState) -> NatsAddress:
     address = nats_login(state)
     if address is None:
-        raise TargetError(
-            "this server's NATS requires a creds file, which the load users do not read: set FANLINE_LOAD_NATS"
-        )
+        raise TargetError("this server's NATS requires files, which the load users do not read: set FANLINE_LOAD_NATS")
     return address
 
 

@@ -10,7 +10,8 @@ from pathlib import PurePath
 
 import msgspec
 
-from fanline.protocol.nats.client_protocol import NatsAddress, parse_url
+from fanline.protocol.nats.addresses import NatsAddress, parse_url
+from fanline.protocol.nats.options import NatsOptions, split_urls
 
 STATE_FILES = "serve-*.json"
 """Pattern of the names in the state directory."""
@@ -26,12 +27,19 @@ class ServeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str
     """WebSocket endpoint, as in ws://127.0.0.1:8080/ws."""
     nats: str
-    """NATS URL without credentials, as in nats://127.0.0.1:4222."""
+    """NATS URLs without credentials, as in nats://127.0.0.1:4222, separated by commas."""
     nats_token: str = ""
     nats_user: str = ""
     nats_password: str = ""
     nats_creds: str = ""
-    """Path of a creds file; "" if there is none."""
+    """Path of a creds file; "" if there is none. This and the other paths are absolute."""
+    nats_nkey: str = ""
+    """Path of a file with the seed of an nkey."""
+    nats_tls_ca: str = ""
+    """Path of the certificate authority to trust, PEM."""
+    nats_tls_cert: str = ""
+    """Path of the client certificate, PEM."""
+    nats_tls_key: str = ""
 
 
 def state_directory(environ: Mapping[str, str]) -> PurePath:
@@ -70,14 +78,30 @@ def newest_server(
     return max(states, key=lambda state: state.started, default=None)
 
 
+def nats_options(state: ServeState) -> NatsOptions:
+    """How to reach the server's NATS."""
+    return NatsOptions(
+        servers=split_urls(state.nats),
+        user=state.nats_user,
+        password=state.nats_password,
+        token=state.nats_token,
+        creds=state.nats_creds,
+        nkey=state.nats_nkey,
+        tls_ca=state.nats_tls_ca,
+        tls_cert=state.nats_tls_cert,
+        tls_key=state.nats_tls_key,
+    )
+
+
 def nats_login(state: ServeState) -> NatsAddress | None:
-    """The address of the server's NATS, with its credentials; None if NATS requires a creds file.
+    """The address of the server's NATS, the first of several, with its credentials; None if files are needed, too.
 
     Raises NatsError if the NATS URL is malformed.
     """
-    if state.nats_creds:
+    if state.nats_creds or state.nats_nkey or state.nats_tls_ca or state.nats_tls_cert:
         return None
-    return parse_url(state.nats)._replace(user=state.nats_user, password=state.nats_password, token=state.nats_token)
+    address = parse_url(split_urls(state.nats)[0])
+    return address._replace(user=state.nats_user, password=state.nats_password, token=state.nats_token)
 
 
 def _readable(files: Iterable[bytes]) -> Iterable[ServeState]:

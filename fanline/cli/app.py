@@ -19,7 +19,7 @@ from fanline.cli.tail import add_tail
 from fanline.cli.tasks import add_tasks
 from fanline.errors import FanlineError
 from fanline.local import find_server, nats_address
-from fanline.protocol.nats.client_protocol import url_of
+from fanline.protocol.nats.addresses import url_of
 
 app = typer.Typer(
     name="fanline",

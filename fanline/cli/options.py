@@ -9,7 +9,6 @@ import typer
 from fanline.protocol.channels import check_channel
 from fanline.protocol.envelope import MAX_TEXT
 from fanline.protocol.errors import MessageError
-from fanline.protocol.nats.client_protocol import NatsError, parse_url
 
 
 class CodecName(StrEnum):
@@ -45,22 +44,11 @@ def websocket_url(url: str | None) -> str | None:
     return url
 
 
-def nats_url(url: str | None) -> str | None:
-    try:
-        return url if url is None or parse_url(url) else None
-    except NatsError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
 Url = Annotated[
     str | None,
     typer.Option(
         metavar="WS_URL", callback=websocket_url, help="Server, as in ws://127.0.0.1:8080/ws. [default: the local one]"
     ),
-]
-NatsUrl = Annotated[
-    str | None,
-    typer.Option(metavar="URL", callback=nats_url, help="NATS to publish to. [default: the local server's]"),
 ]
 CodecOption = Annotated[CodecName, typer.Option(help="Encoding of the messages on the WebSocket.")]
 TaskId = Annotated[

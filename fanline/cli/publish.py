@@ -1,8 +1,7 @@
 """`fanline pub`: publish one value, or one per line of stdin, to a channel."""
 
 import os
-import select
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -11,18 +10,26 @@ import msgspec
 import trio
 import typer
 
-from fanline.cli.options import CodecName, CodecOption, NatsUrl, channel_name, short_text, websocket_url
+from fanline.cli.nats_flags import (
+    NatsCreds,
+    NatsNkey,
+    NatsTlsCa,
+    NatsTlsCert,
+    NatsTlsKey,
+    NatsUrl,
+    nats_from_flags,
+)
+from fanline.cli.options import CodecName, CodecOption, channel_name, short_text, websocket_url
 from fanline.cli.runner import run
 from fanline.client.client import Client, Codec
 from fanline.errors import FanlineError
-from fanline.local import find_server, nats_address
 from fanline.nats.publish import open_nats_publisher
+from fanline.nats.settings import find_options
 from fanline.protocol.envelope import Envelope, check_value
 from fanline.protocol.errors import MessageError
-from fanline.protocol.nats.client_protocol import parse_url
+from fanline.protocol.nats.options import NatsOptions
 
 FLUSH_MESSAGES = 1000
-IDLE_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 16
 _STDIN = 0
 
@@ -52,17 +59,16 @@ def parse_json(text: bytes | str) -> object:
     return value
 
 
-async def publish_to_nats(what: Publication, text: str, nats: str | None) -> int:
-    """Publish the JSON `text`, or the lines of stdin if it is "-", to the given NATS or the local server's.
+async def publish_to_nats(what: Publication, text: str, nats: NatsOptions | None) -> int:
+    """Publish the JSON `text`, or the lines of stdin if it is "-", to the given NATS or the default one.
 
     Returns when everything is stored if the channel is durable, otherwise when NATS has accepted it.
     """
-    address = nats_address(find_server()) if nats is None else parse_url(nats)
-    async with open_nats_publisher(address) as publisher:
+    async with open_nats_publisher(find_options(nats)) as publisher:
         count, stored = 0, await publisher.is_stored(what.channel)
-        async for value in _values(text, publisher.flush):
+        async for value in _values(text):
             envelope = Envelope(channel=what.channel, id=what.id, event=what.event, data=value)
-            await publisher.publish(envelope, stored=stored)
+            publisher.publish(envelope, stored=stored)
             count += 1
             if count % FLUSH_MESSAGES == 0:
                 await publisher.flush()
@@ -72,17 +78,17 @@ async def publish_to_nats(what: Publication, text: str, nats: str | None) -> int
 async def publish_to_url(what: Publication, text: str, url: str, codec: Codec) -> int:
     """The same through a WebSocket, where the server acknowledges each value."""
     async with Client(url, codec=codec) as client:
-        async for value in _values(text, trio.lowlevel.checkpoint):
+        async for value in _values(text):
             await client.publish(what.channel, value, event=what.event, id=what.id)
     return 0
 
 
-async def _values(text: str, idle: Callable[[], Awaitable[None]]) -> AsyncIterator[object]:
+async def _values(text: str) -> AsyncIterator[object]:
     if text != "-":
         yield parse_json(text)
         return
     number = 0
-    async for line in _stdin_lines(idle):
+    async for line in _stdin_lines():
         number += 1
         if not line.strip():
             continue
@@ -92,27 +98,18 @@ async def _values(text: str, idle: Callable[[], Awaitable[None]]) -> AsyncIterat
             raise NotJson(f"line {number} of stdin is {error}; the lines before it are published") from None
 
 
-async def _stdin_lines(idle: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
-    """The lines as they arrive; `idle` is awaited during long pauses, for a connection that must be kept alive."""
+async def _stdin_lines() -> AsyncIterator[bytes]:
+    """The lines as they arrive."""
     rest = b""
     while True:
         # In a thread, since stdin may be a file, for which an event loop cannot wait.
-        chunk = await trio.to_thread.run_sync(_read_chunk, abandon_on_cancel=True)
-        if chunk is None:
-            await idle()
-            continue
+        chunk = await trio.to_thread.run_sync(os.read, _STDIN, _CHUNK_BYTES, abandon_on_cancel=True)
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield line
         if not chunk:
             yield rest
             return
-
-
-def _read_chunk() -> bytes | None:
-    """Some bytes of stdin, b"" at its end, None after a long silence."""
-    readable, _, _ = select.select([_STDIN], [], [], IDLE_SECONDS)
-    return os.read(_STDIN, _CHUNK_BYTES) if readable else None
 
 
 def _json_value(text: str) -> str:
@@ -144,6 +141,11 @@ def pub(
         typer.Option(callback=short_text, help="ID of the message; a durable channel stores the same ID only once."),
     ] = None,
     nats: NatsUrl = None,
+    nats_creds: NatsCreds = None,
+    nats_nkey: NatsNkey = None,
+    nats_tls_ca: NatsTlsCa = None,
+    nats_tls_cert: NatsTlsCert = None,
+    nats_tls_key: NatsTlsKey = None,
     url: Annotated[
         str | None, typer.Option(metavar="WS_URL", callback=websocket_url, help="Publish through this server instead.")
     ] = None,
@@ -151,8 +153,8 @@ def pub(
 ) -> None:
     """Publish a JSON value to a channel, and return when it is stored, or accepted if the channel is ephemeral.
 
-    By default it goes through the NATS of the local `fanline serve`, like that of any producer. On a durable channel it
-    is safe to publish again with the same --id: within two minutes it is the same message.
+    It goes through NATS, like what any producer publishes: by default that of the local `fanline serve`. On a durable
+    channel it is safe to publish again with the same --id: within two minutes it is the same message.
 
     \b
       fanline pub news:all '{"title": "hello"}'
@@ -168,4 +170,7 @@ def pub(
     what = Publication(channel, event, id)
     if url is not None:
         run(partial(publish_to_url, what, value, url, codec.value))
-    run(partial(publish_to_nats, what, value, nats))
+    options = nats_from_flags(
+        nats, creds=nats_creds, nkey=nats_nkey, tls_ca=nats_tls_ca, tls_cert=nats_tls_cert, tls_key=nats_tls_key
+    )
+    run(partial(publish_to_nats, what, value, options))

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from fanline.protocol.nats.client_protocol import NatsError
+from fanline.protocol.nats.parser import NatsError
 
 
 class JetStreamAnswer(msgspec.Struct):

@@ -10,7 +10,7 @@ import msgspec
 from fanline.protocol.channels import check_channel
 from fanline.protocol.envelope import check_value
 from fanline.protocol.errors import MessageError
-from fanline.protocol.nats.client_protocol import NatsError, parse_url
+from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.tasks.events import MAX_OPTIONS, MAX_TEXT, AskKind
 
 MAX_JSON_BYTES = 512 * 1024
@@ -32,7 +32,7 @@ class TaskSettings(NamedTuple):
     attempt: int | None
     heartbeat: float
     timeout: float | None
-    nats: str | None
+    nats: NatsOptions | None
     linger: float
 
     @property
@@ -48,8 +48,6 @@ def check_settings(settings: TaskSettings) -> TaskSettings:
     check_seconds("linger", settings.linger, zero=True)
     if settings.timeout is not None:
         check_seconds("timeout", settings.timeout)
-    if settings.nats is not None:
-        _check_url(settings.nats)
     return settings._replace(title=_name("title", settings.title), kind=_name("kind", settings.kind))
 
 
@@ -145,13 +143,6 @@ def _check_attempt(attempt: object) -> None:
         raise TypeError(f"attempt: expected an int, not {type(attempt).__name__}")
     if not 1 <= attempt <= _MAX_ATTEMPT:
         raise ValueError(f"attempt: {attempt} is not in 1-{_MAX_ATTEMPT}")
-
-
-def _check_url(url: str) -> None:
-    try:
-        parse_url(url)
-    except NatsError as error:
-        raise ValueError(str(error)) from None
 
 
 def _name(name: str, text: str | None) -> str | None:

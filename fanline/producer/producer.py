@@ -87,9 +87,11 @@ class Producer:
 
     def end(self, error: BaseException | None) -> None:
         """Add the last event. Whatever is reported afterwards is ignored."""
-        self._add(self._end, *self._final_event(error))
-        if os.getpid() != self._process:
+        if self._is_copy:
+            self.settled = Future()  # a thread of the parent may have held the lock of the other one
             self.settle()
+            return
+        self._add(self._end, *self._final_event(error))
         if self._question is not None:
             self._question.answer.cancel()
         if self._calls is not None:
@@ -99,6 +101,13 @@ class Producer:
         """The program ends without having ended the task: send what is buffered, without a final event."""
         with self._lock:
             self.ended = self.ended or time.monotonic()
+
+    @property
+    def _is_copy(self) -> bool:
+        """Whether this is a forked process's copy of a task that belongs to the parent: nothing of it is sent, and its
+        locks may be held for ever.
+        """
+        return os.getpid() != self._process
 
     def _final_event(self, error: BaseException | None) -> tuple[TaskEvent, dict[str, Any]]:
         result = {} if self._result is None else {"result": self._result}
@@ -120,11 +129,8 @@ class Producer:
         self._add(self._buffer.add_state, event, data)
 
     def _add(self, add: Callable[..., None], *arguments: Any) -> None:
-        """Call `add` to buffer something, and wake the exporter if it would look too late.
-
-        In a forked process this does nothing: the task belongs to the parent, and the copy's buffer is never sent.
-        """
-        if os.getpid() != self._process:
+        """Call `add` to buffer something, and wake the exporter if it would look too late."""
+        if self._is_copy:
             return
         with self._lock:
             if self.ended is not None:
@@ -140,7 +146,7 @@ class Producer:
 
     def ask(self, text: str, kind: str, options: list[str] | None, deadline: float | None) -> Future[Answer]:
         """The future answer, or TaskCancelled or AskExpired. The caller must call `end_ask` afterwards."""
-        if os.getpid() != self._process:
+        if self._is_copy:
             raise RuntimeError(f"task {self.id} belongs to the process that this one was forked from")
         ask_id = secrets.token_hex(6)
         deadline = deadline if deadline is not None else self.settings.timeout  # after which no answer is accepted
@@ -163,6 +169,10 @@ class Producer:
 
     def open_calls(self) -> CallQueue:
         """The queue to which calls go from now on, including `cancel`."""
+        if self._is_copy:
+            queue = CallQueue()
+            queue.close()
+            return queue
         with self._lock:
             if self._calls is None:
                 self._calls = CallQueue()

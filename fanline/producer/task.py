@@ -19,13 +19,14 @@ from contextvars import Token
 from types import TracebackType
 from typing import NoReturn, TypeVar
 
+from fanline.nats.settings import environment_options, given_options
 from fanline.producer.calls import TaskCancelled
 from fanline.producer.checks import TaskSettings, check_settings
-from fanline.producer.discovery import environment_url
 from fanline.producer.exporter.exporter import export
 from fanline.producer.producer import Producer
 from fanline.producer.running_task import CURRENT_TASK, AsyncTask, SyncTask
 from fanline.producer.waiting import Body, enter_body, is_cancellation, wait_at_most
+from fanline.protocol.nats.options import NatsOptions
 
 _AnyTask = TypeVar("_AnyTask", SyncTask, AsyncTask)
 
@@ -38,7 +39,8 @@ class Task:
     - `heartbeat`: seconds of silence after which viewers see the task as stalled. Heartbeats are sent three times as
       often.
     - `timeout`: seconds after which the server ends the task.
-    - `nats`: a URL; by default $NATS_URL, or else the NATS of the `fanline serve` on this machine.
+    - `nats`: one URL, several separated by commas, or a NatsOptions; by default $FANLINE_NATS, $NATS_URL, or else the
+      NATS of the `fanline serve` on this machine. $FANLINE_NATS_CREDS and the like go with a URL.
     - `linger`: seconds after the end of the task within which its buffered events must be stored. The rest is
       discarded, with a warning. Leaving the block waits no longer than that, and not at all while NATS is unreachable.
 
@@ -54,12 +56,14 @@ class Task:
         attempt: int | None = None,
         heartbeat: float = 10.0,
         timeout: float | None = None,
-        nats: str | None = None,
+        nats: str | NatsOptions | None = None,
         linger: float = 5.0,
     ) -> None:
         task_id = secrets.token_hex(6) if id is None else id
-        url = nats or environment_url()
-        self._settings = check_settings(TaskSettings(task_id, title, kind, attempt, heartbeat, timeout, url, linger))
+        options = given_options(nats) if nats else environment_options()
+        self._settings = check_settings(
+            TaskSettings(task_id, title, kind, attempt, heartbeat, timeout, options, linger)
+        )
         self._producer: Producer | None = None
         self._body: Body | None = None
         self._outer: Token[SyncTask | AsyncTask | None] | None = None

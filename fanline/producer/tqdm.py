@@ -10,8 +10,8 @@ from typing import Any
 
 import tqdm as real
 
+from fanline.nats.settings import has_server
 from fanline.producer.checks import MAX_NAME
-from fanline.producer.discovery import has_server
 from fanline.producer.fresh_id import fresh_id
 from fanline.producer.running_task import AsyncTask, SyncTask, current_task
 from fanline.producer.task import Task

@@ -1,15 +1,19 @@
-"""Waiting and cancellation, under asyncio and Trio alike: the only module of the SDK that knows asyncio."""
+"""Waiting and cancellation, under asyncio and Trio alike: the only module of the SDK that knows asyncio.
 
-import asyncio
+A job without a loop imports neither of them (tests/fanline/test_public.py): both are imported where they are needed.
+"""
+
+import sys
 from collections.abc import Generator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import sniffio
-import trio
 
 _T = TypeVar("_T")
+_CANCELLATIONS = (("asyncio.exceptions", "CancelledError"), ("trio", "Cancelled"), ("greenlet", "GreenletExit"))
+"""What asyncio, Trio and gevent raise in whatever they cancel: module and name."""
 
 
 class Checkpoint:
@@ -36,7 +40,7 @@ class Body(Protocol):
 
 def enter_body() -> Body:
     """Call this where the block begins, in its task."""
-    return _AsyncioBody() if sniffio.current_async_library() == "asyncio" else _TrioBody()
+    return _AsyncioBody() if _under_asyncio() else _TrioBody()
 
 
 def finish(future: Future[_T], outcome: _T | Exception) -> bool:
@@ -53,8 +57,12 @@ def finish(future: Future[_T], outcome: _T | Exception) -> bool:
 
 async def wait(future: Future[_T]) -> _T:
     """The result of a future that another thread sets. Cancelling the wait cancels the future."""
-    if sniffio.current_async_library() == "asyncio":
+    if _under_asyncio():
+        import asyncio
+
         return await asyncio.wrap_future(future)
+    import trio
+
     done, token = trio.Event(), trio.lowlevel.current_trio_token()
 
     def wake(_: object) -> None:
@@ -72,11 +80,15 @@ async def wait(future: Future[_T]) -> _T:
 
 async def wait_at_most(future: Future[Any], seconds: float) -> bool:
     """Whether the future was done within `seconds` seconds, with a result or an error."""
-    if sniffio.current_async_library() == "asyncio":
+    if _under_asyncio():
+        import asyncio
+
         waiting = asyncio.wrap_future(future)
         await asyncio.wait([waiting], timeout=seconds)
         waiting.cancel()  # it must not outlive the event loop
         return future.done() and not future.cancelled()
+    import trio
+
     with trio.move_on_after(seconds), suppress(Exception):
         await wait(future)
     return future.done() and not future.cancelled()
@@ -86,24 +98,38 @@ def is_cancellation(error: BaseException) -> bool:
     """Whether the end was requested from outside: a cancelled task, Ctrl-C, or a group of nothing else."""
     if isinstance(error, BaseExceptionGroup):
         return all(is_cancellation(inner) for inner in error.exceptions)
-    return isinstance(error, asyncio.CancelledError | trio.Cancelled | KeyboardInterrupt | GeneratorExit)
+    return isinstance(error, KeyboardInterrupt | GeneratorExit) or any(
+        (library := sys.modules.get(module)) is not None and isinstance(error, getattr(library, name))
+        for module, name in _CANCELLATIONS  # a library that was never imported has raised nothing
+    )
+
+
+def _under_asyncio() -> bool:
+    return sniffio.current_async_library() == "asyncio"
 
 
 async def _checkpoint() -> None:
-    if sniffio.current_async_library() == "asyncio":
+    if _under_asyncio():
+        import asyncio
+
         await asyncio.sleep(0)
     else:
+        import trio
+
         await trio.lowlevel.checkpoint()
 
 
 class _TrioBody:
     def __init__(self) -> None:
+        import trio
+
+        self._run_finished = trio.RunFinishedError
         self._token = trio.lowlevel.current_trio_token()
         self._scope = trio.CancelScope()
         self._scope.__enter__()
 
     def cancel_soon(self) -> None:
-        with suppress(trio.RunFinishedError):
+        with suppress(self._run_finished):
             self._token.run_sync_soon(self._scope.cancel)
 
     def leave(self, error: BaseException | None) -> bool:
@@ -116,6 +142,9 @@ class _AsyncioBody:
     """Cancels its task as asyncio.timeout does, so that a cancellation from outside can be told apart."""
 
     def __init__(self) -> None:
+        import asyncio
+
+        self._cancelled_error = asyncio.CancelledError
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("`async with Task(...)` needs an asyncio task around it")
@@ -132,7 +161,7 @@ class _AsyncioBody:
         self._left = True
         if not self._cancelled:
             return False
-        return self._task.uncancel() <= self._cancelling and isinstance(error, asyncio.CancelledError)
+        return self._task.uncancel() <= self._cancelling and isinstance(error, self._cancelled_error)
 
     def _cancel(self) -> None:
         if not self._left and not self._cancelled:

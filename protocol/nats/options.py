@@ -5,6 +5,11 @@ import msgspec
 from fanline.protocol.nats.addresses import parse_url
 
 
+def split_urls(text: str) -> tuple[str, ...]:
+    """URLs that are separated by commas."""
+    return tuple(url.strip() for url in text.split(",") if url.strip())
+
+
 class NatsOptions(msgspec.Struct, frozen=True):
     """What a server's settings and a producer's arguments say, under the same names. An empty string is not used."""
 

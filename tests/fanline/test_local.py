@@ -62,9 +62,9 @@ def test_the_nats_address_carries_the_servers_credentials(tmp_path: Path) -> Non
     assert (address.host, address.port, address.token) == ("127.0.0.1", 2001, "s3cret")
 
 
-def test_a_server_whose_nats_requires_a_creds_file_is_refused_with_advice(tmp_path: Path) -> None:
+def test_a_server_whose_nats_requires_files_has_no_url_that_says_all(tmp_path: Path) -> None:
     _write(tmp_path, 2000, nats_creds="/somewhere.creds")
-    with pytest.raises(NoServer, match="--url"):
+    with pytest.raises(NoServer, match="set FANLINE_NATS, and FANLINE_NATS_CREDS"):
         nats_address(find_server({"FANLINE_STATE_DIR": str(tmp_path)}))
 
 

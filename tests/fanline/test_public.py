@@ -24,6 +24,7 @@ def test_the_public_names_are_these() -> None:
         "Gap",
         "LogHandler",
         "Message",
+        "NatsOptions",
         "OutputLine",
         "Position",
         "Published",

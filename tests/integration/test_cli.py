@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import trio
 
-from fanline.protocol.nats.client_protocol import parse_url
+from fanline.protocol.nats.addresses import parse_url
 from tests.support.nats.client import connect_nats
 from tests.support.serve import Serve, running_serve, serve_environ
 

@@ -11,7 +11,7 @@ import trio
 import fanline
 from fanline.nats.publish import open_nats_publisher
 from fanline.protocol.envelope import Envelope
-from fanline.protocol.nats.client_protocol import parse_url
+from fanline.protocol.nats.options import NatsOptions
 from tests.support.fault_proxy import running_proxy
 from tests.support.nats.server import running_nats
 from tests.support.serve import Serve, running_serve, wait_until
@@ -65,10 +65,9 @@ async def test_both_codecs_see_the_same_data_however_it_was_published() -> None:
 
 
 async def _publish_over_nats(serve: Serve, data: object) -> None:
-    address = parse_url(serve.nats_url)._replace(token=serve.nats_token)
-    async with open_nats_publisher(address) as publisher:
+    async with open_nats_publisher(NatsOptions((serve.nats_url,), token=serve.nats_token)) as publisher:
         # Without a time each worker would add its own.
-        await publisher.publish(Envelope(channel="news:all", event="from_nats", data=data, time=1))
+        publisher.publish(Envelope(channel="news:all", event="from_nats", data=data, time=1))
 
 
 async def test_byte_strings_survive_between_cbor_clients() -> None:

@@ -1,12 +1,9 @@
 """Jobs that report as tasks, in sync code, under asyncio and under Trio, against a real server and its NATS."""
 
 import asyncio
-import base64
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,83 +15,21 @@ import pytest
 import trio
 
 import fanline
-from tests.support.nats.client import NatsClient, connect_nats
-from tests.support.nats.server import NatsServer, running_nats
-from tests.support.paths import ROOT
+from tests.support.nats.client import connect_nats
+from tests.support.nats.server import running_nats
 from tests.support.serve import Serve, children_of, running_serve, wait_until
+from tests.support.tasks.stored import (
+    SECONDS,
+    STREAM,
+    StoredTasks,
+    events_of,
+    in_thread,
+    lines_of,
+    running_stream,
+    served_tasks,
+)
 
-SECONDS = 30.0
-STREAM = {"name": "FANLINE_task", "subjects": ["fanline.pub.task.>"], "storage": "file", "allow_direct": True}
 Job = Callable[[fanline.Task], None]
-
-
-class Nats:
-    """The NATS of a test: the URL for the jobs, and a client to look into it."""
-
-    def __init__(self, url: str, token: str, client: NatsClient) -> None:
-        self.url = url.replace("nats://", f"nats://{token}@") if token else url
-        self.client = client
-
-    async def stored(self, task: str) -> list[dict[str, Any]]:
-        """The stored envelopes of a task."""
-        found, sequence = list[dict[str, Any]](), 1
-        while True:
-            request = {"seq": sequence, "next_by_subj": f"fanline.pub.task.{task}"}
-            reply = await self.client.ask("$JS.API.STREAM.MSG.GET.FANLINE_task", msgspec.json.encode(request))
-            if "error" in reply:
-                return found
-            found.append(msgspec.json.decode(base64.b64decode(reply["message"]["data"])))
-            sequence = reply["message"]["seq"] + 1
-
-    async def wait_for(self, task: str, event: str) -> dict[str, Any]:
-        """The data of a task's first event with that name, as soon as it is stored."""
-        with trio.fail_after(SECONDS):
-            while True:
-                for envelope in await self.stored(task):
-                    if envelope["e"] == event:
-                        data: dict[str, Any] = envelope["d"]
-                        return data
-                await trio.sleep(0.01)
-
-    async def call(self, task: str, verb: str, data: Any = None) -> dict[str, Any]:
-        """Call a task's producer, which must be attached; returns its answer."""
-        envelope = {"v": 1, "t": "call", "c": f"task:{task}", "i": "1", "e": verb, "d": data, "u": "ann"}
-        with trio.fail_after(SECONDS):
-            return await self.client.ask(f"fanline.ctl.task.{task}", msgspec.json.encode(envelope))
-
-
-@asynccontextmanager
-async def _nats() -> AsyncIterator[tuple[NatsServer, Nats]]:
-    """A nats-server with the stream of tasks and nothing else: there is no engine."""
-    async with running_nats() as server, connect_nats(server.url) as client:
-        await client.api("STREAM.CREATE", STREAM)
-        yield server, Nats(server.url, "", client)
-
-
-@asynccontextmanager
-async def _served(serve: Serve) -> AsyncIterator[Nats]:
-    async with connect_nats(serve.nats_url, serve.nats_token) as client:
-        yield Nats(serve.nats_url, serve.nats_token, client)
-
-
-async def _in_thread(job: Callable[[], Any]) -> Any:
-    with trio.fail_after(SECONDS):
-        return await trio.to_thread.run_sync(job, abandon_on_cancel=True)
-
-
-def _events(envelopes: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Events with their data. Successive progress is merged, since how much of it is sent depends on time."""
-    events = list[tuple[str, dict[str, Any]]]()
-    for envelope in envelopes:
-        event, data = envelope["e"], envelope["d"]
-        if events and event == events[-1][0] == "task_progress":
-            data = events.pop()[1] | data
-        events.append((event, data))
-    return events
-
-
-def _lines(envelopes: list[dict[str, Any]]) -> list[str]:
-    return [line for envelope in envelopes if envelope["e"] == "task_output" for line in envelope["d"]["lines"]]
 
 
 # --- one job in three styles --------------------------------------------------------------------------------------
@@ -137,10 +72,10 @@ STYLES = pytest.mark.parametrize("job", [_sync_job, _asyncio_job, _trio_job])
 
 @STYLES
 async def test_every_style_stores_the_same_events(job: Job) -> None:
-    async with running_serve(workers=1) as serve, _served(serve) as nats:
+    async with running_serve(workers=1) as serve, served_tasks(serve) as nats:
         task = fanline.Task("job", title="A job", kind="test", heartbeat=9, timeout=60, nats=nats.url)
-        await _in_thread(lambda: job(task))
-        assert _events(await nats.stored("job")) == [
+        await in_thread(lambda: job(task))
+        assert events_of(await nats.stored("job")) == [
             ("task_started", {"attempt": 1, "title": "A job", "kind": "test", "heartbeat": 9, "timeout": 60}),
             ("task_progress", {"attempt": 1, "percent": 10, "message": "begin", "stage": "one"}),
             ("task_output", {"attempt": 1, "lines": ["a", "b"], "stream": "stdout"}),
@@ -181,10 +116,10 @@ async def test_an_exception_fails_the_task_and_propagates(run: Callable[..., Non
     def body() -> None:
         raise ValueError("no such file")
 
-    async with _nats() as (_, nats):
+    async with running_stream() as (_, nats):
         with pytest.raises(ValueError, match="no such file"):
-            await _in_thread(lambda: run(fanline.Task("job", nats=nats.url), body))
-        assert _events(await nats.stored("job"))[-1] == (
+            await in_thread(lambda: run(fanline.Task("job", nats=nats.url), body))
+        assert events_of(await nats.stored("job"))[-1] == (
             "task_failed",
             {"attempt": 1, "error": "ValueError: no such file"},
         )
@@ -195,9 +130,9 @@ async def test_ctrl_c_cancels_the_task(run: Callable[..., None]) -> None:
     def body() -> None:
         raise KeyboardInterrupt
 
-    async with _nats() as (_, nats):
+    async with running_stream() as (_, nats):
         with pytest.raises(KeyboardInterrupt):
-            await _in_thread(lambda: run(fanline.Task("job", nats=nats.url), body))
+            await in_thread(lambda: run(fanline.Task("job", nats=nats.url), body))
         assert await nats.wait_for("job", "task_cancelled") == {"attempt": 1}
 
 
@@ -209,9 +144,9 @@ async def test_a_cancellation_from_outside_cancels_the_task_and_propagates_uncha
     async def main_with_timeout(task: fanline.Task) -> None:
         await asyncio.wait_for(main(task), 0.05)
 
-    async with _nats() as (_, nats):
+    async with running_stream() as (_, nats):
         with pytest.raises(TimeoutError):
-            await _in_thread(lambda: asyncio.run(main_with_timeout(fanline.Task("one", nats=nats.url))))
+            await in_thread(lambda: asyncio.run(main_with_timeout(fanline.Task("one", nats=nats.url))))
         with trio.move_on_after(0.05) as scope:
             async with fanline.Task("two", nats=nats.url):
                 await trio.sleep(60)
@@ -248,12 +183,12 @@ def _trio_loop(task: fanline.Task) -> None:
 
 @pytest.mark.parametrize("job", [_sync_loop, _asyncio_loop, _trio_loop])
 async def test_a_viewers_cancel_ends_the_job(job: Job) -> None:
-    async with _nats() as (_, nats), trio.open_nursery() as nursery:
+    async with running_stream() as (_, nats), trio.open_nursery() as nursery:
         ended = trio.Event()
 
         async def work() -> None:
             with pytest.raises(fanline.TaskCancelled) as caught:
-                await _in_thread(lambda: job(fanline.Task("job", nats=nats.url)))
+                await in_thread(lambda: job(fanline.Task("job", nats=nats.url)))
             assert caught.value.by == "ann"
             ended.set()
 
@@ -275,11 +210,11 @@ async def test_an_asyncio_task_can_continue_after_a_viewers_cancel() -> None:
         assert current is not None
         return current.cancelling()
 
-    async with _nats() as (_, nats), trio.open_nursery() as nursery:
+    async with running_stream() as (_, nats), trio.open_nursery() as nursery:
         left = list[int]()
 
         async def work() -> None:
-            left.append(await _in_thread(lambda: asyncio.run(main(fanline.Task("job", nats=nats.url)))))
+            left.append(await in_thread(lambda: asyncio.run(main(fanline.Task("job", nats=nats.url)))))
 
         nursery.start_soon(work)
         await nats.wait_for("job", "task_started")
@@ -311,11 +246,11 @@ ASKS = pytest.mark.parametrize(
 
 @ASKS
 async def test_a_question_is_answered_once(ask: Callable[..., fanline.Answer]) -> None:
-    async with _nats() as (_, nats), trio.open_nursery() as nursery:
+    async with running_stream() as (_, nats), trio.open_nursery() as nursery:
         answers = list[fanline.Answer]()
 
         async def work() -> None:
-            answers.append(await _in_thread(lambda: ask(fanline.Task("job", nats=nats.url), options=["now", "later"])))
+            answers.append(await in_thread(lambda: ask(fanline.Task("job", nats=nats.url), options=["now", "later"])))
 
         nursery.start_soon(work)
         asked = await nats.wait_for("job", "task_confirmation_required")
@@ -339,9 +274,9 @@ async def test_a_question_is_answered_once(ask: Callable[..., fanline.Answer]) -
 
 @ASKS
 async def test_a_question_without_an_answer_expires(ask: Callable[..., fanline.Answer]) -> None:
-    async with _nats() as (_, nats):
+    async with running_stream() as (_, nats):
         with pytest.raises(fanline.AskExpired, match="Deploy"):
-            await _in_thread(lambda: ask(fanline.Task("job", nats=nats.url), kind="input", deadline=0.01))
+            await in_thread(lambda: ask(fanline.Task("job", nats=nats.url), kind="input", deadline=0.01))
         assert [envelope["e"] for envelope in await nats.stored("job")][1:] == [
             "task_confirmation_required",
             "task_resumed",
@@ -381,8 +316,8 @@ async def _async_takes_calls(task: fanline.Task) -> None:
     ids=["sync", "asyncio", "trio"],
 )
 async def test_a_job_that_takes_calls_decides_about_them_itself(job: Job) -> None:
-    async with _nats() as (_, nats), trio.open_nursery() as nursery:
-        nursery.start_soon(_in_thread, lambda: job(fanline.Task("job", nats=nats.url)))
+    async with running_stream() as (_, nats), trio.open_nursery() as nursery:
+        nursery.start_soon(in_thread, lambda: job(fanline.Task("job", nats=nats.url)))
         await nats.wait_for("job", "task_started")
         refused = {"v": 1, "t": "err", "d": {"code": "refused", "message": "not now"}}
         assert await nats.call("job", "cancel") == refused
@@ -394,7 +329,7 @@ async def test_a_job_that_takes_calls_decides_about_them_itself(job: Job) -> Non
 
 
 async def test_a_verb_that_a_task_does_not_support_is_refused() -> None:
-    async with _nats() as (_, nats), fanline.Task("job", nats=nats.url):
+    async with running_stream() as (_, nats), fanline.Task("job", nats=nats.url):
         await nats.wait_for("job", "task_started")
         answer = await nats.call("job", "paint")
         assert answer["d"]["message"] == "this task does not support `paint`"
@@ -412,26 +347,26 @@ async def test_the_next_run_is_the_next_attempt_even_right_after_the_last() -> N
             attempts.append(task.attempt)
         return attempts
 
-    async with _nats() as (_, nats):
-        assert await _in_thread(lambda: runs(nats.url)) == [1, 2, 3]
+    async with running_stream() as (_, nats):
+        assert await in_thread(lambda: runs(nats.url)) == [1, 2, 3]
         assert [envelope["d"]["attempt"] for envelope in await nats.stored("job")] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
 async def test_the_task_record_gives_the_attempt_when_the_messages_are_gone() -> None:
     bucket = {"name": "KV_fanline_tasks", "subjects": ["$KV.fanline_tasks.>"], "allow_direct": True}
-    async with _nats() as (_, nats):
+    async with running_stream() as (_, nats):
         await nats.client.api("STREAM.CREATE", bucket, "KV_fanline_tasks")
         for task, state in (("again", "failed"), ("first", "queued")):
             snapshot = msgspec.json.encode({"snapshot": {"state": state, "attempt": 4}})
             await nats.client.publish((f"$KV.fanline_tasks.task.{task}", snapshot))
         await nats.client.flush()
         for task, attempt in (("again", 5), ("first", 4)):
-            await _in_thread(lambda task=task: _sync_job(fanline.Task(task, nats=nats.url)))  # type: ignore[misc]
+            await in_thread(lambda task=task: _sync_job(fanline.Task(task, nats=nats.url)))  # type: ignore[misc]
             assert (await nats.wait_for(task, "task_started"))["attempt"] == attempt
 
 
 async def test_heartbeats_continue_while_the_jobs_own_event_loop_is_busy() -> None:
-    async with _nats() as (server, nats), connect_nats(server.url) as listener, trio.open_nursery() as nursery:
+    async with running_stream() as (server, nats), connect_nats(server.url) as listener, trio.open_nursery() as nursery:
         busy, enough = threading.Event(), threading.Event()
 
         async def main() -> None:
@@ -441,7 +376,7 @@ async def test_heartbeats_continue_while_the_jobs_own_event_loop_is_busy() -> No
 
         await listener._stream.send_all(b"SUB fanline.beat.task.job 9\r\n")
         await listener.flush()
-        nursery.start_soon(_in_thread, lambda: asyncio.run(main()))
+        nursery.start_soon(in_thread, lambda: asyncio.run(main()))
         await trio.to_thread.run_sync(busy.wait)
         with trio.fail_after(SECONDS):
             for _ in range(20):
@@ -454,7 +389,7 @@ async def test_heartbeats_continue_while_the_jobs_own_event_loop_is_busy() -> No
 
 
 async def test_an_outage_neither_delays_the_job_nor_loses_events(caplog: pytest.LogCaptureFixture) -> None:
-    async with _nats() as (server, nats):
+    async with running_stream() as (server, nats):
         async with fanline.Task("job", nats=nats.url, linger=SECONDS) as task:
             task.log("before")
             await nats.wait_for("job", "task_output")
@@ -469,10 +404,10 @@ async def test_an_outage_neither_delays_the_job_nor_loses_events(caplog: pytest.
         assert task.dropped == 0  # and the block has ended, with the server still gone
         await server.start()
         async with connect_nats(server.url) as client:
-            again = Nats(server.url, "", client)
+            again = StoredTasks(server.url, "", client)
             await again.wait_for("job", "task_completed")
             stored = await again.stored("job")
-    assert _lines(stored) == ["before", "sent and not stored", *map(str, range(500))]
+    assert lines_of(stored) == ["before", "sent and not stored", *map(str, range(500))]
     assert [envelope["e"] for envelope in stored][-2:] == ["task_paused", "task_completed"]
     assert len({envelope["i"] for envelope in stored}) == len(stored)
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
@@ -484,7 +419,7 @@ async def test_no_event_is_lost_when_the_local_servers_nats_is_killed_and_restar
             patch.delenv("NATS_URL", raising=False)
             patch.setenv("FANLINE_STATE_DIR", str(serve.state_directory))
             async with fanline.Task("job", linger=SECONDS) as task:
-                async with _served(serve) as nats:
+                async with served_tasks(serve) as nats:
                     await nats.wait_for("job", "task_started")
                 killed = serve.nats_pid()
                 os.kill(killed, signal.SIGKILL)
@@ -495,7 +430,7 @@ async def test_no_event_is_lost_when_the_local_servers_nats_is_killed_and_restar
         async with _eventually_served(serve) as nats:
             await nats.wait_for("job", "task_completed")
             stored = await nats.stored("job")
-        assert _lines(stored) == list(map(str, range(300)))
+        assert lines_of(stored) == list(map(str, range(300)))
         assert len({envelope["i"] for envelope in stored}) == len(stored)
 
 
@@ -504,13 +439,13 @@ def _commands(serve: Serve) -> str:
 
 
 @asynccontextmanager
-async def _eventually_served(serve: Serve) -> AsyncIterator[Nats]:
+async def _eventually_served(serve: Serve) -> AsyncIterator[StoredTasks]:
     with trio.fail_after(SECONDS):
         while True:
             try:
                 async with connect_nats(serve.nats_url, serve.nats_token) as client:
                     await client.api("STREAM.INFO")
-                    yield Nats(serve.nats_url, serve.nats_token, client)
+                    yield StoredTasks(serve.nats_url, serve.nats_token, client)
                     return
             except OSError:
                 await trio.sleep(0.05)
@@ -523,7 +458,7 @@ async def test_unstored_events_wait_for_jetstream_without_delaying_the_job(caplo
             task.log("early")
         assert "it has no stream FANLINE_task" in caplog.text  # and the block has ended
         await client.api("STREAM.CREATE", STREAM)
-        await Nats(server.url, "", client).wait_for("job", "task_completed")
+        await StoredTasks(server.url, "", client).wait_for("job", "task_completed")
 
 
 @STYLES
@@ -531,7 +466,7 @@ async def test_without_a_server_the_job_is_unharmed_and_the_loss_is_reported_onc
     job: Job, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = fanline.Task("job", nats="nats://127.0.0.1:1", linger=0.1)
-    await _in_thread(lambda: job(task))
+    await in_thread(lambda: job(task))
     await wait_until(lambda: len(caplog.records) >= 2)
     waiting, lost = [record.getMessage() for record in caplog.records]
     assert waiting.startswith("task events are waiting for NATS: cannot connect to nats://127.0.0.1:1")
@@ -556,13 +491,13 @@ async def test_more_output_than_can_be_sent_is_bounded_and_counted() -> None:
                 task.progress(done=number, total=calls)
         return task
 
-    async with _nats() as (_, nats):
-        task = await _in_thread(lambda: flood(nats.url))
+    async with running_stream() as (_, nats):
+        task = await in_thread(lambda: flood(nats.url))
         stored = await nats.stored("job")
     reported = sum(envelope["d"].get("dropped", 0) for envelope in stored)
     assert reported == task.dropped
-    assert len(_lines(stored)) + reported == calls
-    assert _lines(stored)[-1] == f"line {calls - 1}"
+    assert len(lines_of(stored)) + reported == calls
+    assert lines_of(stored)[-1] == f"line {calls - 1}"
     assert stored[-1]["e"] == "task_completed"
 
 
@@ -572,51 +507,12 @@ async def test_binary_and_huge_lines_arrive_as_text_that_fits() -> None:
             task.log(bytes(range(256)))
             task.log("x" * 10_000_000)
 
-    async with _nats() as (_, nats):
-        await _in_thread(lambda: job(nats.url))
-        lines = _lines(await nats.stored("job"))
+    async with running_stream() as (_, nats):
+        await in_thread(lambda: job(nats.url))
+        lines = lines_of(await nats.stored("job"))
     assert lines[2].endswith("abcdefghijklmnopqrstuvwxyz{|}~" + "\ufffd" * 129)
     assert lines[-1].endswith(" more characters]")
     assert len(lines[-1]) < 9000
-
-
-# --- the process around it ----------------------------------------------------------------------------------------
-
-
-def _script(text: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
-    return subprocess.run(
-        [sys.executable, "-P", "-c", text], env=env, capture_output=True, text=True, check=False, timeout=SECONDS
-    )
-
-
-async def test_a_forked_process_has_its_own_exporter() -> None:
-    script = """
-import fanline, os
-with fanline.Task("parent") as task:
-    child = os.fork()
-    if not child:
-        with fanline.Task("child") as mine:
-            mine.log("hello from the child")
-        os._exit(0)
-    os.waitpid(child, 0)
-    task.log("hello from the parent")
-"""
-    async with _nats() as (_, nats):
-        ended = await _in_thread(lambda: _script(script, NATS_URL=nats.url))
-        assert (ended.returncode, ended.stderr) == (0, "")
-        for name in ("parent", "child"):
-            stored = await nats.stored(name)
-            assert [envelope["e"] for envelope in stored] == ["task_started", "task_output", "task_completed"]
-            assert _lines(stored) == [f"hello from the {name}"]
-
-
-async def test_a_program_that_ends_without_ending_its_task_sends_what_is_buffered_and_does_not_hang() -> None:
-    script = "import fanline; task = fanline.Task('job').__enter__(); task.log('last words')"
-    async with _nats() as (_, nats):
-        ended = await _in_thread(lambda: _script(script, NATS_URL=nats.url))
-        assert (ended.returncode, ended.stderr) == (0, "")
-        assert [envelope["e"] for envelope in await nats.stored("job")] == ["task_started", "task_output"]
 
 
 async def test_log_records_become_output_of_the_current_task() -> None:
@@ -625,7 +521,7 @@ async def test_log_records_become_output_of_the_current_task() -> None:
     ours = logging.Logger("fanline.tasks")
     ours.addHandler(fanline.LogHandler())
     logger.warning("outside of any task")
-    async with _nats() as (_, nats):
+    async with running_stream() as (_, nats):
         async with fanline.Task("job", nats=nats.url) as task:
             assert fanline.current_task() is task
             logger.debug("too low")

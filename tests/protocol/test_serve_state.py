@@ -3,11 +3,13 @@
 import pytest
 from msgspec.structs import replace
 
+from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.serve_state import (
     ServeState,
     decode_state,
     encode_state,
     nats_login,
+    nats_options,
     newest_server,
     state_directory,
 )
@@ -54,9 +56,15 @@ def test_the_newest_server_whose_process_lives_is_found(alive: set[int], pid: in
     assert (server and server.pid) == found
 
 
-def test_the_login_is_what_the_state_says_unless_nats_requires_a_creds_file() -> None:
+def test_the_state_says_how_to_reach_nats_files_included() -> None:
+    state = replace(STATE, nats="tls://a,tls://b", nats_creds="/a.creds", nats_tls_ca="/ca.pem")
+    assert nats_options(state) == NatsOptions(("tls://a", "tls://b"), token="t", creds="/a.creds", tls_ca="/ca.pem")
+
+
+def test_the_login_is_what_the_state_says_unless_nats_requires_files() -> None:
     address = nats_login(replace(STATE, nats_user="ann", nats_password="pw"))
     assert address is not None
     assert (address.host, address.port) == ("127.0.0.1", 4222)
     assert (address.user, address.password, address.token) == ("ann", "pw", "t")
-    assert nats_login(replace(STATE, nats_creds="/a.creds")) is None
+    for file in ("nats_creds", "nats_nkey", "nats_tls_ca", "nats_tls_cert"):
+        assert nats_login(replace(STATE, **{file: "/a"})) is None

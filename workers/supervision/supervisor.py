@@ -139,12 +139,21 @@ class Supervisor:
             pid=os.getpid(),
             started=time.time(),
             url=self._url,
-            nats=settings.nats_urls[0],
+            nats=",".join(settings.nats_urls),
             nats_token=settings.nats_token,
             nats_user=settings.nats_user,
             nats_password=settings.nats_password,
-            nats_creds=settings.nats_creds,
+            nats_creds=_absolute(settings.nats_creds),
+            nats_nkey=_absolute(settings.nats_nkey),
+            nats_tls_ca=_absolute(settings.nats_tls_ca),
+            nats_tls_cert=_absolute(settings.nats_tls_cert),
+            nats_tls_key=_absolute(settings.nats_tls_key),
         )
+
+
+def _absolute(path: str) -> str:
+    """For programs with another working directory; "" stays."""
+    return path and os.path.abspath(path)  # noqa: PTH100  # a text, as all of the state
 
 
 def _ending_signals() -> list[signal.Signals]:

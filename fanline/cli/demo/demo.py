@@ -17,10 +17,10 @@ from fanline.cli.demo.display import FEED, DemoStatistics, show
 from fanline.cli.demo.sample_build import TERMINAL, BuildStep, build_steps, cancelled
 from fanline.client.client import Client, Codec
 from fanline.errors import FanlineError
-from fanline.local import find_server, nats_address
+from fanline.local import find_server
 from fanline.nats.publish import NatsPublisher, open_nats_publisher
 from fanline.protocol.envelope import Envelope
-from fanline.protocol.serve_state import ServeState
+from fanline.protocol.serve_state import ServeState, nats_options
 
 LANES = 5  # builds at a time
 VIEWERS: tuple[Codec, ...] = ("json", "cbor") * 3
@@ -37,7 +37,7 @@ async def run_demo(seconds: float | None) -> int:
         directory = stack.enter_context(TemporaryDirectory(prefix="fanline-demo-"))
         server = await stack.enter_async_context(_running_server(Path(directory)))
         stack.callback(lambda: console.print(statistics.summary(), soft_wrap=True))
-        publisher = await stack.enter_async_context(open_nats_publisher(nats_address(server)))
+        publisher = await stack.enter_async_context(open_nats_publisher(nats_options(server)))
         clients = [await stack.enter_async_context(Client(server.url, codec=codec)) for codec in VIEWERS]
         participants = f"{LANES} builds at a time, {len(clients)} subscribers in JSON and CBOR"
         async with trio.open_nursery() as nursery:
@@ -75,26 +75,26 @@ class Demo:
         async with trio.open_nursery() as nursery:
             for index in range(len(self._clients)):
                 await nursery.start(self._watch, index, name, sent_at, received)
-            await self._announce(f"{name} starts, watch it with: fanline tail {channel}")
+            self._announce(f"{name} starts, watch it with: fanline tail {channel}")
             await self._produce(name, channel, sent_at)
             nursery.cancel_scope.deadline = trio.current_time() + LATE_SECONDS
         self._statistics.lost += sum(len(sent_at) - count for count in received)
-        await self._announce(f"{name} ended")
+        self._announce(f"{name} ended")
 
     async def _produce(self, name: str, channel: str, sent_at: dict[str, float]) -> None:
         for step in build_steps(name, random.Random(name)):  # noqa: S311  # sample data
             await trio.sleep(step.pause)
             if self._stopping:
-                await self._publish(channel, cancelled(), sent_at)
+                self._publish(channel, cancelled(), sent_at)
                 break
-            await self._publish(channel, step, sent_at)
+            self._publish(channel, step, sent_at)
         await self._publisher.flush()
 
-    async def _publish(self, channel: str, step: BuildStep, sent_at: dict[str, float]) -> None:
+    def _publish(self, channel: str, step: BuildStep, sent_at: dict[str, float]) -> None:
         message_id = f"{channel}-{len(sent_at)}"
         self._statistics.published += 1
         sent_at[message_id] = trio.current_time()
-        await self._publisher.publish(Envelope(channel=channel, id=message_id, event=step.event, data=step.data))
+        self._publisher.publish(Envelope(channel=channel, id=message_id, event=step.event, data=step.data))
 
     async def _watch(
         self,
@@ -118,8 +118,8 @@ class Demo:
                 if message.event in TERMINAL:
                     return
 
-    async def _announce(self, text: str) -> None:
-        await self._publisher.publish(Envelope(channel=FEED, event="build", data=text))
+    def _announce(self, text: str) -> None:
+        self._publisher.publish(Envelope(channel=FEED, event="build", data=text))
 
 
 @asynccontextmanager

@@ -11,17 +11,27 @@ from typing import Annotated, Any, NamedTuple
 import trio
 import typer
 
-from fanline.cli.options import NatsUrl, task_id
+from fanline.cli.nats_flags import (
+    NatsCreds,
+    NatsNkey,
+    NatsTlsCa,
+    NatsTlsCert,
+    NatsTlsKey,
+    NatsUrl,
+    nats_from_flags,
+)
+from fanline.cli.options import task_id
 from fanline.cli.run.command_process import CommandProcess, PassThrough, shell_code, start_command
 from fanline.cli.run.job import Job
 from fanline.cli.runner import complain, note, run
 from fanline.errors import FanlineError
+from fanline.nats.settings import has_server
 from fanline.producer.calls import TaskCancelled
 from fanline.producer.checks import MAX_NAME, short
-from fanline.producer.discovery import has_server
 from fanline.producer.fresh_id import fresh_id
 from fanline.producer.running_task import AsyncTask
 from fanline.producer.task import Task
+from fanline.protocol.nats.options import NatsOptions
 
 NOT_EXECUTABLE = 126  # the exit codes of shells
 NOT_FOUND = 127
@@ -42,7 +52,7 @@ class RunOptions(NamedTuple):
     """Seconds."""
     grace: float
     """Seconds between SIGTERM and SIGKILL."""
-    nats: str | None
+    nats: NatsOptions | None
 
 
 class CommandFailed(FanlineError):  # noqa: N818  # reads as what happened
@@ -171,6 +181,11 @@ def _run(
         float, typer.Option(min=0, max=86_400, help="Seconds from SIGTERM to SIGKILL when a viewer stops the command.")
     ] = 10.0,
     nats: NatsUrl = None,
+    nats_creds: NatsCreds = None,
+    nats_nkey: NatsNkey = None,
+    nats_tls_ca: NatsTlsCa = None,
+    nats_tls_cert: NatsTlsCert = None,
+    nats_tls_key: NatsTlsKey = None,
 ) -> None:
     """Run a command as a task: viewers see its output, progress and end, and can stop it and type to it.
 
@@ -191,6 +206,8 @@ def _run(
         title=short("title", title or shlex.join(command), MAX_NAME),
         heartbeat=heartbeat,
         grace=grace,
-        nats=nats,
+        nats=nats_from_flags(
+            nats, creds=nats_creds, nkey=nats_nkey, tls_ca=nats_tls_ca, tls_cert=nats_tls_cert, tls_key=nats_tls_key
+        ),
     )
     run(partial(execute, options))

@@ -1,44 +1,69 @@
-"""The number of a task's run: one more than that of the last run that the server knows."""
+"""The number of a task's run: one more than that of the last run that the server knows. Without I/O."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from fanline.producer.exporter.connection import ProducerConnection
+from fanline.nats.dial import ANSWER_SECONDS
+from fanline.nats.requests import NatsRequests
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.envelope import from_producer
 from fanline.protocol.errors import MessageError
-from fanline.protocol.nats.client_protocol import NatsError
 from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject, channel_key, stream_name
+from fanline.protocol.nats.parser import NatsError, NatsMessage
 from fanline.protocol.nats.subjects import to_subject
 from fanline.protocol.tasks.events import TaskEvent
 from fanline.protocol.tasks.states import TaskState
 
 _NO_MESSAGE = 404
+_GET = "$JS.API.DIRECT.GET."
 
 
-async def find_attempt(connection: ProducerConnection, channel: str) -> int:
-    """The number of the run that begins now. Raises NatsError if JetStream cannot tell.
-
-    Both the newest message and the engine's task record are read: the message may not name its attempt, and the record
-    may be some moments old.
+class AttemptQuestion:
+    """Asks JetStream for the newest message of a task, and for the engine's task record: the message may not name its
+    attempt, and the record may be some moments old. `wake` is called with each answer.
     """
-    subject = to_subject(channel)
-    message = await _newest(connection, stream_name(namespace_of(channel)), subject)
-    key = bucket_subject(Bucket.TASKS, channel_key(channel))
-    record = await _newest(connection, bucket_stream(Bucket.TASKS), key, required=False)
-    return max(_after_message(message), _after_record(record))
+
+    def __init__(self, requests: NatsRequests, channel: str, now: float, wake: Callable[[], None]) -> None:
+        self.deadline = now + ANSWER_SECONDS
+        self._wake = wake
+        self._message: NatsMessage | None = None
+        self._record: NatsMessage | None = None
+        stream, bucket = stream_name(namespace_of(channel)), bucket_stream(Bucket.TASKS)
+        key = bucket_subject(Bucket.TASKS, channel_key(channel))
+        self.subjects = (f"{_GET}{stream}", f"{_GET}{bucket}")
+        """Where it was asked."""
+        self._stream = stream
+        requests.ask(self.subjects[0], _newest_of(to_subject(channel)), self._take_message)
+        requests.ask(self.subjects[1], _newest_of(key), self._take_record)
+
+    def attempt(self, now: float) -> int | None:
+        """The number of the run that begins now; None until it is known. Raises NatsError if JetStream cannot tell."""
+        if self._message is not None and self._message.status not in (None, _NO_MESSAGE):
+            raise NatsError(f"it has no stream {self._stream}, or JetStream is unavailable ({self._message.status})")
+        if self._message is None or self._record is None:
+            if now >= self.deadline:
+                raise NatsError(f"JetStream did not answer within {ANSWER_SECONDS:g} seconds")
+            return None
+        return max(_after_message(_payload(self._message)), _after_record(_payload(self._record)))
+
+    def _take_message(self, answer: NatsMessage) -> None:
+        self._message = answer
+        self._wake()
+
+    def _take_record(self, answer: NatsMessage) -> None:
+        self._record = answer
+        self._wake()
 
 
-async def _newest(connection: ProducerConnection, stream: str, subject: str, *, required: bool = True) -> bytes | None:
-    """The newest message of a subject in a stream. Raises NatsError if a `required` stream does not answer."""
-    request = msgspec.json.encode({"last_by_subj": subject})
-    answer = await connection.request(f"$JS.API.DIRECT.GET.{stream}", request)
-    if answer.status is None:
-        return answer.payload
-    if required and answer.status != _NO_MESSAGE:
-        raise NatsError(f"it has no stream {stream}, or JetStream is unavailable ({answer.status})")
-    return None
+def _newest_of(subject: str) -> bytes:
+    return msgspec.json.encode({"last_by_subj": subject})
+
+
+def _payload(answer: NatsMessage) -> bytes | None:
+    """What was found; None if it was nothing."""
+    return answer.payload if answer.status is None else None
 
 
 def _after_message(payload: bytes | None) -> int:

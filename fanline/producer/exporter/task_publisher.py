@@ -1,23 +1,38 @@
-"""Publishes the events of one task: in order, until JetStream acknowledges them, over as many connections as needed."""
+"""Publishes the events of one task: in order, until JetStream acknowledges them, over as many connections as needed.
 
+Without I/O: what is published goes to a NatsRequests; `step`, with the time, does what is due.
+
+| state      | it waits for                                       | next                                        |
+|------------|----------------------------------------------------|---------------------------------------------|
+| WAITING    | the end of an earlier run of the task, whose       | NUMBERING                                   |
+|            | attempt its own follows                            |                                             |
+| NUMBERING  | JetStream's word on the number of this run         | PUBLISHING, at once if the job named it     |
+| PUBLISHING | events, acknowledgements, the end of a delay       | FINISHED, when the task has ended and all   |
+|            |                                                    | is stored                                   |
+| FINISHED   | nothing                                            |                                             |
+
+`give_up` leads from each state to FINISHED. Heartbeats are sent from NUMBERING to FINISHED.
+"""
+
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from enum import Enum, auto
 from functools import partial
-
-import trio
 
 from fanline.backoff import Backoff
 from fanline.nats.jetstream import check_answer
+from fanline.nats.requests import NatsRequests
 from fanline.producer.buffer import BufferedEvent
-from fanline.producer.exporter.attempt import find_attempt
-from fanline.producer.exporter.connection import ProducerConnection
+from fanline.producer.exporter.attempt import AttemptQuestion
 from fanline.producer.exporter.pending_publish import PendingPublish, pending_publishes
 from fanline.producer.producer import Producer
 from fanline.protocol.envelope import MessageType, decode_json
 from fanline.protocol.errors import MessageError
-from fanline.protocol.nats.client_protocol import NatsError, NatsMessage
 from fanline.protocol.nats.names import MESSAGE_ID
+from fanline.protocol.nats.parser import NatsError, NatsMessage
+from fanline.protocol.nats.replies import Complaint
 from fanline.protocol.nats.subjects import Direction, to_subject
 
 WINDOW = 100
@@ -25,137 +40,193 @@ WINDOW = 100
 ACK_SECONDS = 10.0
 """After this long without an acknowledgement, everything unacknowledged is published again."""
 _HEARTBEATS = 3  # heartbeats sent within the interval that the task declares
-_NEVER = float("inf")
+_NEVER = math.inf
 
 Publish = Callable[[str, bytes], None]
 """Publishes a payload to a subject; may be called from any thread."""
 
 
+class PublisherState(Enum):
+    """What a publisher waits for."""
+
+    WAITING = auto()
+    NUMBERING = auto()
+    PUBLISHING = auto()
+    FINISHED = auto()
+
+
 class TaskPublisher:
-    """The exporter's side of one producer."""
+    """The exporter's side of one producer. `warn` gets a sentence when the task's events cannot be stored."""
 
     def __init__(
-        self, producer: Producer, previous: "TaskPublisher | None", reply: Publish, warn: Callable[[str], None]
+        self,
+        producer: Producer,
+        previous: "TaskPublisher | None",
+        requests: NatsRequests,
+        reply: Publish,
+        warn: Callable[[str], None],
     ) -> None:
         self.producer = producer
-        self.finished = trio.Event()
-        """Everything is stored, or has been given up."""
+        self.state = PublisherState.WAITING
+        self.due = -_NEVER
+        """When `step` is needed."""
         self.troubled = False
         """NATS is reachable but does not store."""
         self._previous = previous
+        self._requests = requests
         self._reply = reply
         self._warn = warn
-        self._scope = trio.CancelScope()
-        self._woken = trio.Event()
+        self._sid: int | None = None
+        self._question: AttemptQuestion | None = None
         self._unacknowledged: dict[str, PendingPublish] = {}  # by message ID, in the order of the calls
-        self._refused = False
-        self._last_ack = 0.0  # monotonic
+        self._heard = self._refused = False  # an answer came since the last step; one of them was an error
+        self._last_ack = 0.0
+        self._retry = -_NEVER  # before that, nothing is published or asked
+        self._next_beat = -_NEVER
         self._backoff = Backoff(base=0.1, cap=5.0)
         self._ids = _message_ids()
+        self._subject = to_subject(producer.channel)
+
+    @property
+    def finished(self) -> bool:
+        """Everything is stored, or has been given up."""
+        return self.state is PublisherState.FINISHED
+
+    def connected(self, now: float) -> None:
+        """There is a new connection: say again what the last one may have lost."""
+        self._question, self._next_beat, self._retry = None, -_NEVER, -_NEVER
+        self._publish_again(now)
+        self.wake()
 
     def wake(self) -> None:
-        self._woken.set()
+        """There is something new: an event of the job, or an answer."""
+        self.due = -_NEVER
+
+    def step(self, now: float) -> None:
+        """Publish what is due, on the present connection."""
+        if self.state is PublisherState.WAITING and (self._previous is None or self._previous.finished):
+            self._begin()
+        due = _NEVER
+        if self.state is PublisherState.NUMBERING:
+            due = self._number(now)
+        if self.state is PublisherState.PUBLISHING:
+            due = self._publish_events(now)
+        self.due = min(due, self._beat(now))
 
     def give_up(self) -> tuple[int, int]:
         """Stop, and discard what is not stored; returns how many events, and how many output lines, that loses."""
         events, lines = self.producer.discard()
         events += len(self._unacknowledged)
         self._unacknowledged.clear()
-        self.finished.set()
-        self._scope.cancel()
+        self._finish()
         return events, lines
 
-    async def run(self, connection: ProducerConnection) -> None:
-        """Publish over this connection until the task has ended and everything is stored. Cancelled if it breaks.
+    def denied(self, complaint: Complaint) -> None:
+        """NATS does not permit something; this task may be concerned."""
+        asked = () if self._question is None else self._question.subjects
+        if complaint.subject in (self._subject, self._requests.inbox, *asked):
+            self._report_trouble(complaint.text)
 
-        A run waits for the end of an earlier run of the same task in this process: before that it could not know its
-        own attempt.
-        """
-        if self._previous is not None:
-            await self._previous.finished.wait()
-            self._previous = None
-        with trio.CancelScope() as self._scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send_heartbeats, connection)
-                sid = connection.subscribe(to_subject(self.producer.channel, Direction.CTL), self._handle_call)
-                await self._find_attempt(connection)
-                await self._publish_events(connection)
-                connection.unsubscribe(sid)
-                nursery.cancel_scope.cancel()
-            self.finished.set()
+    # --- beginning and end ---------------------------------------------------------------------------------------
 
-    async def _send_heartbeats(self, connection: ProducerConnection) -> None:
-        subject = to_subject(self.producer.channel, Direction.BEAT)
-        while True:
-            connection.publish(subject, b"")
-            await trio.sleep(self.producer.settings.heartbeat / _HEARTBEATS)
+    def _begin(self) -> None:
+        self._previous = None
+        self._sid = self._requests.subscribe(to_subject(self.producer.channel, Direction.CTL), self._handle_call)
+        numbered = self.producer.attempt is not None
+        self.state = PublisherState.PUBLISHING if numbered else PublisherState.NUMBERING
 
-    async def _find_attempt(self, connection: ProducerConnection) -> None:
-        while self.producer.attempt is None:
-            try:
-                self.producer.attempt = await find_attempt(connection, self.producer.channel)
-            except NatsError as error:
-                self._report_trouble(str(error))
-                await trio.sleep(self._backoff.next_delay())
-        self._backoff.reset()
+    def _finish(self) -> None:
+        self.state, self._previous = PublisherState.FINISHED, None
+        if self._sid is not None:
+            self._requests.unsubscribe(self._sid)
+            self._sid = None
 
-    async def _publish_events(self, connection: ProducerConnection) -> None:
-        self._publish_again(connection)
-        while self.producer.ended is None or self._unacknowledged or self.producer.due < _NEVER:
-            await self._retry_if_needed(connection)
-            events = self.producer.take(time.monotonic(), WINDOW - len(self._unacknowledged))
+    def _beat(self, now: float) -> float:
+        if self.state in (PublisherState.WAITING, PublisherState.FINISHED):
+            return _NEVER
+        if now >= self._next_beat:
+            self._requests.publish(to_subject(self.producer.channel, Direction.BEAT), b"")
+            self._next_beat = now + self.producer.settings.heartbeat / _HEARTBEATS
+        return self._next_beat
+
+    def _number(self, now: float) -> float:
+        """Ask for the attempt, again and again until JetStream can tell."""
+        if now < self._retry:
+            return self._retry
+        if self._question is None:
+            self._question = AttemptQuestion(self._requests, self.producer.channel, now, self.wake)
+        deadline = self._question.deadline
+        try:
+            attempt = self._question.attempt(now)
+        except NatsError as error:
+            self._question, self._retry = None, now + self._backoff.next_delay()
+            self._report_trouble(str(error))
+            return self._retry
+        if attempt is not None:
+            self._question, self.producer.attempt = None, attempt
+            self._retry = -_NEVER
+            self._backoff.reset()
+            self.state = PublisherState.PUBLISHING
+        return deadline
+
+    # --- publishing ----------------------------------------------------------------------------------------------
+
+    def _publish_events(self, now: float) -> float:
+        self._take_note(now)
+        if now < self._retry:
+            return self._retry
+        self._retry_if_needed(now)
+        while events := self.producer.take(now, WINDOW - len(self._unacknowledged)):
             for event in events:
-                self._publish(event, connection)
-            if not events:
-                await self._wait()
+                self._publish(event, now)
+        if self.producer.ended is not None and not self._unacknowledged and self.producer.due == _NEVER:
+            self._finish()
+            return _NEVER
+        due = self.producer.due if len(self._unacknowledged) < WINDOW else _NEVER
+        return min(due, self._last_ack + ACK_SECONDS) if self._unacknowledged else due
 
-    async def _retry_if_needed(self, connection: ProducerConnection) -> None:
+    def _take_note(self, now: float) -> None:
+        """Of the answers that came since the last step."""
+        if self._heard:
+            self._heard, self._last_ack = False, now
+        if self._refused and self._retry == -_NEVER:
+            self._retry = now + self._backoff.next_delay()
+
+    def _retry_if_needed(self, now: float) -> None:
         if self._refused:
-            await trio.sleep(self._backoff.next_delay())
-            self._publish_again(connection)
-        elif self._unacknowledged and time.monotonic() - self._last_ack > ACK_SECONDS:
+            self._publish_again(now)
+        elif self._unacknowledged and now >= self._last_ack + ACK_SECONDS:
             self._report_trouble("JetStream does not answer")
-            self._publish_again(connection)
+            self._publish_again(now)
 
-    async def _wait(self) -> None:
-        """Wait until an event is due, or a message is acknowledged, refused or overdue."""
-        now, until = time.monotonic(), _NEVER
-        if len(self._unacknowledged) < WINDOW:
-            until = self.producer.due
-        if self._unacknowledged:
-            until = min(until, self._last_ack + ACK_SECONDS + 0.1)
-        with trio.move_on_after(max(0.0, until - now)):
-            await self._woken.wait()
-        self._woken = trio.Event()
-
-    def _publish(self, event: BufferedEvent, connection: ProducerConnection) -> None:
+    def _publish(self, event: BufferedEvent, now: float) -> None:
         assert self.producer.attempt is not None
         if not self._unacknowledged:
-            self._last_ack = time.monotonic()
+            self._last_ack = now
         for pending in pending_publishes(
             event,
             channel=self.producer.channel,
             attempt=self.producer.attempt,
             ids=self._ids,
             time=_unix_ms(event.time),
-            limit=connection.max_payload,
+            limit=self._requests.info.max_payload,
         ):
             self._unacknowledged[pending.headers[MESSAGE_ID]] = pending
-            self._publish_one(pending, connection)
+            self._publish_one(pending)
 
-    def _publish_again(self, connection: ProducerConnection) -> None:
+    def _publish_again(self, now: float) -> None:
         """Publish everything unacknowledged. JetStream ignores what it has stored in the last two minutes."""
-        self._refused, self._last_ack = False, time.monotonic()
+        self._refused, self._retry, self._last_ack = False, -_NEVER, now
         for pending in self._unacknowledged.values():
-            self._publish_one(pending, connection)
+            self._publish_one(pending)
 
-    def _publish_one(self, pending: PendingPublish, connection: ProducerConnection) -> None:
-        handler = partial(self._take_ack, pending.headers[MESSAGE_ID])
-        connection.ask(to_subject(self.producer.channel), pending.payload, handler, pending.headers)
+    def _publish_one(self, pending: PendingPublish) -> None:
+        take = partial(self._take_ack, pending.headers[MESSAGE_ID])
+        self._requests.ask(self._subject, pending.payload, take, pending.headers)
 
     def _take_ack(self, message_id: str, answer: NatsMessage) -> None:
+        self._heard = True
         self.wake()
-        self._last_ack = time.monotonic()
         try:
             check_answer(answer.payload)
         except NatsError as error:
@@ -171,6 +242,8 @@ class TaskPublisher:
         if self.producer.ended is not None:
             self.producer.settle()
         self._warn(f"NATS is not storing the events of task {self.producer.id}: {why}")
+
+    # --- calls ---------------------------------------------------------------------------------------------------
 
     def _handle_call(self, message: NatsMessage) -> None:
         """A viewer's call, or the engine asking whether a producer is attached, which needs no answer."""

@@ -7,8 +7,9 @@ import socket
 from collections import Counter
 from urllib.parse import urlsplit
 
-from fanline.protocol.nats.client_protocol import PING, PONG, connect_command, subscribe_command
+from fanline.protocol.nats.commands import PING, PONG, Login, hello, subscribe
 from fanline.protocol.nats.names import stream_name
+from fanline.protocol.nats.replies import ServerInfo
 
 _SUBJECTS = "$JS.API."
 _MESSAGE = f"MSG {_SUBJECTS}".encode()
@@ -24,8 +25,9 @@ class RequestCount:
         self._stream = stream_name(namespace)
         self._rest = b""
         self._counts: Counter[str] = Counter()
-        self.socket.sendall(connect_command(token=token) + subscribe_command(f"{_SUBJECTS}>", 1) + PING)
-        while PONG not in self._rest:
+        login = hello(ServerInfo(), Login(token=token), name="bench", tls=False)
+        self.socket.sendall(login + subscribe(f"{_SUBJECTS}>", 1) + PING)
+        while self._rest.count(PONG) < 2:  # that of the login, and our own
             self._rest += self.socket.recv(65536)
         self._rest = b""
         self.socket.setblocking(False)

@@ -10,18 +10,11 @@ import msgspec
 
 from fanline.loadtest.bench.tasks.script import ScriptedEvent
 from fanline.protocol.envelope import Envelope, encode_json
-from fanline.protocol.nats.client_protocol import (
-    PING,
-    PONG,
-    NatsMessage,
-    Reply,
-    connect_command,
-    parse_url,
-    publish_command,
-    read_server,
-    subscribe_command,
-)
+from fanline.protocol.nats.addresses import parse_url
+from fanline.protocol.nats.commands import PING, PONG, Login, hello, publish, subscribe
 from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
+from fanline.protocol.nats.parser import NatsMessage, Parser, Reply
+from fanline.protocol.nats.replies import ServerInfo
 from fanline.protocol.nats.subjects import Direction, to_subject
 from fanline.protocol.tasks.events import TaskEvent
 
@@ -39,11 +32,12 @@ class ScriptedProducer:
         self._channel = channel
         self._subject = to_subject(channel)
         self._published = 0
-        self._rest = b""
-        self._flushed = False
+        self._parser = Parser()
+        self._unanswered = 1  # pings of ours: that of the login
         self._socket = socket.create_connection((where.host, where.port), _TIMEOUT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.sendall(connect_command(token=token) + subscribe_command(to_subject(channel, Direction.CTL), 1))
+        login = hello(ServerInfo(), Login(token=token), name="bench", tls=False)
+        self._socket.sendall(login + subscribe(to_subject(channel, Direction.CTL), 1))
         self.flush()
 
     def __enter__(self) -> Self:
@@ -66,9 +60,9 @@ class ScriptedProducer:
 
     def flush(self) -> None:
         """Return when NATS has accepted everything published so far."""
-        self._flushed = False
+        self._unanswered += 1
         self._socket.sendall(PING)
-        while not self._flushed:
+        while self._unanswered:
             self._take()
 
     def _publish(self, event: str, data: dict[str, Any]) -> None:
@@ -78,14 +72,13 @@ class ScriptedProducer:
         name = f"bench-{self._published}"
         envelope = Envelope(id=name, event=event, data=data, time=time.time_ns() // 1_000_000)
         headers = {MESSAGE_ID: deduplication_id(self._channel, name)}
-        self._socket.sendall(publish_command(self._subject, encode_json(envelope), headers))
+        self._socket.sendall(publish(self._subject, encode_json(envelope), headers))
 
     def _take(self) -> None:
         data = self._socket.recv(_READ_BYTES)
         if not data:
             raise ConnectionResetError("NATS closed the producer's connection")
-        found, self._rest = read_server(self._rest + data)
-        for one in found:
+        for one in self._parser.feed(data):
             if isinstance(one, NatsMessage):
                 self._answer(one)
             else:
@@ -96,13 +89,13 @@ class ScriptedProducer:
             raise ConnectionResetError(f"NATS refused: {reply.detail}")
         if reply.verb == "PING":
             self._socket.sendall(PONG)
-        self._flushed = self._flushed or reply.verb == "PONG"
+        self._unanswered -= reply.verb == "PONG"
 
     def _answer(self, message: NatsMessage) -> None:
         asked = msgspec.json.decode(message.payload)
         if asked["t"] == "call":  # a ping needs no answer
             self.calls.append(asked)
-            self._socket.sendall(publish_command(message.reply, b'{"v":1,"t":"ok"}'))
+            self._socket.sendall(publish(message.reply, b'{"v":1,"t":"ok"}'))
 
 
 def _line(number: int) -> str:

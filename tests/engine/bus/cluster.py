@@ -12,7 +12,7 @@ from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.bus.nats.bus import open_nats_bus
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.protocol.errors import MessageError
-from fanline.protocol.nats.client_protocol import parse_url
+from fanline.protocol.nats.addresses import parse_url
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.subjects import Direction, from_subject, to_subject
 from tests.support.nats.client import NatsClient

@@ -1,168 +1,173 @@
-"""The NATS publisher against a scripted server in memory."""
+"""The publisher of `fanline pub` on a real socket, against a scripted server."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
 
-from fanline.nats.connection import NatsClient
-from fanline.nats.publish import NatsPublisher
+from fanline.nats.publish import NatsPublisher, open_nats_publisher
 from fanline.protocol.envelope import Envelope
-from fanline.protocol.nats.client_protocol import NatsAddress, NatsError, NatsMessage, Reply, read_server
+from fanline.protocol.nats.options import NatsOptions
+from fanline.protocol.nats.parser import NatsError
 
+pytestmark = pytest.mark.process
 INFO = b'INFO {"version":"2.15.1","max_payload":100,"headers":true}\r\n'
-ADDRESS = NatsAddress("x", 1, False, "", "", "s3cret")
 
 
-async def _client(replies: bytes) -> tuple[NatsClient, trio.abc.Stream]:
-    ours, theirs = memory_stream_pair()
-    await theirs.send_all(replies)
-    return NatsClient(ours, ADDRESS), theirs
+class ScriptedServer:
+    """One connection of a client, and what it has sent."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self.received = b""
+
+    async def read_until(self, mark: bytes) -> bytes:
+        """What has come since the last call, up to and with the mark."""
+        while mark not in self.received:
+            data = await self._stream.receive_some()
+            if not data:
+                raise EOFError
+            self.received += data
+        found, _, self.received = self.received.partition(mark)
+        return found + mark
+
+    async def send(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def log_in(self) -> bytes:
+        await self.send(INFO)
+        login = await self.read_until(b"PING\r\n")
+        await self.send(b"PONG\r\n")
+        return login
 
 
-async def _publisher(replies: bytes) -> tuple[NatsPublisher, trio.abc.Stream]:
-    """A publisher whose login is on its way to the server."""
-    client, theirs = await _client(replies)
-    await client.start()
-    return NatsPublisher(client), theirs
+@asynccontextmanager
+async def _listening(serve: Callable[[ScriptedServer], Awaitable[None]]) -> AsyncIterator[str]:
+    """A server that plays `serve` to each client; its URL."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+    async def handle(stream: trio.SocketStream) -> None:
+        async with stream:
+            with suppress(EOFError):
+                await serve(ScriptedServer(stream))
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, handle, [listener])
+            yield f"nats://s3cret@127.0.0.1:{listener.socket.getsockname()[1]}"
+            nursery.cancel_scope.cancel()
 
 
-async def _received(stream: trio.abc.Stream) -> bytes:
-    with trio.fail_after(1):
-        return bytes(await stream.receive_some(65536))
+async def answer_flushes(server: ScriptedServer, sent: list[bytes]) -> None:
+    while True:
+        sent.append(await server.read_until(b"PING\r\n"))
+        await server.send(b"PONG\r\n")
 
 
 async def test_a_message_is_sent_as_an_envelope_with_its_id_for_deduplication() -> None:
-    publisher, server = await _publisher(INFO + b"PONG\r\n")
-    assert b'"auth_token":"s3cret"' in await _received(server)
-    await publisher.publish(Envelope(channel="task:42", data={"percent": 4}))
-    assert await _received(server) == b'PUB fanline.pub.task.42 25\r\n{"v":1,"d":{"percent":4}}\r\n'
-    await publisher.publish(Envelope(channel="task:42", id="a1", event="e", data=1))
-    sent = await _received(server)
-    assert sent.startswith(b"HPUB fanline.pub.task.42 ")
-    assert b"Nats-Msg-Id: /task:42/a1\r\n" in sent
-    assert sent.endswith(b'{"v":1,"i":"a1","e":"e","d":1}\r\n')
+    sent = list[bytes]()
 
+    async def serve(server: ScriptedServer) -> None:
+        sent.append(await server.log_in())
+        await answer_flushes(server, sent)
 
-async def test_flush_waits_for_the_pong_and_answers_the_servers_ping() -> None:
-    publisher, server = await _publisher(INFO + b"PONG\r\n+OK\r\nPING\r\nPONG\r\n")
-    await _received(server)
-    await publisher.flush()
-    assert await _received(server) == b"PING\r\nPONG\r\n"
+    async with _listening(serve) as url, open_nats_publisher(NatsOptions((url,))) as publisher:
+        publisher.publish(Envelope(channel="task:42", data={"percent": 4}))
+        publisher.publish(Envelope(channel="task:42", id="a1", event="e", data=1))
+        with pytest.raises(NatsError, match="accepts at most 100"):
+            publisher.publish(Envelope(channel="task:42", data="x" * 100))
+        await publisher.flush()
+        assert b'"auth_token":"s3cret"' in sent[0]
+        assert b'PUB fanline.pub.task.42 25\r\n{"v":1,"d":{"percent":4}}\r\nHPUB fanline.pub.task.42 ' in sent[1]
+        assert b"Nats-Msg-Id: /task:42/a1\r\n" in sent[1]
+        assert sent[1].endswith(b'{"v":1,"i":"a1","e":"e","d":1}\r\nPING\r\n')
 
 
 @pytest.mark.parametrize(
     ("replies", "said"),
     [
-        (INFO + b"-ERR 'Authorization Violation'\r\n", "refused: Authorization Violation"),
-        (b"HTTP/1.1 400 Bad Request\r\n", "not a NATS server"),
+        (INFO + b"-ERR 'maximum connections exceeded'\r\n", "refused: maximum connections exceeded"),
+        (b"HTTP/1.1 400 Bad Request\r\n", "HTTP/1.1 400 Bad Request"),
         (b"INFO nonsense\r\n", "INFO cannot be read"),
+        (b"", "closed the connection"),
     ],
 )
 async def test_a_refusal_is_reported_in_the_servers_words(replies: bytes, said: str) -> None:
-    client, _ = await _client(replies)
-    with trio.fail_after(1), pytest.raises(NatsError, match=said):
-        await client.start()
+    async def serve(server: ScriptedServer) -> None:
+        await server.send(replies)
+        if replies:
+            await trio.sleep_forever()
+
+    async with _listening(serve) as url:
+        with pytest.raises(NatsError, match=said):
+            async with open_nats_publisher(NatsOptions((url,))):
+                pass
 
 
 async def test_a_lost_server_is_an_error_and_what_it_said_last_is_the_reason() -> None:
-    publisher, server = await _publisher(INFO + b"PONG\r\n")
-    await server.send_all(b"-ERR 'Stale Connection'\r\n")
-    await server.aclose()
-    with trio.fail_after(1), pytest.raises(NatsError, match="Stale Connection"):
-        await publisher.publish(Envelope(channel="task:42", data=1))
-    with trio.fail_after(1), pytest.raises(NatsError, match="closed the connection"):
-        await publisher.flush()
+    async def serve(server: ScriptedServer) -> None:
+        await server.log_in()
+        await server.read_until(b"PING\r\n")
+        await server.send(b"-ERR 'Stale Connection'\r\n")
+
+    async with _listening(serve) as url:
+        with pytest.raises(NatsError, match="Stale Connection"):
+            async with open_nats_publisher(NatsOptions((url,))) as publisher:
+                publisher.publish(Envelope(channel="task:42", data=1))
+                with pytest.raises(NatsError, match="Stale Connection"):
+                    await publisher.flush()
+                publisher.publish(Envelope(channel="task:42", data=1))
 
 
-async def test_a_message_over_the_servers_limit_is_not_sent() -> None:
-    publisher, server = await _publisher(INFO + b"PONG\r\nPONG\r\n")
-    await _received(server)
-    with pytest.raises(NatsError, match="accepts at most 100"):
-        await publisher.publish(Envelope(channel="task:42", data="x" * 100))
-    await publisher.flush()
-    assert await _received(server) == b"PING\r\n"
+async def test_a_server_that_says_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanline.nats.dial.ANSWER_SECONDS", 0.05)
+
+    async def serve(server: ScriptedServer) -> None:
+        await trio.sleep_forever()
+
+    async with _listening(serve) as url:
+        with pytest.raises(NatsError, match="no answer"):
+            async with open_nats_publisher(NatsOptions((url,))):
+                pass
 
 
-async def test_a_silent_server_is_an_error(autojump_clock: MockClock) -> None:
-    client, _ = await _client(b"")
-    with pytest.raises(NatsError, match="did not answer"):
-        await client.start()
+async def test_the_servers_pings_are_answered_while_nothing_is_published() -> None:
+    answered = trio.Event()
+
+    async def serve(server: ScriptedServer) -> None:
+        await server.log_in()
+        await server.read_until(b"SUB ")
+        await server.send(b"PING\r\n")
+        await server.read_until(b"PONG\r\n")
+        answered.set()
+        await answer_flushes(server, [])
+
+    async with _listening(serve) as url, open_nats_publisher(NatsOptions((url,))):
+        await answered.wait()
 
 
-def _message(payload: bytes) -> bytes:
-    return b"MSG _INBOX.x 1 %d\r\n%s\r\n" % (len(payload), payload)
+async def test_the_next_server_is_tried_when_one_cannot_be_reached() -> None:
+    async def serve(server: ScriptedServer) -> None:
+        await server.log_in()
+        await answer_flushes(server, [])
+
+    async with _listening(serve) as url, open_nats_publisher(NatsOptions(("nats://127.0.0.1:1", url))):
+        pass
 
 
-@pytest.mark.parametrize(("streams", "stored"), [(b'["FANLINE_task"]', True), (b"null", False), (b"[]", False)])
-async def test_jetstream_says_whether_a_channel_is_stored(streams: bytes, stored: bool) -> None:  # a table's column
-    publisher, server = await _publisher(INFO + b"PONG\r\n" + _message(b'{"total":1,"streams":%s}' % streams))
-    await _received(server)
-    with trio.fail_after(1):
-        assert await publisher.is_stored("task:42") is stored
-    subscribed, asked, body, _ = (await _received(server)).split(b"\r\n")
-    assert subscribed.startswith(b"SUB _INBOX.")
-    assert asked.split()[:2] == [b"PUB", b"$JS.API.STREAM.NAMES"]
-    assert asked.split()[2] == subscribed.split()[1]
-    assert body == b'{"subject":"fanline.pub.task.42"}'
+async def test_whatever_waits_when_the_publisher_is_closed_gets_an_error() -> None:
+    async def serve(server: ScriptedServer) -> None:
+        await server.log_in()
+        await server.read_until(b"PING\r\n")
+        publisher.close()
+        await trio.sleep_forever()
 
-
-async def test_flush_waits_until_everything_is_stored_whatever_comes_first() -> None:
-    publisher, server = await _publisher(INFO + b"PONG\r\n")
-    for number in range(2):
-        await publisher.publish(Envelope(channel="task:42", data=number), stored=True)
-    flushed = trio.Event()
-
-    async def flush() -> None:
-        await publisher.flush()
-        flushed.set()
-
-    with trio.fail_after(1):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(flush)
-            for answer in (_message(b'{"stream":"s","seq":1}'), b"PONG\r\n"):
-                await server.send_all(answer)
-                await trio.testing.wait_all_tasks_blocked()
-                assert not flushed.is_set()
-            await server.send_all(_message(b'{"stream":"s","seq":2,"duplicate":true}'))
-
-
-async def test_a_message_that_cannot_be_stored_is_an_error_in_jetstreams_words() -> None:
-    publisher, server = await _publisher(INFO + b"PONG\r\n")
-    await publisher.publish(Envelope(channel="task:42", data=1), stored=True)
-    await server.send_all(b"PONG\r\n" + _message(b'{"error":{"code":503,"description":"no space left"}}'))
-    with trio.fail_after(1), pytest.raises(NatsError, match="no space left"):
-        await publisher.flush()
-
-
-async def test_silence_instead_of_an_acknowledgement_is_an_error(autojump_clock: MockClock) -> None:
-    publisher, _ = await _publisher(INFO + b"PONG\r\nPONG\r\n")
-    await publisher.publish(Envelope(channel="task:42", data=1), stored=True)
-    with pytest.raises(NatsError, match="JetStream did not answer"):
-        await publisher.flush()
-
-
-def _cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    return ((data[:at], data[at:]) for at in range(len(data) + 1))
-
-
-def test_what_is_read_does_not_depend_on_how_the_bytes_are_cut() -> None:
-    message, status = b"MSG in.x 1 6\r\n{\r\nx\r\n\r\n", b"HMSG in 2 out 16 18\r\nNATS/1.0 503\r\n\r\nhi\r\n"
-    expected = [
-        Reply("PING", ""),
-        NatsMessage(1, "in.x", "", b"{\r\nx\r\n"),
-        NatsMessage(2, "in", "out", b"hi", 503),
-        Reply("+OK", ""),
-    ]
-    for first, second in _cuts(b"PING\r\n" + message + status + b"+OK\r\n"):
-        items, rest = read_server(first)
-        more, rest = read_server(rest + second)
-        assert items + more == expected
-        assert rest == b""
-
-
-@pytest.mark.parametrize("line", [b"MSG in 1", b"MSG in one 3", b"HMSG in 1 3", b"MSG in 1 a b 3"])
-def test_a_message_without_its_sizes_is_an_error(line: bytes) -> None:
-    with pytest.raises(NatsError, match="sent b'"):
-        read_server(line + b"\r\nabc\r\n")
+    async with _listening(serve) as url:
+        publisher = NatsPublisher(NatsOptions((url,)))
+        await publisher.wait_open()
+        for _ in range(2):
+            with pytest.raises(NatsError, match="closed"):
+                await publisher.flush()
+        with pytest.raises(NatsError, match="closed"):
+            publisher.publish(Envelope(channel="task:42", data=1))

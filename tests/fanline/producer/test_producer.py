@@ -2,8 +2,12 @@
 
 import math
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import greenlet  # type: ignore[import-untyped]
 import pytest
 
 import fanline
@@ -14,7 +18,6 @@ from fanline.producer.checks import (
     json_of,
     progress_data,
 )
-from fanline.producer.discovery import environment_url
 from fanline.producer.producer import Producer
 from fanline.protocol.tasks.events import TaskEvent
 
@@ -151,6 +154,7 @@ def test_nothing_is_reported_after_the_end() -> None:
         (SystemExit(3), TaskEvent.FAILED, {"error": "SystemExit: 3"}),
         (ValueError(), TaskEvent.FAILED, {"error": "ValueError"}),
         (KeyboardInterrupt(), TaskEvent.CANCELLED, {}),
+        (greenlet.GreenletExit(), TaskEvent.CANCELLED, {}),
         (BaseExceptionGroup("", [KeyboardInterrupt()]), TaskEvent.CANCELLED, {}),
         (fanline.TaskCancelled("ann"), TaskEvent.CANCELLED, {"by": "ann"}),
     ],
@@ -201,12 +205,6 @@ def test_an_integer_over_64_bits_is_reported_as_a_float() -> None:
 def test_a_title_that_utf8_cannot_encode_is_reported_with_a_replacement() -> None:
     settings = TaskSettings("x", "caf\udce9", None, None, 1.0, None, None, 1.0)
     assert check_settings(settings).title == "caf?"
-
-
-def test_an_invalid_nats_url_in_the_environment_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    for value, expected in (("nats://a:1, nats://b:2", "nats://a:1"), ("http://x", None), ("", None)):
-        monkeypatch.setenv("NATS_URL", value)
-        assert environment_url() == expected
 
 
 class _TextlessError(Exception):
@@ -264,13 +262,35 @@ def test_the_exporter_is_woken_only_if_it_would_look_too_late() -> None:
     assert len(woken) == 1
 
 
+@contextmanager
+def _held_by_another_thread(producer: Producer) -> Iterator[None]:
+    """While one of the parent's threads holds the locks of a task."""
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with producer._lock, producer.settled._condition:
+            held.set()
+            release.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    try:
+        yield
+    finally:
+        release.set()
+        thread.join()
+
+
 def test_a_forked_copy_of_a_task_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     task, producer = _task()
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    task.log("x")
-    producer.end(None)
-    assert producer.settled.done()
-    with pytest.raises(RuntimeError, match="forked"):
-        task.ask("Deploy?")
+    with _held_by_another_thread(producer):  # of the parent, and for ever
+        task.log("x")
+        assert list(task.calls()) == []
+        producer.end(None)
+        assert producer.settled.done()
+        with pytest.raises(RuntimeError, match="forked"):
+            task.ask("Deploy?")
     monkeypatch.undo()
     assert _events(producer) == ["started"]

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 import trio
 
-from fanline.protocol.nats.client_protocol import PING, PONG, connect_command, parse_url, publish_command
+from fanline.protocol.nats.addresses import parse_url
+from fanline.protocol.nats.commands import PING, PONG, Login, hello, publish, subscribe
+from fanline.protocol.nats.replies import ServerInfo
 
 _INBOX = "_INBOX.test"
 
@@ -21,7 +23,7 @@ class NatsClient:
 
     async def publish(self, *messages: tuple[str, bytes], headers: Mapping[str, str] | None = None) -> None:
         """Send (subject, payload) pairs, all with the same headers. Nothing is acknowledged."""
-        commands = (publish_command(subject, payload, headers) for subject, payload in messages)
+        commands = (publish(subject, payload, headers) for subject, payload in messages)
         await self._stream.send_all(b"".join(commands))
 
     async def flush(self) -> None:
@@ -47,7 +49,10 @@ class NatsClient:
 
     async def greet(self, token: str) -> None:
         assert (await self._line()).startswith(b"INFO ")
-        await self._stream.send_all(connect_command(token=token) + b"SUB %s 1\r\n" % _INBOX.encode())
+        login = hello(ServerInfo(), Login(token=token), name="", tls=False)
+        await self._stream.send_all(login + subscribe(_INBOX, 1))
+        while await self._line() != b"PONG":  # of the login
+            pass
         await self.flush()
 
     async def _line(self) -> bytes:

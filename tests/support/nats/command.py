@@ -11,7 +11,10 @@ import socket
 import subprocess
 import sys
 
-from fanline.protocol.nats.client_protocol import PING, PONG, connect_command, parse_url, publish_command
+from fanline.protocol.nats import commands
+from fanline.protocol.nats.addresses import parse_url
+from fanline.protocol.nats.commands import PING, PONG, Login
+from fanline.protocol.nats.replies import ServerInfo
 
 
 class Connection:
@@ -21,8 +24,8 @@ class Connection:
         address = parse_url(os.environ["NATS_URL"])
         self._socket = socket.create_connection((address.host, address.port))
         self.received = self._socket.makefile("rb")
-        self.send(connect_command(token=address.token))
-        self.flush()
+        self.send(commands.hello(ServerInfo(), Login(token=address.token), name="nats", tls=False))
+        self.wait()
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
@@ -30,13 +33,17 @@ class Connection:
     def flush(self) -> None:
         """Wait until the server has taken everything sent so far."""
         self.send(PING)
+        self.wait()
+
+    def wait(self) -> None:
+        """For the answer to a PING."""
         while (line := self.received.readline()) != PONG:
             assert line.startswith(b"INFO "), line
 
 
 def publish(subject: str, body: str) -> None:
     connection = Connection()
-    connection.send(publish_command(subject, body.encode()))
+    connection.send(commands.publish(subject, body.encode()))
     connection.flush()
 
 
@@ -51,7 +58,7 @@ def reply(subject: str, command: str) -> None:
             body = connection.received.read(int(size) + 2)[:-2]
             environ = os.environ | {"NATS_REQUEST_SUBJECT": subject, "NATS_REQUEST_BODY": body.decode()}
             told = subprocess.run(shlex.split(command), env=environ, capture_output=True, check=False)
-            connection.send(publish_command(answer_to, told.stdout + told.stderr))
+            connection.send(commands.publish(answer_to, told.stdout + told.stderr))
 
 
 def main(args: list[str]) -> None:

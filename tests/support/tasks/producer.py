@@ -11,17 +11,11 @@ import msgspec
 import trio
 
 from fanline.protocol.envelope import Envelope, encode_json
-from fanline.protocol.nats.client_protocol import (
-    PING,
-    PONG,
-    NatsMessage,
-    connect_command,
-    parse_url,
-    publish_command,
-    read_server,
-    subscribe_command,
-)
+from fanline.protocol.nats.addresses import parse_url
+from fanline.protocol.nats.commands import PING, PONG, Login, hello, publish, subscribe
 from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
+from fanline.protocol.nats.parser import NatsMessage, Parser
+from fanline.protocol.nats.replies import ServerInfo
 from fanline.protocol.nats.subjects import to_subject
 from tests.support.serve import Serve
 
@@ -72,25 +66,27 @@ class NatsProducer:
         headers = {MESSAGE_ID: deduplication_id(self._channel, name)}
         with suppress(*_LOST), trio.move_on_after(_ACK_SECONDS):
             if self._stream is not None:
-                await self._send(self._stream, publish_command(self._subject, payload, headers, reply=reply))
+                await self._send(self._stream, publish(self._subject, payload, headers, reply=reply))
                 await stored.wait()
         return stored.is_set()
 
     async def _connect_and_read(self, task_status: trio.TaskStatus[None]) -> None:
         async with await trio.open_tcp_stream(self._address.host, self._address.port) as stream:
             control = self._subject.replace("fanline.pub.", "fanline.ctl.", 1)
-            hello = subscribe_command(control, _CALLS) + subscribe_command(f"{self._inbox}.>", _ACKS)
-            await stream.send_all(connect_command(token=self._token) + hello + PING)
-            rest = b""
+            login = hello(ServerInfo(), Login(token=self._token), name="", tls=False)
+            ours = subscribe(control, _CALLS) + subscribe(f"{self._inbox}.>", _ACKS)
+            await stream.send_all(login + ours + PING)
+            parser, pongs = Parser(), 0
             while data := await stream.receive_some():
-                found, rest = read_server(rest + data)
-                for one in found:
+                for one in parser.feed(data):
                     if isinstance(one, NatsMessage):
                         await self._take(stream, one)
                     elif one.verb == "PING":
                         await self._send(stream, PONG)
                     elif one.verb == "PONG":
-                        self._ready(stream, task_status)
+                        pongs += 1
+                        if pongs == 2:  # the first one answers the login
+                            self._ready(stream, task_status)
 
     def _ready(self, stream: trio.SocketStream, task_status: trio.TaskStatus[None]) -> None:
         """NATS has taken our subscriptions."""
@@ -107,7 +103,7 @@ class NatsProducer:
         asked = msgspec.json.decode(message.payload)
         if asked["t"] == "call":
             self.calls.append(asked)
-            await self._send(stream, publish_command(message.reply, self.answer(asked)))
+            await self._send(stream, publish(message.reply, self.answer(asked)))
 
     async def _send(self, stream: trio.SocketStream, data: bytes) -> None:
         async with self._sending:

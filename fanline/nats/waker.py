@@ -1,0 +1,49 @@
+"""How other threads reach a loop that waits for sockets."""
+
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+
+class Waker:
+    """A queue of calls, and a socket that becomes readable when there are some. No method blocks or takes a lock, so
+    that a signal handler may call it, too.
+    """
+
+    def __init__(self) -> None:
+        self.receiver, self._sender = socket.socketpair()
+        self.receiver.setblocking(False)
+        self._sender.setblocking(False)
+        self._calls: deque[Callable[[], None]] = deque()
+        self._woken = False
+
+    @property
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        return self.receiver, self._sender
+
+    def call_soon(self, call: Callable[..., None], *args: object) -> None:
+        """Have the loop call this, from any thread. After the end of the loop nothing happens."""
+        self._calls.append(partial(call, *args))
+        self.wake()
+
+    def wake(self) -> None:
+        """End the loop's wait, from any thread."""
+        if not self._woken:
+            self._woken = True
+            with suppress(OSError):  # the loop has ended, or more wake-ups wait than it needs
+                self._sender.send(b"\0")
+
+    def run_calls(self) -> None:
+        """Make the calls that wait. In the loop's thread."""
+        if self._woken:
+            self._woken = False  # before the calls: one that is added from now on wakes the loop again
+            with suppress(BlockingIOError):
+                self.receiver.recv(64)
+        while self._calls:
+            self._calls.popleft()()
+
+    def close(self) -> None:
+        for each in self.sockets:
+            each.close()

@@ -1,0 +1,287 @@
+"""The exporter's logic for one task: no socket, no thread, and the clock is a number."""
+
+import msgspec
+import pytest
+
+from fanline.producer.checks import TaskSettings
+from fanline.producer.exporter.task_publisher import ACK_SECONDS, WINDOW, PublisherState, TaskPublisher
+from fanline.producer.producer import Producer
+from fanline.protocol.nats.replies import Complaint, ComplaintKind
+from tests.fanline.nats.played import ACK, PlayedNats, Said
+
+PUB, BEAT, CTL = "fanline.pub.task.job", "fanline.beat.task.job", "fanline.ctl.task.job"
+MESSAGE, RECORD = "$JS.API.DIRECT.GET.FANLINE_task", "$JS.API.DIRECT.GET.KV_fanline_tasks"
+NOW = 1e9  # later than the monotonic clock of whoever runs the tests: all that is buffered is due
+NEVER = float("inf")
+REFUSED = b'{"error":{"code":503,"description":"no space left"}}'
+
+
+class Run:
+    """One publisher, connected to a played NATS."""
+
+    def __init__(
+        self, *, attempt: int | None = 1, heartbeat: float = 30.0, previous: TaskPublisher | None = None
+    ) -> None:
+        self.nats = PlayedNats()
+        self.warnings: list[str] = []
+        self.replies: list[tuple[str, bytes]] = []
+        self.producer = Producer(TaskSettings("job", None, None, attempt, heartbeat, None, None, 5.0))
+        self.publisher = TaskPublisher(
+            self.producer,
+            previous,
+            self.nats.requests,
+            lambda subject, payload: self.replies.append((subject, payload)),
+            self.warnings.append,
+        )
+        self.connect()
+
+    def connect(self, now: float = NOW) -> None:
+        self.nats.connect()
+        self.publisher.connected(now)
+
+    def step(self, now: float = NOW, subject: str | None = PUB) -> list[Said]:
+        """What is published now."""
+        self.publisher.step(now)
+        return self.nats.said(subject)
+
+
+def _events(said: list[Said]) -> list[str]:
+    return [msgspec.json.decode(each.payload)["e"].removeprefix("task_") for each in said]
+
+
+def _id(said: Said) -> bytes:
+    return said.headers.partition(b"Nats-Msg-Id: ")[2].partition(b"\r\n")[0]
+
+
+def test_events_are_published_in_order_each_with_an_id_of_its_own_and_its_attempt() -> None:
+    run = Run(attempt=3)
+    run.producer.pause(None)
+    run.producer.end(None)
+    said = run.step()
+    assert _events(said) == ["started", "paused", "completed"]
+    assert len({_id(each) for each in said}) == 3
+    assert _id(said[0]).startswith(b"/task:job/")
+    assert {msgspec.json.decode(each.payload)["d"]["attempt"] for each in said} == {3}
+
+
+def test_it_has_finished_when_the_task_has_ended_and_everything_is_stored() -> None:
+    run = Run()
+    (started,) = run.step()
+    run.nats.answer(started)
+    run.publisher.step(NOW)
+    assert run.publisher.state is PublisherState.PUBLISHING
+    run.producer.end(None)
+    (completed,) = run.step()
+    run.publisher.step(NOW)
+    assert not run.producer.settled.done()
+    run.nats.answer(completed)
+    assert run.publisher.due <= NOW
+    run.publisher.step(NOW)
+    assert run.publisher.finished
+    assert run.publisher.due == NEVER
+
+
+def test_only_a_window_of_messages_is_unacknowledged_at_a_time() -> None:
+    run = Run()
+    for _ in range(2 * WINDOW):
+        run.producer.pause(None)
+    said = run.step()
+    assert len(said) == WINDOW
+    assert run.step() == []
+    for each in said[:3]:
+        run.nats.answer(each)
+    assert len(run.step()) == 3
+
+
+def test_calls_are_answered_from_the_first_step_to_the_end() -> None:
+    run = Run()
+    run.publisher.step(NOW)
+    (sid,) = [sid for sid, (subject, _) in run.nats.requests.subscriptions.by_sid.items() if subject == CTL]
+    call = {"v": 1, "t": "call", "c": "task:job", "e": "paint", "u": "ann"}
+    run.nats.deliver(sid, CTL, msgspec.json.encode(call), "reply.here")
+    assert run.replies[0][0] == "reply.here"
+    assert b"does not support `paint`" in run.replies[0][1]
+    for ignored in (b"garbage", b'{"v":1,"t":"ping"}', b'{"v":1,"t":"call"}'):
+        run.nats.deliver(sid, CTL, ignored, "reply.here")
+    assert len(run.replies) == 1
+    run.publisher.give_up()
+    run.nats.said()
+    assert run.nats.commands[-1] == b"UNSUB %d" % sid
+
+
+# --- attempts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "record", "attempt"),
+    [
+        (None, None, 1),
+        (b'{"v":1,"e":"task_completed","d":{"attempt":4}}', None, 5),
+        (b'{"v":1,"e":"task_created","d":{"attempt":4}}', None, 4),
+        (b'{"v":1,"e":"task_completed"}', b'{"snapshot":{"state":"completed","attempt":7}}', 8),
+        (None, b'{"snapshot":{"state":"queued","attempt":7}}', 7),
+        (b"\xff", b"[]", 2),
+    ],
+)
+def test_the_attempt_follows_the_newest_message_and_the_task_record(
+    message: bytes | None, record: bytes | None, attempt: int
+) -> None:
+    run = Run(attempt=None)
+    asked = {each.subject: each for each in run.step(subject=None)}
+    assert _events([each for each in asked.values() if each.subject == PUB]) == []  # before the attempt is known
+    for subject, payload in ((MESSAGE, message), (RECORD, record)):
+        if payload is None:
+            run.nats.answer_status(asked[subject], 404)
+        else:
+            run.nats.answer(asked[subject], payload)
+        run.publisher.step(NOW)
+    assert run.producer.attempt == attempt
+    assert _events(run.nats.said(PUB)) == ["started"]
+
+
+def test_without_a_stream_the_attempt_is_asked_for_again_after_a_delay() -> None:
+    run = Run(attempt=None)
+    asked = run.step(subject=MESSAGE)
+    run.nats.answer_status(asked[0], 503)
+    run.publisher.step(NOW)
+    assert run.warnings == [
+        "NATS is not storing the events of task job: it has no stream FANLINE_task, or JetStream is unavailable (503)"
+    ]
+    assert run.publisher.troubled
+    assert NOW <= run.publisher.due <= NOW + 0.1
+    assert len(run.step(NOW + 0.1, MESSAGE)) == 1
+
+
+def test_a_silent_jetstream_is_asked_for_the_attempt_again() -> None:
+    run = Run(attempt=None)
+    run.publisher.step(NOW)
+    assert run.publisher.due == NOW + 10.0  # the next beat and the deadline of the question
+    run.publisher.step(NOW + 10.0)
+    assert "did not answer" in run.warnings[0]
+    run.nats.said()
+    assert len(run.step(NOW + 10.1, MESSAGE)) == 1
+
+
+def test_a_run_waits_for_the_end_of_an_earlier_run_of_the_same_task() -> None:
+    first = Run()
+    second = Run(attempt=None, previous=first.publisher)
+    assert second.step(subject=None) == []
+    assert second.publisher.state is PublisherState.WAITING
+    assert second.publisher.due == NEVER
+    first.publisher.give_up()
+    assert {MESSAGE, RECORD, BEAT} == {each.subject for each in second.step(subject=None)}
+
+
+# --- heartbeats ---------------------------------------------------------------------------------------------------
+
+
+def test_heartbeats_are_sent_three_times_in_the_interval_that_the_task_declares() -> None:
+    run = Run(heartbeat=30.0)
+    assert len(run.step(NOW, BEAT)) == 1
+    assert run.publisher.due == NOW + 10.0
+    assert run.step(NOW + 9.9, BEAT) == []
+    assert len(run.step(NOW + 10.0, BEAT)) == 1
+
+
+def test_a_new_connection_begins_with_a_heartbeat() -> None:
+    run = Run()
+    run.step()
+    run.connect(NOW + 1)
+    assert len(run.step(NOW + 1, BEAT)) == 1
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------------------
+
+
+def test_after_a_lost_connection_what_is_not_acknowledged_is_published_again_with_the_same_ids() -> None:
+    run = Run()
+    run.producer.pause(None)
+    run.producer.end(None)
+    said = run.step()
+    run.nats.answer(said[1])
+    run.nats.disconnect()
+    run.connect()
+    again = run.step()
+    assert _events(again) == ["started", "completed"]
+    assert [_id(each) for each in again] == [_id(said[0]), _id(said[2])]
+    for each in again:
+        run.nats.answer(each)
+    run.publisher.step(NOW)
+    assert run.publisher.finished
+
+
+def test_what_jetstream_refuses_is_published_again_after_a_delay_that_grows() -> None:
+    run, now = Run(heartbeat=86_400.0), NOW
+    (said,) = run.step()
+    delays = []
+    for _ in range(12):
+        run.nats.answer(said, REFUSED)
+        assert run.step(now) == []
+        run.producer.pause(None)
+        assert run.step(now) == []  # and nothing else either
+        delays.append(run.publisher.due - now)
+        now = run.publisher.due
+        said = run.step(now)[0]
+    assert run.warnings[0] == "NATS is not storing the events of task job: JetStream refused: no space left"
+    assert all(0 <= delay <= min(5.0, 0.1 * 2**number) + 1e-6 for number, delay in enumerate(delays))
+    run.nats.answer(said)
+    assert not run.publisher.troubled
+
+
+def test_without_an_acknowledgement_for_a_while_everything_is_published_again() -> None:
+    run = Run(heartbeat=900.0)
+    (said,) = run.step()
+    assert run.publisher.due == NOW + ACK_SECONDS
+    assert run.step(NOW + ACK_SECONDS - 0.1) == []
+    (again,) = run.step(NOW + ACK_SECONDS)
+    assert _id(again) == _id(said)
+    assert "JetStream does not answer" in run.warnings[0]
+
+
+def test_each_acknowledgement_starts_the_wait_again() -> None:
+    run = Run(heartbeat=900.0)
+    run.producer.pause(None)
+    first, _ = run.step()
+    run.nats.answer(first)
+    assert run.step(NOW + 9.0) == []
+    assert run.publisher.due == NOW + 9.0 + ACK_SECONDS
+
+
+def test_what_nats_does_not_permit_is_reported_at_once_and_holds_up_nobody() -> None:
+    run = Run()
+    run.producer.end(None)
+    run.step()
+    assert not run.producer.settled.done()
+    run.publisher.denied(Complaint(ComplaintKind.PUBLISH_DENIED, "another task's", "fanline.pub.task.other"))
+    assert not run.producer.settled.done()
+    run.publisher.denied(Complaint(ComplaintKind.PUBLISH_DENIED, "may not", PUB))
+    assert run.warnings == ["NATS is not storing the events of task job: may not"]
+    assert run.producer.settled.done()
+
+
+def test_a_denied_inbox_or_question_concerns_the_task() -> None:
+    for denied in (lambda run: run.nats.requests.inbox, lambda run: MESSAGE):
+        run = Run(attempt=None)
+        run.publisher.step(NOW)
+        run.publisher.denied(Complaint(ComplaintKind.SUBSCRIBE_DENIED, "may not", denied(run)))
+        assert run.publisher.troubled
+
+
+def test_giving_up_says_how_much_is_lost_and_nothing_is_published_any_more() -> None:
+    run = Run()
+    run.producer.pause(None)
+    run.step()
+    run.producer.resume()
+    run.producer.log("a\nb", "stdout")
+    assert run.publisher.give_up() == (3, 2)
+    assert run.publisher.finished
+    assert run.step(subject=None) == []
+
+
+def test_what_comes_late_after_giving_up_does_no_harm() -> None:
+    run = Run()
+    (said,) = run.step()
+    run.publisher.give_up()
+    run.nats.answer(said, ACK)
+    run.nats.answer(said, ACK)
+    assert run.publisher.finished

@@ -1,0 +1,176 @@
+"""All tasks of an exporter: when each has its turn, how long it lingers, and what is said of outages."""
+
+import logging
+
+import pytest
+
+from fanline.nats.loop import STABLE_SECONDS
+from fanline.producer.checks import TaskSettings
+from fanline.producer.exporter.task_publishers import NEVER_REACHED_SECONDS, TaskPublishers
+from fanline.producer.producer import Producer
+from fanline.protocol.nats.replies import Complaint, ComplaintKind
+from tests.fanline.nats.played import PlayedNats
+
+NOW = 1e9
+NEVER = float("inf")
+
+
+class Exported:
+    """Tasks of an exporter whose loop is the test."""
+
+    def __init__(self) -> None:
+        self.nats = PlayedNats()
+        self.done: list[str] = []
+        self.tasks = TaskPublishers(self.nats.requests, lambda _, __: None, lambda each: self.done.append(each.id))
+
+    def add(self, name: str = "job", *, attempt: int | None = 1, linger: float = 5.0) -> Producer:
+        producer = Producer(TaskSettings(name, None, None, attempt, 900.0, None, None, linger))
+        producer.attach(lambda: self.tasks.wake(producer))
+        self.tasks.add(producer)
+        return producer
+
+    def connect(self, now: float = NOW) -> None:
+        self.nats.connect()
+        self.tasks.connected(now)
+
+    def lose(self, why: str | None, now: float = NOW) -> None:
+        self.nats.disconnect()
+        self.tasks.lost(why, now)
+
+    def store(self, now: float = NOW) -> list[str]:
+        """Step, and acknowledge everything; returns the subjects of what was published."""
+        self.tasks.step(now)
+        said = [each for each in self.nats.said() if each.subject.startswith("fanline.pub.")]
+        for each in said:
+            self.nats.answer(each)
+        self.tasks.step(now)
+        return [each.subject for each in said]
+
+
+def test_a_task_that_has_ended_and_is_stored_is_done_and_its_job_goes_on() -> None:
+    exported = Exported()
+    exported.connect()
+    producer = exported.add()
+    exported.store()
+    assert exported.done == []
+    producer.end(None)
+    exported.store()
+    assert exported.done == ["job"]
+    assert producer.settled.done()
+    assert exported.tasks.step(NOW) == NEVER
+
+
+def test_what_is_reported_before_there_is_a_connection_is_published_with_the_first_one() -> None:
+    exported = Exported()
+    exported.add("one")
+    exported.add("two")
+    assert exported.tasks.step(NOW) == NEVER
+    exported.connect()
+    assert exported.store() == ["fanline.pub.task.one", "fanline.pub.task.two"]
+
+
+def test_the_next_run_of_a_task_begins_when_the_last_is_stored() -> None:
+    exported = Exported()
+    exported.connect()
+    first, second = exported.add(), exported.add(attempt=2)
+    assert len(exported.store()) == 1
+    first.end(None)
+    assert len(exported.store()) == 1
+    assert exported.done == ["job"]
+    second.end(None)
+    assert len(exported.store()) == 2  # started and completed
+    assert exported.done == ["job", "job"]
+
+
+def test_what_is_not_stored_in_time_is_given_up_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    exported = Exported()
+    exported.connect()
+    producer = exported.add(linger=3.0)
+    producer.log("a\nb", "stdout")
+    producer.end(None)
+    exported.tasks.step(NOW)
+    exported.lose("gone", NOW + 1)
+    assert producer.settled.done()  # the job does not wait for a server that is gone
+    assert exported.tasks.step(NOW + 2.9) == NOW + 3.0
+    exported.tasks.step(NOW + 3.0)
+    assert exported.done == ["job"]
+    assert caplog.messages[-1] == (
+        "task job: 3 events and 0 lines of output could not be stored within 3 seconds of its end and are lost (gone)"
+    )
+
+
+def test_a_task_does_not_linger_for_a_server_that_was_never_reached() -> None:
+    exported = Exported()
+    producer = exported.add(linger=60.0)
+    exported.tasks.lost("nobody there", NOW)
+    producer.end(None)
+    assert exported.tasks.step(NOW) == NOW + NEVER_REACHED_SECONDS
+    assert producer.settled.done()
+    exported.tasks.step(NOW + NEVER_REACHED_SECONDS)
+    assert exported.done == ["job"]
+
+
+def test_an_outage_is_reported_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    exported = Exported()
+    exported.add()
+    exported.tasks.lost("cannot connect", NOW)
+    exported.tasks.lost("cannot connect", NOW)
+    exported.connect()
+    assert caplog.messages == [
+        "task events are waiting for NATS: cannot connect",
+        "connected to NATS again: task events are being published",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "warnings"), [(STABLE_SECONDS, 1), (STABLE_SECONDS + 1, 2)])
+def test_only_after_a_stable_connection_the_next_loss_is_an_outage_of_its_own(
+    seconds: float, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    exported = Exported()
+    exported.tasks.lost("a", NOW)
+    exported.connect(NOW)
+    exported.lose("b", NOW + seconds)
+    exported.tasks.lost("c", NOW + seconds)
+    assert len(caplog.messages) == warnings
+
+
+def test_leaving_a_server_that_is_about_to_stop_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    exported = Exported()
+    exported.connect()
+    producer = exported.add()
+    producer.end(None)
+    exported.tasks.step(NOW)
+    exported.lose(None)
+    assert caplog.messages == []
+    assert not producer.settled.done()
+    exported.connect()
+    exported.store()
+    assert exported.done == ["job"]
+
+
+def test_what_nats_does_not_permit_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    exported = Exported()
+    exported.connect()
+    exported.tasks.denied(Complaint(ComplaintKind.SUBSCRIBE_DENIED, "may not hear", "fanline.ctl.task.job"))
+    assert caplog.messages == ["may not hear"]
+
+
+def test_the_end_of_the_program_sends_what_is_buffered_without_a_final_event() -> None:
+    exported = Exported()
+    exported.connect()
+    exported.add("one")
+    exported.add("two")
+    exported.tasks.abandon_all()
+    assert len(exported.store()) == 2
+    assert exported.done == ["one", "two"]
+
+
+def test_a_wake_for_a_task_that_is_done_does_no_harm() -> None:
+    exported = Exported()
+    exported.connect()
+    producer = exported.add()
+    producer.end(None)
+    exported.store()
+    exported.tasks.wake(producer)
+    assert exported.tasks.step(NOW) == NEVER
