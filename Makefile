@@ -18,7 +18,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet -
 	--generate-hashes --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick mutants check lint types lock clean
+.PHONY: help demo test quick pythons mutants check lint types lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,9 @@ test: $(DEV) $(if $(shell command -v npm),$(NODE))  ## run all tests; ARGS='-k h
 quick: $(DEV)  ## run the tests that need no process, server or socket; takes ARGS, too
 	@$(BIN)/python -P -m pytest -m 'not process' $(ARGS)
 
+pythons:  ## run all tests on every installed Python from 3.11 on, in .venvs/; takes ARGS, too
+	@$(PYTHON) -m tests.support.pythons $(ARGS)
+
 mutants: $(DEV)  ## change the code that decides: do the tests notice? ARGS='--sample 100 engine/channels/hub.py'
 	@$(BIN)/python -m tests.support.mutants $(ARGS)
 
@@ -44,13 +47,14 @@ lint: $(DEV)  ## ruff: rules and format
 types: $(DEV)  ## mypy, strict, tests included
 	@$(BIN)/mypy
 
-lock: $(RUN)  ## recreate both lock files from pyproject.toml
+lock: $(RUN)  ## recreate both lock files from pyproject.toml; has each dependency a wheel for the newest Python?
 	@$(INSTALL) 'uv>=0.13'
 	@$(COMPILE) --group dev --extra server --extra loadtest --output-file requirements.lock
 	@$(COMPILE) --group build --extra server --constraints requirements.lock --output-file requirements-run.lock
+	@$(BIN)/python -m tests.support.wheels requirements-run.lock
 
 clean:  ## remove the virtual environment, caches and build output
-	@rm -rf $(VENV) examples/tasks/node/node_modules build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .venvs examples/tasks/node/node_modules build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -79,6 +79,7 @@ class Envelope(
     tag=VERSION,
     omit_defaults=True,
     rename={name: keys[0] for name, keys in KEYS.items()},
+    gc=False,  # its data is a tree, so it is never part of a cycle, and a worker keeps very many
 ):
     """One message. A field that is absent on the wire is None here ("" for `type`)."""
 

@@ -10,6 +10,7 @@ accepting and heartbeats get their turn between them.
 
 from collections.abc import Iterator
 
+import msgspec
 import trio
 
 from fanline.engine.channels.group import FlushBatch
@@ -96,7 +97,7 @@ class Flusher:
         for outbox, skipped in batch.joiners.items():
             if (id(batch.messages), outbox) in batch.left:
                 continue
-            rest = batch.messages._replace(messages=batch.messages.messages[skipped:])
+            rest = msgspec.structs.replace(batch.messages, messages=batch.messages.messages[skipped:])
             if rest.messages:
                 self._counters.deliveries += len(rest.messages)
                 outbox.push(rest.joined(), rest)

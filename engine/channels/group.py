@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from fanline.engine.namespaces import Namespace
 from fanline.engine.sending.batch import EncodedBatch, EncodedMessage
@@ -14,7 +15,7 @@ Left = set[tuple[int, Outbox]]
 """Who has left a group during a flush: the `id` of the messages that are no longer for them, and the outbox."""
 
 
-class FlushBatch(NamedTuple):
+class FlushBatch(msgspec.Struct, frozen=True, gc=False):
     """What one group has to send: a snapshot, so that members may come and go while it is sent in slices."""
 
     members: list[Outbox]

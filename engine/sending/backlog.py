@@ -172,7 +172,7 @@ class Backlog:
             return b""
         if entry.key is not None:
             del self._newest[entry.key]  # too late to be replaced
-        frame, envelope = entry.message
+        frame, envelope = entry.message.frame, entry.message.envelope
         if is_expired(envelope, now_ms):
             self._count(-len(frame), -1)
             return b""

@@ -1,6 +1,6 @@
 """Channel messages on their way to connections: encoded once, shared by all subscribers with the same encoding."""
 
-from typing import NamedTuple
+import msgspec
 
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.dialects.encoding import Encoding
@@ -10,14 +10,14 @@ URGENT = 8
 """Priority from which on a message of an `everywhere` namespace passes all others, and reaches every connection."""
 
 
-class EncodedMessage(NamedTuple):
+class EncodedMessage(msgspec.Struct, frozen=True, gc=False):
     """One channel message and its frame."""
 
     frame: bytes
     envelope: Envelope
 
 
-class EncodedBatch(NamedTuple):
+class EncodedBatch(msgspec.Struct, frozen=True, gc=False):
     """Messages of one channel. Their joined frames are what a fast connection is sent; the backlog of a slow one
     decides about each by itself.
     """

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -10,7 +11,7 @@ from fanline.loadtest.bench.benches import BENCHES, run_bench
 from fanline.loadtest.bench.errors import BenchError
 from fanline.loadtest.bench.machine import machine
 from fanline.loadtest.bench.peers import PEERS
-from fanline.loadtest.bench.plan import Plan, TaskPlan
+from fanline.loadtest.bench.plan import ManyTasksPlan, Plan, TaskPlan
 from fanline.loadtest.bench.report import table
 
 _EPILOG = (
@@ -23,19 +24,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one bench and print it."""
     options = _parser().parse_args(arguments)
     where = machine()
+    rounds = options.repeat or (3 if options.vs else 1)
     try:
-        report = run_bench(options.bench, _plan(options), options.vs, options.repeat or (3 if options.vs else 1))
+        reports = [run_bench(options.bench, plan, options.vs, rounds) for plan in _plans(options)]
     except BenchError as error:
         print(f"bench: error: {error}", file=sys.stderr)  # noqa: T201  # this is a program
         return 1
     except KeyboardInterrupt:
         return 130
+    complete = all(report.complete for report in reports)
     if options.json:
-        text = msgspec.json.encode({"machine": where, "complete": report.complete, "report": report}).decode()
+        text = msgspec.json.encode({"machine": where, "complete": complete, "reports": reports}).decode()
     else:
-        text = table(report, where)
+        text = "\n\n".join(table(report, where) for report in reports)
     print(text)  # noqa: T201  # as above
-    return 0 if report.complete else 1
+    return 0 if complete else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,15 +50,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--repeat", type=_positive, metavar="N", help="rounds (default 1, with --vs 3)")
     parser.add_argument("--subscribers", "--viewers", type=_positive, metavar="N")
-    parser.add_argument("--channels", type=_positive, metavar="N", help="channels, which the subscribers take in turn")
+    parser.add_argument(
+        "--channels", "--tasks", type=_positive, metavar="N", help="channels, which the subscribers take in turn"
+    )
     parser.add_argument("--own", action="store_true", help="as many channels as subscribers")
-    parser.add_argument("--rate", type=float, metavar="R", help="messages a second, over all channels")
+    parser.add_argument(
+        "--rate", type=float, nargs="+", metavar="R", help="messages a second, over all channels; a run for each"
+    )
     parser.add_argument("--seconds", type=float, metavar="T", help="time of publishing, or of waiting")
     parser.add_argument("--workers", type=_positive, metavar="N", help="worker processes (1)")
     parser.add_argument("--coalesce", type=float, metavar="MS", help="the server's coalesce setting (0)")
     parser.add_argument("--progress", type=float, metavar="R", help="tasks: progress events a second")
     parser.add_argument("--lines", type=float, metavar="R", help="tasks: output lines a second")
     parser.add_argument("--slow", type=int, metavar="N", help="tasks: viewers that read 1 kB/s")
+    parser.add_argument("--each", type=_positive, metavar="N", help="many-tasks: viewers of each task (1)")
+    parser.add_argument(
+        "--most", action="store_true", help="many-tasks: find the most events a second, from the rate on"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object with every round")
     return parser
 
@@ -66,23 +77,35 @@ def _positive(text: str) -> int:
     return value
 
 
+def _plans(options: argparse.Namespace) -> list[Plan]:
+    """A plan for each rate; one for a bench that publishes nothing, or nothing at a rate of its own."""
+    plan = _plan(options)
+    if not plan.rate or not options.rate:
+        return [plan]
+    return [msgspec.structs.replace(plan, rate=rate) for rate in options.rate]
+
+
 def _plan(options: argparse.Namespace) -> Plan:
-    """The bench's own plan, changed as the options say."""
+    """The bench's own plan, changed as the options say, but for the rate."""
     plan = BENCHES[options.bench].plan
-    subscribers = options.subscribers or plan.subscribers
-    every_own = options.own or (plan.channels == plan.subscribers and not options.channels)
-    asked = {
-        "subscribers": subscribers,
-        "channels": subscribers if every_own else options.channels,
-        "rate": options.rate if plan.rate else None,
-        "seconds": options.seconds,
-        "workers": options.workers,
-    }
+    asked = _numbers(plan, options) | {"seconds": options.seconds, "workers": options.workers}
     if isinstance(plan, TaskPlan):
         asked |= {"progress": options.progress, "lines": options.lines, "slow": options.slow}
+    if isinstance(plan, ManyTasksPlan):
+        asked |= {"most": options.most}
     environment = {} if options.coalesce is None else {"FANLINE_ENGINE_COALESCE": str(options.coalesce)}
     plan = msgspec.structs.replace(plan, environment=plan.environment | environment)
     return msgspec.structs.replace(plan, **{name: value for name, value in asked.items() if value is not None})
+
+
+def _numbers(plan: Plan, options: argparse.Namespace) -> dict[str, Any]:
+    """How many subscribers and channels there are."""
+    if isinstance(plan, ManyTasksPlan):
+        tasks = options.channels or options.subscribers or plan.channels
+        return {"channels": tasks, "subscribers": tasks * (options.each or 1)}
+    subscribers = options.subscribers or plan.subscribers
+    every_own = options.own or (plan.channels == plan.subscribers and not options.channels)
+    return {"subscribers": subscribers, "channels": subscribers if every_own else options.channels}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from statistics import median
 
 import msgspec
@@ -13,75 +14,83 @@ from fanline.loadtest.bench.durable.resume import measure_resume
 from fanline.loadtest.bench.errors import BenchError
 from fanline.loadtest.bench.fanout import FanoutFigures, measure_fanout
 from fanline.loadtest.bench.peers import PEERS
-from fanline.loadtest.bench.plan import DURABLE, Plan, TaskPlan
+from fanline.loadtest.bench.plan import DURABLE, ManyTasksPlan, Plan, TaskPlan
 from fanline.loadtest.bench.server import StartSide, fanline
+from fanline.loadtest.bench.tasks.many import ManyTasksFigures, measure_many_tasks
 from fanline.loadtest.bench.tasks.measure import TaskFigures, measure_tasks
 
 OURS = "fanline"
 
 
 class Bench(msgspec.Struct, frozen=True):
-    """One kind of run. `figure` is the one whose ratio to another side is reported."""
+    """One kind of run. `figures` are those whose ratio to another side is reported."""
 
     what: str
-    figure: str
+    figures: tuple[str, ...]
     plan: Plan
     has_peers: bool = True
     measure: Callable[[StartSide, Plan], "AnyFigures"] = measure_fanout
+    """Measures our side; peers only fan out."""
 
 
-AnyFigures = FanoutFigures | DurableFigures | TaskFigures
+AnyFigures = FanoutFigures | DurableFigures | TaskFigures | ManyTasksFigures
 
 BENCHES = {
     "fanout": Bench(
-        "all subscribers on one channel", "cpu_us_per_delivery", Plan(subscribers=1000, rate=200, seconds=5)
+        "all subscribers on one channel", ("cpu_us_per_delivery",), Plan(subscribers=1000, rate=200, seconds=5)
     ),
     "channels": Bench(
         "every subscriber has its own channel",
-        "cpu_us_per_delivery",
+        ("cpu_us_per_delivery", "handshakes_per_second"),
         Plan(subscribers=5000, channels=5000, rate=10_000, seconds=5),
     ),
-    "memory": Bench("idle subscribers", "kb_per_connection", Plan(subscribers=9000, seconds=1)),
-    "handshake": Bench("opening and subscribing", "handshakes_per_second", Plan(subscribers=5000)),
+    "memory": Bench("idle subscribers", ("kb_per_connection",), Plan(subscribers=9000, seconds=1)),
+    "handshake": Bench("opening and subscribing", ("handshakes_per_second",), Plan(subscribers=5000)),
     "idle": Bench(
         "heartbeats every 30 s",
-        "cpu_percent",
+        ("cpu_percent",),
         Plan(subscribers=9000, seconds=30, environment={"FANLINE_ENGINE_HEARTBEAT": "30"}),
         has_peers=False,
     ),
     "slow": Bench(
         "1 % of the subscribers stop reading; the baseline is the same run without them",
-        "p99",
+        ("p99",),
         Plan(subscribers=1000, rate=200, seconds=10),
         has_peers=False,
     ),
     "join": Bench(
         "one join after the other of a durable channel from the start of its history",
-        "p50",
+        ("p50",),
         Plan(subscribers=500, rate=10_000, seconds=0.1, namespace=DURABLE),
         has_peers=False,
         measure=measure_joins,
     ),
     "resume": Bench(
         "one worker is killed, and its subscribers come back to what they missed",
-        "most",
+        ("most",),
         Plan(subscribers=5000, channels=500, rate=500, seconds=8, workers=2, namespace=DURABLE),
         has_peers=False,
         measure=measure_resume,
     ),
     "jitter": Bench(
         "every connection is cut for 0.2 to 2 s about every 15 s",
-        "p99",
+        ("p99",),
         Plan(subscribers=10_000, channels=100, rate=100, seconds=30, workers=2, namespace=DURABLE),
         has_peers=False,
         measure=measure_jitter,
     ),
     "tasks": Bench(
         "one task and its viewers, which join while it runs; some read 1 kB/s",
-        "cpu_us_per_delivery",
+        ("cpu_us_per_delivery",),
         TaskPlan(subscribers=2000, progress=200, lines=50, slow=20, seconds=10, workers=2, namespace="task"),
         has_peers=False,
         measure=measure_tasks,
+    ),
+    "many-tasks": Bench(
+        "many running tasks with a viewer or a few each; with --most, the most events a second that ours keeps up with",
+        ("cpu_us_per_delivery",),
+        ManyTasksPlan(subscribers=2000, channels=2000, rate=1000, seconds=5, data=36, namespace="task"),
+        measure=measure_many_tasks,
     ),
 }
 
@@ -123,10 +132,9 @@ def run_bench(name: str, plan: Plan, peers: Sequence[str], repeat: int) -> Repor
     if peers and not bench.has_peers:
         raise BenchError(f"the {name} bench has no peers: leave out --vs")
     sides = dict(_sides(name, plan, peers))
-    rounds = [
-        {side: bench.measure(start, its_plan) for side, (start, its_plan) in sides.items()} for _ in range(repeat)
-    ]
-    ratios = [Ratio(bench.figure, side, _ratio(bench.figure, side, rounds)) for side in sides if side != OURS]
+    rounds = [{side: measure() for side, measure in sides.items()} for _ in range(repeat)]
+    others = [side for side in sides if side != OURS]
+    ratios = [Ratio(figure, side, _ratio(figure, side, rounds)) for side in others for figure in bench.figures]
     return Report(name, plan, rounds, ratios)
 
 
@@ -134,13 +142,14 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median(values), min(values), max(values))
 
 
-def _sides(name: str, plan: Plan, peers: Sequence[str]) -> Iterator[tuple[str, tuple[StartSide, Plan]]]:
+def _sides(name: str, plan: Plan, peers: Sequence[str]) -> Iterator[tuple[str, Callable[[], AnyFigures]]]:
+    measure = BENCHES[name].measure
     if name == "slow":
-        yield "without", (fanline, plan)
+        yield "without", partial(measure, fanline, plan)
         plan = msgspec.structs.replace(plan, stalled=max(1, plan.subscribers // 100))
-    yield OURS, (fanline, plan)
+    yield OURS, partial(measure, fanline, plan)
     for peer in peers:
-        yield peer, (PEERS[peer], plan)
+        yield peer, partial(measure_fanout, PEERS[peer], plan)
 
 
 def _ratio(figure: str, side: str, rounds: Sequence[dict[str, AnyFigures]]) -> Spread:

@@ -1,8 +1,12 @@
 """The plan of one run: who subscribes to what, and what is published."""
 
+from typing import Any
+
 import msgspec
 
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
+from fanline.protocol.nats.subjects import to_subject
+from fanline.protocol.tasks.events import TaskEvent
 
 NAMESPACE = "load"
 DURABLE = "project"  # not "task": for tasks, workers do more than these benches measure
@@ -66,6 +70,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             "suffix": suffix,
         }
 
+    def publications(self) -> dict[str, dict[str, object]]:
+        """What is published beside the subscribers of our server: subject -> options of its publisher."""
+        messages = {self.subject: self.published()} if self.count else {}
+        return messages | ({to_subject(BALLAST): self.ballast()} if self.stalled else {})
+
     def published(self) -> dict[str, object]:
         """The traffic as a producer publishes it."""
         return self.traffic(*_around(Envelope(type=MessageType.PUB, data=_MARK)))
@@ -80,10 +89,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def delivered(self) -> dict[str, object]:
         """The traffic as a subscriber gets it. Peers send this, so that their frames are as long as ours."""
+        return self.traffic(*_around(self._delivery()))
+
+    def _delivery(self) -> Envelope:
+        """A message as a subscriber gets it, with a mark for what differs from message to message."""
         channel = f"{NAMESPACE}:{self.channels // 2}"
-        return self.traffic(
-            *_around(Envelope(type=MessageType.PUB, channel=channel, data=_MARK, time=1_700_000_000_000))
-        )
+        return Envelope(MessageType.PUB, channel=channel, data=_MARK, time=1_700_000_000_000)
 
 
 class TaskPlan(Plan, frozen=True, kw_only=True):
@@ -95,6 +106,32 @@ class TaskPlan(Plan, frozen=True, kw_only=True):
     """Output lines a second, each in an event of its own."""
     slow: int
     """How many of the viewers read only 1 kB/s while the task runs."""
+
+
+class ManyTasksPlan(Plan, frozen=True, kw_only=True):
+    """Many running tasks: the channels. Their viewers are the subscribers; `rate` counts the events of all tasks."""
+
+    most: bool = False
+    """Look for the most events a second that the server keeps up with, from `rate` on."""
+
+    def publications(self) -> dict[str, dict[str, object]]:
+        return {}  # task_publisher publishes, in several rounds
+
+    def _delivery(self) -> Envelope:
+        data: dict[str, Any] = {"done": 12, "total": 1000, "message": _MARK, "state": "running", "attempt": 1}
+        data |= {"percent": 1.2, "rate": 0.5012345678901234, "eta": 1971.0123456789012}
+        channel, offset = f"{self.namespace}:{self.channels // 2}", self.count // 2
+        return Envelope(
+            MessageType.PUB,
+            channel=channel,
+            offset=offset,
+            previous=max(0, offset - self.channels),
+            id="12",
+            event=TaskEvent.PROGRESS,
+            data=data,
+            time=1_700_000_000_000,
+            key="progress",
+        )
 
 
 def _around(envelope: Envelope) -> tuple[str, str]:

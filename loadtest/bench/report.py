@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from fanline.loadtest.bench.benches import BENCHES, AnyFigures, Report, spread
 from fanline.loadtest.bench.machine import Machine
-from fanline.loadtest.bench.plan import TaskPlan
+from fanline.loadtest.bench.plan import ManyTasksPlan, Plan, TaskPlan
 
 _TRAFFIC = (
     ("CPU µs/delivery", "cpu_us_per_delivery", ".3f"),
@@ -61,6 +61,26 @@ _TASKS = (
     ("progress, slow %", "slow_share", ".1f"),
     ("progress, slow", "slow_progress", ",.0f"),
 )
+_MANY_TASKS = (
+    ("CPU µs/event", "cpu_us_per_event", ".1f"),
+    ("CPU µs/delivery", "cpu_us_per_delivery", ".1f"),
+    ("nats CPU µs/event", "nats_us_per_event", ".1f"),
+    ("events/s", "events_per_second", ",.0f"),
+    ("deliveries/s", "deliveries_per_second", ",.0f"),
+    ("p50 ms", "p50", ".2f"),
+    ("p90 ms", "p90", ".2f"),
+    ("p99 ms", "p99", ".2f"),
+    ("max ms", "max", ".2f"),
+    ("CPU %", "cpu_percent", ".1f"),
+    ("nats-server CPU %", "nats_cpu_percent", ".1f"),
+    ("viewers' CPU %", "receivers_cpu_percent", ".1f"),
+    ("publisher's CPU %", "publisher_cpu_percent", ".1f"),
+    ("publishing s", "publish_seconds", ".2f"),
+    ("progress %", "progress_percent", ".1f"),
+    ("joins/s", "handshakes_per_second", ",.0f"),
+    ("KB/viewer", "kb_per_connection", ".2f"),
+    ("peak RSS MB", "peak_kb", ".0f"),
+)
 _DURABLE = (("JetStream requests", "requests", ",.0f"), ("peak RSS MB", "peak_kb", ".0f"))
 _CHECKS = ("deliveries", "lost", "duplicated", "reordered", "closed", "fault_count")
 
@@ -73,18 +93,24 @@ def table(report: Report, where: Machine) -> str:
 def _head(report: Report) -> Iterator[str]:
     plan = report.plan
     yield f"{report.bench}: {BENCHES[report.bench].what}"
-    traffic = f", {plan.rate:,.0f} messages/s for {plan.seconds:g} s" if plan.count else ""
-    if isinstance(plan, TaskPlan):
-        traffic = (
-            f", {plan.slow} of them slow, {plan.progress:g} progress events/s and {plan.lines:g} lines/s "
-            f"for {plan.seconds:g} s"
-        )
     settings = "".join(f", {name}={value}" for name, value in plan.environment.items())
     rounds = f", median of {len(report.rounds)} rounds" if len(report.rounds) > 1 else ""
     workers = f"{plan.workers} worker" + ("s" if plan.workers > 1 else "")
-    yield f"{plan.subscribers:,} subscribers, channels: {plan.channels:,}{traffic}, {workers}{settings}{rounds}"
+    yield f"{_shape(plan)}, {workers}{settings}{rounds}"
     yield ""
     yield _line("", list(report.rounds[0]))
+
+
+def _shape(plan: Plan) -> str:
+    """Who subscribes to what, and what is published."""
+    if isinstance(plan, ManyTasksPlan):
+        rate = f"from {plan.rate:,.0f} events/s on" if plan.most else f"{plan.rate:,.0f} events/s"
+        return f"{plan.channels:,} tasks, {plan.subscribers:,} viewers, {rate} for {plan.seconds:g} s"
+    shape = f"{plan.subscribers:,} subscribers, channels: {plan.channels:,}"
+    if isinstance(plan, TaskPlan):
+        events = f"{plan.progress:g} progress events/s and {plan.lines:g} lines/s for {plan.seconds:g} s"
+        return f"{shape}, {plan.slow} of them slow, {events}"
+    return f"{shape}, {plan.rate:,.0f} messages/s for {plan.seconds:g} s" if plan.count else shape
 
 
 def _rows(report: Report) -> Iterator[str]:
@@ -94,12 +120,18 @@ def _rows(report: Report) -> Iterator[str]:
 
 
 def _titles(report: Report) -> tuple[tuple[str, str, str], ...]:
-    of_bench = {"join": _JOIN + _DURABLE, "resume": _RESUME + _DURABLE, "jitter": _JITTER + _DURABLE, "tasks": _TASKS}
+    of_bench = {
+        "join": _JOIN + _DURABLE,
+        "resume": _RESUME + _DURABLE,
+        "jitter": _JITTER + _DURABLE,
+        "tasks": _TASKS,
+        "many-tasks": _MANY_TASKS,
+    }
     return of_bench.get(report.bench) or (_TRAFFIC if report.plan.count else ()) + _ALWAYS
 
 
 def _median(figures: Sequence[AnyFigures], field: str, form: str, scale: int) -> str:
-    values = [getattr(one, field) for one in figures]
+    values = [getattr(one, field, None) for one in figures]
     known = [value / scale for value in values if value is not None]
     return format(spread(known).median, form) if known else "-"
 
@@ -107,9 +139,10 @@ def _median(figures: Sequence[AnyFigures], field: str, form: str, scale: int) ->
 def _checks(report: Report) -> Iterator[str]:
     known = [name for name in _CHECKS if hasattr(next(iter(report.rounds[0].values())), name)]
     for name in known:
-        yield _line(name, [f"{sum(getattr(one, name) for one in figures):,}" for figures in _columns(report)])
+        yield _line(name, [f"{sum(getattr(one, name, 0) for one in figures):,}" for figures in _columns(report)])
     for figures in report.rounds:
         yield from (f"wrong: {fault}" for one in figures.values() for fault in getattr(one, "faults", ()))
+        yield from (note for one in figures.values() for note in getattr(one, "notes", ()))
     for side in report.rounds[0]:
         for ended in (getattr(sides[side], "stalled", None) for sides in report.rounds):
             if ended:

@@ -14,7 +14,6 @@ from fanline.loadtest.bench.machine import children
 from fanline.loadtest.bench.plan import BALLAST, Plan
 from fanline.loadtest.bench.processes import Tool, options, program, running
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
-from fanline.protocol.nats.subjects import to_subject
 from fanline.protocol.serve_state import decode_state
 
 READY_SECONDS = 30.0
@@ -32,6 +31,7 @@ class Side(NamedTuple):
     nats: str = ""
     """The URL of our server's NATS; empty for a peer."""
     token: str = ""
+    nats_pids: tuple[int, ...] = ()
 
 
 StartSide = Callable[[Plan, Path], AbstractContextManager[Side]]
@@ -70,9 +70,16 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
         }
         publishers = tuple(
             stack.enter_context(nats_publisher(subject, traffic, state.nats, state.nats_token))
-            for subject, traffic in _subjects(plan)
+            for subject, traffic in plan.publications().items()
         )
-        yield Side(receiver, children(serve.pid, "workers.worker"), publishers, state.nats, state.nats_token)
+        yield Side(
+            receiver,
+            children(serve.pid, "workers.worker"),
+            publishers,
+            state.nats,
+            state.nats_token,
+            children(serve.pid, "nats-server"),
+        )
 
 
 @contextmanager
@@ -83,13 +90,6 @@ def nats_publisher(subject: str, traffic: dict[str, object], nats: str, token: s
         tool.send(token)
         tool.read(READY_SECONDS)
         yield tool
-
-
-def _subjects(plan: Plan) -> Iterator[tuple[str, dict[str, object]]]:
-    if plan.count:
-        yield plan.subject, plan.published()
-    if plan.stalled:
-        yield to_subject(BALLAST), plan.ballast()
 
 
 def _subscribe(channel: str) -> str:

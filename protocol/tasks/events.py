@@ -64,7 +64,7 @@ class AskKind(StrEnum):
     INPUT = "input"  # answered by `input` with a value
 
 
-class TaskData(msgspec.Struct):
+class TaskData(msgspec.Struct, gc=False):
     """The known keys of all events; None for a key that the event does not have. Times in Unix ms, spans in seconds."""
 
     attempt: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None

@@ -8,7 +8,7 @@ from fanline.protocol.tasks.events import AskKind
 from fanline.protocol.tasks.states import TERMINAL, TaskState
 
 
-class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
+class Ask(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A question that the producer asked its viewers."""
 
     id: str
@@ -29,7 +29,7 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.by is None and not self.expired
 
 
-class Stop(msgspec.Struct, frozen=True, omit_defaults=True):
+class Stop(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A request to stop, from the moment it was made to the end of the task."""
 
     by: str | None = None
@@ -38,7 +38,7 @@ class Stop(msgspec.Struct, frozen=True, omit_defaults=True):
     accepted: bool = False
 
 
-class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
+class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """All that is known of a task except its output. Times in Unix ms, spans in seconds; None for unknown."""
 
     state: TaskState = TaskState.UNKNOWN

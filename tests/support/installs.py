@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 SECONDS = 60
 _PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
 _OFFLINE = ("--no-index", "--no-deps", "--no-build-isolation")
-_LEFT_OUT = ("__pycache__", "node_modules", "build", "dist", "*.egg-info", ".git", ".venv", ".*_cache", ".hypothesis")
+_LEFT_OUT = ("__pycache__", "node_modules", "build", "dist", "*.egg-info", ".git", ".venv*", ".*_cache", ".hypothesis")
 
 
 def copy_tree(destination: Path) -> Path:

@@ -66,6 +66,10 @@ __attribute__((unused)) static void read_command(char *line, int size) {
     line[strcspn(line, "\n")] = 0;
 }
 
+__attribute__((unused)) static int begins(const char *text, const char *with) {
+    return !strncmp(text, with, strlen(with));
+}
+
 __attribute__((unused)) static void write_digits(char *to, uint64_t value, int width) {
     while (width--) {
         to[width] = '0' + value % 10;

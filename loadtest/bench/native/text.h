@@ -31,7 +31,3 @@ static long number_at(const char *payload, size_t size, const char *key) {
     const char *found = find(payload, size, key);
     return found ? strtol(found, NULL, 10) : -1;
 }
-
-static int begins(const char *text, const char *with) {
-    return !strncmp(text, with, strlen(with));
-}

@@ -26,7 +26,7 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict
     assert code == 0, printed
     report = msgspec.json.decode(printed.out)
     assert report["complete"]
-    (sides,) = report["report"]["rounds"]
+    (sides,) = report["reports"][0]["rounds"]
     return dict(sides)
 
 
@@ -82,10 +82,20 @@ def test_a_peer_carries_the_same_traffic(peer: str, channels: int) -> None:
 
 def test_a_comparison_runs_both_sides_in_turn(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fanout", *TINY, "--rate", "50", "--vs", "c", "--repeat", "2"]) == 0
-    report = msgspec.json.decode(capsys.readouterr().out)["report"]
+    (report,) = msgspec.json.decode(capsys.readouterr().out)["reports"]
     assert [list(sides) for sides in report["rounds"]] == [["fanline", "c"]] * 2
     (ratio,) = report["ratios"]
     assert 0 < ratio["spread"]["low"] <= ratio["spread"]["median"] <= ratio["spread"]["high"]
+
+
+def test_several_rates_make_a_report_each_with_the_ratios_to_the_peer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["channels", *TINY, "--rate", "20", "100", "--vs", "c", "--repeat", "1"]) == 0
+    reports = msgspec.json.decode(capsys.readouterr().out)["reports"]
+    assert [report["plan"]["rate"] for report in reports] == [20, 100]
+    assert [report["rounds"][0]["fanline"]["deliveries"] for report in reports] == [20, 100]
+    for report in reports:
+        assert [ratio["figure"] for ratio in report["ratios"]] == ["cpu_us_per_delivery", "handshakes_per_second"]
+        assert report["rounds"][0]["fanline"]["kb_per_connection"] > 0
 
 
 def test_the_table_names_every_side_and_the_machine(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]
     assert main([*arguments, "--json"]) == 0
     report = msgspec.json.decode(capsys.readouterr().out)
     assert report["complete"]
-    ((figures,),) = (sides.values() for sides in report["report"]["rounds"])
+    ((figures,),) = (sides.values() for sides in report["reports"][0]["rounds"])
     return dict(figures)
 
 

@@ -25,7 +25,7 @@ SMALL = ("tasks", "--viewers", "60", "--slow", "3", "--seconds", "2", "--progres
 def test_every_viewer_ends_with_the_truth_and_slow_ones_got_less_progress(capsys: pytest.CaptureFixture[str]) -> None:
     code = main([*SMALL, "--json"])
     report = msgspec.json.decode(capsys.readouterr().out)
-    ((figures,),) = (sides.values() for sides in report["report"]["rounds"])
+    ((figures,),) = (sides.values() for sides in report["reports"][0]["rounds"])
     assert figures["faults"] == []
     assert (code, report["complete"]) == (0, True)
     assert figures["slow_share"] < figures["fast_share"] <= 100
