@@ -40,8 +40,10 @@ from fanline.protocol.nats.subjects import Direction, to_subject
 
 REQUEST_TIMEOUT = 5.0
 """Seconds in which JetStream has to answer."""
-QUESTION_SECONDS = (0.5, 1.0, 3.5)
-"""A question that changes nothing is asked again after these: while a stream has no leader, questions get lost."""
+QUESTION_SECONDS = 0.5
+"""A question that changes nothing is asked again after this time: while its stream has no leader it is lost, and what
+waits for the answer must not wait much longer than the election.
+"""
 _PING = b'{"v":1,"t":"ping"}'
 
 
@@ -186,9 +188,9 @@ class Requests(ABC):
 
     async def question(self, subject: str, payload: bytes, *, many: bool = False) -> list[NatsMessage]:
         """Ask JetStream for something that changes nothing, several times if need be. BusError."""
-        for seconds in QUESTION_SECONDS:
+        for _ in range(round(REQUEST_TIMEOUT / QUESTION_SECONDS)):
             with suppress(LateError):
-                return await self.request(subject, payload, many=many, seconds=seconds)
+                return await self.request(subject, payload, many=many, seconds=QUESTION_SECONDS)
         raise LateError("NATS did not answer")
 
     async def request(

@@ -32,10 +32,9 @@ class NatsClient:
         while await self._line() != b"PONG":
             pass
 
-    async def ask(self, subject: str, payload: bytes = b"") -> dict[str, Any]:
+    async def ask(self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The JSON reply to a request."""
-        head = f"PUB {subject} {_INBOX} {len(payload)}\r\n"
-        await self._stream.send_all(head.encode() + payload + b"\r\n")
+        await self._stream.send_all(publish(subject, payload, headers, reply=_INBOX))
         while not (line := await self._line()).startswith(b"MSG "):
             pass
         decoded: dict[str, Any] = msgspec.json.decode(await self._exactly(int(line.rpartition(b" ")[2]) + 2))
