@@ -19,6 +19,8 @@ or may not have been made.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from fanline.protocol.nats.names import Bucket
 
 READ_BATCH = 1000
@@ -45,7 +47,7 @@ class ConflictError(BusError):
     """The key has another revision by now: nothing was done; read it again."""
 
 
-class StreamPosition(NamedTuple):
+class StreamPosition(msgspec.Struct, frozen=True, gc=False):
     """Where a stored message stands in its stream."""
 
     offset: int

@@ -11,6 +11,8 @@ each line, and what follows it, ended by CR LF. Headers stay bytes, and are read
 
 from typing import NamedTuple
 
+import msgspec
+
 from fanline.protocol.errors import ProtocolError
 
 MAX_LINE_BYTES = 1 << 20  # the longest line is INFO with a big cluster's addresses, some tens of KiB
@@ -31,7 +33,7 @@ class Reply(NamedTuple):
     detail: str
 
 
-class NatsMessage(NamedTuple):
+class NatsMessage(msgspec.Struct, frozen=True, gc=False):
     """A message that came on one of our subscriptions."""
 
     sid: int

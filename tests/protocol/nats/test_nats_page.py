@@ -2,6 +2,7 @@
 
 import pytest
 
+from fanline.engine.bus.interface import StreamPosition
 from fanline.engine.bus.nats.jetstream import bucket_config, position_of, stream_config
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.channels import namespace_of
@@ -78,7 +79,7 @@ def test_the_page_has_the_header_of_publishers_and_those_that_a_worker_reads() -
     rows = {row[0]: row[1] for row in table(PAGE, "| header |")}
     assert [header for header, by in rows.items() if by == "the publisher"] == [MESSAGE_ID]
     read = {header: "7" for header, by in rows.items() if by.startswith("JetStream")}
-    assert position_of(block(read)) == (7, 7, "7")
+    assert position_of(block(read)) == StreamPosition(7, 7, "7")
     for needed in read.keys() - {"Nats-Last-Sequence"}:
         with pytest.raises(ValueError, match=r"time stamp|invalid literal"):
             position_of(block({header: value for header, value in read.items() if header != needed}))
