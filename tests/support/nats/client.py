@@ -1,5 +1,7 @@
 """NATS as producers and operators see it: publish, and call the JetStream API. Over a Trio stream."""
 
+import itertools
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +13,7 @@ from fanline.protocol.nats.addresses import parse_url
 from fanline.protocol.nats.commands import PING, PONG, Login, hello, publish, subscribe
 from fanline.protocol.nats.replies import ServerInfo
 
-_INBOX = "_INBOX.test"
+_numbers = itertools.count()
 
 
 class NatsClient:
@@ -20,6 +22,7 @@ class NatsClient:
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._buffer = b""
+        self._inbox = f"_INBOX.test.{os.getpid()}.{next(_numbers)}"  # each client hears its own replies alone
 
     async def publish(self, *messages: tuple[str, bytes], headers: Mapping[str, str] | None = None) -> None:
         """Send (subject, payload) pairs, all with the same headers. Nothing is acknowledged."""
@@ -34,7 +37,7 @@ class NatsClient:
 
     async def ask(self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The JSON reply to a request."""
-        await self._stream.send_all(publish(subject, payload, headers, reply=_INBOX))
+        await self._stream.send_all(publish(subject, payload, headers, reply=self._inbox))
         while not (line := await self._line()).startswith(b"MSG "):
             pass
         decoded: dict[str, Any] = msgspec.json.decode(await self._exactly(int(line.rpartition(b" ")[2]) + 2))
@@ -49,7 +52,7 @@ class NatsClient:
     async def greet(self, token: str) -> None:
         assert (await self._line()).startswith(b"INFO ")
         login = hello(ServerInfo(), Login(token=token), name="", tls=False)
-        await self._stream.send_all(login + subscribe(_INBOX, 1))
+        await self._stream.send_all(login + subscribe(self._inbox, 1))
         while await self._line() != b"PONG":  # of the login
             pass
         await self.flush()

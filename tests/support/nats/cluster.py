@@ -29,7 +29,7 @@ class NatsCluster:
     def urls(self) -> tuple[str, ...]:
         return tuple(server.url for server in self.servers)
 
-    def server_on(self, port: int) -> NatsServer:
+    def server_on(self, port: int | None) -> NatsServer:
         """The server that clients reach on this port."""
         (found,) = (server for server in self.servers if server.port == port)
         return found

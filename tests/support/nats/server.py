@@ -66,6 +66,11 @@ class NatsServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def retire(self) -> None:
+        """Put it into lame duck mode: it asks its clients to leave, and stops later."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGUSR2)
+
     def kill(self) -> None:
         """Kill it with SIGKILL, and reap it."""
         if self._process is not None:
