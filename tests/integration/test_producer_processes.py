@@ -213,19 +213,9 @@ def app(environ, start_response):
     return [b"done"]
 """)
     socket = directory / "web.sock"
-    command = [
-        sys.executable,
-        "-m",
-        "gunicorn",
-        "-w",
-        "2",
-        "-k",
-        worker_class,
-        "-b",
-        f"unix:{socket}",
-        *flags,
-        "web:app",
-    ]
+    # One worker: a second one could still be starting when the master is told to stop, and then misses the signal.
+    flags = ["-w", "1", "-k", worker_class, "-b", f"unix:{socket}", "--no-control-socket", *flags]
+    command = [sys.executable, "-m", "gunicorn", *flags, "web:app"]
     async with running_stream() as (_, nats), trio.open_nursery() as nursery:
         env = {**os.environ, "NATS_URL": nats.url, "PYTHONPATH": f"{directory}:{ROOT}"}
         process = await nursery.start(
