@@ -6,7 +6,9 @@ async with fanline.Client("ws://127.0.0.1:8080/ws") as client:
             print(message.event, message.data)
 """
 
+import atexit
 import importlib
+import sys
 import typing
 
 if typing.TYPE_CHECKING:
@@ -87,6 +89,13 @@ def __getattr__(name: str) -> typing.Any:
         raise AttributeError(f"module 'fanline' has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
     return value
+
+
+@atexit.register  # here, so that it runs after the exit handlers of those who import Fanline, whatever they use first
+def _finish() -> None:
+    exporter = sys.modules.get("fanline.producer.exporter.exporter")
+    if exporter is not None:
+        exporter.finish_all()
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,7 @@ import os
 import select
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from fanline.backoff import Backoff
@@ -90,14 +90,17 @@ class NatsLoop:
         self._waker.call_soon(call, *args)
 
     def forget(self) -> None:
-        """In a forked process: close our copies of the sockets, which the server does not notice. Under gevent the
-        process has a copy of the loop, too; it ends.
+        """In a forked process: let go of our copies of the sockets, which the server does not notice. Under gevent the
+        process has a copy of the loop, too; it ends when it has its turn, and closes what it still waits for.
         """
         self._stopped = True
         wire = self._wire
-        for each in (*self._waker.sockets, *(() if wire is None else (wire.socket,))):
-            with suppress(OSError):
-                os.close(each.detach())
+        with Path(os.devnull).open("rb") as null:
+            for each in (*self._waker.sockets, *(() if wire is None else (wire.socket,))):
+                if each.fileno() >= 0:
+                    os.dup2(null.fileno(), each.fileno(), inheritable=False)
+        if not self._waker.is_cooperative:
+            self.close()
 
     # --- in the loop's thread ------------------------------------------------------------------------------------
 

@@ -23,6 +23,11 @@ class Waker:
     def sockets(self) -> tuple[socket.socket, socket.socket]:
         return self.receiver, self._sender
 
+    @property
+    def is_cooperative(self) -> bool:
+        """Whether the loop is a greenlet: only gevent's sockets have a hub."""
+        return hasattr(self.receiver, "hub")
+
     def call_soon(self, call: Callable[..., None], *args: object) -> None:
         """Have the loop call this, from any thread. After the end of the loop nothing happens."""
         self._calls.append(partial(call, *args))

@@ -26,9 +26,10 @@ from tests.support.nats.logins import (
     running_with_denials,
     token_login,
 )
+from tests.support.open_sockets import connections_to
 from tests.support.paths import ROOT
 from tests.support.serve import wait_until
-from tests.support.tasks.stored import SECONDS, STREAM, StoredTasks, in_thread, lines_of, run_script
+from tests.support.tasks.stored import SECONDS, STREAM, StoredTasks, create_stream, in_thread, lines_of, run_script
 
 FANLINE = [sys.executable, "-P", "-m", "fanline"]
 NAMES = ("user", "password", "token", "creds", "nkey", "tls_ca", "tls_cert", "tls_key")
@@ -38,12 +39,6 @@ EVERY_LOGIN = pytest.mark.parametrize("open_login", LOGINS.values(), ids=LOGINS)
 def _report(options: NatsOptions, **settings: Any) -> None:
     with fanline.Task("job", nats=options, **settings) as task:
         task.log("hello")
-
-
-def _create_stream(options: NatsOptions) -> None:
-    with BlockingClient(options) as client:
-        created = client.request("$JS.API.STREAM.CREATE.FANLINE_task", msgspec.json.encode(STREAM))
-        assert b"error" not in created, created
 
 
 def _count(options: NatsOptions) -> int:
@@ -63,7 +58,7 @@ def _environment(options: NatsOptions) -> dict[str, str]:
 @EVERY_LOGIN
 async def test_what_a_task_reports_is_stored(open_login: OpenLogin, tmp_path: Path) -> None:
     async with open_login(tmp_path) as login:
-        _create_stream(login.options)
+        create_stream(login.options)
         await in_thread(lambda: _report(login.options))
         assert _count(login.options) == 3
 
@@ -89,7 +84,7 @@ async def test_the_environment_alone_is_enough_for_a_job_and_for_every_command(
     open_login: OpenLogin, tmp_path: Path
 ) -> None:
     async with open_login(tmp_path) as login:
-        _create_stream(login.options)
+        create_stream(login.options)
         environ = _environment(login.options)
         script = "import fanline\nwith fanline.Task('job') as task: task.log('hello')"
         ended = await in_thread(lambda: run_script(script, **environ))
@@ -104,7 +99,7 @@ async def test_the_environment_alone_is_enough_for_a_job_and_for_every_command(
 
 async def test_flags_name_the_files(tmp_path: Path) -> None:
     async with mutual_tls_login(tmp_path) as login:
-        _create_stream(login.options)
+        create_stream(login.options)
         options = login.options
         flags = ["--nats", ",".join(options.servers)]
         flags += ["--nats-tls-ca", options.tls_ca, "--nats-tls-cert", options.tls_cert]
@@ -135,7 +130,7 @@ def _fanline(*args: str, environ: dict[str, str]) -> subprocess.CompletedProcess
 
 async def test_what_nats_does_not_permit_is_named_and_the_job_does_not_wait(caplog: pytest.LogCaptureFixture) -> None:
     async with running_with_denials(publish="fanline.pub.task.job", subscribe="fanline.ctl.task.job") as login:
-        _create_stream(login.options)
+        create_stream(login.options)
         await in_thread(lambda: _report(login.options, attempt=1, linger=0.5))
         await wait_until(lambda: "are lost" in caplog.text)
         assert "NATS does not permit this user to" in caplog.messages[0]
@@ -185,22 +180,8 @@ async def test_a_task_leaves_a_server_of_a_cluster_that_is_about_to_stop(caplog:
                 assert first._process is not None
                 first._process.send_signal(signal.SIGUSR2)  # lame duck mode: it closes its clients after 10 seconds
                 with trio.fail_after(8):
-                    while _connections_to(first.port):
+                    while connections_to(first.port):
                         await trio.sleep(0.02)
                 task.log("moved")
                 await stored.wait_for("job", "task_output")
     assert caplog.messages == []
-
-
-def _connections_to(port: int) -> int:
-    """How many connections of this process lead to a port of this machine."""
-    ours = {_target(fd) for fd in Path("/proc/self/fd").iterdir()}
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(int(line[2].rpartition(":")[2], 16) == port and f"socket:[{line[9]}]" in ours for line in lines)
-
-
-def _target(fd: Path) -> str:
-    try:
-        return str(fd.readlink())
-    except OSError:  # that of the listing itself
-        return ""

@@ -5,7 +5,6 @@ hold up the job, and a busy event loop of the job does not hold up the exporter.
 gevent the thread is a greenlet.
 """
 
-import atexit
 import logging
 import os
 import sys
@@ -20,7 +19,7 @@ from fanline.protocol.serve_state import nats_options
 
 _log = logging.getLogger("fanline")
 _exporters: dict[NatsOptions | None, "Exporter"] = {}
-_finalizers: dict[str, int] = {}  # modules that will call _finish_all, and in which process
+_finalizers: dict[str, int] = {}  # modules that will call finish_all, and in which process
 # Guards _exporters, and which producers each of them has. Never held while something waits: under gevent, if the patch
 # came after the import, a greenlet that waits for it stops all others.
 _lock = threading.Lock()
@@ -93,10 +92,12 @@ class Exporter:
         try:
             self._loop.run(self._tasks)
         except Exception as error:  # noqa: BLE001  # a fault in here must not harm the job
-            _log.error("the events of this process's tasks are no longer published: %r", error)
-        finally:
             if not self._forgotten:
-                self._end()
+                _log.error("the events of this process's tasks are no longer published: %r", error)
+        finally:
+            if self._forgotten:  # a greenlet's copy: `threading` has forgotten it, too, and would fail at its end
+                threading.Event().wait()
+            self._end()
 
     def _options(self) -> NatsOptions:
         """Looked up for each connection: a server that was restarted has another port and token."""
@@ -129,7 +130,8 @@ class Exporter:
             del _exporters[self._nats]
 
 
-def _finish_all() -> None:
+def finish_all() -> None:
+    """The program ends; called by `fanline` itself."""
     for exporter in list(_exporters.values()):
         exporter.finish()
 
@@ -148,8 +150,7 @@ def _finish_with_children() -> None:
     for name in ("multiprocessing.util", "billiard.util"):
         if (util := sys.modules.get(name)) is not None and _finalizers.get(name) != os.getpid():
             _finalizers[name] = os.getpid()
-            util.Finalize(None, _finish_all, exitpriority=0)
+            util.Finalize(None, finish_all, exitpriority=0)
 
 
-atexit.register(_finish_all)
 os.register_at_fork(after_in_child=_forget_all)

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import trio
 
+from fanline.protocol.nats.options import NatsOptions
+from tests.support.nats.blocking import BlockingClient
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.server import NatsServer, running_nats
 from tests.support.paths import ROOT
@@ -89,8 +92,15 @@ def lines_of(envelopes: list[dict[str, Any]]) -> list[str]:
     return [line for envelope in envelopes if envelope["e"] == "task_output" for line in envelope["d"]["lines"]]
 
 
-def run_script(text: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def create_stream(options: NatsOptions) -> None:
+    """The stream of tasks, on a server that is logged in to with these options."""
+    with BlockingClient(options) as client:
+        created = client.request("$JS.API.STREAM.CREATE.FANLINE_task", msgspec.json.encode(STREAM))
+        assert b"error" not in created, created
+
+
+def run_script(script: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program, given as text or as a file, in a process of its own."""
+    command = [sys.executable, "-P", *(("-c", script) if isinstance(script, str) else (str(script),))]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
-    return subprocess.run(
-        [sys.executable, "-P", "-c", text], env=env, capture_output=True, text=True, check=False, timeout=SECONDS
-    )
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=SECONDS)
