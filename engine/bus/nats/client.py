@@ -183,8 +183,11 @@ class NatsClient:
     async def _read(self, wire: Wire, connection: NatsConnection) -> NoReturn:
         info = connection.info
         while True:
-            connection.receive(await wire.read())
-            self.after_read()
+            data = await wire.read()
+            try:
+                connection.receive(data)
+            finally:  # the messages before a server's last words have reached their sinks, too
+                self.after_read()
             if connection.info is not info:
                 info = connection.info
                 self._pool.tell(info.connect_urls)

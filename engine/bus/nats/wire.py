@@ -48,7 +48,7 @@ async def open_wire(address: NatsAddress, options: NatsOptions, name: str) -> Wi
             return await _open(address, options, name)
     except trio.TooSlowError:
         reason = f"no answer within {CONNECT_SECONDS:g} seconds"
-    except (OSError, NatsError, BusError) as error:
+    except (OSError, UnicodeError, NatsError, BusError) as error:  # UnicodeError: no host has this name
         reason = str(error) or type(error).__name__
     raise BusError(f"cannot connect to NATS at {address}: {reason}")
 

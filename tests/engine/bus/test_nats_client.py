@@ -10,6 +10,7 @@ from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.nats import client as client_module
 from fanline.engine.bus.nats import wire as wire_module
 from fanline.engine.bus.nats.client import NatsClient
+from fanline.protocol.nats.addresses import parse_url
 from fanline.protocol.nats.options import NatsOptions
 
 INFO = b'INFO {"version":"2.12.0","max_payload":1024,"headers":true}\r\n'
@@ -185,6 +186,34 @@ async def test_a_denied_subject_fails_only_those_who_asked_for_it() -> None:
                 await connection.expect(b"PING\r\n")
                 await connection.send(b"PONG\r\n")
                 await later.wait("news.a")
+
+
+async def test_what_was_heard_before_the_last_words_of_a_server_is_not_left_lying() -> None:
+    # What a burst leaves pending is sent at its end. Without this, it would wait for the first read after the outage.
+    with trio.fail_after(10):
+        async with scripted_server() as only:
+            owner, told = Owner(only), list[str]()
+            owner.client.subscribe("news.a", lambda _: told.append("message"))
+            owner.client.after_read = lambda: told.append("end of the burst")
+            async with owner.running(only) as connection:
+                await connection.send(b"MSG news.a 1 1\r\nx\r\n-ERR 'Slow Consumer'\r\n")
+                await connection.until_left()
+                assert told == ["message", "end of the burst"]
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
+async def test_an_impossible_host_name_is_an_error_like_any_other(host: str) -> None:
+    with trio.fail_after(10), pytest.raises(BusError, match="cannot connect to NATS at"):
+        await wire_module.open_wire(parse_url(f"nats://{host}"), NatsOptions(()), "test")
+
+
+async def test_a_server_with_an_impossible_host_name_is_passed_over() -> None:
+    with trio.fail_after(10):
+        async with scripted_server() as only:
+            owner = Owner(only)
+            async with owner.running(only) as connection:
+                await connection.send(b'INFO {"ldm":true,"connect_urls":["a..b:4222"]}\r\n')
+                await only.greet()
 
 
 async def test_a_server_that_never_says_who_it_is_is_named_with_all_that_were_tried(
