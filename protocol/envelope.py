@@ -9,7 +9,7 @@ without being decoded and encoded again. Data that came as CBOR is a plain Pytho
 value of either.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from io import BytesIO
 from typing import Annotated, Any
@@ -114,6 +114,8 @@ class _JsonEnvelope(Envelope):
     data: Raw = None  # type: ignore[assignment]  # Raw keeps the bytes; a union with None would not be Raw
 
 
+_LEAVES = (str, float, bytes, bool, type(None))
+_LEAF_TYPES = frozenset(_LEAVES)  # one look tells that most items of a list or a map need no check
 _json_decoder = msgspec.json.Decoder(_JsonEnvelope)
 _json_encoder = msgspec.json.Encoder()
 _json_value = msgspec.json.Decoder()
@@ -210,7 +212,7 @@ def check_texts(envelope: Envelope) -> None:
 
 def check_value(value: Any, depth: int = MAX_DEPTH) -> None:
     """Refuse what the other codec could not carry: deep nesting, integers over 64 bits, types that only CBOR has."""
-    if isinstance(value, str | float | bytes | bool) or value is None:
+    if isinstance(value, _LEAVES):
         return
     if isinstance(value, int):
         if not -(2**63) <= value < 2**64:
@@ -218,15 +220,20 @@ def check_value(value: Any, depth: int = MAX_DEPTH) -> None:
     elif depth == 0:
         raise MessageError(ErrorCode.BAD_MESSAGE, f"nested deeper than {MAX_DEPTH} levels")
     elif isinstance(value, list):
-        for item in value:
-            check_value(item, depth - 1)
+        _check_items(value, depth - 1)
     elif isinstance(value, dict):
-        for key, item in value.items():
+        for key in value:
             if type(key) is not str:
                 _check_number_key(key)
-            check_value(item, depth - 1)
+        _check_items(value.values(), depth - 1)
     else:
         raise MessageError(ErrorCode.BAD_MESSAGE, "CBOR simple values are not part of an envelope")
+
+
+def _check_items(items: Iterable[Any], depth: int) -> None:
+    for item in items:
+        if type(item) not in _LEAF_TYPES:
+            check_value(item, depth)
 
 
 def _check_number_key(key: Any) -> None:

@@ -60,8 +60,8 @@ class Flusher:
             if self._longest_rest:
                 # Resting as long as the flush took halves the CPU under load and adds nothing when idle.
                 await trio.sleep(min(trio.current_time() - started, self._longest_rest))
-            else:
-                await trio.lowlevel.checkpoint()
+            elif self._dirty.is_set():
+                await trio.lowlevel.checkpoint()  # one more turn of the loop, in which the next batches grow
 
     async def flush(self) -> None:
         """Push everything that is pending now."""
@@ -73,19 +73,19 @@ class Flusher:
 
     def _portions_pushed(self) -> Iterator[None]:
         """Push everything that is pending now, in portions."""
-        bundles = _Bundles()
+        bundles, pushed = _Bundles(), 0
         batches = self._hub.take_dirty()
-        alone = len(batches) == 1
         for batch in batches:
             data = batch.messages.joined()
             self._counters.deliveries += len(batch.messages.messages) * len(batch.members)
-            self._push_joiners(batch)
+            if batch.joiners:
+                self._push_joiners(batch)
             for outboxes in _portions(batch):
-                if alone:
-                    self._push(outboxes, data, batch.messages)
-                else:
-                    self._push_or_bundle(outboxes, data, batch.messages, bundles)
-                yield
+                _push(outboxes, data, batch.messages, None if len(batches) == 1 else bundles)
+                pushed += len(outboxes) or 1
+                if pushed >= _CHECK_EVERY:
+                    pushed = 0
+                    yield
         for number, (outbox, parts) in enumerate(bundles.items()):
             left = batches[-1].left
             outbox.push_parts([part for part in parts if (id(part[1]), outbox) not in left] if left else parts)
@@ -102,17 +102,16 @@ class Flusher:
                 self._counters.deliveries += len(rest.messages)
                 outbox.push(rest.joined(), rest)
 
-    def _push(self, outboxes: list[Outbox], data: bytes, messages: EncodedBatch) -> None:
-        for outbox in outboxes:
-            outbox.push(data, messages)
 
-    def _push_or_bundle(self, outboxes: list[Outbox], data: bytes, messages: EncodedBatch, bundles: _Bundles) -> None:
-        """A connection that hears several dirty channels gets all of them with one system call, at the end."""
-        for outbox in outboxes:
-            if outbox.subscriptions == 1:
-                outbox.push(data, messages)
-            else:
-                bundles.setdefault(outbox, []).append((data, messages))
+def _push(outboxes: list[Outbox], data: bytes, messages: EncodedBatch, bundles: _Bundles | None) -> None:
+    """Push to each. With `bundles`, a connection that hears several channels waits: it gets all that is pending for it
+    with one system call, at the end.
+    """
+    for outbox in outboxes:
+        if bundles is None or outbox.subscriptions == 1:
+            outbox.push(data, messages)
+        else:
+            bundles.setdefault(outbox, []).append((data, messages))
 
 
 def _portions(batch: FlushBatch) -> Iterator[list[Outbox]]:

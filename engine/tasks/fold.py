@@ -8,7 +8,7 @@ which the monitor stores (records.py), spares later readers the events before it
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import trio
@@ -36,13 +36,6 @@ class Outcome:
     def __init__(self) -> None:
         self.settled = trio.Event()
         self.refusal: MessageError | None = None
-
-
-class _Known(NamedTuple):
-    """All that is known of a task but its output."""
-
-    snapshot: Snapshot
-    estimate: Estimate
 
 
 class TaskFold:
@@ -75,7 +68,8 @@ class TaskFold:
                 outcome.refusal = error
             return None
         finally:
-            self.offset = max(self.offset, offset)
+            if offset > self.offset:
+                self.offset = offset
             if outcome is not None:
                 outcome.settled.set()
 
@@ -94,17 +88,16 @@ class TaskFold:
 
     def _fold(self, envelope: Envelope, event: TaskEvent) -> Envelope:
         """Take one event; what viewers get of it. MessageError if it does not fit: then nothing has changed."""
-        data, time = data_of(envelope, event), envelope.time or 0
-        before = _Known(self.snapshot, self.estimate)
-        claimed = [key for key in ("rate", "eta") if getattr(data, key) is not None]
-        after = _next(before, event, data, time)
-        self.snapshot, self.estimate = after
+        said, time, before = data_of(envelope, event), envelope.time or 0, self.snapshot
+        data, estimate = _filled_in(said, event, before, self.estimate, time)
+        after = apply(before, event, data, time)
+        if before.state in WAITING and after.state is TaskState.RUNNING:
+            estimate = estimate.resume(time)
+        self.snapshot, self.estimate = after, estimate
         if event is TaskEvent.OUTPUT:
-            first, stream = data.first or 0, data.stream or Stream.STDOUT
-            self.output.append(data.lines or (), first, after.snapshot.attempt, stream)
-        changes = _changes(event, data, after.snapshot, claimed)
-        key = _key(event, before.snapshot, after.snapshot)
-        return msgspec.structs.replace(envelope, data=with_data(envelope, changes), key=key)
+            self.output.append(data.lines or (), data.first or 0, after.attempt, data.stream or Stream.STDOUT)
+        additions = _additions(event, said, data, after)
+        return msgspec.structs.replace(envelope, data=with_data(envelope, additions), key=_key(event, before, after))
 
     # --- snapshot and record ---------------------------------------------------------------------------------------
 
@@ -154,19 +147,19 @@ class TaskFold:
 # --- one event, as values -----------------------------------------------------------------------------------------
 
 
-def _next(known: _Known, event: TaskEvent, data: TaskData, time: int) -> _Known:
-    """What is known after an event. Puts into `data` what the engine says of it: rate and ETA, or the line number."""
-    begins = attempt_of(known.snapshot, event, data) > known.snapshot.attempt
-    estimate = Estimate() if begins else known.estimate
+def _filled_in(
+    said: TaskData, event: TaskEvent, before: Snapshot, estimate: Estimate, time: int
+) -> tuple[TaskData, Estimate]:
+    """An event's data with what only the engine says of it (rate and ETA, or the line number); the estimate."""
+    if attempt_of(before, event, said) > before.attempt:
+        before, estimate = Snapshot(), Estimate()
     if event is TaskEvent.PROGRESS:
-        estimate = _advanced(estimate, known.snapshot, data, time)
-        data.rate, data.eta = estimate.rate, seconds_left(estimate.eta, estimate.time, time)
-    elif event is TaskEvent.OUTPUT:
-        data.first = 0 if begins else known.snapshot.lines
-    snapshot = apply(known.snapshot, event, data, time)
-    if known.snapshot.state in WAITING and snapshot.state is TaskState.RUNNING:
-        estimate = estimate.resume(time)
-    return _Known(snapshot, estimate)
+        estimate = _advanced(estimate, before, said, time)
+        left = seconds_left(estimate.eta, estimate.time, time)
+        return msgspec.structs.replace(said, rate=estimate.rate, eta=left), estimate
+    if event is TaskEvent.OUTPUT:
+        return msgspec.structs.replace(said, first=before.lines), estimate
+    return said, estimate
 
 
 def _advanced(estimate: Estimate, snapshot: Snapshot, data: TaskData, time: int) -> Estimate:
@@ -180,23 +173,23 @@ def _advanced(estimate: Estimate, snapshot: Snapshot, data: TaskData, time: int)
     return estimate.advance(value, (data.total or snapshot.total) if counts else 100.0, time)
 
 
-def _changes(event: TaskEvent, data: TaskData, after: Snapshot, claimed: list[str]) -> dict[str, Any]:
-    """The keys that viewers get besides the producer's own. `claimed`: what only the engine says, and this producer
-    has said all the same.
-    """
-    changes: dict[str, Any] = {"state": after.state, "attempt": after.attempt}
+def _additions(event: TaskEvent, said: TaskData, data: TaskData, after: Snapshot) -> dict[str, Any]:
+    """The keys that viewers get besides those that the producer has said itself, and said right."""
+    additions: dict[str, Any] = {"state": after.state}
+    if said.attempt != after.attempt:
+        additions["attempt"] = after.attempt
     if event is TaskEvent.PROGRESS:
-        changes |= dict.fromkeys(claimed) | progress_of(after)
-    elif event is TaskEvent.OUTPUT:
-        changes["first"] = data.first
-    return changes
+        additions |= progress_of(after, said)
+    elif said.first != data.first:
+        additions["first"] = data.first
+    return additions
 
 
 def _key(event: TaskEvent, before: Snapshot, after: Snapshot) -> str | None:
     """The conflation key of an event. Progress that begins an attempt, or ends a stall, must not be replaced by newer
     progress: what follows builds upon it.
     """
-    moved = (before.state, before.attempt) != (after.state, after.attempt)
+    moved = before.state is not after.state or before.attempt != after.attempt
     return None if moved else conflation_key(event)
 
 

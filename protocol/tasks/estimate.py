@@ -8,7 +8,9 @@ ETA that was shown has run out, which makes it unknown until the next progress. 
 """
 
 import math
-from typing import NamedTuple, Self
+
+import msgspec
+from msgspec.structs import replace
 
 MEMORY = 10.0
 """Seconds after which progress counts only 1/e of its weight in the rate."""
@@ -18,8 +20,8 @@ LONGEST = 31_536_000.0
 """A year: an ETA beyond it is unknown."""
 
 
-class Estimate(NamedTuple):
-    """What is known after some progress. It can be stored as JSON."""
+class Estimate(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is known after some progress. Stored as a JSON array."""
 
     value: float = 0.0
     """The latest progress, in units (percent, or whatever `done` counts)."""
@@ -34,13 +36,13 @@ class Estimate(NamedTuple):
     eta: float | None = None
     """Seconds left at `time`, as shown; None while unknown."""
 
-    def advance(self, value: float, goal: float | None, time: int) -> Self:
+    def advance(self, value: float, goal: float | None, time: int) -> "Estimate":
         """The estimate after progress to `value` of `goal` units at `time`; the goal is None if it is unknown.
 
         Progress that goes back, as when the producer restarts a stage, starts the estimate over.
         """
         if self.time is None or value < self.value:
-            return self._replace(value=value, time=time, begun=time, gained=0.0, spent=0.0, rate=None, eta=None)
+            return Estimate(value, time, begun=time)
         span = (time - self.time) / 1000
         if span <= 0:  # several in one millisecond, or a clock that was set back: counts with the next progress
             return self
@@ -50,13 +52,13 @@ class Estimate(NamedTuple):
         rate = gained / spent if time - self.begun >= WARM_UP * 1000 else None
         rate = rate or None  # without progress the rate is unknown, not 0, by which nothing can be divided
         eta = None if rate is None or goal is None else self._shown(max(0.0, goal - value) / rate, time)
-        return self._replace(value=value, time=time, gained=gained, spent=spent, rate=rate, eta=eta)
+        return Estimate(value, time, self.begun, gained, spent, rate, eta)
 
-    def resume(self, time: int) -> Self:
+    def resume(self, time: int) -> "Estimate":
         """Continue at `time` after a pause, in which no progress was to be expected: its time does not count."""
         if self.time is None or time <= self.time:
             return self
-        return self._replace(time=time, begun=self.begun + time - self.time)
+        return replace(self, time=time, begun=self.begun + time - self.time)
 
     def _shown(self, estimated: float, time: int) -> float | None:
         """The ETA to show, given a fresh estimate."""

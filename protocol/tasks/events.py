@@ -119,7 +119,7 @@ def data_of(envelope: Envelope, event: TaskEvent) -> TaskData:
         if _says_nothing(raw):
             data = TaskData()
         elif isinstance(raw, Raw):
-            data = msgspec.json.decode(raw, type=TaskData)
+            data = _decode(raw)
         else:
             data = msgspec.convert(raw, TaskData)
     except msgspec.MsgspecError as error:
@@ -133,9 +133,9 @@ def with_data(envelope: Envelope, changes: Mapping[str, Any]) -> Any:
     """The envelope's data with `changes` put in. The form stays: JSON bytes stay JSON bytes."""
     raw = envelope.data
     if _says_nothing(raw):
-        return Raw(msgspec.json.encode(changes))
+        return Raw(_encode(changes))
     if isinstance(raw, Raw):
-        return Raw(msgspec.json.encode({**msgspec.json.decode(raw), **changes}))
+        return Raw(_encode({**_decode_any(raw), **changes}))
     return {**raw, **msgspec.to_builtins(changes)}
 
 
@@ -144,5 +144,8 @@ def _says_nothing(raw: Any) -> bool:
     return raw is None or (isinstance(raw, Raw) and bytes(raw) == b"null")
 
 
+_decode = msgspec.json.Decoder(TaskData).decode
+_decode_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 _EVENTS: dict[str, TaskEvent] = {event.value: event for event in TaskEvent if event is not TaskEvent.SNAPSHOT}
 _NEED_ASK = frozenset((TaskEvent.ASKED, TaskEvent.ASK_EXPIRED))

@@ -16,7 +16,7 @@ The rules on top of the table (protocol/tasks/states.py):
 - An event without an entry in the table is refused and changes nothing.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -39,6 +39,7 @@ from fanline.protocol.tasks.states import (
 
 CONFLATED = "progress"
 """Conflation key of all progress of a task: of several that wait for a slow viewer, only the newest is sent."""
+_T = TypeVar("_T")
 
 
 def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Snapshot:
@@ -56,8 +57,9 @@ def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Sn
         raise _does_not_fit(snapshot, event)
     state = (snapshot.before or TaskState.RUNNING) if target is BEFORE else target
     before = _behind(snapshot, event, data) if state in SUSPENDED else None
-    fields = {"eta": seconds_left(snapshot.eta, snapshot.updated, time)}
-    fields |= _FIELDS.get(event, _nothing)(snapshot, data, time)
+    fields = _FIELDS.get(event, _nothing)(snapshot, data, time)
+    if "eta" not in fields:
+        fields["eta"] = seconds_left(snapshot.eta, snapshot.updated, time)
     if snapshot.created is None:
         fields["created"] = time
     if snapshot.started is None and (before or state) in WORKING:
@@ -140,14 +142,24 @@ def _described(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
 
 
 def _progress(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
-    said = {key: getattr(data, key) for key in ("percent", "done", "total", "stage", "message")}
-    fields = {key: value for key, value in said.items() if value is not None}
-    done, total = fields.get("done", snapshot.done), fields.get("total", snapshot.total)
-    if data.percent is not None:
-        fields["done"] = data.done  # if there is none, the task counts in percent from now on
-    elif done is not None and (data.done, data.total) != (None, None):
-        fields["percent"] = min(100.0, 100 * done / total) if total else None
-    return fields | {"rate": data.rate, "eta": data.eta}
+    percent, done, total = _newer(data.percent, snapshot.percent), data.done, _newer(data.total, snapshot.total)
+    if data.percent is None:  # otherwise the task counts in percent from now on, unless it says `done` as well
+        done = _newer(done, snapshot.done)
+        if done is not None and (data.done is not None or data.total is not None):
+            percent = min(100.0, 100 * done / total) if total else None
+    return {
+        "percent": percent,
+        "done": done,
+        "total": total,
+        "stage": _newer(data.stage, snapshot.stage),
+        "message": _newer(data.message, snapshot.message),
+        "rate": data.rate,
+        "eta": data.eta,
+    }
+
+
+def _newer(said: _T | None, known: _T | None) -> _T | None:
+    return known if said is None else said
 
 
 def _output(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:

@@ -4,8 +4,11 @@ from typing import Any
 
 import msgspec
 
-from fanline.protocol.tasks.events import AskKind
+from fanline.protocol.tasks.events import AskKind, TaskData
 from fanline.protocol.tasks.states import TERMINAL, TaskState
+
+_PROGRESS = ("percent", "done", "total", "stage", "message", "rate", "eta")
+_NOTHING = TaskData()
 
 
 class Ask(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -79,12 +82,11 @@ class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return self.state in TERMINAL
 
 
-def progress_of(snapshot: Snapshot) -> dict[str, Any]:
-    """All that is known of the progress. Viewers get it with every progress event, so that each one makes those before
-    it superfluous.
+def progress_of(snapshot: Snapshot, said: TaskData = _NOTHING) -> dict[str, Any]:
+    """All that is known of the progress, but for what an event has `said` itself. Viewers get both with every progress
+    event, so that each one makes those before it superfluous.
     """
-    keys = ("percent", "done", "total", "stage", "message", "rate", "eta")
-    return {key: value for key in keys if (value := getattr(snapshot, key)) is not None}
+    return {key: value for key in _PROGRESS if (value := getattr(snapshot, key)) != getattr(said, key)}
 
 
 def snapshot_fields(snapshot: Snapshot) -> dict[str, Any]:

@@ -193,6 +193,7 @@ async def test_a_burst_does_not_overtake_a_flush_that_is_under_way(monkeypatch: 
                 seen.append(len(peer.received()))
 
         monkeypatch.setattr("fanline.engine.channels.flusher.Slices", Interrupting(meddle))
+        monkeypatch.setattr("fanline.engine.channels.flusher._CHECK_EVERY", 1)
         hub.receive("c:a", b"1", None)
         await flusher.flush()
         assert seen == [1, 0]
@@ -262,6 +263,7 @@ async def test_of_two_channels_in_one_flush_the_one_that_was_left_meanwhile_is_n
                 left.discard(JSON_ENCODING, both.outbox)
 
         monkeypatch.setattr("fanline.engine.channels.flusher.Slices", Interrupting(meddle))
+        monkeypatch.setattr("fanline.engine.channels.flusher._CHECK_EVERY", 1)
         flusher = Flusher(hub, counters, coalesce_ms=0)
         hub.receive("c:left", b"1", None)
         hub.receive("c:kept", b"2", None)

@@ -1,6 +1,7 @@
 """The estimate at its edges: a pause, no gain, the goal, the year."""
 
 import pytest
+from msgspec.structs import replace
 
 from fanline.protocol.tasks.estimate import LONGEST, Estimate
 
@@ -39,7 +40,7 @@ def test_an_eta_of_exactly_a_year_is_known() -> None:
 
 def test_a_pause_counts_neither_for_the_rate_nor_for_the_warm_up() -> None:
     early = run((0, 1000), (5, 1500))
-    assert early.resume(61_500) == early._replace(time=61_500, begun=61_000)
+    assert early.resume(61_500) == replace(early, time=61_500, begun=61_000)
     assert early.resume(61_500).advance(9, 100.0, 61_999).rate is None
     assert early.resume(61_500).advance(10, 100.0, 62_000).rate == pytest.approx(10.0)
 
