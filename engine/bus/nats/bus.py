@@ -38,7 +38,6 @@ MAX_UNSENT_BYTES = 16 * 1024 * 1024
 
 _BEATS = f"fanline.{Direction.BEAT}.>"
 _RETRY_SECONDS = 0.2
-_HEADER_BYTES = 32  # at most, for the first line of the headers and the punctuation of one header
 _log = logging.getLogger("fanline.bus")
 
 
@@ -158,7 +157,7 @@ class NatsBus(Requests):
     def send(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = "") -> None:
         if self.client.unsent_bytes + len(payload) > MAX_UNSENT_BYTES:
             raise BusError("NATS does not keep up; nothing was done")
-        size = len(payload) + sum(_HEADER_BYTES + len(key) + len(value) for key, value in (headers or {}).items())
+        size = len(payload) + commands.header_bytes(headers)
         most = self.client.info.max_payload
         if size > most:  # the server would end the connection: an outage for every client of this worker
             raise TooLargeError(f"{size} bytes with headers, but NATS takes {most}")
