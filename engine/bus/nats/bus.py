@@ -24,7 +24,6 @@ from fanline.engine.namespaces import Namespaces
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats import commands
-from fanline.protocol.nats.connection import DEAD_SECONDS
 from fanline.protocol.nats.names import namespace_subject, stream_name
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsMessage
@@ -200,7 +199,7 @@ class NatsBus(Requests):
             self._check.set()
 
     def _on_lost(self) -> None:
-        self._lost_since = self._lost_since or time.time() - DEAD_SECONDS
+        self._lost_since = self._lost_since or self.client.sound_until
         self.fail_requests(BusError("NATS went away; it may have been done"))
 
     def _on_open(self) -> None:

@@ -10,6 +10,7 @@ that the next one is open.
 
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -22,7 +23,7 @@ from fanline.engine.bus.nats.confirmation import Confirmation
 from fanline.engine.bus.nats.wire import Wire, open_wire
 from fanline.protocol.nats.addresses import NatsAddress, ServerPool, parse_url
 from fanline.protocol.nats.commands import subscribe, unsubscribe
-from fanline.protocol.nats.connection import TICK_SECONDS, NatsConnection, NatsSubscriptions, Sink
+from fanline.protocol.nats.connection import DEAD_TICKS, TICK_SECONDS, NatsConnection, NatsSubscriptions, Sink
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsError
 from fanline.protocol.nats.replies import Complaint, ServerInfo
@@ -62,6 +63,7 @@ class NatsClient:
         self._work = trio.Event()
         self._gathering: Confirmation | None = None
         self._asked: deque[Confirmation] = deque()
+        self._ticked = deque[float](maxlen=DEAD_TICKS + 1)  # Unix times
         self._random = random.Random()  # noqa: S311  # spreads reconnects, keeps no secret
 
     @property
@@ -77,6 +79,13 @@ class NatsClient:
     def unsent_bytes(self) -> int:
         """Bytes that wait to be written."""
         return 0 if self._connection is None else self._connection.unsent_bytes
+
+    @property
+    def sound_until(self) -> float:
+        """Unix time up to which the newest connection, which may have ended, is known to have lost nothing. A process
+        that was frozen itself has not ticked meanwhile.
+        """
+        return self._ticked[0]
 
     # --- commands, synchronous ------------------------------------------------------------------------------------
 
@@ -142,6 +151,8 @@ class NatsClient:
     def _begin(self, wire: Wire) -> None:
         self._pool.tell(wire.info.connect_urls)
         self._wire, self._work = wire, trio.Event()
+        self._ticked.clear()
+        self._ticked.append(time.time())
         self._connection = NatsConnection(
             wire.info,
             wire.parser,
@@ -207,6 +218,7 @@ class NatsClient:
     async def _watch(self, wire: Wire, connection: NatsConnection) -> NoReturn:
         while True:
             await trio.sleep(TICK_SECONDS)
+            self._ticked.append(time.time())
             connection.tick()
 
     def _ask(self, connection: NatsConnection, confirmation: Confirmation) -> None:

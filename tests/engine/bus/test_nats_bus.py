@@ -1,9 +1,11 @@
 """What only the bus on NATS can meet: outages, unsuitable servers, faults in the receiver."""
 
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from time import time_ns
 
 import pytest
 import trio
