@@ -27,7 +27,7 @@ from fanline.protocol.nats import commands
 from fanline.protocol.nats.names import namespace_subject, stream_name
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsMessage
-from fanline.protocol.nats.replies import Complaint
+from fanline.protocol.nats.replies import Complaint, ComplaintKind
 from fanline.protocol.nats.subjects import Direction, channel_of, from_subject, to_subject
 
 MINIMUM_VERSION = (2, 11)
@@ -151,7 +151,7 @@ class NatsBus(Requests):
     async def publish(self, channel: str, payload: bytes) -> None:
         subject = to_subject(channel)
         self.send(subject, payload)
-        await self.client.confirmation().wait(subject)
+        await self.client.confirmation().wait_permitted(ComplaintKind.PUBLISH_DENIED, subject)
 
     def send(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = "") -> None:
         if self.client.unsent_bytes + len(payload) > MAX_UNSENT_BYTES:
@@ -208,7 +208,8 @@ class NatsBus(Requests):
 
     def _on_complaint(self, complaint: Complaint) -> None:
         _log.error("%s", complaint.text)
-        self.fail_requests(BusError(complaint.text), complaint.subject)
+        if complaint.kind is ComplaintKind.PUBLISH_DENIED:
+            self.fail_requests(BusError(complaint.text), complaint.subject)
 
     async def keep_streams(self) -> NoReturn:
         """Report each outage as soon as the subscriptions are back; then recreate the streams that it has ended, which
@@ -229,7 +230,7 @@ class NatsBus(Requests):
 
     async def _report_loss(self) -> None:
         if self._lost_since is not None:
-            await self.client.confirmation().wait("")
+            await self.client.confirmation().wait()
             _log.info("NATS connection is back")
             since, self._lost_since = self._lost_since, None
             self._on_loss(since)

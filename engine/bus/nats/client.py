@@ -146,7 +146,7 @@ class NatsClient:
         with trio.move_on_after(DRAIN_SECONDS, shield=True), suppress(BusError):
             for sid in list(self._subscriptions.by_sid):
                 self.unsubscribe(sid)
-            await self.confirmation().wait("")
+            await self.confirmation().wait()
 
     def _begin(self, wire: Wire) -> None:
         self._pool.tell(wire.info.connect_urls)
@@ -233,7 +233,7 @@ class NatsClient:
     def _take_complaint(self, complaint: Complaint) -> None:
         # The server works in order: this is about a command before the oldest PING that it has not answered.
         if self._asked:
-            self._asked[0].denied[complaint.subject] = complaint.text
+            self._asked[0].deny(complaint)
         self._on_complaint(complaint)
 
     def _end(self, wire: Wire, connection: NatsConnection) -> None:
