@@ -67,6 +67,11 @@ def publish(subject: str, payload: bytes, headers: Mapping[str, str] | None = No
     return b"HPUB %s %d %d\r\n%s%s\r\n" % (target, len(block), len(block) + len(payload), block, payload)
 
 
+def header_bytes(headers: Mapping[str, str] | None) -> int:
+    """How many bytes of the server's `max_payload` the headers take. Raises NatsError, as `publish` does."""
+    return len(_header_block(headers)) if headers else 0
+
+
 def subscribe(subject: str, sid: int) -> bytes:
     """SUB; `sid` is the number we give to the subscription. Raises NatsError."""
     return b"SUB %s %d\r\n" % (_subject(subject), sid)

@@ -5,6 +5,7 @@ Sources: ADR-8 (key-value buckets) of the NATS architecture documents; the `Nats
 
 from enum import StrEnum
 
+from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.nats.subjects import Direction
 
 MESSAGE_ID = "Nats-Msg-Id"
@@ -65,5 +66,10 @@ def deduplication_id(channel: str, message_id: str, user: str = "") -> str:
     """The id under which a stream stores a message only once.
 
     Message ids belong to their publisher: two users may use the same one, and so may two channels of one stream.
+
+    Raises MessageError(BAD_MESSAGE) if it has more than one line, as a NATS header cannot.
     """
-    return f"{user}/{channel}/{message_id}"
+    found = f"{user}/{channel}/{message_id}"
+    if "\r" in found or "\n" in found:
+        raise MessageError(ErrorCode.BAD_MESSAGE, f"id: a stored message needs an ID of one line, not {message_id!r}")
+    return found

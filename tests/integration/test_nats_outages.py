@@ -1,6 +1,8 @@
 """A nats-server is frozen under load: no worker stays deaf, and what was acknowledged arrives once and in order."""
 
 import itertools
+import os
+import signal
 
 import msgspec
 import trio
@@ -115,3 +117,18 @@ async def come_and_go(serve: Serve) -> None:
         for number in itertools.count():
             await client.ask({"t": "sub", "c": f"news:passing-{number}", "i": "s"})
             await client.ask({"t": "unsub", "c": f"news:passing-{number}", "i": "u"})
+
+
+async def test_a_worker_ends_by_itself_although_nats_is_frozen_and_a_client_does_not_leave() -> None:
+    with trio.fail_after(30):
+        async with (
+            running_nats() as nats,
+            running_serve(1, ("--nats", nats.url), {"FANLINE_DRAIN_TIMEOUT": "0.5"}) as serve,
+            connect("127.0.0.1", serve.port),
+        ):
+            nats.pause()
+            os.kill(serve.pid, signal.SIGTERM)
+            await serve.child.wait()
+            nats.resume()
+            assert "killed" not in serve.stderr_text()
+            assert serve.child.ending == "exit code 0"

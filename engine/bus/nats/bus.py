@@ -24,11 +24,10 @@ from fanline.engine.namespaces import Namespaces
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats import commands
-from fanline.protocol.nats.connection import DEAD_SECONDS
 from fanline.protocol.nats.names import namespace_subject, stream_name
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsMessage
-from fanline.protocol.nats.replies import Complaint
+from fanline.protocol.nats.replies import Complaint, ComplaintKind
 from fanline.protocol.nats.subjects import Direction, channel_of, from_subject, to_subject
 
 MINIMUM_VERSION = (2, 11)
@@ -38,7 +37,6 @@ MAX_UNSENT_BYTES = 16 * 1024 * 1024
 
 _BEATS = f"fanline.{Direction.BEAT}.>"
 _RETRY_SECONDS = 0.2
-_HEADER_BYTES = 32  # at most, for the first line of the headers and the punctuation of one header
 _log = logging.getLogger("fanline.bus")
 
 
@@ -153,12 +151,12 @@ class NatsBus(Requests):
     async def publish(self, channel: str, payload: bytes) -> None:
         subject = to_subject(channel)
         self.send(subject, payload)
-        await self.client.confirmation().wait(subject)
+        await self.client.confirmation().wait_permitted(ComplaintKind.PUBLISH_DENIED, subject)
 
     def send(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = "") -> None:
         if self.client.unsent_bytes + len(payload) > MAX_UNSENT_BYTES:
             raise BusError("NATS does not keep up; nothing was done")
-        size = len(payload) + sum(_HEADER_BYTES + len(key) + len(value) for key, value in (headers or {}).items())
+        size = len(payload) + commands.header_bytes(headers)
         most = self.client.info.max_payload
         if size > most:  # the server would end the connection: an outage for every client of this worker
             raise TooLargeError(f"{size} bytes with headers, but NATS takes {most}")
@@ -201,7 +199,7 @@ class NatsBus(Requests):
             self._check.set()
 
     def _on_lost(self) -> None:
-        self._lost_since = self._lost_since or time.time() - DEAD_SECONDS
+        self._lost_since = self._lost_since or self.client.sound_until
         self.fail_requests(BusError("NATS went away; it may have been done"))
 
     def _on_open(self) -> None:
@@ -210,7 +208,8 @@ class NatsBus(Requests):
 
     def _on_complaint(self, complaint: Complaint) -> None:
         _log.error("%s", complaint.text)
-        self.fail_requests(BusError(complaint.text), complaint.subject)
+        if complaint.kind is ComplaintKind.PUBLISH_DENIED:
+            self.fail_requests(BusError(complaint.text), complaint.subject)
 
     async def keep_streams(self) -> NoReturn:
         """Report each outage as soon as the subscriptions are back; then recreate the streams that it has ended, which
@@ -231,7 +230,7 @@ class NatsBus(Requests):
 
     async def _report_loss(self) -> None:
         if self._lost_since is not None:
-            await self.client.confirmation().wait("")
+            await self.client.confirmation().wait()
             _log.info("NATS connection is back")
             since, self._lost_since = self._lost_since, None
             self._on_loss(since)

@@ -10,6 +10,7 @@ that the next one is open.
 
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -22,14 +23,15 @@ from fanline.engine.bus.nats.confirmation import Confirmation
 from fanline.engine.bus.nats.wire import Wire, open_wire
 from fanline.protocol.nats.addresses import NatsAddress, ServerPool, parse_url
 from fanline.protocol.nats.commands import subscribe, unsubscribe
-from fanline.protocol.nats.connection import TICK_SECONDS, NatsConnection, NatsSubscriptions, Sink
+from fanline.protocol.nats.connection import DEAD_TICKS, TICK_SECONDS, NatsConnection, NatsSubscriptions, Sink
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsError
 from fanline.protocol.nats.replies import Complaint, ServerInfo
 
 START_SECONDS = 5.0
 """How long NATS is waited for at first: it may be starting at the same time."""
-DRAIN_SECONDS = 1.0
+DRAIN_SECONDS = 0.3
+"""Less than the supervisor allows a worker beyond its drain timeout: a frozen NATS must not get it killed."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0  # seconds between two rounds over all servers
 _log = logging.getLogger("fanline.bus")
 
@@ -62,6 +64,7 @@ class NatsClient:
         self._work = trio.Event()
         self._gathering: Confirmation | None = None
         self._asked: deque[Confirmation] = deque()
+        self._ticked = deque[float](maxlen=DEAD_TICKS + 1)  # Unix times
         self._random = random.Random()  # noqa: S311  # spreads reconnects, keeps no secret
 
     @property
@@ -77,6 +80,13 @@ class NatsClient:
     def unsent_bytes(self) -> int:
         """Bytes that wait to be written."""
         return 0 if self._connection is None else self._connection.unsent_bytes
+
+    @property
+    def sound_until(self) -> float:
+        """Unix time up to which the newest connection, which may have ended, is known to have lost nothing. A process
+        that was frozen itself has not ticked meanwhile.
+        """
+        return self._ticked[0]
 
     # --- commands, synchronous ------------------------------------------------------------------------------------
 
@@ -137,11 +147,13 @@ class NatsClient:
         with trio.move_on_after(DRAIN_SECONDS, shield=True), suppress(BusError):
             for sid in list(self._subscriptions.by_sid):
                 self.unsubscribe(sid)
-            await self.confirmation().wait("")
+            await self.confirmation().wait()
 
     def _begin(self, wire: Wire) -> None:
         self._pool.tell(wire.info.connect_urls)
         self._wire, self._work = wire, trio.Event()
+        self._ticked.clear()
+        self._ticked.append(time.time())
         self._connection = NatsConnection(
             wire.info,
             wire.parser,
@@ -207,6 +219,7 @@ class NatsClient:
     async def _watch(self, wire: Wire, connection: NatsConnection) -> NoReturn:
         while True:
             await trio.sleep(TICK_SECONDS)
+            self._ticked.append(time.time())
             connection.tick()
 
     def _ask(self, connection: NatsConnection, confirmation: Confirmation) -> None:
@@ -221,7 +234,7 @@ class NatsClient:
     def _take_complaint(self, complaint: Complaint) -> None:
         # The server works in order: this is about a command before the oldest PING that it has not answered.
         if self._asked:
-            self._asked[0].denied[complaint.subject] = complaint.text
+            self._asked[0].deny(complaint)
         self._on_complaint(complaint)
 
     def _end(self, wire: Wire, connection: NatsConnection) -> None:

@@ -3,18 +3,18 @@
 import trio
 
 from fanline.engine.bus.interface import BusError
+from fanline.protocol.nats.replies import Complaint, ComplaintKind
 
 
 class Confirmation:
     """Of all commands that were queued before it was sent, and since the one before it."""
 
-    __slots__ = ("_done", "_failure", "denied", "is_done")
+    __slots__ = ("_denials", "_done", "_failure", "is_done")
 
     def __init__(self) -> None:
         self.is_done = False
-        """The server has processed the commands: each is in effect, or its subject is among the denied ones."""
-        self.denied: dict[str, str] = {}
-        """Subject -> a sentence that says so; under "", of a command that the server refused without naming it."""
+        """The server has processed the commands: each is in effect, or denied."""
+        self._denials: dict[tuple[ComplaintKind, str], str] = {}
         self._done = trio.Event()
         self._failure: str | None = None
 
@@ -24,13 +24,25 @@ class Confirmation:
         self._failure = failure
         self._done.set()
 
-    def denial(self, subject: str) -> str | None:
-        """Why the commands on a subject are not in effect, or perhaps not."""
-        return self.denied.get(subject) or self.denied.get("")
+    def deny(self, complaint: Complaint) -> None:
+        """The server does not carry out one of the commands."""
+        self._denials[complaint.kind, complaint.subject] = complaint.text
 
-    async def wait(self, subject: str) -> None:
-        """Wait for it. BusError if the server denies this subject, or the connection is lost before it confirms."""
+    def denial(self, kind: ComplaintKind, subject: str) -> str | None:
+        """Why what is denied with `kind` is not in effect on a subject; it may be in effect if the server refused a
+        command without naming it. A channel's publications and its subscription may be on one subject.
+        """
+        return self._denials.get((kind, subject)) or self._denials.get((ComplaintKind.COMMAND_REFUSED, ""))
+
+    async def wait(self) -> None:
+        """Wait until the server has processed the commands. BusError if the connection is lost before that."""
         await self._done.wait()
-        failure = self._failure or self.denial(subject)
-        if failure is not None:
-            raise BusError(failure)
+        if self._failure is not None:
+            raise BusError(self._failure)
+
+    async def wait_permitted(self, kind: ComplaintKind, subject: str) -> None:
+        """Wait until a command is in effect. BusError also if the server denies it."""
+        await self.wait()
+        denial = self.denial(kind, subject)
+        if denial is not None:
+            raise BusError(denial)

@@ -6,6 +6,9 @@ from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.nats.client import NatsClient
 from fanline.engine.bus.nats.confirmation import Confirmation
 from fanline.protocol.nats.connection import Sink
+from fanline.protocol.nats.replies import ComplaintKind
+
+_DENIED = ComplaintKind.SUBSCRIBE_DENIED
 
 
 class _Wanted:
@@ -48,14 +51,16 @@ class SubjectInterest:
         """Wait until the server has the subscription, through an outage if one begins meanwhile; returns without a
         checkpoint if the server is known to have it. BusError if it denies it, or at once if there is no connection.
         """
+        if not self._client.connected:
+            raise BusError("NATS is not connected; try again")
         while (wanted := self._wanted.get(subject)) is not None:
             confirmation = wanted.confirmation
             if confirmation is None:
                 raise BusError("NATS is not connected; try again")
-            if confirmation.is_done and confirmation.denial(subject) is None:
+            if confirmation.is_done and confirmation.denial(_DENIED, subject) is None:
                 return
             try:
-                await confirmation.wait(subject)
+                await confirmation.wait_permitted(_DENIED, subject)
             except BusError:
                 if confirmation.is_done:
                     raise

@@ -1,14 +1,16 @@
 """What only the bus on NATS can meet: outages, unsuitable servers, faults in the receiver."""
 
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from time import time_ns
 
 import pytest
 import trio
 
-from fanline.engine.bus.interface import BusError, NoListenerError, StreamPosition
+from fanline.engine.bus.interface import BusError, NoListenerError, StreamPosition, TooLargeError
 from fanline.engine.bus.nats.bus import NatsBus, open_nats_bus
 from fanline.protocol.nats.options import NatsOptions
 from tests.engine.bus.cluster import Inbox, join, nats_producers
@@ -57,8 +59,9 @@ async def test_joins_survive_an_outage_and_publishes_are_refused_during_it() -> 
             with pytest.raises(BusError, match="not connected"):
                 await bus.publish("news:before", b"lost")
             bus.join("news:meanwhile")
-            with pytest.raises(BusError, match="not connected"):
-                await bus.wait_joined("news:meanwhile")
+            for channel in ("news:before", "news:meanwhile"):
+                with pytest.raises(BusError, match="not connected"):
+                    await bus.wait_joined(channel)
             await server.start()
             await until_connected(bus)
             await bus.wait_joined("news:meanwhile")
@@ -313,6 +316,39 @@ async def test_a_bus_that_is_behind_can_be_closed() -> None:
         async with running_nats() as server, open_nats_bus(NatsOptions((server.url,)), "test") as bus:
             async with always_more_to_send(bus):
                 pass
+
+
+async def test_what_a_worker_that_was_frozen_itself_has_missed_may_be_missed_since_it_was_frozen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The server gives it up after some seconds; what is said after that may have expired before the worker goes on.
+    lost = list[float]()
+    reported = trio.Event()
+
+    def on_loss(since: float) -> None:
+        lost.append(since)
+        reported.set()
+
+    with trio.fail_after(30):
+        async with running_nats() as server, open_nats_bus(NatsOptions((server.url,)), "test") as bus:
+            bus.attach(lambda *_: None, on_loss)
+            await join(bus, "task:a")
+            frozen_at = time.time()
+            monkeypatch.setattr(time, "time", lambda: time_ns() / 1e9 + 60)
+            server.kill()
+            await until_disconnected(bus)
+            await server.start()
+            await reported.wait()
+    assert lost[0] <= frozen_at
+
+
+async def test_a_message_that_is_too_large_with_its_headers_is_refused_before_the_server_ends_the_connection() -> None:
+    with trio.fail_after(20):
+        async with running_nats() as server, open_nats_bus(NatsOptions((server.url,)), "test") as bus:
+            most = bus.client.info.max_payload
+            with pytest.raises(TooLargeError):
+                await bus.store("task:a", bytes(most - 500), "\N{GRINNING FACE}" * 200)
+            assert await bus.store("task:a", bytes(most - 500), "a" * 200)
 
 
 async def test_beats_are_heard_again_after_an_outage() -> None:

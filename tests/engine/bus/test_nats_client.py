@@ -12,7 +12,9 @@ from fanline.engine.bus.nats import wire as wire_module
 from fanline.engine.bus.nats.client import NatsClient
 from fanline.protocol.nats.addresses import parse_url
 from fanline.protocol.nats.options import NatsOptions
+from fanline.protocol.nats.replies import ComplaintKind
 
+PUBLISH = ComplaintKind.PUBLISH_DENIED
 INFO = b'INFO {"version":"2.12.0","max_payload":1024,"headers":true}\r\n'
 
 
@@ -167,7 +169,7 @@ async def test_what_was_asked_for_and_not_confirmed_fails_at_once_when_the_conne
                 await connection.expect(b"PING\r\n")
                 await connection.send(b"-ERR 'Slow Consumer'\r\n")
                 with pytest.raises(BusError, match="may have been done"):
-                    await confirmation.wait("news.a")
+                    await confirmation.wait()
 
 
 async def test_a_denied_subject_fails_only_those_who_asked_for_it() -> None:
@@ -180,12 +182,12 @@ async def test_a_denied_subject_fails_only_those_who_asked_for_it() -> None:
                 await connection.expect(b"PING\r\n")
                 await connection.send(denied + b"PONG\r\n")
                 with pytest.raises(BusError, match=r"does not permit this user to publish to news\.a"):
-                    await confirmation.wait("news.a")
-                await confirmation.wait("news.b")
+                    await confirmation.wait_permitted(PUBLISH, "news.a")
+                await confirmation.wait_permitted(PUBLISH, "news.b")
                 later = owner.client.confirmation()
                 await connection.expect(b"PING\r\n")
                 await connection.send(b"PONG\r\n")
-                await later.wait("news.a")
+                await later.wait_permitted(PUBLISH, "news.a")
 
 
 async def test_what_was_heard_before_the_last_words_of_a_server_is_not_left_lying() -> None:

@@ -1,5 +1,6 @@
 """The bus logs in to NATS in every way there is, says why if it cannot, and moves on in a cluster."""
 
+from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
 
@@ -70,6 +71,31 @@ async def test_a_denied_channel_is_refused_with_its_subject_and_all_others_go_on
             await bus.publish("chat:open", b"1")
             assert await inbox.wait(1) == [("chat:open", b"1")]
             assert bus.connected
+
+
+@pytest.mark.parametrize(
+    ("publish", "subscribe"), [("fanline.pub.chat.>", "nothing"), ("nothing", "fanline.pub.chat.>")]
+)
+async def test_a_denied_publish_is_no_denied_join_of_the_same_channel_nor_the_other_way_round(
+    publish: str, subscribe: str
+) -> None:
+    # Both are on one subject, and share a PING if they are asked for at the same time.
+    refusals = list[str]()
+
+    async def attempt(request: Awaitable[None]) -> None:
+        try:
+            await request
+        except BusError as error:
+            refusals.append(str(error))
+
+    with trio.fail_after(20):
+        async with running_with_denials(publish, subscribe) as login, open_nats_bus(login.options, "test") as bus:
+            Inbox(bus)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(attempt, join(bus, "chat:a"))
+                nursery.start_soon(attempt, bus.publish("chat:a", b"x"))
+    verb = "publish" if subscribe == "nothing" else "subscribe"
+    assert refusals == [f"NATS does not permit this user to {verb} to fanline.pub.chat.a"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanline.protocol.nats.commands import Login, hello, publish, subscribe, unsubscribe
+from fanline.protocol.nats.commands import Login, header_bytes, hello, publish, subscribe, unsubscribe
 from fanline.protocol.nats.parser import NatsError
 from fanline.protocol.nats.replies import ServerInfo
 
@@ -27,6 +27,13 @@ def read_as_a_server(data: bytes) -> tuple[str, list[bytes], bytes, bytes]:
         return verb.decode(), args, b"", b""
     assert rest[size:] == b"\r\n"
     return verb.decode(), args, rest[:headers], rest[headers:size]
+
+
+@given(headers=st.dictionaries(st.text("aé-", min_size=1, max_size=9), st.text("aé 😀", max_size=9), max_size=3))
+def test_the_bytes_of_headers_are_those_that_a_server_counts(headers: dict[str, str]) -> None:
+    *_, block, payload = read_as_a_server(publish("x", b"1234", headers))
+    assert header_bytes(headers) == len(block)
+    assert payload == b"1234"
 
 
 def test_publish_is_the_documented_bytes() -> None:

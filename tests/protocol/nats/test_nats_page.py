@@ -6,6 +6,7 @@ from fanline.engine.bus.interface import StreamPosition
 from fanline.engine.bus.nats.jetstream import bucket_config, position_of, stream_config
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.channels import namespace_of
+from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.names import (
     MESSAGE_ID,
     Bucket,
@@ -90,6 +91,12 @@ def test_the_page_has_the_form_of_a_deduplication_id() -> None:
         user = publisher.partition("user `")[2].rstrip("`")
         assert header == deduplication_id(channel, message_id, user)
         assert namespace_of(channel) in ("task", "project")
+
+
+@pytest.mark.parametrize(("user", "message_id"), [("", "a\nb"), ("", "a\r"), ("ann\n", "a")])
+def test_an_id_that_no_header_can_carry_is_a_fault_of_the_message(user: str, message_id: str) -> None:
+    with pytest.raises(MessageError, match="ID of one line"):
+        deduplication_id("task:42", message_id, user)
 
 
 def test_ids_of_two_users_and_of_two_channels_differ() -> None:
