@@ -21,8 +21,10 @@ READY = "ready"
 BEAT = b"."
 BEAT_SECONDS = 1.0
 
-STOP_GRACE = 0.5
-"""Seconds that a worker has, beyond the drain timeout, to end after its clients are gone."""
+STOP_GRACE = 1.5
+"""Seconds that a worker has, beyond the drain timeout, to end after its clients are gone: it gives up its leases, and
+waits for NATS a moment, each in vain if NATS is frozen.
+"""
 
 COMMAND = (sys.executable, "-P", "-m", "fanline.workers.worker")
 
