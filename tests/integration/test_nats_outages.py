@@ -4,6 +4,8 @@ Viewers are silent no longer than JetStream itself, and everything that was ackn
 """
 
 import itertools
+import os
+import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -251,3 +253,18 @@ async def come_and_go(serve: Serve) -> None:
         for number in itertools.count():
             await client.ask({"t": "sub", "c": f"news:passing-{number}", "i": "s"})
             await client.ask({"t": "unsub", "c": f"news:passing-{number}", "i": "u"})
+
+
+async def test_a_worker_ends_by_itself_although_nats_is_frozen_and_a_client_does_not_leave() -> None:
+    with trio.fail_after(30):
+        async with (
+            running_nats() as nats,
+            running_serve(1, ("--nats", nats.url), {"FANLINE_DRAIN_TIMEOUT": "0.5"}) as serve,
+            connect("127.0.0.1", serve.port),
+        ):
+            nats.pause()
+            os.kill(serve.pid, signal.SIGTERM)
+            await serve.child.wait()
+            nats.resume()
+            assert "killed" not in serve.stderr_text()
+            assert serve.child.ending == "exit code 0"
