@@ -110,16 +110,21 @@ class NatsLoop:
 
     def run(self, user: LoopUser) -> None:
         """Stay connected until `stop`."""
-        while not self._stopped:
-            self._waker.run_calls()
-            due = min(user.step(time.monotonic()), self._due if self._dial is None else self._dial.deadline)
-            try:
-                self._write()
-                if not self._stopped:
-                    self._advance(self._wait(due), user)
-            except (NatsError, FanlineError, OSError) as error:
-                self._end(_text_of(error), user)
-        self.close()
+        try:
+            while not self._stopped:
+                self._turn(user)
+        finally:
+            self.close()
+
+    def _turn(self, user: LoopUser) -> None:
+        self._waker.run_calls()
+        due = min(user.step(time.monotonic()), self._due if self._dial is None else self._dial.deadline)
+        try:
+            self._write()
+            if not self._stopped:
+                self._advance(self._wait(due), user)
+        except (NatsError, FanlineError, OSError) as error:
+            self._end(_text_of(error), user)
 
     def _wait(self, until: float) -> int:
         """Wait for the wire, for a call, or until a time. Returns the events of the wire."""

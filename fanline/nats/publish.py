@@ -13,6 +13,7 @@ from fanline.nats.pending import PendingAnswers
 from fanline.producer.waiting import finish, wait
 from fanline.protocol.channels import check_channel
 from fanline.protocol.envelope import Envelope, check_texts, encode_json
+from fanline.protocol.nats.commands import header_bytes
 from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsError
@@ -51,9 +52,10 @@ class NatsPublisher:
         subject = to_subject(check_channel(envelope.channel or ""))
         check_texts(envelope)
         payload, info = encode_json(replace(envelope, channel=None)), self._answers.opened.result(0)
-        if len(payload) > info.max_payload:
-            raise NatsError(f"the message has {len(payload)} bytes, the NATS server accepts at most {info.max_payload}")
         headers = _deduplication_header(envelope) if envelope.id and info.headers else None
+        size = len(payload) + header_bytes(headers)
+        if size > info.max_payload:
+            raise NatsError(f"the message has {size} bytes, the NATS server accepts at most {info.max_payload}")
         self._loop.call_soon(lambda: self._answers.publish(subject, payload, headers, stored=stored))
 
     async def flush(self) -> None:

@@ -42,10 +42,11 @@ class Waker:
 
     def run_calls(self) -> None:
         """Make the calls that wait. In the loop's thread."""
-        if self._woken:
-            self._woken = False  # before the calls: one that is added from now on wakes the loop again
-            with suppress(BlockingIOError):
-                self.receiver.recv(64)
+        # Other threads may come in anywhere. Read first: a byte that is sent after the flag is reset must stay. Read
+        # always: the byte of a call that was made already may come late, and would wake the loop for ever.
+        with suppress(BlockingIOError):
+            self.receiver.recv(64)
+        self._woken = False  # before the calls: one that is added from now on wakes the loop again
         while self._calls:
             self._calls.popleft()()
 

@@ -31,7 +31,7 @@ from fanline.protocol.nats.replies import Complaint, ServerInfo
 START_SECONDS = 5.0
 """How long NATS is waited for at first: it may be starting at the same time."""
 DRAIN_SECONDS = 0.3
-"""Less than the supervisor allows a worker beyond its drain timeout: a frozen NATS must not get it killed."""
+"""Part of the time that the supervisor allows a worker beyond its drain timeout: NATS may be frozen."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0  # seconds between two rounds over all servers
 _log = logging.getLogger("fanline.bus")
 

@@ -77,6 +77,8 @@ async def test_a_message_is_sent_as_an_envelope_with_its_id_for_deduplication() 
         publisher.publish(Envelope(channel="task:42", id="a1", event="e", data=1))
         with pytest.raises(NatsError, match="accepts at most 100"):
             publisher.publish(Envelope(channel="task:42", data="x" * 100))
+        with pytest.raises(NatsError, match="accepts at most 100"):  # with its headers
+            publisher.publish(Envelope(channel="task:42", id="i" * 50, data="x"))
         await publisher.flush()
         assert b'"auth_token":"s3cret"' in sent[0]
         assert b'PUB fanline.pub.task.42 25\r\n{"v":1,"d":{"percent":4}}\r\nHPUB fanline.pub.task.42 ' in sent[1]
