@@ -20,6 +20,7 @@ from fanline.engine.channels.durable.history import History
 from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.fresh import following, fresh
 from fanline.engine.channels.inbox import read_cursor
+from fanline.engine.channels.snapshots import SharedSnapshots
 from fanline.engine.channels.start import After, Live, StartPosition, StoredMessages, TaskSnapshot
 from fanline.engine.channels.subscription import ChannelInterest, ChannelSubscription, Router
 from fanline.engine.clock import unix_ms
@@ -60,6 +61,7 @@ class Joining:
         self._counters = counters
         self._timeout = timeout
         self._patience = patience
+        self._snapshots = SharedSnapshots()
 
     def subscription(self, channel: str, encoding: Encoding, outbox: Outbox) -> ChannelSubscription:
         """A subscription that holds nothing yet; `join` it."""
@@ -127,7 +129,7 @@ class Joining:
             case Live():
                 return []
             case TaskSnapshot(lines):
-                return [durable.snapshot(lines)]
+                return [self._snapshots.of(durable, lines)]
             case StoredMessages(newest):
                 return await self._stored(durable, newest)
             case After(offset, epoch):

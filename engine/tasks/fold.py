@@ -24,6 +24,7 @@ from fanline.protocol.tasks.snapshot import Snapshot, progress_of, snapshot_fiel
 from fanline.protocol.tasks.states import ENGINE_EVENTS, WAITING, TaskState
 
 _ALL_LINES = 10**6
+_encode = msgspec.json.Encoder().encode
 _log = logging.getLogger("fanline.tasks")
 
 OnRefused = Callable[[str, MessageError], None]
@@ -103,9 +104,14 @@ class TaskFold:
 
     def snapshot_message(self, lines: int, offset: int) -> Envelope:
         """What a viewer begins with: everything up to `offset`, with the newest `lines` lines of the output."""
-        data = {"snapshot": snapshot_fields(self.snapshot), "output": msgspec.to_builtins(self.output.newest(lines))}
+        data = _encode({"snapshot": snapshot_fields(self.snapshot), "output": self.output.newest(lines)})
         return Envelope(
-            MessageType.PUB, channel=self.channel, offset=offset, event=TaskEvent.SNAPSHOT, data=data, time=unix_ms()
+            MessageType.PUB,
+            channel=self.channel,
+            offset=offset,
+            event=TaskEvent.SNAPSHOT,
+            data=msgspec.Raw(data),
+            time=unix_ms(),
         )
 
     def restart(self) -> None:
@@ -114,7 +120,7 @@ class TaskFold:
 
     def record(self, epoch: str, lines: int = _ALL_LINES) -> bytes:
         """Everything, to be loaded elsewhere; `epoch` is that of the stream."""
-        return msgspec.json.encode(
+        return _encode(
             {
                 "epoch": epoch,
                 "offset": self.offset,

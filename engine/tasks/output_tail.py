@@ -22,6 +22,12 @@ class OutputBatch(msgspec.Struct, omit_defaults=True):
     attempt: int
     stream: Stream = Stream.STDOUT
 
+    def without_first(self, count: int) -> "OutputBatch":
+        """The batch without its first `count` lines; itself if these are none."""
+        if not count:
+            return self
+        return OutputBatch(self.lines[count:], self.first + count, self.attempt, self.stream)
+
 
 class OutputTail:
     """`batches`: what `newest` returned, decoded from JSON; msgspec.ValidationError if it is anything else."""
@@ -50,13 +56,13 @@ class OutputTail:
         self._trim()
 
     def newest(self, count: int) -> list[OutputBatch]:
-        """The newest `count` lines, oldest first."""
+        """The newest `count` lines, oldest first; valid until the next `append`, which may add to a batch."""
         taken: deque[OutputBatch] = deque()
         for batch in reversed(self._batches):
             if count <= 0:
                 break
             skipped = max(0, len(batch.lines) - count)
-            taken.appendleft(msgspec.structs.replace(batch, lines=batch.lines[skipped:], first=batch.first + skipped))
+            taken.appendleft(batch.without_first(skipped))
             count -= len(batch.lines)
         return list(taken)
 

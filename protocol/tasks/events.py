@@ -141,11 +141,12 @@ def with_data(envelope: Envelope, changes: Mapping[str, Any]) -> Any:
 
 def _says_nothing(raw: Any) -> bool:
     """Whether there is no data: absent and null mean the same."""
-    return raw is None or (isinstance(raw, Raw) and bytes(raw) == b"null")
+    return raw is None or raw == _NULL
 
 
 _decode = msgspec.json.Decoder(TaskData).decode
 _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+_NULL = Raw(b"null")
 _EVENTS: dict[str, TaskEvent] = {event.value: event for event in TaskEvent if event is not TaskEvent.SNAPSHOT}
 _NEED_ASK = frozenset((TaskEvent.ASKED, TaskEvent.ASK_EXPIRED))
