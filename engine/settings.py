@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from fanline.engine.namespaces import Namespace
+from fanline.protocol.websocket.origins import HostName, OriginName
 
 _Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
@@ -35,6 +36,10 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Bytes queued for one slow connection beyond its kernel buffer; above it the namespace's `slow` policy decides."""
     outbox_messages: Annotated[int, Meta(ge=16)] = 16_384
     """The same limit in messages."""
+    hosts: tuple[HostName, ...] = ()
+    """Names by which clients may know this server, besides loopback names and its own address."""
+    origins: tuple[OriginName, ...] = ()
+    """Origins whose pages may connect, besides pages of the very host and port that they connect to."""
     compression: bool = False
     """Offer permessage-deflate: less traffic for more CPU. Each message is compressed once for all its receivers."""
     ssl_certfile: str = ""

@@ -1,5 +1,7 @@
 """From an accepted socket to a WebSocket, or to an HTTP answer and the end."""
 
+import logging
+import math
 import socket
 from typing import NamedTuple
 
@@ -22,12 +24,15 @@ from fanline.protocol.websocket.handshake import (
     http_response,
     upgrade_response,
 )
+from fanline.protocol.websocket.origins import HostRules
 
 WEBSOCKET_PATH = "/ws"
 HEALTH_PATH = "/healthz"
 _READ_SIZE = 4096
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 1024 * 1024
+_WARNING_SECONDS = 10.0  # between two log lines about pages that are refused
+_log = logging.getLogger("fanline.handshake")
 
 
 class Opened(NamedTuple):
@@ -46,6 +51,8 @@ class Handshakes:
         self._settings = settings
         self._access = access
         self._counters = counters
+        self._rules = HostRules(settings.hosts, settings.origins)
+        self._warned_at = -math.inf  # Trio time
 
     async def open_websocket(self, sock: socket.socket) -> Opened | None:
         """Read the request head and answer it; None if the answer was plain HTTP or the peer went away."""
@@ -67,6 +74,7 @@ class Handshakes:
             body = msgspec.json.encode({"status": "ok", "connections": self._counters.connections})
             await _send_http(sock, http_response(200, body, is_head=request.method == "HEAD"))
             return None
+        self._check_page(sock, request)
         if request.path != WEBSOCKET_PATH:
             raise HttpError(404, f"nothing here; the WebSocket endpoint is {WEBSOCKET_PATH}")
         accept = check_upgrade(request)
@@ -79,6 +87,24 @@ class Handshakes:
         sock.send(response)  # a fresh socket's buffer always has room for it
         dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
         return Opened(encoding_of(dialect, deflated), identity, request.rest)
+
+    def _check_page(self, sock: socket.socket, request: Request) -> None:
+        """Raises HttpError. Browsers do not show a page the answer, so the log has to say which setting is concerned;
+        not for every request, since a page may try for ever.
+        """
+        try:
+            self._rules.check(request, _own_address(sock))
+        except HttpError as error:
+            if error.status == 403 and trio.current_time() - self._warned_at > _WARNING_SECONDS:
+                self._warned_at = trio.current_time()
+                _log.warning("refused a request: %s", error)
+            raise
+
+
+def _own_address(sock: socket.socket) -> str:
+    """The address at which the client has reached us, without the zone of a link-local one."""
+    address = sock.getsockname()
+    return str(address[0]).partition("%")[0] if isinstance(address, tuple) else ""
 
 
 async def _read_head(sock: socket.socket) -> Request | None:

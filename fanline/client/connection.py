@@ -235,7 +235,7 @@ def _rejected(url: str, error: trio_websocket.ConnectionRejected) -> ConnectionR
     status = error.status_code
     body = (error.body or b"").decode("utf-8", "replace").strip()
     final = status < 500 and status not in _PASSING_STATUS
-    return ConnectionRefused(f"{url} refused with HTTP {status} {body[:200]}".rstrip(), status=status, final=final)
+    return ConnectionRefused(f"{url} refused with HTTP {status} {body[:400]}".rstrip(), status=status, final=final)
 
 
 def _closed(error: trio_websocket.ConnectionClosed) -> ConnectionLost:

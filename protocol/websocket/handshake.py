@@ -21,6 +21,7 @@ _STATUS = {
     101: "Switching Protocols",
     200: "OK",
     400: "Bad Request",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",

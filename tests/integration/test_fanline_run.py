@@ -123,7 +123,10 @@ async def test_output_progress_and_exit_code_of_a_command_are_passed_on_and_repo
     with trio.fail_after(60):
         job, stdout, stderr = await _run_to_end("--title", "My job", "--", "sh", "-c", script)
     assert (stdout, job.process.returncode) == (b"[1/4] one\n[3/4] three\nlast", 3)
-    assert stderr == b"fanline: running as task:job; watch it with: fanline tail task:job\noops\n"
+    assert stderr == (
+        b"fanline: running as task:job; viewers can stop it, and cannot type to it; "
+        b"watch it with: fanline tail task:job\noops\n"
+    )
     assert (job.lines(), job.lines("stderr")) == (["[1/4] one", "[3/4] three", "last"], ["oops"])
     assert (job.reported[0][0], job.reported[0][1]["title"]) == (TaskEvent.STARTED, "My job")
     newest = [data for event, data in job.reported if event == TaskEvent.PROGRESS][-1]
@@ -192,7 +195,7 @@ async def test_a_command_or_child_that_ignores_sigterm_is_killed(ignores: str, e
 async def test_viewers_input_and_our_stdin_both_reach_the_command() -> None:
     script = 'printf "Name? "; read a; echo "a $a"; read b; echo "b $b"; read c || echo closed; sleep 60'
     with trio.fail_after(60):
-        async with running("--", "sh", "-c", script, stdin=subprocess.PIPE) as job:
+        async with running("--input", "--", "sh", "-c", script, stdin=subprocess.PIPE) as job:
             assert job.process.stdin is not None
             await job.until(TaskEvent.OUTPUT, "Name? ")  # a prompt without a line end is seen
             assert (await job.call("input", value="schön"))["t"] == "ok"
@@ -205,6 +208,57 @@ async def test_viewers_input_and_our_stdin_both_reach_the_command() -> None:
             assert (refusal["t"], refusal["d"]["message"]) == ("err", "the command's stdin is closed")
             refusal = await job.call("approve", value=True)
             assert refusal["d"]["message"] == "a command supports cancel, input, pause and resume, not approve"
+
+
+async def test_without_input_a_viewer_cannot_type_and_nothing_reaches_the_stdin() -> None:
+    with trio.fail_after(60):
+        async with running("--", "sh", "-c", 'echo ready; read line; echo "got $line"', stdin=subprocess.PIPE) as job:
+            assert job.process.stdin is not None
+            await job.until(TaskEvent.OUTPUT, "ready")
+            refusal = await job.call("input", value="rm -rf /")
+            assert (refusal["t"], refusal["d"]["code"]) == ("err", "refused")
+            assert "fanline run --input" in refusal["d"]["message"]
+            await job.process.stdin.send_all(b"from here\n")
+            await job.until(TaskEvent.OUTPUT, "got from here")
+
+
+async def test_with_no_cancel_a_viewer_cannot_stop_pause_or_resume_it() -> None:
+    with trio.fail_after(60):
+        async with running("--no-cancel", "--", "sh", "-c", "echo ready; read line", stdin=subprocess.PIPE) as job:
+            assert job.process.stdin is not None
+            await job.until(TaskEvent.OUTPUT, "ready")
+            for verb in ("cancel", "pause", "resume"):
+                refusal = await job.call(verb)
+                assert (refusal["t"], refusal["d"]["code"]) == ("err", "refused")
+                assert "--no-cancel" in refusal["d"]["message"]
+            await job.process.stdin.send_all(b"go\n")
+            await job.until(TaskEvent.COMPLETED)
+            assert await job.process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "title", "summary"),
+    [
+        ((), "sh", "viewers can stop it, and cannot type to it"),
+        (("--input",), "sh (viewers can type)", "viewers can stop it, and can type to it"),
+        (("--no-cancel", "--title", "Deploy"), "Deploy (viewers cannot stop it)", "cannot stop it, and cannot type"),
+        (("--no-cancel", "--input"), "sh (viewers can type and cannot stop it)", "cannot stop it, and can type"),
+        (("--input", "--title", "x" * 300), "x" * 234 + "... (viewers can type)", "can type to it"),
+    ],
+)
+async def test_title_and_terminal_say_what_viewers_can_do(flags: tuple[str, ...], title: str, summary: str) -> None:
+    with trio.fail_after(60):
+        job, _, stderr = await _run_to_end(*flags, "--", "/bin/sh", "-c", "true")
+    assert job.reported[0][1]["title"] == title
+    assert summary in stderr.decode().splitlines()[0]
+
+
+@pytest.mark.parametrize("program", ["/bin/sh", "/no-such-folder/s3cret/sh"])
+async def test_viewers_learn_nothing_of_the_command_line_but_the_programs_name(program: str) -> None:
+    with trio.fail_after(60):
+        job, _, _ = await _run_to_end("--", program, "-c", "true", "--password=s3cret")
+    assert job.reported[0][1]["title"] == "sh"
+    assert "s3cret" not in repr(job.reported)
 
 
 async def test_pause_and_resume_stop_the_process_itself_and_a_paused_one_can_be_cancelled() -> None:

@@ -125,7 +125,7 @@ async def test_connections_made_while_no_worker_lives_are_served_by_the_replacem
             for sock in sockets:
                 stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
                 async with stream:
-                    await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                    await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                     assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
 
 
@@ -221,7 +221,7 @@ async def test_ctrl_c_does_not_wait_beyond_the_drain_timeout_for_a_client_that_d
             stream = await trio.open_tcp_stream("127.0.0.1", serve.port)
             async with stream:
                 await stream.send_all(
-                    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
                 )
                 assert b" 101 " in await stream.receive_some()

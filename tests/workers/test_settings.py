@@ -45,12 +45,40 @@ def test_engine_settings_come_from_their_table_and_from_the_environment() -> Non
 
 
 def test_every_setting_can_be_given_in_the_environment() -> None:
-    own = {f"FANLINE_{f.name}": str(f.default) for f in msgspec.structs.fields(Settings) if f.name != "engine"}
+    own = {f"FANLINE_{f.name}": _as_text(f.default) for f in msgspec.structs.fields(Settings) if f.name != "engine"}
     own["FANLINE_data_dir"] = "/d"
     fields = [field for field in msgspec.structs.fields(EngineSettings) if field.name != "namespaces"]
-    engine = {f"FANLINE_ENGINE_{field.name}": str(field.default) for field in fields}
+    engine = {f"FANLINE_ENGINE_{field.name}": _as_text(field.default) for field in fields}
     environ = {name.upper(): value for name, value in (own | engine).items()}
     assert load_settings({}, environ) == Settings(data_dir="/d")
+
+
+def _as_text(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def test_a_list_is_an_array_in_the_file_and_has_commas_in_the_environment() -> None:
+    toml = ("fanline.toml", "[engine]\nhosts = ['app.example', '[::1]']\norigins = ['https://app.example:8443']")
+    engine = load_settings({}, HOME, toml).engine
+    assert (engine.hosts, engine.origins) == (("app.example", "[::1]"), ("https://app.example:8443",))
+    environ = HOME | {"FANLINE_ENGINE_HOSTS": "a.example, b", "FANLINE_ENGINE_ORIGINS": "http://a:1,app://x,"}
+    engine = load_settings({}, environ, toml).engine
+    assert (engine.hosts, engine.origins) == (("a.example", "b"), ("http://a:1", "app://x"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "accepted"),
+    [
+        *(("hosts", value, "host names without ports") for value in ("a:80", "http://a", "a b", "*.a", "a/", "")),
+        *(
+            ("origins", v, "origins like")
+            for v in ("a.example", "https://a/", "https://a/x", "null", "*", "https://*.a")
+        ),
+    ],
+)
+def test_a_list_with_anything_else_in_it_is_refused(key: str, value: str, accepted: str) -> None:
+    assert accepted in refused({}, {}, f"[engine]\n{key} = [{value!r}]")
+    assert accepted in refused({}, {}, f"[engine]\n{key} = {value!r}")
 
 
 def test_settings_survive_the_transfer_to_a_worker() -> None:

@@ -70,7 +70,15 @@ def test_variables_that_are_not_settings_are_on_the_page() -> None:
     assert {row[0].strip("`") for row in rows("## Other variables")} == OTHER_VARIABLES
 
 
-@pytest.mark.parametrize("page", ["docs/reference/settings.md", "docs/how-to/durable-channels.md", "README.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "docs/reference/settings.md",
+        "docs/how-to/durable-channels.md",
+        "docs/how-to/serve-behind-a-proxy.md",
+        "README.md",
+    ],
+)
 def test_the_settings_files_on_the_pages_are_accepted(page: str) -> None:
     blocks = re.findall(r"^```toml\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert blocks

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from fanline.engine.settings import EngineSettings
 from fanline.workers.configuration.namespaces import read_namespaces
-from fanline.workers.configuration.wording import describe_type, field_types, suggest
+from fanline.workers.configuration.wording import describe_type, field_types, is_list, suggest
 from fanline.workers.errors import SettingsError
 
 CONFIG_NAME = "fanline.toml"
@@ -152,9 +152,12 @@ def _where_it_belongs(key: str) -> str:
 
 
 def _check(key: str, given: _Given) -> object:
-    """The value in the type of its setting."""
+    """The value in the type of its setting. Text holds a list with commas."""
+    value = given.value
+    if is_list(_TYPES[key]) and not given.typed:
+        value = [part.strip() for part in str(value).split(",") if part.strip()]
     try:
-        return msgspec.convert(given.value, _TYPES[key], strict=given.typed)
+        return msgspec.convert(value, _TYPES[key], strict=given.typed)
     except msgspec.ValidationError:
         expected = describe_type(_TYPES[key])
         raise SettingsError(f"bad value for {key} ({_shown(key, given)}): expected {expected}") from None

@@ -23,11 +23,19 @@ def describe_type(annotation: Any) -> str:
         return " or ".join(f'"{member.value}"' for member in info.cls)
     if isinstance(info, inspect.BoolType):
         return "true or false"
+    if isinstance(info, inspect.VarTupleType):
+        assert isinstance(info.item_type, inspect.Metadata)
+        return f"a list of {(info.item_type.extra_json_schema or {})['description']}"
     words = {"gt": "over", "ge": "at least", "le": "at most"}
     bounds = [f"{words[name]} {value}" for name in words if (value := getattr(info, name, None)) is not None]
     nouns = {inspect.IntType: "a whole number", inspect.FloatType: "a number"}
     text = "text, not empty" if getattr(info, "min_length", None) else "text"
     return ", ".join([nouns.get(type(info), text), *bounds])
+
+
+def is_list(annotation: Any) -> bool:
+    """Whether a setting takes several values."""
+    return isinstance(inspect.type_info(annotation), inspect.VarTupleType)
 
 
 def field_types(struct: type[msgspec.Struct], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`fanline run`: run any command as a task that viewers can watch and stop. The command never depends on Fanline."""
 
 import logging
-import shlex
 import signal
 import sys
 from functools import partial
@@ -22,7 +21,7 @@ from fanline.cli.nats_flags import (
 )
 from fanline.cli.options import task_id
 from fanline.cli.run.command_process import CommandProcess, PassThrough, shell_code, start_command
-from fanline.cli.run.job import Job
+from fanline.cli.run.job import Job, ViewerRights
 from fanline.cli.runner import complain, note, run
 from fanline.errors import FanlineError
 from fanline.nats.settings import has_server
@@ -53,6 +52,7 @@ class RunOptions(NamedTuple):
     grace: float
     """Seconds between SIGTERM and SIGKILL."""
     nats: NatsOptions | None
+    rights: ViewerRights
 
 
 class CommandFailed(FanlineError):  # noqa: N818  # reads as what happened
@@ -76,7 +76,7 @@ async def execute(options: RunOptions) -> int:
     here = has_server(options.nats)
     _print_warnings(logging.WARNING if here else logging.ERROR)
     if here:
-        note(f"running as task:{options.id}; watch it with: fanline tail task:{options.id}")
+        note(f"running as task:{options.id}; {options.rights.summary}; watch it with: fanline tail task:{options.id}")
     else:
         note("warning: no running `fanline serve` found; the command runs without viewers")
     task = Task(
@@ -109,7 +109,7 @@ async def _perform(options: RunOptions, task: AsyncTask) -> None:
     with trio.open_signal_receiver(*caught) as signals:
         command = await _start(options.argv)
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # Ctrl-Z and `bg` must not stop us, and the command with us
-        job = Job(command, task, options.grace)
+        job = Job(command, task, options.grace, options.rights)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(forward)
@@ -139,9 +139,19 @@ async def _start(argv: list[str]) -> CommandProcess:
     try:
         return await start_command(argv)
     except OSError as error:
-        text = f"cannot run {argv[0]}: {error.strerror or error}"
-        complain(text)
-        raise CommandFailed(NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE, text) from None
+        why = error.strerror or error
+        complain(f"cannot run {argv[0]}: {why}")
+        code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        raise CommandFailed(code, f"cannot run {_program(argv)}: {why}") from None
+
+
+def _program(argv: list[str]) -> str:
+    """All that viewers learn of the command line unless a title is given: arguments and paths may hold secrets."""
+    return PurePath(argv[0]).name or "command"
+
+
+def _title(title: str, rights: ViewerRights) -> str:
+    return short("title", title, MAX_NAME - len(rights.title_suffix)) + rights.title_suffix
 
 
 def _describe(status: int) -> str:
@@ -173,13 +183,17 @@ def _run(
             metavar="ID", callback=_id_or_none, help="ID of the task. [default: the command's name and a suffix]"
         ),
     ] = None,
-    title: Annotated[str | None, typer.Option(help="Title that viewers see. [default: the command]")] = None,
+    title: Annotated[str | None, typer.Option(help="Title that viewers see. [default: the program's name]")] = None,
     heartbeat: Annotated[
         float, typer.Option(min=0.1, max=86_400, help="Seconds of silence after which viewers see the task as stalled.")
     ] = 10.0,
     grace: Annotated[
         float, typer.Option(min=0, max=86_400, help="Seconds from SIGTERM to SIGKILL when a viewer stops the command.")
     ] = 10.0,
+    takes_input: Annotated[
+        bool, typer.Option("--input", help="Let viewers type: their input goes to the command's stdin.")
+    ] = False,
+    no_cancel: Annotated[bool, typer.Option("--no-cancel", help="Do not let viewers stop or pause it.")] = False,
     nats: NatsUrl = None,
     nats_creds: NatsCreds = None,
     nats_nkey: NatsNkey = None,
@@ -187,7 +201,7 @@ def _run(
     nats_tls_cert: NatsTlsCert = None,
     nats_tls_key: NatsTlsKey = None,
 ) -> None:
-    """Run a command as a task: viewers see its output, progress and end, and can stop it and type to it.
+    """Run a command as a task: viewers see its output, progress and end, and can stop it.
 
     \b
       fanline run -- make -j8
@@ -195,19 +209,22 @@ def _run(
       fanline tail task:nightly
 
     The command's output also appears here, unchanged. Progress is read from lines such as 42% or [3/10]. A viewer's
-    `cancel` sends SIGTERM, and SIGKILL --grace seconds later; `input` writes a line to the command's stdin; `pause` and
-    `resume` send SIGSTOP and SIGCONT. Our stdin is passed on to the command. Without a server it runs nevertheless.
+    `cancel` sends SIGTERM, and SIGKILL --grace seconds later; `pause` and `resume` send SIGSTOP and SIGCONT; with
+    --input, `input` writes a line to the command's stdin. Our stdin is passed on to the command. Of the command line,
+    viewers see the program's name only. Without a server the command runs nevertheless.
 
     Exit code: the command's; 128 + n if signal n killed it; 127 if there is no such command, 126 if it cannot be run.
     """
+    rights = ViewerRights(type=takes_input, stop=not no_cancel)
     options = RunOptions(
         argv=command,
         id=task or fresh_id(PurePath(command[0]).name),
-        title=short("title", title or shlex.join(command), MAX_NAME),
+        title=_title(title or _program(command), rights),
         heartbeat=heartbeat,
         grace=grace,
         nats=nats_from_flags(
             nats, creds=nats_creds, nkey=nats_nkey, tls_ca=nats_tls_ca, tls_cert=nats_tls_cert, tls_key=nats_tls_key
         ),
+        rights=rights,
     )
     run(partial(execute, options))

@@ -1,7 +1,7 @@
 """Runs one command as a task: reports its output and progress, and carries out the calls of viewers."""
 
 import signal
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import trio
@@ -13,16 +13,46 @@ from fanline.cli.runner import note
 from fanline.producer.calls import Call
 from fanline.producer.running_task import AsyncTask, StreamName
 
+_STOPPING = ("cancel", "pause", "resume")
 TYPE_SECONDS = 2.0  # how long a viewer's input waits behind other input
+
+
+class ViewerRights(NamedTuple):
+    """What viewers may do besides watching."""
+
+    type: bool
+    """Write lines to the command's stdin: whoever may do that may do whatever the command does with them."""
+    stop: bool
+    """Cancel, pause and resume it."""
+
+    @property
+    def summary(self) -> str:
+        """For the person who starts the command."""
+        return f"viewers {'can' if self.stop else 'cannot'} stop it, and {'can' if self.type else 'cannot'} type to it"
+
+    @property
+    def title_suffix(self) -> str:
+        """What differs from the default, for viewers."""
+        unusual = ["can type"] * self.type + ["cannot stop it"] * (not self.stop)
+        return f" (viewers {' and '.join(unusual)})" if unusual else ""
+
+    def refusal(self, verb: str) -> str | None:
+        """Why a verb is refused; None if it is not."""
+        if verb == "input" and not self.type:
+            return "viewers cannot type to this command; that takes `fanline run --input`"
+        if verb in _STOPPING and not self.stop:
+            return "viewers cannot stop this command: it was started with `fanline run --no-cancel`"
+        return None
 
 
 class Job:
     """One command, from its start to its end."""
 
-    def __init__(self, command: CommandProcess, task: AsyncTask, grace: float) -> None:
+    def __init__(self, command: CommandProcess, task: AsyncTask, grace: float, rights: ViewerRights) -> None:
         self._command = command
         self._task = task
         self._grace = grace
+        self._rights = rights
         self._calls = task.calls()  # from the start, so that a cancel comes to us
         self._progress: Progress | None = None
         self._nursery: trio.Nursery
@@ -63,6 +93,8 @@ class Job:
             self._nursery.start_soon(self._serve, call)  # a call that waits must not delay a cancel
 
     async def _serve(self, call: Call) -> None:
+        if (refusal := self._rights.refusal(call.verb)) is not None:
+            return await call.refuse(refusal)
         match call.verb:
             case "cancel":
                 self._stop(call.by)
