@@ -8,7 +8,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import trio
 
@@ -54,21 +54,23 @@ class LateError(BusError):
 class _Request:
     """A request under way. It gets one reply, or with `many` any number of them up to one with a status."""
 
-    __slots__ = ("done", "failure", "many", "replies", "subject")
+    __slots__ = ("done", "failure", "is_done", "many", "replies", "subject")
 
-    def __init__(self, subject: str, many: bool) -> None:
+    def __init__(self, subject: str, many: bool, done: trio.Event | None) -> None:
         self.subject = subject
         self.many = many
         self.replies: list[NatsMessage] = []
         self.failure: BusError | None = None
-        self.done = trio.Event()
+        self.is_done = False
+        self.done = trio.Event() if done is None else done
+        """Shared by the attempts at one question."""
 
     def take(self, reply: NatsMessage) -> None:
-        if self.done.is_set():
+        if self.is_done:
             return  # a second answer to the same request
         self.replies.append(reply)
         if not self.many or reply.status is not None:
-            self.done.set()
+            self._finish()
 
     @property
     def status(self) -> int | None:
@@ -77,22 +79,31 @@ class _Request:
 
     def fail(self, error: BusError) -> None:
         """No more replies will come. Part of an answer is dropped: what is missing would seem not to exist."""
-        if not self.done.is_set():
+        if not self.is_done:
             self.replies.clear()
             self.failure = error
-            self.done.set()
+            self._finish()
+
+    def _finish(self) -> None:
+        self.is_done = True
+        self.done.set()
 
     async def wait(self, seconds: float, late: str) -> None:
         """Wait for the replies. BusError, with the sentence `late` if none comes for `seconds` seconds."""
-        count = -1
-        while not self.done.is_set() and len(self.replies) > count:
-            count = len(self.replies)
-            with trio.move_on_after(seconds):
-                await self.done.wait()
-        if not self.done.is_set():
+        if await _first_done([self], seconds) is None:
             raise LateError(late)
         if self.failure is not None:
             raise self.failure
+
+
+async def _first_done(attempts: Sequence[_Request], seconds: float) -> _Request | None:
+    """The attempt at a question that is done first; None if no reply to any of them comes for `seconds` seconds."""
+    done, count = attempts[0].done, -1
+    while not done.is_set() and (replies := sum(len(attempt.replies) for attempt in attempts)) > count:
+        count = replies
+        with trio.move_on_after(seconds):
+            await done.wait()
+    return next((attempt for attempt in attempts if attempt.is_done), None)
 
 
 class Requests(ABC):
@@ -188,9 +199,13 @@ class Requests(ABC):
 
     async def question(self, subject: str, payload: bytes, *, many: bool = False) -> list[NatsMessage]:
         """Ask JetStream for something that changes nothing, several times if need be. BusError."""
-        for _ in range(round(REQUEST_TIMEOUT / QUESTION_SECONDS)):
-            with suppress(LateError):
-                return await self.request(subject, payload, many=many, seconds=QUESTION_SECONDS)
+        done, attempts = trio.Event(), list[_Request]()
+        with ExitStack() as stack:  # each may still be answered while the next ones are made: JetStream may be slow
+            for _ in range(round(REQUEST_TIMEOUT / QUESTION_SECONDS)):
+                attempts.append(stack.enter_context(self._request(subject, payload, None, many, done)))
+                first = await _first_done(attempts, QUESTION_SECONDS)
+                if first is not None:
+                    return _replies_of(first)
         raise LateError("NATS did not answer")
 
     async def request(
@@ -205,17 +220,20 @@ class Requests(ABC):
         """Ask JetStream and return its replies; BusError if they do not all come."""
         with self._request(subject, payload, headers, many) as request:
             await request.wait(seconds, "NATS did not answer; it may have been done")
-        if request.status == 503:
-            raise NoJetStreamError("JetStream is not there; nothing was done")
-        return request.replies
+        return _replies_of(request)
 
     @contextmanager
     def _request(
-        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, many: bool = False
+        self,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str] | None = None,
+        many: bool = False,
+        done: trio.Event | None = None,
     ) -> Iterator[_Request]:
         """Send a request, which takes replies until the end of the block. BusError."""
         token = str(next(self._numbers))
-        request = self._requests[token] = _Request(subject, many)
+        request = self._requests[token] = _Request(subject, many, done)
         try:
             self.send(subject, payload, headers, reply=f"{self.inbox}.{token}")
             yield request
@@ -232,6 +250,15 @@ class Requests(ABC):
         for request in self._requests.values():
             if subject in (None, request.subject):
                 request.fail(error)
+
+
+def _replies_of(request: _Request) -> list[NatsMessage]:
+    """Of a request that is done."""
+    if request.failure is not None:
+        raise request.failure
+    if request.status == 503:
+        raise NoJetStreamError("JetStream is not there; nothing was done")
+    return request.replies
 
 
 def _page(messages: Sequence[NatsMessage], more: int) -> Page:

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from fanline.engine.bus.interface import BusError, NoListenerError, StreamPosition, TooLargeError
+from fanline.engine.bus.nats import requests as requests_module
 from fanline.engine.bus.nats.bus import NatsBus, open_nats_bus
 from fanline.protocol.nats.options import NatsOptions
 from tests.engine.bus.cluster import Inbox, join, nats_producers
@@ -83,13 +84,14 @@ async def test_a_thousand_joins_at_once_are_all_confirmed() -> None:
 
 
 @asynccontextmanager
-async def tapped(server: NatsServer) -> AsyncIterator[tuple[NatsOptions, bytearray]]:
-    """A proxy to a server: how to reach it, and what its clients have sent."""
+async def tapped(server: NatsServer, reply_seconds: float = 0.0) -> AsyncIterator[tuple[NatsOptions, bytearray]]:
+    """A proxy to a server, which it makes slow: how to reach it, and what its clients have sent."""
     sent = bytearray()
 
     async def handle(client: trio.SocketStream) -> None:
         async def pass_replies() -> None:
             async for data in upstream:
+                await trio.sleep(reply_seconds)
                 await client.send_all(data)
 
         async with await trio.open_tcp_stream("127.0.0.1", server.port) as upstream, trio.open_nursery() as nursery:
@@ -104,6 +106,23 @@ async def tapped(server: NatsServer) -> AsyncIterator[tuple[NatsOptions, bytearr
         nursery.start_soon(trio.serve_listeners, handle, [listener])
         yield NatsOptions((f"nats://127.0.0.1:{listener.socket.getsockname()[1]}",)), sent
         nursery.cancel_scope.cancel()
+
+
+async def test_a_store_that_always_answers_later_than_it_is_asked_again_is_still_understood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(requests_module, "QUESTION_SECONDS", 0.05)
+    with trio.fail_after(20):
+        async with (
+            running_nats() as server,
+            tapped(server, reply_seconds=0.2) as (options, sent),
+            open_nats_bus(options, "test") as bus,
+        ):
+            await bus.store("task:1", b"x", "i1")
+            sent.clear()
+            page = await bus.read("task:1", 1)
+            assert [message.payload for message in page.messages] == [b"x"]
+            assert sent.count(b"DIRECT.GET") > 1
 
 
 async def test_a_join_is_confirmed_by_a_ping_behind_its_subscription() -> None:
