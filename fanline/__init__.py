@@ -84,11 +84,13 @@ _MODULES = {
 _MODULE_OF = {name: f"fanline.{module}" for module, names in _MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> typing.Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'fanline' has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
-    return value
+if not typing.TYPE_CHECKING:  # a type checker, which would take any name for an attribute, knows them from above
+
+    def __getattr__(name: str) -> typing.Any:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'fanline' has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
+        return value
 
 
 @atexit.register  # here, so that it runs after the exit handlers of those who import Fanline, whatever they use first

@@ -1,5 +1,6 @@
 """The public surface is a list, and the package knows its own `protocol`."""
 
+import os
 import subprocess
 import sys
 import types
@@ -63,3 +64,34 @@ def test_a_room_is_not_imported_by_the_name_of_its_folder(room: str) -> None:
         [sys.executable, "-c", f"import {room}"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
     )
     assert f"this package is imported as fanline.{room}" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.process
+def test_a_job_that_only_reports_imports_no_event_loop() -> None:
+    script = """
+import fanline, sys
+with fanline.Task("job", nats="127.0.0.1:1", linger=0) as task:
+    task.log("x")
+try:
+    with fanline.Task("job", nats="127.0.0.1:1", linger=0):
+        1 / 0
+except ZeroDivisionError:
+    pass
+assert not {"trio", "asyncio", "multiprocessing", "wsproto"} & sys.modules.keys()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_every_public_name_is_found_where_the_package_says() -> None:
+    assert {*fanline._MODULE_OF, "__version__"} == set(fanline.__all__)
+    assert set(fanline.__all__) <= set(dir(fanline))
+    with pytest.raises(AttributeError, match="no attribute 'Tsak'"):
+        fanline.Tsak  # type: ignore[attr-defined]  # noqa: B018  # the access is the point

@@ -1,8 +1,5 @@
 """The publisher of `fanline pub` on a real socket, against a scripted server."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-
 import pytest
 import trio
 
@@ -10,53 +7,9 @@ from fanline.nats.publish import NatsPublisher, open_nats_publisher
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsError
+from tests.fanline.nats.scripted import INFO, ScriptedServer, listening
 
 pytestmark = pytest.mark.process
-INFO = b'INFO {"version":"2.15.1","max_payload":100,"headers":true}\r\n'
-
-
-class ScriptedServer:
-    """One connection of a client, and what it has sent."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self.received = b""
-
-    async def read_until(self, mark: bytes) -> bytes:
-        """What has come since the last call, up to and with the mark."""
-        while mark not in self.received:
-            data = await self._stream.receive_some()
-            if not data:
-                raise EOFError
-            self.received += data
-        found, _, self.received = self.received.partition(mark)
-        return found + mark
-
-    async def send(self, data: bytes) -> None:
-        await self._stream.send_all(data)
-
-    async def log_in(self) -> bytes:
-        await self.send(INFO)
-        login = await self.read_until(b"PING\r\n")
-        await self.send(b"PONG\r\n")
-        return login
-
-
-@asynccontextmanager
-async def _listening(serve: Callable[[ScriptedServer], Awaitable[None]]) -> AsyncIterator[str]:
-    """A server that plays `serve` to each client; its URL."""
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-
-    async def handle(stream: trio.SocketStream) -> None:
-        async with stream:
-            with suppress(EOFError):
-                await serve(ScriptedServer(stream))
-
-    with trio.fail_after(10):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, handle, [listener])
-            yield f"nats://s3cret@127.0.0.1:{listener.socket.getsockname()[1]}"
-            nursery.cancel_scope.cancel()
 
 
 async def answer_flushes(server: ScriptedServer, sent: list[bytes]) -> None:
@@ -72,7 +25,7 @@ async def test_a_message_is_sent_as_an_envelope_with_its_id_for_deduplication() 
         sent.append(await server.log_in())
         await answer_flushes(server, sent)
 
-    async with _listening(serve) as url, open_nats_publisher(NatsOptions((url,))) as publisher:
+    async with listening(serve) as url, open_nats_publisher(NatsOptions((url,))) as publisher:
         publisher.publish(Envelope(channel="task:42", data={"percent": 4}))
         publisher.publish(Envelope(channel="task:42", id="a1", event="e", data=1))
         with pytest.raises(NatsError, match="accepts at most 100"):
@@ -99,7 +52,7 @@ async def test_a_refusal_is_reported_in_the_servers_words(replies: bytes, said: 
         if replies:
             await trio.sleep_forever()
 
-    async with _listening(serve) as url:
+    async with listening(serve) as url:
         with pytest.raises(NatsError, match=said):
             async with open_nats_publisher(NatsOptions((url,))):
                 pass
@@ -111,7 +64,7 @@ async def test_a_lost_server_is_an_error_and_what_it_said_last_is_the_reason() -
         await server.read_until(b"PING\r\n")
         await server.send(b"-ERR 'Stale Connection'\r\n")
 
-    async with _listening(serve) as url:
+    async with listening(serve) as url:
         with pytest.raises(NatsError, match="Stale Connection"):
             async with open_nats_publisher(NatsOptions((url,))) as publisher:
                 publisher.publish(Envelope(channel="task:42", data=1))
@@ -126,7 +79,7 @@ async def test_a_server_that_says_nothing_is_an_error(monkeypatch: pytest.Monkey
     async def serve(server: ScriptedServer) -> None:
         await trio.sleep_forever()
 
-    async with _listening(serve) as url:
+    async with listening(serve) as url:
         with pytest.raises(NatsError, match="no answer"):
             async with open_nats_publisher(NatsOptions((url,))):
                 pass
@@ -143,7 +96,7 @@ async def test_the_servers_pings_are_answered_while_nothing_is_published() -> No
         answered.set()
         await answer_flushes(server, [])
 
-    async with _listening(serve) as url, open_nats_publisher(NatsOptions((url,))):
+    async with listening(serve) as url, open_nats_publisher(NatsOptions((url,))):
         await answered.wait()
 
 
@@ -152,7 +105,7 @@ async def test_the_next_server_is_tried_when_one_cannot_be_reached() -> None:
         await server.log_in()
         await answer_flushes(server, [])
 
-    async with _listening(serve) as url, open_nats_publisher(NatsOptions(("nats://127.0.0.1:1", url))):
+    async with listening(serve) as url, open_nats_publisher(NatsOptions(("nats://127.0.0.1:1", url))):
         pass
 
 
@@ -163,7 +116,7 @@ async def test_whatever_waits_when_the_publisher_is_closed_gets_an_error() -> No
         publisher.close()
         await trio.sleep_forever()
 
-    async with _listening(serve) as url:
+    async with listening(serve) as url:
         publisher = NatsPublisher(NatsOptions((url,)))
         await publisher.wait_open()
         for _ in range(2):
