@@ -9,12 +9,14 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 
 from fanline.local import find_server
 from fanline.nats.loop import NatsLoop
 from fanline.producer.exporter.task_publishers import TaskPublishers
 from fanline.producer.producer import Producer
 from fanline.protocol.nats.options import NatsOptions
+from fanline.protocol.nats.parser import NatsError
 from fanline.protocol.serve_state import nats_options
 
 _log = logging.getLogger("fanline")
@@ -105,7 +107,11 @@ class Exporter:
 
     def _reply(self, subject: str, payload: bytes) -> None:
         """Publish the reply to a call. From any thread."""
-        self._loop.call_soon(self._loop.requests.publish, subject, payload)
+        self._loop.call_soon(self._publish, subject, payload)
+
+    def _publish(self, subject: str, payload: bytes) -> None:
+        with suppress(NatsError):  # the caller made up an impossible subject for its answer
+            self._loop.requests.publish(subject, payload)
 
     def _remove(self, producer: Producer) -> None:
         """The task is done with. Stop if that was the last: the next task starts another exporter."""

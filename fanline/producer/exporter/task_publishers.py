@@ -15,6 +15,8 @@ from fanline.protocol.nats.replies import Complaint
 
 NEVER_REACHED_SECONDS = 0.5
 """How long a task lingers if no connection has ever been made: no need to wait for a server that was never there."""
+FIRST_ATTEMPT_SECONDS = 2.0
+"""The same while the first attempt is under way: a name, TLS and a login far away take their time."""
 _NEVER = math.inf
 _log = logging.getLogger("fanline")
 
@@ -36,7 +38,9 @@ class TaskPublishers:
     def linger_seconds(self, producer: Producer) -> float:
         """How long after its end the events of a task may take to be stored."""
         linger = producer.settings.linger
-        return linger if self.ever_connected else min(linger, NEVER_REACHED_SECONDS)
+        if self.ever_connected:
+            return linger
+        return min(linger, FIRST_ATTEMPT_SECONDS if self._outage is None else NEVER_REACHED_SECONDS)
 
     # --- tasks ---------------------------------------------------------------------------------------------------
 
@@ -75,8 +79,9 @@ class TaskPublishers:
         if why is None:
             return
         self._outage = why
-        for publisher in self._lingering:
+        for publisher, end in self._lingering.items():
             publisher.producer.settle()
+            self._lingering[publisher] = min(end, now + self.linger_seconds(publisher.producer))
         self._warn(f"task events are waiting for NATS: {why}")
 
     def denied(self, complaint: Complaint) -> None:

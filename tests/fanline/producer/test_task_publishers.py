@@ -6,7 +6,7 @@ import pytest
 
 from fanline.nats.loop import STABLE_SECONDS
 from fanline.producer.checks import TaskSettings
-from fanline.producer.exporter.task_publishers import NEVER_REACHED_SECONDS, TaskPublishers
+from fanline.producer.exporter.task_publishers import FIRST_ATTEMPT_SECONDS, NEVER_REACHED_SECONDS, TaskPublishers
 from fanline.producer.producer import Producer
 from fanline.protocol.nats.replies import Complaint, ComplaintKind
 from tests.fanline.nats.played import PlayedNats
@@ -108,6 +108,17 @@ def test_a_task_does_not_linger_for_a_server_that_was_never_reached() -> None:
     assert producer.settled.done()
     exported.tasks.step(NOW + NEVER_REACHED_SECONDS)
     assert exported.done == ["job"]
+
+
+def test_the_first_attempt_to_connect_may_take_its_time() -> None:
+    exported = Exported()
+    producer = exported.add(linger=60.0)
+    producer.end(None)
+    assert exported.tasks.step(NOW) == NOW + FIRST_ATTEMPT_SECONDS
+    assert not producer.settled.done()
+    exported.tasks.lost("nobody there", NOW + 0.1)
+    assert producer.settled.done()
+    assert exported.tasks.step(NOW + 0.1) == NOW + 0.1 + NEVER_REACHED_SECONDS
 
 
 def test_an_outage_is_reported_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
