@@ -26,6 +26,7 @@ from tests.support.nats.logins import (
     running_with_denials,
     token_login,
 )
+from tests.support.nats.server import running_nats
 from tests.support.open_sockets import connections_to
 from tests.support.paths import ROOT
 from tests.support.serve import wait_until
@@ -135,6 +136,33 @@ async def test_what_nats_does_not_permit_is_named_and_the_job_does_not_wait(capl
         await wait_until(lambda: "are lost" in caplog.text)
         assert "NATS does not permit this user to" in caplog.messages[0]
         assert "fanline.ctl.task.job" in caplog.messages[0]
+
+
+async def test_the_documented_permissions_are_enough_for_a_task_and_its_calls(caplog: pytest.LogCaptureFixture) -> None:
+    publish = ["fanline.pub.task.>", "fanline.beat.task.>", "$JS.API.DIRECT.GET.FANLINE_task"]
+    permissions = {
+        "publish": {"allow": [*publish, "$JS.API.DIRECT.GET.KV_fanline_tasks"]},
+        "subscribe": {"allow": ["_INBOX.>", "fanline.ctl.task.>"]},
+        "allow_responses": True,
+    }
+    users = [
+        {"user": "producer", "password": "p", "permissions": permissions},
+        {"user": "all", "password": "p"},
+    ]
+    async with running_nats(config=msgspec.json.encode({"authorization": {"users": users}}).decode()[1:-1]) as server:
+        everything = NatsOptions((server.url,), user="all", password="p")
+        create_stream(everything)
+
+        def call() -> None:
+            with BlockingClient(everything) as client:
+                answer = client.request("fanline.ctl.task.job", b'{"v":1,"t":"call","c":"task:job","e":"paint"}')
+                assert b"does not support `paint`" in answer
+
+        async with fanline.Task("job", nats=NatsOptions((server.url,), user="producer", password="p")) as task:
+            await wait_until(lambda: task.attempt == 1)
+            await in_thread(call)
+        assert _count(everything) == 2
+    assert caplog.messages == []
 
 
 # --- clusters -----------------------------------------------------------------------------------------------------
