@@ -85,6 +85,8 @@ class SocketWire:
                 del self._unsent[:sent]
 
     def close(self) -> None:
+        with suppress(OSError):  # a process that is forked at this moment may get a copy, which would stay open
+            self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
     def _flush_tls(self) -> None:

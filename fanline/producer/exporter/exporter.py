@@ -20,7 +20,8 @@ from fanline.protocol.nats.parser import NatsError
 from fanline.protocol.serve_state import nats_options
 
 _log = logging.getLogger("fanline")
-_exporters: dict[NatsOptions | None, "Exporter"] = {}
+_exporters: dict[NatsOptions | None, "Exporter"] = {}  # those that new tasks go to
+_open: set["Exporter"] = set()  # those that may have open sockets
 _finalizers: dict[str, int] = {}  # modules that will call finish_all, and in which process
 # Guards _exporters, and which producers each of them has. Never held while something waits: under gevent, if the patch
 # came after the import, a greenlet that waits for it stops all others.
@@ -54,6 +55,7 @@ class Exporter:
         self._tasks = TaskPublishers(self._loop.requests, self._reply, self._remove)
         self._thread: threading.Thread | None = None
         self._forgotten = False
+        _open.add(self)
         if nats is not None and (nats.creds or nats.nkey):
             import nkeys  # noqa: F401  # otherwise the thread imports it, see fanline/nats/dial.py
 
@@ -129,6 +131,7 @@ class Exporter:
             producers, self._producers = self._producers, set()
         for producer in producers:
             producer.settle()
+        _open.discard(self)
 
     def _unregister(self) -> None:
         """The caller holds the lock."""
@@ -146,8 +149,9 @@ def _forget_all() -> None:
     """In a forked process, whose parent may have held the lock."""
     global _lock
     _lock = threading.Lock()
-    for exporter in list(_exporters.values()):
+    for exporter in list(_open):
         exporter.forget()
+    _open.clear()
     _exporters.clear()
 
 
