@@ -13,11 +13,12 @@ import fanline
 from fanline.nats.loop import NatsLoop
 
 closing, forked = threading.Event(), threading.Event()
-close = NatsLoop.close
+parent, close = os.getpid(), NatsLoop.close
 
 def close_late(loop):
-    closing.set()
-    forked.wait()
+    if os.getpid() == parent:
+        closing.set()
+        forked.wait()
     close(loop)
 
 NatsLoop.close = close_late
