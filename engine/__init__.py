@@ -1,7 +1,7 @@
 """What runs inside one worker: accept, connections, outboxes, hub, flusher, sessions, and the bus to everybody else.
 
 The hub and everything it calls are synchronous: a decision is never cut in two by an await. Only connections, the
-flusher, the heartbeat and the bus wait, and only nats_bus.py knows asyncio.
+flusher, the heartbeat and the bus wait.
 """
 
 if __name__ != "fanline.engine":  # from the root of the repository: a second copy of every class would be loaded
