@@ -36,13 +36,13 @@ the shortest.
 
 
 class LoopUser(Protocol):
-    """For whom the loop carries the connection. Called in its thread; must not block. Times are monotonic."""
+    """What a loop calls, in its thread; must not block. Times are monotonic."""
 
     def connected(self, now: float) -> None:
         """There is a new connection, on which all subscriptions are made again."""
 
     def lost(self, why: str | None, now: float) -> None:
-        """The connection has ended, or an attempt to connect has failed; None: we leave a server that is about to
+        """The connection has ended, or an attempt to connect has failed; None if we leave a server that is about to
         stop.
         """
 

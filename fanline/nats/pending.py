@@ -26,7 +26,7 @@ class PendingAnswers:
 
     def __init__(self, requests: NatsRequests, stop: Callable[[], None], tries: int) -> None:
         self.opened: Future[ServerInfo] = Future()
-        """What the server says of itself, once there is a connection."""
+        """What the server says about itself, once there is a connection."""
         self.failure: NatsError | None = None
         """Why the connection is lost."""
         self._requests = requests

@@ -1,4 +1,4 @@
-"""What a producer says and hears on NATS, whichever connection there is at the moment. Without I/O."""
+"""What a producer sends to NATS and hears from it, over whichever connection there is. Without I/O."""
 
 import secrets
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from fanline.protocol.nats.replies import ServerInfo
 
 class NatsRequests:
     """Subscriptions outlive a connection. What is published without one is dropped, and so are the answers to what was
-    asked on an earlier one: whoever asked asks again.
+    asked on an earlier one; the caller asks again.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class NatsRequests:
 
     @property
     def info(self) -> ServerInfo:
-        """What the server says of itself; the defaults while there is none."""
+        """What the server says about itself; the defaults if there is no connection."""
         return ServerInfo() if self._connection is None else self._connection.info
 
     def attach(self, connection: NatsConnection) -> None:

@@ -11,7 +11,7 @@ DEFAULT_PORT = 4222
 
 
 class NatsAddress(NamedTuple):
-    """Where a server listens, and the credentials; what the URL does not have is empty."""
+    """Where a server listens, and the credentials in its URL; what the URL lacks is empty."""
 
     host: str
     port: int
@@ -20,7 +20,7 @@ class NatsAddress(NamedTuple):
     password: str = ""
     token: str = ""
     named_as: str = ""
-    """The host that was named, if a server of its cluster told us this one by its IP address."""
+    """The configured host, if a server of its cluster announced this one by its IP address."""
 
     @property
     def certified_host(self) -> str:
@@ -54,7 +54,7 @@ def url_of(address: NatsAddress) -> str:
 
 
 class ServerPool:
-    """The servers of a cluster: those that were named, then those that a server has told us of. Tried in turn."""
+    """The servers of a cluster, tried in turn: those that are configured, then those that a server has announced."""
 
     def __init__(self, named: Sequence[NatsAddress]) -> None:
         if not named:
@@ -73,8 +73,8 @@ class ServerPool:
         return server
 
     def tell(self, connect_urls: Iterable[str]) -> None:
-        """Take what a server says of its cluster, which replaces what was said before. A URL that cannot be read is
-        left out. Credentials and TLS are those of the first server that was named.
+        """Take the servers that a server announces, in place of those announced before. A URL that cannot be read is
+        left out. Credentials and TLS are those of the first configured server.
         """
         told = [address for url in connect_urls if (address := self._told(url)) is not None]
         known = {(server.host, server.port): server for server in (*told, *self._named)}

@@ -97,7 +97,7 @@ def _header_block(headers: Mapping[str, str]) -> bytes:
 def _subject(subject: str) -> bytes:
     _check_line(subject, "subject")
     if " " in subject or "\t" in subject:
-        raise NatsError(f"a NATS subject must not contain blanks: {subject!r}")
+        raise NatsError(f"a NATS subject must not contain spaces or tabs: {subject!r}")
     return _encoded(subject)
 
 
@@ -110,4 +110,4 @@ def _encoded(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise NatsError(f"NATS takes valid Unicode alone: {text!r}") from None
+        raise NatsError(f"NATS takes only valid Unicode: {text!r}") from None

@@ -1,4 +1,4 @@
-"""An open connection to a nats-server, without I/O: what is to be written, and what becomes of what was read.
+"""An open connection to a nats-server, without I/O: it says what to write, and acts on what was read.
 
 Two shells carry it: a Trio one in the workers (engine/bus/nats/client.py), and one on a plain thread in producers
 (fanline/nats). A shell reads and calls `receive`, writes what `take_output` returns, and calls `tick` regularly.
@@ -18,7 +18,7 @@ TICK_SECONDS = 0.5
 PING_TICKS = 3
 DEAD_TICKS = 8
 """A connection on which nothing was read for this many ticks is given up. Ticks are counted, rather than time, so that
-a process that was stopped itself reads what has come in meanwhile before it judges.
+a process that was itself stopped first reads what has arrived meanwhile.
 """
 DEAD_SECONDS = TICK_SECONDS * DEAD_TICKS
 
@@ -31,7 +31,7 @@ Done = Callable[[NatsError | None], None]
 
 
 class NatsSubscription(NamedTuple):
-    """What one of our numbers stands for."""
+    """What the number of a subscription stands for."""
 
     subject: str
     sink: Sink
@@ -55,7 +55,7 @@ class NatsSubscriptions:
         del self.by_sid[sid]
 
     def commands(self) -> bytes:
-        """What makes all of them on a new connection."""
+        """The commands that make all of them on a new connection."""
         return b"".join(subscribe(subject, sid) for sid, (subject, _) in self.by_sid.items())
 
 
@@ -72,7 +72,7 @@ class NatsConnection:
         on_complaint: Callable[[Complaint], None],
     ) -> None:
         self.info = info
-        """The newest one: a server says it again when its cluster changes, or when it is about to stop."""
+        """The newest one: a server sends it again when its cluster changes, or when it is about to stop."""
         self.unsent_bytes = 0
         """What is queued, and what was taken but not yet written."""
         self._parser = parser
@@ -109,7 +109,7 @@ class NatsConnection:
     # --- what was read --------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
-        """Hand each message to its sink, and answer the server. Raises NatsError if the connection is at its end."""
+        """Hand each message to its sink, and answer the server. Raises NatsError if the connection has to end."""
         self._silent_ticks = 0
         subscriptions = self._subscriptions
         for item in self._parser.feed(data):
@@ -141,7 +141,7 @@ class NatsConnection:
         """Notice a dead connection, which raises NatsError."""
         self._silent_ticks += 1
         if self._silent_ticks >= DEAD_TICKS:
-            raise NatsError(f"nothing was heard for {DEAD_SECONDS:g} seconds")
+            raise NatsError(f"the server was silent for {DEAD_SECONDS:g} seconds")
         if self._silent_ticks == PING_TICKS:
             self.confirm(lambda _: None)
 

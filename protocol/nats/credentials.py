@@ -1,4 +1,4 @@
-"""What a client shows a NATS server: its login and its TLS certificate, from the files that its options name.
+"""What a client presents to a NATS server: its login and its TLS certificate, from the files that its options name.
 
 The one module of the protocol that reads files. They are read again for each connection, because a creds file or a
 certificate may be renewed while the program runs.

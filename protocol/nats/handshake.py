@@ -2,13 +2,13 @@
 
 | state | the shell calls                            | next                                        |
 |-------|--------------------------------------------|---------------------------------------------|
-| INFO  | `receive` until the server has said INFO   | TLS if either side requires it, else HELLO  |
+| INFO  | `receive` until the server has sent INFO   | TLS if either side requires it, else HELLO  |
 | TLS   | `secured`, once the socket speaks TLS      | HELLO                                       |
 | HELLO | `hello`, and sends what it returns         | PONG                                        |
 | PONG  | `receive` until our PING is answered       | OPEN                                        |
 | OPEN  |                                            |                                             |
 
-The server refuses us with an -ERR, in any state, which raises NatsError.
+In any state the server may refuse us with an -ERR, which raises NatsError.
 """
 
 from enum import Enum, auto

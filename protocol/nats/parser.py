@@ -58,7 +58,7 @@ class Parser:
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []  # of the line or message under way
-        self._missing = 0  # bytes that have to come at least before they are complete
+        self._missing = 0  # the fewest bytes that can complete it
 
     @property
     def is_amid(self) -> bool:
@@ -81,7 +81,7 @@ class Parser:
 
 
 def _parse(data: bytes) -> tuple[list[Reply | NatsMessage], int, int]:
-    """What is complete in `data`, where it ends, and how many bytes are missing at least for what comes after it."""
+    """What is complete in `data`, where it ends, and the fewest bytes that can complete what comes after it."""
     found: list[Reply | NatsMessage] = []
     start, size = 0, len(data)
     while (end := data.find(b"\r\n", start)) >= 0:

@@ -49,7 +49,7 @@ async def open_nats_bus(
     await bus.client.connect()
     refusal: BusError | None = None
     async with trio.open_nursery() as nursery:
-        carrier = trio.CancelScope(shield=True)  # whoever is cancelled may have something to say to NATS, as it ends
+        carrier = trio.CancelScope(shield=True)  # tasks that are cancelled may send something as they end
         nursery.start_soon(bus.carry, carrier)
         try:
             await bus.prepare()
@@ -170,7 +170,7 @@ class NatsBus(Requests):
             await self.client.run()
 
     async def prepare(self) -> None:
-        """Make NATS what a worker needs. BusError if it cannot be."""
+        """Subscribe to what every worker hears, and create the streams. BusError if NATS cannot be used."""
         try:
             await self._prepare()
         except BusError as error:
@@ -212,8 +212,8 @@ class NatsBus(Requests):
             self.fail_requests(BusError(complaint.text), complaint.subject)
 
     async def keep_streams(self) -> NoReturn:
-        """Report each outage as soon as the subscriptions are back; then recreate the streams that it has ended, which
-        are those in memory, or that an operator has deleted.
+        """Report each outage as soon as the subscriptions are back; then recreate the streams that are gone: those in
+        memory, and any that an operator has deleted.
         """
         while True:
             await self._check.wait()

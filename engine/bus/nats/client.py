@@ -29,7 +29,7 @@ from fanline.protocol.nats.parser import NatsError
 from fanline.protocol.nats.replies import Complaint, ServerInfo
 
 START_SECONDS = 5.0
-"""How long NATS is waited for at first: it may be starting at the same time."""
+"""How long a worker waits for NATS at first, which may be starting at the same time."""
 DRAIN_SECONDS = 0.3
 """Part of the time that the supervisor allows a worker beyond its drain timeout: NATS may be frozen."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0  # seconds between two rounds over all servers
@@ -73,7 +73,7 @@ class NatsClient:
 
     @property
     def info(self) -> ServerInfo:
-        """What the server says of itself. BusError while there is none."""
+        """What the server says about itself. BusError if there is no connection."""
         return self._open_connection().info
 
     @property
@@ -124,14 +124,14 @@ class NatsClient:
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
-        """Open the first connection. BusError, saying what each server said last, if that takes over START_SECONDS."""
+        """Open the first connection. BusError with the last error of each server after START_SECONDS."""
         failures: dict[NatsAddress, str] = {}
         with trio.move_on_after(START_SECONDS):
             return self._begin(await self._next_wire(failures))
         raise BusError("; ".join(failures.values()) or f"no NATS server answered within {START_SECONDS:g} seconds")
 
     async def run(self) -> NoReturn:
-        """Serve the connection that `connect` has opened, and every one after it, for ever."""
+        """Serve the connection that `connect` has opened, and every one after it, forever."""
         while True:
             try:
                 await self._serve()
@@ -143,7 +143,7 @@ class NatsClient:
             self._on_open()
 
     async def drain(self) -> None:
-        """Stop hearing, and wait until the server has everything that was sent, for DRAIN_SECONDS at most."""
+        """Unsubscribe, and wait until the server has everything that was sent, for DRAIN_SECONDS at most."""
         with trio.move_on_after(DRAIN_SECONDS, shield=True), suppress(BusError):
             for sid in list(self._subscriptions.by_sid):
                 self.unsubscribe(sid)
@@ -163,7 +163,7 @@ class NatsClient:
         )
 
     async def _next_wire(self, failures: dict[NatsAddress, str]) -> Wire:
-        """The way to the first server that takes us; `failures` gets what the others have said."""
+        """The wire to the first server that accepts us; `failures` gets the errors of the others."""
         delay, tried = _FIRST_DELAY, 0
         while True:
             address = self._pool.next()

@@ -7,7 +7,7 @@ from fanline.protocol.nats.replies import Complaint, ComplaintKind
 
 
 class Confirmation:
-    """Of all commands that were queued before it was sent, and since the one before it."""
+    """Confirms the commands that were queued before its PING, and after the one before that."""
 
     __slots__ = ("_denials", "_done", "_failure", "is_done")
 

@@ -1,4 +1,4 @@
-"""The way to one nats-server: a socket on Trio, plain or TLS, on which the handshake is done. Raises BusError."""
+"""The wire to one nats-server: a socket on Trio, plain or TLS, on which the handshake is done. Raises BusError."""
 
 import socket
 import ssl
@@ -15,7 +15,7 @@ from fanline.protocol.nats.parser import NatsError, Parser
 from fanline.protocol.nats.replies import ServerInfo
 
 CONNECT_SECONDS = 2.0
-"""A server has this long for all of it."""
+"""How long a server may take for all of it."""
 _READ_BYTES = 1 << 16
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -129,7 +129,7 @@ def _lost(error: OSError) -> BusError:
 
 
 def _first_cause(error: OSError) -> OSError:
-    """Why the first attempt failed: Trio says of several addresses, and of one, that all attempts did."""
+    """Why the first attempt failed. Trio's own error only says that all attempts did, even if there was one."""
     cause = error.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]

@@ -93,7 +93,7 @@ class TaskPublisher:
         return self.state is PublisherState.FINISHED
 
     def connected(self, now: float) -> None:
-        """There is a new connection: say again what the last one may have lost."""
+        """There is a new connection: send again what the last one may have lost."""
         self._question, self._next_beat, self._retry = None, -_NEVER, -_NEVER
         self._publish_again(now)
         self.wake()
@@ -186,7 +186,7 @@ class TaskPublisher:
         return min(due, self._last_ack + ACK_SECONDS) if self._unacknowledged else due
 
     def _take_note(self, now: float) -> None:
-        """Of the answers that came since the last step."""
+        """Note the answers that came since the last step."""
         if self._heard:
             self._heard, self._last_ack = False, now
         if self._refused and self._retry == -_NEVER:

@@ -85,7 +85,7 @@ async def test_a_server_that_falls_silent_is_given_up(monkeypatch: pytest.Monkey
     async with listening(serve) as url:
         with _running(_loop(url)) as user:
             await wait_until(lambda: len(user.events) >= 2)
-        assert user.events[1].startswith("lost: nothing was heard for")
+        assert user.events[1].startswith("lost: the server was silent for")
     assert asked
 
 
