@@ -33,6 +33,7 @@ START_SECONDS = 5.0
 DRAIN_SECONDS = 0.3
 """Part of the time that the supervisor allows a worker beyond its drain timeout: NATS may be frozen."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0  # seconds between two rounds over all servers
+_STABLE_SECONDS = 1.0  # a connection that ends sooner may have ended for a reason that the next one meets, too
 _log = logging.getLogger("fanline.bus")
 
 
@@ -132,12 +133,15 @@ class NatsClient:
 
     async def run(self) -> NoReturn:
         """Serve the connection that `connect` has opened, and every one after it, forever."""
+        delay = 0.0
         while True:
+            began = trio.current_time()
             try:
                 await self._serve()
             except BusError as error:
                 _log.warning("NATS connection lost (%s), reconnecting", error)
             self._on_lost()
+            delay = await self._rest(delay) if trio.current_time() < began + _STABLE_SECONDS else 0.0
             self._begin(await self._next_wire({}))
             self.send(self._subscriptions.commands())
             self._on_open()
@@ -173,9 +177,13 @@ class NatsClient:
                 failures[address] = str(error)
                 _log.debug("%s", error)
             tried += 1
-            if tried % len(self._pool) == 0:  # rest after each round, every worker for a time of its own
-                await trio.sleep(self._random.uniform(delay / 2, delay))
-                delay = min(2 * delay, _LONGEST_DELAY)
+            if tried % len(self._pool) == 0:  # rest after each round
+                delay = await self._rest(delay)
+
+    async def _rest(self, delay: float) -> float:
+        """Wait about this long, every worker for a time of its own. Returns the next delay."""
+        await trio.sleep(self._random.uniform(delay / 2, delay))
+        return min(max(2 * delay, _FIRST_DELAY), _LONGEST_DELAY)
 
     # --- one connection -------------------------------------------------------------------------------------------
 

@@ -1,10 +1,12 @@
 """The NATS client of the bus, against servers that follow a script: what no real server does at will."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.nats import client as client_module
@@ -12,7 +14,8 @@ from fanline.engine.bus.nats import wire as wire_module
 from fanline.engine.bus.nats.client import NatsClient
 from fanline.protocol.nats.addresses import parse_url
 from fanline.protocol.nats.options import NatsOptions
-from fanline.protocol.nats.replies import ComplaintKind
+from fanline.protocol.nats.parser import Parser
+from fanline.protocol.nats.replies import ComplaintKind, ServerInfo
 
 PUBLISH = ComplaintKind.PUBLISH_DENIED
 INFO = b'INFO {"version":"2.12.0","max_payload":1024,"headers":true}\r\n'
@@ -82,9 +85,10 @@ class Owner:
     """Of a client: what it was told, in order."""
 
     def __init__(self, *servers: ScriptedServer) -> None:
+        urls = tuple(server.url for server in servers) or ("nats://nowhere",)
         self.told = list[str]()
         self.client = NatsClient(
-            NatsOptions(tuple(server.url for server in servers)),
+            NatsOptions(urls),
             "test",
             on_open=lambda: self.told.append("open"),
             on_lost=lambda: self.told.append("lost"),
@@ -138,6 +142,24 @@ async def test_a_server_that_ends_or_breaks_the_conversation_is_left_for_the_nex
                 await second.greet()
                 while owner.told != ["lost", "open"]:
                     await trio.sleep(0.001)
+
+
+async def test_a_server_that_ends_each_connection_at_once_is_not_stormed(autojump_clock: MockClock) -> None:
+    async def connect(*_: object) -> wire_module.Wire:
+        await trio.lowlevel.checkpoint()
+        opened.append(trio.current_time())
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        return wire_module.Wire(ours, ServerInfo(), Parser())
+
+    opened = list[float]()
+    client = Owner().client
+    with pytest.MonkeyPatch.context() as patch, trio.move_on_after(10):
+        patch.setattr(client_module, "open_wire", connect)
+        await client.connect()
+        await client.run()
+    assert opened[1] == 0.0  # once, it may well be chance
+    assert 10 < len(opened) < 30
 
 
 async def test_a_lame_duck_without_a_successor_is_kept() -> None:
