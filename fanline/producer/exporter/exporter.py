@@ -24,8 +24,9 @@ _exporters: dict[NatsOptions | None, "Exporter"] = {}  # those that new tasks go
 _open: set["Exporter"] = set()  # those that may have open sockets
 _finalizers: dict[str, int] = {}  # modules that will call finish_all, and in which process
 # Guards _exporters, and which producers each of them has. Never held while something waits: under gevent, if the patch
-# came after the import, a greenlet that waits for it stops all others.
-_lock = threading.Lock()
+# came after the import, a greenlet that waits for it stops all others. Reentrant, since a signal handler may start a
+# task while its own thread holds the lock; then there may be two exporters for a while.
+_lock = threading.RLock()
 
 
 def export(producer: Producer) -> None:
@@ -148,7 +149,7 @@ def finish_all() -> None:
 def _forget_all() -> None:
     """In a forked process, whose parent may have held the lock."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     for exporter in list(_open):
         exporter.forget()
     _open.clear()
