@@ -42,11 +42,26 @@ class NatsRequests:
         """Raises NatsError for an impossible subject."""
         self._send(commands.publish(subject, payload, headers))
 
-    def ask(self, subject: str, payload: bytes, take: Sink, headers: Mapping[str, str] | None = None) -> None:
-        """Publish a request; `take` gets the answer, if one comes. Raises NatsError for an impossible subject."""
-        self._last += 1
-        self._waiting[str(self._last)] = take
-        self._send(commands.publish(subject, payload, headers, reply=f"{self.inbox[:-1]}{self._last}"))
+    def ask(
+        self,
+        subject: str,
+        payload: bytes,
+        take: Sink,
+        headers: Mapping[str, str] | None = None,
+        *,
+        number: int | None = None,
+    ) -> int:
+        """Publish a request; `take` gets the answer, if one comes. Returns the request's number.
+
+        With a `number`, that request is published again, and the first answer to either counts. Raises NatsError for an
+        impossible subject.
+        """
+        if number is None:
+            self._last += 1
+            number = self._last
+        self._waiting[str(number)] = take
+        self._send(commands.publish(subject, payload, headers, reply=f"{self.inbox[:-1]}{number}"))
+        return number
 
     def confirm(self, done: Done) -> None:
         """Have `done` called once the server has processed everything sent before, or the connection has ended."""

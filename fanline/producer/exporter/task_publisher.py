@@ -78,7 +78,8 @@ class TaskPublisher:
         self._warn = warn
         self._sid: int | None = None
         self._question: AttemptQuestion | None = None
-        self._unacknowledged: dict[str, PendingPublish] = {}  # by message ID, in the order of the calls
+        # By message ID, in the order of the calls, each with the number of its request.
+        self._unacknowledged: dict[str, tuple[PendingPublish, int]] = {}
         self._heard = self._refused = False  # an answer came since the last step; one of them was an error
         self._last_ack = 0.0
         self._retry = -_NEVER  # before that, nothing is published or asked
@@ -211,18 +212,19 @@ class TaskPublisher:
             time=_unix_ms(event.time),
             limit=self._requests.info.max_payload,
         ):
-            self._unacknowledged[pending.headers[MESSAGE_ID]] = pending
             self._publish_one(pending)
 
     def _publish_again(self, now: float) -> None:
         """Publish everything unacknowledged. JetStream ignores what it has stored in the last two minutes."""
         self._refused, self._retry, self._last_ack = False, -_NEVER, now
-        for pending in self._unacknowledged.values():
-            self._publish_one(pending)
+        for pending, number in self._unacknowledged.values():
+            self._publish_one(pending, number)
 
-    def _publish_one(self, pending: PendingPublish) -> None:
-        take = partial(self._take_ack, pending.headers[MESSAGE_ID])
-        self._requests.ask(self._subject, pending.payload, take, pending.headers)
+    def _publish_one(self, pending: PendingPublish, number: int | None = None) -> None:
+        message_id = pending.headers[MESSAGE_ID]
+        take = partial(self._take_ack, message_id)
+        number = self._requests.ask(self._subject, pending.payload, take, pending.headers, number=number)
+        self._unacknowledged[message_id] = pending, number
 
     def _take_ack(self, message_id: str, answer: NatsMessage) -> None:
         self._heard = True

@@ -238,6 +238,20 @@ def test_without_an_acknowledgement_for_a_while_everything_is_published_again() 
     assert "JetStream does not answer" in run.warnings[0]
 
 
+def test_a_late_acknowledgement_of_an_earlier_try_counts_and_nothing_is_remembered_of_the_later_ones() -> None:
+    run = Run(heartbeat=86_400.0)
+    (said,) = run.step()
+    for number in range(1, 5):
+        run.step(NOW + number * ACK_SECONDS)
+    run.producer.end(None)
+    run.nats.answer(said)
+    (completed,) = run.step(NOW + 50)
+    run.nats.answer(completed)
+    run.publisher.step(NOW + 50)
+    assert run.publisher.finished
+    assert run.nats.requests._waiting == {}
+
+
 def test_each_acknowledgement_starts_the_wait_again() -> None:
     run = Run(heartbeat=900.0)
     run.producer.pause(None)

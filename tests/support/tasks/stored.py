@@ -20,6 +20,9 @@ from tests.support.paths import ROOT
 from tests.support.serve import Serve
 
 SECONDS = 30.0
+_FORK_WARNING = (
+    "ignore:This process:DeprecationWarning"  # from Python 3.12 on, about any fork of a process with threads
+)
 STREAM = {"name": "FANLINE_task", "subjects": ["fanline.pub.task.>"], "storage": "file", "allow_direct": True}
 
 
@@ -101,6 +104,7 @@ def create_stream(options: NatsOptions) -> None:
 
 def run_script(script: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a program, given as text or as a file, in a process of its own."""
-    command = [sys.executable, "-P", *(("-c", script) if isinstance(script, str) else (str(script),))]
+    program = ("-c", script) if isinstance(script, str) else (str(script),)
+    command = [sys.executable, "-P", "-W", _FORK_WARNING, *program]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=SECONDS)
