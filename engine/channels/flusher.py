@@ -73,8 +73,8 @@ class Flusher:
 
     def _portions_pushed(self) -> Iterator[None]:
         """Push everything that is pending now, in portions."""
-        bundles, pushed = _Bundles(), 0
-        batches = self._hub.take_dirty()
+        bundles: _Bundles = {}
+        batches, pushed = self._hub.take_dirty(), 0
         for batch in batches:
             data = batch.messages.joined()
             self._counters.deliveries += len(batch.messages.messages) * len(batch.members)

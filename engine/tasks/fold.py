@@ -42,6 +42,8 @@ class Outcome:
 class TaskFold:
     """The fold of one task's channel."""
 
+    __slots__ = ("_expected", "_on_refused", "channel", "estimate", "offset", "output", "snapshot")
+
     def __init__(self, channel: str, on_refused: OnRefused = lambda channel, error: None) -> None:
         self.channel = channel
         self.snapshot = Snapshot()

@@ -1,6 +1,5 @@
 """The newest output lines of a task, bounded in lines and in characters, in the batches that viewers are sent."""
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ MAX_CHARACTERS = 64 * 1024
 _MERGED = 100  # a batch with fewer lines takes in the next one
 
 
-class OutputBatch(msgspec.Struct, omit_defaults=True):
+class OutputBatch(msgspec.Struct, omit_defaults=True, gc=False):
     """Consecutive lines: the data of a `task_output` as viewers get it."""
 
     lines: list[str]
@@ -32,8 +31,10 @@ class OutputBatch(msgspec.Struct, omit_defaults=True):
 class OutputTail:
     """`batches`: what `newest` returned, decoded from JSON; msgspec.ValidationError if it is anything else."""
 
+    __slots__ = ("_batches", "_characters", "_lines")
+
     def __init__(self, batches: Any = ()) -> None:
-        self._batches: deque[OutputBatch] = deque()
+        self._batches: list[OutputBatch] = []  # few; a deque takes ten times the room of an empty list
         self._lines = 0
         self._characters = 0
         for batch in msgspec.convert(batches, list[OutputBatch]):
@@ -57,14 +58,14 @@ class OutputTail:
 
     def newest(self, count: int) -> list[OutputBatch]:
         """The newest `count` lines, oldest first; valid until the next `append`, which may add to a batch."""
-        taken: deque[OutputBatch] = deque()
+        taken: list[OutputBatch] = []
         for batch in reversed(self._batches):
             if count <= 0:
                 break
             skipped = max(0, len(batch.lines) - count)
-            taken.appendleft(batch.without_first(skipped))
+            taken.append(batch.without_first(skipped))
             count -= len(batch.lines)
-        return list(taken)
+        return taken[::-1]
 
     def _trim(self) -> None:
         while self._lines > MAX_LINES or self._characters > MAX_CHARACTERS:
@@ -73,4 +74,4 @@ class OutputTail:
             self._lines -= 1
             oldest.first += 1
             if not oldest.lines:
-                self._batches.popleft()
+                del self._batches[0]

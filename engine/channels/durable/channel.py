@@ -9,7 +9,6 @@ A message's `Nats-Last-Sequence` proves a hole when it is newer than `last`. Whe
 for the predecessor may have expired; but this worker has listened without a break, so `last` is the true predecessor.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Protocol
@@ -92,7 +91,7 @@ class DurableChannel:
         """While something may be missing: the Unix time up to which nothing was."""
         self.asking = trio.Lock()
         """Held by the task that asks the stream about this channel; others wait, and find the log extended."""
-        self._held: deque[Readable] = deque(maxlen=_HELD_MOST)
+        self._held: list[Readable] = []
         self._steady = trio.Event()
 
     @property
@@ -113,13 +112,11 @@ class DurableChannel:
         `envelope` is None for a message that could not be read: it has a position, and goes to nobody.
         """
         if self.state is not DurableState.STEADY:
-            self._held.append((envelope, position))
-            return []
+            return self._hold(envelope, position)
         if position.offset <= self.last or position.previous > self.last:
             # Older than what we have: a repeat, or the stream was recreated. It has to be asked either way.
             self._move(DurableEvent.DOUBTED)
-            self._held.append((envelope, position))
-            return []
+            return self._hold(envelope, position)
         return self._append(envelope, position.offset)
 
     def open(self, epoch: str, offset: int) -> list[Envelope]:
@@ -212,6 +209,12 @@ class DurableChannel:
 
     def _move(self, event: DurableEvent) -> None:
         self.state = DURABLE.get((self.state, event), self.state)
+
+    def _hold(self, envelope: Envelope | None, position: StreamPosition) -> list[Envelope]:
+        self._held.append((envelope, position))
+        if len(self._held) > _HELD_MOST:
+            del self._held[0]
+        return []
 
     def _append(self, envelope: Envelope | None, offset: int) -> list[Envelope]:
         if envelope is not None and self.fold is not None:
