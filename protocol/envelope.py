@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta, Raw
 
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.text import is_name
 
 VERSION = 1
 MAX_DEPTH = 64  # levels of nesting of `d` in both codecs; deeper input is refused rather than recursed into
@@ -208,6 +209,22 @@ def check_texts(envelope: Envelope) -> None:
         text = getattr(envelope, name)
         if text is not None and len(text) > MAX_TEXT:
             raise MessageError(ErrorCode.BAD_MESSAGE, f"{name}: {len(text)} characters, at most {MAX_TEXT}")
+    check_names(envelope)
+
+
+def check_names(envelope: Envelope) -> None:
+    """Refuse control characters in all texts but the data. Raises MessageError(BAD_MESSAGE) with the name of the field.
+
+    Not a part of decoding: a client reads whatever its server has accepted.
+    """
+    for text in (envelope.id, envelope.event, envelope.sender, envelope.key, envelope.epoch):
+        if text is not None and not is_name(text):
+            break
+    else:
+        return
+    names = ("id", "event", "sender", "key", "epoch")
+    bad = next(name for name in names if not is_name(getattr(envelope, name) or ""))
+    raise MessageError(ErrorCode.BAD_MESSAGE, f"{bad}: control characters are not allowed in it")
 
 
 def check_value(value: Any, depth: int = MAX_DEPTH) -> None:
@@ -255,6 +272,7 @@ _EVERY_TAG = _EveryTag()
 def _as_published(envelope: Envelope) -> Envelope:
     if envelope.type not in ("", MessageType.PUB):
         raise MessageError(ErrorCode.BAD_MESSAGE, f"a producer publishes `pub` envelopes, not `{envelope.type}`")
+    check_names(envelope)
     envelope.type = MessageType.PUB
     return envelope
 

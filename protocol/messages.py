@@ -17,6 +17,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.text import NAME_PATTERN, explain
 
 DEFAULT_LINES = 200
 """Lines of a task's output in a snapshot, if the viewer does not say how many."""
@@ -55,7 +56,7 @@ def read(kind: type[Data], envelope: Envelope) -> Data:
         return kind.from_value(envelope.value)
     except msgspec.ValidationError as error:
         expected = _EXPECTED.get(kind, f"the data of `{envelope.type}`")
-        raise MessageError(ErrorCode.BAD_MESSAGE, f"{expected}: {error}", envelope.id) from None
+        raise MessageError(ErrorCode.BAD_MESSAGE, f"{expected}: {explain(error)}", envelope.id) from None
 
 
 # --- server to client ---------------------------------------------------------------------------------------------
@@ -192,11 +193,11 @@ class CallData(ControlData):
     A verb of the application's own may come with any data; data that is not a map reads as the `value`.
     """
 
-    by: Annotated[str, Meta(max_length=64)] | None = None
+    by: Annotated[str, Meta(max_length=64, pattern=NAME_PATTERN)] | None = None
     """The caller's name for the other viewers; counts only for callers without a user name."""
     deadline: Annotated[float, Meta(gt=0, le=86_400)] = CANCEL_SECONDS
     """Of a `cancel`: seconds until the end is forced."""
-    ask: Annotated[str, Meta(max_length=256)] | None = None
+    ask: Annotated[str, Meta(max_length=256, pattern=NAME_PATTERN)] | None = None
     """Of an answer: the question's id; None for the newest question."""
     value: Any = UNSET
     """Of an answer: what is answered. None is an answer, too."""

@@ -9,6 +9,7 @@ import trio
 import typer
 
 from fanline.protocol.serve_state import state_directory
+from fanline.protocol.text import harmless
 from fanline.workers.configuration.settings import CONFIG_NAME, load_settings
 from fanline.workers.errors import ServeError, SettingsError, first_leaf
 from fanline.workers.logs import configure_logging
@@ -95,7 +96,7 @@ def _read_config(path: str | None) -> tuple[str, str] | None:
 
 
 def _fail(sentence: str, exit_code: int) -> int:
-    typer.echo(f"fanline: error: {' '.join(sentence.split())}", err=True)
+    typer.echo(f"fanline: error: {harmless(' '.join(sentence.split()))}", err=True)
     return exit_code
 
 

@@ -2,7 +2,11 @@
 
 import logging
 
+from fanline.protocol.text import HarmlessFormatter
+
 
 def configure_logging(source: str) -> None:
     """`source` names the process for the reader of the log, as in "worker 1"."""
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s {source}: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(HarmlessFormatter(f"%(asctime)s %(levelname)s {source}: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

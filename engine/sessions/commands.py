@@ -17,7 +17,7 @@ from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
 from fanline.protocol.channels import check_channel
 from fanline.protocol.dialects import PLAIN
-from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import Authenticated, ErrorData, Resume, message_id_of, resume_of
 
@@ -66,6 +66,7 @@ class Commands:
     async def _perform(self, session: Session, command: Envelope) -> Envelope | None:
         perform = COMMANDS.get(command.type, Commands.unknown)
         try:
+            check_names(command)
             return await perform(self, session, command)
         except (MessageError, BusError) as error:
             return refusal(command, error)

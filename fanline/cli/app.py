@@ -12,11 +12,12 @@ from fanline import __version__
 from fanline.cli.demo.demo import run_demo
 from fanline.cli.publish import add_pub
 from fanline.cli.run.command import add_run
-from fanline.cli.runner import FAILURE, complain, run
+from fanline.cli.runner import FAILURE, run
 from fanline.cli.server_extra import require_server
 from fanline.cli.subscribe import add_sub
 from fanline.cli.tail import add_tail
 from fanline.cli.tasks import add_tasks
+from fanline.cli.terminal import complain, put
 from fanline.errors import FanlineError
 from fanline.local import find_server, nats_address
 from fanline.protocol.nats.addresses import url_of
@@ -60,7 +61,7 @@ def main() -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"fanline {__version__}")
+        put(f"fanline {__version__}")
         raise typer.Exit
 
 
@@ -97,7 +98,7 @@ def nats_url() -> None:
     \b
       export NATS_URL=$(fanline nats-url)
     """
-    typer.echo(url_of(nats_address(find_server())))
+    put(url_of(nats_address(find_server())))
 
 
 # In the order of the help: the main job first.

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import trio
 import typer
 
+from fanline.cli.terminal import complain
 from fanline.errors import FanlineError
 from fanline.groups import first_error
 from fanline.protocol.errors import ProtocolError
@@ -36,16 +37,6 @@ def run(program: Program, *, interrupted: int = INTERRUPTED) -> None:
         complain(str(error))
         code = FAILURE
     raise typer.Exit(code)
-
-
-def complain(message: str) -> None:
-    """Print an error as one line on stderr."""
-    print(f"fanline: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  # a command's output
-
-
-def note(message: str) -> None:
-    """Print a line for the person at the terminal, on stderr: stdout is for data."""
-    print(f"fanline: {message}", file=sys.stderr, flush=True)  # noqa: T201  # a command's output
 
 
 async def _until_signal(program: Program, interrupted: int) -> int:

@@ -1,6 +1,5 @@
 """`fanline sub`: print the messages of channels."""
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, NamedTuple
@@ -9,7 +8,8 @@ import msgspec
 import typer
 
 from fanline.cli.options import CodecName, CodecOption, Url, channel_names
-from fanline.cli.runner import note, run
+from fanline.cli.runner import run
+from fanline.cli.terminal import note, put, put_json
 from fanline.client.client import Client, Codec
 from fanline.client.message import Gap, Message, Position
 from fanline.local import find_server
@@ -45,19 +45,17 @@ async def print_messages(
 
 def _print(item: Message | Gap, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(envelope_line(item) + "\n")
+        put_json(envelope_line(item))
     elif isinstance(item, Message):
-        sys.stdout.write(human_line(item) + "\n")
+        put(human_line(item))
     else:
         note(str(item))
-    sys.stdout.flush()
 
 
 def human_line(message: Message) -> str:
-    """Channel, event and data, without anything that a terminal would execute."""
+    """Channel, event and data."""
     data = msgspec.json.encode(message.data).decode()
-    line = f"{message.channel}  {message.event or '-'}  {data}"
-    return line if line.isprintable() else ascii(line)[1:-1]
+    return f"{message.channel}  {message.event or '-'}  {data}"
 
 
 def envelope_line(item: Message | Gap) -> str:

@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 
 from fanline.cli.options import TaskId, Url
-from fanline.cli.runner import note, run
+from fanline.cli.runner import run
 from fanline.cli.task_screen import JsonScreen, LineScreen, LiveScreen, Screen
+from fanline.cli.terminal import note
 from fanline.client.client import Client
 from fanline.client.task_view import TaskView
 from fanline.errors import ServerError

@@ -1,6 +1,5 @@
 """How `fanline tail` shows a task: a live display on a terminal, plain lines elsewhere, JSON for scripts."""
 
-import sys
 import time
 from collections.abc import Iterable
 from types import TracebackType
@@ -12,9 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fanline.cli.runner import note
 from fanline.cli.subscribe import envelope_line
-from fanline.cli.task_text import activity, facts, harmless, question, sentences, status
+from fanline.cli.task_text import activity, facts, question, sentences, status
+from fanline.cli.terminal import note, put_json, put_lines, styled
 from fanline.client.task_events import OutputLine, TaskUpdate
 from fanline.client.task_view import TaskView
 from fanline.protocol.tasks.events import Stream, TaskEvent
@@ -82,8 +81,8 @@ class JsonScreen(_BaseScreen):
 
     def show(self, update: TaskUpdate) -> None:
         if update.gap is not None:
-            _put(envelope_line(update.gap))
-        _put(envelope_line(update.message))
+            put_json(envelope_line(update.gap))
+        put_json(envelope_line(update.message))
 
 
 class LineScreen(_BaseScreen):
@@ -117,9 +116,9 @@ class LineScreen(_BaseScreen):
         return moved
 
     def _print(self, lines: Iterable[OutputLine]) -> None:
-        text = "\n".join(harmless(line.text) for line in lines if not line.superseded)
-        if text:
-            _put(text)
+        texts = [line.text for line in lines if not line.superseded]
+        if texts:
+            put_lines(texts)
 
 
 class LiveScreen(_BaseScreen):
@@ -156,7 +155,7 @@ class LiveScreen(_BaseScreen):
         self._waiting += map(_line, update.lines)
 
     def tell(self, sentence: str) -> None:
-        self._waiting.append(Text(f"- {sentence}", style="cyan"))
+        self._waiting.append(styled(f"- {sentence}", "cyan"))
 
     def refresh(self) -> None:
         self._flush()
@@ -174,7 +173,7 @@ def greeting(task: TaskView) -> list[str]:
     snapshot, name = task.snapshot, task.channel
     if snapshot.state is TaskState.UNKNOWN:
         return [f"{name} is not known yet; waiting for it"]
-    title = f" ({harmless(snapshot.title)})" if snapshot.title else ""
+    title = f" ({snapshot.title})" if snapshot.title else ""
     attempt = f", attempt {snapshot.attempt}" if snapshot.attempt > 1 else ""
     figures = "".join(f", {part}" for part in [*facts(snapshot, unix_ms()), activity(snapshot)] if part)
     asks = question(name, snapshot.ask) if snapshot.ask is not None and snapshot.ask.open else []
@@ -185,14 +184,9 @@ def unix_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _put(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
 def _line(line: OutputLine) -> Text:
     style = "dim strike" if line.superseded else "red" if line.stream is Stream.STDERR else ""
-    return Text(harmless(line.text), style=style)
+    return styled(line.text, style)
 
 
 def _display(task: TaskView) -> RenderableType:
@@ -201,23 +195,19 @@ def _display(task: TaskView) -> RenderableType:
     if snapshot.state is not TaskState.UNKNOWN:
         bar = ProgressBar(100, snapshot.percent or 0, width=_BAR_WIDTH, pulse=snapshot.percent is None)
         line = Table.grid(padding=(0, 2))
-        line.add_row(bar, _row("  ".join(facts(snapshot, unix_ms()))))
-        rows += [line, *(_row(text) for text in [activity(snapshot)] if text)]
+        line.add_row(bar, styled("  ".join(facts(snapshot, unix_ms())), one_line=True))
+        rows += [line, *(styled(text, one_line=True) for text in [activity(snapshot)] if text)]
     if snapshot.ask is not None and snapshot.ask.open:
-        rows += [_row(text, "magenta") for text in question(task.channel, snapshot.ask)]
+        rows += [styled(text, "magenta", one_line=True) for text in question(task.channel, snapshot.ask)]
     return Group(*rows)
 
 
 def _head(task: TaskView) -> Text:
     snapshot = task.snapshot
-    head = _row(task.channel, "bold")
+    head = styled(task.channel, "bold", one_line=True)
     if snapshot.title:
-        head.append(f"  {harmless(snapshot.title)}")
-    head.append(f"  {status(snapshot)}", style=STYLES.get(snapshot.state, "blue"))
+        head.append(styled(f"  {snapshot.title}"))
+    head.append(styled(f"  {status(snapshot)}", STYLES.get(snapshot.state, "blue")))
     if snapshot.attempt > 1:
         head.append(f"  attempt {snapshot.attempt}")
     return head
-
-
-def _row(text: str, style: str = "") -> Text:
-    return Text(text, style=style, no_wrap=True, overflow="ellipsis")

@@ -1,6 +1,5 @@
-"""A task as text for a person at a terminal. Pure; no I/O."""
+"""A task as text for a person. Pure; no I/O. What it quotes is cleaned where it is printed (terminal.py)."""
 
-import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -14,15 +13,7 @@ from fanline.protocol.tasks.events import TaskEvent
 from fanline.protocol.tasks.snapshot import Ask, Snapshot
 from fanline.protocol.tasks.states import TaskState
 
-_COMMANDS = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_]|[ -/]+[0-~])")
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST_VALUE = 200
-
-
-def harmless(text: str) -> str:
-    """A line that a terminal only displays: colours and other commands are removed, control characters made visible."""
-    text = _COMMANDS.sub("", text.expandtabs()) if not text.isprintable() else text
-    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def duration(seconds: float) -> str:
@@ -55,7 +46,7 @@ def elapsed(snapshot: Snapshot, now: int) -> float | None:
 
 def activity(snapshot: Snapshot) -> str:
     """The stage and the message."""
-    return harmless(": ".join(text for text in (snapshot.stage, snapshot.message) if text))
+    return ": ".join(text for text in (snapshot.stage, snapshot.message) if text)
 
 
 def question(task: str, ask: Ask) -> list[str]:
@@ -63,7 +54,7 @@ def question(task: str, ask: Ask) -> list[str]:
     options = f" ({', '.join(ask.options)})" if ask.options else ""
     answers = ["--input TEXT"] if wants_value(ask) else ["--approve", "--reject"]
     commands = " or ".join(f"`fanline tail {task} {answer}`" for answer in answers)
-    return [harmless(f"it asks: {ask.text or ask.id}{options}"), f"answer with {commands}"]
+    return [f"it asks: {ask.text or ask.id}{options}", f"answer with {commands}"]
 
 
 def sentences(task: str, update: TaskUpdate) -> Iterator[str]:
@@ -78,7 +69,7 @@ def sentences(task: str, update: TaskUpdate) -> Iterator[str]:
     if update.kind is TaskEvent.ASKED and snapshot.ask is not None:
         yield from question(task, snapshot.ask)
     elif (sentence := _sentence(update)) is not None:
-        yield harmless(sentence)
+        yield sentence
     elif update.ended and (spent := elapsed(snapshot, snapshot.ended or 0)) is not None:
         yield f"{status(snapshot)} (after {duration(spent)})"
     elif update.state_changed:
@@ -88,7 +79,7 @@ def sentences(task: str, update: TaskUpdate) -> Iterator[str]:
 def status(snapshot: Snapshot) -> str:
     """The state as a sentence."""
     ended = _ENDED.get(snapshot.state)
-    return harmless(ended(snapshot) if ended is not None else _STATES[snapshot.state])
+    return ended(snapshot) if ended is not None else _STATES[snapshot.state]
 
 
 def _sentence(update: TaskUpdate) -> str | None:

@@ -15,7 +15,8 @@ from rich.text import Text
 from fanline.cli.options import Url
 from fanline.cli.runner import run
 from fanline.cli.task_screen import STYLES, unix_ms
-from fanline.cli.task_text import duration, harmless
+from fanline.cli.task_text import duration
+from fanline.cli.terminal import put_json, styled
 from fanline.client.client import Client
 from fanline.client.message import Message
 from fanline.client.subscription import Subscription
@@ -83,7 +84,7 @@ async def _print_once(url: str | None, *, as_json: bool) -> int:
     async with Client(url or find_server().url) as client, client.subscribe(CHANNEL, last=1) as messages:
         data = (await anext(messages)).data if CHANNEL not in messages.positions else {"tasks": [], "total": 0}
         if as_json:
-            sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
+            put_json(msgspec.json.encode(data).decode())
         else:
             console = Console(highlight=False)
             if not console.is_terminal:
@@ -119,7 +120,7 @@ def _running(data: Any) -> RunningTasks:
 def table(running: RunningTasks, now: int, room: int = 500) -> RenderableType:
     """The table as of `now`, in Unix ms, with at most `room` rows."""
     if not running.tasks:
-        return Text("no running tasks")
+        return styled("no running tasks")
     found = Table(box=None, pad_edge=False, header_style="bold")
     # The ID is never cut: it is what has to be typed.
     found.add_column("task", overflow="fold", min_width=min(_LONGEST_ID, max(len(row.id) for row in running.tasks)))
@@ -137,7 +138,7 @@ def table(running: RunningTasks, now: int, room: int = 500) -> RenderableType:
 
 def _cells(row: RunningTask, now: int) -> list[Text]:
     left = seconds_left(row.eta, row.updated, now)
-    state = Text(row.state, style=STYLES.get(row.state, "blue"))
+    state = styled(row.state, STYLES.get(row.state, "blue"))
     if row.attempt > 1:
         state.append(f" (attempt {row.attempt})", style="dim")
     texts = (
@@ -145,7 +146,7 @@ def _cells(row: RunningTask, now: int) -> list[Text]:
         "" if left is None else duration(left),
         "" if row.started is None else duration(max(0, now - row.started) / 1000),
         "" if row.updated is None else f"{duration(max(0, now - row.updated) / 1000)} ago",
-        harmless(row.stage or ""),
-        harmless(row.title or ""),
+        row.stage or "",
+        row.title or "",
     )
-    return [Text(harmless(row.id), style="bold"), state, *map(Text, texts)]
+    return [styled(row.id, "bold"), state, *map(styled, texts)]

@@ -12,6 +12,7 @@ from fanline.protocol.envelope import check_value
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.tasks.events import MAX_OPTIONS, MAX_TEXT, AskKind
+from fanline.protocol.text import is_name
 
 MAX_JSON_BYTES = 512 * 1024
 """Limit of a result or an answer: half of the largest message that NATS accepts by default."""
@@ -48,7 +49,7 @@ def check_settings(settings: TaskSettings) -> TaskSettings:
     check_seconds("linger", settings.linger, zero=True)
     if settings.timeout is not None:
         check_seconds("timeout", settings.timeout)
-    return settings._replace(title=_name("title", settings.title), kind=_name("kind", settings.kind))
+    return settings._replace(title=_name("title", settings.title), kind=_kind(settings.kind))
 
 
 def check_seconds(name: str, value: float, *, zero: bool = False) -> float:
@@ -153,6 +154,12 @@ def _name(name: str, text: str | None) -> str | None:
     if len(text) > MAX_NAME:
         raise ValueError(f"{name}: {len(text)} characters, at most {MAX_NAME}")
     return short(name, text)
+
+
+def _kind(kind: str | None) -> str | None:
+    if kind is not None and isinstance(kind, str) and not is_name(kind):
+        raise ValueError(f"kind: {kind!r} has control characters")
+    return _name("kind", kind)
 
 
 def _check_text(name: str, text: object) -> None:

@@ -19,6 +19,7 @@ from fanline.producer.checks import TaskSettings, ask_data, json_of, progress_da
 from fanline.producer.output_lines import lines_of
 from fanline.producer.waiting import finish, is_cancellation
 from fanline.protocol.tasks.events import Stream, TaskEvent
+from fanline.protocol.text import harmless
 
 ASK_GRACE = 1.0
 """Seconds that an answer given just before the deadline may take to arrive."""
@@ -116,7 +117,7 @@ class Producer:
         if isinstance(error, BaseExceptionGroup) and error.split(TaskCancelled)[1] is None:
             error = first_error(error)
         if isinstance(error, TaskCancelled):
-            return TaskEvent.CANCELLED, {} if error.by is None else {"by": short("by", error.by, 256)}
+            return TaskEvent.CANCELLED, {} if error.by is None else {"by": harmless(short("by", error.by, 256))[:256]}
         if is_cancellation(error):
             return TaskEvent.CANCELLED, {}
         return TaskEvent.FAILED, {"error": short("error", _text_of(error)), **result}

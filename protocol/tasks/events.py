@@ -12,6 +12,7 @@ from msgspec import Meta, Raw
 
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.text import NAME_PATTERN, explain
 
 MAX_LINE = 8192
 """Characters of an output line that a log tail keeps; our own producers cut lines there, too."""
@@ -25,7 +26,8 @@ MAX_RESULT_BYTES = 128 * 1024
 _Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 _Amount = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0, le=1e300)]  # a whole number stays one
 _Percent = Annotated[int, Meta(ge=0, le=100)] | Annotated[float, Meta(ge=0, le=100)]
-_Name = Annotated[str, Meta(max_length=256)]
+_Title = Annotated[str, Meta(max_length=256)]
+_Name = Annotated[str, Meta(max_length=256, pattern=NAME_PATTERN)]
 _Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 
 
@@ -71,9 +73,9 @@ class TaskData(msgspec.Struct, gc=False):
     """The run that the event is about. None: the current run, or the next one if the event begins a run after the end.
     A number above the current one begins a new run.
     """
-    title: _Name | None = None
+    title: _Title | None = None
     kind: _Name | None = None
-    stage: _Name | None = None
+    stage: _Title | None = None
     message: _Text | None = None
     percent: _Percent | None = None
     done: _Amount | None = None
@@ -95,7 +97,7 @@ class TaskData(msgspec.Struct, gc=False):
     ask: _Name | None = None
     """Id of a question, unique in the task."""
     text: _Text | None = None
-    options: Annotated[list[_Name], Meta(max_length=MAX_OPTIONS)] | None = None
+    options: Annotated[list[_Title], Meta(max_length=MAX_OPTIONS)] | None = None
     by: _Name | None = None
     value: Any = None
     call: _Name | None = None
@@ -123,7 +125,7 @@ def data_of(envelope: Envelope, event: TaskEvent) -> TaskData:
         else:
             data = msgspec.convert(raw, TaskData)
     except msgspec.MsgspecError as error:
-        raise MessageError(ErrorCode.BAD_MESSAGE, f"{event}: {error}") from None
+        raise MessageError(ErrorCode.BAD_MESSAGE, f"{event}: {explain(error)}") from None
     if data.ask is None and event in _NEED_ASK:
         raise MessageError(ErrorCode.BAD_MESSAGE, f"{event}: `ask` is missing")
     return data

@@ -210,6 +210,17 @@ async def test_viewers_input_and_our_stdin_both_reach_the_command() -> None:
             assert refusal["d"]["message"] == "a command supports cancel, input, pause and resume, not approve"
 
 
+async def test_the_name_of_whoever_stops_it_is_only_displayed() -> None:
+    with trio.fail_after(60):
+        async with running("--", "sh", "-c", "echo ready; exec sleep 60") as job:
+            await job.until(TaskEvent.OUTPUT, "ready")
+            await job.call("cancel", by="\x1b]52;c;eA==\x07ann\x9b2J\u202e\n")
+            ended = await job.until(TaskEvent.CANCELLED)
+            stderr = await _all(job.process.stderr)
+    assert ended["by"] == "ann\\x9b2J\\u202e\\n"  # a name that the server accepts
+    assert stderr.splitlines()[1] == (b"fanline: stopped by ann\\x9b2J\\u202e\\n: SIGTERM now, SIGKILL after 10 s")
+
+
 async def test_without_input_a_viewer_cannot_type_and_nothing_reaches_the_stdin() -> None:
     with trio.fail_after(60):
         async with running("--", "sh", "-c", 'echo ready; read line; echo "got $line"', stdin=subprocess.PIPE) as job:

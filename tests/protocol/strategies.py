@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import MessageError
+from fanline.protocol.text import is_name
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 short_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=128)
+names = short_texts.filter(is_name)
 integers = st.integers(-(2**63), 2**64 - 1)
 counts = st.integers(0, 2**63 - 1)
 floats = st.floats(allow_nan=False, allow_infinity=False)
@@ -35,6 +37,7 @@ cbor_values = _nested(
 def envelopes(
     data: st.SearchStrategy[Any] = json_values,
     types: st.SearchStrategy[str] | None = None,
+    texts: st.SearchStrategy[str] = short_texts,
 ) -> st.SearchStrategy[Envelope]:
     """Envelopes with any mix of fields."""
     return st.builds(
@@ -43,13 +46,13 @@ def envelopes(
         channel=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
         offset=st.none() | counts,
         previous=st.none() | counts,
-        epoch=st.none() | short_texts,
-        id=st.none() | short_texts,
-        event=st.none() | short_texts,
+        epoch=st.none() | texts,
+        id=st.none() | texts,
+        event=st.none() | texts,
         data=data,
-        sender=st.none() | short_texts,
+        sender=st.none() | texts,
         time=st.none() | counts,
-        key=st.none() | short_texts,
+        key=st.none() | texts,
         priority=st.none() | st.integers(0, 9),
         ttl=st.none() | st.integers(1, 2**31),
     )

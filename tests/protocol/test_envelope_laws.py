@@ -22,7 +22,7 @@ from fanline.protocol.envelope import (
     from_producer,
 )
 from fanline.protocol.errors import ErrorCode, MessageError
-from tests.protocol.strategies import cbor_values, envelopes, fields_of, json_values, mutated, refusal
+from tests.protocol.strategies import cbor_values, envelopes, fields_of, json_values, mutated, names, refusal
 
 DECODERS = {"json": decode_json, "cbor": decode_cbor, "cbor item": cbor_value, "producer": from_producer}
 
@@ -67,7 +67,7 @@ def test_any_json_value_a_producer_publishes_becomes_data(value: Any) -> None:
     assert fields_of(envelope) == fields_of(Envelope(MessageType.PUB, data=value))
 
 
-@given(envelopes(types=st.sampled_from(["", "pub"])))
+@given(envelopes(types=st.sampled_from(["", "pub"]), texts=names))
 def test_a_producers_envelope_is_accepted_in_either_codec(envelope: Envelope) -> None:
     expected = {**fields_of(envelope), "type": "pub"}
     assert fields_of(from_producer(encode_json(envelope))) == expected

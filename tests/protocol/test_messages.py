@@ -32,7 +32,7 @@ from fanline.protocol.messages import (
     read,
     resume_of,
 )
-from tests.protocol.strategies import counts, integers, json_values, refusal, short_texts
+from tests.protocol.strategies import counts, integers, json_values, names, refusal, short_texts
 
 LIMITS = Limits(message=65536, subscriptions=1024)
 
@@ -119,6 +119,8 @@ REFUSED: dict[type[ControlData], list[Any]] = {
         {"deadline": "5"},
         {"ask": "x" * 257},
         {"ask": 1},
+        {"ask": "a\x9b"},
+        {"by": "a\nb"},
         {"force": 1},
     ],
     Welcome: [None, "hello", {"session": "a"}, {"session": "a", "heartbeat": 1, "limits": 5}],
@@ -223,9 +225,9 @@ control_data = st.one_of(
     ),
     st.builds(
         CallData,
-        by=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=64),
+        by=st.none() | names.map(lambda name: name[:64]),
         deadline=st.floats(0, 86_400, exclude_min=True),
-        ask=st.none() | short_texts,
+        ask=st.none() | names,
         value=json_values | st.just(UNSET),
         force=st.booleans(),
     ),

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fanline.cli.demo.display import FEED, DemoStatistics, show
 from fanline.cli.demo.sample_build import TERMINAL, BuildStep, build_steps, cancelled
+from fanline.cli.terminal import styled
 from fanline.client.client import Client, Codec
 from fanline.errors import FanlineError
 from fanline.local import find_server
@@ -36,7 +37,7 @@ async def run_demo(seconds: float | None) -> int:
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(TemporaryDirectory(prefix="fanline-demo-"))
         server = await stack.enter_async_context(_running_server(Path(directory)))
-        stack.callback(lambda: console.print(statistics.summary(), soft_wrap=True))
+        stack.callback(lambda: console.print(styled(statistics.summary()), soft_wrap=True))
         publisher = await stack.enter_async_context(open_nats_publisher(nats_options(server)))
         clients = [await stack.enter_async_context(Client(server.url, codec=codec)) for codec in VIEWERS]
         participants = f"{LANES} builds at a time, {len(clients)} subscribers in JSON and CBOR"

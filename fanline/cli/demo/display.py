@@ -8,9 +8,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from fanline.cli.demo.sample_build import TERMINAL
+from fanline.cli.terminal import styled
 from fanline.client.message import Message
 from fanline.protocol.tasks.events import TaskEvent
 
@@ -65,7 +65,7 @@ class DemoStatistics:
 
 async def show(statistics: DemoStatistics, console: Console, url: str, participants: str) -> None:
     """Keep the display up to date until cancelled."""
-    console.print(f"Server on {url}, {participants}.")
+    console.print(styled(f"Server on {url}, {participants}."))
     if not console.is_terminal:
         await _show_lines(statistics, console)
         return
@@ -77,10 +77,10 @@ async def show(statistics: DemoStatistics, console: Console, url: str, participa
 
 async def _show_lines(statistics: DemoStatistics, console: Console) -> None:
     for command in _commands(statistics):
-        console.print(f"In another terminal: {command}", soft_wrap=True)
+        console.print(styled(f"In another terminal: {command}"), soft_wrap=True)
     while True:
         while statistics.ended:
-            console.print(f"{statistics.ended.popleft()}: {statistics.line()}", soft_wrap=True)
+            console.print(styled(f"{statistics.ended.popleft()}: {statistics.line()}"), soft_wrap=True)
         await trio.sleep(FRAME_SECONDS)
 
 
@@ -88,9 +88,9 @@ def _display(statistics: DemoStatistics) -> Group:
     table = Table.grid(padding=(0, 2))
     for name, data in sorted(statistics.builds.items()):
         bar = ProgressBar(total=100, completed=data["percent"], width=_BAR_WIDTH)
-        table.add_row(name, bar, f"{data['percent']:.0f} %", data["message"])
-    commands = [Text(f"  {command}", style="cyan") for command in _commands(statistics)]
-    return Group(table, Text(), Text(statistics.summary()), Text(), Text("Try in another terminal:"), *commands)
+        table.add_row(styled(name), bar, f"{data['percent']:.0f} %", styled(str(data["message"])))
+    commands = [styled(f"  {command}", "cyan") for command in _commands(statistics)]
+    return Group(table, "", styled(statistics.summary()), "", "Try in another terminal:", *commands)
 
 
 def _commands(statistics: DemoStatistics) -> list[str]:

@@ -22,7 +22,8 @@ from fanline.cli.nats_flags import (
 from fanline.cli.options import task_id
 from fanline.cli.run.command_process import CommandProcess, PassThrough, shell_code, start_command
 from fanline.cli.run.job import Job, ViewerRights
-from fanline.cli.runner import complain, note, run
+from fanline.cli.runner import run
+from fanline.cli.terminal import complain, note
 from fanline.errors import FanlineError
 from fanline.nats.settings import has_server
 from fanline.producer.calls import TaskCancelled
@@ -31,6 +32,7 @@ from fanline.producer.fresh_id import fresh_id
 from fanline.producer.running_task import AsyncTask
 from fanline.producer.task import Task
 from fanline.protocol.nats.options import NatsOptions
+from fanline.protocol.text import HarmlessFormatter
 
 NOT_EXECUTABLE = 126  # the exit codes of shells
 NOT_FOUND = 127
@@ -129,7 +131,7 @@ async def _perform(options: RunOptions, task: AsyncTask) -> None:
 def _print_warnings(level: int) -> None:
     """Print the SDK's log records on stderr, in the form of all our messages."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("fanline: warning: %(message)s"))
+    handler.setFormatter(HarmlessFormatter("fanline: warning: %(message)s"))
     logger = logging.getLogger("fanline")
     logger.addHandler(handler)
     logger.setLevel(level)

@@ -9,7 +9,7 @@ import trio
 from fanline.cli.run.command_process import CommandProcess, PassThrough, StdinClosed
 from fanline.cli.run.line_splitter import LineSplitter
 from fanline.cli.run.progress_lines import Progress, last_progress
-from fanline.cli.runner import note
+from fanline.cli.terminal import note
 from fanline.producer.calls import Call
 from fanline.producer.running_task import AsyncTask, StreamName
 

@@ -2,9 +2,6 @@
 
 import getpass
 import os
-import pty
-import re
-import signal
 import socket
 import subprocess
 import sys
@@ -18,16 +15,11 @@ import trio
 
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.tasks.events import TaskEvent
+from tests.fanline.cli.pseudo_terminal import terminal
 from tests.fanline.client.durable_peer import DurablePeer, durable_peer
 from tests.fanline.client.peer import Talk, running_peer
 
 FANLINE = [sys.executable, "-P", "-m", "fanline"]
-_ON_OUR_TERMINAL = """
-import fcntl, os, runpy, termios
-os.setsid()
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-runpy.run_module("fanline", run_name="__main__")
-"""
 PROGRESS, OUTPUT, COMPLETED = TaskEvent.PROGRESS, TaskEvent.OUTPUT, TaskEvent.COMPLETED
 
 
@@ -196,47 +188,18 @@ async def test_on_a_terminal_there_is_a_bar_below_the_log_and_ctrl_c_detaches() 
             now = int(time.time() * 1000)
             peer.append({"title": "Build"}, TaskEvent.STARTED)
             peer.append({"lines": ["line one"]}, OUTPUT)
-            async with _terminal("tail", "task:1", "--url", peer.url) as terminal:
-                await terminal.wait_shown("line one")
-                await terminal.wait_shown("task:1  Build  running")
+            async with terminal("tail", "task:1", "--url", peer.url) as shell:
+                await shell.wait_shown("line one")
+                await shell.wait_shown("task:1  Build  running")
                 data = {"percent": 42, "stage": "compiling", "message": "a.c", "eta": 90}
                 await peer.publish(data, PROGRESS, time=now)
                 for text in ("━━━━", "42 %", "ETA 1:", "compiling: a.c"):
-                    await terminal.wait_shown(text)
+                    await shell.wait_shown(text)
                 await peer.publish({"ask": "a", "text": "deploy?"}, TaskEvent.ASKED)
-                await terminal.wait_shown("it asks: deploy?")
-                os.write(terminal.master, b"\x03")
-                assert await terminal.process.wait() == 130
-                await terminal.wait_shown("fanline: detached; task:1 continues")
-
-
-class Terminal:
-    """A `fanline` process in a pseudo-terminal of its own, and everything that it has shown."""
-
-    def __init__(self, process: trio.Process, master: int) -> None:
-        self.process, self.master, self.shown = process, master, ""
-
-    async def wait_shown(self, text: str) -> None:
-        while text not in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.shown):
-            await trio.lowlevel.wait_readable(self.master)
-            self.shown += os.read(self.master, 65536).decode("utf-8", "replace")
-
-
-@asynccontextmanager
-async def _terminal(*args: str) -> AsyncIterator[Terminal]:
-    master, slave = pty.openpty()
-    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30", "NO_COLOR": "1"}
-    command = [sys.executable, "-P", "-c", _ON_OUR_TERMINAL, *args]
-    process = await trio.lowlevel.open_process(command, stdin=slave, stdout=slave, stderr=slave, env=environ)
-    try:
-        yield Terminal(process, master)
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGKILL)
-        with trio.CancelScope(shield=True):
-            await process.wait()
-        os.close(slave)
-        os.close(master)
+                await shell.wait_shown("it asks: deploy?")
+                os.write(shell.master, b"\x03")
+                assert await shell.process.wait() == 130
+                await shell.wait_shown("fanline: detached; task:1 continues")
 
 
 # --- fanline tasks ------------------------------------------------------------------------------------------------
@@ -270,12 +233,12 @@ async def test_on_a_terminal_the_table_is_live_until_ctrl_c() -> None:
         await talk.until_closed()
 
     with trio.fail_after(20):
-        async with running_peer(script) as url, _terminal("tasks", "--url", url) as terminal:
-            await terminal.wait_shown("no running tasks")
+        async with running_peer(script) as url, terminal("tasks", "--url", url) as shell:
+            await shell.wait_shown("no running tasks")
             changed.set()
-            await terminal.wait_shown("build-42")
-            os.write(terminal.master, b"\x03")
-            assert await terminal.process.wait() == 0
+            await shell.wait_shown("build-42")
+            os.write(shell.master, b"\x03")
+            assert await shell.process.wait() == 0
 
 
 async def _tasks(stored: list[Any], *args: str) -> str:
