@@ -75,6 +75,7 @@ async def test_a_joiner_that_leaves_before_its_part_of_a_flush_gets_none_of_it(
                 second.discard(JSON_ENCODING, peers[2].outbox)
 
         monkeypatch.setattr("fanline.engine.channels.flusher.Slices", Interrupting(meddle))
+        monkeypatch.setattr("fanline.engine.channels.flusher._CHECK_EVERY", 1)
         flusher = Flusher(hub, counters, coalesce_ms=0)
         hub.receive("c:first", b"1", None)
         hub.receive("c:second", b"2", None)
