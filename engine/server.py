@@ -4,6 +4,7 @@ import errno
 import logging
 import resource
 import socket
+from contextlib import suppress
 from copy import copy
 
 import trio
@@ -21,7 +22,9 @@ from fanline.engine.clock import unix_ms
 from fanline.engine.cluster.members import Members
 from fanline.engine.connections.connection import Connection, ConnectionShared
 from fanline.engine.connections.handshake import Handshakes
+from fanline.engine.connections.readiness import Readiness
 from fanline.engine.connections.registry import Registry
+from fanline.engine.connections.spare_file import SpareFile
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sending.outbox import OutboxShared
@@ -38,7 +41,7 @@ from fanline.protocol.errors import CloseReason
 from fanline.protocol.messages import Limits
 
 _ACCEPT_BATCH = 64  # accepted between two turns of the loop
-_OWN_FILES = 64  # open files a worker needs besides its connections
+_OWN_FILES = 128  # open files a worker needs besides its connections; some are for clients that are turned away
 _DRAIN_SLICE = 256  # connections closed between two turns of the loop
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _log = logging.getLogger("fanline.server")
@@ -58,7 +61,8 @@ class Server:
         self._settings = settings
         self._access = access or DevelopmentAccess()
         self._counters = Counters()
-        self._handshakes = Handshakes(settings, self._access, self._counters)
+        readiness = Readiness(bus, Namespaces(settings.namespaces), lambda: self._draining)
+        self._handshakes = Handshakes(settings, self._access, self._counters, readiness)
         self._registry = Registry(settings.heartbeat, self._counters)
         self._sockets = 0  # accepted and not closed, whatever state they are in
         self._draining = False
@@ -86,8 +90,8 @@ class Server:
                 for namespace in Namespaces(self._settings.namespaces).everywhere():
                     await self._bus.wait_joined(f"{namespace}:")
                 task_status.started()
-                with self._accepting:
-                    await self._accept(listener, nursery, shared)
+                with self._accepting, SpareFile() as spare:
+                    await self._accept(listener, spare, nursery, shared)
                 await trio.sleep_forever()  # until drained or cancelled
 
     # The parts are put together bottom up, as the layers are.
@@ -164,7 +168,9 @@ class Server:
                 await self._empty.wait()
         self._serving.cancel()
 
-    async def _accept(self, listener: socket.socket, nursery: trio.Nursery, shared: ConnectionShared) -> None:
+    async def _accept(
+        self, listener: socket.socket, spare: SpareFile, nursery: trio.Nursery, shared: ConnectionShared
+    ) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener)
             for _ in range(_ACCEPT_BATCH):
@@ -174,22 +180,36 @@ class Server:
                     break
                 except OSError as error:
                     if error.errno in _NO_ROOM:
-                        await self._wait_for_room(error)
+                        await self._wait_for_room(listener, spare, error)
                         break
                     continue  # the peer went away while it waited in the queue
                 self._counters.accepted += 1
                 self._out_of_room = False
                 if self._sockets >= self._max_sockets:
-                    sock.close()
+                    self._turn_away(sock, nursery)
                     continue
                 self._sockets += 1
                 nursery.start_soon(self._run, sock, shared, name="connection")
 
-    async def _wait_for_room(self, error: OSError) -> None:
-        """The kernel has no file or no memory for another socket: say so once, and try again soon."""
+    def _turn_away(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+        if self._tls is None:
+            nursery.start_soon(self._handshakes.turn_away, sock, name="turned away")
+        else:
+            sock.close()  # the answer would take a TLS handshake, which costs more than a connection
+
+    async def _wait_for_room(self, listener: socket.socket, spare: SpareFile, error: OSError) -> None:
+        """The kernel has no file or no memory for another socket: say so once, give up the spare file to tell one
+        client to come back later, and try again soon.
+        """
         if not self._out_of_room:
-            _log.error("cannot accept: %s; trying again", error.strerror)
+            _log.error("cannot accept: %s; clients are turned away", error.strerror)
         self._out_of_room = True
+        with spare.given_up(), suppress(OSError):
+            sock, _address = listener.accept()
+            self._counters.accepted += 1
+            if self._tls is None:
+                await self._handshakes.turn_away(sock)
+            sock.close()
         await trio.sleep(0.1)
 
     async def _run(self, sock: socket.socket, shared: ConnectionShared) -> None:

@@ -12,6 +12,7 @@ from fanline.protocol.serve_state import state_directory
 from fanline.protocol.text import harmless
 from fanline.workers.configuration.settings import CONFIG_NAME, load_settings
 from fanline.workers.errors import ServeError, SettingsError, first_leaf
+from fanline.workers.file_limit import raise_file_limit
 from fanline.workers.logs import configure_logging
 from fanline.workers.supervision.supervisor import supervise
 
@@ -58,6 +59,7 @@ def serve(
     flags = {"host": host, "port": port, "workers": workers, "nats": nats, "data_dir": data_dir}
     settings = load_settings(flags, os.environ, _read_config(config))
     configure_logging("supervisor")
+    raise_file_limit()
     trio.run(supervise, settings, Path(state_directory(os.environ)), typer.echo)
 
 

@@ -3,11 +3,13 @@
 import logging
 import math
 import socket
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import msgspec
 import trio
 
+from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
 from fanline.engine.sending.transport import WOULD_BLOCK, end_sending, has_buffered
 from fanline.engine.sessions.identity import Access, Identity
@@ -28,10 +30,14 @@ from fanline.protocol.websocket.origins import HostRules
 
 WEBSOCKET_PATH = "/ws"
 HEALTH_PATH = "/healthz"
+READY_PATH = "/readyz"
 _READ_SIZE = 4096
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 1024 * 1024
 _WARNING_SECONDS = 10.0  # between two log lines about pages that are refused
+_TURNED_AWAY = 32  # clients at a time that are told to come back; each holds a socket
+_TURNED_AWAY_SECONDS = 0.5
+_FULL = ("this worker is full", (("Retry-After", "5"),))
 _log = logging.getLogger("fanline.handshake")
 
 
@@ -47,10 +53,12 @@ class Opened(NamedTuple):
 class Handshakes:
     """The handshakes of one worker."""
 
-    def __init__(self, settings: EngineSettings, access: Access, counters: Counters) -> None:
+    def __init__(self, settings: EngineSettings, access: Access, counters: Counters, readiness: Readiness) -> None:
         self._settings = settings
         self._access = access
         self._counters = counters
+        self._readiness = readiness
+        self._turned_away = 0
         self._rules = HostRules(settings.hosts, settings.origins)
         self._warned_at = -math.inf  # Trio time
 
@@ -70,9 +78,10 @@ class Handshakes:
         return None
 
     async def _answer(self, sock: socket.socket, request: Request) -> Opened | None:
-        if request.path == HEALTH_PATH and request.method in ("GET", "HEAD"):
-            body = msgspec.json.encode({"status": "ok", "connections": self._counters.connections})
-            await _send_http(sock, http_response(200, body, is_head=request.method == "HEAD"))
+        if request.method in ("GET", "HEAD") and request.path in (HEALTH_PATH, READY_PATH):
+            status, body = await (self._health() if request.path == HEALTH_PATH else self._ready())
+            is_head = request.method == "HEAD"
+            await _send_http(sock, http_response(status, msgspec.json.encode(body), is_head=is_head))
             return None
         self._check_page(sock, request)
         if request.path != WEBSOCKET_PATH:
@@ -81,12 +90,39 @@ class Handshakes:
         subprotocol = choose_subprotocol(request, tuple(BY_SUBPROTOCOL))
         identity = await self._access.identify(request)
         if self._counters.connections >= self._settings.max_connections > 0:
-            raise HttpError(503, "this worker is full", (("Retry-After", "5"),))
+            raise HttpError(503, *_FULL)
         deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
         response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
         sock.send(response)  # a fresh socket's buffer always has room for it
         dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
         return Opened(encoding_of(dialect, deflated), identity, request.rest)
+
+    async def _health(self) -> tuple[int, dict[str, Any]]:
+        """Whether the loop runs: it does, as it answers."""
+        return 200, {"status": "ok", "connections": self._counters.connections}
+
+    async def _ready(self) -> tuple[int, dict[str, Any]]:
+        problems = [problem._asdict() for problem in await self._readiness.problems()]
+        return (503, {"status": "unready", "reasons": problems}) if problems else (200, {"status": "ready"})
+
+    async def turn_away(self, sock: socket.socket) -> None:
+        """Tell a client for which there is no room when to come back, and let it read that; then close the socket.
+
+        Only few at a time are waited for: those beyond get the answer and the end at once, which may overtake it.
+        """
+        self._counters.refused += 1
+        sentence, headers = _FULL
+        response = http_response(503, msgspec.json.encode({"error": sentence}), headers)
+        self._turned_away += 1
+        try:
+            with sock, suppress(OSError):
+                sock.setblocking(False)
+                if self._turned_away <= _TURNED_AWAY:
+                    await _send_http(sock, response, _TURNED_AWAY_SECONDS)
+                else:
+                    sock.send(response)
+        finally:
+            self._turned_away -= 1
 
     def _check_page(self, sock: socket.socket, request: Request) -> None:
         """Raises HttpError. Browsers do not show a page the answer, so the log has to say which setting is concerned;
@@ -123,12 +159,12 @@ async def _read_head(sock: socket.socket) -> Request | None:
             return request
 
 
-async def _send_http(sock: socket.socket, response: bytes) -> None:
+async def _send_http(sock: socket.socket, response: bytes, linger: float = _LINGER_SECONDS) -> None:
     """Send a whole response, then wait a moment for the peer to end: a close with unread bytes would reset it."""
     sock.send(response)
     end_sending(sock)
     read = 0
-    with trio.move_on_after(_LINGER_SECONDS):
+    with trio.move_on_after(linger):
         while read < _LINGER_BYTES:
             await trio.lowlevel.wait_readable(sock)
             try:

@@ -1,8 +1,11 @@
 """Child processes end when asked to, and never outlive their parent."""
 
+import errno
 import os
 import sys
+from pathlib import Path
 
+import pytest
 import trio
 
 from fanline.workers.supervision.child import Child
@@ -24,6 +27,21 @@ async def test_the_end_of_a_child_is_reported_with_its_exit_code() -> None:
         await child.wait()
     assert child.ending == "exit code 3"
     child.close()
+
+
+def test_a_child_that_cannot_be_watched_is_no_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def no_file_left(pid: int) -> int:
+        started.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", no_file_left)
+    files = set(Path("/proc/self/fd").iterdir())
+    with pytest.raises(OSError, match="Too many open files"):
+        Child(python(SLEEP), stdin=b"x")
+    assert not Path(f"/proc/{started[0]}").exists()
+    assert set(Path("/proc/self/fd").iterdir()) == files
 
 
 async def test_a_child_reads_its_stdin() -> None:

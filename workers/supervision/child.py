@@ -46,10 +46,16 @@ class Child:
             process_group=0,
             preexec_fn=_die_with_parent(death_signal),  # safe: the supervisor has one thread
         )
-        self._pidfd = os.pidfd_open(self._process.pid)
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError), self._process.stdin as pipe:
-            pipe.write(stdin)
+        try:
+            self._pidfd = os.pidfd_open(self._process.pid)
+            with suppress(BrokenPipeError), self._process.stdin as pipe:
+                pipe.write(stdin)
+        except BaseException:  # as when there is no file left: nobody would know of the process
+            self._process.kill()
+            self._process.wait()
+            self._process.stdin.close()
+            raise
 
     @property
     def pid(self) -> int:

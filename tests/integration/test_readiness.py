@@ -1,0 +1,52 @@
+"""Readiness of a real server: with NATS frozen and back, and with the open files that its hard limit allows."""
+
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from tests.support.raw_client import connect_raw
+from tests.support.serve import Serve, running_serve
+
+
+async def get(serve: Serve, path: str) -> tuple[int, dict[str, Any]]:
+    async with connect_raw("127.0.0.1", serve.port) as client:
+        await client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        status, _, body = await client.read_http()
+        return status, msgspec.json.decode(body)
+
+
+async def test_while_nats_is_frozen_the_server_is_alive_and_not_ready_and_recovers_by_itself() -> None:
+    with trio.fail_after(60):
+        async with running_serve(workers=1) as serve:
+            assert await get(serve, "/readyz") == (200, {"status": "ready"})
+            nats = serve.nats_pid()
+            os.kill(nats, signal.SIGSTOP)
+            try:
+                while (found := await get(serve, "/readyz"))[0] == 200:
+                    await trio.sleep(0.1)
+                assert (await get(serve, "/healthz"))[0] == 200
+            finally:
+                os.kill(nats, signal.SIGCONT)
+            assert found[0] == 503
+            assert [reason["code"] for reason in found[1]["reasons"]] == ["nats"]
+            while (await get(serve, "/readyz"))[0] != 200:
+                await trio.sleep(0.1)
+
+
+async def test_a_worker_may_open_as_many_files_as_the_hard_limit_allows() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with trio.fail_after(30):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+        try:
+            async with running_serve(workers=1) as serve:
+                (pid,) = serve.worker_pids()
+                lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    (files,) = [line.split() for line in lines if line.startswith("Max open files")]
+    assert files[3] == files[4] == str(hard)
