@@ -95,7 +95,21 @@ class KvEntry(NamedTuple):
 
     value: bytes
     revision: int
-    """Changes with every write of the key; 0 stands for a key that does not exist."""
+    """Grows with every write to the bucket; 0 stands for a key that does not exist."""
+    time: str
+    """When it was written, by the clock of the store, RFC 3339."""
+
+
+class NamespaceListener(Protocol):
+    """Hears all channels of a namespace. Both methods are called synchronously and must not raise."""
+
+    def wants(self, channel: str, offset: int) -> bool:
+        """Called with every message, in the order in which they arrive; whether `take` is to be called with it."""
+        ...
+
+    def take(self, stored: Stored) -> None:
+        """Called at once with a message that is wanted."""
+        ...
 
 
 Deliver = Callable[[str, bytes, StreamPosition | None], None]
@@ -133,6 +147,14 @@ class Bus(Protocol):
         """Stop a channel's messages; idempotent, takes effect soon."""
         ...
 
+    async def hear_namespace(self, namespace: str, listener: NamespaceListener | None) -> None:
+        """Have a listener hear all channels of a durable namespace, whatever is joined; None ends it.
+
+        Returns when it is in effect; BusError if the bus is away: then it takes effect once the bus is back. The stream
+        numbers its messages without gaps, so the listener sees from the offsets whether one was lost.
+        """
+        ...
+
     async def publish(self, channel: str, payload: bytes) -> None:
         """Hand an ephemeral message to the bus, which delivers it at most once. BusError if the bus is away or too far
         behind, TooLargeError; after either, nothing was done.
@@ -141,11 +163,12 @@ class Bus(Protocol):
 
     # --- streams ------------------------------------------------------------------------------------------------
 
-    async def store(self, channel: str, payload: bytes, message_id: str) -> int:
+    async def store(self, channel: str, payload: bytes, message_id: str, last: int | None = None) -> int:
         """Store a durable message and return its offset; if `message_id` was stored already, the offset it has.
 
-        BusError if the store has not confirmed the message: it may or may not be stored, and may be sent again under
-        the same id. TooLargeError.
+        `last`: only if this is the offset of the channel's newest stored message (0: there is none); ConflictError if
+        it is not. BusError if the store has not confirmed the message: it may or may not be stored, and may be sent
+        again under the same id. TooLargeError.
         """
         ...
 
@@ -173,15 +196,22 @@ class Bus(Protocol):
         """The entry of a key; None if there is none. BusError."""
         ...
 
-    async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
-        """Set a key whose revision is `revision` (0: the key does not exist). ConflictError if it has another one;
-        BusError.
+    async def kv_get_many(self, bucket: Bucket, keys: Sequence[str]) -> dict[str, KvEntry]:
+        """Key -> entry, without the keys that have none; MULTI_LAST keys at most. BusError."""
+        ...
+
+    async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> int:
+        """Set a key whose revision is `revision` (0: the key does not exist), and return its new one. ConflictError if
+        it has another one; BusError.
         """
         ...
 
-    async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
-        """Set a key whatever its revision; it expires `seconds` seconds (rounded up to whole ones) after its last
-        change. Only for TASKS and RUNNING. BusError, TooLargeError.
+    async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float, revision: int | None = None) -> int:
+        """Set a key, and return its revision; it expires `seconds` seconds (rounded up to whole ones) after its last
+        change. Only for TASKS, RUNNING and WORKERS.
+
+        `revision`: only if the key has this one, as `kv_update` does; ConflictError if it has not. BusError,
+        TooLargeError.
         """
         ...
 
@@ -189,8 +219,11 @@ class Bus(Protocol):
         """Set a key whatever its revision, soon, without waiting for a confirmation; lost if the bus is away."""
         ...
 
-    async def kv_entries(self, bucket: Bucket) -> dict[str, bytes]:
-        """Key -> value of a whole bucket, without the keys whose value is empty. BusError."""
+    async def kv_entries(self, bucket: Bucket, prefix: str = "", after: int = 0) -> dict[str, KvEntry]:
+        """Key -> entry, without those whose value is empty. BusError.
+
+        `prefix`: only of the keys that begin with it and a dot; `after`: only entries with a higher revision.
+        """
         ...
 
     # --- producers of tasks -------------------------------------------------------------------------------------

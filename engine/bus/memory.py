@@ -16,6 +16,7 @@ from fanline.engine.bus.interface import (
     ConflictError,
     Deliver,
     KvEntry,
+    NamespaceListener,
     NoListenerError,
     OnLoss,
     Page,
@@ -34,8 +35,9 @@ class _Stream:
 
     _epochs = itertools.count(1)
 
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, timestamp: Callable[[], str]) -> None:
         self._namespace = namespace
+        self._timestamp = timestamp
         self._messages: list[Stored] = []
         self._ids: dict[str, int] = {}
         self._last = 0
@@ -48,7 +50,7 @@ class _Stream:
         own = [stored for stored in self._messages if stored.channel == channel]
         previous = own[-1].position.offset if own else 0
         self._last += 1
-        stored = Stored(channel, payload, StreamPosition(self._last, previous, datetime.now(UTC).isoformat()))
+        stored = Stored(channel, payload, StreamPosition(self._last, previous, self._timestamp()))
         if len(own) >= self._namespace.history:
             self._messages.remove(own[0])
         self._messages.append(stored)
@@ -89,8 +91,10 @@ Listener = Callable[[bytes], Awaitable[bytes]]
 class MemoryBroker:
     """What nats-server is to NatsBus: where the buses of one process meet, and the store."""
 
-    def __init__(self, namespaces: Namespaces | None = None) -> None:
+    def __init__(self, namespaces: Namespaces | None = None, clock: Callable[[], float] = time.time) -> None:
         self.namespaces = namespaces or Namespaces()
+        self.clock = clock
+        """The clock of the store, Unix seconds."""
         self.buses: list[MemoryBus] = []
         self.max_payload = 1024 * 1024
         self.available = True
@@ -98,11 +102,18 @@ class MemoryBroker:
         self.buckets: dict[tuple[Bucket, str], _ExpiringEntry] = {}
         self.listeners: dict[str, Listener] = {}
         """Channel -> the producer that listens on its `ctl` subject."""
-        self.streams = {name: _Stream(namespace) for name, namespace in self.namespaces.durable().items()}
+        self.streams = {name: self._stream(name) for name in self.namespaces.durable()}
+        self._revisions = itertools.count(1)
 
     def recreate(self, namespace: str) -> None:
         """Delete and recreate a stream, which gives it another epoch."""
-        self.streams[namespace] = _Stream(self.namespaces.durable()[namespace])
+        self.streams[namespace] = self._stream(namespace)
+
+    def _stream(self, namespace: str) -> _Stream:
+        return _Stream(self.namespaces.durable()[namespace], self._timestamp)
+
+    def _timestamp(self) -> str:
+        return datetime.fromtimestamp(self.clock(), UTC).isoformat()
 
     def beat(self, channel: str) -> None:
         """Send a producer's sign of life to all workers."""
@@ -113,10 +124,16 @@ class MemoryBroker:
         found = self.buckets.get((bucket, key))
         return None if found is None or found.expires <= trio.current_time() else found.entry
 
-    def write(self, bucket: Bucket, key: str, value: bytes, seconds: float = math.inf) -> None:
-        found = self.find(bucket, key)
-        entry = KvEntry(value, (found.revision if found else 0) + 1)
+    def write(self, bucket: Bucket, key: str, value: bytes, seconds: float = math.inf) -> int:
+        entry = KvEntry(value, next(self._revisions), self._timestamp())
         self.buckets[bucket, key] = _ExpiringEntry(entry, trio.current_time() + seconds)
+        return entry.revision
+
+    def check(self, bucket: Bucket, key: str, revision: int) -> None:
+        """ConflictError if a key has another revision."""
+        found = self.find(bucket, key)
+        if (found.revision if found else 0) != revision:
+            raise ConflictError(f"{key} has changed")
 
 
 class MemoryBus:
@@ -130,6 +147,7 @@ class MemoryBus:
         self.on_loss: OnLoss = lambda _: None
         self._after_burst: AfterBurst = lambda: None
         self._take_beat: Callable[[str], None] | None = None
+        self._listeners: dict[str, NamespaceListener] = {}
         self.reads = 0
         """Calls of `read` so far."""
 
@@ -152,6 +170,18 @@ class MemoryBus:
             self._deliver(channel, payload, position)
             self._after_burst()
 
+    async def hear_namespace(self, namespace: str, listener: NamespaceListener | None) -> None:
+        self._listeners.pop(namespace, None)
+        if listener is not None:
+            self._listeners[namespace] = listener
+        await self._reach_broker()
+
+    def tell_listener(self, stored: Stored) -> None:
+        """Let the listener of a namespace hear one message."""
+        listener = self._listeners.get(namespace_of(stored.channel))
+        if listener is not None and listener.wants(stored.channel, stored.position.offset):
+            listener.take(stored)
+
     async def publish(self, channel: str, payload: bytes) -> None:
         """As for producers, a durable channel's message is stored, and delivered with its position."""
         if self.broker.namespaces.of(channel).durable:
@@ -162,12 +192,16 @@ class MemoryBus:
         for bus in self.broker.buses:
             bus.hand_over(channel, payload, None)
 
-    async def store(self, channel: str, payload: bytes, message_id: str) -> int:
+    async def store(self, channel: str, payload: bytes, message_id: str, last: int | None = None) -> int:
         await self._reach_broker()
         self._check_size(payload)
+        if last is not None and (self._stream(channel).newest(channel) or 0) != last:
+            raise ConflictError(f"{channel} has newer messages")
         stored, offset = self._stream(channel).append(channel, payload, message_id)
         for bus in self.broker.buses if stored else ():
             bus.hand_over(channel, payload, stored.position if stored else None)
+            if stored:
+                bus.tell_listener(stored)
         return offset
 
     async def stream_state(self, channel: str) -> StreamState:
@@ -188,26 +222,33 @@ class MemoryBus:
         await self._reach_broker()
         return self.broker.find(bucket, key)
 
-    async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
+    async def kv_get_many(self, bucket: Bucket, keys: Sequence[str]) -> dict[str, KvEntry]:
         await self._reach_broker()
-        found = self.broker.find(bucket, key)
-        if (found.revision if found else 0) != revision:
-            raise ConflictError(f"{key} has changed")
-        self.broker.write(bucket, key, value)
+        found = {key: self.broker.find(bucket, key) for key in keys}
+        return {key: entry for key, entry in found.items() if entry is not None}
+
+    async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> int:
+        await self._reach_broker()
+        self.broker.check(bucket, key, revision)
+        return self.broker.write(bucket, key, value)
 
     def kv_put_soon(self, bucket: Bucket, key: str, value: bytes) -> None:
         if self.broker.available:
             self.broker.write(bucket, key, value)
 
-    async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
+    async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float, revision: int | None = None) -> int:
         await self._reach_broker()
         self._check_size(value)
-        self.broker.write(bucket, key, value, math.ceil(seconds))
+        if revision is not None:
+            self.broker.check(bucket, key, revision)
+        return self.broker.write(bucket, key, value, math.ceil(seconds))
 
-    async def kv_entries(self, bucket: Bucket) -> dict[str, bytes]:
+    async def kv_entries(self, bucket: Bucket, prefix: str = "", after: int = 0) -> dict[str, KvEntry]:
         await self._reach_broker()
-        found = {key: self.broker.find(bucket, key) for held, key in self.broker.buckets if held is bucket}
-        return {key: entry.value for key, entry in found.items() if entry is not None and entry.value}
+        start = f"{prefix}." if prefix else ""
+        keys = [key for held, key in self.broker.buckets if held is bucket and key.startswith(start)]
+        found = {key: self.broker.find(bucket, key) for key in keys}
+        return {key: entry for key, entry in found.items() if entry and entry.value and entry.revision > after}
 
     async def read_namespace(self, namespace: str, start: int) -> Page:
         await self._reach_broker()

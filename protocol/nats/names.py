@@ -22,9 +22,11 @@ class Bucket(StrEnum):
     TASKS = "fanline_tasks"
     """Task channel -> its snapshot, output and estimate. Expires some time after the last change."""
     RUNNING = "fanline_running"
-    """Task channel -> its heartbeat. Exists from the start to the end of the task."""
+    """Share and task channel -> what the timers of a running task need. Exists from its start to its end."""
     LEASES = "fanline_leases"
     """Duty -> the worker that holds it, and how far it has got."""
+    WORKERS = "fanline_workers"
+    """Worker id -> what is known of a live worker. Expires three seconds after the worker's last sign of life."""
 
 
 def stream_name(namespace: str) -> str:

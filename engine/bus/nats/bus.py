@@ -14,10 +14,17 @@ from typing import Any, NoReturn
 
 import trio
 
-from fanline.engine.bus.interface import AfterBurst, BusError, Deliver, OnLoss, TooLargeError
+from fanline.engine.bus.interface import AfterBurst, BusError, Deliver, NamespaceListener, OnLoss, TooLargeError
 from fanline.engine.bus.nats.client import NatsClient
 from fanline.engine.bus.nats.interest import SubjectInterest
-from fanline.engine.bus.nats.jetstream import DELETED_STREAMS, NoJetStreamError, api_reply, position_of
+from fanline.engine.bus.nats.jetstream import (
+    DELETED_STREAMS,
+    NoJetStreamError,
+    api_reply,
+    heard_of,
+    position_of,
+    sequence_of,
+)
 from fanline.engine.bus.nats.requests import Requests
 from fanline.engine.bus.nats.streams import RefusedError, ensure_streams
 from fanline.engine.namespaces import Namespaces
@@ -83,6 +90,7 @@ class NatsBus(Requests):
         self._deliver: Deliver = lambda channel, payload, position: None
         self._on_loss: OnLoss = lambda _: None
         self._take_beat: Callable[[str], None] | None = None
+        self._listeners: dict[str, NamespaceListener] = {}
         self._lost_since: float | None = None  # Unix seconds, while an outage has not been reported
         self._check = trio.Event()  # whether all streams exist
 
@@ -97,7 +105,10 @@ class NatsBus(Requests):
         self._deliver, self._on_loss = deliver, on_loss
         self.client.after_read = after_burst
         for namespace in self._namespaces.everywhere():
-            self._want(f"{namespace}:")
+            if self._namespaces.of(f"{namespace}:").durable:
+                self._interest.want(self._subject(f"{namespace}:"), self._take_everywhere)
+            else:
+                self._want(f"{namespace}:")
 
     def join(self, channel: str) -> None:
         if not self._namespaces.of(channel).everywhere:
@@ -116,6 +127,11 @@ class NatsBus(Requests):
             return  # taken now, it would hide what was lost before it; all is read once the loss is reported
         self._deliver(channel_of(message.subject), message.payload, position_of(message.headers))
 
+    def _take_everywhere(self, message: NatsMessage) -> None:
+        """Of a namespace whose only subscription serves its listener as well."""
+        self._take_stored(message)
+        self._hear(message)
+
     def _subject(self, channel: str) -> str:
         """The subject on which a channel's messages arrive: one for all of a namespace that every worker hears."""
         namespace = self._namespaces.of(channel)
@@ -130,6 +146,22 @@ class NatsBus(Requests):
     def leave(self, channel: str) -> None:
         if not self._namespaces.of(channel).everywhere:
             self._interest.drop(self._subject(channel))
+
+    async def hear_namespace(self, namespace: str, listener: NamespaceListener | None) -> None:
+        subject = namespace_subject(namespace, Direction.OUT)
+        self._listeners.pop(namespace, None)
+        if listener is not None:
+            self._listeners[namespace] = listener
+            self._interest.want(subject, self._hear)
+            await self._interest.wait(subject)
+        elif not self._namespaces.of(f"{namespace}:").everywhere:
+            self._interest.drop(subject)
+
+    def _hear(self, message: NatsMessage) -> None:
+        channel = channel_of(message.subject)
+        listener = self._listeners.get(namespace_of(channel))
+        if listener is not None and listener.wants(channel, sequence_of(message)):
+            listener.take(heard_of(channel, message))
 
     def hear_beats(self, take: Callable[[str], None] | None) -> None:
         self._take_beat = take

@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from fanline.engine.bus.interface import READ_BATCH, BusError, Stored, StreamPosition, StreamState
+from fanline.engine.bus.interface import READ_BATCH, BusError, KvEntry, Stored, StreamPosition, StreamState
 from fanline.engine.namespaces import Namespace, Storage
 from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject, namespace_subject, stream_name
 from fanline.protocol.nats.parser import NatsMessage, header_of
-from fanline.protocol.nats.subjects import Direction, channel_of, to_subject
+from fanline.protocol.nats.subjects import Direction, channel_of
 
 READ_BYTES = 8 * 1024 * 1024
 """Bytes asked for with one; the server would cut at 64 MiB."""
@@ -46,7 +46,7 @@ def stream_config(name: str, namespace: Namespace) -> dict[str, Any]:
 
 def bucket_config(bucket: Bucket, max_age: float, replicas: int) -> dict[str, Any]:
     """The stream behind a key-value bucket, as NATS clients expect it (ADR-8); `max_age` in seconds, 0 for no limit."""
-    own_age = {"allow_msg_ttl": True} if bucket in (Bucket.TASKS, Bucket.RUNNING) else {}  # for `kv_put`
+    ages_by_key = bucket in (Bucket.TASKS, Bucket.RUNNING, Bucket.WORKERS)  # for `kv_put`
     return {
         "name": bucket_stream(bucket),
         "subjects": [bucket_subject(bucket, ">")],
@@ -59,7 +59,7 @@ def bucket_config(bucket: Bucket, max_age: float, replicas: int) -> dict[str, An
         "allow_direct": True,
         "allow_rollup_hdrs": True,
         "deny_delete": True,
-        **own_age,
+        **({"allow_msg_ttl": True} if ages_by_key else {}),
     }
 
 
@@ -107,9 +107,9 @@ def read_request(subject: str, start: int) -> bytes:
     return _encoder.encode(request)
 
 
-def last_request(channels: Sequence[str]) -> bytes:
-    """multi_last: the newest message of each channel that has one."""
-    return _encoder.encode({"multi_last": [to_subject(channel) for channel in channels], "max_bytes": READ_BYTES})
+def last_request(subjects: Sequence[str]) -> bytes:
+    """multi_last: the newest message on each subject that has one."""
+    return _encoder.encode({"multi_last": subjects, "max_bytes": READ_BYTES})
 
 
 def position_of(headers: bytes) -> StreamPosition:
@@ -135,7 +135,17 @@ def subject_of(message: NatsMessage) -> str:
 
 def stored_of(message: NatsMessage) -> Stored:
     """One message read from a stream."""
-    return Stored(channel_of(subject_of(message)), message.payload, position_of(message.headers))
+    return heard_of(channel_of(subject_of(message)), message)
+
+
+def heard_of(channel: str, message: NatsMessage) -> Stored:
+    """A message that a stream has republished, or that was read from it."""
+    return Stored(channel, message.payload, position_of(message.headers))
+
+
+def entry_of(message: NatsMessage) -> KvEntry:
+    """The entry of a key, read by a direct get."""
+    return KvEntry(message.payload, sequence_of(message), header_of(message.headers, "Nats-Time-Stamp") or "")
 
 
 def state_of(info: Mapping[str, Any]) -> StreamState:

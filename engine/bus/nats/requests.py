@@ -17,10 +17,10 @@ from fanline.engine.bus.nats.jetstream import (
     JetStreamError,
     NoJetStreamError,
     api_reply,
+    entry_of,
     get_request,
     last_request,
     read_request,
-    sequence_of,
     state_of,
     stored_of,
     subject_of,
@@ -119,9 +119,8 @@ class Requests(ABC):
     def send(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = "") -> None:
         """Queue a message to be sent, in order. BusError, TooLargeError; after either, nothing was done."""
 
-    async def store(self, channel: str, payload: bytes, message_id: str) -> int:
-        (reply,) = await self.request(to_subject(channel), payload, headers={MESSAGE_ID: message_id})
-        return int(api_reply(reply.payload)["seq"])
+    async def store(self, channel: str, payload: bytes, message_id: str, last: int | None = None) -> int:
+        return await self._write(to_subject(channel), payload, {MESSAGE_ID: message_id}, last)
 
     async def stream_state(self, channel: str) -> StreamState:
         (reply,) = await self.question(f"$JS.API.STREAM.INFO.{stream_name(namespace_of(channel))}", b"")
@@ -133,7 +132,7 @@ class Requests(ABC):
         more = 1
         while more:  # large messages do not fit into one answer
             rest = [channel for channel in channels if channel not in newest]
-            messages, more = await self._read(stream, last_request(rest))
+            messages, more = await self._read(stream, last_request([to_subject(channel) for channel in rest]))
             newest |= {stored.channel: stored.position.offset for stored in _page(messages, more).messages}
         return newest
 
@@ -145,37 +144,49 @@ class Requests(ABC):
 
     async def kv_get(self, bucket: Bucket, key: str) -> KvEntry | None:
         (reply,) = await self.question(f"$JS.API.DIRECT.GET.{bucket_stream(bucket)}", get_request(bucket, key))
-        return None if reply.status == 404 else KvEntry(reply.payload, sequence_of(reply))
+        return None if reply.status == 404 else entry_of(reply)
 
-    async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> None:
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
-        (reply,) = await self.request(bucket_subject(bucket, key), value, headers=headers)
-        try:
-            api_reply(reply.payload)
-        except JetStreamError as error:
-            if error.code == 400:  # wrong last sequence
-                raise ConflictError(f"{key} has changed") from None
-            raise
+    async def kv_get_many(self, bucket: Bucket, keys: Sequence[str]) -> dict[str, KvEntry]:
+        entries: dict[str, KvEntry] = {}
+        more = 1
+        while more:  # large values do not fit into one answer
+            rest = [bucket_subject(bucket, key) for key in keys if key not in entries]
+            messages, more = await self._read(bucket_stream(bucket), last_request(rest))
+            entries |= {key_of(bucket, subject_of(message)): entry_of(message) for message in messages}
+        return entries
+
+    async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> int:
+        return await self._write(bucket_subject(bucket, key), value, {}, revision)
 
     def kv_put_soon(self, bucket: Bucket, key: str, value: bytes) -> None:
         with suppress(BusError):
             self.send(bucket_subject(bucket, key), value)
 
-    async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
+    async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float, revision: int | None = None) -> int:
         headers = {"Nats-TTL": f"{math.ceil(seconds)}s"}
-        (reply,) = await self.request(bucket_subject(bucket, key), value, headers=headers)
-        api_reply(reply.payload)
+        return await self._write(bucket_subject(bucket, key), value, headers, revision)
 
-    async def kv_entries(self, bucket: Bucket) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
-        start, more = 1, 1
+    async def kv_entries(self, bucket: Bucket, prefix: str = "", after: int = 0) -> dict[str, KvEntry]:
+        found: dict[str, KvEntry] = {}
+        more, every = 1, bucket_subject(bucket, f"{prefix}.>" if prefix else ">")
         while more:
-            request = read_request(bucket_subject(bucket, ">"), start)
-            messages, more = await self._read(bucket_stream(bucket), request)
+            messages, more = await self._read(bucket_stream(bucket), read_request(every, after + 1))
             for message in messages:
-                found[key_of(bucket, subject_of(message))] = message.payload
-                start = sequence_of(message) + 1
-        return {key: value for key, value in found.items() if value}
+                entry = found[key_of(bucket, subject_of(message))] = entry_of(message)
+                after = entry.revision
+        return {key: entry for key, entry in found.items() if entry.value}
+
+    async def _write(self, subject: str, payload: bytes, headers: dict[str, str], last: int | None) -> int:
+        """Store a message on a subject whose newest one has the sequence number `last` (None: any); its own number."""
+        if last is not None:
+            headers = {**headers, "Nats-Expected-Last-Subject-Sequence": str(last)}
+        (reply,) = await self.request(subject, payload, headers=headers)
+        try:
+            return int(api_reply(reply.payload)["seq"])
+        except JetStreamError as error:
+            if error.code == 400 and last is not None:  # wrong last sequence
+                raise ConflictError(f"{subject} has changed") from None
+            raise
 
     async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:
         with self._request(to_subject(channel, Direction.CTL), payload) as request:

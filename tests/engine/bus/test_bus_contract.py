@@ -6,7 +6,7 @@ Those about streams and buckets are in test_store_contract.py.
 import pytest
 import trio
 
-from fanline.engine.bus.interface import BusError, NoListenerError
+from fanline.engine.bus.interface import BusError, NoListenerError, Stored
 from tests.engine.bus.cluster import Cluster, Inbox, OpenBus, join
 
 
@@ -73,6 +73,53 @@ async def test_nothing_is_delivered_after_leave(open_bus: OpenBus) -> None:
         await bus.publish("news:a", b"late")
         await bus.publish("news:end", b"end")
         assert await inbox.wait(1) == [("news:end", b"end")]
+
+
+class Listener:
+    """Wants the channels of one id, and remembers what it was asked and given."""
+
+    def __init__(self) -> None:
+        self.offered: list[tuple[str, int]] = []
+        self.taken: list[tuple[str, bytes, int]] = []
+
+    def wants(self, channel: str, offset: int) -> bool:
+        self.offered.append((channel, offset))
+        return channel.endswith(":mine")
+
+    def take(self, stored: Stored) -> None:
+        self.taken.append((stored.channel, stored.payload, stored.position.offset))
+
+
+@pytest.mark.parametrize("namespace", ["task", "system"])
+async def test_a_listener_hears_a_whole_namespace_and_takes_what_it_wants(open_bus: OpenBus, namespace: str) -> None:
+    async with open_bus() as one, open_bus() as other:
+        inbox, listener = Inbox(other), Listener()
+        await join(other, f"{namespace}:mine")
+        await other.hear_namespace(namespace, listener)
+        await one.store("doc:mine", b"x", "other")
+        for number, name in enumerate(("mine", "a.b", "mine"), 1):
+            await one.store(f"{namespace}:{name}", b"%d" % number, str(number))
+        channels = [f"{namespace}:{name}" for name in ("mine", "a.b", "mine")]
+        while len(listener.offered) < 3:
+            await trio.sleep(0.01)
+        assert listener.offered == list(zip(channels, (1, 2, 3), strict=True))
+        assert listener.taken == [(channels[0], b"1", 1), (channels[2], b"3", 3)]
+        assert (await inbox.wait(2))[0] == (channels[0], b"1")
+
+
+async def test_a_listener_is_replaced_by_the_next_one_and_none_ends_it(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        first, second, inbox = Listener(), Listener(), Inbox(bus)
+        await join(bus, "news:end")
+        for number, listener in enumerate((first, second, None)):
+            await bus.hear_namespace("task", listener)
+            await bus.store("task:mine", b"x", str(number))
+            while listener is not None and not listener.taken:
+                await trio.sleep(0.01)
+            await bus.publish("news:end", b"x")
+            await inbox.wait(number + 1)
+        assert [taken[2] for taken in first.taken] == [1]
+        assert [taken[2] for taken in second.taken] == [2]
 
 
 # --- producers of tasks -------------------------------------------------------------------------------------------

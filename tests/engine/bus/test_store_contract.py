@@ -22,6 +22,11 @@ async def read_all(bus: Bus, channel: str, start: int = 1) -> list[Stored]:
         assert page.more == len((await bus.read(channel, start)).messages) + (await bus.read(channel, start)).more
 
 
+async def values(bus: Bus, bucket: Bucket) -> dict[str, bytes]:
+    """Key -> value of a whole bucket."""
+    return {key: entry.value for key, entry in (await bus.kv_entries(bucket)).items()}
+
+
 async def test_a_stored_message_is_delivered_with_its_position_and_read_with_the_same_one(open_bus: OpenBus) -> None:
     async with open_bus() as one, open_bus() as other:
         inbox = Inbox(other)
@@ -45,6 +50,19 @@ async def test_a_repeated_id_is_stored_once_and_answered_with_the_first_offset(o
         assert await other.store("task:a", b"again", "id") == 1
         assert [stored.payload for stored in await read_all(one, "task:a")] == [b"first", b"2nd"]
         assert (await one.stream_state("task:a")).last == 2
+
+
+async def test_a_message_is_stored_only_after_the_offset_that_is_the_channels_last_if_one_is_given(
+    open_bus: OpenBus,
+) -> None:
+    async with open_bus() as bus:
+        assert await bus.store("task:a", b"1", "1", 0) == 1
+        assert await bus.store("task:b", b"2", "2") == 2
+        for stale in (0, 2):
+            with pytest.raises(ConflictError):
+                await bus.store("task:a", b"stale", "3", stale)
+        assert await bus.store("task:a", b"3", "3", 1) == 3
+        assert [stored.payload for stored in await read_all(bus, "task:a")] == [b"1", b"3"]
 
 
 async def test_a_producer_that_only_publishes_is_stored_too(open_bus: OpenBus) -> None:
@@ -164,7 +182,52 @@ async def test_a_key_is_updated_only_at_the_revision_it_has(open_bus: OpenBus) -
         await other.kv_update(Bucket.LEASES, "duty", b"2", entry.revision)
         with pytest.raises(ConflictError):
             await one.kv_update(Bucket.LEASES, "duty", b"3", entry.revision)
-        assert await one.kv_entries(Bucket.LEASES) == {"duty": b"2"}
+        assert await values(one, Bucket.LEASES) == {"duty": b"2"}
+
+
+async def test_a_write_returns_the_revision_that_the_key_has_from_then_on(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        revision = 0
+        for write in range(3):
+            value = b"%d" % write
+            revision = await bus.kv_update(Bucket.TASKS, "task.a", value, revision)
+            revision = await bus.kv_put(Bucket.TASKS, "task.a", value, 60, revision)
+            entry = await bus.kv_get(Bucket.TASKS, "task.a")
+            assert entry is not None
+            assert (entry.value, entry.revision) == (value, revision)
+
+
+async def test_a_key_is_put_only_at_the_revision_it_has_if_one_is_given(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        revision = await bus.kv_put(Bucket.TASKS, "task.a", b"1", 60, 0)
+        for stale in (0, revision + 7):
+            with pytest.raises(ConflictError):
+                await bus.kv_put(Bucket.TASKS, "task.a", b"stale", 60, stale)
+        assert await bus.kv_put(Bucket.TASKS, "task.a", b"2", 60) > revision
+        assert await values(bus, Bucket.TASKS) == {"task.a": b"2"}
+
+
+async def test_an_entry_says_when_it_was_written_by_the_clock_of_the_streams(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        await bus.store("task:a", b"x", "1")
+        await bus.kv_put(Bucket.TASKS, "task.a", b"x", 60)
+        await bus.store("task:a", b"x", "2")
+        entry = (await bus.kv_entries(Bucket.TASKS))["task.a"]
+        assert await bus.kv_get(Bucket.TASKS, "task.a") == entry
+        before, after = [stored.position.time for stored in (await bus.read("task:a", 1)).messages]
+        moments = [datetime.fromisoformat(moment) for moment in (before, entry.time, after)]
+        assert moments == sorted(moments)
+
+
+async def test_many_keys_are_got_at_once_however_large_without_those_that_do_not_exist(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        assert await bus.kv_get_many(Bucket.TASKS, ["task.none"]) == {}
+        for number in range(20):
+            await bus.kv_put(Bucket.TASKS, f"task.{number}", b"%d" % number + b"x" * 900_000, 60)
+        keys = [f"task.{number}" for number in range(500)]
+        found = await bus.kv_get_many(Bucket.TASKS, keys)
+        assert found == await bus.kv_entries(Bucket.TASKS)
+        assert len(found) == 20
 
 
 async def test_entries_are_all_keys_of_a_bucket_but_the_emptied_ones(open_bus: OpenBus) -> None:
@@ -177,10 +240,21 @@ async def test_entries_are_all_keys_of_a_bucket_but_the_emptied_ones(open_bus: O
         await bus.kv_put(Bucket.RUNNING, "task.a.6", b"new", 60)
         wanted = {f"task.a.{number}": b"%d" % number for number in range(READ_BATCH + 10)} | {"task.a.6": b"new"}
         del wanted["task.a.5"]
-        assert await bus.kv_entries(Bucket.RUNNING) == wanted
+        assert await values(bus, Bucket.RUNNING) == wanted
         entry = await bus.kv_get(Bucket.RUNNING, "task.a.6")
         assert entry is not None
         assert entry.value == b"new"
+
+
+async def test_entries_of_a_prefix_or_after_a_revision_are_had_alone(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        for key in ("1.task.a", "1.task.b", "11.task.c", "1", "2.task.a"):
+            last = await bus.kv_put(Bucket.RUNNING, key, key.encode(), 60)
+        assert set(await bus.kv_entries(Bucket.RUNNING, "1")) == {"1.task.a", "1.task.b"}
+        assert await bus.kv_entries(Bucket.RUNNING, "1", last) == {}
+        await bus.kv_put(Bucket.RUNNING, "1.task.a", b"new", 60)
+        newer = await bus.kv_entries(Bucket.RUNNING, after=last)
+        assert {key: entry.value for key, entry in newer.items()} == {"1.task.a": b"new"}
 
 
 async def test_a_key_expires_after_its_seconds(open_bus: OpenBus) -> None:
@@ -190,14 +264,14 @@ async def test_a_key_expires_after_its_seconds(open_bus: OpenBus) -> None:
         assert set(await bus.kv_entries(Bucket.TASKS)) == {"task.long", "task.short"}
         while await bus.kv_get(Bucket.TASKS, "task.short") is not None:
             await trio.sleep(0.05)
-        assert await bus.kv_entries(Bucket.TASKS) == {"task.long": b"x"}
+        assert await values(bus, Bucket.TASKS) == {"task.long": b"x"}
 
 
 async def test_a_key_that_is_put_soon_needs_no_waiting_and_no_revision(open_bus: OpenBus) -> None:
     async with open_bus() as bus:
         await bus.kv_update(Bucket.SESSIONS, "s", b"old", 0)
         bus.kv_put_soon(Bucket.SESSIONS, "s", b"new")
-        while await bus.kv_entries(Bucket.SESSIONS) != {"s": b"new"}:
+        while await values(bus, Bucket.SESSIONS) != {"s": b"new"}:
             await trio.sleep(0.01)
 
 
