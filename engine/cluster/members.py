@@ -1,0 +1,112 @@
+"""Who is live: every worker signs in every second, and reads who else has.
+
+A worker's entry in the bucket WORKERS expires EXPIRY_SECONDS after its last sign of life, and is removed when the
+worker ends. While the bus is away nobody can sign in, so nobody is given up before the bus has been back for that long.
+"""
+
+import logging
+import os
+import secrets
+import socket
+import time
+
+import msgspec
+import trio
+
+from fanline.engine.bus.interface import Bus, BusError
+from fanline.protocol.nats.names import Bucket
+
+SIGN_SECONDS = 1.0
+EXPIRY_SECONDS = 3.0
+_LEAVE_SECONDS = 0.5
+_log = logging.getLogger("fanline.members")
+
+
+class Member(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a worker says of itself: the value of its entry, as JSON. Unknown keys are ignored."""
+
+    host: str = ""
+    pid: int = 0
+    name: str = ""
+    """As in the logs: `worker-0`."""
+    started: int = 0
+    """Unix ms, by the worker's own clock."""
+
+
+class _Sighting(msgspec.Struct):
+    member: Member
+    since: float
+    last: float
+    """By Trio's clock: when it was first and last found signed in."""
+
+
+class Members:
+    """The live workers of the cluster, this one included. `run` keeps it up to date."""
+
+    def __init__(self, bus: Bus, name: str = "") -> None:
+        self._bus = bus
+        self.id = f"{os.getpid()}-{secrets.token_hex(8)}"
+        """This worker's, for one life of the process."""
+        self._own = Member(socket.gethostname(), os.getpid(), name, time.time_ns() // 1_000_000)
+        self._others: dict[str, _Sighting] = {}
+        self._sound_since: float | None = None  # since when every look has succeeded
+
+    def live(self) -> dict[str, Member]:
+        """Worker id -> what it says of itself; this worker is always among them."""
+        return {self.id: self._own} | {worker: seen.member for worker, seen in self._others.items()}
+
+    def steady(self, seconds: float) -> set[str]:
+        """The ids of this worker and of those that have been live for at least `seconds` seconds."""
+        latest = trio.current_time() - seconds
+        return {self.id} | {worker for worker, seen in self._others.items() if seen.since <= latest}
+
+    @property
+    def known(self) -> bool:
+        """Whether the bus has answered since it was last away, so that `live` can be relied upon."""
+        return self._sound_since is not None
+
+    async def run(self) -> None:
+        """Sign in and look, for ever; sign out when cancelled."""
+        try:
+            while True:
+                try:
+                    await self._sign(msgspec.json.encode(self._own), EXPIRY_SECONDS)
+                    await self._look()
+                except BusError as error:
+                    self._sound_since = None
+                    _log.debug("the bus: %s", error)
+                await trio.sleep(SIGN_SECONDS)
+        finally:
+            with trio.move_on_after(_LEAVE_SECONDS, shield=True):
+                await self._leave()
+
+    async def _sign(self, value: bytes, seconds: float) -> None:
+        await self._bus.kv_put(Bucket.WORKERS, self.id, value, seconds)
+
+    async def _leave(self) -> None:
+        try:
+            await self._sign(b"", 1)
+        except BusError as error:
+            _log.debug("not signed out: %s", error)
+
+    async def _look(self) -> None:
+        found = await self._bus.kv_entries(Bucket.WORKERS)
+        now = trio.current_time()
+        if self._sound_since is None:
+            self._sound_since = now
+        for worker, entry in found.items():
+            if worker == self.id:
+                continue
+            seen = self._others.get(worker)
+            self._others[worker] = _Sighting(_member_of(entry.value), now if seen is None else seen.since, now)
+        sound = now - self._sound_since >= EXPIRY_SECONDS
+        for worker, seen in list(self._others.items()):
+            if worker not in found and (sound or now - seen.last >= 2 * EXPIRY_SECONDS):
+                del self._others[worker]
+
+
+def _member_of(value: bytes) -> Member:
+    try:
+        return msgspec.json.decode(value, type=Member)
+    except msgspec.MsgspecError:
+        return Member()

@@ -1,0 +1,95 @@
+"""Who is live: workers that come, end, die, or cannot reach the bus."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.cluster.members import EXPIRY_SECONDS, Members
+from fanline.protocol.nats.names import Bucket
+
+
+@asynccontextmanager
+async def running(broker: MemoryBroker, name: str = "") -> AsyncIterator[Members]:
+    members = Members(MemoryBus(broker), name)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(members.run)
+        yield members
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    return MemoryBroker()
+
+
+async def test_live_workers_know_each_other_and_what_they_say_of_themselves(
+    autojump_clock: MockClock, broker: MemoryBroker
+) -> None:
+    async with running(broker, "worker-0") as one, running(broker, "worker-1") as other:
+        assert not one.known
+        await trio.sleep(1.5)
+        for members in (one, other):
+            assert members.known
+            assert {member.name for member in members.live().values()} == {"worker-0", "worker-1"}
+            assert set(members.live()) == {one.id, other.id}
+        (entry,) = (broker.find(Bucket.WORKERS, one.id),)
+        assert entry is not None
+        said = msgspec.json.decode(entry.value)
+        assert (said["name"], set(said)) == ("worker-0", {"host", "pid", "name", "started"})
+
+
+async def test_a_worker_that_ends_is_gone_at_once_and_one_that_dies_within_its_expiry(
+    autojump_clock: MockClock, broker: MemoryBroker
+) -> None:
+    async with running(broker) as one:
+        async with running(broker):
+            await trio.sleep(5)
+            assert len(one.live()) == 2
+        await trio.sleep(1.1)
+        assert len(one.live()) == 1
+        await MemoryBus(broker).kv_put(Bucket.WORKERS, "dead", b"{}", EXPIRY_SECONDS)
+        await trio.sleep(1.1)
+        assert len(one.live()) == 2
+        await trio.sleep(EXPIRY_SECONDS)
+        assert len(one.live()) == 1
+
+
+async def test_a_worker_is_steady_when_it_has_been_live_for_a_while(
+    autojump_clock: MockClock, broker: MemoryBroker
+) -> None:
+    async with running(broker) as one, running(broker) as other:
+        await trio.sleep(1.5)
+        assert one.steady(2) == {one.id}
+        await trio.sleep(2)
+        assert one.steady(2) == {one.id, other.id}
+
+
+async def test_after_an_outage_no_worker_is_given_up_before_it_could_sign_in_again(
+    autojump_clock: MockClock, broker: MemoryBroker
+) -> None:
+    async with running(broker) as one, running(broker) as other:
+        await trio.sleep(5)
+        broker.available = False
+        await trio.sleep(30)
+        assert (one.known, len(one.live())) == (False, 2)
+        broker.available = True
+        for _ in range(100):
+            assert set(one.live()) == set(other.live()) == {one.id, other.id}
+            assert one.steady(2) == {one.id, other.id}
+            await trio.sleep(0.1)
+
+
+async def test_what_another_version_or_program_writes_is_a_member_all_the_same(
+    autojump_clock: MockClock, broker: MemoryBroker
+) -> None:
+    async with running(broker) as one:
+        bus = MemoryBus(broker)
+        await bus.kv_put(Bucket.WORKERS, "newer", b'{"name":"x","colour":"red"}', 60)
+        await bus.kv_put(Bucket.WORKERS, "odd", b"[", 60)
+        await trio.sleep(1.5)
+        assert {worker: one.live()[worker].name for worker in ("newer", "odd")} == {"newer": "x", "odd": ""}
