@@ -18,6 +18,7 @@ from fanline.engine.channels.join import Joining
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.channels.subscription import Router
 from fanline.engine.clock import unix_ms
+from fanline.engine.cluster.members import Members
 from fanline.engine.connections.connection import Connection, ConnectionShared
 from fanline.engine.connections.handshake import Handshakes
 from fanline.engine.connections.registry import Registry
@@ -32,7 +33,7 @@ from fanline.engine.sessions.permissions import Permissions
 from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
-from fanline.engine.tasks.monitor import TaskMonitor
+from fanline.engine.tasks.monitor.monitor import TaskMonitor
 from fanline.protocol.errors import CloseReason
 from fanline.protocol.messages import Limits
 
@@ -46,11 +47,14 @@ _log = logging.getLogger("fanline.server")
 class Server:
     """The engine of one worker. `serve` runs until it is cancelled, or until `drain` has ended everything.
 
+    `name`: what the other workers and people call this one.
+
     OSError from the constructor if the TLS files cannot be used.
     """
 
-    def __init__(self, bus: Bus, settings: EngineSettings, access: Access | None = None) -> None:
+    def __init__(self, bus: Bus, settings: EngineSettings, access: Access | None = None, name: str = "") -> None:
         self._bus = bus
+        self._members = Members(bus, name)
         self._settings = settings
         self._access = access or DevelopmentAccess()
         self._counters = Counters()
@@ -110,7 +114,7 @@ class Server:
         hub = Hub(namespaces, reader, counters, self._registry.everyone, log_limit=settings.log_messages)
         states = StreamStates(bus)
         recovery = Recovery(bus, hub, states, reader, nursery)
-        monitor = TaskMonitor(bus, namespaces, reader.read_stored, reader.refuse)
+        monitor = TaskMonitor(bus, self._members, namespaces, reader.read_stored, reader.refuse, counters)
 
         def bus_is_back(sound_until: float) -> None:
             recovery.bus_is_back(sound_until)
@@ -118,6 +122,7 @@ class Server:
 
         flusher = Flusher(hub, counters, coalesce_ms=settings.coalesce)
         bus.attach(hub.receive, bus_is_back, flusher.after_burst)
+        nursery.start_soon(self._members.run)
         nursery.start_soon(monitor.run)
         nursery.start_soon(flusher.run)
         return Joining(

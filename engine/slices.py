@@ -9,10 +9,11 @@ SLICE_SECONDS = 0.005
 class Slices:
     """`breathe`, called between the steps of long work, gives other tasks their turn every few milliseconds."""
 
-    def __init__(self) -> None:
-        self._end = trio.current_time() + SLICE_SECONDS
+    def __init__(self, seconds: float = SLICE_SECONDS) -> None:
+        self._seconds = seconds
+        self._end = trio.current_time() + seconds
 
     async def breathe(self) -> None:
         if trio.current_time() >= self._end:
             await trio.lowlevel.checkpoint()
-            self._end = trio.current_time() + SLICE_SECONDS
+            self._end = trio.current_time() + self._seconds

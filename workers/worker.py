@@ -57,7 +57,7 @@ async def serve_slot(order: WorkerOrder) -> None:
 
 def _server(bus: Bus, order: WorkerOrder) -> Server:
     try:
-        return Server(bus, order.settings.engine)
+        return Server(bus, order.settings.engine, name=f"worker-{order.slot}")
     except OSError as error:  # the TLS files have changed since the supervisor checked them
         raise ServeError(str(error)) from None
 

@@ -8,7 +8,7 @@ which the monitor stores (records.py), spares later readers the events before it
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import trio
@@ -23,7 +23,7 @@ from fanline.protocol.tasks.fold import apply, attempt_of, conflation_key
 from fanline.protocol.tasks.snapshot import Snapshot, progress_of, snapshot_fields
 from fanline.protocol.tasks.states import ENGINE_EVENTS, WAITING, TaskState
 
-_ALL_LINES = 10**6
+ALL_LINES = 10**6
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger("fanline.tasks")
 
@@ -91,12 +91,9 @@ class TaskFold:
 
     def _fold(self, envelope: Envelope, event: TaskEvent) -> Envelope:
         """Take one event; what viewers get of it. MessageError if it does not fit: then nothing has changed."""
-        said, time, before = data_of(envelope, event), envelope.time or 0, self.snapshot
-        data, estimate = _filled_in(said, event, before, self.estimate, time)
-        after = apply(before, event, data, time)
-        if before.state in WAITING and after.state is TaskState.RUNNING:
-            estimate = estimate.resume(time)
-        self.snapshot, self.estimate = after, estimate
+        said, before = data_of(envelope, event), self.snapshot
+        data, after, self.estimate = advance(before, self.estimate, event, said, envelope.time or 0)
+        self.snapshot = after
         if event is TaskEvent.OUTPUT:
             self.output.append(data.lines or (), data.first or 0, after.attempt, data.stream or Stream.STDOUT)
         additions = _additions(event, said, data, after)
@@ -120,11 +117,36 @@ class TaskFold:
         """The stream was recreated: what is known of the task stays, offsets begin again."""
         self.offset = 0
 
-    def record(self, epoch: str, lines: int = _ALL_LINES) -> bytes:
+    def record(self, epoch: str, lines: int = ALL_LINES) -> bytes:
         """Everything, to be loaded elsewhere; `epoch` is that of the stream."""
+        return TaskRecord(self.snapshot, self.estimate, self.output, epoch, self.offset).encode(lines)
+
+    def load(self, record: bytes, epoch: str) -> None:
+        """Go on from a record. One of another epoch of the stream still says how the task was, but not up to where."""
+        found = read_record(self.channel, record, epoch)
+        if found is None or (found.offset <= self.offset and self.snapshot != Snapshot()):
+            return
+        snapshot, output, known = found.snapshot, found.output, self.snapshot
+        if snapshot.attempt == known.attempt and snapshot.lines < known.lines:
+            # The monitor has missed some of what we have heard: our lines keep their numbers.
+            snapshot, output = msgspec.structs.replace(snapshot, lines=known.lines), self.output
+        self.snapshot, self.estimate, self.output, self.offset = snapshot, found.estimate, output, found.offset
+
+
+class TaskRecord(NamedTuple):
+    """A task as it is stored."""
+
+    snapshot: Snapshot
+    estimate: Estimate
+    output: OutputTail
+    epoch: str
+    offset: int
+    """Everything up to here is in it; 0 if that was in another epoch of the stream."""
+
+    def encode(self, lines: int = ALL_LINES) -> bytes:
         return _encode(
             {
-                "epoch": epoch,
+                "epoch": self.epoch,
                 "offset": self.offset,
                 "snapshot": snapshot_fields(self.snapshot),
                 "estimate": self.estimate,
@@ -132,27 +154,31 @@ class TaskFold:
             }
         )
 
-    def load(self, record: bytes, epoch: str) -> None:
-        """Go on from a record. One of another epoch of the stream still says how the task was, but not up to where."""
-        try:
-            found = msgspec.json.decode(record)
-            snapshot = msgspec.convert(found["snapshot"], Snapshot)
-            estimate = Estimate(*found["estimate"])
-            output = OutputTail(found["output"])
-            offset = int(found["offset"]) if found["epoch"] == epoch else 0
-        except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
-            _log.warning("the record of %s cannot be read: %s", self.channel, error)
-            return
-        if offset <= self.offset and self.snapshot != Snapshot():
-            return
-        known = self.snapshot
-        if snapshot.attempt == known.attempt and snapshot.lines < known.lines:
-            # The monitor has missed some of what we have heard: our lines keep their numbers.
-            snapshot, output = msgspec.structs.replace(snapshot, lines=known.lines), self.output
-        self.snapshot, self.estimate, self.output, self.offset = snapshot, estimate, output, offset
+
+def read_record(channel: str, record: bytes, epoch: str) -> TaskRecord | None:
+    """A task as it was stored; `epoch`: that of its stream now. None, logged, if the record cannot be read."""
+    try:
+        found = msgspec.json.decode(record)
+        snapshot, estimate = msgspec.convert(found["snapshot"], Snapshot), Estimate(*found["estimate"])
+        output = OutputTail(found["output"])
+        return TaskRecord(snapshot, estimate, output, epoch, int(found["offset"]) if found["epoch"] == epoch else 0)
+    except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
+        _log.warning("the record of %s cannot be read: %s", channel, error)
+        return None
 
 
 # --- one event, as values -----------------------------------------------------------------------------------------
+
+
+def advance(
+    before: Snapshot, estimate: Estimate, event: TaskEvent, said: TaskData, time: int
+) -> tuple[TaskData, Snapshot, Estimate]:
+    """An event's data with what only the engine says of it, and what is known of the task after it. MessageError."""
+    data, estimate = _filled_in(said, event, before, estimate, time)
+    after = apply(before, event, data, time)
+    if before.state in WAITING and after.state is TaskState.RUNNING:
+        estimate = estimate.resume(time)
+    return data, after, estimate
 
 
 def _filled_in(

@@ -1,6 +1,6 @@
 """The newest output lines of a task, bounded in lines and in characters, in the batches that viewers are sent."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -37,7 +37,15 @@ class OutputTail:
         self._batches: list[OutputBatch] = []  # few; a deque takes ten times the room of an empty list
         self._lines = 0
         self._characters = 0
-        for batch in msgspec.convert(batches, list[OutputBatch]):
+        self.extend(msgspec.convert(batches, list[OutputBatch]))
+
+    @property
+    def empty(self) -> bool:
+        return not self._lines
+
+    def extend(self, batches: Iterable[OutputBatch]) -> None:
+        """Add what `newest` of another tail returned."""
+        for batch in batches:
             self.append(batch.lines, batch.first, batch.attempt, batch.stream)
 
     def append(self, lines: Sequence[str], first: int, attempt: int, stream: Stream) -> None:

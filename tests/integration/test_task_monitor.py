@@ -1,4 +1,4 @@
-"""The task monitor in real workers: silence is noticed whichever of them dies, and an outage of NATS is no silence."""
+"""The task monitor in real workers: timers go on whichever worker dies or sleeps; an outage of NATS is no silence."""
 
 import base64
 import os
@@ -6,12 +6,15 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import msgspec
 import trio
 
-from fanline.engine.tasks.monitor import LEASE_KEY
+from fanline.engine.tasks.monitor.holdings import lease_key
+from fanline.engine.tasks.monitor.lease import EXPIRY_SECONDS
+from fanline.engine.tasks.monitor.shares import SHARES, share_of
 from fanline.protocol.nats.names import Bucket, bucket_subject
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.raw_client import RawClient, connect
@@ -19,8 +22,8 @@ from tests.support.serve import Serve, alive, running_serve, wait_until
 
 HEARTBEAT = 1.5
 """Seconds."""
-TAKE_OVER = 3.5
-"""Seconds until a dead monitor's lease is free and another worker has taken it."""
+TAKE_OVER = EXPIRY_SECONDS + 1
+"""Seconds until the leases of a dead worker are free and another one has taken them."""
 
 
 async def say(nats: NatsClient, task: str, event: str, **data: Any) -> None:
@@ -42,9 +45,9 @@ async def until_event(client: RawClient, event: str) -> dict[str, Any]:
     return message
 
 
-async def monitor_pid(nats: NatsClient) -> int:
-    """The worker that holds the monitor's lease, once there is one."""
-    request = msgspec.json.encode({"last_by_subj": bucket_subject(Bucket.LEASES, LEASE_KEY)})
+async def holder_pid(nats: NatsClient, share: int) -> int:
+    """The worker that holds a share of the tasks, once there is one."""
+    request = msgspec.json.encode({"last_by_subj": bucket_subject(Bucket.LEASES, lease_key(share))})
     while True:
         with trio.move_on_after(1):
             reply = await nats.ask("$JS.API.STREAM.MSG.GET.KV_fanline_leases", request)
@@ -53,6 +56,20 @@ async def monitor_pid(nats: NatsClient) -> int:
                 if value["worker"]:
                     return int(value["worker"].partition("-")[0])
         await trio.sleep(0.1)
+
+
+async def until_shared_out(serve: Serve, nats: NatsClient) -> dict[int, int]:
+    """Wait until every worker has shares and each of them a live holder; share -> process id of its holder."""
+    while True:
+        holders = {share: await holder_pid(nats, share) for share in range(SHARES)}
+        if set(holders.values()) == set(serve.worker_pids()):
+            return holders
+        await trio.sleep(0.2)
+
+
+def tasks_of(holders: dict[int, int], pid: int, count: int) -> list[str]:
+    """Ids of tasks that belong to a worker."""
+    return list(islice((name for name in map(str, range(10**6)) if holders[share_of(f"task:{name}")] == pid), count))
 
 
 async def beat(serve: Serve, subject: str) -> None:
@@ -70,7 +87,7 @@ async def beat(serve: Serve, subject: str) -> None:
 async def test_silence_longer_than_the_heartbeat_is_a_stall_and_the_next_beat_ends_it() -> None:
     with trio.fail_after(60):
         async with running_serve(workers=2) as serve, connect_nats(serve.nats_url, serve.nats_token) as nats:
-            await monitor_pid(nats)
+            await holder_pid(nats, 0)
             async with watching(serve, "task:a") as client, watching(serve, "tasks:running") as table:
                 await say(nats, "a", "started", heartbeat=HEARTBEAT, title="A")
                 row = (await until_event(table, "task_table"))["d"]["tasks"][0]
@@ -88,28 +105,65 @@ async def test_silence_longer_than_the_heartbeat_is_a_stall_and_the_next_beat_en
                 assert (again["e"], again["d"]["state"]) == ("task_stalled", "stalled")
 
 
-async def test_when_the_monitors_worker_is_killed_another_decides() -> None:
-    with trio.fail_after(60):
+async def test_when_a_worker_is_killed_another_has_its_timers_soon_after_its_leases_have_expired() -> None:
+    count = 2000
+    with trio.fail_after(90):
         async with running_serve(workers=2) as serve, connect_nats(serve.nats_url, serve.nats_token) as nats:
-            victim = await monitor_pid(nats)
-            await say(nats, "a", "started", heartbeat=HEARTBEAT)
-            await say(nats, "b", "started")
-            await say(nats, "b", "cancel_requested", by="ann", deadline=HEARTBEAT)
+            holders = await until_shared_out(serve, nats)
+            victim = holders[0]
+            names = tasks_of(holders, victim, count)
+            async with watching(serve, "tasks:running") as table:
+                for name in names:
+                    await say(nats, name, "started", title=name, timeout=3600)
+                while (await until_event(table, "task_table"))["d"]["total"] < count:
+                    pass
+            silent, stopped = names[0], names[1]
+            await say(nats, silent, "started", heartbeat=HEARTBEAT)
+            await say(nats, stopped, "cancel_requested", by="ann", deadline=HEARTBEAT)
             os.kill(victim, signal.SIGKILL)
+            killed = trio.current_time()
             await wait_until(lambda: not alive(victim))
-            async with watching(serve, "task:a") as one, watching(serve, "task:b") as other:
-                with trio.fail_after(TAKE_OVER + HEARTBEAT + 5):
-                    await until_event(one, "task_stalled")
-                    forced = await until_event(other, "task_cancelled")
+            async with watching(serve, f"task:{silent}") as one, watching(serve, f"task:{stopped}") as other:
+                forced = await until_event(other, "task_cancelled")
+                assert trio.current_time() - killed < TAKE_OVER + 3
+                await until_event(one, "task_stalled")
             assert (forced["d"]["forced"], forced["d"]["by"]) == (True, "ann")
-            assert await monitor_pid(nats) != victim
+            assert victim not in (await until_shared_out(serve, nats)).values()
+
+
+async def test_a_worker_that_was_stopped_in_the_middle_of_its_work_overwrites_nothing_and_ends_no_task() -> None:
+    with trio.fail_after(90):
+        async with running_serve(workers=2) as serve, connect_nats(serve.nats_url, serve.nats_token) as nats:
+            holders = await until_shared_out(serve, nats)
+            victim = holders[0]
+            names = tasks_of(holders, victim, 300)
+            for name in names:  # it is stopped while it writes the first entries and records of these
+                await say(nats, name, "started", timeout=4, heartbeat=4)
+            os.kill(victim, signal.SIGSTOP)
+            try:
+                for name in names:
+                    await say(nats, name, "completed", result=name)
+                await trio.sleep(5)
+            finally:
+                os.kill(victim, signal.SIGCONT)
+            await trio.sleep(3)
+            for name in names:
+                await until_recorded(nats, name, "completed")
+            assert victim in serve.worker_pids()
+            async with watching(serve, "tasks:running") as table:
+                await say(nats, "last", "started")
+                while (found := await until_event(table, "task_table"))["d"]["total"] != 1:
+                    pass
+            assert [row["id"] for row in found["d"]["tasks"]] == ["last"]
+            stored = await nats.api("STREAM.INFO", {"subjects_filter": "fanline.pub.task.>"})
+            assert stored["state"]["messages"] == 2 * len(names) + 1, "timer events of tasks that had ended"
 
 
 async def test_an_outage_of_nats_is_no_silence_of_a_producer_and_the_task_goes_on() -> None:
     with trio.fail_after(90):
         async with running_serve(workers=2) as serve, trio.open_nursery() as nursery:
             async with connect_nats(serve.nats_url, serve.nats_token) as nats:
-                await monitor_pid(nats)
+                await holder_pid(nats, 0)
                 await say(nats, "a", "started", heartbeat=HEARTBEAT)
             nursery.start_soon(beat, serve, "fanline.beat.task.a")
             async with watching(serve, "task:a") as client:

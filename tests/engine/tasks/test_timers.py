@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fanline.engine.tasks.timers import decide
+from fanline.engine.tasks.timers import Deadlines, can_be_heard, can_stall, decide, next_deadline
 from fanline.protocol.tasks.events import TaskData, TaskEvent
 from fanline.protocol.tasks.fold import apply
 from fanline.protocol.tasks.snapshot import Ask, Snapshot, Stop
@@ -13,8 +13,15 @@ from fanline.protocol.tasks.states import TERMINAL, TaskState
 NOW = 1_000_000
 
 
+def deadlines_of(snapshot: Snapshot) -> Deadlines:
+    """Those of a producer whose clock is right."""
+    ask, stop = snapshot.ask, snapshot.stop
+    return Deadlines(snapshot.started, ask.deadline if ask else None, stop.deadline if stop else None)
+
+
 def due(silence: float = 0.0, heard_again: bool = False, **fields: Any) -> tuple[str, dict[str, Any]] | None:
-    found = decide(Snapshot(attempt=1, **fields), silence, heard_again, NOW)
+    snapshot = Snapshot(attempt=1, **fields)
+    found = decide(snapshot, deadlines_of(snapshot), silence, heard_again, NOW)
     return None if found is None else (found.event.value, found.data)
 
 
@@ -72,6 +79,26 @@ def test_a_timer_event_changes_the_snapshot_of_its_task(state: TaskState, heard_
     fields: dict[str, Any] = {"heartbeat": 1.0, "ask": Ask("q", deadline=0)}
     for extra in ({}, {"stop": Stop("ann", 0)}, {"timeout": 1.0, "started": 0}):
         snapshot = Snapshot(state=state, attempt=1, **fields, **extra)
-        found = decide(snapshot, 99.0, heard_again, NOW)
+        found = decide(snapshot, deadlines_of(snapshot), 99.0, heard_again, NOW)
         if found is not None:
             assert apply(snapshot, TaskEvent(found.event), TaskData(**found.data), NOW) != snapshot
+
+
+@pytest.mark.parametrize("state", [state for state in TaskState if state not in TERMINAL])
+def test_what_is_due_at_the_next_deadline_or_after_silence_was_not_due_before(state: TaskState) -> None:
+    overdue: tuple[dict[str, Any], ...] = (
+        {"stop": Stop("ann", NOW)},
+        {"timeout": 60.0, "started": NOW - 60_000},
+        {"ask": Ask("q", deadline=NOW)},
+        {},
+    )
+    for fields in overdue:
+        snapshot = Snapshot(state=state, attempt=1, **fields)
+        deadlines = deadlines_of(snapshot)
+        moment = next_deadline(snapshot, deadlines)
+        assert moment in (NOW, float("inf"))
+        assert decide(snapshot, deadlines, 0.0, False, NOW - 1) is None
+        assert (decide(snapshot, deadlines, 0.0, False, NOW) is not None) is (moment == NOW)
+    silent = Snapshot(state=state, attempt=1, heartbeat=1.0)
+    assert can_stall(silent) is (decide(silent, Deadlines(), 2.0, False, NOW) is not None)
+    assert can_be_heard(silent) is (decide(silent, Deadlines(), 0.0, True, NOW) is not None)

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from fanline.protocol.tasks.states import TaskState
-from tests.engine.tasks.world import MortalBus, World
+from tests.engine.tasks.monitor.world import MortalBus, World
 from tests.support.seeds import new_seed
 
 _EVENTS = ["progress", "output", "paused", "resumed", "completed", "started", "failed"]
@@ -19,13 +19,15 @@ _EVENTS = ["progress", "output", "paused", "resumed", "completed", "started", "f
 @pytest.fixture
 def crowded(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The lease is renewed between any two requests, and a page holds two messages; `undo` ends that."""
-    monkeypatch.setattr("fanline.engine.tasks.monitor.RENEW_SECONDS", 0.005)
+    monkeypatch.setattr("fanline.engine.tasks.monitor.holdings.RENEW_SECONDS", 0.005)
     monkeypatch.setattr("fanline.engine.bus.memory.READ_BATCH", 2)
     return monkeypatch
 
 
 async def produce(world: World, chance: random.Random, tasks: list[str]) -> None:
     attempts = dict.fromkeys(tasks, 1)
+    for task in tasks:
+        await world.say(task, "created")
     for _ in range(120):
         task, event = chance.choice(tasks), chance.choice(_EVENTS)
         if event == "started":
@@ -40,7 +42,7 @@ async def run_and_be_killed_again_and_again(world: World, chance: random.Random)
     while True:
         bus = MortalBus(world.broker, requests=chance.randrange(3, 120))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(world.monitor(bus).run)
+            nursery.start_soon(world.run_monitor, bus)
             await bus.dead.wait()
             nursery.cancel_scope.cancel()
 
@@ -54,7 +56,7 @@ async def test_killed_at_any_request_a_monitor_leaves_enough_to_the_next(
         await world.say(task, "started", heartbeat=1)
     bus = MortalBus(world.broker, requests)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.monitor(bus).run)
+        nursery.start_soon(world.run_monitor, bus)
         await trio.sleep(0.1)
         await world.say("ended", "completed")
         await bus.dead.wait()
@@ -66,7 +68,7 @@ async def test_killed_at_any_request_a_monitor_leaves_enough_to_the_next(
     ended = await world.record("ended")
     assert ended is not None
     assert ended["snapshot"]["state"] == "completed"
-    assert await world.running() == {"task.silent"}
+    assert await world.running() == {"task:silent"}
 
 
 async def check_task(world: World, task: str) -> bool:
@@ -101,5 +103,5 @@ async def test_killed_anywhere_monitors_lose_nothing_and_store_nothing_twice(
     crowded.undo()
     async with world.running_monitor():
         await trio.sleep(60)
-    running = {f"task.{task}" for task in tasks if await check_task(world, task)}
+    running = {f"task:{task}" for task in tasks if await check_task(world, task)}
     assert await world.running() == running

@@ -5,8 +5,9 @@ import trio
 from trio.testing import MockClock
 
 from fanline.engine.namespaces import Namespace, Namespaces
-from fanline.engine.tasks.table import TABLE_CHANNEL
-from tests.engine.tasks.world import World
+from fanline.engine.tasks.monitor.monitored_task import RECORD_SECONDS
+from fanline.engine.tasks.monitor.table import TABLE_CHANNEL
+from tests.engine.tasks.monitor.world import World
 
 
 async def test_a_state_is_recorded_at_once_and_progress_after_a_while(autojump_clock: MockClock, world: World) -> None:
@@ -19,7 +20,7 @@ async def test_a_state_is_recorded_at_once_and_progress_after_a_while(autojump_c
         await world.say("a", "progress", percent=10)
         await trio.sleep(1)
         assert await world.record("a") == first
-        await trio.sleep(10)
+        await trio.sleep(RECORD_SECONDS)
         later = await world.record("a")
         assert later is not None
         assert (later["snapshot"]["percent"], later["offset"]) == (10.0, 2)
@@ -48,14 +49,14 @@ async def test_a_task_is_listed_as_running_from_its_start_to_its_end(autojump_cl
         await world.say("a.b:c", "created")
         await world.say("custom", "of_its_own")
         await trio.sleep(1)
-        assert await world.running() == {"task.a.b:c"}
+        assert await world.running() == {"task:a.b:c"}
         await world.say("a.b:c", "failed", error="x")
         await trio.sleep(1)
         assert await world.running() == set()
         await trio.sleep(30)
         await world.say("a.b:c", "started", attempt=2)
         await trio.sleep(1)
-        assert await world.running() == {"task.a.b:c"}
+        assert await world.running() == {"task:a.b:c"}
         found = await world.record("a.b:c")
         assert found is not None
         assert (found["snapshot"]["attempt"], found["snapshot"]["state"]) == (2, "running")
@@ -88,7 +89,7 @@ async def test_what_is_stored_of_a_running_task_outlives_a_short_retention(
             await trio.sleep(500)
             world.broker.beat("task:a")
             assert await world.record("a") is not None
-            assert await world.running() == {"task.a"}
+            assert await world.running() == {"task:a"}
         await world.say("a", "completed")
         await trio.sleep(50)
         assert await world.record("a") is not None

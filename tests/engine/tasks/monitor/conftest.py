@@ -1,6 +1,6 @@
 import pytest
 
-from tests.engine.tasks.world import World
+from tests.engine.tasks.monitor.world import World
 
 
 @pytest.fixture

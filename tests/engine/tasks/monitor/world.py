@@ -1,24 +1,31 @@
 """A world for the task monitor: the bus in memory, producers that speak, and workers that can be killed.
 
-Its clock is Trio's, so with `autojump_clock` hours pass in no time.
+Its clocks are Trio's, so with `autojump_clock` hours pass in no time: that of the store, and those of workers and
+producers, which may be wrong.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import BusError, Stored
+from fanline.engine.bus.interface import BusError, Stored, StreamPosition
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.channels.messages import MessageReader
+from fanline.engine.cluster.members import Members
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.tasks.fold import TaskFold
-from fanline.engine.tasks.monitor import MESSAGE_ID_PREFIX, TaskMonitor
-from fanline.engine.tasks.roster import ReadMessage
-from fanline.engine.tasks.table import TABLE_CHANNEL
+from fanline.engine.tasks.monitor.entry import channel_of_entry
+from fanline.engine.tasks.monitor.holdings import lease_key
+from fanline.engine.tasks.monitor.lease import value_of
+from fanline.engine.tasks.monitor.monitor import MESSAGE_ID_PREFIX, TaskMonitor
+from fanline.engine.tasks.monitor.roster import ReadMessage
+from fanline.engine.tasks.monitor.shares import SHARES
+from fanline.engine.tasks.monitor.table import ROWS_PREFIX, TABLE_CHANNEL
 from fanline.protocol.nats.names import Bucket
 
 EPOCH_MS = 1_700_000_000_000
@@ -59,32 +66,62 @@ class World:
     """A broker, its producers, and what they and the monitors have stored."""
 
     def __init__(self) -> None:
-        self.broker = MemoryBroker()
+        self.broker = MemoryBroker(clock=lambda: now_ms() / 1000)
         self.namespaces = Namespaces()
         self.bus = MemoryBus(self.broker)
-        self.reader = MessageReader(self.namespaces, Counters(), now_ms)
+        self.counters = Counters()
+        self.reader = MessageReader(self.namespaces, self.counters, now_ms)
+        self.producers_ahead = 0
+        """Milliseconds by which the clocks of producers are wrong."""
+        self.workers_ahead = 0
         self._messages = 0
 
     async def say(self, task: str, event: str, **data: Any) -> None:
         """Store an event of the task's producer."""
         self._messages += 1
         name = f"p{self._messages}"
-        payload = {"v": 1, "e": f"task_{event}", "i": name, "ts": now_ms(), "d": data}
+        payload = {"v": 1, "e": f"task_{event}", "i": name, "ts": now_ms() + self.producers_ahead, "d": data}
         await self.bus.store(f"task:{task}", msgspec.json.encode(payload), name)
 
-    def monitor(self, bus: MemoryBus, read: ReadMessage | None = None) -> TaskMonitor:
-        """The task monitor of one worker."""
-        return TaskMonitor(bus, self.namespaces, read or self.reader.read_stored, self.reader.refuse, now_ms)
+    async def run_monitor(self, bus: MemoryBus, read: ReadMessage | None = None) -> None:
+        """The monitor of one worker, for ever."""
+        members = Members(bus)
+        read = read or self.reader.read_stored
+        monitor = TaskMonitor(
+            bus,
+            members,
+            self.namespaces,
+            read,
+            self.reader.refuse,
+            self.counters,
+            lambda: now_ms() + self.workers_ahead,
+        )
+        bus.on_loss = lambda _: monitor.bus_is_back()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(members.run)
+            nursery.start_soon(monitor.run)
 
     @asynccontextmanager
     async def running_monitor(
         self, bus: MemoryBus | None = None, read: ReadMessage | None = None
-    ) -> AsyncIterator[TaskMonitor]:
-        monitor = self.monitor(bus or MemoryBus(self.broker), read)
+    ) -> AsyncIterator[None]:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(monitor.run)
-            yield monitor
+            nursery.start_soon(self.run_monitor, bus or MemoryBus(self.broker), read)
+            yield
             nursery.cancel_scope.cancel()
+
+    async def holders(self) -> list[str]:
+        """The worker that holds each share; "" for none."""
+        return [value_of(await self.bus.kv_get(Bucket.LEASES, lease_key(share))).worker for share in range(SHARES)]
+
+    async def until_held(self) -> None:
+        """Wait until every share has a holder."""
+        while not all(await self.holders()):
+            await trio.sleep(0.01)
+
+    def position(self, offset: int) -> StreamPosition:
+        """The position of a message that is stored now, as the first one of its channel."""
+        return StreamPosition(offset, 0, datetime.fromtimestamp(now_ms() / 1000, UTC).isoformat())
 
     async def stored(self, channel: str) -> list[Stored]:
         """All messages that the stream holds of a channel."""
@@ -114,8 +151,9 @@ class World:
         return None if entry is None else msgspec.json.decode(entry.value)
 
     async def running(self) -> set[str]:
-        """The keys of the tasks that are listed as running."""
-        return set(await self.bus.kv_entries(Bucket.RUNNING))
+        """The channels of the tasks that are listed as running."""
+        keys = await self.bus.kv_entries(Bucket.RUNNING)
+        return {channel_of_entry(key) for key in keys if not key.startswith(ROWS_PREFIX)}
 
     async def table(self) -> dict[str, Any]:
         """The newest table of running tasks."""

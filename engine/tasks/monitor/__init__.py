@@ -1,0 +1,1 @@
+"""The task monitor: every worker monitors its shares of all tasks of the cluster."""

@@ -1,0 +1,179 @@
+"""The task monitor: all tasks of the cluster are divided into shares, each worker follows those of its own, and stores
+the events that follow from time alone (engine/tasks/timers.py).
+
+A worker holds a share by its lease, which belongs to the worker that rendezvous hashing names among the live ones
+(holdings.py). It takes the messages of its shares (reader.py) into the roster, which queues what has to be done, and
+the parts of the monitor do it, each at its own pace. A worker may be killed or stopped at any point, and two holders of
+a share for a moment do no harm: a record knows its offset, so reading a message again changes nothing; a timer event is
+stored only after the message that it was decided upon; and every write says what it replaces.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from fanline.engine.bus.interface import MULTI_LAST, Bus, BusError, ConflictError
+from fanline.engine.bus.parallel import for_each
+from fanline.engine.clock import unix_ms
+from fanline.engine.cluster.members import Members
+from fanline.engine.counters import Counters
+from fanline.engine.namespaces import Namespaces
+from fanline.engine.slices import Slices
+from fanline.engine.tasks.fold import OnRefused
+from fanline.engine.tasks.monitor.holdings import Holdings
+from fanline.engine.tasks.monitor.monitored_task import ON_ITS_WAY, MonitoredTask
+from fanline.engine.tasks.monitor.reader import NamespaceReader
+from fanline.engine.tasks.monitor.records import TaskRecords
+from fanline.engine.tasks.monitor.restorer import Restorer, newest_offsets
+from fanline.engine.tasks.monitor.roster import SLICE_SECONDS, DueEvent, ReadMessage, TaskRoster
+from fanline.engine.tasks.monitor.store_clock import StoreClock
+from fanline.engine.tasks.monitor.table import TABLE_CHANNEL, TABLE_EVENT, TablePublisher
+from fanline.protocol.channels import namespace_of
+from fanline.protocol.envelope import Envelope, MessageType, encode_json
+from fanline.protocol.nats.names import deduplication_id
+
+MESSAGE_ID_PREFIX = "keeper-"
+"""Of the monitor's own messages."""
+TURN_SECONDS = 0.1
+_RESTART_SECONDS = 3.0
+_log = logging.getLogger("fanline.monitor")
+
+
+class TaskMonitor:
+    """One worker's part of it. `clock_ms`: Unix milliseconds for viewers; timers go by the clock of the store."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        members: Members,
+        namespaces: Namespaces,
+        read_message: ReadMessage,
+        on_refused: OnRefused,
+        counters: Counters,
+        clock_ms: Callable[[], int] = unix_ms,
+    ) -> None:
+        self._bus = bus
+        self._clock_ms = clock_ms
+        clock = StoreClock()
+        self._roster = roster = TaskRoster(namespaces, read_message, on_refused, clock, counters)
+        parts = (roster.shares, roster.take, lambda: roster.is_full, roster.restart)
+        self._readers = {name: NamespaceReader(bus, name, *parts) for name in namespaces.tasks()}
+        self._holdings = Holdings(bus, members, roster, self._readers, clock, self._bus_failed)
+        self._restorer = Restorer(bus, roster, self._bus_failed)
+        self._records = TaskRecords(bus, namespaces, roster, self._bus_failed)
+        self._table = TablePublisher(bus, members.id, members.live, self._publish_table)
+        self._failing = False
+
+    def bus_is_back(self) -> None:
+        """To be called after an outage: beats and messages may have been lost."""
+        self._roster.grant_grace()
+        for reader in self._readers.values():
+            reader.doubt()
+
+    async def run(self) -> None:
+        """Monitor for ever. After a fault of ours all shares are given back, and it begins again."""
+        while True:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._holdings.run)
+                    nursery.start_soon(self._restorer.run)
+                    nursery.start_soon(self._records.run)
+                    nursery.start_soon(self._watch)
+                    nursery.start_soon(self._show)
+                    for reader in self._readers.values():
+                        nursery.start_soon(self._read, reader)
+            except* Exception:  # noqa: BLE001  # it must end neither this worker nor, one by one, all others
+                _log.exception("the task monitor failed; it begins again")
+            await trio.sleep(_RESTART_SECONDS)
+
+    def _bus_failed(self, error: BusError) -> None:
+        _log.debug("the bus: %s", error)
+        if not isinstance(error, ConflictError):
+            self._roster.grant_grace()
+
+    # --- the parts that run side by side --------------------------------------------------------------------------
+
+    async def _read(self, reader: NamespaceReader) -> None:
+        while True:
+            try:
+                await reader.run()
+            except BusError as error:
+                self._bus_failed(error)
+                reader.doubt()
+            await trio.sleep(TURN_SECONDS)
+
+    async def _show(self) -> None:
+        while True:
+            try:
+                await self._table.update(self._roster)
+            except BusError as error:
+                self._bus_failed(error)
+            await trio.sleep(2 * TURN_SECONDS)
+
+    async def _watch(self) -> None:
+        """Look at the tasks that are due, and store their timer events."""
+        while True:
+            slices = Slices(SLICE_SECONDS)
+            for task in self._roster.agenda.due(trio.current_time()):
+                self._look(task)
+                await slices.breathe()
+            told, self._roster.to_tell = self._roster.to_tell, []
+            for start in range(0, len(told), MULTI_LAST):
+                await self._tell(told[start : start + MULTI_LAST])
+            await trio.sleep(TURN_SECONDS)
+
+    def _look(self, task: MonitoredTask) -> None:
+        try:
+            self._roster.look(task, trio.current_time())
+        except Exception:  # noqa: BLE001  # our own fault, which every worker that had the share would meet again
+            _log.exception("%s cannot be monitored", task.channel)
+
+    # --- timer events ---------------------------------------------------------------------------------------------
+
+    async def _tell(self, told: list[DueEvent]) -> None:
+        try:
+            newest = await newest_offsets(self._bus, [decision.task.channel for decision in told])
+            await for_each(lambda each: self._store_timer_event(each, newest.get(each.task.channel, 0)), told)
+            self._failing = False
+        except BusError as error:
+            if not (self._failing or isinstance(error, ConflictError)):
+                _log.warning("stalls and deadlines of tasks are not noticed for now: %s", error)
+                self._failing = True
+            self._bus_failed(error)
+        finally:
+            for decision in told:
+                if decision.task.awaited == ON_ITS_WAY:
+                    decision.task.awaited = 0
+                self._look(decision.task)
+
+    async def _store_timer_event(self, decision: DueEvent, newest: int) -> None:
+        """Store an event if nothing was said since it was decided upon: then it is decided again."""
+        task, due, offset = decision
+        share, reader = self._roster.home(task), self._readers[namespace_of(task.channel)]
+        if share is None or not share.ready or task.offset != offset:
+            return
+        if newest > reader.taken:
+            reader.doubt()
+            return
+        share.lease.check()
+        attempt = task.snapshot.attempt
+        # Two holders that decide the same after the same message give the event the same id: it is stored once.
+        name = f"{MESSAGE_ID_PREFIX}{due.event}-{attempt}-{newest}"
+        data = {**due.data, "attempt": attempt}
+        try:
+            task.awaited = await self._store(task.channel, due.event, data, name, newest)
+        except ConflictError:
+            reader.doubt()
+
+    async def _publish_table(self, data: dict[str, Any]) -> None:
+        share = self._roster.shares[0]
+        if share is not None:
+            share.lease.check()
+            await self._store(TABLE_CHANNEL, TABLE_EVENT, data, f"{MESSAGE_ID_PREFIX}{self._clock_ms()}")
+
+    async def _store(self, channel: str, event: str, data: object, name: str, last: int | None = None) -> int:
+        """Store a message of the monitor's own under an id; its offset. BusError."""
+        envelope = Envelope(MessageType.PUB, id=name, event=event, data=data, time=self._clock_ms())
+        return await self._bus.store(channel, encode_json(envelope), deduplication_id(channel, name), last)

@@ -1,0 +1,237 @@
+"""Takes the messages of one task namespace, in the order of its stream: live while that works, else from the store.
+
+A holder of shares hears the whole namespace, since JetStream cannot tell the shares apart. The stream numbers its
+messages without gaps, so a number that is left out means that a message was lost on its way: then the shares are
+*behind*, and are read from the store until nothing newer has been heard. So it is, too, when a share is taken over, and
+when messages come faster than they can be folded.
+
+What is heard waits in a queue, from which it is folded in slices: the bus hands over as much as it has read at once.
+"""
+
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from fanline.engine.bus.interface import Bus, Page, Stored, StreamState
+from fanline.engine.slices import Slices
+from fanline.engine.tasks.monitor.lease import ReadPosition
+from fanline.engine.tasks.monitor.roster import SLICE_SECONDS
+from fanline.engine.tasks.monitor.share import Share
+from fanline.engine.tasks.monitor.shares import share_of
+
+MAX_QUEUE = 20_000
+MAX_QUEUE_BYTES = 16 * 1024 * 1024
+"""What may wait to be folded; if there is more, it is read again from the store."""
+CHECK_SECONDS = 3.0
+"""A message that was lost when no other followed is missed this much later, or twice that."""
+_DOUBT_SECONDS = 0.2  # at least, between two looks at the stream
+_PATIENCE = 10  # reads of what was heard but is not stored, before it counts as gone: a replica may lag behind
+_PATIENCE_SECONDS = 0.1
+_ROOM_SECONDS = 0.02
+_GATHER_SECONDS = 0.02  # a turn of the loop for each message would cost more than folding it
+_log = logging.getLogger("fanline.monitor")
+
+
+class NamespaceReader:
+    """`take(share, epoch, stored)` takes a message; `is_full()`: none can be taken for the moment;
+    `restart(namespace, epoch)`: the stream was recreated.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        namespace: str,
+        shares: list[Share | None],
+        take: Callable[[Share, str, Stored], None],
+        is_full: Callable[[], bool],
+        restart: Callable[[str, str], Awaitable[None]],
+    ) -> None:
+        self._bus = bus
+        self._namespace = namespace
+        self._shares = shares
+        self._take = take
+        self._is_full = is_full
+        self._restart = restart
+        self.epoch = ""
+        """Of the stream; "" while this worker does not listen."""
+        self.heard = 0
+        """Everything up to this offset was heard, or is read from the store before a share is no longer behind."""
+        self._queue: deque[Stored] = deque()  # of shares that are not behind
+        self._queued_bytes = 0
+        self._checked = -math.inf
+        self._expected = 0  # the stream's last offset, when it was last looked at
+        self._doubted = False
+        self._work = trio.Event()
+        self._starting = trio.Lock()
+
+    # --- what it hears (NamespaceListener) ------------------------------------------------------------------------
+
+    def wants(self, channel: str, offset: int) -> bool:
+        if offset != self.heard + 1:
+            if offset <= self.heard:  # a repeat, or the beginning of another epoch
+                self.doubt()
+                return False
+            self._fall_behind()
+        self.heard = offset
+        share = self._shares[share_of(channel)]
+        return share is not None and share.loaded and self._namespace not in share.behind
+
+    def take(self, stored: Stored) -> None:
+        self._work.set()
+        self._queue.append(stored)
+        self._queued_bytes += len(stored.payload)
+        if len(self._queue) > MAX_QUEUE or self._queued_bytes > MAX_QUEUE_BYTES:
+            self._give_up_queue()
+
+    @property
+    def taken(self) -> int:
+        """Everything up to this offset is taken, but of shares that are behind."""
+        return self._queue[0].position.offset - 1 if self._queue else self.heard
+
+    def _give_up_queue(self) -> None:
+        """The shares are behind from where they have been folded to."""
+        taken = self.taken
+        self._clear_queue()
+        for share in self._shares:
+            if share is not None and share.loaded:
+                share.behind[self._namespace] = min(taken, share.behind.get(self._namespace, taken))
+        self._work.set()
+
+    def doubt(self) -> None:
+        """Look soon whether something was lost."""
+        self._doubted = True
+        self._work.set()
+
+    def _fall_behind(self) -> None:
+        """Something after `_heard` was not heard: the shares that were up to there have to be read."""
+        for share in self._shares:
+            if share is not None and share.loaded:
+                share.behind.setdefault(self._namespace, self.heard)
+        self._work.set()
+
+    # --- shares that come and go ----------------------------------------------------------------------------------
+
+    async def listen(self) -> None:
+        """Hear the namespace from now on. BusError."""
+        async with self._starting:
+            if not self.epoch:
+                await self._bus.hear_namespace(self._namespace, self)
+                state = await self._bus.stream_state(f"{self._namespace}:")
+                self.epoch, self.heard, self._expected = state.epoch, max(self.heard, state.last), state.last
+
+    async def stop(self) -> None:
+        """No longer hear it. BusError."""
+        async with self._starting:
+            self.epoch, self.heard = "", 0
+            self._clear_queue()
+            await self._bus.hear_namespace(self._namespace, None)
+
+    def begin(self, share: Share) -> None:
+        """Have a share read from where its last holder stopped."""
+        position = share.lease.positions.get(self._namespace)
+        share.behind[self._namespace] = position.offset if position and position.epoch == self.epoch else 0
+        self._work.set()
+
+    def position(self, share: Share) -> ReadPosition:
+        """Where the next holder of a share would have to begin."""
+        taken = min(self.taken, share.behind.get(self._namespace, self.taken))
+        unsaved = share.unsaved_since(self._namespace)
+        return ReadPosition(self.epoch, taken if unsaved is None else min(taken, unsaved - 1))
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take what comes, and read what has to be read, until cancelled or BusError."""
+        while True:
+            with trio.move_on_after(_DOUBT_SECONDS if self._doubted else CHECK_SECONDS):
+                await self._work.wait()
+            await trio.sleep(_GATHER_SECONDS)
+            self._work = trio.Event()
+            await self._empty_queue()
+            if self.epoch:
+                await self._check()
+                await self._catch_up()
+
+    def _clear_queue(self) -> None:
+        self._queue.clear()
+        self._queued_bytes = 0
+
+    async def _wait_for_room(self) -> None:
+        while self._is_full():  # noqa: ASYNC110  # it is rare, and short
+            await trio.sleep(_ROOM_SECONDS)
+
+    async def _empty_queue(self) -> None:
+        slices = Slices(SLICE_SECONDS)
+        while self._queue:
+            stored = self._queue.popleft()
+            self._queued_bytes -= len(stored.payload)
+            share = self._shares[share_of(stored.channel)]
+            if share is not None:
+                self._take(share, self.epoch, stored)
+            await slices.breathe()
+            await self._wait_for_room()
+
+    async def _check(self) -> None:
+        """See now and then whether the stream is as it was, and whether everything that was to be expected has come."""
+        doubted, now = self._doubted, trio.current_time()
+        if now - self._checked < (_DOUBT_SECONDS if doubted else CHECK_SECONDS):
+            return
+        self._checked, self._doubted = now, False
+        state = await self._bus.stream_state(f"{self._namespace}:")
+        if state.epoch != self.epoch:
+            await self._begin_epoch(state)
+        elif (state.last if doubted else self._expected) > self.heard:
+            self._fall_behind()
+            self.heard = max(self.heard, state.last)
+        self._expected = state.last
+
+    async def _begin_epoch(self, state: StreamState) -> None:
+        _log.warning("the stream of the namespace %s was recreated", self._namespace)
+        self.epoch, self.heard = state.epoch, state.last
+        self._clear_queue()
+        for share in self._shares:
+            if share is not None and share.loaded:
+                share.behind[self._namespace] = 0
+        await self._restart(self._namespace, state.epoch)
+
+    async def _catch_up(self) -> None:
+        """Read until no share is behind. BusError."""
+        patience = _PATIENCE
+        while shares := self._behind():
+            start, epoch = min(shares.values()) + 1, self.epoch
+            page = await self._bus.read_namespace(self._namespace, start)
+            await self._empty_queue()  # what a share was to take before it fell behind comes first
+            await self._distribute(page, shares)
+            if page.messages:
+                reached, patience = page.messages[-1].position.offset, _PATIENCE
+            elif start <= self.heard and patience:
+                patience -= 1
+                await trio.sleep(_PATIENCE_SECONDS)
+                continue
+            else:
+                reached = self.heard
+            if epoch == self.epoch:
+                self._advance(shares, reached)
+
+    def _behind(self) -> dict[Share, int]:
+        name = self._namespace
+        return {share: share.behind[name] for share in self._shares if share is not None and name in share.behind}
+
+    async def _distribute(self, page: Page, shares: dict[Share, int]) -> None:
+        slices, epoch = Slices(SLICE_SECONDS), self.epoch
+        for stored in page.messages:
+            share = self._shares[share_of(stored.channel)]
+            if share is not None and stored.position.offset > shares.get(share, stored.position.offset):
+                self._take(share, epoch, stored)
+            await slices.breathe()
+            await self._wait_for_room()
+
+    def _advance(self, shares: dict[Share, int], reached: int) -> None:
+        for share, begun in shares.items():
+            if reached >= self.heard:
+                share.behind.pop(self._namespace, None)
+            else:
+                share.behind[self._namespace] = max(begun, reached)

@@ -1,0 +1,318 @@
+"""The tasks of all shares that this worker holds: what happens to them, and what has to be done for them. No I/O.
+
+What has to be done is left in queues: `to_restore`, `to_save` (entries, and how tasks ended), `to_record`, `to_tell`
+(timer events). Each has a part of the monitor that empties it at its own pace.
+"""
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import trio
+
+from fanline.engine.bus.interface import Stored
+from fanline.engine.clock import unix_ms_of
+from fanline.engine.counters import Counters
+from fanline.engine.namespaces import Namespaces
+from fanline.engine.slices import Slices
+from fanline.engine.tasks.fold import OnRefused
+from fanline.engine.tasks.monitor.agenda import Agenda
+from fanline.engine.tasks.monitor.monitored_task import (
+    ANNOUNCEMENTS,
+    ON_ITS_WAY,
+    RECORD_SECONDS,
+    MonitoredTask,
+    new_task,
+)
+from fanline.engine.tasks.monitor.share import Share
+from fanline.engine.tasks.monitor.shares import SHARES, is_channel, share_of
+from fanline.engine.tasks.monitor.store_clock import StoreClock
+from fanline.engine.tasks.timers import TimerEvent
+from fanline.protocol.channels import namespace_of
+from fanline.protocol.envelope import Envelope
+from fanline.protocol.errors import MessageError
+from fanline.protocol.tasks.events import event_of
+from fanline.protocol.tasks.states import ENGINE_EVENTS
+
+GRACE_SECONDS = 3.0
+"""After an outage no producer is missed for this long: producers take their time to come back."""
+MAX_WAITING = 5000
+"""Messages that may wait for their tasks to be restored; meanwhile no others are taken."""
+SLICE_SECONDS = 0.002
+"""How long the monitor holds the loop: it is never as urgent as a connection."""
+_log = logging.getLogger("fanline.monitor")
+
+ReadMessage = Callable[[Stored], Envelope | None]
+"""A stored message as it goes to clients; None if it is none: MessageReader.read_stored."""
+
+
+class DueEvent(NamedTuple):
+    """A timer event that is due."""
+
+    task: MonitoredTask
+    event: TimerEvent
+    offset: int
+    """What was known of the task when it was decided."""
+
+
+class TaskRoster:
+    """`sound`: everything that was said before this moment, by Trio's clock, has been heard."""
+
+    def __init__(
+        self,
+        namespaces: Namespaces,
+        read_message: ReadMessage,
+        on_refused: OnRefused,
+        clock: StoreClock,
+        counters: Counters,
+    ) -> None:
+        self.shares: list[Share | None] = [None] * SHARES
+        """Those that this worker holds, by number."""
+        self.waiting = 0
+        """Messages that wait for their tasks."""
+        self.changes = 0
+        """Grows with everything that may change the table of running tasks."""
+        self.sound = -math.inf
+        self.agenda = Agenda()
+        self.to_restore: dict[MonitoredTask, None] = {}
+        self.to_warm: deque[MonitoredTask] = deque()
+        """Cold ones of which the table may show more than their entries say; there is no hurry."""
+        self.to_save: dict[MonitoredTask, None] = {}
+        self.to_record: dict[MonitoredTask, None] = {}
+        self.to_tell: list[DueEvent] = []
+        self._namespaces = namespaces
+        self._read_message = read_message
+        self._on_refused = on_refused
+        self._clock = clock
+        self._counters = counters
+        self._grace_until = -math.inf
+
+    # --- shares and their tasks -----------------------------------------------------------------------------------
+
+    def held(self) -> Iterator[Share]:
+        return (share for share in self.shares if share is not None)
+
+    def share_of(self, channel: str) -> Share | None:
+        """The share of a task, if this worker holds it."""
+        return self.shares[share_of(channel)]
+
+    def add(self, share: Share, task: MonitoredTask) -> None:
+        """Monitor a task from now on."""
+        share.put(task)
+        share.strangers += task.is_stranger
+        self.changes += 1
+
+    @property
+    def running(self) -> int:
+        """How many tasks run."""
+        return sum(len(share.running) for share in self.held())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether messages have to wait before they are taken."""
+        return self.waiting >= MAX_WAITING
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether all shares are ready: else what is not urgent has to wait."""
+        return all(share.ready for share in self.held())
+
+    def home(self, task: MonitoredTask) -> Share | None:
+        """The share of a task that is still monitored."""
+        share = self.share_of(task.channel)
+        return share if share is not None and share.find(task.channel) is task else None
+
+    def detach(self, share: Share) -> None:
+        """Do nothing more for a share."""
+        share.held = False
+        if self.shares[share.number] is share:
+            self.shares[share.number] = None
+        self.changes += 1
+
+    async def clear(self, share: Share) -> None:
+        """Forget the tasks of a share that was detached."""
+        slices = Slices(SLICE_SECONDS)
+        for task in share.tasks():
+            self._part_with(share, task)
+            await slices.breathe()
+
+    def _part_with(self, share: Share, task: MonitoredTask) -> None:
+        task.gone = True
+        self.waiting -= len(task.pending or ())
+        share.strangers -= task.is_stranger
+        self.changes += task.running
+        share.remove(task)
+        share.unsaved.pop(task, None)
+        for queue in (self.to_restore, self.to_save, self.to_record):
+            queue.pop(task, None)
+        self.agenda.drop(task)
+
+    # --- what happens to tasks ------------------------------------------------------------------------------------
+
+    def take(self, share: Share, epoch: str, stored: Stored) -> None:
+        """Take the next message of a share. One that breaks the fold is left out and logged: every worker that had the
+        share would meet it again.
+        """
+        task = share.find(stored.channel)
+        try:
+            if task is None:
+                self._meet(share, epoch, stored)
+            elif stored.position.offset <= task.offset:
+                pass
+            elif not task.is_warm or task.pending is not None:
+                self._put_off(share, task, stored)
+            else:
+                self.fold(share, task, stored)
+        except Exception:  # noqa: BLE001  # our own fault
+            _log.exception("message %d of %s was left out", stored.position.offset, stored.channel)
+
+    def _meet(self, share: Share, epoch: str, stored: Stored) -> None:
+        """The first message of a task that is not monitored."""
+        if not is_channel(stored.channel):
+            return
+        envelope = self._read_message(stored)
+        event = None if envelope is None else event_of(envelope)
+        if event is None:
+            return
+        if event not in ANNOUNCEMENTS and not share.has_room():
+            self._counters.tasks_refused += 1
+            return
+        task = new_task(stored.channel, epoch, trio.current_time())
+        self.add(share, task)
+        self._put_off(share, task, stored)
+
+    def _put_off(self, share: Share, task: MonitoredTask, stored: Stored) -> None:
+        """Keep a message until its task is restored."""
+        task.pending = task.pending or []
+        task.pending.append(stored)
+        self.waiting += 1
+        task.hear(trio.current_time())
+        share.unsaved.setdefault(task, stored.position.offset)
+        self.to_restore[task] = None
+
+    def fold(self, share: Share, task: MonitoredTask, stored: Stored) -> None:
+        """Fold a message of a task that is warm."""
+        now, stored_ms = trio.current_time(), unix_ms_of(stored.position.time)
+        self._clock.hear(stored_ms)
+        was_stranger = task.is_stranger
+        moved = self._advance(task, stored, stored_ms, now)
+        share.put(task)
+        self.changes += 1
+        share.strangers += task.is_stranger - was_stranger
+        if task.entry_due:
+            self.save_soon(share, task)
+        if task.pending is None and (moved or task.has_much_to_record or task.scheduled > now + RECORD_SECONDS):
+            self.look(task, now)
+
+    def _advance(self, task: MonitoredTask, stored: Stored, stored_ms: int, now: float) -> bool:
+        try:
+            return task.take(self._read_message(stored), stored.position.offset, stored_ms, now)
+        except MessageError as error:
+            envelope = self._read_message(stored)
+            if envelope is not None and event_of(envelope) not in ENGINE_EVENTS:  # the second of two is no mistake
+                self._on_refused(stored.channel, error)
+            return False
+
+    def restore_soon(self, task: MonitoredTask) -> None:
+        """A task that is cold is needed, or soon will be."""
+        if not task.is_warm and task.pending is None:
+            task.pending = []
+            self.to_restore[task] = None
+
+    def restored(self, share: Share, task: MonitoredTask) -> None:
+        """A task is warm: fold what has waited for that."""
+        pending, task.pending = task.pending or [], None
+        self.waiting -= len(pending)
+        for stored in pending:
+            self.take(share, task.epoch, stored)
+        self.settled(share, task)
+
+    def save_soon(self, share: Share, task: MonitoredTask) -> None:
+        """The entry of a task has to be written, or emptied."""
+        share.unsaved.setdefault(task, task.entry_due or task.offset)
+        self.to_save[task] = None
+
+    def saved(self, share: Share, task: MonitoredTask, offset: int, *, listed: bool) -> None:
+        """The entry of a task shows it as it was at an offset, or is empty."""
+        was_stranger = task.is_stranger
+        task.entry_written(offset, listed=listed)
+        share.strangers += task.is_stranger - was_stranger
+
+    def settled(self, share: Share, task: MonitoredTask) -> None:
+        """Everything that was due of a task was stored, but for what has changed since."""
+        share.unsaved.pop(task, None)
+        if task.pending:
+            share.unsaved[task] = task.pending[0].position.offset
+        elif task.entry_due:
+            self.save_soon(share, task)
+        self.look(task, trio.current_time())
+
+    def beat(self, channel: str) -> None:
+        """A producer says that it lives."""
+        share = self.share_of(channel)
+        task = None if share is None else share.find(channel)
+        if task is not None:
+            task.beat(trio.current_time())
+            self.agenda.plan(task, task.next_silence(self._grace_until))
+
+    def grant_grace(self) -> None:
+        """Beats and messages may have been lost until now: every producer gets fresh grace."""
+        self._grace_until = trio.current_time() + GRACE_SECONDS
+
+    async def restart(self, namespace: str, epoch: str) -> None:
+        """The stream of a namespace was recreated."""
+        slices = Slices(SLICE_SECONDS)
+        for share in list(self.held()):
+            for task in share.tasks():
+                if namespace_of(task.channel) == namespace and task.epoch != epoch:
+                    task.restart(epoch)
+                    share.unsaved.pop(task, None)
+                await slices.breathe()
+
+    # --- what is due ----------------------------------------------------------------------------------------------
+
+    def look(self, task: MonitoredTask, now: float) -> None:
+        """Queue what is due of a task, and plan when to look at it again."""
+        share, retention = self.home(task), self._namespaces.of(task.channel).retention
+        if share is None or self._is_forgotten(share, task, now, retention):
+            return
+        first = min(task.next_silence(self._grace_until), self._clock.moment(task.next_deadline_ms()))
+        if first <= now and share.ready:
+            event = task.timer_event(self.sound, self._grace_until, self._clock.now())
+            if event is not None:
+                task.awaited = ON_ITS_WAY
+                self.to_tell.append(DueEvent(task, event, task.offset))
+        self.agenda.plan(task, min(max(first, now + 0.1), task.next_chore(now, retention)))
+
+    def _is_forgotten(self, share: Share, task: MonitoredTask, now: float, retention: float) -> bool:
+        """Queue its chores; whether it is no longer monitored."""
+        if task.pending is not None:
+            return False
+        if task.is_record_due(now):
+            self._record_soon(share, task)
+        elif task.is_over(now, retention):
+            return self._forget(share, task)
+        elif task.is_entry_missing:
+            task.entry_due = max(1, task.offset)
+            self.save_soon(share, task)
+        elif task.is_cool(now):
+            task.is_warm = False
+        return False
+
+    def _record_soon(self, share: Share, task: MonitoredTask) -> None:
+        if not task.is_warm:
+            self.restore_soon(task)
+        elif task.ended:
+            self.save_soon(share, task)  # the entry goes once it is recorded how the task ended
+        else:
+            self.to_record[task] = None
+
+    def _forget(self, share: Share, task: MonitoredTask) -> bool:
+        if task.listed:  # its entry has to go first
+            task.withdrawn = True
+            self.save_soon(share, task)
+            return False
+        self._part_with(share, task)
+        return True

@@ -1,0 +1,157 @@
+"""The table of running tasks: the newest message of the channel `tasks:running`, for viewers of all tasks.
+
+Each worker makes the rows of its own tasks. The holder of share 0 publishes the table; the others leave their rows for
+it in the bucket RUNNING, beside the entries of the tasks.
+"""
+
+import heapq
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import islice
+from typing import Any
+
+import msgspec
+import trio
+
+from fanline.engine.bus.interface import Bus, TooLargeError
+from fanline.engine.tasks.monitor.monitored_task import MonitoredTask
+from fanline.engine.tasks.monitor.roster import TaskRoster
+from fanline.protocol.nats.names import Bucket
+from fanline.protocol.tasks.states import TaskState
+
+TABLE_CHANNEL = "tasks:running"
+TABLE_EVENT = "task_table"
+MAX_ROWS = 500
+ROWS_PREFIX = "rows"
+"""Of the keys in RUNNING under which workers leave their rows; no share has this name."""
+_PAUSE_SECONDS = 1.0  # at least, between two tables
+_REFRESH_SECONDS = 3600.0  # after this even an unchanged table is stored again, before it is too old to be kept
+_log = logging.getLogger("fanline.monitor")
+
+
+class TableRow(msgspec.Struct, omit_defaults=True):
+    """What viewers get of one task."""
+
+    id: str
+    ns: str
+    state: TaskState
+    attempt: int
+    title: str | None = None
+    stage: str | None = None
+    percent: int | float | None = None
+    eta: float | None = None
+    updated: int | None = None
+    started: int | None = None
+
+
+class Rows(msgspec.Struct):
+    """The newest tasks of one worker, the last changed one first, and how many there are."""
+
+    total: int = 0
+    tasks: list[tuple[float, TableRow]] = []
+    """When it changed, Unix ms of the store; the row that viewers get."""
+
+
+def rows_of(roster: TaskRoster, count: int = MAX_ROWS) -> Rows:
+    """The rows of the tasks that a worker monitors."""
+    by_share = (reversed(share.running.values()) for share in roster.held())
+    newest = heapq.merge(*by_share, key=lambda task: task.changed_ms, reverse=True)
+    return Rows(roster.running, [(task.changed_ms, _row(task)) for task in islice(newest, count)])
+
+
+def _row(task: MonitoredTask) -> TableRow:
+    of = task.snapshot
+    namespace, _, task_id = task.channel.partition(":")
+    known = (of.title, of.stage, of.percent, of.eta, of.updated, of.started)
+    return TableRow(task_id, namespace, of.state, of.attempt, *known)
+
+
+def table(parts: Iterable[Rows], count: int = MAX_ROWS) -> dict[str, Any]:
+    """The data of the message: a row per task, the last changed one first; `total` includes tasks without a row."""
+    parts = list(parts)
+    newest = heapq.merge(*(rows.tasks for rows in parts), key=lambda row: row[0], reverse=True)
+    return {"tasks": [row for _, row in islice(newest, count)], "total": sum(rows.total for rows in parts)}
+
+
+class TablePublisher:
+    """Publishes the table when it has changed, or leaves this worker's rows for its publisher; at most once a second.
+
+    `publish` stores the table's data; BusError, TooLargeError. `live`: the ids of the live workers, `me` among them.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        me: str,
+        live: Callable[[], Iterable[str]],
+        publish: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        self._bus = bus
+        self._me = me
+        self._live = live
+        self._publish = publish
+        self._published = -math.inf
+        self._shown: object = None  # what the table, or the rows that were left, are made of
+        self._others: dict[str, Rows] = {}
+        self._read_until = 0  # revision in the bucket
+
+    async def update(self, roster: TaskRoster) -> None:
+        """Publish, or leave, what is due. BusError."""
+        now, publishes = trio.current_time(), roster.shares[0] is not None
+        if now - self._published < _PAUSE_SECONDS:
+            return
+        if publishes:
+            await self._read_others()
+        shown = (roster.changes, publishes, self._read_until, frozenset(self._live()) if publishes else None)
+        if shown == self._shown and now - self._published < _REFRESH_SECONDS:
+            return
+        if not publishes and self._shown is None and not roster.running:
+            return  # there is nothing to be left, and there was nothing
+        self._published, self._shown = now, ()  # if it fails it is due again after the pause
+        await (self._publish_table(roster) if publishes else self._leave_rows(roster))
+        self._shown = shown
+
+    async def _read_others(self) -> None:
+        live = set(self._live()) - {self._me}
+        self._others = {worker: rows for worker, rows in self._others.items() if worker in live}
+        if not live:
+            return
+        found = await self._bus.kv_entries(Bucket.RUNNING, ROWS_PREFIX, self._read_until)
+        for key, entry in found.items():
+            worker = key.partition(".")[2]
+            self._read_until = max(self._read_until, entry.revision)
+            if worker in live:
+                self._others[worker] = _decode(entry.value)
+
+    async def _publish_table(self, roster: TaskRoster) -> None:
+        parts = [rows_of(roster), *self._others.values()]
+        await _what_fits(lambda count: self._publish(table(parts, count)))
+
+    async def _leave_rows(self, roster: TaskRoster) -> None:
+        self._others.clear()
+        self._read_until = 0
+
+        async def leave(count: int) -> None:
+            value = msgspec.json.encode(rows_of(roster, count))
+            await self._bus.kv_put(Bucket.RUNNING, f"{ROWS_PREFIX}.{self._me}", value, 2 * _REFRESH_SECONDS)
+
+        await _what_fits(leave)
+
+
+async def _what_fits(store: Callable[[int], Awaitable[None]]) -> None:
+    """Store as many rows as the bus takes."""
+    count = MAX_ROWS
+    while True:
+        try:
+            return await store(count)
+        except TooLargeError:
+            count //= 2
+
+
+def _decode(value: bytes) -> Rows:
+    try:
+        return msgspec.json.decode(value, type=Rows)
+    except msgspec.MsgspecError as error:
+        _log.warning("the rows of another worker cannot be read: %s", error)
+        return Rows()
