@@ -145,8 +145,13 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
         self._recorded_phase, self.output_recorded = _phase(self.snapshot), not record.output.empty
 
     def warm_without_record(self) -> None:
-        """There is none: go on from the entry, or from nothing."""
-        self.is_warm, self.folded = True, self.offset if self.listed else 0
+        """There is none: fold everything again, because an entry holds no output."""
+        self.is_warm, self.folded = True, 0
+        self.snapshot, self.estimate, self.deadlines = _NOTHING, _NO_ESTIMATE, NONE
+
+    def trust_entry(self, snapshot: Snapshot, deadlines: Deadlines) -> None:
+        """What the stream still holds does not say that the task ever began: it is as its entry said."""
+        self.snapshot, self.deadlines = snapshot, deadlines
 
     def take(self, envelope: Envelope | None, offset: int, stored_ms: int, now: float) -> bool:
         """Fold the task's next message; None: one that cannot be read. Whether that changed what timers need.

@@ -16,6 +16,7 @@ from fanline.engine.tasks.monitor.roster import SLICE_SECONDS, TaskRoster
 from fanline.engine.tasks.monitor.share import Share
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.nats.names import Bucket, channel_key
+from fanline.protocol.tasks.states import TaskState
 
 _PAUSE_SECONDS = 0.05
 """So that tasks that come one after the other are asked for together."""
@@ -49,6 +50,7 @@ class Restorer:
         records = await self._bus.kv_get_many(Bucket.TASKS, [channel_key(task.channel) for task in tasks])
         newest = await newest_offsets(self._bus, [task.channel for task in tasks if not task.pending])
         slices = Slices(SLICE_SECONDS)
+        entries = {task: (task.snapshot, task.deadlines) for task in tasks if task.listed}
         for task in tasks:
             if not task.is_warm:
                 self._warm(task, records.get(channel_key(task.channel)))
@@ -56,6 +58,8 @@ class Restorer:
         await for_each(self._read_on, [(task, until) for task in tasks if (until := _missing(task, newest))])
         for task in tasks:
             self._roster.to_restore.pop(task, None)
+            if task in entries and task.snapshot.state is TaskState.UNKNOWN:
+                task.trust_entry(*entries[task])
             share = self._roster.home(task)
             if share is not None:
                 self._roster.restored(share, task)
@@ -70,7 +74,7 @@ class Restorer:
                 self._roster.restore_soon(task)
 
     def _warm(self, task: MonitoredTask, found: KvEntry | None) -> None:
-        """Have a task go on from its record, or else from its entry."""
+        """Have a task go on from its record, or else from nothing."""
         record = None
         try:
             if found is not None and found.value:
