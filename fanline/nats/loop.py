@@ -134,11 +134,14 @@ class NatsLoop:
             poll.register(wire.socket, wire.events)
         seconds = max(0.0, until - time.monotonic())
         ready = dict(poll.poll(math.ceil(seconds * 1000)))
+        if self._stopped:  # and forgotten, while it waited
+            return 0
+        self._waker.clear()
         return 0 if wire is None else ready.get(wire.socket.fileno(), 0)
 
     def _advance(self, events: int, user: LoopUser) -> None:
         now = time.monotonic()
-        if self._stopped:  # and forgotten, while it waited
+        if self._stopped:
             return
         if self._line is not None:
             self._serve(self._line, events, now, user)

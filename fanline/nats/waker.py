@@ -40,13 +40,18 @@ class Waker:
             with suppress(OSError):  # the loop has ended, or more wake-ups wait than it needs
                 self._sender.send(b"\0")
 
-    def run_calls(self) -> None:
-        """Make the calls that wait. In the loop's thread."""
+    def clear(self) -> None:
+        """The loop has been woken. Call this right after each wait, before looking for what is new: whoever wakes the
+        loop from then on wakes the next wait.
+        """
         # Other threads may come in anywhere. Read first: a byte that is sent after the flag is reset must stay. Read
         # always: the byte of a call that was made already may come late, and would wake the loop for ever.
         with suppress(BlockingIOError):
             self.receiver.recv(64)
-        self._woken = False  # before the calls: one that is added from now on wakes the loop again
+        self._woken = False
+
+    def run_calls(self) -> None:
+        """Make the calls that wait. In the loop's thread."""
         while self._calls:
             self._calls.popleft()()
 

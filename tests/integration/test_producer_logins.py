@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,16 @@ async def test_what_a_task_reports_is_stored(open_login: OpenLogin, tmp_path: Pa
 async def test_a_wrong_login_is_one_warning_and_the_job_is_unharmed(
     open_login: OpenLogin, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def job(options: NatsOptions) -> None:
+        with fanline.Task("job", nats=options, linger=0.1) as task:
+            task.log("hello")
+            while not caplog.messages:
+                time.sleep(0.01)
+
     async with open_login(tmp_path) as login:
         for reason, options in login.wrong.items():
             caplog.clear()
-            await in_thread(lambda options=options: _report(options, linger=0.3))  # type: ignore[misc]
+            await in_thread(lambda options=options: job(options))  # type: ignore[misc]
             await wait_until(lambda: len(caplog.messages) >= 2)
             assert caplog.messages[0].startswith("task events are waiting for NATS: ")
             assert caplog.records[0].levelno == logging.WARNING

@@ -95,7 +95,7 @@ class TaskPublisher:
 
     def connected(self, now: float) -> None:
         """There is a new connection: send again what the last one may have lost."""
-        self._question, self._next_beat, self._retry = None, -_NEVER, -_NEVER
+        self._question, self._next_beat = None, -_NEVER
         self._publish_again(now)
         self.wake()
 
@@ -137,7 +137,7 @@ class TaskPublisher:
         self.state = PublisherState.PUBLISHING if numbered else PublisherState.NUMBERING
 
     def _finish(self) -> None:
-        self.state, self._previous = PublisherState.FINISHED, None
+        self.state = PublisherState.FINISHED
         if self._sid is not None:
             self._requests.unsubscribe(self._sid)
             self._sid = None

@@ -39,6 +39,12 @@ class PlayedPipe:
         return bytes(taken)
 
 
+def _turn(waker: Waker) -> None:
+    """What the loop does after each wait."""
+    waker.clear()
+    waker.run_calls()
+
+
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> PlayedPipe:
     pipe = PlayedPipe()
@@ -51,8 +57,8 @@ def test_a_call_wakes_the_loop_and_is_made_once(pipe: PlayedPipe) -> None:
     waker.call_soon(made.append, "a")
     waker.call_soon(made.append, "b")
     assert pipe.waiting == 1
-    waker.run_calls()
-    waker.run_calls()
+    _turn(waker)
+    _turn(waker)
     assert (made, pipe.waiting) == (["a", "b"], 0)
 
 
@@ -61,9 +67,9 @@ def test_a_call_whose_wake_up_comes_after_it_was_made_leaves_nothing_that_wakes_
 ) -> None:
     # The loop woke by itself between the caller's decision to wake it and the byte: it would spin from here on.
     waker, made = Waker(), list[str]()
-    pipe.before_send = waker.run_calls
+    pipe.before_send = lambda: _turn(waker)
     waker.call_soon(made.append, "a")
-    waker.run_calls()
+    _turn(waker)
     assert (made, pipe.waiting) == (["a"], 0)
 
 
@@ -72,8 +78,18 @@ def test_no_wake_up_is_lost_to_a_call_that_comes_while_the_loop_takes_the_last_o
     waker, made = Waker(), list[str]()
     waker.call_soon(made.append, "a")
     pipe.before_recv = lambda: waker.call_soon(made.append, "b")
-    waker.run_calls()
+    _turn(waker)
     waker.call_soon(made.append, "c")
     assert pipe.waiting
-    waker.run_calls()
+    _turn(waker)
     assert (made, pipe.waiting) == (["a", "b", "c"], 0)
+
+
+def test_a_wake_up_that_brings_no_call_is_kept_for_the_next_wait_while_calls_are_made(pipe: PlayedPipe) -> None:
+    # A name has been looked up: the loop looks for that after its wait, not after its calls.
+    waker = Waker()
+    waker.clear()
+    waker.call_soon(waker.wake)
+    waker.clear()
+    waker.run_calls()
+    assert pipe.waiting

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from fanline.backoff import Backoff
 from fanline.producer.checks import TaskSettings
 from fanline.producer.exporter.task_publisher import ACK_SECONDS, WINDOW, PublisherState, TaskPublisher
 from fanline.producer.producer import Producer
@@ -33,6 +34,7 @@ class Run:
             lambda subject, payload: self.replies.append((subject, payload)),
             self.warnings.append,
         )
+        self.publisher._backoff = Backoff(0.1, 5.0, uniform=lambda least, most: most)
         self.connect()
 
     def connect(self, now: float = NOW) -> None:
@@ -81,12 +83,26 @@ def test_it_has_finished_when_the_task_has_ended_and_everything_is_stored() -> N
     assert run.publisher.due == NEVER
 
 
+def test_it_has_not_finished_while_progress_waits_for_its_turn() -> None:
+    run = Run()
+    run.producer.progress(1, None, None, None, None)
+    for each in run.step():
+        run.nats.answer(each)
+    run.producer.progress(2, None, None, None, None)
+    run.producer.end(None)
+    assert run.step() == []
+    assert not run.publisher.finished
+    assert NOW < run.publisher.due < NOW + 1
+    assert _events(run.step(run.publisher.due)) == ["progress", "completed"]
+
+
 def test_only_a_window_of_messages_is_unacknowledged_at_a_time() -> None:
     run = Run()
     for _ in range(2 * WINDOW):
         run.producer.pause(None)
     said = run.step()
     assert len(said) == WINDOW
+    assert run.publisher.due > NOW
     assert run.step() == []
     for each in said[:3]:
         run.nats.answer(each)
@@ -101,6 +117,12 @@ def test_calls_are_answered_from_the_first_step_to_the_end() -> None:
     run.nats.deliver(sid, CTL, msgspec.json.encode(call), "reply.here")
     assert run.replies[0][0] == "reply.here"
     assert b"does not support `paint`" in run.replies[0][1]
+    for data, by in (({"by": "bob"}, "bob"), (None, "ann"), ({"by": 3}, "ann")):
+        calls = run.producer.open_calls()
+        run.nats.deliver(sid, CTL, msgspec.json.encode({**call, "d": data}), "reply.here")
+        taken = calls.next().result(0)
+        assert taken is not None
+        assert taken.by == by
     for ignored in (b"garbage", b'{"v":1,"t":"ping"}', b'{"v":1,"t":"call"}'):
         run.nats.deliver(sid, CTL, ignored, "reply.here")
     assert len(run.replies) == 1
@@ -134,6 +156,7 @@ def test_the_attempt_follows_the_newest_message_and_the_task_record(
             run.nats.answer_status(asked[subject], 404)
         else:
             run.nats.answer(asked[subject], payload)
+        assert run.publisher.due <= NOW
         run.publisher.step(NOW)
     assert run.producer.attempt == attempt
     assert _events(run.nats.said(PUB)) == ["started"]
@@ -148,8 +171,24 @@ def test_without_a_stream_the_attempt_is_asked_for_again_after_a_delay() -> None
         "NATS is not storing the events of task job: it has no stream FANLINE_task, or JetStream is unavailable (503)"
     ]
     assert run.publisher.troubled
-    assert NOW <= run.publisher.due <= NOW + 0.1
-    assert len(run.step(NOW + 0.1, MESSAGE)) == 1
+    assert run.publisher.due - NOW == pytest.approx(0.1, abs=1e-5)
+    assert run.step(NOW + 0.05, MESSAGE) == []
+    asked = run.step(NOW + 0.1, subject=None)
+    for each in asked:
+        if each.subject in (MESSAGE, RECORD):
+            run.nats.answer_status(each, 404)
+    (started,) = run.step(NOW + 0.1)
+    run.nats.answer(started, REFUSED)
+    assert run.step(NOW + 0.1) == []  # the delay begins anew, with the shortest
+    assert run.publisher.due - NOW == pytest.approx(0.2, abs=1e-5)
+
+
+def test_the_attempt_is_asked_for_again_on_a_new_connection() -> None:
+    run = Run(attempt=None)
+    assert len(run.step(subject=MESSAGE)) == 1
+    assert run.step(subject=MESSAGE) == []
+    run.connect()
+    assert len(run.step(subject=MESSAGE)) == 1
 
 
 def test_a_silent_jetstream_is_asked_for_the_attempt_again() -> None:
@@ -223,9 +262,16 @@ def test_what_jetstream_refuses_is_published_again_after_a_delay_that_grows() ->
         now = run.publisher.due
         said = run.step(now)[0]
     assert run.warnings[0] == "NATS is not storing the events of task job: JetStream refused: no space left"
-    assert all(0 <= delay <= min(5.0, 0.1 * 2**number) + 1e-6 for number, delay in enumerate(delays))
+    assert delays == pytest.approx([min(5.0, 0.1 * 2**number) for number in range(12)], abs=1e-5)
     run.nats.answer(said)
     assert not run.publisher.troubled
+    run.nats.answer(said, REFUSED)  # a second answer is nobody's
+    run.publisher.step(now)
+    run.producer.pause(None)
+    (said,) = run.step(now)[-1:]
+    run.nats.answer(said, REFUSED)
+    run.publisher.step(now)
+    assert run.publisher.due - now == pytest.approx(0.1, abs=1e-5)
 
 
 def test_without_an_acknowledgement_for_a_while_everything_is_published_again() -> None:
@@ -235,6 +281,7 @@ def test_without_an_acknowledgement_for_a_while_everything_is_published_again() 
     assert run.step(NOW + ACK_SECONDS - 0.1) == []
     (again,) = run.step(NOW + ACK_SECONDS)
     assert _id(again) == _id(said)
+    assert run.publisher.due == NOW + 2 * ACK_SECONDS
     assert "JetStream does not answer" in run.warnings[0]
 
 

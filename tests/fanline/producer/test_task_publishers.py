@@ -2,6 +2,7 @@
 
 import logging
 
+import msgspec
 import pytest
 
 from fanline.nats.loop import STABLE_SECONDS
@@ -9,7 +10,7 @@ from fanline.producer.checks import TaskSettings
 from fanline.producer.exporter.task_publishers import FIRST_ATTEMPT_SECONDS, NEVER_REACHED_SECONDS, TaskPublishers
 from fanline.producer.producer import Producer
 from fanline.protocol.nats.replies import Complaint, ComplaintKind
-from tests.fanline.nats.played import PlayedNats
+from tests.fanline.nats.played import PlayedNats, Said
 
 NOW = 1e9
 NEVER = float("inf")
@@ -21,6 +22,7 @@ class Exported:
     def __init__(self) -> None:
         self.nats = PlayedNats()
         self.done: list[str] = []
+        self.stored: list[Said] = []
         self.tasks = TaskPublishers(self.nats.requests, lambda _, __: None, lambda each: self.done.append(each.id))
 
     def add(self, name: str = "job", *, attempt: int | None = 1, linger: float = 5.0) -> Producer:
@@ -43,6 +45,7 @@ class Exported:
         said = [each for each in self.nats.said() if each.subject.startswith("fanline.pub.")]
         for each in said:
             self.nats.answer(each)
+        self.stored += said
         self.tasks.step(now)
         return [each.subject for each in said]
 
@@ -72,14 +75,18 @@ def test_what_is_reported_before_there_is_a_connection_is_published_with_the_fir
 def test_the_next_run_of_a_task_begins_when_the_last_is_stored() -> None:
     exported = Exported()
     exported.connect()
-    first, second = exported.add(), exported.add(attempt=2)
-    assert len(exported.store()) == 1
-    first.end(None)
-    assert len(exported.store()) == 1
-    assert exported.done == ["job"]
-    second.end(None)
-    assert len(exported.store()) == 2  # started and completed
-    assert exported.done == ["job", "job"]
+    runs = [exported.add(attempt=number) for number in (1, 2, 3)]
+    for number, producer in enumerate(runs):
+        exported.store()
+        assert _attempts(exported) == list(range(1, number + 2))
+        producer.end(None)
+        exported.store()
+        assert exported.done == ["job"] * (number + 1)
+
+
+def _attempts(exported: Exported) -> list[int]:
+    """Which attempts have been reported."""
+    return sorted({msgspec.json.decode(each.payload)["d"]["attempt"] for each in exported.stored})
 
 
 def test_what_is_not_stored_in_time_is_given_up_and_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -134,6 +141,17 @@ def test_an_outage_is_reported_once_and_its_end_too(caplog: pytest.LogCaptureFix
     ]
 
 
+def test_after_an_outage_a_job_waits_for_its_events_again() -> None:
+    exported = Exported()
+    producer = exported.add()
+    exported.tasks.lost("cannot connect", NOW)
+    exported.connect()
+    exported.store()
+    producer.end(None)
+    exported.tasks.step(NOW)
+    assert not producer.settled.done()
+
+
 @pytest.mark.parametrize(("seconds", "warnings"), [(STABLE_SECONDS, 1), (STABLE_SECONDS + 1, 2)])
 def test_only_after_a_stable_connection_the_next_loss_is_an_outage_of_its_own(
     seconds: float, warnings: int, caplog: pytest.LogCaptureFixture
@@ -165,6 +183,16 @@ def test_what_nats_does_not_permit_is_a_warning(caplog: pytest.LogCaptureFixture
     exported.connect()
     exported.tasks.denied(Complaint(ComplaintKind.SUBSCRIBE_DENIED, "may not hear", "fanline.ctl.task.job"))
     assert caplog.messages == ["may not hear"]
+
+
+def test_a_job_does_not_wait_for_events_that_nats_does_not_permit() -> None:
+    exported = Exported()
+    exported.connect()
+    producer = exported.add()
+    producer.end(None)
+    exported.tasks.step(NOW)
+    exported.tasks.denied(Complaint(ComplaintKind.PUBLISH_DENIED, "may not", "fanline.pub.task.job"))
+    assert producer.settled.done()
 
 
 def test_the_end_of_the_program_sends_what_is_buffered_without_a_final_event() -> None:
