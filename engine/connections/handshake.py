@@ -17,6 +17,7 @@ from fanline.engine.settings import EngineSettings
 from fanline.protocol.dialects import BY_SUBPROTOCOL, PLAIN
 from fanline.protocol.dialects.encoding import Encoding, encoding_of
 from fanline.protocol.errors import HttpError
+from fanline.protocol.text import is_name
 from fanline.protocol.websocket import deflate
 from fanline.protocol.websocket.handshake import (
     HeadReader,
@@ -89,6 +90,8 @@ class Handshakes:
         accept = check_upgrade(request)
         subprotocol = choose_subprotocol(request, tuple(BY_SUBPROTOCOL))
         identity = await self._access.identify(request)
+        if identity.user is not None and not is_name(identity.user):
+            raise HttpError(403, "a user name may not have control characters")
         if self._counters.connections >= self._settings.max_connections > 0:
             raise HttpError(503, *_FULL)
         deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))

@@ -5,6 +5,7 @@ once a second gets what was found last, so that this costs NATS little.
 """
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import NamedTuple
 
 import trio
@@ -20,11 +21,19 @@ _KEY = "readyz"  # no task has this key: theirs hold a dot
 _KEY_SECONDS = 60.0
 
 
+class Reason(StrEnum):
+    """The `code` of a problem. docs/reference/protocol.md has the same list; a test compares."""
+
+    NATS = "nats"  # it cannot be reached, or does not answer
+    STREAMS = "streams"  # one of them does not answer
+    STORAGE = "storage"  # nothing can be stored
+    DRAINING = "draining"  # the worker is about to end
+
+
 class Problem(NamedTuple):
     """Why the worker is not ready."""
 
-    code: str
-    """`draining`, `nats` (it does not answer), `streams` (one does not answer) or `storage` (nothing can be stored)."""
+    code: Reason
     message: str
     """A sentence for a person."""
 
@@ -43,7 +52,7 @@ class Readiness:
     async def problems(self) -> list[Problem]:
         """What keeps this worker from its work; nothing if it is ready."""
         if self._draining():
-            return [Problem("draining", "this worker is about to end; clients are asked to reconnect")]
+            return [Problem(Reason.DRAINING, "this worker is about to end; clients are asked to reconnect")]
         async with self._lock:
             if trio.current_time() >= self._fresh_until:
                 self._found = await self._look()
@@ -53,7 +62,7 @@ class Readiness:
     async def _look(self) -> list[Problem]:
         with trio.move_on_after(_PATIENCE_SECONDS):
             return await self._ask_streams() or await self._write()
-        return [Problem("nats", f"NATS did not answer within {_PATIENCE_SECONDS:g} seconds")]
+        return [Problem(Reason.NATS, f"NATS did not answer within {_PATIENCE_SECONDS:g} seconds")]
 
     async def _ask_streams(self) -> list[Problem]:
         failures: dict[str, BusError] = {}
@@ -67,9 +76,9 @@ class Readiness:
 
         await for_each(ask, namespaces)
         if failures and len(failures) == len(namespaces):
-            return [Problem("nats", f"NATS cannot be used: {failures[namespaces[0]]}")]
+            return [Problem(Reason.NATS, f"NATS cannot be used: {failures[namespaces[0]]}")]
         return [
-            Problem("streams", f"the stream of namespace {name} does not answer: {failures[name]}")
+            Problem(Reason.STREAMS, f"the stream of namespace {name} does not answer: {failures[name]}")
             for name in namespaces
             if name in failures
         ]
@@ -78,5 +87,5 @@ class Readiness:
         try:
             await self._bus.kv_put(Bucket.TASKS, _KEY, b"", _KEY_SECONDS)
         except BusError as error:
-            return [Problem("storage", f"nothing can be stored: {error}")]
+            return [Problem(Reason.STORAGE, f"nothing can be stored: {error}")]
         return []

@@ -10,6 +10,7 @@ import trio
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.server import Server
+from fanline.engine.sessions.identity import Access
 from fanline.engine.settings import EngineSettings
 
 
@@ -23,7 +24,11 @@ class RunningEngine(NamedTuple):
 
 @asynccontextmanager
 async def running_engine(
-    settings: EngineSettings | None = None, *, send_buffer: int | None = None, broker: MemoryBroker | None = None
+    settings: EngineSettings | None = None,
+    *,
+    send_buffer: int | None = None,
+    broker: MemoryBroker | None = None,
+    access: Access | None = None,
 ) -> AsyncIterator[RunningEngine]:
     """Serve until the block ends. `send_buffer` bounds the kernel's buffer per connection: a peer is soon slow.
 
@@ -32,7 +37,7 @@ async def running_engine(
     settings = settings or EngineSettings()
     broker = broker or MemoryBroker(Namespaces(settings.namespaces))
     bus = MemoryBus(broker)
-    server = Server(bus, settings)
+    server = Server(bus, settings, access)
     with socket.socket() as listener:
         if send_buffer is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # accepted sockets inherit it

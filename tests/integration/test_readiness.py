@@ -9,6 +9,9 @@ from typing import Any
 import msgspec
 import trio
 
+from fanline.engine.namespaces import DEFAULTS
+from tests.support.nats.client import connect_nats
+from tests.support.nats.server import running_nats
 from tests.support.raw_client import connect_raw
 from tests.support.serve import Serve, running_serve
 
@@ -36,6 +39,29 @@ async def test_while_nats_is_frozen_the_server_is_alive_and_not_ready_and_recove
             assert [reason["code"] for reason in found[1]["reasons"]] == ["nats"]
             while (await get(serve, "/readyz"))[0] != 200:
                 await trio.sleep(0.1)
+
+
+STORE = "jetstream { max_file_store: 300K, max_memory_store: 1M }"
+UNBOUNDED = "".join(f"[namespaces.{name}]\nmax_bytes = -1\n" for name, each in DEFAULTS.items() if each.durable)
+
+
+async def test_while_the_store_is_full_the_server_is_not_ready_and_recovers_when_there_is_space(tmp_path: Path) -> None:
+    (tmp_path / "fanline.toml").write_text(UNBOUNDED)
+    with trio.fail_after(60):
+        async with running_nats(config=STORE) as nats, connect_nats(nats.url) as client:
+            args = ("--nats", nats.url, "--config", str(tmp_path / "fanline.toml"))
+            async with running_serve(workers=1, extra_args=args) as serve:
+                assert (await get(serve, "/readyz"))[0] == 200
+                while "error" not in await client.ask("fanline.pub.doc.1", b'"' + b"x" * 1000 + b'"'):
+                    pass
+                found = await get(serve, "/readyz")
+                while found[0] == 200:  # what was found before stands for a second
+                    found = await get(serve, "/readyz")
+                assert [reason["code"] for reason in found[1]["reasons"]] == ["storage"]
+                assert (await get(serve, "/healthz"))[0] == 200
+                await client.api("STREAM.PURGE", stream="FANLINE_doc")
+                while (await get(serve, "/readyz"))[0] != 200:
+                    await trio.sleep(0.1)
 
 
 async def test_a_worker_may_open_as_many_files_as_the_hard_limit_allows() -> None:

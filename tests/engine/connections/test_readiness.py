@@ -11,6 +11,7 @@ from fanline.engine.bus.interface import BusError, StreamState
 from fanline.engine.connections import readiness
 from fanline.protocol.nats.names import Bucket
 from tests.engine.running import RunningEngine, running_engine
+from tests.support.paths import REFERENCE
 from tests.support.raw_client import RawClient, connect, connect_raw
 
 
@@ -131,6 +132,12 @@ async def test_a_worker_that_drains_is_not_ready() -> None:
                 nursery.start_soon(engine.server.drain, 5)
                 assert (await bystander.closed())[0] == 1012
                 assert codes(await ask(client, "/readyz")) == (503, ["draining"])
+
+
+def test_the_page_names_every_reason() -> None:
+    page = (REFERENCE / "protocol.md").read_text(encoding="utf-8")
+    rows = page.partition("| code of a reason | meaning |\n|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    assert [row.split("`")[1] for row in rows] == list(readiness.Reason)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
