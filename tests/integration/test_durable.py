@@ -211,14 +211,16 @@ async def test_joins_at_random_moments_and_offsets_are_exact_while_a_thousand_me
     with trio.fail_after(100):
         async with running_serve(workers=2) as serve, connect_nats(serve.nats_url, serve.nats_token) as nats:
             clients: list[ResumingClient] = []
+            sent = Counter[str]()
             async with trio.open_nursery() as nursery:
                 for number in range(200):
                     moment = rng.uniform(0, count / 1000)
-                    nursery.start_soon(_join_later, serve, clients, moment, rng.uniform(0, 0.9), source(number))
+                    nursery.start_soon(_join_later, serve, clients, sent, moment, rng.uniform(0, 0.9), source(number))
                 begun = trio.current_time()
                 for number in range(count):
                     subject = SUBJECT if number + 1 in of_channel else "fanline.pub.task.other"
                     await nats.publish((subject, b"%d" % number))
+                    sent["messages"] += 1
                     await trio.sleep_until(begun + number / 1000)
                 await nats.flush()
                 await all_have(clients, numbers[-1], 30)
@@ -236,10 +238,12 @@ async def test_joins_at_random_moments_and_offsets_are_exact_while_a_thousand_me
         assert answer.d["count"] == len(history)
 
 
-async def _join_later(serve: Serve, clients: list[ResumingClient], moment: float, share: float, address: str) -> None:
-    """Join after `moment` seconds, from the offset that was the newest after that share of them."""
+async def _join_later(
+    serve: Serve, clients: list[ResumingClient], sent: Counter[str], moment: float, share: float, address: str
+) -> None:
+    """Join after `moment` seconds, from the offset that was the newest when a share of the messages had been sent."""
     await trio.sleep(moment)
-    offset = int(share * moment * 1000)
+    offset = int(share * sent["messages"])  # not by the time: on a busy machine this may be a message to come
     client = ResumingClient("127.0.0.1", serve.port, CHANNEL, {"o": offset}, source=address)
     clients.append(client)
     await client.run()
