@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import trio
 
+from fanline.engine.cluster.shares import SHARES, share_of
 from fanline.engine.tasks.monitor.holdings import lease_key
 from fanline.engine.tasks.monitor.lease import EXPIRY_SECONDS
-from fanline.engine.tasks.monitor.shares import SHARES, share_of
 from fanline.protocol.nats.names import Bucket, bucket_subject
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.raw_client import RawClient, connect

@@ -7,8 +7,8 @@ import logging
 import msgspec
 from msgspec.structs import replace
 
+from fanline.engine.cluster.shares import share_of
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask, new_task
-from fanline.engine.tasks.monitor.shares import share_of
 from fanline.engine.tasks.timers import Deadlines
 from fanline.protocol.nats.names import channel_key, channel_of_key
 from fanline.protocol.tasks.snapshot import Snapshot

@@ -18,6 +18,7 @@ from fanline.engine.bus.interface import MULTI_LAST, Bus, BusError, ConflictErro
 from fanline.engine.bus.parallel import for_each
 from fanline.engine.clock import unix_ms
 from fanline.engine.cluster.members import Members
+from fanline.engine.cluster.store_clock import StoreClock
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.slices import Slices
@@ -28,7 +29,6 @@ from fanline.engine.tasks.monitor.reader import NamespaceReader
 from fanline.engine.tasks.monitor.records import TaskRecords
 from fanline.engine.tasks.monitor.restorer import Restorer, newest_offsets
 from fanline.engine.tasks.monitor.roster import SLICE_SECONDS, DueEvent, ReadMessage, TaskRoster
-from fanline.engine.tasks.monitor.store_clock import StoreClock
 from fanline.engine.tasks.monitor.table import TABLE_CHANNEL, TABLE_EVENT, TablePublisher
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.envelope import Envelope, MessageType, encode_json

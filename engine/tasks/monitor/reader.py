@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from fanline.engine.bus.interface import Bus, Page, Stored, StreamState
+from fanline.engine.cluster.shares import share_of
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.monitor.lease import ReadPosition
 from fanline.engine.tasks.monitor.roster import SLICE_SECONDS
 from fanline.engine.tasks.monitor.share import Share
-from fanline.engine.tasks.monitor.shares import share_of
 
 MAX_QUEUE = 20_000
 MAX_QUEUE_BYTES = 16 * 1024 * 1024

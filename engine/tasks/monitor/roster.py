@@ -14,6 +14,8 @@ import trio
 
 from fanline.engine.bus.interface import Stored
 from fanline.engine.clock import unix_ms_of
+from fanline.engine.cluster.shares import SHARES, is_channel, share_of
+from fanline.engine.cluster.store_clock import StoreClock
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.slices import Slices
@@ -27,8 +29,6 @@ from fanline.engine.tasks.monitor.monitored_task import (
     new_task,
 )
 from fanline.engine.tasks.monitor.share import Share
-from fanline.engine.tasks.monitor.shares import SHARES, is_channel, share_of
-from fanline.engine.tasks.monitor.store_clock import StoreClock
 from fanline.engine.tasks.timers import TimerEvent
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.envelope import Envelope

@@ -10,9 +10,9 @@ import trio
 from trio.testing import MockClock
 
 from fanline.engine.bus.memory import MemoryBus
+from fanline.engine.cluster.shares import SHARES
 from fanline.engine.tasks.monitor.holdings import STEADY_SECONDS
 from fanline.engine.tasks.monitor.lease import EXPIRY_SECONDS
-from fanline.engine.tasks.monitor.shares import SHARES
 from fanline.protocol.nats.names import Bucket
 from tests.engine.tasks.monitor.world import MortalBus, World
 from tests.support.seeds import new_seed

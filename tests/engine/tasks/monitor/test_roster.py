@@ -7,6 +7,8 @@ from trio.testing import MockClock
 
 from fanline.engine.bus.interface import Stored, StreamPosition
 from fanline.engine.bus.memory import MemoryBus
+from fanline.engine.cluster.shares import SHARES, share_of
+from fanline.engine.cluster.store_clock import StoreClock
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.tasks.monitor import share as share_module
@@ -14,8 +16,6 @@ from fanline.engine.tasks.monitor.lease import Lease
 from fanline.engine.tasks.monitor.monitored_task import LINGER_SECONDS, STRANGER_SECONDS, MonitoredTask
 from fanline.engine.tasks.monitor.roster import GRACE_SECONDS, TaskRoster
 from fanline.engine.tasks.monitor.share import Share
-from fanline.engine.tasks.monitor.shares import SHARES, share_of
-from fanline.engine.tasks.monitor.store_clock import StoreClock
 from fanline.protocol.envelope import Envelope, from_producer
 from fanline.protocol.errors import MessageError
 

@@ -9,14 +9,14 @@ from trio.testing import MockClock
 
 from fanline.engine.bus.interface import BusError, TooLargeError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.cluster.shares import SHARES, share_of
+from fanline.engine.cluster.store_clock import StoreClock
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.tasks.monitor.lease import Lease
 from fanline.engine.tasks.monitor.monitored_task import new_task
 from fanline.engine.tasks.monitor.roster import TaskRoster
 from fanline.engine.tasks.monitor.share import Share
-from fanline.engine.tasks.monitor.shares import SHARES, share_of
-from fanline.engine.tasks.monitor.store_clock import StoreClock
 from fanline.engine.tasks.monitor.table import MAX_ROWS, TablePublisher
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.names import Bucket

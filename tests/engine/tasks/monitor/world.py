@@ -16,6 +16,7 @@ from fanline.engine.bus.interface import BusError, Stored, StreamPosition
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.cluster.members import Members
+from fanline.engine.cluster.shares import SHARES
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.tasks.fold import TaskFold
@@ -24,7 +25,6 @@ from fanline.engine.tasks.monitor.holdings import lease_key
 from fanline.engine.tasks.monitor.lease import value_of
 from fanline.engine.tasks.monitor.monitor import MESSAGE_ID_PREFIX, TaskMonitor
 from fanline.engine.tasks.monitor.roster import ReadMessage
-from fanline.engine.tasks.monitor.shares import SHARES
 from fanline.engine.tasks.monitor.table import ROWS_PREFIX, TABLE_CHANNEL
 from fanline.protocol.nats.names import Bucket
 

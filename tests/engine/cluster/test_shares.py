@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanline.engine.tasks.monitor.shares import SHARES, owner_of, share_of
+from fanline.engine.cluster.shares import SHARES, owner_of, share_of
 
 WORKERS = st.sets(st.text("0123456789abcdef-", min_size=1, max_size=24), min_size=1, max_size=12)
 

@@ -5,7 +5,7 @@ import math
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.tasks.monitor.store_clock import StoreClock
+from fanline.engine.cluster.store_clock import StoreClock
 
 
 async def test_it_goes_on_from_where_it_was_set_and_says_when_a_time_will_come(autojump_clock: MockClock) -> None:
