@@ -42,8 +42,8 @@ class LoopUser(Protocol):
         """There is a new connection, on which all subscriptions are made again."""
 
     def lost(self, why: str | None, now: float) -> None:
-        """The connection has ended, or an attempt to connect has failed; None if we leave a server that is about to
-        stop.
+        """The connection has ended, or a whole round over all servers has failed; None if we leave a server that is
+        about to stop.
         """
 
     def denied(self, complaint: Complaint) -> None:
@@ -198,7 +198,8 @@ class NatsLoop:
             self._failures += 1
         rests = self._pool is None or self._failures % len(self._pool) == 0
         self._due = now + self._backoff.next_delay() if rests else now
-        user.lost(why, now)
+        if rests:
+            user.lost(why, now)
 
     def _close_wire(self) -> None:
         wire = self._wire
