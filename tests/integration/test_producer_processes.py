@@ -378,6 +378,7 @@ ENDINGS = {
     "sys.exit without an error": ("with fanline.Task('job') as task:\n  task.log('x')\n  sys.exit()", 0, EVENTS),
     "an exception": ("with fanline.Task('job') as task:\n  task.log('x')\n  1 / 0", 1, [*EVENTS[:2], "task_failed"]),
     "Ctrl-C": (
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell\n"
         "with fanline.Task('job') as task:\n  task.log('x')\n  os.kill(os.getpid(), signal.SIGINT); time.sleep(9)",
         -2,
         [*EVENTS[:2], "task_cancelled"],
