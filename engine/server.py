@@ -28,7 +28,6 @@ from fanline.engine.connections.spare_file import SpareFile
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sending.outbox import OutboxShared
-from fanline.engine.sending.transport import load_tls, start_tls
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.commands import Commands
 from fanline.engine.sessions.identity import Access, DevelopmentAccess
@@ -37,6 +36,7 @@ from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
 from fanline.engine.tasks.monitor.monitor import TaskMonitor
+from fanline.engine.transport import load_tls, start_tls
 from fanline.protocol.errors import CloseReason
 from fanline.protocol.messages import Limits
 

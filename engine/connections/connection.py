@@ -14,11 +14,11 @@ from fanline.engine.connections.handshake import Opened
 from fanline.engine.counters import Counters
 from fanline.engine.sending.life import Life, LifeState
 from fanline.engine.sending.outbox import Outbox, OutboxShared
-from fanline.engine.sending.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered
 from fanline.engine.sessions.commands import Commands
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
+from fanline.engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered
 from fanline.protocol.errors import CloseReason, FrameError
 from fanline.protocol.messages import Limits
 from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMessage, decode_close, encode_frame

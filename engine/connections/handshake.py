@@ -11,9 +11,9 @@ import trio
 
 from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
-from fanline.engine.sending.transport import WOULD_BLOCK, end_sending, has_buffered
 from fanline.engine.sessions.identity import Access, Identity
 from fanline.engine.settings import EngineSettings
+from fanline.engine.transport import WOULD_BLOCK, end_sending, has_buffered
 from fanline.protocol.dialects import BY_SUBPROTOCOL, PLAIN
 from fanline.protocol.dialects.encoding import Encoding, encoding_of
 from fanline.protocol.errors import HttpError

@@ -15,7 +15,7 @@ from fanline.engine.namespaces import SlowPolicy
 from fanline.engine.sending.backlog import Backlog
 from fanline.engine.sending.batch import EncodedBatch
 from fanline.engine.sending.life import Life, LifeState
-from fanline.engine.sending.transport import WOULD_BLOCK, can_gather
+from fanline.engine.transport import WOULD_BLOCK, can_gather
 from fanline.protocol.errors import CloseReason
 from fanline.protocol.websocket.frames import encode_close
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from fanline.engine.sending.transport import load_tls
+from fanline.engine.transport import load_tls
 from fanline.protocol.serve_state import ServeState
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.errors import ServeError

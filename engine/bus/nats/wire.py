@@ -1,12 +1,12 @@
 """The wire to one nats-server: a socket on Trio, plain or TLS, on which the handshake is done. Raises BusError."""
 
 import socket
-import ssl
 from typing import NamedTuple
 
 import trio
 
 from fanline.engine.bus.interface import BusError
+from fanline.engine.transport import WOULD_BLOCK, has_buffered, start_tls
 from fanline.protocol.nats.addresses import NatsAddress
 from fanline.protocol.nats.credentials import login_of, tls_context
 from fanline.protocol.nats.handshake import Handshake, HandshakeState
@@ -17,7 +17,6 @@ from fanline.protocol.nats.replies import ServerInfo
 CONNECT_SECONDS = 2.0
 """How long a server may take for all of it."""
 _READ_BYTES = 1 << 16
-_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Wire(NamedTuple):
@@ -59,7 +58,7 @@ async def _open(address: NatsAddress, options: NatsOptions, name: str) -> Wire:
     try:
         while handshake.state is not HandshakeState.OPEN:
             if handshake.state is HandshakeState.TLS:
-                sock = await _start_tls(sock, tls_context(options), address.certified_host)
+                sock = await start_tls(sock, tls_context(options), host=address.certified_host)
                 handshake.secured()
             elif handshake.state is HandshakeState.HELLO:
                 await _write(sock, handshake.hello())
@@ -81,30 +80,13 @@ async def _connect(address: NatsAddress) -> socket.socket:
     return sock
 
 
-async def _start_tls(sock: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
-    secured = context.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=host)
-    try:
-        while True:
-            try:
-                secured.do_handshake()
-            except ssl.SSLWantReadError:
-                await trio.lowlevel.wait_readable(secured)
-            except ssl.SSLWantWriteError:
-                await trio.lowlevel.wait_writable(secured)
-            else:
-                return secured
-    except BaseException:
-        secured.close()  # `sock` no longer owns the descriptor
-        raise
-
-
 async def _read(sock: socket.socket) -> bytes:
     while True:
-        if not (isinstance(sock, ssl.SSLSocket) and sock.pending()):
+        if not has_buffered(sock):
             await trio.lowlevel.wait_readable(sock)
         try:
             data = sock.recv(_READ_BYTES)
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             continue
         except OSError as error:
             raise _lost(error) from None
@@ -118,7 +100,7 @@ async def _write(sock: socket.socket, data: bytes) -> None:
     while rest:
         try:
             rest = rest[sock.send(rest) :]
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             await trio.lowlevel.wait_writable(sock)
         except OSError as error:
             raise _lost(error) from None

@@ -10,8 +10,8 @@ import trio
 import trustme
 from trio_websocket import connect_websocket_url
 
-from fanline.engine.sending.transport import load_tls
 from fanline.engine.settings import EngineSettings
+from fanline.engine.transport import load_tls
 from fanline.protocol.websocket.frames import FrameReader
 from tests.engine.running import running_engine
 from tests.support.raw_client import RawClient, connect_raw, upgrade_request

@@ -1,7 +1,7 @@
 """Sockets, plain or TLS, behind the same calls: `send` and `recv` that never block.
 
-A TLS socket is Python's own `ssl.SSLSocket` in non-blocking mode, so the outbox and the connection do not know which
-one they have; only what differs is here.
+A TLS socket is Python's own `ssl.SSLSocket` in non-blocking mode, so the outbox, a client's connection and the one to
+NATS do not know which one they have; only what differs is here.
 """
 
 import socket
@@ -38,9 +38,11 @@ def load_tls(settings: EngineSettings) -> ssl.SSLContext | None:
     return context
 
 
-async def start_tls(sock: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
-    """The server's side of a TLS handshake; takes `sock` over. OSError (ssl.SSLError is one) if the peer will not."""
-    secured = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+async def start_tls(sock: socket.socket, context: ssl.SSLContext, *, host: str | None = None) -> ssl.SSLSocket:
+    """The server's side of a TLS handshake, or with `host` that of a client of this host; takes `sock` over. OSError
+    (ssl.SSLError is one) if the peer will not.
+    """
+    secured = context.wrap_socket(sock, server_side=host is None, server_hostname=host, do_handshake_on_connect=False)
     try:
         while True:
             try:
@@ -52,7 +54,7 @@ async def start_tls(sock: socket.socket, context: ssl.SSLContext) -> ssl.SSLSock
             else:
                 return secured
     except BaseException:
-        secured.close()
+        secured.close()  # `sock` no longer owns the descriptor
         raise
 
 
