@@ -20,6 +20,7 @@ from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.tasks.estimate import Estimate, seconds_left
 from fanline.protocol.tasks.events import Stream, TaskData, TaskEvent, data_of, event_of, with_data
 from fanline.protocol.tasks.fold import apply, attempt_of, conflation_key
+from fanline.protocol.tasks.serials import TakenBeforeError
 from fanline.protocol.tasks.snapshot import Snapshot, progress_of, snapshot_fields
 from fanline.protocol.tasks.states import ENGINE_EVENTS, WAITING, TaskState
 
@@ -65,7 +66,7 @@ class TaskFold:
                 return envelope  # the record that was loaded knows of it, or it is no event of a task
             return self._fold(envelope, event)
         except MessageError as error:
-            if event not in ENGINE_EVENTS:  # the second of two engine events is no mistake
+            if is_mistake(event, error):
                 self._on_refused(self.channel, error)
             if outcome is not None:
                 outcome.refusal = error
@@ -225,6 +226,13 @@ def _key(event: TaskEvent, before: Snapshot, after: Snapshot) -> str | None:
     """
     moved = before.state is not after.state or before.attempt != after.attempt
     return None if moved else conflation_key(event)
+
+
+def is_mistake(event: TaskEvent | None, error: MessageError) -> bool:
+    """Whether a refused event is a mistake of its producer. The second of two engine events is none, and neither is an
+    event that was published again because nobody knew that it was stored.
+    """
+    return event not in ENGINE_EVENTS and not isinstance(error, TakenBeforeError)
 
 
 # --- for others ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from msgspec import Meta, Raw
 
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.tasks.serials import SerialNumber
 from fanline.protocol.text import NAME_PATTERN, explain
 
 MAX_LINE = 8192
@@ -72,6 +73,10 @@ class TaskData(msgspec.Struct, gc=False):
     attempt: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     """The run that the event is about. None: the current run, or the next one if the event begins a run after the end.
     A number above the current one begins a new run.
+    """
+    serial: SerialNumber | None = None
+    """Which event of which producer this is, so that it counts once however often it is stored
+    (fanline/protocol/tasks/serials.py). None: it counts whenever it is stored.
     """
     title: _Title | None = None
     kind: _Name | None = None

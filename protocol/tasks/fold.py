@@ -14,6 +14,8 @@ The rules on top of the table (protocol/tasks/states.py):
 - The state hidden by STALLED or CANCELLING (`before`) follows the events, so that a return to it is not a return in
   time.
 - An event without an entry in the table is refused and changes nothing.
+- An event with a serial number is taken once (protocol/tasks/serials.py). What is stored again, even after the end,
+  changes nothing.
 """
 
 from typing import Any, TypeVar
@@ -24,6 +26,7 @@ from msgspec.structs import replace
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.tasks.estimate import seconds_left
 from fanline.protocol.tasks.events import MAX_RESULT_BYTES, AskKind, TaskData, TaskEvent
+from fanline.protocol.tasks.serials import is_ahead, with_serial
 from fanline.protocol.tasks.snapshot import Ask, Snapshot, Stop
 from fanline.protocol.tasks.states import (
     BEFORE,
@@ -46,9 +49,13 @@ def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Sn
     """The snapshot after an event that was published at `time` (Unix ms).
 
     Raises MessageError for an event that does not fit, which must then be left out: TASK_ENDED after the end,
-    ALREADY_ANSWERED, STALE_ATTEMPT, or BAD_STATE if the table has no entry for it.
+    ALREADY_ANSWERED, STALE_ATTEMPT, or BAD_STATE if the table has no entry for it, or it comes too late. It is a
+    TakenBeforeError if this very event was taken before.
     """
     snapshot = _of_attempt(snapshot, event, data)
+    serials = snapshot.serials
+    if data.serial is not None:
+        serials = with_serial(serials, data.serial, is_output=event is TaskEvent.OUTPUT)
     if snapshot.state is TaskState.STALLED and event not in ENGINE_EVENTS:
         snapshot = replace(snapshot, state=snapshot.before or TaskState.RUNNING, before=None)
     _refuse_late(snapshot, event, data)
@@ -68,7 +75,7 @@ def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Sn
         fields["eta"] = None  # it is unknown how long the task will wait
     if state in TERMINAL:
         fields |= _unasked(snapshot, data, time) | {"rate": None, "eta": None, "ended": time}
-    return replace(snapshot, state=state, before=before, updated=time, **fields)
+    return replace(snapshot, state=state, before=before, updated=time, serials=serials, **fields)
 
 
 def conflation_key(event: TaskEvent) -> str | None:
@@ -79,6 +86,7 @@ def conflation_key(event: TaskEvent) -> str | None:
 def attempt_of(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> int:
     """The attempt that an event is about. One above the snapshot's begins a new run."""
     again = snapshot.state in TERMINAL and event in (TaskEvent.CREATED, TaskEvent.STARTED)
+    again = again and is_ahead(snapshot.serials, data.serial)  # otherwise it belongs to the attempt that has ended
     return data.attempt or max(1, snapshot.attempt + again)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from fanline.protocol.tasks.events import AskKind, TaskData
+from fanline.protocol.tasks.serials import Serials
 from fanline.protocol.tasks.states import TERMINAL, TaskState
 
 _PROGRESS = ("percent", "done", "total", "stage", "message", "rate", "eta")
@@ -76,6 +77,8 @@ class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Who cancelled it."""
     forced: bool = False
     """The engine ended it, because the producer did not do so in time."""
+    serials: tuple[Serials, ...] = ()
+    """The events of this attempt that were taken, of each producer that numbers them."""
 
     @property
     def ended_for_good(self) -> bool:

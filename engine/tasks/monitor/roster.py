@@ -19,7 +19,7 @@ from fanline.engine.cluster.store_clock import StoreClock
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.slices import Slices
-from fanline.engine.tasks.fold import OnRefused
+from fanline.engine.tasks.fold import OnRefused, is_mistake
 from fanline.engine.tasks.monitor.agenda import Agenda
 from fanline.engine.tasks.monitor.monitored_task import (
     ANNOUNCEMENTS,
@@ -34,7 +34,6 @@ from fanline.protocol.channels import namespace_of
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import MessageError
 from fanline.protocol.tasks.events import event_of
-from fanline.protocol.tasks.states import ENGINE_EVENTS
 
 GRACE_SECONDS = 3.0
 """After an outage no producer is missed for this long: producers take their time to come back."""
@@ -211,7 +210,7 @@ class TaskRoster:
             return task.take(self._read_message(stored), stored.position.offset, stored_ms, now)
         except MessageError as error:
             envelope = self._read_message(stored)
-            if envelope is not None and event_of(envelope) not in ENGINE_EVENTS:  # the second of two is no mistake
+            if envelope is not None and is_mistake(event_of(envelope), error):
                 self._on_refused(stored.channel, error)
             return False
 

@@ -8,6 +8,7 @@ from fanline.protocol.envelope import decode_json
 from fanline.protocol.errors import ErrorCode
 from fanline.protocol.tasks.estimate import LONGEST
 from fanline.protocol.tasks.events import MAX_LINE, MAX_RESULT_BYTES, TaskData, TaskEvent
+from fanline.protocol.tasks.serials import MAX_PRODUCERS, WINDOW, Serials
 from fanline.protocol.tasks.snapshot import Ask, Snapshot, Stop
 from fanline.protocol.tasks.states import BEFORE, ENGINE_EVENTS, TERMINAL, TRANSITIONS, Target, TaskState
 from tests.protocol.test_reference_pages import table
@@ -81,6 +82,7 @@ def test_the_snapshot_tables_are_its_fields() -> None:
     assert fields("| field | meaning |") == list(Snapshot.__struct_fields__)
     assert fields("| field of `ask` |") == list(Ask.__struct_fields__)
     assert fields("| field of `stop` |") == list(Stop.__struct_fields__)
+    assert fields("| field of `serials` |") == list(Serials.__struct_fields__)
 
 
 def test_the_codes_of_the_page_exist() -> None:
@@ -91,6 +93,8 @@ def test_the_codes_of_the_page_exist() -> None:
 def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     assert f"| {MAX_LINE:,} characters;" in PAGE
     assert f"| {MAX_RESULT_BYTES:,} bytes as JSON;" in PAGE
+    assert f"The last {WINDOW} numbers of each producer" in PAGE
+    assert MAX_PRODUCERS == 8  # the last eight that spoke
     assert LONGEST == 365 * 86_400  # a year
 
 
