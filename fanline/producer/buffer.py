@@ -100,22 +100,24 @@ class TaskBuffer:
             return head.time + (FLUSH_SECONDS if may_grow else 0.0)
         return self._next_progress if head.event is TaskEvent.PROGRESS else -_NEVER
 
-    def take(self, now: float, room: int) -> list[BufferedEvent]:
-        """Remove and return the events that are due, oldest first, at most `room`."""
+    @property
+    def output_due(self) -> float:
+        """The same if only output may be taken; infinity, too, while another event comes first."""
+        return self.due if self._queue and isinstance(self._queue[0], _OutputBatch) else _NEVER
+
+    def take(self, now: float, room: int, *, only_output: bool = False) -> list[BufferedEvent]:
+        """Remove and return the events that are due, oldest first, at most `room`; with `only_output`, up to the first
+        other event.
+        """
         events: list[BufferedEvent] = []
-        while len(events) < room and self.due <= now:
+        while len(events) < room and (self.output_due if only_output else self.due) <= now:
             events.append(self._pop(now))
         return events
 
-    def discard(self) -> tuple[int, int]:
-        """Empty the buffer; returns how many events other than output, and how many output lines, that loses."""
-        events, lines = len(self._queue) - len(self._batches), self._lines
-        self._queue.clear()
-        self._batches.clear()
-        self._progress = None
-        self._lines = self._bytes = 0
-        self.dropped += lines
-        return events, lines
+    def discard(self) -> list[BufferedEvent]:
+        """Remove and return all events. Their output counts as dropped."""
+        self.dropped += self._lines
+        return [self._pop(-_NEVER) for _ in range(len(self._queue))]
 
     def _batch_for(self, stream: Stream, size: int, now: float) -> _OutputBatch:
         """The batch at the end of the queue if the next line may join it, otherwise a new one."""

@@ -249,11 +249,12 @@ class Producer:
         """Set what is called, from any thread, when an event is due before the exporter's next look."""
         self._wake = wake
 
-    def take(self, now: float, room: int) -> list[BufferedEvent]:
-        """Remove and return the events that are due, at most `room`."""
+    def take(self, now: float, room: int, *, only_output: bool = False) -> list[BufferedEvent]:
+        """Remove and return the due events, at most `room`; with `only_output`, up to the first other event."""
         with self._lock:
-            events = self._buffer.take(now, room)
-            self._next_look = -_NEVER if events or not room else self._buffer.due
+            events = self._buffer.take(now, room, only_output=only_output)
+            held_back = not room or (only_output and self._buffer.output_due > self._buffer.due)
+            self._next_look = -_NEVER if events or held_back else self._buffer.due
             return events
 
     @property
@@ -262,8 +263,14 @@ class Producer:
         with self._lock:
             return self._buffer.due
 
-    def discard(self) -> tuple[int, int]:
-        """Empty the buffer; returns how many events, and how many output lines, that loses."""
+    @property
+    def output_due(self) -> float:
+        """The same with `only_output`; infinity, too, while another event comes first."""
+        with self._lock:
+            return self._buffer.output_due
+
+    def discard(self) -> list[BufferedEvent]:
+        """Remove and return all events. Their output counts as dropped."""
         with self._lock:
             return self._buffer.discard()
 

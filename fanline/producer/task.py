@@ -41,8 +41,9 @@ class Task:
     - `timeout`: seconds after which the server ends the task.
     - `nats`: one URL, several separated by commas, or a NatsOptions; by default $FANLINE_NATS, $NATS_URL, or else the
       NATS of the `fanline serve` on this machine. $FANLINE_NATS_CREDS and the like go with a URL.
-    - `linger`: seconds after the end of the task within which its buffered events must be stored. The rest is
-      discarded, with a warning. Leaving the block waits no longer than that, and not at all while NATS is unreachable.
+    - `linger`: seconds after the end of the task within which its buffered events must be stored. The rest is sent a
+      last time and may be lost, with a warning. Leaving the block waits no longer than that, and not at all while NATS
+      is unreachable.
 
     The end of the block completes the task. An exception fails it and propagates. Cancellation and Ctrl-C cancel it.
     """

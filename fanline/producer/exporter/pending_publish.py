@@ -1,5 +1,7 @@
-"""The messages that a buffered event becomes: each with an ID of its own, none larger than NATS accepts. Pure."""
+"""The messages that a buffered event becomes: each with a serial number, none larger than NATS accepts. Pure."""
 
+import itertools
+import secrets
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
@@ -9,6 +11,8 @@ import msgspec
 from fanline.producer.buffer import BufferedEvent
 from fanline.protocol.envelope import Envelope, encode_json
 from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
+from fanline.protocol.tasks.events import TaskEvent
+from fanline.protocol.tasks.serials import SerialNumber
 
 OVERHEAD = 512
 """Bytes allowed for the headers, which count as payload, and for the other keys of an envelope."""
@@ -20,18 +24,28 @@ _OTHER_KEYS = 128  # bytes allowed for the keys beside `lines`
 class PendingPublish(NamedTuple):
     """One message to publish, repeatedly if need be, until it is acknowledged."""
 
+    event: TaskEvent
+    number: int
     headers: Mapping[str, str]
     payload: bytes
 
 
+def serial_numbers() -> Iterator[SerialNumber]:
+    """Those of one run of a task, unique among all runs of all tasks."""
+    producer = secrets.token_hex(6)
+    return ((producer, number) for number in itertools.count(1))
+
+
 def pending_publishes(
-    event: BufferedEvent, *, channel: str, attempt: int, ids: Iterator[str], time: int, limit: int
+    event: BufferedEvent, *, channel: str, attempt: int, serials: Iterator[SerialNumber], time: int, limit: int
 ) -> Iterator[PendingPublish]:
     """An event as one message, or as several if its lines do not fit into `limit` bytes. `time` is in Unix ms."""
-    for data in fitting(event.data, limit - OVERHEAD):
-        message_id = next(ids)
-        envelope = Envelope(id=message_id, event=event.event, time=time, data={"attempt": attempt, **data})
-        yield PendingPublish({MESSAGE_ID: deduplication_id(channel, message_id)}, encode_json(envelope))
+    for part in fitting(event.data, limit - OVERHEAD):
+        producer, number = serial = next(serials)
+        message_id = f"{producer}-{number}"
+        data = {"attempt": attempt, "serial": serial, **part}
+        payload = encode_json(Envelope(id=message_id, event=event.event, time=time, data=data))
+        yield PendingPublish(event.event, number, {MESSAGE_ID: deduplication_id(channel, message_id)}, payload)
 
 
 def fitting(data: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:

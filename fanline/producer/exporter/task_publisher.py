@@ -1,4 +1,5 @@
 """Publishes the events of one task: in order, until JetStream acknowledges them, over as many connections as needed.
+What may be in flight together is in in_flight.py.
 
 Without I/O: what is published goes to a NatsRequests; `step`, with the time, does what is due.
 
@@ -15,8 +16,8 @@ Without I/O: what is published goes to a NatsRequests; `step`, with the time, do
 """
 
 import math
-import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from functools import partial
@@ -26,17 +27,16 @@ from fanline.nats.jetstream import check_answer
 from fanline.nats.requests import NatsRequests
 from fanline.producer.buffer import BufferedEvent
 from fanline.producer.exporter.attempt import AttemptQuestion
-from fanline.producer.exporter.pending_publish import PendingPublish, pending_publishes
+from fanline.producer.exporter.in_flight import InFlight
+from fanline.producer.exporter.pending_publish import PendingPublish, pending_publishes, serial_numbers
 from fanline.producer.producer import Producer
 from fanline.protocol.envelope import MessageType, decode_json
 from fanline.protocol.errors import MessageError
-from fanline.protocol.nats.names import MESSAGE_ID
 from fanline.protocol.nats.parser import NatsError, NatsMessage
 from fanline.protocol.nats.replies import Complaint
 from fanline.protocol.nats.subjects import Direction, to_subject
+from fanline.protocol.tasks.events import TaskEvent
 
-WINDOW = 100
-"""Messages that may be unacknowledged at a time."""
 ACK_SECONDS = 10.0
 """After this long without an acknowledgement, everything unacknowledged is published again."""
 _HEARTBEATS = 3  # heartbeats sent within the interval that the task declares
@@ -78,14 +78,14 @@ class TaskPublisher:
         self._warn = warn
         self._sid: int | None = None
         self._question: AttemptQuestion | None = None
-        # By message ID, in the order of the calls, each with the number of its request.
-        self._unacknowledged: dict[str, tuple[PendingPublish, int]] = {}
+        self._ready = deque[PendingPublish]()  # the rest of an event that became several messages
+        self._in_flight = InFlight()
         self._heard = self._refused = False  # an answer came since the last step; one of them was an error
         self._last_ack = 0.0
         self._retry = -_NEVER  # before that, nothing is published or asked
         self._next_beat = -_NEVER
         self._backoff = Backoff(base=0.1, cap=5.0)
-        self._ids = _message_ids()
+        self._serials = serial_numbers()
         self._subject = to_subject(producer.channel)
 
     @property
@@ -115,12 +115,23 @@ class TaskPublisher:
         self.due = min(due, self._beat(now))
 
     def give_up(self) -> tuple[int, int]:
-        """Stop, and discard what is not stored; returns how many events, and how many output lines, that loses."""
-        events, lines = self.producer.discard()
-        events += len(self._unacknowledged)
-        self._unacknowledged.clear()
+        """Stop. What is not acknowledged is published a last time, all at once, in order: JetStream may only be slow,
+        and a task whose end is not stored would go on for ever. Returns how many events, and how many lines that had
+        not been published before, may be lost.
+        """
+        rest = self.producer.discard()
+        lines = [len(event.data["lines"]) for event in rest if event.event is TaskEvent.OUTPUT]
+        events = len(self._in_flight) + len(self._ready) + len(rest) - len(lines)
+        if self.state is PublisherState.PUBLISHING:
+            self._publish_last(rest)
         self._finish()
-        return events, lines
+        return events, sum(lines)
+
+    def _publish_last(self, rest: list[BufferedEvent]) -> None:
+        for event in rest:
+            self._ready.extend(self._messages_of(event))
+        for pending in (*(pending for pending, _ in self._in_flight), *self._ready):
+            self._requests.publish(self._subject, pending.payload, pending.headers)
 
     def denied(self, complaint: Complaint) -> None:
         """NATS does not permit something; this task may be concerned."""
@@ -177,14 +188,16 @@ class TaskPublisher:
         if now < self._retry:
             return self._retry
         self._retry_if_needed(now)
-        while events := self.producer.take(now, WINDOW - len(self._unacknowledged)):
-            for event in events:
-                self._publish(event, now)
-        if self.producer.ended is not None and not self._unacknowledged and self.producer.due == _NEVER:
+        while (pending := self._next(now)) is not None:
+            if not self._in_flight:
+                self._last_ack = now
+            self._publish_one(pending)
+        if self._in_flight:
+            due = self.producer.output_due if self._in_flight.room else _NEVER
+            return min(due, self._last_ack + ACK_SECONDS)
+        if self.producer.ended is not None and self.producer.due == _NEVER:
             self._finish()
-            return _NEVER
-        due = self.producer.due if len(self._unacknowledged) < WINDOW else _NEVER
-        return min(due, self._last_ack + ACK_SECONDS) if self._unacknowledged else due
+        return self.producer.due
 
     def _take_note(self, now: float) -> None:
         """Note the answers that came since the last step."""
@@ -196,37 +209,43 @@ class TaskPublisher:
     def _retry_if_needed(self, now: float) -> None:
         if self._refused:
             self._publish_again(now)
-        elif self._unacknowledged and now >= self._last_ack + ACK_SECONDS:
+        elif self._in_flight and now >= self._last_ack + ACK_SECONDS:
             self._report_trouble("JetStream does not answer")
             self._publish_again(now)
 
-    def _publish(self, event: BufferedEvent, now: float) -> None:
+    def _next(self, now: float) -> PendingPublish | None:
+        """The next message, if one is due and may be published while others are in flight."""
+        room = self._in_flight.room
+        if not self._ready:
+            for event in self.producer.take(now, min(1, room), only_output=bool(self._in_flight)):
+                self._ready.extend(self._messages_of(event))
+        return self._ready.popleft() if self._ready and room else None
+
+    def _messages_of(self, event: BufferedEvent) -> Iterator[PendingPublish]:
         assert self.producer.attempt is not None
-        if not self._unacknowledged:
-            self._last_ack = now
-        for pending in pending_publishes(
+        return pending_publishes(
             event,
             channel=self.producer.channel,
             attempt=self.producer.attempt,
-            ids=self._ids,
+            serials=self._serials,
             time=_unix_ms(event.time),
             limit=self._requests.info.max_payload,
-        ):
-            self._publish_one(pending)
+        )
 
     def _publish_again(self, now: float) -> None:
-        """Publish everything unacknowledged. JetStream ignores what it has stored in the last two minutes."""
+        """Publish everything in flight. JetStream ignores what it has stored in the last two minutes, and the fold what
+        it has taken.
+        """
         self._refused, self._retry, self._last_ack = False, -_NEVER, now
-        for pending, number in self._unacknowledged.values():
-            self._publish_one(pending, number)
+        for pending, request in self._in_flight:
+            self._publish_one(pending, request)
 
-    def _publish_one(self, pending: PendingPublish, number: int | None = None) -> None:
-        message_id = pending.headers[MESSAGE_ID]
-        take = partial(self._take_ack, message_id)
-        number = self._requests.ask(self._subject, pending.payload, take, pending.headers, number=number)
-        self._unacknowledged[message_id] = pending, number
+    def _publish_one(self, pending: PendingPublish, request: int | None = None) -> None:
+        take = partial(self._take_ack, pending)
+        request = self._requests.ask(self._subject, pending.payload, take, pending.headers, number=request)
+        self._in_flight.add(pending, request)
 
-    def _take_ack(self, message_id: str, answer: NatsMessage) -> None:
+    def _take_ack(self, pending: PendingPublish, answer: NatsMessage) -> None:
         self._heard = True
         self.wake()
         try:
@@ -237,7 +256,7 @@ class TaskPublisher:
         else:
             self.troubled = False
             self._backoff.reset()
-            self._unacknowledged.pop(message_id, None)
+            self._in_flight.remove(pending)
 
     def _report_trouble(self, why: str) -> None:
         self.troubled = True
@@ -262,14 +281,6 @@ class TaskPublisher:
 
 def _unix_ms(monotonic: float) -> int:
     return round((time.time() - time.monotonic() + monotonic) * 1000)
-
-
-def _message_ids() -> Iterator[str]:
-    """IDs that are unique among all runs of all tasks."""
-    run, number = secrets.token_hex(6), 0
-    while True:
-        number += 1
-        yield f"{run}-{number}"
 
 
 def _discard(payload: bytes) -> None:

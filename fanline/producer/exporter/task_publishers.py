@@ -114,11 +114,12 @@ class TaskPublishers:
     # --- the end of a task ---------------------------------------------------------------------------------------
 
     def _give_up(self, publisher: TaskPublisher) -> None:
-        """What is not stored in time after the end of the task is lost."""
+        """What is not stored in time after the end of the task may be lost."""
         seconds = self.linger_seconds(publisher.producer)
         events, lines = publisher.give_up()
         _log.warning(
-            "task %s: %d events and %d lines of output could not be stored within %g seconds of its end and are lost%s",
+            "task %s: %d events and %d more lines of output were not stored within %g seconds of its end "
+            "and may be lost%s",
             publisher.producer.id,
             events,
             lines,

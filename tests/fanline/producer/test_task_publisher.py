@@ -1,11 +1,14 @@
 """The exporter's logic for one task: no socket, no thread, and the clock is a number."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from fanline.backoff import Backoff
 from fanline.producer.checks import TaskSettings
-from fanline.producer.exporter.task_publisher import ACK_SECONDS, WINDOW, PublisherState, TaskPublisher
+from fanline.producer.exporter.in_flight import WINDOW
+from fanline.producer.exporter.task_publisher import ACK_SECONDS, PublisherState, TaskPublisher
 from fanline.producer.producer import Producer
 from fanline.protocol.nats.replies import Complaint, ComplaintKind
 from tests.fanline.nats.played import ACK, PlayedNats, Said
@@ -21,9 +24,14 @@ class Run:
     """One publisher, connected to a played NATS."""
 
     def __init__(
-        self, *, attempt: int | None = 1, heartbeat: float = 30.0, previous: TaskPublisher | None = None
+        self,
+        *,
+        attempt: int | None = 1,
+        heartbeat: float = 30.0,
+        previous: TaskPublisher | None = None,
+        max_payload: int = 1 << 20,
     ) -> None:
-        self.nats = PlayedNats()
+        self.nats = PlayedNats(max_payload=max_payload)
         self.warnings: list[str] = []
         self.replies: list[tuple[str, bytes]] = []
         self.producer = Producer(TaskSettings("job", None, None, attempt, heartbeat, None, None, 5.0))
@@ -46,6 +54,20 @@ class Run:
         self.publisher.step(now)
         return self.nats.said(subject)
 
+    def store(self, now: float = NOW) -> list[Said]:
+        """What is published until nothing more comes, all of it acknowledged."""
+        stored = list[Said]()
+        while said := self.step(now):
+            for each in said:
+                self.nats.answer(each)
+            stored += said
+        return stored
+
+    def log(self, events: int) -> None:
+        """Report lines of output that become so many events."""
+        for number in range(events):
+            self.producer.log(f"line {number}", ("stdout", "stderr")[number % 2])
+
 
 def _events(said: list[Said]) -> list[str]:
     return [msgspec.json.decode(each.payload)["e"].removeprefix("task_") for each in said]
@@ -55,15 +77,27 @@ def _id(said: Said) -> bytes:
     return said.headers.partition(b"Nats-Msg-Id: ")[2].partition(b"\r\n")[0]
 
 
-def test_events_are_published_in_order_each_with_an_id_of_its_own_and_its_attempt() -> None:
+def _data(said: Said) -> dict[str, Any]:
+    data: dict[str, Any] = msgspec.json.decode(said.payload)["d"]
+    return data
+
+
+def test_events_are_published_in_order_each_with_an_id_a_serial_number_and_its_attempt() -> None:
     run = Run(attempt=3)
     run.producer.pause(None)
     run.producer.end(None)
-    said = run.step()
+    said = run.store()
     assert _events(said) == ["started", "paused", "completed"]
     assert len({_id(each) for each in said}) == 3
     assert _id(said[0]).startswith(b"/task:job/")
-    assert {msgspec.json.decode(each.payload)["d"]["attempt"] for each in said} == {3}
+    assert {_data(each)["attempt"] for each in said} == {3}
+    serials = [_data(each)["serial"] for each in said]
+    assert [number for _, number in serials] == [1, 2, 3]
+    assert len({producer for producer, _ in serials}) == 1
+
+
+def test_two_runs_of_a_task_never_have_the_same_serial_numbers() -> None:
+    assert _data(Run().store()[0])["serial"] != _data(Run().store()[0])["serial"]
 
 
 def test_it_has_finished_when_the_task_has_ended_and_everything_is_stored() -> None:
@@ -86,20 +120,22 @@ def test_it_has_finished_when_the_task_has_ended_and_everything_is_stored() -> N
 def test_it_has_not_finished_while_progress_waits_for_its_turn() -> None:
     run = Run()
     run.producer.progress(1, None, None, None, None)
-    for each in run.step():
-        run.nats.answer(each)
+    run.store()
     run.producer.progress(2, None, None, None, None)
     run.producer.end(None)
     assert run.step() == []
     assert not run.publisher.finished
     assert NOW < run.publisher.due < NOW + 1
-    assert _events(run.step(run.publisher.due)) == ["progress", "completed"]
+    assert _events(run.store(run.publisher.due)) == ["progress", "completed"]
 
 
-def test_only_a_window_of_messages_is_unacknowledged_at_a_time() -> None:
+# --- what is in flight together -----------------------------------------------------------------------------------
+
+
+def test_output_is_in_flight_together_up_to_a_window() -> None:
     run = Run()
-    for _ in range(2 * WINDOW):
-        run.producer.pause(None)
+    run.store()
+    run.log(2 * WINDOW)
     said = run.step()
     assert len(said) == WINDOW
     assert run.publisher.due > NOW
@@ -107,6 +143,63 @@ def test_only_a_window_of_messages_is_unacknowledged_at_a_time() -> None:
     for each in said[:3]:
         run.nats.answer(each)
     assert len(run.step()) == 3
+    for each in said[4:]:
+        run.nats.answer(each)
+    assert run.step() == []  # the window begins with the oldest
+
+
+def test_an_event_other_than_output_is_in_flight_alone() -> None:
+    run = Run()
+    run.producer.pause(None)
+    run.log(2)
+    run.producer.resume()
+    run.producer.end(None)
+    flights = []
+    while said := run.step():
+        flights.append(_events(said))
+        for each in said[1:]:
+            run.nats.answer(each)
+        assert run.step() == []
+        assert run.publisher.due > NOW
+        run.nats.answer(said[0])
+    assert flights == [["started"], ["paused"], ["output", "output"], ["resumed"], ["completed"]]
+    assert run.publisher.finished
+
+
+def test_what_is_reported_while_an_event_waits_for_the_output_before_it_wakes_nobody() -> None:
+    run = Run()
+    run.store()
+    run.log(1)
+    (output,) = run.step()
+    woken: list[int] = []
+    run.producer.attach(lambda: woken.append(1))
+    run.producer.pause(None)
+    assert woken == [1]
+    run.step()
+    run.producer.resume()
+    run.log(2)
+    assert woken == [1]
+    run.nats.answer(output)
+    assert _events(run.store()) == ["paused", "resumed", "output", "output"]
+
+
+def test_an_event_of_many_messages_does_not_exceed_the_window_either() -> None:
+    run = Run(max_payload=700)
+    run.store()
+    run.producer.log("\n".join("x" * 150 for _ in range(190)), "stdout")
+    assert len(run.step()) == WINDOW
+    assert run.step() == []
+    run.producer.end(None)
+    assert run.step() == []
+    run.connect()
+    said = run.step()
+    assert len(said) == WINDOW
+    for each in said:
+        run.nats.answer(each)
+    assert _events(run.store()) == ["output"] * 90 + ["completed"]
+
+
+# --- calls --------------------------------------------------------------------------------------------------------
 
 
 def test_calls_are_answered_from_the_first_step_to_the_end() -> None:
@@ -234,18 +327,19 @@ def test_a_new_connection_begins_with_a_heartbeat() -> None:
 
 def test_after_a_lost_connection_what_is_not_acknowledged_is_published_again_with_the_same_ids() -> None:
     run = Run()
-    run.producer.pause(None)
+    run.store()
+    run.log(3)
     run.producer.end(None)
     said = run.step()
     run.nats.answer(said[1])
     run.nats.disconnect()
     run.connect()
     again = run.step()
-    assert _events(again) == ["started", "completed"]
+    assert [each.payload for each in again] == [said[0].payload, said[2].payload]
     assert [_id(each) for each in again] == [_id(said[0]), _id(said[2])]
     for each in again:
         run.nats.answer(each)
-    run.publisher.step(NOW)
+    assert _events(run.store()) == ["completed"]
     assert run.publisher.finished
 
 
@@ -301,7 +395,8 @@ def test_a_late_acknowledgement_of_an_earlier_try_counts_and_nothing_is_remember
 
 def test_each_acknowledgement_starts_the_wait_again() -> None:
     run = Run(heartbeat=900.0)
-    run.producer.pause(None)
+    run.store()
+    run.log(2)
     first, _ = run.step()
     run.nats.answer(first)
     assert run.step(NOW + 9.0) == []
@@ -328,15 +423,28 @@ def test_a_denied_inbox_or_question_concerns_the_task() -> None:
         assert run.publisher.troubled
 
 
-def test_giving_up_says_how_much_is_lost_and_nothing_is_published_any_more() -> None:
+def test_giving_up_says_how_much_may_be_lost_and_publishes_it_a_last_time() -> None:
     run = Run()
     run.producer.pause(None)
-    run.step()
+    (started,) = run.step()
     run.producer.resume()
     run.producer.log("a\nb", "stdout")
-    assert run.publisher.give_up() == (3, 2)
+    run.producer.end(None)
+    assert run.publisher.give_up() == (4, 2)
     assert run.publisher.finished
+    said = run.nats.said(PUB)
+    assert _events(said) == ["started", "paused", "resumed", "output", "completed"]
+    assert _id(said[0]) == _id(started)
     assert run.step(subject=None) == []
+
+
+def test_nothing_is_published_of_a_run_that_is_given_up_before_its_turn() -> None:
+    first = Run()
+    for run in (Run(attempt=None), Run(attempt=2, previous=first.publisher)):
+        run.producer.end(None)
+        run.publisher.step(NOW)
+        assert run.publisher.give_up() == (2, 0)
+        assert run.nats.said(PUB) == []
 
 
 def test_what_comes_late_after_giving_up_does_no_harm() -> None:
