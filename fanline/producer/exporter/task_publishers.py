@@ -117,15 +117,16 @@ class TaskPublishers:
         """What is not stored in time after the end of the task may be lost."""
         seconds = self.linger_seconds(publisher.producer)
         events, lines = publisher.give_up()
-        _log.warning(
-            "task %s: %d events and %d more lines of output were not stored within %g seconds of its end "
-            "and may be lost%s",
-            publisher.producer.id,
-            events,
-            lines,
-            seconds,
-            f" ({self._outage})" if self._outage else "",
-        )
+        if events or lines:
+            _log.warning(
+                "task %s: %d events and %d more lines of output were not stored within %g seconds of its end "
+                "and may be lost%s",
+                publisher.producer.id,
+                events,
+                lines,
+                seconds,
+                f" ({self._outage})" if self._outage else "",
+            )
         self._remove(publisher)
 
     def _remove(self, publisher: TaskPublisher) -> None:

@@ -109,6 +109,19 @@ def test_what_is_not_stored_in_time_is_given_up_and_counted(caplog: pytest.LogCa
     )
 
 
+def test_giving_up_a_task_that_loses_nothing_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    exported = Exported()
+    exported.connect()
+    exported.add(linger=3.0)
+    exported.store()
+    exported.lose("gone")
+    exported.tasks.abandon_all()
+    exported.tasks.step(NOW)
+    exported.tasks.step(NOW + 3.0)
+    assert exported.done == ["job"]
+    assert caplog.messages == ["task events are waiting for NATS: gone"]
+
+
 def test_a_task_does_not_linger_for_a_server_that_was_never_reached() -> None:
     exported = Exported()
     producer = exported.add(linger=60.0)
