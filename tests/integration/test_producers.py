@@ -529,6 +529,6 @@ async def test_log_records_become_output_of_the_current_task() -> None:
             logger.warning("disk %s", "full")
         assert fanline.current_task() is None
         stored = await nats.stored("job")
-    assert [envelope["d"] for envelope in stored if envelope["e"] == "task_output"] == [
-        {"attempt": 1, "lines": ["disk full"], "stream": "stderr"}
+    assert events_of(stored)[1:-1] == [
+        ("task_output", {"attempt": 1, "lines": ["disk full"], "stream": "stderr"}),
     ]

@@ -45,13 +45,12 @@ class StoredTasks:
             sequence = reply["message"]["seq"] + 1
 
     async def wait_for(self, task: str, event: str) -> dict[str, Any]:
-        """The data of a task's first event with that name, as soon as it is stored."""
+        """The data of a task's first event with that name, but for its serial number, as soon as it is stored."""
         with trio.fail_after(SECONDS):
             while True:
                 for envelope in await self.stored(task):
                     if envelope["e"] == event:
-                        data: dict[str, Any] = envelope["d"]
-                        return data
+                        return data_of(envelope)
                 await trio.sleep(0.01)
 
     async def call(self, task: str, verb: str, data: Any = None) -> dict[str, Any]:
@@ -81,14 +80,21 @@ async def in_thread(job: Callable[[], Any]) -> Any:
 
 
 def events_of(envelopes: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Events with their data. Successive progress is merged, since how much of it is sent depends on time."""
+    """Events with their data, but for their serial numbers. Successive progress is merged, since how much of it is sent
+    depends on time.
+    """
     events = list[tuple[str, dict[str, Any]]]()
     for envelope in envelopes:
-        event, data = envelope["e"], envelope["d"]
+        event, data = envelope["e"], data_of(envelope)
         if events and event == events[-1][0] == "task_progress":
             data = events.pop()[1] | data
         events.append((event, data))
     return events
+
+
+def data_of(envelope: dict[str, Any]) -> dict[str, Any]:
+    """The data of an event, but for its serial number, which is drawn by lot."""
+    return {key: value for key, value in envelope["d"].items() if key != "serial"}
 
 
 def lines_of(envelopes: list[dict[str, Any]]) -> list[str]:
