@@ -227,6 +227,33 @@ def test_what_a_checkpoint_has_told_of_is_not_folded_twice() -> None:
     assert second.log.snapshot.lines == 5
 
 
+def test_what_was_stored_twice_reaches_nobody_and_is_nobodys_mistake() -> None:
+    fed = Fed()
+    line = event("task_output", 0, lines=["a"], serial=["p", 1])
+    assert fed.feed(line) is not None
+    assert fed.feed(line) is None
+    assert fed.feed(event("task_completed", 1, serial=["p", 3])) is not None
+    assert fed.feed(line) is None
+    assert (fed.log.snapshot.lines, fed.refused) == (1, [])
+    assert fed.feed(event("task_progress", 1, serial=["p", 2])) is None  # too late, for the first time
+    assert [error.code for error in fed.refused] == [ErrorCode.BAD_STATE]
+
+
+def test_a_fold_that_begins_with_a_record_knows_what_was_taken() -> None:
+    first, second = Fed(), Fed()
+    for number in (1, 3):
+        first.feed(event("task_output", 0, lines=[str(number)], serial=["p", number]))
+    second.log.load(first.log.record("e"), "e")
+    assert [
+        second.feed(event("task_output", 0, lines=["x"], serial=["p", number])) is None for number in (3, 2, 2)
+    ] == [
+        True,
+        False,
+        True,
+    ]
+    assert second.log.snapshot.lines == 3
+
+
 def test_an_old_checkpoint_does_not_take_a_newer_log_back() -> None:
     log = Fed().log
     log.take(event("task_progress", 0, percent=10), 1)

@@ -60,6 +60,21 @@ async def test_what_does_not_fit_is_left_out_and_the_producers_own_messages_pass
     assert [update.state_changed for update in updates] == [True, False, False, False, True]
 
 
+async def test_what_is_stored_twice_is_shown_once_whether_before_the_viewer_came_or_after() -> None:
+    with trio.fail_after(5):
+        async with durable_peer() as peer, fanline.Client(peer.url) as client:
+            before = {"lines": ["before"], "serial": ["p", 1]}
+            peer.append(before, OUTPUT)
+            async with client.task("1") as task:
+                after = {"lines": ["after"], "serial": ["p", 2]}
+                for data in (before, after, before, after):
+                    await peer.publish(data, OUTPUT)
+                await peer.publish({"serial": ["p", 3]}, COMPLETED)
+                assert await _updates(task) == [OUTPUT, COMPLETED]
+                assert [line.text for line in task.output] == ["before", "after"]
+                assert task.snapshot == peer.task.snapshot
+
+
 async def test_a_newer_attempt_supersedes_the_lines_of_the_older_one_and_a_viewer_that_follows_sees_it() -> None:
     with trio.fail_after(5):
         async with durable_peer() as peer, fanline.Client(peer.url) as client:

@@ -38,12 +38,12 @@ FINE = Fate()
 class Simulation:
     """One task on one simulated JetStream. `fate` decides about each message that is sent, by its number."""
 
-    def __init__(self, fate: Callable[[int], Fate], *, linger: float = _NEVER) -> None:
+    def __init__(self, fate: Callable[[int], Fate]) -> None:
         self.now = START
         self.stored: list[bytes] = []
         """The payloads in the stream."""
         self.sent: list[Said] = []
-        self.producer = Producer(TaskSettings("job", "the job", None, 1, 1e7, None, None, linger))
+        self.producer = Producer(TaskSettings("job", "the job", None, 1, 1e7, None, None, 5.0))
         self._fate = fate
         self._nats = PlayedNats()
         self._stored_at: dict[bytes, float] = {}
@@ -79,6 +79,11 @@ class Simulation:
             ahead = self._ahead[0][0] if self._ahead else _NEVER
             self.advance(max(0.0, min(self.publisher.due, ahead) - self.now))
         raise AssertionError("the exporter does not come to an end")
+
+    def give_up(self) -> None:
+        """The task has lingered long enough."""
+        self.publisher.give_up()
+        self.advance(0.0)
 
     def _step(self) -> None:
         if self.publisher.due <= self.now:

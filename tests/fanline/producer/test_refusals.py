@@ -96,6 +96,24 @@ def test_what_is_stored_again_after_the_de_duplication_window_changes_nothing() 
     assert result.mistakes == []
 
 
+def test_a_job_that_jetstream_never_answers_is_stored_to_its_end_when_it_is_given_up() -> None:
+    with simulated(lambda number: UNANSWERED) as simulation:
+        print_lines(simulation, 3)
+        simulation.producer.progress(50, None, None, None, None)
+        simulation.producer.end(None)
+        simulation.advance(5)
+        assert [event for event, _ in folded(simulation.stored).events] == ["task_started"]
+        simulation.give_up()
+    result = folded(simulation.stored)
+    assert [event for event, _ in result.events] == [
+        "task_started",
+        *["task_output"] * 3,
+        "task_progress",
+        "task_completed",
+    ]
+    assert result.mistakes == []
+
+
 # --- whatever is refused, late or lost ------------------------------------------------------------------------------
 
 _fates = st.sampled_from(

@@ -115,6 +115,18 @@ async def test_what_does_not_fit_is_reported_unless_it_is_the_second_of_two_engi
     assert held.refused == ["task:a"]
 
 
+async def test_an_event_that_is_stored_twice_counts_once_and_is_no_mistake(
+    autojump_clock: MockClock, held: Held
+) -> None:
+    for _ in range(2):
+        held.say("task:a", "task_output", lines=["x"], serial=["p", 1])
+    task = held.task("task:a")
+    assert task is not None
+    assert (task.snapshot.lines, task.folded, held.refused) == (1, 2, [])
+    assert task.output is not None
+    assert [batch.lines for batch in task.output.newest(9)] == [["x"]]
+
+
 async def test_the_next_holder_begins_before_the_oldest_change_that_is_not_stored(
     autojump_clock: MockClock, held: Held
 ) -> None:
