@@ -8,7 +8,7 @@ import msgspec
 
 from fanline.producer.buffer import BufferedEvent
 from fanline.protocol.envelope import Envelope, encode_json
-from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
+from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
 
 OVERHEAD = 512
 """Bytes allowed for the headers, which count as payload, and for the other keys of an envelope."""
@@ -31,7 +31,7 @@ def pending_publishes(
     for data in fitting(event.data, limit - OVERHEAD):
         message_id = next(ids)
         envelope = Envelope(id=message_id, event=event.event, time=time, data={"attempt": attempt, **data})
-        yield PendingPublish({MESSAGE_ID: deduplication_id(channel, message_id)}, encode_json(envelope))
+        yield PendingPublish({MESSAGE_ID: producer_store_id(channel, message_id)}, encode_json(envelope))
 
 
 def fitting(data: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
