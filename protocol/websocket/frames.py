@@ -111,7 +111,7 @@ class FrameReader:
         self._from_client = from_client
         self._deflated = deflated
         self._compressed = False  # the message under way
-        self._buffer = bytearray()  # begins with a frame that is incomplete
+        self._buffer: bytes | bytearray = b""  # or a frame that is incomplete, which grows in place
         self._needed = 0  # bytes of it, before which there is no need to look at it again
         self._opcode: Opcode | None = None  # of the fragmented message under way
         self._fragments = bytearray()
@@ -139,7 +139,7 @@ class FrameReader:
             message = self._collect(first, opcode, payload)
             if message is not None:
                 yield message
-        self._buffer = bytearray(buffer[position:])
+        self._buffer = bytearray(buffer[position:]) if position < len(buffer) else b""
 
     def _frame(self, buffer: bytes | bytearray, start: int) -> tuple[int, Opcode, bytes, int] | None:
         """First byte, opcode, payload and end of the frame at `start`; None while it is incomplete."""
