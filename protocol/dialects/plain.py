@@ -191,7 +191,7 @@ def _pong(command: Envelope, reply: Envelope) -> dict[str, Any]:
     return {"type": kind, "timestamp": iso_time(reply.time) if command.data is None else command.data}
 
 
-_MAX_DIGITS = 19  # of a number that may have been one; a longer one would be a fault of Python's, or of its reader's
+_MAX_DIGITS = 19  # of any 64-bit integer; int() refuses what has thousands
 _RESULTS = {"input": "input_result", "cancel": "cancel_result"}
 _OLD_STATES = {TaskState.RUNNING: "PROCESSING"}
 
