@@ -67,10 +67,13 @@ KEYS: dict[str, tuple[str, int]] = {
     "key": ("k", 11),
     "priority": ("pr", 12),
     "ttl": ("ttl", 13),
+    "deduplication_id": ("dd", 16),
 }
 
 MAX_TEXT = 128  # characters of every text except the channel
+MIN_DEDUPLICATION_ID = 16  # characters: a shorter one would soon be used twice
 _Short = Annotated[str, Meta(max_length=MAX_TEXT)]
+_Long = Annotated[str, Meta(max_length=1024)]  # of what is checked later, when the answer can name the command
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
@@ -85,7 +88,7 @@ class Envelope(
     """One message. A field that is absent on the wire is None here ("" for `type`)."""
 
     type: _Short = ""
-    channel: Annotated[str, Meta(max_length=1024)] | None = None
+    channel: _Long | None = None
     offset: _Count | None = None
     """Position in the channel, given by its JetStream stream."""
     previous: _Count | None = None
@@ -93,7 +96,7 @@ class Envelope(
     epoch: _Short | None = None
     """Changes when the stream is recreated: offsets of another epoch mean nothing."""
     id: _Short | None = None
-    """Of a message: its de-duplication id. Of a command: the answer has the same id."""
+    """Of a message: the id that its producer or the server has given it. Of a command: the answer has the same id."""
     event: _Short | None = None
     data: Any = None
     sender: _Short | None = None
@@ -104,6 +107,8 @@ class Envelope(
     priority: Annotated[int, Meta(ge=0, le=9)] | None = None
     ttl: Annotated[int, Meta(ge=1, le=2**31)] | None = None
     """Seconds after `time` at which the message is no longer delivered."""
+    deduplication_id: _Long | None = None
+    """Of a `pub` of a client: a durable channel stores the message only once, however often it is sent."""
 
     @property
     def value(self) -> Any:
@@ -210,6 +215,15 @@ def check_texts(envelope: Envelope) -> None:
         if text is not None and len(text) > MAX_TEXT:
             raise MessageError(ErrorCode.BAD_MESSAGE, f"{name}: {len(text)} characters, at most {MAX_TEXT}")
     check_names(envelope)
+    if envelope.deduplication_id is not None:
+        check_deduplication_id(envelope.deduplication_id)
+
+
+def check_deduplication_id(text: str) -> None:
+    """Refuse an id that is too short to be unique, too long, or not printable. Raises MessageError(BAD_MESSAGE)."""
+    if not (MIN_DEDUPLICATION_ID <= len(text) <= MAX_TEXT and text.isprintable()):
+        rule = f"a de-duplication id has {MIN_DEDUPLICATION_ID} to {MAX_TEXT} printable characters, as a UUID has"
+        raise MessageError(ErrorCode.BAD_MESSAGE, f"dd: {rule}")
 
 
 def check_names(envelope: Envelope) -> None:
@@ -277,6 +291,7 @@ def _as_published(envelope: Envelope) -> Envelope:
     if envelope.type not in ("", MessageType.PUB):
         raise MessageError(ErrorCode.BAD_MESSAGE, f"a producer publishes `pub` envelopes, not `{envelope.type}`")
     check_names(envelope)
+    envelope.deduplication_id = None  # what counts is the header Nats-Msg-Id
     envelope.type = MessageType.PUB
     return envelope
 

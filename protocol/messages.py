@@ -103,8 +103,10 @@ class Subscribed(ControlData, omit_defaults=False):
 class PublishResult(ControlData):
     """The answer to `pub`. The envelope's offset is the message's, on a durable channel."""
 
-    id: str
-    """The message's id: the client's, or one that the server made."""
+    id: str | None = None
+    """The message's id, which the server has made; of a duplicate, the id of the first message, if it is known."""
+    duplicate: bool = False
+    """The message was stored before, under the same de-duplication id; the offset is that of the first one."""
 
 
 class ErrorData(ControlData, omit_defaults=False):

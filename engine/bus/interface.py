@@ -66,6 +66,15 @@ class Stored(NamedTuple):
     position: StreamPosition
 
 
+class StoreAck(NamedTuple):
+    """The answer to a `store`."""
+
+    offset: int
+    """Offset of the message; of the first one, if this is a duplicate."""
+    duplicate: bool
+    """A message was stored under the same store id before, and this one was not."""
+
+
 class Page(NamedTuple):
     """One read from a stream."""
 
@@ -163,12 +172,14 @@ class Bus(Protocol):
 
     # --- streams ------------------------------------------------------------------------------------------------
 
-    async def store(self, channel: str, payload: bytes, message_id: str, last: int | None = None) -> int:
-        """Store a durable message and return its offset; if `message_id` was stored already, the offset it has.
+    async def store(
+        self, channel: str, payload: bytes, store_id: str | None = None, last: int | None = None
+    ) -> StoreAck:
+        """Store a durable message; within two minutes a stream stores each `store_id` only once.
 
         `last`: only if this is the offset of the channel's newest stored message (0: there is none); ConflictError if
         it is not. BusError if the store has not confirmed the message: it may or may not be stored, and may be sent
-        again under the same id. TooLargeError.
+        again under the same store id. TooLargeError.
         """
         ...
 
@@ -184,6 +195,10 @@ class Bus(Protocol):
 
     async def read(self, channel: str, start: int) -> Page:
         """Stored messages of a channel from offset `start` on: READ_BATCH at most, fewer if large. BusError."""
+        ...
+
+    async def read_one(self, channel: str, offset: int) -> Stored | None:
+        """The stored message of a channel at this very offset; None if there is none (any more). BusError."""
         ...
 
     async def read_namespace(self, namespace: str, start: int) -> Page:

@@ -20,6 +20,7 @@ from fanline.engine.bus.interface import (
     NoListenerError,
     OnLoss,
     Page,
+    StoreAck,
     Stored,
     StreamPosition,
     StreamState,
@@ -31,7 +32,7 @@ from fanline.protocol.nats.names import Bucket
 
 
 class _Stream:
-    """The twin of one JetStream stream: messages in order, bounded per channel; their ids are remembered."""
+    """The twin of one JetStream stream: messages in order, bounded per channel; their store ids are remembered."""
 
     _epochs = itertools.count(1)
 
@@ -43,10 +44,10 @@ class _Stream:
         self._last = 0
         self._epoch = f"memory{next(self._epochs)}"
 
-    def append(self, channel: str, payload: bytes, message_id: str) -> tuple[Stored | None, int]:
-        """The message to republish, None if the id is a repeat, and its offset."""
-        if message_id in self._ids:
-            return None, self._ids[message_id]
+    def append(self, channel: str, payload: bytes, store_id: str | None) -> tuple[Stored | None, int]:
+        """The message to republish, None if the store id is a repeat, and its offset."""
+        if store_id in self._ids:
+            return None, self._ids[store_id]
         own = [stored for stored in self._messages if stored.channel == channel]
         previous = own[-1].position.offset if own else 0
         self._last += 1
@@ -54,7 +55,8 @@ class _Stream:
         if len(own) >= self._namespace.history:
             self._messages.remove(own[0])
         self._messages.append(stored)
-        self._ids[message_id] = self._last
+        if store_id is not None:
+            self._ids[store_id] = self._last
         return stored, self._last
 
     def expire(self, until: int) -> None:
@@ -185,24 +187,26 @@ class MemoryBus:
     async def publish(self, channel: str, payload: bytes) -> None:
         """As for producers, a durable channel's message is stored, and delivered with its position."""
         if self.broker.namespaces.of(channel).durable:
-            await self.store(channel, payload, f"anonymous-{time.monotonic_ns()}")
+            await self.store(channel, payload)
             return
         await self._reach_broker()
         self._check_size(payload)
         for bus in self.broker.buses:
             bus.hand_over(channel, payload, None)
 
-    async def store(self, channel: str, payload: bytes, message_id: str, last: int | None = None) -> int:
+    async def store(
+        self, channel: str, payload: bytes, store_id: str | None = None, last: int | None = None
+    ) -> StoreAck:
         await self._reach_broker()
         self._check_size(payload)
         if last is not None and (self._stream(channel).newest(channel) or 0) != last:
             raise ConflictError(f"{channel} has newer messages")
-        stored, offset = self._stream(channel).append(channel, payload, message_id)
+        stored, offset = self._stream(channel).append(channel, payload, store_id)
         for bus in self.broker.buses if stored else ():
             bus.hand_over(channel, payload, stored.position if stored else None)
             if stored:
                 bus.tell_listener(stored)
-        return offset
+        return StoreAck(offset, stored is None)
 
     async def stream_state(self, channel: str) -> StreamState:
         await self._reach_broker()
@@ -217,6 +221,11 @@ class MemoryBus:
         await self._reach_broker()
         self.reads += 1
         return self._stream(channel).read(channel, start)
+
+    async def read_one(self, channel: str, offset: int) -> Stored | None:
+        await self._reach_broker()
+        found = self._stream(channel).read(channel, offset).messages[:1]
+        return found[0] if found and found[0].position.offset == offset else None
 
     async def kv_get(self, bucket: Bucket, key: str) -> KvEntry | None:
         await self._reach_broker()

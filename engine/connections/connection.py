@@ -99,6 +99,8 @@ class Connection:
         try:
             for message in reader.feed(data):
                 await self._take(message)
+                if len(message.payload) > len(data):  # inflated, or gathered over many reads: others have their turn
+                    await trio.lowlevel.checkpoint()
         except FrameError as error:
             self._refuse(error)
         self._reader = None if reader.idle else reader

@@ -27,7 +27,7 @@ from fanline.protocol.channels import namespace_of
 from fanline.protocol.envelope import Envelope, MessageType, check_value, decode_json, encode_json
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import CallData, error_of, read
-from fanline.protocol.nats.names import deduplication_id
+from fanline.protocol.nats.names import engine_store_id
 from fanline.protocol.tasks.events import MAX_TEXT, AskKind, TaskEvent
 from fanline.protocol.tasks.snapshot import Ask, snapshot_fields
 from fanline.protocol.tasks.states import TaskState
@@ -170,7 +170,7 @@ class Calls:
         envelope = Envelope(MessageType.PUB, id=call_id, event=event, data=fields, sender=call.by, time=unix_ms())
         channel = call.task.channel
         with call.task.expect(call_id) as outcome:
-            await self._bus.store(channel, encode_json(envelope), deduplication_id(channel, call_id))
+            await self._bus.store(channel, encode_json(envelope), engine_store_id(channel, call_id))
             with trio.move_on_after(_STORED_SECONDS) as scope:
                 await outcome.settled.wait()
         if scope.cancelled_caught:

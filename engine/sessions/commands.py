@@ -21,6 +21,8 @@ from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import Authenticated, ErrorData, Resume, message_id_of, resume_of
 
+_MAX_REASON = 500  # characters: the engine's reasons quote the command, whatever its size; a producer's are its own
+
 Perform = Callable[["Commands", Session, Envelope], Awaitable[Envelope | None]]
 """The answer to a command; None if it has been answered, or is answered later. MessageError, BusError: the `err`."""
 
@@ -206,7 +208,8 @@ COMMANDS: dict[str, Perform] = {
 
 def refusal(command: Envelope | None, error: MessageError | BusError) -> Envelope:
     """The `err` that says why a command (None: one that could not be read) was not performed."""
-    data = ErrorData(code=_code(error), message=str(error)).fields()
+    code, reason = _code(error), str(error)
+    data = ErrorData(code, reason if code is ErrorCode.REFUSED else reason[:_MAX_REASON]).fields()
     if command is None:
         return Envelope(MessageType.ERR, id=error.request if isinstance(error, MessageError) else None, data=data)
     return Envelope(MessageType.ERR, id=command.id, channel=command.channel, data=data)

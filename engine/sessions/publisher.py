@@ -1,16 +1,24 @@
 """What a client publishes: stored in its channel's stream, or handed to the bus at once."""
 
 import secrets
+from contextlib import suppress
 
 from msgspec import Raw
 
-from fanline.engine.bus.interface import Bus
+from fanline.engine.bus.interface import Bus, BusError
 from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Namespaces
-from fanline.protocol.envelope import Envelope, MessageType, encode_cbor, encode_json
+from fanline.protocol.envelope import (
+    Envelope,
+    MessageType,
+    check_deduplication_id,
+    encode_cbor,
+    encode_json,
+    from_producer,
+)
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import PublishResult
-from fanline.protocol.nats.names import deduplication_id
+from fanline.protocol.nats.names import client_store_id
 from fanline.protocol.tasks.states import ENGINE_EVENTS
 
 
@@ -26,15 +34,36 @@ class ClientPublisher:
         namespace = self._namespaces.of(channel)
         if command.event in ENGINE_EVENTS and namespace.tasks:
             raise MessageError(ErrorCode.PERMISSION_DENIED, f"only the engine says {command.event}; use `call`")
-        message_id = command.id or secrets.token_urlsafe(12)
+        if command.deduplication_id is not None:
+            check_deduplication_id(command.deduplication_id)
+        message_id = secrets.token_urlsafe(12)  # not the request's id, which other clients may use as well
         payload = _payload(command, message_id, user)
-        answer = Envelope(MessageType.OK, channel=channel, data=PublishResult(id=message_id).fields())
         if namespace.durable:
-            once = deduplication_id(channel, message_id, user or "")
-            answer.offset = await self._bus.store(channel, payload, once)
-        else:
-            await self._bus.publish(channel, payload)
-        return answer
+            return await self._store(channel, payload, message_id, _store_id(command, channel, user))
+        await self._bus.publish(channel, payload)
+        return _answer(channel, PublishResult(message_id))
+
+    async def _store(self, channel: str, payload: bytes, message_id: str, store_id: str | None) -> Envelope:
+        ack = await self._bus.store(channel, payload, store_id)
+        if ack.duplicate:
+            return _answer(channel, PublishResult(await self._id_at(channel, ack.offset), duplicate=True), ack.offset)
+        return _answer(channel, PublishResult(message_id), ack.offset)
+
+    async def _id_at(self, channel: str, offset: int) -> str | None:
+        """The id of a message that was stored before; None if it cannot be read now."""
+        with suppress(BusError, MessageError):
+            stored = await self._bus.read_one(channel, offset)
+            return None if stored is None else from_producer(stored.payload).id
+        return None
+
+
+def _store_id(command: Envelope, channel: str, user: str | None) -> str | None:
+    once = command.deduplication_id
+    return None if once is None else client_store_id(user, channel, once)
+
+
+def _answer(channel: str, result: PublishResult, offset: int | None = None) -> Envelope:
+    return Envelope(MessageType.OK, channel=channel, offset=offset, data=result.fields())
 
 
 def _payload(command: Envelope, message_id: str, user: str | None) -> bytes:

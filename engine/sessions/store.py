@@ -1,10 +1,12 @@
 """The session store: what each session is subscribed to, so that another worker can take the session up again.
 
-A session that changes is stored soon after, many changes at once; one that does not is stored again before it expires.
-Nothing waits for it: a lost write costs a client its session, never a message, for the client has its offsets.
+A session that changes is stored soon after, many changes at once, and then rests, however often it changes; one that
+does not is stored again before it expires. Nothing waits for it: a lost write costs a client its session, never a
+message, for the client has its offsets.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 import msgspec
@@ -15,8 +17,15 @@ from fanline.protocol.nats.names import Bucket
 
 STORE_AGAIN = RESUME_WINDOW / 2
 """Seconds after which an unchanged session is stored again: half of the resume window."""
-_PAUSE = 0.1
-_PER_PAUSE = 500  # sessions stored at a time, so that a storm of sessions does not crowd out their messages
+REST = 1.0
+"""Seconds for which a session that was stored is not stored again."""
+MAX_CHANNELS = 2500
+"""Channels of a session that is kept, and of all sessions that are stored in one pause: half a megabyte of names."""
+PAUSE = 0.1
+"""Seconds between two rounds of writing."""
+_PER_PAUSE = 500  # sessions looked at in a round, so that a storm of sessions does not crowd out their messages
+
+_encode = msgspec.json.Encoder().encode
 
 
 class StoredSession(msgspec.Struct):
@@ -28,7 +37,7 @@ class StoredSession(msgspec.Struct):
 
 class _Changed(NamedTuple):
     user: str | None
-    channels: Iterable[str]
+    channels: Collection[str]
 
 
 class SessionStore:
@@ -37,10 +46,11 @@ class SessionStore:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._changed: dict[str, _Changed] = {}
+        self._resting: dict[str, float] = {}  # session -> when its rest ends, the next one first
         self._work = trio.Event()
 
-    def put(self, session: str, user: str | None, channels: Iterable[str]) -> None:
-        """Store a session soon; `channels` is read then."""
+    def put(self, session: str, user: str | None, channels: Collection[str]) -> None:
+        """Store a session soon; `channels` is read then. One with more than MAX_CHANNELS is not kept."""
         self._changed[session] = _Changed(user, channels)
         self._work.set()
 
@@ -48,16 +58,33 @@ class SessionStore:
         """Write for ever."""
         while True:
             await self._work.wait()
-            await trio.sleep(_PAUSE)
-            self._work = trio.Event()
-            for session in list(self._changed)[:_PER_PAUSE]:
-                user, channels = self._changed.pop(session)
-                value = msgspec.json.encode(StoredSession(user, list(channels)))
-                self._bus.kv_put_soon(Bucket.SESSIONS, session, value)
-            if self._changed:
-                self._work.set()
+            await trio.sleep(PAUSE)
+            self._write_some(trio.current_time())
+            if not self._changed:
+                self._work = trio.Event()
+
+    def _write_some(self, now: float) -> None:
+        self._wake(now)
+        room = MAX_CHANNELS
+        for session in list(islice(self._changed, _PER_PAUSE)):
+            changed = self._changed.pop(session)
+            count = len(changed.channels)
+            kept = count <= MAX_CHANNELS
+            if session in self._resting or (kept and count > room):
+                self._changed[session] = changed  # to the end of the queue, where it is in no other session's way
+                continue
+            # Nothing is kept of a session that is too large: an older note of it would leave out channels.
+            note = _encode(StoredSession(changed.user, list(changed.channels))) if kept else b""
+            room -= count if kept else 0
+            self._resting[session] = now + REST
+            self._bus.kv_put_soon(Bucket.SESSIONS, session, note)
+
+    def _wake(self, now: float) -> None:
+        rested = takewhile(lambda session: self._resting[session] <= now, self._resting)
+        for session in list(rested):
+            del self._resting[session]
 
     async def find(self, session: str) -> StoredSession | None:
         """What is kept of a session; None if there is nothing (any more). BusError."""
         entry = await self._bus.kv_get(Bucket.SESSIONS, session)
-        return None if entry is None else msgspec.json.decode(entry.value, type=StoredSession)
+        return None if entry is None or not entry.value else msgspec.json.decode(entry.value, type=StoredSession)

@@ -25,7 +25,7 @@ from fanline.client.client import Client, Codec
 from fanline.errors import FanlineError
 from fanline.nats.publish import open_nats_publisher
 from fanline.nats.settings import find_options
-from fanline.protocol.envelope import Envelope, check_value
+from fanline.protocol.envelope import Envelope, check_deduplication_id, check_value
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.options import NatsOptions
 
@@ -44,7 +44,7 @@ class Publication:
 
     channel: str
     event: str | None = None
-    id: str | None = None
+    deduplication_id: str | None = None
 
 
 def parse_json(text: bytes | str) -> object:
@@ -67,7 +67,9 @@ async def publish_to_nats(what: Publication, text: str, nats: NatsOptions | None
     async with open_nats_publisher(find_options(nats)) as publisher:
         count, stored = 0, await publisher.is_stored(what.channel)
         async for value in _values(text):
-            envelope = Envelope(channel=what.channel, id=what.id, event=what.event, data=value)
+            envelope = Envelope(
+                channel=what.channel, event=what.event, data=value, deduplication_id=what.deduplication_id
+            )
             publisher.publish(envelope, stored=stored)
             count += 1
             if count % FLUSH_MESSAGES == 0:
@@ -79,7 +81,7 @@ async def publish_to_url(what: Publication, text: str, url: str, codec: Codec) -
     """The same through a WebSocket, where the server acknowledges each value."""
     async with Client(url, codec=codec) as client:
         async for value in _values(text):
-            await client.publish(what.channel, value, event=what.event, id=what.id)
+            await client.publish(what.channel, value, event=what.event, deduplication_id=what.deduplication_id)
     return 0
 
 
@@ -122,6 +124,16 @@ def _json_value(text: str) -> str:
     return text
 
 
+def _deduplication_id(text: str | None) -> str | None:
+    """Checks the option."""
+    try:
+        if text is not None:
+            check_deduplication_id(text)
+    except MessageError as error:
+        raise typer.BadParameter(str(error).removeprefix("dd: ")) from None
+    return text
+
+
 def add_pub(app: typer.Typer) -> None:
     """Register the command."""
     app.command(short_help="Publish a JSON value to a channel.")(pub)
@@ -136,9 +148,12 @@ def pub(
     event: Annotated[
         str | None, typer.Option(callback=short_text, help="Event name of the message, as in task_progress.")
     ] = None,
-    id: Annotated[  # noqa: A002  # the option's name
+    deduplication_id: Annotated[
         str | None,
-        typer.Option(callback=short_text, help="ID of the message; a durable channel stores the same ID only once."),
+        typer.Option(
+            callback=_deduplication_id,
+            help="16 to 128 characters, such as a UUID: within two minutes, a durable channel stores it only once.",
+        ),
     ] = None,
     nats: NatsUrl = None,
     nats_creds: NatsCreds = None,
@@ -154,7 +169,7 @@ def pub(
     """Publish a JSON value to a channel, and return when it is stored, or accepted if the channel is ephemeral.
 
     It goes through NATS, like what any producer publishes: by default that of the local `fanline serve`. On a durable
-    channel it is safe to publish again with the same --id: within two minutes it is the same message.
+    channel it is safe to publish again with the same --deduplication-id: the message is stored once.
 
     \b
       fanline pub news:all '{"title": "hello"}'
@@ -165,9 +180,9 @@ def pub(
     """
     if nats is not None and url is not None:
         raise typer.BadParameter("give --nats or --url, not both")
-    if value == "-" and id is not None:
-        raise typer.BadParameter("--id is for one message, and stdin may hold many")
-    what = Publication(channel, event, id)
+    if value == "-" and deduplication_id is not None:
+        raise typer.BadParameter("--deduplication-id is for one message, and stdin may hold many")
+    what = Publication(channel, event, deduplication_id)
     if url is not None:
         run(partial(publish_to_url, what, value, url, codec.value))
     options = nats_from_flags(

@@ -31,7 +31,7 @@ StoredPositions = Mapping[str, Position | Sequence[Any]]
 """What `Subscription.positions` returned, or what JSON made of it."""
 _DIALECTS: dict[str, V1Dialect] = {"json": JSON, "cbor": CBOR}
 _PING_ID = "~ping"  # no id that a program would give to a message
-_RETRY_SECONDS = 100.0  # safely within the two minutes in which the server recognises a message id
+_RETRY_SECONDS = 100.0  # safely within the two minutes in which the server recognises a de-duplication id
 
 
 class Client:
@@ -129,19 +129,29 @@ class Client:
         starts |= {channel: stored[channel] for channel in channels if channel in stored}
         return Subscription(self._driver, starts, buffer, gaps=gaps)
 
-    async def publish(self, channel: str, data: Any, *, event: str | None = None, id: str | None = None) -> Published:  # noqa: A002  # the word of the protocol
+    async def publish(
+        self, channel: str, data: Any, *, event: str | None = None, deduplication_id: str | None = None
+    ) -> Published:
         """Publish `data` and wait for the answer: on a durable channel that it is stored, else that the bus has it.
 
         While disconnected it waits for the connection. If a connection ends before the answer, the outcome depends on
-        the channel. A durable channel takes the same id only once, so the message is sent again until there is an
-        answer. An ephemeral channel would deliver it twice: ConnectionLost is raised, and it may have been done. The
-        same is raised while this client has not had an answer from any channel of the namespace, and if the reconnect
-        took so long (100 seconds) that the server may have forgotten the id.
+        the channel. A durable channel takes the same de-duplication id only once, so the message is sent again until
+        there is an answer. An ephemeral channel would deliver it twice: ConnectionLost is raised, and it may have been
+        done. The same is raised while this client has not had an answer from any channel of the namespace, and if the
+        reconnect took so long (100 seconds) that the server may have forgotten the de-duplication id.
 
         Raises ServerError if the server refuses or cannot store it, TypeError or ValueError for data that JSON and CBOR
-        cannot hold. Publishing again with the same `id` is always safe on a durable channel, within two minutes.
+        cannot hold. Give a `deduplication_id` (16 to 128 printable characters, such as a UUID) to publish the message
+        again yourself: within two minutes, a durable channel stores it only once, and the result says `duplicate`.
         """
-        command = Envelope(MessageType.PUB, channel=channel, id=id or uuid4().hex, event=event, data=plain(data))
+        command = Envelope(
+            MessageType.PUB,
+            channel=channel,
+            id=uuid4().hex,
+            event=event,
+            data=plain(data),
+            deduplication_id=uuid4().hex if deduplication_id is None else deduplication_id,
+        )
         connection = await self._connected()
         deadline = trio.current_time() + _RETRY_SECONDS
         while True:
@@ -155,7 +165,8 @@ class Client:
                     raise error from None
             else:
                 self._driver.machine.learn(channel, reply)
-                return Published(read_control(PublishResult, reply).id, reply.offset)
+                result = read_control(PublishResult, reply)
+                return Published(result.id, reply.offset, result.duplicate)
 
     def task(
         self,

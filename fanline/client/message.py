@@ -18,9 +18,12 @@ class Position(NamedTuple):
 class Published(NamedTuple):
     """The server's answer to a publish."""
 
-    id: str
+    id: str | None
+    """The id that the server has given the message. None for a duplicate if the id of the first one is not known."""
     offset: int | None
     """Where the message is stored; None on an ephemeral channel, which stores nothing."""
+    duplicate: bool = False
+    """The message was stored before, under the same de-duplication id: the id and the offset are those of the first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from fanline.producer.waiting import finish, wait
 from fanline.protocol.channels import check_channel
 from fanline.protocol.envelope import Envelope, check_texts, encode_json
 from fanline.protocol.nats.commands import header_bytes
-from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
+from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsError
 from fanline.protocol.nats.subjects import to_subject
@@ -44,15 +44,16 @@ class NatsPublisher:
     def publish(self, envelope: Envelope, *, stored: bool = False) -> None:
         """Send an envelope to its channel, in order. Only `flush` tells whether NATS accepted it. Raises NatsError.
 
-        With `stored`, for a channel that `is_stored`, `flush` waits until JetStream has stored it too. JetStream stores
-        an envelope with the same ID only once, as it does for a WebSocket client without a user.
+        With `stored`, for a channel that `is_stored`, `flush` waits until JetStream has stored it too. Among what
+        producers publish, JetStream stores an envelope with the same de-duplication id only once.
         """
         if self._failure is not None:
             raise self._failure
         subject = to_subject(check_channel(envelope.channel or ""))
         check_texts(envelope)
-        payload, info = encode_json(replace(envelope, channel=None)), self._answers.opened.result(0)
-        headers = _deduplication_header(envelope) if envelope.id and info.headers else None
+        payload = encode_json(replace(envelope, channel=None, deduplication_id=None))
+        info = self._answers.opened.result(0)
+        headers = _store_id_header(envelope) if info.headers else None
         size = len(payload) + header_bytes(headers)
         if size > info.max_payload:
             raise NatsError(f"the message has {size} bytes, the NATS server accepts at most {info.max_payload}")
@@ -102,6 +103,6 @@ async def open_nats_publisher(options: NatsOptions) -> AsyncIterator[NatsPublish
         publisher.close()
 
 
-def _deduplication_header(envelope: Envelope) -> dict[str, str]:
-    """The ID with the channel, since one stream holds all channels of a namespace."""
-    return {MESSAGE_ID: deduplication_id(envelope.channel or "", envelope.id or "")}
+def _store_id_header(envelope: Envelope) -> dict[str, str] | None:
+    once = envelope.deduplication_id
+    return None if once is None else {MESSAGE_ID: producer_store_id(envelope.channel or "", once)}

@@ -191,13 +191,14 @@ def _pong(command: Envelope, reply: Envelope) -> dict[str, Any]:
     return {"type": kind, "timestamp": iso_time(reply.time) if command.data is None else command.data}
 
 
+_MAX_DIGITS = 19  # of any 64-bit integer; int() refuses what has thousands
 _RESULTS = {"input": "input_result", "cancel": "cancel_result"}
 _OLD_STATES = {TaskState.RUNNING: "PROCESSING"}
 
 
 def _task_id(command: Envelope) -> int | str:
     task = (command.channel or "").partition(":")[2]
-    return int(task) if task.isascii() and task.isdigit() else task
+    return int(task) if task.isascii() and task.isdigit() and len(task) <= _MAX_DIGITS else task
 
 
 def _result(command: Envelope, *, success: bool) -> dict[str, Any]:

@@ -1,15 +1,15 @@
-"""Fanline's names in NATS: streams, buckets and their keys, de-duplication ids. docs/reference/nats.md lists them.
+"""Fanline's names in NATS: streams, buckets and their keys, store ids. docs/reference/nats.md lists them.
 
 Sources: ADR-8 (key-value buckets) of the NATS architecture documents; the `Nats-Msg-Id` header of JetStream.
 """
 
 from enum import StrEnum
+from urllib.parse import quote
 
-from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.nats.subjects import Direction
 
 MESSAGE_ID = "Nats-Msg-Id"
-"""Header with a message's de-duplication id. Within two minutes, a stream stores each id only once."""
+"""Header with a message's store id. Within two minutes, a stream stores each store id only once."""
 
 
 class Bucket(StrEnum):
@@ -64,14 +64,21 @@ def channel_of_key(key: str) -> str:
     return key.replace(".", ":", 1)
 
 
-def deduplication_id(channel: str, message_id: str, user: str = "") -> str:
-    """The id under which a stream stores a message only once.
+def client_store_id(user: str | None, channel: str, deduplication_id: str) -> str:
+    """The store id of a message that a client publishes with a de-duplication id, which is its user's own."""
+    return _store_id("c", user or "", channel, deduplication_id)
 
-    Message ids belong to their publisher: two users may use the same one, and so may two channels of one stream.
 
-    Raises MessageError(BAD_MESSAGE) if it has more than one line, as a NATS header cannot.
-    """
-    found = f"{user}/{channel}/{message_id}"
-    if "\r" in found or "\n" in found:
-        raise MessageError(ErrorCode.BAD_MESSAGE, f"id: a stored message needs an ID of one line, not {message_id!r}")
-    return found
+def engine_store_id(channel: str, name: str) -> str:
+    """The store id of a message of the engine's own, out of every client's reach."""
+    return _store_id("e", channel, name)
+
+
+def producer_store_id(channel: str, message_id: str) -> str:
+    """The store id of a message that a producer publishes to NATS itself."""
+    return _store_id("", channel, message_id)
+
+
+def _store_id(*parts: str) -> str:
+    # Percent-encoded, a part holds neither a slash nor a line break: no two lists of parts make the same store id.
+    return "/".join(quote(part, safe="=@+~,:") for part in parts)

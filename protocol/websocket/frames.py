@@ -2,7 +2,8 @@
 
 Server frames are not masked, so one `encode_frame` serves every subscriber. `FrameReader` is the whole inbound side of
 either role. It holds bytes only while a message is incomplete, so a connection needs a reader only then
-(docs/explanation/decisions/0003-own-frame-reader.md).
+(docs/explanation/decisions/0003-own-frame-reader.md). However a message is cut into reads and fragments, its bytes are
+looked at, and copied, a fixed number of times.
 """
 
 import struct
@@ -78,7 +79,7 @@ def decode_close(payload: bytes) -> tuple[int, str]:
     return code, _checked_text(payload[2:]).decode()
 
 
-def apply_mask(payload: bytes, mask: bytes) -> bytes:
+def apply_mask(payload: bytes | bytearray, mask: bytes | bytearray) -> bytes:
     """XOR with the repeated mask, its own inverse. Done on one big integer, which is a single pass in C."""
     size = len(payload)
     stream = (mask * (size // 4 + 1))[:size]
@@ -93,14 +94,25 @@ class FrameReader:
     bytes: a client must mask, a server must not. `deflated`: permessage-deflate was negotiated.
     """
 
-    __slots__ = ("_buffer", "_compressed", "_deflated", "_fragments", "_from_client", "_limit", "_opcode", "_spent")
+    __slots__ = (
+        "_buffer",
+        "_compressed",
+        "_deflated",
+        "_fragments",
+        "_from_client",
+        "_limit",
+        "_needed",
+        "_opcode",
+        "_spent",
+    )
 
     def __init__(self, limit: int, *, from_client: bool = True, deflated: bool = False) -> None:
         self._limit = limit
         self._from_client = from_client
         self._deflated = deflated
         self._compressed = False  # the message under way
-        self._buffer = b""
+        self._buffer: bytes | bytearray = b""  # or a frame that is incomplete, which grows in place
+        self._needed = 0  # bytes of it, before which there is no need to look at it again
         self._opcode: Opcode | None = None  # of the fragmented message under way
         self._fragments = bytearray()
         self._spent = 0
@@ -115,25 +127,31 @@ class FrameReader:
 
         The iterator must be exhausted before the next call.
         """
-        buffer = self._buffer + data if self._buffer else data
+        buffer: bytes | bytearray = data
+        if self._buffer:
+            buffer = self._buffer
+            buffer += data
+            if len(buffer) < self._needed:
+                return
         position = 0
         while (parsed := self._frame(buffer, position)) is not None:
             first, opcode, payload, position = parsed
             message = self._collect(first, opcode, payload)
             if message is not None:
                 yield message
-        self._buffer = buffer[position:]
+        self._buffer = bytearray(buffer[position:]) if position < len(buffer) else b""
 
-    def _frame(self, buffer: bytes, start: int) -> tuple[int, Opcode, bytes, int] | None:
+    def _frame(self, buffer: bytes | bytearray, start: int) -> tuple[int, Opcode, bytes, int] | None:
         """First byte, opcode, payload and end of the frame at `start`; None while it is incomplete."""
-        available = len(buffer) - start
-        if available < 2:
+        self._needed = 2
+        if len(buffer) < start + 2:
             return None
         first, second = buffer[start], buffer[start + 1]
         opcode = self._check_head(first, second)
         short = second & 0x7F
         body = start + 2 + _EXTENDED.get(short, 0)
         if body > len(buffer):
+            self._needed = body - start
             return None
         size = short if short < 126 else _extended_size(buffer[start + 2 : body])
         if opcode < Opcode.CLOSE and size + self._spent > self._limit:
@@ -141,11 +159,10 @@ class FrameReader:
         mask_size = 4 if self._from_client else 0
         end = body + mask_size + size
         if end > len(buffer):
+            self._needed = end - start
             return None
         payload = buffer[body + mask_size : end]
-        if mask_size:
-            payload = apply_mask(payload, buffer[body : body + 4])
-        return first, opcode, payload, end
+        return first, opcode, apply_mask(payload, buffer[body : body + 4]) if mask_size else bytes(payload), end
 
     def _check_head(self, first: int, second: int) -> Opcode:
         opcode = _OPCODES.get(first & 0x0F)
@@ -199,7 +216,7 @@ def _head(opcode: Opcode, size: int, masked: int) -> bytes:
     return struct.pack("!BBQ", _FIN | opcode, masked | 127, size)
 
 
-def _extended_size(digits: bytes) -> int:
+def _extended_size(digits: bytes | bytearray) -> int:
     size = int.from_bytes(digits, "big")
     if size < 126 or (len(digits) == 8 and not 65536 <= size < 2**63):
         raise FrameError(CloseReason.PROTOCOL_ERROR, "frame length not in its shortest form")

@@ -25,7 +25,7 @@ class Producer:
     async def say(self, event: str, **data: Any) -> int:
         """Publish an event; its offset."""
         payload = msgspec.json.encode({"v": 1, "e": event, "d": data})
-        return await self._bus.store(CHANNEL, payload, f"{id(self)}-{next(self._numbers)}")
+        return (await self._bus.store(CHANNEL, payload, f"{id(self)}-{next(self._numbers)}")).offset
 
     def attach(self) -> None:
         self.broker.listeners[CHANNEL] = self._take

@@ -136,15 +136,23 @@ async def _sub(serve: Serve, *args: str) -> list[dict[str, Any]]:
         assert b"unavailable" in ended.stderr, ended.stderr
 
 
-async def test_the_same_id_is_one_message_per_channel_whichever_way_it_is_published() -> None:
+async def test_the_same_deduplication_id_is_one_message_per_channel_on_each_way_to_publish() -> None:
+    once = ("--deduplication-id", "build-42-finished")
     with trio.fail_after(60):
         async with running_serve(workers=1) as serve:
-            for args in (("task:1", "1"), ("task:2", "2"), ("task:1", "3"), ("task:1", "4", "--url", serve.url)):
-                assert (await _run(serve, "pub", *args, "--id", "a")).returncode == 0
-            assert (await _run(serve, "pub", "task:1", "5")).returncode == 0
-            found = await _sub(serve, "task:1", "--from-start", "--count", "2")
+            url = ("--url", serve.url)
+            for args in (
+                ("task:1", "1"),
+                ("task:2", "2"),
+                ("task:1", "3"),
+                ("task:1", "4", *url),
+                ("task:1", "5", *url),
+            ):
+                assert (await _run(serve, "pub", *args, *once)).returncode == 0
+            assert (await _run(serve, "pub", "task:1", "6")).returncode == 0
+            found = await _sub(serve, "task:1", "--from-start", "--count", "3")
             other = await _sub(serve, "task:2", "--from-start", "--count", "1")
-    assert ([envelope["d"] for envelope in found], other[0]["d"]) == ([1, 5], 2)
+    assert ([envelope["d"] for envelope in found], other[0]["d"]) == ([1, 4, 6], 2)
 
 
 async def test_errors_at_run_time_are_one_line_and_exit_code_1() -> None:

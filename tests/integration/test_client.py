@@ -4,6 +4,7 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import trio
@@ -51,8 +52,8 @@ async def test_both_codecs_see_the_same_data_however_it_was_published() -> None:
         ):
             async with json.subscribe("news:all") as in_json, cbor.subscribe("news:all") as in_cbor:
                 first = await json.publish("news:all", data, event="from_json")
-                second = await cbor.publish("news:all", data, event="from_cbor", id="mine")
-                assert second == fanline.Published("mine", None)
+                second = await cbor.publish("news:all", data, event="from_cbor")
+                assert (second.offset, second.duplicate) == (None, False)
                 await _publish_over_nats(serve, data)
                 pairs = [(await anext(in_json), await anext(in_cbor)) for _ in range(3)]
     for one, other in pairs:
@@ -105,7 +106,7 @@ async def test_a_server_that_stops_for_good_is_waited_for_until_the_callers_dead
 
 
 async def _publish_all(client: fanline.Client, channel: str, numbers: range) -> list[int | None]:
-    return [(await client.publish(channel, number, id=f"n{number}")).offset for number in numbers]
+    return [(await client.publish(channel, number)).offset for number in numbers]
 
 
 async def test_a_client_that_comes_back_while_nats_is_away_hears_everything_once_it_is_back() -> None:
@@ -148,9 +149,10 @@ async def _publish_until_delivered(
 
 
 async def _publish_until_stored(client: fanline.Client, channel: str, data: object) -> None:
+    once = str(uuid4())
     while True:
         with suppress(fanline.ServerError):
-            await client.publish(channel, data, id="once")
+            await client.publish(channel, data, deduplication_id=once)
             return
         await trio.sleep(0.05)
 
@@ -205,11 +207,13 @@ async def test_two_subscriptions_of_one_client_each_get_what_they_asked_for() ->
                     assert [(await anext(whole)).data for _ in range(14)] == list(range(14))
 
 
-async def test_a_stored_position_continues_in_another_client_and_a_repeated_id_is_one_message() -> None:
+async def test_a_stored_position_continues_in_another_client_and_a_repeat_is_one_message() -> None:
+    once = str(uuid4())
     with trio.fail_after(60):
         async with running_serve() as serve:
             async with fanline.Client(serve.url) as client, client.subscribe("task:1") as messages:
-                assert await client.publish("task:1", "one", id="a") == await client.publish("task:1", "one", id="a")
+                first = await client.publish("task:1", "one", deduplication_id=once)
+                assert await client.publish("task:1", "one", deduplication_id=once) == first._replace(duplicate=True)
                 assert (await anext(messages)).data == "one"
                 stored = messages.positions
                 await client.publish("task:1", "two")

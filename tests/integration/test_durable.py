@@ -193,11 +193,14 @@ async def test_a_publish_that_is_repeated_on_another_connection_is_stored_once()
             async with connect(*where) as client:
                 joined = await client.ask({"t": "sub", "c": CHANNEL, "i": "s", "o": 0})
     assert [(answer["t"], answer["o"]) for answer in answers] == [("ok", 1), ("ok", 1), ("ok", 2), ("ok", 1)]
+    assert [answer["d"].get("duplicate", False) for answer in answers] == [False, True, False, True]
+    ids = [answer["d"]["id"] for answer in answers]
+    assert ids == [ids[0], ids[0], ids[2], ids[0]]
     assert joined["d"] == {"recovered": True, "count": 2}
 
 
 def pub(name: str, data: object = 1) -> dict[str, object]:
-    return {"t": "pub", "c": CHANNEL, "i": name, "d": data}
+    return {"t": "pub", "c": CHANNEL, "i": name, "d": data, "dd": f"{name}:{'-' * 16}"}
 
 
 # --- joins under fire -----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import signal
 import msgspec
 import trio
 
-from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
+from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
 from tests.support.durable.resuming_client import ResumingClient, running_clients
 from tests.support.nats.client import connect_nats
 from tests.support.nats.server import NatsServer, running_nats
@@ -29,7 +29,7 @@ class Publisher:
     async def run(self, server: NatsServer) -> None:
         async with connect_nats(server.url) as nats:
             while not self._stopped:
-                headers = {MESSAGE_ID: deduplication_id(CHANNEL, str(self.acknowledged))}
+                headers = {MESSAGE_ID: producer_store_id(CHANNEL, str(self.acknowledged))}
                 reply = await nats.ask("fanline.pub.project.1", b'{"v":1,"d":%d}' % self.acknowledged, headers)
                 assert "error" not in reply, reply
                 self.acknowledged += 1

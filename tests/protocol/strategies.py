@@ -55,6 +55,7 @@ def envelopes(
         key=st.none() | texts,
         priority=st.none() | st.integers(0, 9),
         ttl=st.none() | st.integers(1, 2**31),
+        deduplication_id=st.none() | texts,
     )
 
 

@@ -107,6 +107,11 @@ def read_request(subject: str, start: int) -> bytes:
     return _encoder.encode(request)
 
 
+def one_request(sequence: int) -> bytes:
+    """Direct get: the message with this sequence."""
+    return _encoder.encode({"seq": sequence})
+
+
 def last_request(subjects: Sequence[str]) -> bytes:
     """multi_last: the newest message on each subject that has one."""
     return _encoder.encode({"multi_last": subjects, "max_bytes": READ_BYTES})

@@ -12,7 +12,16 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import trio
 
-from fanline.engine.bus.interface import BusError, ConflictError, KvEntry, NoListenerError, Page, StreamState
+from fanline.engine.bus.interface import (
+    BusError,
+    ConflictError,
+    KvEntry,
+    NoListenerError,
+    Page,
+    StoreAck,
+    Stored,
+    StreamState,
+)
 from fanline.engine.bus.nats.jetstream import (
     JetStreamError,
     NoJetStreamError,
@@ -20,6 +29,7 @@ from fanline.engine.bus.nats.jetstream import (
     entry_of,
     get_request,
     last_request,
+    one_request,
     read_request,
     state_of,
     stored_of,
@@ -119,8 +129,11 @@ class Requests(ABC):
     def send(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = "") -> None:
         """Queue a message to be sent, in order. BusError, TooLargeError; after either, nothing was done."""
 
-    async def store(self, channel: str, payload: bytes, message_id: str, last: int | None = None) -> int:
-        return await self._write(to_subject(channel), payload, {MESSAGE_ID: message_id}, last)
+    async def store(
+        self, channel: str, payload: bytes, store_id: str | None = None, last: int | None = None
+    ) -> StoreAck:
+        headers = {} if store_id is None else {MESSAGE_ID: store_id}
+        return await self._write(to_subject(channel), payload, headers, last)
 
     async def stream_state(self, channel: str) -> StreamState:
         (reply,) = await self.question(f"$JS.API.STREAM.INFO.{stream_name(namespace_of(channel))}", b"")
@@ -139,6 +152,12 @@ class Requests(ABC):
     async def read(self, channel: str, start: int) -> Page:
         return _page(*await self._read(stream_name(namespace_of(channel)), read_request(to_subject(channel), start)))
 
+    async def read_one(self, channel: str, offset: int) -> Stored | None:
+        stream = stream_name(namespace_of(channel))
+        (reply,) = await self.question(f"$JS.API.DIRECT.GET.{stream}", one_request(offset))
+        found = None if reply.status == 404 else stored_of(reply)
+        return found if found is not None and found.channel == channel else None
+
     async def read_namespace(self, namespace: str, start: int) -> Page:
         return _page(*await self._read(stream_name(namespace), read_request(namespace_subject(namespace), start)))
 
@@ -156,7 +175,7 @@ class Requests(ABC):
         return entries
 
     async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> int:
-        return await self._write(bucket_subject(bucket, key), value, {}, revision)
+        return (await self._write(bucket_subject(bucket, key), value, {}, revision)).offset
 
     def kv_put_soon(self, bucket: Bucket, key: str, value: bytes) -> None:
         with suppress(BusError):
@@ -164,7 +183,7 @@ class Requests(ABC):
 
     async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float, revision: int | None = None) -> int:
         headers = {"Nats-TTL": f"{math.ceil(seconds)}s"}
-        return await self._write(bucket_subject(bucket, key), value, headers, revision)
+        return (await self._write(bucket_subject(bucket, key), value, headers, revision)).offset
 
     async def kv_entries(self, bucket: Bucket, prefix: str = "", after: int = 0) -> dict[str, KvEntry]:
         found: dict[str, KvEntry] = {}
@@ -176,17 +195,18 @@ class Requests(ABC):
                 after = entry.revision
         return {key: entry for key, entry in found.items() if entry.value}
 
-    async def _write(self, subject: str, payload: bytes, headers: dict[str, str], last: int | None) -> int:
-        """Store a message on a subject whose newest one has the sequence number `last` (None: any); its own number."""
+    async def _write(self, subject: str, payload: bytes, headers: dict[str, str], last: int | None) -> StoreAck:
+        """Store a message on a subject whose newest one has the sequence number `last` (None: any)."""
         if last is not None:
             headers = {**headers, "Nats-Expected-Last-Subject-Sequence": str(last)}
         (reply,) = await self.request(subject, payload, headers=headers)
         try:
-            return int(api_reply(reply.payload)["seq"])
+            ack = api_reply(reply.payload)
         except JetStreamError as error:
             if error.code == 400 and last is not None:  # wrong last sequence
                 raise ConflictError(f"{subject} has changed") from None
             raise
+        return StoreAck(int(ack["seq"]), bool(ack.get("duplicate", False)))
 
     async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:
         with self._request(to_subject(channel, Direction.CTL), payload) as request:

@@ -32,7 +32,7 @@ from fanline.engine.tasks.monitor.roster import SLICE_SECONDS, DueEvent, ReadMes
 from fanline.engine.tasks.monitor.table import TABLE_CHANNEL, TABLE_EVENT, TablePublisher
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
-from fanline.protocol.nats.names import deduplication_id
+from fanline.protocol.nats.names import engine_store_id
 
 MESSAGE_ID_PREFIX = "keeper-"
 """Of the monitor's own messages."""
@@ -176,4 +176,4 @@ class TaskMonitor:
     async def _store(self, channel: str, event: str, data: object, name: str, last: int | None = None) -> int:
         """Store a message of the monitor's own under an id; its offset. BusError."""
         envelope = Envelope(MessageType.PUB, id=name, event=event, data=data, time=self._clock_ms())
-        return await self._bus.store(channel, encode_json(envelope), deduplication_id(channel, name), last)
+        return (await self._bus.store(channel, encode_json(envelope), engine_store_id(channel, name), last)).offset

@@ -10,7 +10,7 @@ import msgspec
 
 from fanline.producer.buffer import BufferedEvent
 from fanline.protocol.envelope import Envelope, encode_json
-from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
+from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
 from fanline.protocol.tasks.events import TaskEvent
 from fanline.protocol.tasks.serials import SerialNumber
 
@@ -45,7 +45,7 @@ def pending_publishes(
         message_id = f"{producer}-{number}"
         data = {"attempt": attempt, "serial": serial, **part}
         payload = encode_json(Envelope(id=message_id, event=event.event, time=time, data=data))
-        yield PendingPublish(event.event, number, {MESSAGE_ID: deduplication_id(channel, message_id)}, payload)
+        yield PendingPublish(event.event, number, {MESSAGE_ID: producer_store_id(channel, message_id)}, payload)
 
 
 def fitting(data: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from fanline.loadtest.bench.tasks.script import ScriptedEvent
 from fanline.protocol.envelope import Envelope, encode_json
 from fanline.protocol.nats.addresses import parse_url
 from fanline.protocol.nats.commands import PING, PONG, Login, hello, publish, subscribe
-from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
+from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
 from fanline.protocol.nats.parser import NatsMessage, Parser, Reply
 from fanline.protocol.nats.replies import ServerInfo
 from fanline.protocol.nats.subjects import Direction, to_subject
@@ -71,7 +71,7 @@ class ScriptedProducer:
         self._published += 1
         name = f"bench-{self._published}"
         envelope = Envelope(id=name, event=event, data=data, time=time.time_ns() // 1_000_000)
-        headers = {MESSAGE_ID: deduplication_id(self._channel, name)}
+        headers = {MESSAGE_ID: producer_store_id(self._channel, name)}
         self._socket.sendall(publish(self._subject, encode_json(envelope), headers))
 
     def _take(self) -> None:

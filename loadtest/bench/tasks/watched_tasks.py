@@ -4,7 +4,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -16,7 +16,7 @@ from fanline.loadtest.bench.processes import options, program, running
 from fanline.loadtest.bench.server import READY_SECONDS, Side
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
 from fanline.protocol.messages import Subscribe
-from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
+from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
 from fanline.protocol.nats.subjects import to_subject
 from fanline.protocol.tasks.events import TaskEvent
 
@@ -163,7 +163,8 @@ class WatchedTasks:
 
 def _events(side: Side, tasks: int) -> dict[str, object]:
     """Options of native/task_publisher.c: the events as a producer of the SDK publishes them."""
-    header = f"NATS/1.0\r\n{MESSAGE_ID}: {deduplication_id(_CHANNEL, '$E')}\r\n\r\n"
+    store_id = unquote(producer_store_id(_CHANNEL, "$E"))  # a template, in which the dollar signs are not data
+    header = f"NATS/1.0\r\n{MESSAGE_ID}: {store_id}\r\n\r\n"
     return {
         "port": urlsplit(side.nats).port,
         "tasks": tasks,

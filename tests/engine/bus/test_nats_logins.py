@@ -29,7 +29,7 @@ async def test_a_right_login_carries_stored_messages(open_login: OpenLogin, tmp_
         async with open_login(tmp_path) as login, open_nats_bus(login.options, "test") as bus:
             inbox = Inbox(bus)
             await join(bus, "task:1")
-            assert await bus.store("task:1", b"hello", "i1") == 1
+            assert (await bus.store("task:1", b"hello", "i1")).offset == 1
             assert await inbox.wait(1) == [("task:1", b"hello")]
             assert inbox.positions[0] is not None
 
@@ -182,5 +182,5 @@ async def until_stored(bus: NatsBus, payload: bytes, message_id: str) -> int:
     """The offset; without a leader JetStream does not answer, and another try with the same id is stored once."""
     while True:
         with suppress(BusError):
-            return await bus.store("task:1", payload, message_id)
+            return (await bus.store("task:1", payload, message_id)).offset
         await trio.sleep(0.05)

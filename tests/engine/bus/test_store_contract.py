@@ -31,7 +31,8 @@ async def test_a_stored_message_is_delivered_with_its_position_and_read_with_the
     async with open_bus() as one, open_bus() as other:
         inbox = Inbox(other)
         await join(other, "task:a")
-        offsets = [await one.store(channel, b"x", channel + str(n)) for n in (1, 2) for channel in ("task:a", "task:b")]
+        ids = [(channel, f"{channel}{n}") for n in (1, 2) for channel in ("task:a", "task:b")]
+        offsets = [(await one.store(channel, b"x", store_id)).offset for channel, store_id in ids]
         assert offsets == [1, 2, 3, 4]
         assert await inbox.wait(2) == [("task:a", b"x")] * 2
         heard = [position for position in inbox.positions if position is not None]
@@ -43,25 +44,42 @@ async def test_a_stored_message_is_delivered_with_its_position_and_read_with_the
         ]
 
 
-async def test_a_repeated_id_is_stored_once_and_answered_with_the_first_offset(open_bus: OpenBus) -> None:
+async def test_a_repeated_store_id_is_stored_once_and_the_answer_says_so_with_the_first_offset(
+    open_bus: OpenBus,
+) -> None:
     async with open_bus() as one, open_bus() as other:
-        assert await one.store("task:a", b"first", "id") == 1
-        assert await one.store("task:a", b"2nd", "other") == 2
-        assert await other.store("task:a", b"again", "id") == 1
+        assert await one.store("task:a", b"first", "id") == (1, False)
+        assert await one.store("task:a", b"2nd", "other") == (2, False)
+        assert await other.store("task:a", b"again", "id") == (1, True)
         assert [stored.payload for stored in await read_all(one, "task:a")] == [b"first", b"2nd"]
         assert (await one.stream_state("task:a")).last == 2
+
+
+async def test_messages_without_a_store_id_are_all_stored(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        assert [await bus.store("task:a", b"same") for _ in range(2)] == [(1, False), (2, False)]
+
+
+async def test_one_message_is_read_by_its_offset_while_it_is_stored_in_that_channel(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        for number in (1, 2, 3):
+            await bus.store("task:b" if number == 2 else "task:a", b"%d" % number)
+        found = await bus.read_one("task:a", 3)
+        assert found is not None
+        assert (found.channel, found.payload, found.position.offset) == ("task:a", b"3", 3)
+        assert [await bus.read_one("task:a", offset) for offset in (2, 4)] == [None, None]
 
 
 async def test_a_message_is_stored_only_after_the_offset_that_is_the_channels_last_if_one_is_given(
     open_bus: OpenBus,
 ) -> None:
     async with open_bus() as bus:
-        assert await bus.store("task:a", b"1", "1", 0) == 1
-        assert await bus.store("task:b", b"2", "2") == 2
+        assert (await bus.store("task:a", b"1", "1", 0)).offset == 1
+        assert (await bus.store("task:b", b"2", "2")).offset == 2
         for stale in (0, 2):
             with pytest.raises(ConflictError):
                 await bus.store("task:a", b"stale", "3", stale)
-        assert await bus.store("task:a", b"3", "3", 1) == 3
+        assert (await bus.store("task:a", b"3", "3", 1)).offset == 3
         assert [stored.payload for stored in await read_all(bus, "task:a")] == [b"1", b"3"]
 
 
@@ -139,7 +157,7 @@ async def test_a_message_that_is_too_large_is_refused_and_harms_no_other(open_bu
             with pytest.raises(BusError, match=r"\d bytes"):
                 await bus.publish("news:a", b"x" * size)
         await bus.store("task:a", b"x" * (1024 * 1024 - 200), "large")
-        assert await bus.store("task:a", b"small", "small") == 2
+        assert (await bus.store("task:a", b"small", "small")).offset == 2
         assert [len(payload) for _, payload in await inbox.wait(2)] == [1024 * 1024 - 200, 5]
 
 

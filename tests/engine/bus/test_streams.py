@@ -141,7 +141,7 @@ async def test_streams_in_memory_are_recreated_after_a_restart_and_the_loss_is_r
             state = await until_recreated(bus, "mine:a")
             assert state.epoch != epoch
             assert state.last == 0
-            assert await bus.store("mine:a", b"after", "1") == 1
+            assert (await bus.store("mine:a", b"after", "1")).offset == 1
             assert await inbox.wait(2) == [("mine:a", b"before"), ("mine:a", b"after")]
             assert len(losses) == 1
 

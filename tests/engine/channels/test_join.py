@@ -309,8 +309,10 @@ async def test_a_stream_that_was_made_anew_is_told() -> None:
 
 async def test_a_publish_answers_with_its_offset_and_a_repeat_with_the_same() -> None:
     async with durable_engine() as engine, connect(engine.host, engine.port) as client:
-        first = await client.ask({"t": "pub", "c": CHANNEL, "i": "m1", "d": 1})
-        again = await client.ask({"t": "pub", "c": CHANNEL, "i": "m1", "d": 1})
+        first, again = [
+            await client.ask({"t": "pub", "c": CHANNEL, "i": f"m{n}", "d": 1, "dd": "twice-the-same-one"})
+            for n in (0, 1)
+        ]
         other = await client.ask({"t": "pub", "c": CHANNEL, "i": "m2", "d": 2})
         assert (first["o"], again["o"], other["o"]) == (1, 1, 2)
         engine.broker.available = False

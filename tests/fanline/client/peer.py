@@ -38,7 +38,7 @@ class Talk:
         """Receive the next command, which has to be of that kind, and answer `ok`."""
         command = await self.receive()
         assert command.type == kind, command
-        await self.send(Envelope(MessageType.OK, id=command.id, channel=command.channel, data={"id": command.id}))
+        await self.send(Envelope(MessageType.OK, id=command.id, channel=command.channel, data={"id": "made"}))
         return command
 
     async def refuse(self, code: str) -> None:

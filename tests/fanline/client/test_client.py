@@ -86,7 +86,7 @@ async def test_after_a_loss_everything_is_subscribed_again_before_any_other_comm
         async with running_peer(script) as url, fanline.Client(url) as client:
             async with client.subscribe("news:a", "news:b") as messages:
                 await lost.wait()
-                assert await client.publish("news:c", 1, id="mine") == fanline.Published("mine", None)
+                assert await client.publish("news:c", 1) == fanline.Published("made", None)
                 assert (await anext(messages)).data == "back"
     assert sorted(seen[:2]) == [("sub", "news:a"), ("sub", "news:b")]
     assert seen[2] == ("pub", "news:c")
@@ -240,8 +240,9 @@ async def test_what_no_server_accepts_is_refused_at_once_without_waiting_for_an_
         async with running_peer(_echo) as url, fanline.Client(url) as client:
             with pytest.raises(fanline.ServerError, match="129 characters, at most 128"):
                 await client.publish("news:a", 1, event="e" * 129)
-            with pytest.raises(fanline.ServerError, match="129 characters, at most 128"):
-                await client.publish("news:a", 1, id="i" * 129)
+            for wrong in ("i" * 15, "i" * 129, "i" * 15 + "\n", ""):
+                with pytest.raises(fanline.ServerError, match="16 to 128 printable characters"):
+                    await client.publish("news:a", 1, deduplication_id=wrong)
             with pytest.raises(fanline.ServerError) as caught:
                 await client.publish("no channel", 1)
             assert caught.value.code == "bad_channel"

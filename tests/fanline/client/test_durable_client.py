@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import trio
@@ -10,6 +11,7 @@ import trio
 import fanline
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason
+from fanline.protocol.messages import PublishResult
 from tests.fanline.client.durable_peer import CHANNEL, Entry, durable_peer, take_data
 from tests.fanline.client.peer import Talk, running_peer
 
@@ -266,18 +268,21 @@ async def test_a_channel_whose_history_is_still_to_come_is_unsubscribed_though_a
             await unsubscribed.wait()
 
 
-async def test_a_publish_to_a_durable_channel_is_sent_again_with_its_id_until_it_is_answered() -> None:
+async def test_a_publish_to_a_durable_channel_is_sent_again_with_its_deduplication_id_until_it_is_answered() -> None:
     seen: list[str | None] = []
+    one, other = str(uuid4()), str(uuid4())
 
     async def script(talk: Talk) -> None:
         await talk.welcome()
         for number in range(2):
             command = await talk.receive()
-            seen.append(command.id)
+            assert command.deduplication_id not in (None, command.id)
+            seen.append(command.deduplication_id)
             if talk.number in (1, 2) and number == 0:
                 await talk.close(CloseReason.RESTART.code)
                 return
-            answer = Envelope(MessageType.OK, id=command.id, channel=CHANNEL, offset=7, data={"id": command.id})
+            result = PublishResult(f"made{len(seen)}", duplicate=talk.number > 0)
+            answer = Envelope(MessageType.OK, id=command.id, channel=CHANNEL, offset=7, data=result.fields())
             await talk.send(answer)
             if talk.number == 0:
                 await talk.close(CloseReason.RESTART.code)
@@ -286,10 +291,12 @@ async def test_a_publish_to_a_durable_channel_is_sent_again_with_its_id_until_it
 
     with trio.fail_after(5):
         async with running_peer(script) as url, fanline.Client(url) as client:
-            assert await client.publish(CHANNEL, 1, id="a") == ("a", 7)
-            assert await client.publish("task:2", 1, id="b") == fanline.Published("b", 7)
-            assert await client.publish("task:2", 1) != ("b", 7)
-    assert seen[:4] == ["a", "b", "b", "b"]
+            assert await client.publish(CHANNEL, 1, deduplication_id=one) == fanline.Published("made1", 7)
+            sent_again = await client.publish("task:2", 1, deduplication_id=other)
+            assert sent_again == fanline.Published("made4", 7, duplicate=True)
+            await client.publish("task:2", 1)
+    assert seen[:4] == [one, other, other, other]
+    assert len(set(seen)) == 3
 
 
 async def test_a_publish_is_not_sent_again_when_the_server_may_have_forgotten_its_id(

@@ -18,7 +18,7 @@ async def answer_flushes(server: ScriptedServer, sent: list[bytes]) -> None:
         await server.send(b"PONG\r\n")
 
 
-async def test_a_message_is_sent_as_an_envelope_with_its_id_for_deduplication() -> None:
+async def test_a_message_is_sent_as_an_envelope_and_its_deduplication_id_in_a_header() -> None:
     sent = list[bytes]()
 
     async def serve(server: ScriptedServer) -> None:
@@ -27,15 +27,15 @@ async def test_a_message_is_sent_as_an_envelope_with_its_id_for_deduplication() 
 
     async with listening(serve) as url, open_nats_publisher(NatsOptions((url,))) as publisher:
         publisher.publish(Envelope(channel="task:42", data={"percent": 4}))
-        publisher.publish(Envelope(channel="task:42", id="a1", event="e", data=1))
+        publisher.publish(Envelope(channel="task:42", id="a1", event="e", data=1, deduplication_id="b" * 16))
         with pytest.raises(NatsError, match="accepts at most 100"):
             publisher.publish(Envelope(channel="task:42", data="x" * 100))
         with pytest.raises(NatsError, match="accepts at most 100"):  # with its headers
-            publisher.publish(Envelope(channel="task:42", id="i" * 50, data="x"))
+            publisher.publish(Envelope(channel="task:42", data="x", deduplication_id="i" * 50))
         await publisher.flush()
         assert b'"auth_token":"s3cret"' in sent[0]
         assert b'PUB fanline.pub.task.42 25\r\n{"v":1,"d":{"percent":4}}\r\nHPUB fanline.pub.task.42 ' in sent[1]
-        assert b"Nats-Msg-Id: /task:42/a1\r\n" in sent[1]
+        assert b"Nats-Msg-Id: /task:42/bbbbbbbbbbbbbbbb\r\n" in sent[1]
         assert sent[1].endswith(b'{"v":1,"i":"a1","e":"e","d":1}\r\nPING\r\n')
 
 

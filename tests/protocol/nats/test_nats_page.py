@@ -5,8 +5,6 @@ import pytest
 from fanline.engine.bus.interface import StreamPosition
 from fanline.engine.bus.nats.jetstream import bucket_config, position_of, stream_config
 from fanline.engine.namespaces import Namespace
-from fanline.protocol.channels import namespace_of
-from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.names import (
     MESSAGE_ID,
     Bucket,
@@ -14,9 +12,11 @@ from fanline.protocol.nats.names import (
     bucket_subject,
     channel_key,
     channel_of_key,
-    deduplication_id,
+    client_store_id,
+    engine_store_id,
     key_of,
     namespace_subject,
+    producer_store_id,
     stream_name,
 )
 from fanline.protocol.nats.subjects import Direction, from_subject, to_subject
@@ -86,19 +86,37 @@ def test_the_page_has_the_header_of_publishers_and_those_that_a_worker_reads() -
             position_of(block({header: value for header, value in read.items() if header != needed}))
 
 
-def test_the_page_has_the_form_of_a_deduplication_id() -> None:
-    for publisher, channel, message_id, header in table(PAGE, "| publisher |"):
-        user = publisher.partition("user `")[2].rstrip("`")
-        assert header == deduplication_id(channel, message_id, user)
-        assert namespace_of(channel) in ("task", "project")
+def store_id(publisher: str, channel: str, name: str) -> str:
+    """By a row's first three columns."""
+    if publisher == "a producer":
+        return producer_store_id(channel, name)
+    if publisher == "the engine":
+        return engine_store_id(channel, name)
+    return client_store_id(publisher.partition("user `")[2].rstrip("`") or None, channel, name)
 
 
-@pytest.mark.parametrize(("user", "message_id"), [("", "a\nb"), ("", "a\r"), ("ann\n", "a")])
-def test_an_id_that_no_header_can_carry_is_a_fault_of_the_message(user: str, message_id: str) -> None:
-    with pytest.raises(MessageError, match="ID of one line"):
-        deduplication_id("task:42", message_id, user)
+def test_the_page_has_the_form_of_every_store_id() -> None:
+    rows = table(PAGE, "| publisher |")
+    assert {header[:2] for *_, header in rows} == {"c/", "e/", "/t"}
+    for *columns, header in rows:
+        assert header == store_id(*columns)
 
 
-def test_ids_of_two_users_and_of_two_channels_differ() -> None:
-    ids = {deduplication_id(channel, "1", user) for channel in ("task:1", "task:2") for user in ("", "ann", "bob")}
-    assert len(ids) == 6
+TEXTS = ["a", "a/b", "c/a", "/", "a%2Fb", "", "e", "\N{GRINNING FACE}", "a b", "a\r\nb"]
+CHANNELS = ["task:1", "task:1/a", "task:a/b:c", "room:c//"]
+
+
+def test_no_two_messages_have_the_same_store_id_whatever_is_in_their_parts() -> None:
+    made = [client_store_id(user, channel, text) for user in TEXTS for channel in CHANNELS for text in TEXTS]
+    made += [
+        make(channel, text) for make in (engine_store_id, producer_store_id) for channel in CHANNELS for text in TEXTS
+    ]
+    assert len(made) == len(set(made))
+    assert all(text.isascii() and text.isprintable() and " " not in text for text in made)
+
+
+def test_no_client_and_no_producer_has_a_store_id_of_the_engine() -> None:
+    for text in TEXTS:
+        assert engine_store_id("task:1", text).startswith("e/")
+        assert client_store_id(text, "task:1", text).startswith("c/")
+        assert producer_store_id("task:1", text).startswith("/")

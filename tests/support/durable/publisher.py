@@ -15,7 +15,8 @@ _LOST = (OSError, trio.BrokenResourceError, trio.EndOfChannel)
 
 class AckedPublisher:
     """Publishes `count` numbered messages ("NAME-7") over WebSocket, one at a time. A message that is not acknowledged
-    is sent again under the same id, or given up with the probability `gives_up`: then it may be stored or not.
+    is sent again under the same de-duplication id, or given up with the probability `gives_up`: then it may be stored
+    or not.
     """
 
     def __init__(self, name: str, channel: str, count: int, seed: int = 0, *, gives_up: float = 0.0) -> None:
@@ -56,9 +57,10 @@ class AckedPublisher:
 
     async def _publish(self, client: RawClient, name: str) -> bool:
         asked = trio.current_time()
+        command = {"t": "pub", "c": self._channel, "i": name, "d": name, "dd": f"{name}:{'-' * 16}"}
         try:
             with trio.fail_after(ANSWER_SECONDS):
-                answer = await client.ask({"t": "pub", "c": self._channel, "i": name, "d": name})
+                answer = await client.ask(command)
         finally:
             self.slowest = max(self.slowest, trio.current_time() - asked)
         if answer["t"] == "ok":

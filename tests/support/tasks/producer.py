@@ -13,7 +13,7 @@ import trio
 from fanline.protocol.envelope import Envelope, encode_json
 from fanline.protocol.nats.addresses import parse_url
 from fanline.protocol.nats.commands import PING, PONG, Login, hello, publish, subscribe
-from fanline.protocol.nats.names import MESSAGE_ID, deduplication_id
+from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
 from fanline.protocol.nats.parser import NatsMessage, Parser
 from fanline.protocol.nats.replies import ServerInfo
 from fanline.protocol.nats.subjects import to_subject
@@ -63,7 +63,7 @@ class NatsProducer:
     async def _store(self, name: str, payload: bytes) -> bool:
         reply = f"{self._inbox}.{next(self._numbers)}"
         stored = self._acks[reply] = trio.Event()
-        headers = {MESSAGE_ID: deduplication_id(self._channel, name)}
+        headers = {MESSAGE_ID: producer_store_id(self._channel, name)}
         with suppress(*_LOST), trio.move_on_after(_ACK_SECONDS):
             if self._stream is not None:
                 await self._send(self._stream, publish(self._subject, payload, headers, reply=reply))

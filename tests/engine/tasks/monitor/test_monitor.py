@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import KvEntry, Stored
+from fanline.engine.bus.interface import KvEntry, StoreAck, Stored
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.names import Bucket
@@ -26,9 +26,11 @@ class RecordingBus(MemoryBus):
         self.hears_beats = take is not None
         super().hear_beats(take)
 
-    async def store(self, channel: str, payload: bytes, message_id: str, last: int | None = None) -> int:
+    async def store(
+        self, channel: str, payload: bytes, store_id: str | None = None, last: int | None = None
+    ) -> StoreAck:
         self.stores.append(channel)
-        return await super().store(channel, payload, message_id, last)
+        return await super().store(channel, payload, store_id, last)
 
 
 class MeetingBus(RecordingBus):
@@ -40,12 +42,14 @@ class MeetingBus(RecordingBus):
         self._here = trio.Event()
         parties.append(self._here)
 
-    async def store(self, channel: str, payload: bytes, message_id: str, last: int | None = None) -> int:
+    async def store(
+        self, channel: str, payload: bytes, store_id: str | None = None, last: int | None = None
+    ) -> StoreAck:
         if channel.startswith("task:"):
             self._here.set()
             for party in self._parties:
                 await party.wait()
-        return await super().store(channel, payload, message_id, last)
+        return await super().store(channel, payload, store_id, last)
 
 
 class SplitBus(MeetingBus):
