@@ -29,16 +29,25 @@ class Serve:
     """One running `fanline serve`."""
 
     child: Child
+    stdout: trio.lowlevel.FdStream
     directory: Path
     """Contains data/, state/ and stderr.txt; not a working directory."""
     ready_line: str
+    start: Callable[[int], tuple[Child, trio.lowlevel.FdStream]]
+    """Starts it with this port."""
+    where: tuple[str, int] = field(init=False)
+    """The address at which clients reach it. A test may put something in between."""
     url: str = field(init=False)
     nats_url: str = field(init=False)
 
     def __post_init__(self) -> None:
-        match = _READY.match(self.ready_line)
-        assert match, f"not a ready line: {self.ready_line!r}"
-        self.url, self.nats_url = match["url"], match["nats"]
+        self._read(self.ready_line)
+        self.where = ("127.0.0.1", self.port)
+
+    def _read(self, ready_line: str) -> None:
+        match = _READY.match(ready_line)
+        assert match, f"not a ready line: {ready_line!r}"
+        self.ready_line, self.url, self.nats_url = ready_line, match["url"], match["nats"]
 
     @property
     def pid(self) -> int:
@@ -68,38 +77,63 @@ class Serve:
     def stderr_text(self) -> str:
         return (self.directory / "stderr.txt").read_text()
 
+    async def start_again(self) -> None:
+        """Once it has ended: start it again, on the same port and with the same directories. Returns when ready."""
+        await self.child.wait()
+        self.child.close()
+        await self.stdout.aclose()
+        self.child, self.stdout = self.start(self.port)
+        self._read(await _read_ready_line(self.stdout, self.directory))
+
 
 @asynccontextmanager
 async def running_serve(
-    workers: int = 2, extra_args: Sequence[str] = (), env: Mapping[str, str] | None = None
+    workers: int = 2,
+    extra_args: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> AsyncIterator[Serve]:
     """A ready server on loopback. It is stopped with SIGTERM; what is left after 10 s is killed."""
     with tempfile.TemporaryDirectory(prefix="fanline-test-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
-        args = ("--port", "0", "--workers", str(workers), "--data-dir", str(directory / "data"), *extra_args)
-        child, stdout = start_serve(args, directory, env)
-        family: list[int] = []  # pidfds: by the time we kill, a process id may belong to another process
+        common = ("--workers", str(workers), "--data-dir", str(directory / "data"), *extra_args)
+
+        def start(port: int) -> tuple[Child, trio.lowlevel.FdStream]:
+            return start_serve(("--port", str(port), *common), directory, env, prefix)
+
+        child, stdout = start(0)
         try:
-            yield Serve(child, directory, await _read_ready_line(stdout, directory))
+            serve = Serve(child, stdout, directory, await _read_ready_line(stdout, directory), start)
+        except BaseException:
+            await _stop(child, stdout)
+            raise
+        try:
+            yield serve
         finally:
-            family += [os.pidfd_open(pid) for pid, _ in children_of(child.pid)]
-            with trio.CancelScope(shield=True):
-                await child.stop(10)
-                await stdout.aclose()
-            child.close()
-            for pidfd in family:
-                _kill(pidfd)
+            await _stop(serve.child, serve.stdout)
+
+
+async def _stop(child: Child, stdout: trio.lowlevel.FdStream) -> None:
+    # pidfds: by the time we kill, a process id may belong to another process
+    family = [os.pidfd_open(pid) for pid, _ in children_of(child.pid)]
+    with trio.CancelScope(shield=True):
+        await child.stop(10)
+        await stdout.aclose()
+    child.close()
+    for pidfd in family:
+        _kill(pidfd)
 
 
 def start_serve(
-    args: Sequence[str], directory: Path, env: Mapping[str, str] | None = None
+    args: Sequence[str], directory: Path, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
 ) -> tuple[Child, trio.lowlevel.FdStream]:
-    """Start `fanline serve ARGS`, which dies with us. Returns its stdout; its stderr goes to directory/stderr.txt."""
+    """Start `PREFIX fanline serve ARGS`, which dies with us. Returns its stdout; its stderr goes to
+    directory/stderr.txt. `prefix`: a command that runs the command in its arguments.
+    """
     read_end, write_end = os.pipe()
     with (directory / "stderr.txt").open("ab") as errors:
-        child = Child(
-            [*COMMAND, *args], environ=serve_environ(directory, env), stdout=write_end, stderr=errors.fileno()
-        )
+        command = [*prefix, *COMMAND, *args]
+        child = Child(command, environ=serve_environ(directory, env), stdout=write_end, stderr=errors.fileno())
     os.close(write_end)
     return child, trio.lowlevel.FdStream(read_end)
 

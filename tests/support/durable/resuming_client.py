@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
+from fanline.protocol.envelope import decode_cbor, decode_json, encode_cbor
 from fanline.protocol.websocket.frames import FrameReader, Opcode, encode_masked_frame
 from tests.support.raw_client import MASK, upgrade_request
 
 _CHUNK = 65536
 _RETRY_SECONDS = (0.0, 0.1)
-_REQUEST = upgrade_request()
+JSON, CBOR = "fanline.v1.json", "fanline.v1.cbor"
 
 
 class ServerMessage(msgspec.Struct):
@@ -42,6 +43,11 @@ class Received(NamedTuple):
 _decode = msgspec.json.Decoder(ServerMessage).decode
 
 
+def _decode_cbor(payload: bytes) -> ServerMessage:
+    found = decode_cbor(payload)
+    return ServerMessage(str(found.type), found.channel, found.offset, found.previous, found.epoch, found.value)
+
+
 class ResumingClient:
     """Subscribes to one channel. `position`: what its first `sub` asks for, as in {"o": 0} or {"d": {"last": 5}}."""
 
@@ -54,6 +60,7 @@ class ResumingClient:
         *,
         source: str = "127.0.0.1",
         seed: int = 0,
+        subprotocol: str = JSON,
     ) -> None:
         self._position = position or {}
         self.channel = channel
@@ -72,12 +79,16 @@ class ResumingClient:
         self.live = False
         """The `sub` was answered, and everything up to the offset in the answer has come."""
         self.connections = 0
+        self.longest_silence = 0.0
+        """The most seconds between two channel messages."""
+        self._heard_at: float | None = None
         self._live_from = 0
         self._refused = False
         self._just_joined = False
         self._new_epoch = False  # answered with an epoch that is not ours: a gap has to follow
         self._address = (host, port)
         self._source = source
+        self._subprotocol = subprotocol
         self._chance = random.Random(f"{seed}/{source}")
         self._stream: trio.SocketStream | None = None
 
@@ -103,7 +114,7 @@ class ResumingClient:
         host, port = self._address
         stream = self._stream = await trio.open_tcp_stream(host, port, local_address=self._source)
         async with stream:
-            await stream.send_all(_REQUEST)
+            await stream.send_all(upgrade_request(subprotocol=self._subprotocol))
             rest = await _read_head(stream)
             self.connections += 1
             self._refused = False
@@ -113,6 +124,8 @@ class ResumingClient:
                 for message in reader.feed(rest):
                     if message.opcode is Opcode.TEXT:
                         self._take(_decode(message.payload))
+                    elif message.opcode is Opcode.BINARY:
+                        self._take(_decode_cbor(message.payload))
                     elif message.opcode is Opcode.PING:
                         await stream.send_all(encode_masked_frame(Opcode.PONG, message.payload, MASK))
                 if self._refused:
@@ -125,7 +138,11 @@ class ResumingClient:
         return {"o": self.offset} if self.epoch is None else {"o": self.offset, "ep": self.epoch}
 
     async def _say(self, stream: trio.SocketStream, command: dict[str, Any]) -> None:
-        await stream.send_all(encode_masked_frame(Opcode.TEXT, msgspec.json.encode(command), MASK))
+        text = msgspec.json.encode(command)
+        if self._subprotocol == CBOR:
+            await stream.send_all(encode_masked_frame(Opcode.BINARY, encode_cbor(decode_json(text)), MASK))
+        else:
+            await stream.send_all(encode_masked_frame(Opcode.TEXT, text, MASK))
 
     def _take(self, frame: ServerMessage) -> None:
         if frame.t == "pub" and frame.c == self.channel:
@@ -152,6 +169,9 @@ class ResumingClient:
         self.live = self.offset is not None and self.offset >= frame.o
 
     def _take_message(self, frame: ServerMessage) -> None:
+        now = trio.current_time()
+        self.longest_silence = max(self.longest_silence, now - (self._heard_at or now))
+        self._heard_at = now
         if frame.o is None or frame.p is None:
             self.faults.append(f"a message without o or p: {frame}")
             return
@@ -191,6 +211,8 @@ async def _read_head(stream: trio.SocketStream) -> bytes:
             raise ConnectionResetError
         head += data
     head, _, rest = head.partition(b"\r\n\r\n")
+    if head.startswith(b"HTTP/1.1 503 "):
+        raise ConnectionRefusedError("the server has no room")
     assert head.startswith(b"HTTP/1.1 101 "), head
     return rest or await stream.receive_some(_CHUNK)
 

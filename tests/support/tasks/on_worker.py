@@ -14,7 +14,7 @@ async def connect_to(
 ) -> AsyncIterator[RawClient]:
     """An open WebSocket on the worker with this process id; None: on any."""
     while True:
-        async with connect("127.0.0.1", serve.port, subprotocol) as client:
+        async with connect(*serve.where, subprotocol) as client:
             if worker is None or _worker_of(serve, client) == worker:
                 yield client
                 return

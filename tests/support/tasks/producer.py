@@ -35,8 +35,7 @@ class NatsProducer:
         self.answer: Callable[[dict[str, Any]], bytes] = lambda call: OK
         """Makes the reply to a call."""
         self.connections = 0
-        self._address = parse_url(serve.nats_url)
-        self._token = serve.nats_token
+        self._serve = serve
         self._channel = channel
         self._subject = to_subject(channel)
         self._inbox = f"_INBOX.{secrets.token_hex(4)}"
@@ -71,9 +70,10 @@ class NatsProducer:
         return stored.is_set()
 
     async def _connect_and_read(self, task_status: trio.TaskStatus[None]) -> None:
-        async with await trio.open_tcp_stream(self._address.host, self._address.port) as stream:
+        address, token = parse_url(self._serve.nats_url), self._serve.nats_token  # new ones after a new start
+        async with await trio.open_tcp_stream(address.host, address.port) as stream:
             control = self._subject.replace("fanline.pub.", "fanline.ctl.", 1)
-            login = hello(ServerInfo(), Login(token=self._token), name="", tls=False)
+            login = hello(ServerInfo(), Login(token=token), name="", tls=False)
             ours = subscribe(control, _CALLS) + subscribe(f"{self._inbox}.>", _ACKS)
             await stream.send_all(login + ours + PING)
             parser, pongs = Parser(), 0
