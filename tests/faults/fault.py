@@ -32,7 +32,7 @@ class Stage(NamedTuple):
 
 
 @asynccontextmanager
-async def plain_server(directory: Path, seed: int) -> AsyncIterator[Serve]:  # noqa: ARG001  # other surroundings draw
+async def plain_server(directory: Path, seed: int) -> AsyncIterator[Serve]:
     """Two workers and the embedded nats-server. `directory` is for the files of the row."""
     async with running_serve(workers=2, extra_args=settings(directory)) as serve:
         yield serve

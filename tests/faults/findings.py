@@ -64,13 +64,14 @@ def judge(observed: Observed, silence: float) -> Findings:
     """`silence`: for how many seconds a viewer may hear nothing."""
     lost = {(one.channel, name) for one in observed.watched for name in _missing(one, observed)}
     duplicates = sum(one.repeats + len(one.seen) - len(set(one.seen)) for one in observed.watched)
-    gaps = sum(one.gaps for one in (*observed.watched, *observed.jobs))
+    everyone: list[Watched | JobEnd] = [*observed.watched, *observed.jobs]
+    gaps = sum(one.gaps for one in everyone)
     longest = max((one.silence for one in observed.watched), default=0.0)
     broken = [f"{len(lost)} messages lost: {_some(sorted(name for _, name in lost))}"] if lost else []
     broken += [f"{duplicates} duplicates"] if duplicates else []
     broken += [f"{gaps} gaps, although everything is stored"] if gaps else []
     broken += [f"silent for {longest:.1f} s, more than {silence:g}"] if longest > silence else []
-    broken += [f"{one.name}: {fault}" for one in (*observed.watched, *observed.jobs) for fault in one.faults[:1]]
+    broken += [f"{one.name}: {fault}" for one in everyone for fault in one.faults[:1]]
     broken += _wrong_order(observed.watched) + _wrong_ends(observed.jobs)
     broken += [f"{text} ({count} times)" if count > 1 else text for text, count in _counted(observed.complaints)]
     acknowledged = sum(len(names) for names in observed.acknowledged.values())

@@ -55,7 +55,7 @@ class _Notes:
         if self.serve is not None:
             self.log = self.serve.stderr_text()
             with suppress(FileNotFoundError):
-                self.nats_log = (self.serve.directory / "data" / "nats-server.log").read_text(errors="replace")
+                self.nats_log = (self.serve.data_directory / "nats-server.log").read_text(errors="replace")
 
 
 async def run_row(fault: Fault, seed: int) -> RowReport:

@@ -1,7 +1,11 @@
 """The rows of `make faults`."""
 
-from tests.faults import kills
+from tests.faults import clocks, kills, shortages
 from tests.faults.fault import Fault
+from tests.faults.networks import BreakingNetwork, LossyLink
+
+_LINK = LossyLink(loss=0.1, delay=0.2)
+_NETWORK = BreakingNetwork()
 
 ROWS = (
     Fault(
@@ -55,5 +59,65 @@ ROWS = (
         "publishers are told, or wait; all goes on afterwards",
         kills.stopped(kills.the_nats_server, 2.5, 6.0),
         silence=15,
+    ),
+    Fault(
+        "disk",
+        f"the disk ({shortages.DISK} of tmpfs) is full for 5 s",
+        "publishers are told storage_full, the log and /readyz say it, and it recovers by itself",
+        shortages.fill_disk,
+        silence=20,
+        log=r"(?i)storage|space",
+        server=shortages.small_disk,
+        namespaces=True,
+    ),
+    Fault(
+        "files",
+        f"{shortages.FILES} open files for each process, and more clients",
+        "those for whom there is no room get 503; nobody else notices",
+        shortages.exhaust_files,
+        silence=3,
+        server=shortages.few_files,
+    ),
+    Fault(
+        "files-late",
+        "the limit of open files is lowered while the workers run, and many clients come",
+        "the same, and the log says it",
+        shortages.exhaust_files_unforeseen,
+        silence=3,
+        log="cannot accept: .*; clients are turned away",
+        server=shortages.few_files,
+    ),
+    Fault(
+        "clock",
+        "the clocks of a worker and of a producer step by one hour, in both directions",
+        "nobody notices",
+        clocks.step_worker_and_job,
+        silence=3,
+        server=clocks.probed_server,
+    ),
+    Fault(
+        "clock-nats",
+        "the clock of nats-server steps",
+        "nobody notices",
+        clocks.step_nats_server,
+        silence=3,
+    ),
+    Fault(
+        "loss",
+        "10 % of the packets between clients and server lost, 200 ms of delay in each direction",
+        "all goes on, later",
+        _LINK.lose,
+        silence=25,
+        recovery=30,
+        server=_LINK.server,
+        namespaces=True,
+    ),
+    Fault(
+        "network",
+        "connections are reset, ended, stalled and refused",
+        "clients come back",
+        _NETWORK.storm,
+        silence=10,
+        server=_NETWORK.server,
     ),
 )

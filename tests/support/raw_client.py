@@ -56,11 +56,16 @@ class RawClient:
         return int(status.split()[1]), {name.lower(): value for name, value in pairs}, body
 
     async def upgrade(self, subprotocol: str | None = "fanline.v1.json", **headers: str) -> None:
-        """Shake hands, and read the 101 response."""
+        """Shake hands, and read the 101 response. ConnectionRefusedError if the server has no room."""
         await self.send(upgrade_request(subprotocol=subprotocol, **headers))
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            head += await self.stream.receive_some(1)
+            data = await self.stream.receive_some(1)
+            if not data:
+                raise trio.EndOfChannel
+            head += data
+        if head.startswith(b"HTTP/1.1 503 "):
+            raise ConnectionRefusedError(head)
         assert head.startswith(b"HTTP/1.1 101 "), head
         deflated = b"permessage-deflate" in head
         self._reader = FrameReader(64 * 1024 * 1024, from_client=False, deflated=deflated)

@@ -31,8 +31,11 @@ class Serve:
     child: Child
     stdout: trio.lowlevel.FdStream
     directory: Path
-    """Contains data/, state/ and stderr.txt; not a working directory."""
+    """Contains state/ and stderr.txt; not a working directory."""
+    data_directory: Path
     ready_line: str
+    environ: dict[str, str]
+    """For programs of the same tree that are to find it."""
     start: Callable[[int], tuple[Child, trio.lowlevel.FdStream]]
     """Starts it with this port."""
     where: tuple[str, int] = field(init=False)
@@ -92,18 +95,24 @@ async def running_serve(
     extra_args: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     prefix: Sequence[str] = (),
+    data_directory: Path | None = None,
 ) -> AsyncIterator[Serve]:
-    """A ready server on loopback. It is stopped with SIGTERM; what is left after 10 s is killed."""
+    """A ready server on loopback. It is stopped with SIGTERM; what is left after 10 s is killed.
+
+    `prefix`: a command that runs the command in its arguments. `data_directory`: by default one of its own.
+    """
     with tempfile.TemporaryDirectory(prefix="fanline-test-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
-        common = ("--workers", str(workers), "--data-dir", str(directory / "data"), *extra_args)
+        data = data_directory or directory / "data"
+        common = ("--workers", str(workers), "--data-dir", str(data), *extra_args)
 
         def start(port: int) -> tuple[Child, trio.lowlevel.FdStream]:
             return start_serve(("--port", str(port), *common), directory, env, prefix)
 
         child, stdout = start(0)
         try:
-            serve = Serve(child, stdout, directory, await _read_ready_line(stdout, directory), start)
+            line = await _read_ready_line(stdout, directory)
+            serve = Serve(child, stdout, directory, data, line, serve_environ(directory, env), start)
         except BaseException:
             await _stop(child, stdout)
             raise
@@ -127,9 +136,7 @@ async def _stop(child: Child, stdout: trio.lowlevel.FdStream) -> None:
 def start_serve(
     args: Sequence[str], directory: Path, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
 ) -> tuple[Child, trio.lowlevel.FdStream]:
-    """Start `PREFIX fanline serve ARGS`, which dies with us. Returns its stdout; its stderr goes to
-    directory/stderr.txt. `prefix`: a command that runs the command in its arguments.
-    """
+    """Start `fanline serve ARGS`, which dies with us. Returns its stdout; its stderr goes to directory/stderr.txt."""
     read_end, write_end = os.pipe()
     with (directory / "stderr.txt").open("ab") as errors:
         command = [*prefix, *COMMAND, *args]

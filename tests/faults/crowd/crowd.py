@@ -28,13 +28,21 @@ class Crowd:
 
     def __init__(self, serve: Serve, seed: int) -> None:
         where = serve.where
+        direct = where[0] == "127.0.0.1"  # what is on the way to another host knows one client address
         self.publishers = [AckedPublisher(name, CHANNEL, _ENOUGH, seed) for name in ("ws-a", "ws-b")]
         self.notes = NotePublisher(serve, CHANNEL)
         self.mail = AckedPublisher("mail", INBOX, _ENOUGH, seed)
         self.owner = InboxOwner(serve, INBOX)
         self.job = WatchedJob(serve, "bystander")
         self.viewers = [
-            ResumingClient(*where, CHANNEL, {"o": 0}, source=f"127.0.0.{2 + number}", seed=seed, subprotocol=dialect)
+            ResumingClient(
+                *where,
+                CHANNEL,
+                {"o": 0},
+                source=f"127.0.0.{2 + number if direct else 1}",
+                seed=seed + number,
+                subprotocol=dialect,
+            )
             for number, dialect in enumerate((JSON, CBOR) * (_VIEWERS // 2))
         ]
         self.complaints: list[str] = []
@@ -101,9 +109,7 @@ class Crowd:
         refused = Counter(
             refusal["code"] for publisher in (*self.publishers, self.mail) for refusal in publisher.refusals
         )
-        return Observed(
-            self._acknowledged(), self._watched(), self.job.ends(), dict(refused), list(self.complaints)
-        )
+        return Observed(self._acknowledged(), self._watched(), self.job.ends(), dict(refused), list(self.complaints))
 
     def _acknowledged(self) -> dict[str, list[str]]:
         names = [name for publisher in self.publishers for name in publisher.acknowledged]

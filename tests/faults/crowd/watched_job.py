@@ -6,11 +6,11 @@ from functools import partial
 
 import trio
 
-from tests.faults.crowd.job import line
 from fanline.engine.cluster.shares import share_of
+from tests.faults.crowd.job import line
 from tests.faults.findings import JobEnd
 from tests.support.durable.resuming_client import CBOR, JSON
-from tests.support.serve import Serve, serve_environ, wait_until
+from tests.support.serve import Serve, wait_until
 from tests.support.tasks.viewers import ResumingViewer, has_ended
 
 _END_SECONDS = 40.0
@@ -22,12 +22,15 @@ class WatchedJob:
     def __init__(self, serve: Serve, name: str) -> None:
         self.channel = f"task:{name}"
         self.share = share_of(self.channel)
+        direct = serve.where == ("127.0.0.1", serve.port)  # otherwise nobody can tell which worker has a connection
         self.viewers = [
-            ResumingViewer(serve, self.channel, (JSON, CBOR)[number % 2], worker)
+            ResumingViewer(serve, self.channel, (JSON, CBOR)[number % 2], worker if direct else None)
             for number, worker in enumerate(serve.worker_pids())
         ]
         self._command = [sys.executable, "-P", "-m", "tests.faults.crowd.job", name]
-        self._environ = serve_environ(serve.directory)
+        self._environ = serve.environ
+        self.pid = 0
+        """The process id of the job, once it runs."""
         self._closing = trio.Event()
         self._lines: int | None = None
 
@@ -37,6 +40,7 @@ class WatchedJob:
             process = await trio.lowlevel.open_process(
                 self._command, env=self._environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
+            self.pid = process.pid
             try:
                 for viewer in self.viewers:
                     await nursery.start(viewer.run)

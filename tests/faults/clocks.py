@@ -1,0 +1,46 @@
+"""Wall clocks that jump."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from tests.faults.fault import SkippedError, Stage, settings
+from tests.faults.probe.sitecustomize import CLOCK
+from tests.support.paths import ROOT
+from tests.support.serve import Serve, running_serve
+
+PROBE = ROOT / "tests" / "faults" / "probe"
+_HOUR = 3600
+_STEP_SECONDS = 4.0
+
+
+def probe_environ(directory: Path) -> dict[str, str]:
+    """Variables for processes that the probe is to be in; its files are in `directory`."""
+    return {"PYTHONPATH": f"{PROBE}:{ROOT}", "PROBE_DIRECTORY": str(directory)}
+
+
+@asynccontextmanager
+async def probed_server(directory: Path, seed: int) -> AsyncIterator[Serve]:
+    """Its Python processes, and those of its producers, have clocks that can be set."""
+    environ = probe_environ(directory)
+    async with running_serve(workers=2, extra_args=settings(directory), env=environ) as serve:
+        yield serve
+
+
+async def step_worker_and_job(stage: Stage) -> None:
+    """A worker's clock jumps an hour ahead, then two hours back, then is right again; then the same with the job's."""
+    directory = Path(stage.serve.environ["PROBE_DIRECTORY"])
+    for pid in (stage.chance.choice(stage.serve.worker_pids()), stage.crowd.job.pid):
+        for seconds in (_HOUR, -_HOUR, 0):
+            (directory / CLOCK.format(pid)).write_text(str(seconds))
+            await trio.sleep(_STEP_SECONDS)
+
+
+async def step_nats_server(_: Stage) -> None:
+    """Not possible by our means."""
+    raise SkippedError(
+        "nats-server is a static Go program: no library can be put before it, a time namespace has only the monotonic "
+        "clocks, and the clock of this machine is not ours to set"
+    )
