@@ -18,7 +18,7 @@ from tests.support.serve import Serve, alive, children_of, wait_until
 _BACK_SECONDS = 20.0
 _ORPHAN_SECONDS = 5.0
 _CALM = (0.5, 2.5)
-_SHARE_SECONDS = 15.0
+_SHARE_SECONDS = 60.0
 
 
 async def kill_worker(stage: Stage) -> None:

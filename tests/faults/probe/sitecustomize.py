@@ -3,12 +3,20 @@ whose PYTHONPATH has this folder; a server under test then has $PROBE_DIRECTORY,
 """
 
 import os
+import struct
 import time
 from pathlib import Path
+from typing import Any
+
+import trio
 
 CLOCK = "clock-{}"
 """File with the seconds by which a process's wall clock is wrong. datetime.now() goes right all the same."""
+TASKS = "tasks-{}"
+"""File with the number of a process's Trio tasks, as COUNT."""
+COUNT = struct.Struct("=q")
 _LOOK_SECONDS = 0.1
+_TELL_SECONDS = 0.5
 
 
 class _WrongClock:
@@ -31,9 +39,36 @@ class _WrongClock:
         return self._seconds
 
 
+class _TaskCount(trio.abc.Instrument):
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+        self._count = 0
+        self._told_at = 0.0
+        self._run = trio.run
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+        self._count += 1
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+        self._count -= 1
+
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002
+        if time.monotonic() >= self._told_at + _TELL_SECONDS:
+            self._told_at = time.monotonic()
+            if self._file is None:
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT)
+            os.pwrite(self._file, COUNT.pack(self._count), 0)
+
+    def run(self, *args: Any, **options: Any) -> Any:
+        """trio.run, counted."""
+        return self._run(*args, **options, instruments=[self])
+
+
 def _install(directory: Path) -> None:
     clock = _WrongClock(directory / CLOCK.format(os.getpid()))
     time.time, time.time_ns = clock.time, clock.time_ns
+    trio.run = _TaskCount(directory / TASKS.format(os.getpid())).run
 
 
 if "PROBE_DIRECTORY" in os.environ:

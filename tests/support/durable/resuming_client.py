@@ -83,6 +83,7 @@ class ResumingClient:
         """The most seconds between two channel messages."""
         self._heard_at: float | None = None
         self._live_from = 0
+        self._history = 0  # messages that are still to come of it
         self._refused = False
         self._just_joined = False
         self._new_epoch = False  # answered with an epoch that is not ours: a gap has to follow
@@ -158,15 +159,20 @@ class ResumingClient:
     def _take_answer(self, frame: ServerMessage) -> None:
         assert frame.o is not None
         self.answers.append(frame)
-        self._just_joined = True
         self._live_from = frame.o
         self._new_epoch = self.epoch not in (None, frame.ep)
         if self._new_epoch:
             return
         self.epoch = frame.ep
-        if self.offset is None and not (frame.d or {}).get("count"):
-            self.offset = frame.o
-        self.live = self.offset is not None and self.offset >= frame.o
+        self._history = (frame.d or {}).get("count") or 0
+        self._end_history()
+
+    def _end_history(self) -> None:
+        """Once the history is read, the client is where live messages begin, even if its last message is older."""
+        if not self._history:
+            self.offset = max(self.offset or 0, self._live_from)
+            self._just_joined = True
+        self.live = self.offset is not None and self.offset >= self._live_from
 
     def _take_message(self, frame: ServerMessage) -> None:
         now = trio.current_time()
@@ -186,6 +192,9 @@ class ResumingClient:
         self.offset = frame.o
         self._just_joined = False
         self.live = self.live or self.offset >= self._live_from
+        if self._history:
+            self._history -= 1
+            self._end_history()
 
     def _follows(self, previous: int) -> bool:
         """Whether nothing is missing before a message. Right after a join it may follow on an older one than ours."""

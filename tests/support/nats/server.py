@@ -23,10 +23,17 @@ class NatsServer:
         self._store = ["-js", "-sd", str(directory)] if jetstream else []
         self._process: subprocess.Popen[bytes] | None = None
         self.port = -1
+        self.monitoring = ""
+        """URL for the HTTP monitoring, if the configuration has `http`."""
 
     @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def running(self) -> bool:
@@ -42,7 +49,9 @@ class NatsServer:
             while not (found := list(self._directory.glob("*.ports"))) or not found[0].stat().st_size:
                 assert self._process.poll() is None, (self._directory / "stderr.txt").read_text()[-2000:]
                 await trio.sleep(0.02)
-        self.port = int(msgspec.json.decode(found[0].read_bytes())["nats"][0].rpartition(":")[2])
+        ports: dict[str, list[str]] = msgspec.json.decode(found[0].read_bytes())
+        self.port = int(ports["nats"][0].rpartition(":")[2])
+        self.monitoring = ports.get("monitoring", [""])[0]
 
     def _command(self) -> list[str]:
         config = self._directory / "nats.conf"
