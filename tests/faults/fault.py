@@ -59,6 +59,8 @@ class Fault:
     """For how many seconds a viewer may hear nothing, the fault included."""
     recovery: float = 15.0
     """Within how many seconds after the fault every publisher gets acknowledgements again."""
+    settling: float = 20.0
+    """For how many seconds after the last acknowledgement the last messages may be under way."""
     log: str | None = None
     """A regular expression for what the log must say."""
     server: Callable[[Path, int], AbstractAsyncContextManager[Serve]] = plain_server

@@ -1,24 +1,19 @@
 """Processes that are killed or stopped."""
 
-import base64
 import os
 import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import msgspec
 import trio
 
-from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject
-from tests.faults.crowd.crowd import Crowd
 from tests.faults.fault import Stage
-from tests.support.nats.client import connect_nats
+from tests.faults.shares import UNATTENDED, wait_for_holder
 from tests.support.serve import Serve, alive, children_of, wait_until
 
 _BACK_SECONDS = 20.0
 _ORPHAN_SECONDS = 5.0
 _CALM = (0.5, 2.5)
-_SHARE_SECONDS = 60.0
 
 
 async def kill_worker(stage: Stage) -> None:
@@ -28,7 +23,10 @@ async def kill_worker(stage: Stage) -> None:
 
 async def kill_monitor(stage: Stage) -> None:
     """The worker that holds the share of the job's task."""
-    await _kill(stage, await _holder(stage.serve, stage.crowd))
+    holder = await wait_for_holder(stage.serve, stage.crowd.job.share)
+    if holder is None:
+        stage.crowd.complaints.append(UNATTENDED)
+    await _kill(stage, holder or stage.chance.choice(stage.serve.worker_pids()))
 
 
 async def kill_nats(stage: Stage) -> None:
@@ -56,6 +54,14 @@ def twice(fault: Callable[[Stage], Awaitable[None]]) -> Callable[[Stage], Awaita
             await trio.sleep(stage.chance.uniform(*_CALM))
 
     return happen
+
+
+async def kill_supervisor_and_nats(stage: Stage) -> None:
+    """By turns: what a nats-server stored when it was asked to end is older than what it has when it is killed."""
+    for _ in range(2):
+        for kill in (kill_supervisor, kill_nats):
+            await kill(stage)
+            await trio.sleep(1.0)
 
 
 async def kill_in_any_order(stage: Stage) -> None:
@@ -100,25 +106,3 @@ async def _kill(stage: Stage, pid: int) -> None:
 def _all_running(serve: Serve, dead: int) -> bool:
     running = children_of(serve.pid)
     return dead not in dict(running) and len(running) == 3  # two workers and nats-server
-
-
-async def _holder(serve: Serve, crowd: Crowd) -> int:
-    """Process id of the worker that holds the lease of the job's share; waits while none of the live ones does."""
-    with trio.fail_after(_SHARE_SECONDS):
-        while True:
-            pid = await _lease_holder(serve, crowd.job.share)
-            if pid in serve.worker_pids():
-                return pid
-            await trio.sleep(0.1)
-
-
-async def _lease_holder(serve: Serve, share: int) -> int:
-    """What the lease says; 0 if nobody has it."""
-    async with connect_nats(serve.nats_url, serve.nats_token) as nats:
-        subject = bucket_subject(Bucket.LEASES, f"tasks.{share}")
-        request = msgspec.json.encode({"last_by_subj": subject})
-        reply = await nats.ask(f"$JS.API.STREAM.MSG.GET.{bucket_stream(Bucket.LEASES)}", request)
-    if "error" in reply:
-        return 0
-    worker: str = msgspec.json.decode(base64.b64decode(reply["message"]["data"]))["worker"]
-    return int(worker.partition("-")[0] or 0)

@@ -40,6 +40,13 @@ ROWS = (
         silence=15,
     ),
     Fault(
+        "by-turns",
+        "kill -9 of the supervisor and of nats-server by turns, twice",
+        "as for each of them",
+        kills.kill_supervisor_and_nats,
+        silence=15,
+    ),
+    Fault(
         "sequence",
         "all four kills twice, in an order by the seed",
         "as for each of them",

@@ -20,7 +20,7 @@ PAUSE = 0.03
 """Seconds between two messages of one publisher."""
 _VIEWERS = 8
 _ENOUGH = 100_000  # messages that no publisher gets to
-_OPEN_SECONDS, _SETTLE_SECONDS = 30.0, 20.0
+_OPEN_SECONDS, _JOB_SECONDS = 30.0, 40.0
 
 
 class Crowd:
@@ -89,15 +89,15 @@ class Crowd:
         idle = [name for name, count in self.progress().items() if count <= before[name] + 1]
         self.complaints.append(f"{seconds:g} s after the fault nothing is acknowledged to {', '.join(idle)}")
 
-    async def settle(self) -> None:
+    async def settle(self, seconds: float) -> None:
         """Publish no more, and wait until everybody has everything, or until it would have come."""
         await trio.sleep(PAUSE)
         self._publishing.cancel()
         self.job.close()
-        with trio.move_on_after(_SETTLE_SECONDS):
+        with trio.move_on_after(seconds):
             while self._missing():
                 await trio.sleep(0.05)
-        with trio.move_on_after(2 * _SETTLE_SECONDS):
+        with trio.move_on_after(_JOB_SECONDS):
             while any(end.state != "completed" or end.missing_lines for end in self.job.ends()):
                 await trio.sleep(0.05)
 

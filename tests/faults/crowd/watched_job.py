@@ -48,7 +48,7 @@ class WatchedJob:
                 await self._closing.wait()
                 await self._finish(process)
             finally:
-                process.kill()
+                await _end(process)
                 nursery.cancel_scope.cancel()
 
     async def _finish(self, process: trio.Process) -> None:
@@ -78,3 +78,12 @@ class WatchedJob:
             )
             for number, viewer in enumerate(self.viewers)
         ]
+
+
+async def _end(process: trio.Process) -> None:
+    process.kill()
+    with trio.CancelScope(shield=True):
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                await stream.aclose()
+        await process.wait()

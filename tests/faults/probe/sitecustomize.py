@@ -47,13 +47,13 @@ class _TaskCount(trio.abc.Instrument):
         self._told_at = 0.0
         self._run = trio.run
 
-    def task_spawned(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
         self._count += 1
 
-    def task_exited(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
         self._count -= 1
 
-    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002
+    def after_io_wait(self, timeout: float) -> None:
         if time.monotonic() >= self._told_at + _TELL_SECONDS:
             self._told_at = time.monotonic()
             if self._file is None:
@@ -68,7 +68,7 @@ class _TaskCount(trio.abc.Instrument):
 def _install(directory: Path) -> None:
     clock = _WrongClock(directory / CLOCK.format(os.getpid()))
     time.time, time.time_ns = clock.time, clock.time_ns
-    trio.run = _TaskCount(directory / TASKS.format(os.getpid())).run
+    trio.run = _TaskCount(directory / TASKS.format(os.getpid())).run  # type: ignore[assignment]  # it has more names
 
 
 if "PROBE_DIRECTORY" in os.environ:

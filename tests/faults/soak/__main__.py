@@ -39,9 +39,8 @@ def print_report(report: SoakReport) -> None:
     for change in report.changes:
         table.add_row(*_cells(change))
     Console(width=_WIDTH).print(table, markup=False)
-    print(
-        f"{report.rounds} rounds, {report.kills} kills, {report.acknowledged} messages acknowledged, {report.calls} calls"
-    )
+    done = f"{report.acknowledged} messages acknowledged, {report.calls} calls"
+    print(f"{report.rounds} rounds, {report.kills} kills, {done}")
     print(f"The log said: {report.log}")
     for sentence in report.broken:
         print(f"BROKEN: {sentence}")

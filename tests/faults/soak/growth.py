@@ -9,6 +9,7 @@ ALLOWED = 0.02
 _WARM_UP = 0.2
 _WINDOW = 0.2
 """Shares of all rounds: at first nothing is compared; then comes the first window, and the last one is at the end."""
+_SMALLEST_WINDOW = 3
 
 
 class Sample(NamedTuple):
@@ -18,6 +19,12 @@ class Sample(NamedTuple):
     """The process id: measures of different lives are not compared with each other as such."""
     values: Mapping[str, float]
     """Measure -> value."""
+
+
+def calmest(readings: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The lowest value of each measure: something that is just about to end is no growth."""
+    names = [name for name in readings[-1] if all(name in reading for reading in readings)]
+    return {name: min(reading[name] for reading in readings) for name in names}
 
 
 class Change(NamedTuple):
@@ -41,14 +48,13 @@ class Change(NamedTuple):
 def changes(process: str, samples: Sequence[Sample], judged: frozenset[str]) -> list[Change]:
     """From the begin to the end of a soak, for each measure of one process."""
     begin, end = _lives(samples) if len({sample.life for sample in samples}) > 1 else _windows(samples)
-    return [
-        Change(process, name, _middle(begin, name), _middle(end, name), name in judged) for name in samples[-1].values
-    ]
+    names = [name for name in samples[-1].values if all(name in sample.values for sample in (*begin, *end))]
+    return [Change(process, name, _middle(begin, name), _middle(end, name), name in judged) for name in names]
 
 
 def _windows(samples: Sequence[Sample]) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """A process that lived all the time is compared with itself."""
-    size, first = max(1, round(len(samples) * _WINDOW)), round(len(samples) * _WARM_UP)
+    size, first = max(_SMALLEST_WINDOW, round(len(samples) * _WINDOW)), round(len(samples) * _WARM_UP)
     return samples[first : first + size], samples[-size:]
 
 

@@ -32,9 +32,10 @@ def of_nats(monitoring: str) -> dict[str, float]:
         for account in _get(f"{monitoring}/jsz?streams=true").get("account_details", [])
         for stream in account["stream_detail"]
     ]
+    connections = _get(f"{monitoring}/connz")["connections"]
     held = {
-        CONNECTIONS: _get(f"{monitoring}/connz")["num_connections"],
-        SUBSCRIPTIONS: _get(f"{monitoring}/subsz")["num_subscriptions"],
+        CONNECTIONS: len(connections),
+        SUBSCRIPTIONS: sum(connection["subscriptions"] for connection in connections),
         CONSUMERS: sum(stream["state"]["consumer_count"] for stream in streams),
     }
     sizes = {f"{stream['name']}, bytes": stream["state"]["bytes"] for stream in streams if stream["state"]["bytes"]}

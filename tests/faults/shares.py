@@ -1,0 +1,33 @@
+"""Which worker monitors a task: the one that holds the lease of the task's share."""
+
+import base64
+
+import msgspec
+import trio
+
+from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject
+from tests.support.nats.client import NatsClient, connect_nats
+from tests.support.serve import Serve
+
+HOLDER_SECONDS = 15.0
+UNATTENDED = f"for {HOLDER_SECONDS:g} s no live worker holds the share of the task: it is not monitored"
+
+
+async def wait_for_holder(serve: Serve, share: int) -> int | None:
+    """Process id of the worker that holds the share, once a live one does; None if none does for a long time."""
+    async with connect_nats(serve.nats_url, serve.nats_token) as nats:
+        with trio.move_on_after(HOLDER_SECONDS):
+            while (pid := await _lease_holder(nats, share)) not in serve.worker_pids():
+                await trio.sleep(0.1)
+            return pid
+    return None
+
+
+async def _lease_holder(nats: NatsClient, share: int) -> int:
+    """What the lease says; 0 if nobody has it."""
+    request = msgspec.json.encode({"last_by_subj": bucket_subject(Bucket.LEASES, f"tasks.{share}")})
+    reply = await nats.ask(f"$JS.API.STREAM.MSG.GET.{bucket_stream(Bucket.LEASES)}", request)
+    if "error" in reply:
+        return 0
+    worker: str = msgspec.json.decode(base64.b64decode(reply["message"]["data"]))["worker"]
+    return int(worker.partition("-")[0] or 0)
