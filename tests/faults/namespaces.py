@@ -1,6 +1,7 @@
 """Rows that need a network or mounts of their own run in a process that has them, without any special rights."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from tests.faults.row import ROW_SECONDS, RowReport
 from tests.support.paths import ROOT
 
 _UNSHARE = ("unshare", "--user", "--map-root-user", "--net", "--mount")
+_LOOPBACK_UP = ("ip", "link", "set", "lo", "up")
 
 
 def run_in_namespaces(fault: Fault, seed: int) -> RowReport:
@@ -19,7 +21,8 @@ def run_in_namespaces(fault: Fault, seed: int) -> RowReport:
     if (reason := _refusal()) is not None:
         report.skipped = reason
         return report
-    command = [*_UNSHARE, sys.executable, "-m", "tests.faults", "--inside", "--seed", str(seed), fault.name]
+    inner = shlex.join([sys.executable, "-m", "tests.faults", "--inside", "--seed", str(seed), fault.name])
+    command = [*_UNSHARE, "sh", "-c", f"{shlex.join(_LOOPBACK_UP)} && exec {inner}"]
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     run = subprocess.run(
         command, env=environ, stdout=subprocess.PIPE, text=True, check=False, timeout=2 * ROW_SECONDS, cwd=ROOT
@@ -31,7 +34,7 @@ def run_in_namespaces(fault: Fault, seed: int) -> RowReport:
 
 def _refusal() -> str | None:
     try:
-        subprocess.run([*_UNSHARE, "ip", "link", "set", "lo", "up"], check=True, capture_output=True, text=True)
+        subprocess.run([*_UNSHARE, *_LOOPBACK_UP], check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
         return f"{error.filename} is not installed"
     except subprocess.CalledProcessError as error:

@@ -20,7 +20,6 @@ _DEVICE = "lossy"
 _FAR_SIDE = "127.77.0.2"
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 1, 0x1000
 _SETUP = f"""\
-ip link set lo up
 ip link set {_DEVICE} up
 ip route del local 127.0.0.0/8 table local
 ip route add local 127.0.0.0/24 dev lo table local src 127.0.0.1

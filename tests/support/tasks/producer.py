@@ -97,8 +97,8 @@ class NatsProducer:
 
     async def _take(self, stream: trio.SocketStream, message: NatsMessage) -> None:
         if message.sid == _ACKS:
-            if message.status is None and "seq" in msgspec.json.decode(message.payload):
-                self._acks[message.subject].set()
+            if message.status is None and "error" not in msgspec.json.decode(message.payload):
+                self._acks[message.subject].set()  # a refusal has a `seq`, too: 0
             return
         asked = msgspec.json.decode(message.payload)
         if asked["t"] == "call":
