@@ -8,7 +8,7 @@ from functools import partial
 import trio
 
 from tests.faults.fault import Stage
-from tests.faults.shares import UNATTENDED, wait_for_holder
+from tests.faults.shares import wait_for_holder
 from tests.support.serve import Serve, alive, children_of, wait_until
 
 _BACK_SECONDS = 20.0
@@ -25,7 +25,7 @@ async def kill_monitor(stage: Stage) -> None:
     """The worker that holds the share of the job's task."""
     holder = await wait_for_holder(stage.serve, stage.crowd.job.share)
     if holder is None:
-        stage.crowd.complaints.append(UNATTENDED)
+        stage.crowd.complaints.append("no live worker holds the share of the task")
     await _kill(stage, holder or stage.chance.choice(stage.serve.worker_pids()))
 
 

@@ -15,7 +15,7 @@ from tests.faults.crowd.crowd import Crowd
 from tests.faults.fault import Fault, SkippedError, Stage
 from tests.faults.findings import Findings, Observed, judge
 from tests.faults.logs import summary, tracebacks
-from tests.faults.shares import UNATTENDED, wait_for_holder
+from tests.faults.shares import unattended
 from tests.support.serve import Serve
 
 ROW_SECONDS = 150.0
@@ -92,8 +92,7 @@ async def _happen(fault: Fault, seed: int, notes: _Notes) -> None:
                 await trio.sleep(_CALM_SECONDS)
                 await fault.happen(Stage(serve, notes.crowd, random.Random(f"{seed}/{fault.name}")))
                 await notes.crowd.recover(fault.recovery)
-                if await wait_for_holder(serve, notes.crowd.job.share) is None:
-                    notes.complaints.append(UNATTENDED)
+                notes.complaints += await unattended(serve)
                 await trio.sleep(_CALM_SECONDS)
                 await notes.crowd.settle(fault.settling)
             finally:

@@ -54,19 +54,23 @@ def changes(process: str, samples: Sequence[Sample], judged: frozenset[str]) -> 
 
 def _windows(samples: Sequence[Sample]) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """A process that lived all the time is compared with itself."""
-    size, first = max(_SMALLEST_WINDOW, round(len(samples) * _WINDOW)), round(len(samples) * _WARM_UP)
+    first = round(len(samples) * _WARM_UP)
+    size = min(max(_SMALLEST_WINDOW, round(len(samples) * _WINDOW)), (len(samples) - first) // 2)
     return samples[first : first + size], samples[-size:]
 
 
 def _lives(samples: Sequence[Sample]) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """The second process of a slot that was killed again and again, and the last one that grew as old: at the same age.
 
-    The first one is left out: it began with an empty store.
+    The first one is left out: it began with an empty store. If the slot was killed only once, the second process is
+    compared with itself.
     """
     lives = [
         [sample for sample in samples if sample.life == life]
         for life in dict.fromkeys(sample.life for sample in samples)
     ]
+    if len(lives) == 2:
+        return _windows(lives[1])
     begin = lives[1]
     end = next((life for life in reversed(lives[2:]) if len(life) >= len(begin)), lives[-1])
     age = min(len(begin), len(end))

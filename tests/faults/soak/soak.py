@@ -5,7 +5,6 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +12,8 @@ import trio
 
 from tests.faults.clocks import probe_environ
 from tests.faults.logs import summary, tracebacks
+from tests.faults.probe.sitecustomize import QUIET, TASKS
+from tests.faults.shares import wait_for_balance
 from tests.faults.soak.growth import Change, Sample, calmest, changes
 from tests.faults.soak.measures import (
     CONNECTIONS,
@@ -26,6 +27,7 @@ from tests.faults.soak.measures import (
     of_process,
 )
 from tests.faults.soak.traffic import Round
+from tests.support.nats.client import connect_nats
 from tests.support.nats.server import NatsServer, running_nats
 from tests.support.serve import Serve, running_serve, wait_until
 
@@ -79,11 +81,11 @@ class _Soak:
     async def run(self, seconds: float) -> None:
         rounds = max(_FEWEST_ROUNDS, round(seconds / _ROUND_SECONDS))
         quiet = max(_QUIET_SECONDS, seconds / rounds * _QUIET_SHARE)
-        life = max(2, rounds // 8)
+        life = max(3, rounds // 8)
         for number in range(rounds):
             kills = number % life == life - 1 and number < rounds - 1
             await self._round(number, seconds / rounds - quiet, kills=kills)
-            await self._sample(quiet, kills=kills)
+            await self._sample(quiet)
             print(f"round {number + 1} of {rounds}: {self._short()}", flush=True)
         self.report.rounds = rounds
         self.report.log = summary(self._serve.stderr_text(), "")
@@ -97,7 +99,9 @@ class _Soak:
                 await trio.sleep(seconds / 2)
                 os.kill(self._victim(), signal.SIGKILL)
                 self.report.kills += 1
-        await wait_until(partial(self._all_there), _BACK_SECONDS)
+        await wait_until(self._all_there, _BACK_SECONDS)
+        async with connect_nats(self._nats.url) as nats:
+            await wait_for_balance(nats, self._serve)
         self.report.acknowledged += traffic.acknowledged
         self.report.calls += traffic.calls
         told = f"round {number + 1}: "
@@ -112,22 +116,21 @@ class _Soak:
 
     def _all_there(self) -> bool:
         pids = self._serve.worker_pids()
-        return len(pids) == 2 and all((self._probe / f"tasks-{pid}").exists() for pid in pids)
+        return len(pids) == 2 and all((self._probe / TASKS.format(pid)).exists() for pid in pids)
 
-    async def _sample(self, quiet: float, *, kills: bool) -> None:
-        """Read everything some times, towards the end of `quiet` seconds without clients. After a kill only the slot
-        itself: the share of the work that the others have then is no measure.
-        """
+    async def _sample(self, quiet: float) -> None:
+        """Read everything some times, towards the end of `quiet` seconds without clients."""
         pids = {STEADY: self._steady, KILLED: self._victim(), SUPERVISOR: self._serve.pid, NATS: self._nats.pid}
         readings: dict[str, list[dict[str, float]]] = {name: [] for name in pids}
+        (self._probe / QUIET).touch()
         await trio.sleep(quiet / 2)
         for _ in range(_READINGS):
             await trio.sleep(quiet / 2 / _READINGS)
             for name, pid in pids.items():
                 readings[name].append(self._read(name, pid))
+        (self._probe / QUIET).unlink()
         for name, pid in pids.items():
-            if name == KILLED or not kills:
-                self._samples[name].append(Sample(pid, calmest(readings[name])))
+            self._samples[name].append(Sample(pid, calmest(readings[name])))
 
     def _read(self, name: str, pid: int) -> dict[str, float]:
         if name == NATS:

@@ -46,5 +46,14 @@ def test_of_a_slot_that_is_killed_workers_of_the_same_age_are_compared(last: lis
     assert change([*first, *second, *samples(last, life=3), *unfinished]).grown is grown
 
 
+def test_a_worker_that_was_replaced_once_is_compared_with_itself() -> None:
+    assert change([*samples([10, 20], life=1), *samples([50, 50, 60, 60], life=2)]).grown
+
+
+@pytest.mark.parametrize("count", range(4, 12))
+def test_the_two_windows_never_overlap(count: int) -> None:
+    assert change(samples([100.0 + 10 * number for number in range(count)])).grown
+
+
 def test_the_lowest_of_some_readings_counts() -> None:
     assert calmest([{"a": 3.0, "b": 1.0, "gone": 1.0}, {"a": 2.0, "b": 5.0}]) == {"a": 2.0, "b": 1.0}
