@@ -7,6 +7,7 @@ from functools import partial
 
 import trio
 
+from fanline.engine.cluster.members import EXPIRY_SECONDS
 from tests.faults.fault import Stage
 from tests.faults.shares import wait_for_holder
 from tests.support.serve import Serve, alive, children_of, wait_until
@@ -61,7 +62,7 @@ async def kill_supervisor_and_nats(stage: Stage) -> None:
     for _ in range(2):
         for kill in (kill_supervisor, kill_nats):
             await kill(stage)
-            await trio.sleep(1.0)
+            await trio.sleep(EXPIRY_SECONDS + 1)  # what the dead workers have signed has expired by then
 
 
 async def kill_in_any_order(stage: Stage) -> None:
