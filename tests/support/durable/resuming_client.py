@@ -159,13 +159,16 @@ class ResumingClient:
     def _take_answer(self, frame: ServerMessage) -> None:
         assert frame.o is not None
         self.answers.append(frame)
+        self._just_joined = True
         self._live_from = frame.o
         self._new_epoch = self.epoch not in (None, frame.ep)
         if self._new_epoch:
             return
         self.epoch = frame.ep
-        self._history = (frame.d or {}).get("count") or 0
-        self._end_history()
+        told = frame.d or {}
+        self._history = told.get("count") or 0
+        if told.get("recovered", True):  # otherwise a gap comes first
+            self._end_history()
 
     def _end_history(self) -> None:
         """Once the history is read, the client is where live messages begin, even if its last message is older."""
