@@ -10,11 +10,12 @@ import msgspec
 from fanline.loadtest.bench.durable.figures import DurableFigures
 from fanline.loadtest.bench.durable.jitter import measure_jitter
 from fanline.loadtest.bench.durable.joins import measure_joins
+from fanline.loadtest.bench.durable.long_joins import measure_long_joins
 from fanline.loadtest.bench.durable.resume import measure_resume
 from fanline.loadtest.bench.errors import BenchError
 from fanline.loadtest.bench.fanout import FanoutFigures, measure_fanout
 from fanline.loadtest.bench.peers import PEERS
-from fanline.loadtest.bench.plan import DURABLE, ManyTasksPlan, Plan, TaskPlan
+from fanline.loadtest.bench.plan import DURABLE, LongJoinsPlan, ManyTasksPlan, Plan, TaskPlan
 from fanline.loadtest.bench.server import StartSide, fanline
 from fanline.loadtest.bench.tasks.many import ManyTasksFigures, measure_many_tasks
 from fanline.loadtest.bench.tasks.measure import TaskFigures, measure_tasks
@@ -64,6 +65,13 @@ BENCHES = {
         Plan(subscribers=500, rate=10_000, seconds=0.1, namespace=DURABLE),
         has_peers=False,
         measure=measure_joins,
+    ),
+    "long-joins": Bench(
+        "several joins of one long history at once over CBOR, and how long other clients' messages take meanwhile",
+        ("p99",),
+        LongJoinsPlan(subscribers=10, rate=1000, seconds=1, data=64_000, namespace=DURABLE),
+        has_peers=False,
+        measure=measure_long_joins,
     ),
     "resume": Bench(
         "one worker is killed, and its subscribers come back to what they missed",

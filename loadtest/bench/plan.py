@@ -134,6 +134,19 @@ class ManyTasksPlan(Plan, frozen=True, kw_only=True):
         )
 
 
+class LongJoinsPlan(Plan, frozen=True, kw_only=True):
+    """A long history of one channel, which all subscribers join at once; `data` is the size of a message."""
+
+    def publications(self) -> dict[str, dict[str, object]]:
+        return {}  # the history is stored before anybody joins
+
+    def message(self, number: int) -> bytes:
+        """Message number `number`: rows as of a table, which take as long to convert as real data does."""
+        row = {"id": 12345, "name": "row", "ok": True, "share": 0.5}
+        rows = [row] * (self.data // len(msgspec.json.encode(row) + b","))
+        return encode_json(Envelope(MessageType.PUB, data={"rows": rows, "number": f"{_MARK * 2}{number:08d}"}))
+
+
 def _around(envelope: Envelope) -> tuple[str, str]:
     prefix, _, suffix = encode_json(envelope).decode().partition(_MARK)
     return prefix, suffix

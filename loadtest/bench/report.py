@@ -32,6 +32,14 @@ _JOIN = (
     ("max ms", "max", ".2f"),
     ("CPU µs/join", "cpu_us_per_join", ",.0f"),
 )
+_LONG_JOINS = (
+    ("live p50 ms", "p50", ".2f"),
+    ("live p99 ms", "p99", ".2f"),
+    ("live max ms", "max", ".2f"),
+    ("live messages", "live", ",.0f"),
+    ("all joined s", "joined", ".2f"),
+    ("CPU s", "cpu_seconds", ".2f"),
+)
 _RESUME = (
     ("cut off", "cut_off", ",.0f"),
     ("50 % back s", "half", ".2f"),
@@ -122,6 +130,7 @@ def _rows(report: Report) -> Iterator[str]:
 def _titles(report: Report) -> tuple[tuple[str, str, str], ...]:
     of_bench = {
         "join": _JOIN + _DURABLE,
+        "long-joins": _LONG_JOINS + _DURABLE,
         "resume": _RESUME + _DURABLE,
         "jitter": _JITTER + _DURABLE,
         "tasks": _TASKS,

@@ -233,13 +233,13 @@ def send_message(connection: socket.socket | None, opcode: Opcode, payload: byte
     connection.send(encode_masked_frame(opcode, payload, _MASK))
 
 
-def upgrade_request(endpoint: Endpoint) -> bytes:
+def upgrade_request(endpoint: Endpoint, subprotocol: str = "fanline.v1.json") -> bytes:
     """The opening handshake."""
     return (
         f"GET {endpoint.path} HTTP/1.1\r\nHost: 127.0.0.1:{endpoint.port}\r\n"
         "Upgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-        "Sec-WebSocket-Protocol: fanline.v1.json\r\n\r\n"
+        f"Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
     ).encode()
 
 
