@@ -165,8 +165,10 @@ class Bus(Protocol):
         ...
 
     async def publish(self, channel: str, payload: bytes) -> None:
-        """Hand an ephemeral message to the bus, which delivers it at most once. BusError if the bus is away or too far
-        behind, TooLargeError; after either, nothing was done.
+        """Hand an ephemeral message to the bus, which delivers it at most once, and wait until the bus has it.
+
+        TooLargeError: nothing was done. BusError if the bus is away, denies it or is too far behind; if it goes away
+        meanwhile, the message may have been delivered.
         """
         ...
 

@@ -40,7 +40,9 @@ from fanline.protocol.nats.subjects import Direction, channel_of, from_subject, 
 MINIMUM_VERSION = (2, 11)
 """Older servers lack per-message TTL and the batched direct get with which durable channels are read."""
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
-"""Bytes that may wait to be sent; more means that NATS does not keep up."""
+"""Bytes that may wait to be sent; more means that NATS does not keep up. What clients publish waits long before that
+(client.py), so that the rest is for the worker's own requests.
+"""
 
 _BEATS = f"fanline.{Direction.BEAT}.>"
 _RETRY_SECONDS = 0.2
@@ -182,17 +184,22 @@ class NatsBus(Requests):
 
     async def publish(self, channel: str, payload: bytes) -> None:
         subject = to_subject(channel)
+        await self.wait_room(len(payload))
         self.send(subject, payload)
         await self.client.confirmation().wait_permitted(ComplaintKind.PUBLISH_DENIED, subject)
 
     def send(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = "") -> None:
-        if self.client.unsent_bytes + len(payload) > MAX_UNSENT_BYTES:
+        command, most = commands.publish(subject, payload, headers, reply=reply), self.client.info.max_payload
+        if len(command) > most:  # maybe too large: then the server would end the connection, an outage for all clients
+            size = len(payload) + commands.header_bytes(headers)
+            if size > most:
+                raise TooLargeError(f"{size} bytes with headers, but NATS takes {most}")
+        if self.client.unsent_bytes + len(command) > MAX_UNSENT_BYTES:
             raise BusError("NATS does not keep up; nothing was done")
-        size = len(payload) + commands.header_bytes(headers)
-        most = self.client.info.max_payload
-        if size > most:  # the server would end the connection: an outage for every client of this worker
-            raise TooLargeError(f"{size} bytes with headers, but NATS takes {most}")
-        self.client.send(commands.publish(subject, payload, headers, reply=reply))
+        self.client.send(command)
+
+    async def wait_room(self, size: int) -> None:
+        await self.client.wait_room(size)
 
     # --- life -----------------------------------------------------------------------------------------------------
 

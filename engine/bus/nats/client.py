@@ -32,6 +32,10 @@ START_SECONDS = 5.0
 """How long a worker waits for NATS at first, which may be starting at the same time."""
 DRAIN_SECONDS = 0.3
 """Part of the time that the supervisor allows a worker beyond its drain timeout: NATS may be frozen."""
+ROOM_BYTES = 8 * 1024 * 1024
+"""Publications wait while this many bytes are queued."""
+ROOM_SECONDS = 5.0
+"""How long a publication waits for room."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0  # seconds between two rounds over all servers
 _STABLE_SECONDS = 1.0  # a connection that ends sooner may have ended for a reason that the next one meets, too
 _log = logging.getLogger("fanline.bus")
@@ -63,6 +67,8 @@ class NatsClient:
         self._wire: Wire | None = None
         self._connection: NatsConnection | None = None
         self._work = trio.Event()
+        self._entrance = trio.Lock()  # held by the first of those who wait for room
+        self._written = trio.Event()
         self._gathering: Confirmation | None = None
         self._asked: deque[Confirmation] = deque()
         self._ticked = deque[float](maxlen=DEAD_TICKS + 1)  # Unix times
@@ -94,6 +100,28 @@ class NatsClient:
     def send(self, command: bytes) -> None:
         """Queue a whole command. BusError if there is no connection."""
         self._open_connection().send(command)
+
+    async def wait_room(self, size: int) -> None:
+        """Wait until there is room in the queue for `size` bytes, in the order of the calls; returns without a
+        checkpoint if there is. BusError if there is none for ROOM_SECONDS.
+        """
+        if not self._entrance.locked() and self._has_room(size):
+            return
+        with trio.move_on_after(ROOM_SECONDS):
+            async with self._entrance:
+                while not self._has_room(size):
+                    await self._written.wait()
+                return
+        raise BusError("NATS does not keep up; nothing was done")
+
+    def _has_room(self, size: int) -> bool:
+        unsent = self.unsent_bytes
+        return not unsent or unsent + size <= ROOM_BYTES
+
+    def _tell_of_room(self) -> None:
+        if self._entrance.locked():
+            self._written.set()
+            self._written = trio.Event()
 
     def subscribe(self, subject: str, sink: Sink) -> int:
         """Subscribe now, and on every connection to come; returns the number to unsubscribe with."""
@@ -223,6 +251,7 @@ class NatsClient:
             data = connection.take_output()
             await wire.write(data)
             connection.written(len(data))
+            self._tell_of_room()
 
     async def _watch(self, wire: Wire, connection: NatsConnection) -> NoReturn:
         while True:
@@ -251,6 +280,7 @@ class NatsClient:
         if self._gathering is not None:
             self._ask(connection, self._gathering)
         connection.close(NatsError("NATS went away; it may have been done"))
+        self._tell_of_room()
 
 
 async def _until_failure(

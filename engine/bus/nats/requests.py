@@ -129,9 +129,16 @@ class Requests(ABC):
     def send(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = "") -> None:
         """Queue a message to be sent, in order. BusError, TooLargeError; after either, nothing was done."""
 
+    @abstractmethod
+    async def wait_room(self, size: int) -> None:
+        """Wait until `size` bytes may be queued, behind those who came first: so whoever floods the queue waits, and
+        nobody else is refused. BusError.
+        """
+
     async def store(
         self, channel: str, payload: bytes, store_id: str | None = None, last: int | None = None
     ) -> StoreAck:
+        await self.wait_room(len(payload))
         headers = {} if store_id is None else {MESSAGE_ID: store_id}
         return await self._write(to_subject(channel), payload, headers, last)
 
@@ -209,6 +216,7 @@ class Requests(ABC):
         return StoreAck(int(ack["seq"]), bool(ack.get("duplicate", False)))
 
     async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:
+        await self.wait_room(len(payload))
         with self._request(to_subject(channel, Direction.CTL), payload) as request:
             await request.wait(seconds, f"the producer of {channel} did not answer within {seconds:g} s")
         if request.status == 503:

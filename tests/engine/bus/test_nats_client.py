@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.nats import client as client_module
@@ -44,6 +44,13 @@ class ScriptedConnection:
         await self.send(INFO)
         await self.expect(b"PING\r\n")
         await self.send(b"PONG\r\n")
+
+    async def skip(self) -> None:
+        """Receive something, whatever it is."""
+        assert await self._stream.receive_some()
+
+    async def hang_up(self) -> None:
+        await self._stream.aclose()
 
     async def until_left(self) -> None:
         while await self._stream.receive_some():
@@ -262,3 +269,65 @@ async def test_a_server_that_never_says_who_it_is_is_named_with_all_that_were_tr
 async def speak_http(server: ScriptedServer) -> None:
     while True:
         await (await server.accept()).send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+# --- room in the queue --------------------------------------------------------------------------------------------
+
+_MORE_THAN_SOCKETS_TAKE = 64 * 1024 * 1024
+
+
+async def test_publications_wait_for_room_in_their_order_and_none_is_refused() -> None:
+    with trio.fail_after(20):
+        async with scripted_server() as first:
+            client = (owner := Owner(first)).client
+            async with owner.running(first) as connection, trio.open_nursery() as nursery:
+                passed = list[int]()
+
+                async def publish(number: int) -> None:
+                    await client.wait_room(client_module.ROOM_BYTES)
+                    passed.append(number)
+                    client.send(bytes(client_module.ROOM_BYTES))
+
+                client.send(bytes(_MORE_THAN_SOCKETS_TAKE))
+                for number in range(3):
+                    nursery.start_soon(publish, number)
+                    await wait_all_tasks_blocked(0.01)
+                assert passed == []
+                while len(passed) < 3:
+                    await connection.skip()
+                assert passed == [0, 1, 2]
+
+
+async def test_a_publication_with_room_does_not_wait_however_large_it_is() -> None:
+    with trio.fail_after(20):
+        async with scripted_server() as first:
+            owner = Owner(first)
+            async with owner.running(first):
+                with trio.testing.assert_no_checkpoints():
+                    await owner.client.wait_room(10 * client_module.ROOM_BYTES)
+                owner.client.send(b"PING\r\n")
+                with trio.testing.assert_no_checkpoints():
+                    await owner.client.wait_room(client_module.ROOM_BYTES - 6)
+
+
+async def test_a_publication_that_finds_no_room_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "ROOM_SECONDS", 0.05)
+    with trio.fail_after(20):
+        async with scripted_server() as first:
+            owner = Owner(first)
+            async with owner.running(first):
+                owner.client.send(bytes(_MORE_THAN_SOCKETS_TAKE))
+                with pytest.raises(BusError, match=r"^NATS does not keep up; nothing was done$"):
+                    await owner.client.wait_room(1)
+
+
+async def test_those_who_wait_for_room_learn_that_the_connection_has_ended() -> None:
+    with trio.fail_after(20):
+        async with scripted_server() as first:
+            owner = Owner(first)
+            async with owner.running(first) as connection, trio.open_nursery() as nursery:
+                owner.client.send(bytes(_MORE_THAN_SOCKETS_TAKE))
+                nursery.start_soon(owner.client.wait_room, 1)
+                await wait_all_tasks_blocked(0.01)
+                await connection.hang_up()
+            assert "lost" in owner.told
