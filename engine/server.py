@@ -11,6 +11,7 @@ import trio
 
 from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.durable.history import History
+from fanline.engine.channels.durable.log_budget import LogBudget
 from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.flusher import Flusher
@@ -35,6 +36,7 @@ from fanline.engine.sessions.permissions import Permissions
 from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
+from fanline.engine.slices import Turns
 from fanline.engine.tasks.monitor.monitor import TaskMonitor
 from fanline.engine.transport import load_tls, start_tls
 from fanline.protocol.errors import CloseReason
@@ -114,8 +116,11 @@ class Server:
     def _start_channels(self, nursery: trio.Nursery, namespaces: Namespaces) -> Joining:
         """The hub with all that is behind it, from the bus to the flusher."""
         bus, settings, counters = self._bus, self._settings, self._counters
-        reader = MessageReader(namespaces, counters, unix_ms)
-        hub = Hub(namespaces, reader, counters, self._registry.everyone, log_limit=settings.log_messages)
+        turns = Turns()
+        reader = MessageReader(namespaces, counters, unix_ms, turns)
+        budget = LogBudget(settings.log_bytes)
+        everyone, log_limit = self._registry.everyone, settings.log_messages
+        hub = Hub(namespaces, reader, counters, everyone, log_limit=log_limit, budget=budget)
         states = StreamStates(bus)
         recovery = Recovery(bus, hub, states, reader, nursery)
         monitor = TaskMonitor(bus, self._members, namespaces, reader.read_stored, reader.refuse, counters)
@@ -137,6 +142,7 @@ class Server:
             counters,
             timeout=settings.bus_timeout,
             patience=settings.idle_timeout,
+            turns=turns,
         )
 
     def _make_commands(

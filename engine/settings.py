@@ -50,5 +50,7 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Namespaces that are declared in addition to the default ones, or in their place."""
     log_messages: Annotated[int, Meta(ge=1)] = 1000
     """Messages per durable channel that a worker keeps for clients that come back; older ones come from the stream."""
+    log_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 256 * 1024 * 1024
+    """Bytes that these messages take in a worker's memory, of all channels; those of one channel at most an eighth."""
     coalesce: Annotated[float, Meta(ge=0, le=1000)] = 0.0
     """The longest rest of the flusher after a flush, in milliseconds; 0: the next scheduler pass flushes again."""

@@ -1,9 +1,16 @@
 """Long work in slices, so that nothing holds up the loop of a worker."""
 
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
 import trio
 
 SLICE_SECONDS = 0.005
 """How long one piece of work may hold the loop before other tasks get their turn."""
+SMALL_BYTES = 64 * 1024
+"""Work on so many bytes takes a millisecond or two as a rule, and is done without waiting for a turn."""
+
+T = TypeVar("T")
 
 
 class Slices:
@@ -17,3 +24,34 @@ class Slices:
         if trio.current_time() >= self._end:
             await trio.lowlevel.checkpoint()
             self._end = trio.current_time() + self._seconds
+
+
+class Turns:
+    """Long work of many tasks: one slice of one of them in each pass of the loop, in the order in which they ask.
+
+    So a hundred tasks with long work hold up the others no longer than one does; they only take longer themselves.
+    """
+
+    def __init__(self) -> None:
+        self._turn = trio.Lock()
+
+    async def some(self, work: Iterator[T], most: int = 1, size: Callable[[T], int] = lambda _: 0) -> list[T]:
+        """The next results of lazy work, as many as fit into a slice; [] at its end. With `size`, it ends with the
+        result that makes them `most` or more together.
+        """
+        found, total = list[T](), 0
+        async with self._turn:
+            end = trio.current_time() + SLICE_SECONDS
+            for result in work:
+                found.append(result)
+                total += size(result)
+                if total >= most or trio.current_time() >= end:
+                    break
+        return found
+
+    async def all(self, work: Iterator[T]) -> list[T]:
+        """All results of lazy work."""
+        found = list[T]()
+        while some := await self.some(work):
+            found += some
+        return found

@@ -11,6 +11,7 @@ import msgspec
 
 from fanline.engine.bus.interface import StreamPosition
 from fanline.engine.channels.durable.channel import DurableChannel, DurableState
+from fanline.engine.channels.durable.log_budget import LogBudget
 from fanline.engine.channels.group import FlushBatch, Group, Left
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.counters import Counters
@@ -65,7 +66,7 @@ class Channel:
 
 
 class Hub:
-    """`everyone` names all connections, for urgent messages."""
+    """`everyone` names all connections, for urgent messages; `budget` bounds the logs of all durable channels."""
 
     def __init__(
         self,
@@ -75,12 +76,14 @@ class Hub:
         everyone: Everyone,
         *,
         log_limit: int = 1000,
+        budget: LogBudget | None = None,
     ) -> None:
         self._namespaces = namespaces
         self._reader = reader
         self._counters = counters
         self._everyone = everyone
         self._log_limit = log_limit
+        self._budget = budget or LogBudget()
         self._channels: dict[str, Channel] = {}
         self._dirty: list[Group] = []
         self._broadcasts: list[FlushBatch] = []
@@ -109,13 +112,15 @@ class Hub:
             return False
         del self._channels[channel.name]
         self._counters.channels -= 1
+        if channel.durable is not None:
+            channel.durable.close()
         return True
 
     def _new_durable(self, name: str, namespace: Namespace) -> DurableChannel | None:
         if not namespace.durable:
             return None
         fold = TaskFold(name) if namespace.tasks else None  # what does not fit is reported by the monitor, once
-        return DurableChannel(name, namespace, self._log_limit, fold)
+        return DurableChannel(name, namespace, self._log_limit, fold, self._budget)
 
     def durable_channels(self) -> Iterator[DurableChannel]:
         """All durable channels that are open here."""

@@ -9,6 +9,7 @@ There is no hold-back queue. The channel's log is the one ordered truth in this 
 a gap because others publish faster than it reads.
 """
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -16,9 +17,12 @@ import trio
 
 from fanline.engine.bus.interface import Bus, BusError
 from fanline.engine.channels.durable.channel import DurableChannel
-from fanline.engine.channels.durable.history import History
+from fanline.engine.channels.durable.history import PIECE_BYTES, History, Piece
+from fanline.engine.channels.durable.log import stored_offset
+from fanline.engine.channels.durable.log_budget import weight_of
 from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.fresh import following, fresh
+from fanline.engine.channels.history_sender import HistorySender
 from fanline.engine.channels.inbox import read_cursor
 from fanline.engine.channels.snapshots import SharedSnapshots
 from fanline.engine.channels.start import After, Live, StartPosition, StoredMessages, TaskSnapshot
@@ -26,12 +30,12 @@ from fanline.engine.channels.subscription import ChannelInterest, ChannelSubscri
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
 from fanline.engine.sending.outbox import Outbox
+from fanline.engine.slices import Turns
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import GapReason, Subscribed
 
-_CHUNK = 256  # messages pushed before the client must have taken them
 _RETRY_SECONDS = 0.2
 
 Answer = Callable[[Envelope], None]
@@ -53,14 +57,14 @@ class Joining:
         *,
         timeout: float,
         patience: float,
+        turns: Turns | None = None,
     ) -> None:
         self._bus = bus
         self._router = router
         self._recovery = recovery
         self._history = history
-        self._counters = counters
         self._timeout = timeout
-        self._patience = patience
+        self._sender = HistorySender(counters, turns or Turns(), patience=patience)
         self._snapshots = SharedSnapshots()
 
     def subscription(self, channel: str, encoding: Encoding, outbox: Outbox) -> ChannelSubscription:
@@ -80,12 +84,12 @@ class Joining:
                 start = await self._settled(durable, start)
                 await self._wait_steady(durable)
                 await self._check(durable, start)
-                history = durable.with_snapshot(await self._gather(durable, start))
-                reached, epoch = durable.last, durable.epoch
+                history, epoch = await self._gather(durable, start), durable.epoch
+                history, owed = _with_snapshot(durable, history, owed=False)
                 subscription.pause()  # in one step with the answer: what comes from here on is sent by `_catch_up`
                 answer(_answer(durable, start, history))
-                await self._send(subscription, history)
-                await self._catch_up(subscription, durable, reached, epoch)
+                await self._sender.send(subscription, history.messages, history.weight)
+                await self._catch_up(subscription, durable, history.reached, epoch, owed=owed)
             subscription.activate()
 
     @asynccontextmanager
@@ -123,61 +127,82 @@ class Joining:
             text = f"offset {start.offset} lies in the future of {durable.name}, whose newest is {durable.last}"
             raise MessageError(ErrorCode.BAD_OFFSET, text)
 
-    async def _gather(self, durable: DurableChannel, start: StartPosition) -> list[Envelope]:
-        """The history up to `durable.last` as it is on return, with a `gap` wherever something is missing."""
+    async def _gather(self, durable: DurableChannel, start: StartPosition) -> Piece:
+        """The history, with a `gap` wherever something is missing: up to `durable.last` as it is on return, or the
+        first part of it if it is long.
+        """
         match start:
             case Live():
-                return []
+                return Piece([], durable.last)
             case TaskSnapshot(lines):
-                return [self._snapshots.of(durable, lines)]
+                snapshot = self._snapshots.of(durable, lines)
+                return Piece([snapshot], durable.last, weight=weight_of(snapshot))
             case StoredMessages(newest):
-                return await self._stored(durable, newest)
+                if newest is not None:
+                    return await self._newest(durable, newest)
+                return _chained(await self._everything_after(durable, 0, stored=True), 0)
             case After(offset, epoch):
                 if epoch in (None, durable.epoch):
-                    return following(await self._everything_after(durable, offset), offset, unix_ms())
+                    return _chained(await self._everything_after(durable, offset), offset)
                 # Its offset means nothing now: it is told so, and gets everything since.
-                return [durable.gap(0, 0, GapReason.EPOCH), *await self._gather(durable, StoredMessages())]
+                everything = await self._gather(durable, StoredMessages())
+                return everything._replace(messages=[durable.gap(0, 0, GapReason.EPOCH), *everything.messages])
 
-    async def _stored(self, durable: DurableChannel, newest: int | None) -> list[Envelope]:
-        """All stored messages, or the newest of them."""
-        if newest is None:
-            return following(await self._everything_after(durable, 0, stored=True), 0, unix_ms())
+    async def _newest(self, durable: DurableChannel, newest: int) -> Piece:
+        """The newest messages that are stored, this many."""
         kept = fresh(durable.log.all(), unix_ms())
-        if len(kept) < newest:
-            epoch = durable.epoch
-            everything = fresh(await self._everything_after(durable, 0, stored=True), unix_ms())
-            if durable.epoch != epoch:
-                return everything  # the gap that says so
-            kept = [envelope for envelope in everything if envelope.type == MessageType.PUB]
-        return kept[-newest:]
+        if len(kept) >= newest:
+            return _first_part(kept[-newest:], durable.last)
+        epoch = durable.epoch
+        everything = await self._everything_after(durable, 0, stored=True)
+        if durable.epoch != epoch:
+            return everything  # the gap that says so
+        if everything.reached < durable.last:
+            everything = await self._everything_after(durable, await self._before_newest(durable, newest), stored=True)
+        kept = [each for each in fresh(everything.messages, unix_ms()) if each.type == MessageType.PUB]
+        return everything._replace(messages=kept[-newest:] if everything.reached >= durable.last else kept)
 
-    async def _everything_after(self, durable: DurableChannel, offset: int, *, stored: bool = False) -> list[Envelope]:
-        """All messages after an offset, with their gaps. `stored`: what is gone before the first of them is no gap."""
-        epoch, history = durable.epoch, list[Envelope]()
+    async def _before_newest(self, durable: DurableChannel, newest: int) -> int:
+        """The offset after which the newest messages come, this many, of a history that is too long to be held."""
+        epoch, reached, offsets = durable.epoch, 0, deque[int](maxlen=newest)
+        while reached < durable.last:
+            piece = await self._history.after(durable, reached)
+            if durable.epoch != epoch:
+                raise BusError(f"the stream of {durable.name} was recreated; try again")
+            offsets.extend(map(stored_offset, fresh(piece.messages, unix_ms())))
+            reached = piece.reached
+        return offsets[0] - 1 if offsets else reached
+
+    async def _everything_after(self, durable: DurableChannel, offset: int, *, stored: bool = False) -> Piece:
+        """The messages after an offset, with their gaps; the first part of them if they are long. `stored`: what is
+        gone before the first of them is no gap.
+        """
+        epoch, history, weight = durable.epoch, list[Envelope](), 0
         while True:
             piece = await self._history.after(durable, offset)
             if durable.epoch != epoch:
-                return [durable.gap(0, 0, GapReason.EPOCH)]
+                return Piece([durable.gap(0, 0, GapReason.EPOCH)], durable.last)
             history += piece.messages if stored and not history else piece.all
-            offset = piece.reached
-            if offset >= durable.last:
-                return history
+            offset, weight = piece.reached, weight + piece.weight
+            if offset >= durable.last or weight >= PIECE_BYTES:
+                return Piece(history, min(offset, durable.last), weight=weight)
 
     # --- after the answer -----------------------------------------------------------------------------------------
 
     async def _catch_up(
-        self, subscription: ChannelSubscription, durable: DurableChannel, reached: int, epoch: str
+        self, subscription: ChannelSubscription, durable: DurableChannel, reached: int, epoch: str, *, owed: bool
     ) -> None:
-        """Send what came while the client was reading, until nothing is left; returns without a further checkpoint.
+        """Send what the client does not have yet, until nothing is left: the rest of a long history, and what came
+        while the client was reading. Returns without a further checkpoint.
 
-        The client has everything up to the offset `reached` of `epoch`. An outage is waited out, for the client has
-        been answered.
+        The client has everything up to the offset `reached` of `epoch`; `owed`: but for the snapshot after a gap. An
+        outage is waited out, for the client has been answered.
         """
         while subscription.outbox.life.is_open:
             if durable.epoch != epoch:
                 gap = durable.gap(0, 0, GapReason.EPOCH)
-                reached, epoch = 0, durable.epoch
-                await self._send(subscription, durable.with_snapshot([gap]))
+                reached, epoch, owed = 0, durable.epoch, False
+                await self._sender.send(subscription, durable.with_snapshot([gap]), 0)
             if reached >= durable.last:
                 return
             try:
@@ -187,28 +212,44 @@ class Joining:
                 continue
             if durable.epoch == epoch:
                 reached = piece.reached
-                await self._send(subscription, durable.with_snapshot(fresh(piece.all, unix_ms())))
-
-    async def _send(self, subscription: ChannelSubscription, messages: Sequence[Envelope]) -> None:
-        """Push messages at the pace at which the client reads, giving others their turn."""
-        encoding, outbox = subscription.encoding, subscription.outbox
-        for start in range(0, len(messages), _CHUNK):
-            if start:
-                await trio.lowlevel.checkpoint()
-            chunk = messages[start : start + _CHUNK]
-            outbox.push(b"".join(encoding.encode(message) for message in chunk))
-            self._counters.deliveries += len(chunk)
-            if outbox.backlog_bytes:
-                await outbox.wait_drained()
-                outbox.life.extend(self._patience)  # it reads: it lives
+                piece = piece._replace(messages=fresh(piece.all, unix_ms()))
+                piece, owed = _with_snapshot(durable, piece, owed=owed)
+                await self._sender.send(subscription, piece.messages, piece.weight)
 
 
-def _answer(durable: DurableChannel, start: StartPosition, history: Sequence[Envelope]) -> Envelope:
-    """The `ok`: its offset and epoch are where the history ends and live messages begin; if there was something to
-    recover, its data says whether all of it follows.
+def _chained(history: Piece, offset: int) -> Piece:
+    """A history for a client that has everything up to `offset`."""
+    return history._replace(messages=following(history.messages, offset, unix_ms()))
+
+
+def _first_part(messages: Sequence[Envelope], reached: int) -> Piece:
+    """The first of these messages, with which a client that gets all of them has everything up to `reached`."""
+    weight = 0
+    for number, envelope in enumerate(messages, 1):
+        weight += weight_of(envelope)
+        if weight >= PIECE_BYTES and number < len(messages):
+            return Piece(list(messages[:number]), stored_offset(envelope), weight=weight)
+    return Piece(list(messages), reached, weight=weight)
+
+
+def _with_snapshot(durable: DurableChannel, piece: Piece, *, owed: bool) -> tuple[Piece, bool]:
+    """On a task channel a snapshot follows a gap, as soon as nothing older is left to be sent; and whether it is still
+    owed.
     """
-    answer = Envelope(MessageType.OK, channel=durable.name, offset=durable.last, epoch=durable.epoch)
+    owed = owed or (durable.fold is not None and any(each.type == MessageType.GAP for each in piece.messages))
+    if not owed or piece.reached < durable.last:
+        return piece, owed
+    snapshot = durable.snapshot()
+    messages, weight = [*piece.messages, snapshot], piece.weight + weight_of(snapshot)
+    return piece._replace(messages=messages, weight=weight), False
+
+
+def _answer(durable: DurableChannel, start: StartPosition, history: Piece) -> Envelope:
+    """The `ok`: its offset and epoch are where the history ends, or its first part, and what follows counts as live; if
+    there was something to recover, its data says whether all of it follows.
+    """
+    answer = Envelope(MessageType.OK, channel=durable.name, offset=history.reached, epoch=durable.epoch)
     if not isinstance(start, Live):
-        gaps = sum(envelope.type == MessageType.GAP for envelope in history)
-        answer.data = Subscribed(recovered=not gaps, count=len(history) - gaps).fields()
+        gaps = sum(envelope.type == MessageType.GAP for envelope in history.messages)
+        answer.data = Subscribed(recovered=not gaps, count=len(history.messages) - gaps).fields()
     return answer

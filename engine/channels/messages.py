@@ -1,12 +1,14 @@
 """Reading what producers publish: as it goes to clients, or refused, counted and logged."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fanline.engine.bus.interface import Stored
+from fanline.engine.channels.durable.log import Readable
 from fanline.engine.clock import unix_ms_of
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespace, Namespaces
+from fanline.engine.slices import SMALL_BYTES, Turns
 from fanline.engine.tasks.fold import check_task_message
 from fanline.protocol.envelope import Envelope, from_producer
 from fanline.protocol.errors import MessageError
@@ -17,10 +19,13 @@ _log = logging.getLogger("fanline.hub")
 class MessageReader:
     """What the bus knows stands over what the producer claims: the subject names the channel, the stream the offset."""
 
-    def __init__(self, namespaces: Namespaces, counters: Counters, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, namespaces: Namespaces, counters: Counters, clock_ms: Callable[[], int], turns: Turns | None = None
+    ) -> None:
         self._namespaces = namespaces
         self._counters = counters
         self._clock_ms = clock_ms
+        self._turns = turns or Turns()
         self._warned_at = 0  # Unix seconds
 
     def read(self, channel: str, namespace: Namespace, payload: bytes, stored_at: str | None) -> Envelope | None:
@@ -45,6 +50,13 @@ class MessageReader:
         """The same of a message that was read from its stream."""
         namespace = self._namespaces.of(stored.channel)
         return self.read(stored.channel, namespace, stored.payload, stored.position.time)
+
+    async def read_page(self, page: Sequence[Stored]) -> list[Readable]:
+        """The same of many messages: at once if they are small, otherwise in slices, by turns."""
+        readable = ((self.read_stored(stored), stored.position) for stored in page)
+        if sum(len(stored.payload) for stored in page) <= SMALL_BYTES:
+            return list(readable)
+        return await self._turns.all(readable)
 
     def refuse(self, channel: str, error: MessageError) -> None:
         """Count what a producer got wrong; at most one log line a second, for it may be wrong very often."""

@@ -1,6 +1,6 @@
 """Encodings: a dialect, with or without compression. All connections of one encoding are sent the same bytes."""
 
-from fanline.protocol.dialects import Dialect
+from fanline.protocol.dialects import CBOR, Dialect
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.websocket.frames import encode_deflated_frame, encode_frame
 
@@ -8,11 +8,13 @@ from fanline.protocol.websocket.frames import encode_deflated_frame, encode_fram
 class Encoding:
     """Makes finished WebSocket frames. Comes from `encoding_of` alone, so that equal encodings are the same object."""
 
-    __slots__ = ("_encode_frame", "deflated", "dialect")
+    __slots__ = ("_encode_frame", "costly", "deflated", "dialect")
 
     def __init__(self, dialect: Dialect, deflated: bool) -> None:
         self.dialect = dialect
         self.deflated = deflated
+        self.costly = deflated or dialect is CBOR
+        """Whether a frame takes much longer to make than to copy, as data of producers is JSON as a rule."""
         self._encode_frame = encode_deflated_frame if deflated else encode_frame
 
     def frame(self, payload: bytes) -> bytes:

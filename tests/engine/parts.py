@@ -8,6 +8,7 @@ import trio
 
 from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.durable.history import History
+from fanline.engine.channels.durable.log_budget import LogBudget
 from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.hub import Everyone, Hub
@@ -27,10 +28,11 @@ def make_hub(
     clock_ms: Callable[[], int] = lambda: 1000,
     everyone: Everyone = tuple[tuple[Encoding, Outbox], ...],
     log_limit: int = 1000,
+    budget: LogBudget | None = None,
 ) -> tuple[Hub, Counters]:
     namespaces, counters = namespaces or Namespaces(), counters or Counters()
     reader = MessageReader(namespaces, counters, clock_ms)
-    return Hub(namespaces, reader, counters, everyone, log_limit=log_limit), counters
+    return Hub(namespaces, reader, counters, everyone, log_limit=log_limit, budget=budget), counters
 
 
 def idle_outbox() -> Outbox:

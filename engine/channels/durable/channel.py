@@ -9,6 +9,7 @@ A message's `Nats-Last-Sequence` proves a hole when it is newer than `last`. Whe
 for the predecessor may have expired; but this worker has listened without a break, so `last` is the true predecessor.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Protocol
@@ -17,6 +18,7 @@ import trio
 
 from fanline.engine.bus.interface import StreamPosition, StreamState
 from fanline.engine.channels.durable.log import ChannelLog, Readable
+from fanline.engine.channels.durable.log_budget import LogBudget, weight_of
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import DEFAULT_LINES, GapData, GapReason
@@ -62,10 +64,12 @@ class Fold(Protocol):
 
 
 class DurableChannel:
-    """One durable channel. `log_limit`: messages kept for clients that come back."""
+    """One durable channel. `log_limit`: messages kept for clients that come back; `budget` bounds their bytes."""
 
     __slots__ = (
+        "_budget",
         "_held",
+        "_held_weight",
         "_steady",
         "asking",
         "bottom",
@@ -78,10 +82,13 @@ class DurableChannel:
         "state",
     )
 
-    def __init__(self, name: str, namespace: Namespace, log_limit: int, fold: Fold | None = None) -> None:
+    def __init__(
+        self, name: str, namespace: Namespace, log_limit: int, fold: Fold | None = None, budget: LogBudget | None = None
+    ) -> None:
         self.name = name
         self.namespace = namespace
-        self.log = ChannelLog(log_limit)
+        self._budget = budget or LogBudget()
+        self.log = ChannelLog(log_limit, self._budget)
         self.fold = fold
         self.state = DurableState.OPENING
         self.epoch = ""
@@ -91,7 +98,8 @@ class DurableChannel:
         """While something may be missing: the Unix time up to which nothing was."""
         self.asking = trio.Lock()
         """Held by the task that asks the stream about this channel; others wait, and find the log extended."""
-        self._held: list[Readable] = []
+        self._held: deque[Readable] | None = None  # while something may be missing
+        self._held_weight = 0
         self._steady = trio.Event()
 
     @property
@@ -102,7 +110,7 @@ class DurableChannel:
     @property
     def heard(self) -> int:
         """Offset of the newest message that is held; 0 for none."""
-        return max((position.offset for _, position in self._held), default=0)
+        return max((position.offset for _, position in self._held or ()), default=0)
 
     # --- messages ------------------------------------------------------------------------------------------------
 
@@ -138,7 +146,7 @@ class DurableChannel:
         stream holds up to here, so a message that another one follows on and that is not in it is gone for good.
         """
         known = {position.offset: (envelope, 0) for envelope, position in found}
-        for envelope, position in self._held:
+        for envelope, position in self._held or ():
             if position.offset <= read_until:
                 known[position.offset] = (envelope, position.previous)
         ready = self._give_up(lost_until)
@@ -154,7 +162,7 @@ class DurableChannel:
         self.epoch = epoch
         if self.fold is not None:
             self.fold.restart()
-        self._held.clear()  # what has come since is in the new stream
+        self._take_held()  # what has come since is in the new stream
         self._forget(0)
         return self.with_snapshot([self.gap(0, 0, GapReason.EPOCH)])
 
@@ -205,16 +213,41 @@ class DurableChannel:
         self._steady.set()
         self._steady = trio.Event()
 
+    def close(self) -> None:
+        """Nobody is interested any more: give back the memory, and take no more."""
+        self._take_held()
+        self.log.close()
+
     # --- inside --------------------------------------------------------------------------------------------------
 
     def _move(self, event: DurableEvent) -> None:
         self.state = DURABLE.get((self.state, event), self.state)
 
     def _hold(self, envelope: Envelope | None, position: StreamPosition) -> list[Envelope]:
-        self._held.append((envelope, position))
-        if len(self._held) > _HELD_MOST:
-            del self._held[0]
+        held = self._held = self._held or deque()
+        held.append((envelope, position))
+        self._weigh_held(envelope, 1)
+        self._budget.make_room()
+        # The newest one stays whatever its size: it shows that there is something to read.
+        while len(held) > 1 and self._holds_too_much(len(held)):
+            self._weigh_held(held.popleft()[0], -1)
         return []
+
+    def _holds_too_much(self, count: int) -> bool:
+        budget = self._budget
+        return count > _HELD_MOST or self._held_weight > budget.share or budget.used > budget.most
+
+    def _weigh_held(self, envelope: Envelope | None, sign: int) -> None:
+        weight = 0 if envelope is None else sign * weight_of(envelope)
+        self._held_weight += weight
+        self._budget.used += weight
+
+    def _take_held(self) -> Sequence[Readable]:
+        """All that is held, which is held no longer."""
+        held, self._held = self._held or (), None
+        self._budget.used -= self._held_weight
+        self._held_weight = 0
+        return held
 
     def _append(self, envelope: Envelope | None, offset: int) -> list[Envelope]:
         if envelope is not None and self.fold is not None:
@@ -227,8 +260,7 @@ class DurableChannel:
 
     def _release(self) -> list[Envelope]:
         """Hand out what was held, as far as it follows on; another hole starts over."""
-        held = sorted(self._held, key=lambda readable: readable[1].offset)
-        self._held.clear()
+        held = sorted(self._take_held(), key=lambda readable: readable[1].offset)
         ready = []
         for envelope, position in held:
             if self.state is DurableState.STEADY and position.offset <= self.last:

@@ -1,20 +1,32 @@
 """History: what the client of a durable channel lacks, from the log or else from the stream.
 
 Requests go out per channel, not per client: those who want to know about the same channel wait for the same request,
-and find the log extended.
+and find the log extended, or the page that was read.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
+
+import trio
 
 from fanline.engine.bus.interface import READ_BATCH, Bus, BusError, Page, Stored
 from fanline.engine.channels.durable.channel import DurableChannel
-from fanline.engine.channels.durable.log import Readable
+from fanline.engine.channels.durable.log import LogPart, Readable, stored_offset
+from fanline.engine.channels.durable.log_budget import weight_of
+from fanline.engine.channels.durable.pages import HistoryPage, RecentPages
 from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.messages import MessageReader
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.messages import GapReason
+
+PIECE_BYTES = 1024 * 1024
+"""A piece of a history ends with the message that makes it this long. A client is sent one piece, as fast as it reads,
+before the next one is looked for, so this is what a join holds in memory besides what all joins share.
+"""
+_READS = 8  # pages on their way from the stream at a time
 
 
 class Piece(NamedTuple):
@@ -26,6 +38,8 @@ class Piece(NamedTuple):
     """With them the client has everything up to here."""
     gap: Envelope | None = None
     """What may be gone between the offset that was asked for and the first of them."""
+    weight: int = 0
+    """Bytes of memory that the messages take, about."""
 
     @property
     def all(self) -> list[Envelope]:
@@ -41,6 +55,8 @@ class History:
         self._states = states
         self._reader = reader
         self._recovery = recovery
+        self._pages = RecentPages()
+        self._reading = trio.CapacityLimiter(_READS)
 
     async def after(self, channel: DurableChannel, offset: int) -> Piece:
         """What a client that has everything up to `offset` needs next. BusError.
@@ -49,44 +65,73 @@ class History:
         """
         log = channel.log
         async with channel.asking:
-            held = log.since(offset)
-            if held is not None:
-                return Piece(held, log.last)
+            part = log.after(offset, PIECE_BYTES)
+            if part is not None:
+                return _piece(part)
             if channel.bottom is not None and offset < channel.bottom and log.floor <= channel.bottom:
-                messages = log.all()
-                first = messages[0].offset or 0 if messages else log.last + 1
-                return Piece(messages, log.last, _expired(channel, offset, first - 1))
-            return await self._look_back(channel, offset)
+                gap = _expired(channel, offset, log.first - 1)
+                return _piece(log.after(log.floor, PIECE_BYTES), gap)
+            page = self._pages.find(channel, offset)
+            if page is not None:
+                return _piece_of(page, offset)
+            async with self._reading:
+                return await self._look_back(channel, offset)
 
     async def _look_back(self, channel: DurableChannel, offset: int) -> Piece:
-        """Read what a client needs from the stream, and keep it for the next client if it reaches the log."""
-        floor = channel.log.floor
+        """Read what a client needs from the stream, and keep it for the next one: in the log if it reaches the log, and
+        there is room for it.
+        """
+        log = channel.log
+        floor = log.floor
         page, everything = await self._read_back(channel, offset)
         state = await self._states.now(channel.name)
         if state.epoch != channel.epoch:
             self._recovery.recover_soon(channel)
             raise BusError(f"the stream of {channel.name} was recreated; try again")
         found = _judge(channel, page, floor, state.first)
-        gap = None if found.sound <= offset else _expired(channel, offset, found.first - 1)
-        readable = [(self._reader.read_stored(stored), stored.position) for stored in found.older]
-        if found.reached < channel.log.floor:  # not up to the log: it is for this client alone
-            return Piece(_chained(readable, offset), found.reached, gap)
-        newer = channel.log.all()
-        channel.log.extend_back(readable, found.sound if everything else max(found.sound, offset))
-        if everything:
-            channel.bottom = found.sound
-        wanted = [envelope for envelope, at in readable if envelope is not None and at.offset > offset]
-        return Piece(wanted + newer, channel.last, gap)
+        readable = await self._reader.read_page(found.older)
+        if found.reached >= log.floor:
+            log.extend_back(readable, found.sound if everything else max(found.sound, offset))
+            if everything:
+                channel.bottom = found.sound
+            part = log.after(max(found.sound, offset), PIECE_BYTES)
+            if part is not None:
+                return _piece(part, None if found.sound <= offset else _expired(channel, offset, found.first - 1))
+        start = 0 if everything else offset
+        messages = _chained(readable, start)
+        kept = HistoryPage(channel, state.epoch, start, found.reached, found.first, found.sound, messages)
+        self._pages.add(kept)
+        return _piece_of(kept, offset)
 
     async def _read_back(self, channel: DurableChannel, offset: int) -> tuple[Page, bool]:
         """What the stream has from this client's offset on; if another client needs more, everything there is, so that
         this is the last look. And whether it is everything.
         """
-        if channel.log.floor != channel.log.last and channel.namespace.history <= READ_BATCH:
+        log = channel.log
+        if log.floor != log.last and channel.namespace.history <= READ_BATCH and not self._pages.has(channel):
             page = await self._bus.read(channel.name, 1)
-            if not page.more:
-                return page, True
+            if not page.more or offset <= 1:
+                return page, not page.more
         return await self._bus.read(channel.name, max(1, offset)), False
+
+
+def _piece(part: LogPart | None, gap: Envelope | None = None) -> Piece:
+    assert part is not None, "a log reaches back to its own floor"
+    return Piece(part.messages, part.reached, gap, part.weight)
+
+
+def _piece_of(page: HistoryPage, offset: int) -> Piece:
+    """What a client that has everything up to `offset` needs next of a page."""
+    start = bisect_right(page.messages, offset, key=stored_offset)
+    messages, weight = list[Envelope](), 0
+    for envelope in islice(page.messages, start, None):
+        messages.append(envelope)
+        weight += weight_of(envelope)
+        if weight >= PIECE_BYTES:
+            break
+    is_all = start + len(messages) == len(page.messages)
+    gap = None if page.sound <= offset else _expired(page.channel, offset, page.first - 1)
+    return Piece(messages, page.reached if is_all else stored_offset(messages[-1]), gap, weight)
 
 
 class _Found(NamedTuple):

@@ -1,25 +1,47 @@
-"""The log of a durable channel: the newest messages this worker has handed out, for clients that come back. No I/O."""
+"""The log of a durable channel: the newest messages this worker has handed out, for clients that come back. No I/O.
 
+It is bounded in messages, and in bytes together with all logs of the worker (log_budget.py). What it lets go can still
+be read from the stream.
+"""
+
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
-from itertools import dropwhile
+from itertools import islice
+from typing import NamedTuple
 
 from fanline.engine.bus.interface import StreamPosition
+from fanline.engine.channels.durable.log_budget import LogBudget, weight_of
 from fanline.protocol.envelope import Envelope
 
 Readable = tuple[Envelope | None, StreamPosition]
 """A stored message as it goes to clients, None if it cannot be read, and where it stands."""
 
 
+class LogPart(NamedTuple):
+    """A part of a log."""
+
+    messages: list[Envelope]
+    """Oldest first."""
+    reached: int
+    """With them, a client has everything up to here."""
+    weight: int
+    """Bytes that they take."""
+
+
 class ChannelLog:
     """Every readable message with `floor < offset <= last`, in order, each following on the one before it."""
 
-    __slots__ = ("_entries", "_limit", "_previous", "floor", "last")
+    __slots__ = ("_budget", "_entries", "_limit", "_previous", "_weights", "floor", "last", "weight")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, budget: LogBudget | None = None) -> None:
         self._limit = limit
+        self._budget = budget or LogBudget()
         self._entries: deque[Envelope] = deque()
+        self._weights: deque[int] = deque()
         self._previous = 0  # offset of the newest entry: what the next one follows on
+        self.weight = 0
+        """Bytes of memory that the entries take, about."""
         self.floor = 0
         self.last = 0
         """Offset up to which everything is here or known to be gone."""
@@ -27,37 +49,61 @@ class ChannelLog:
     def reset(self, offset: int) -> None:
         """Forget everything; the next message is the first one after `offset`."""
         self._entries.clear()
+        self._weights.clear()
+        self._budget.give_back(self, self.weight)
         self.floor = self.last = self._previous = offset
+
+    def close(self) -> None:
+        """Forget everything, and keep nothing from now on: the channel is closed."""
+        self.reset(self.last)
+        self._limit = 0
 
     def append(self, envelope: Envelope, offset: int) -> None:
         """Take the channel's next message."""
         envelope.offset, envelope.previous = offset, self._previous
         self.last = self._previous = offset
+        weight = weight_of(envelope)
         self._entries.append(envelope)
+        self._weights.append(weight)
+        self._budget.take(self, weight)
         self._trim()
 
     def skip(self, offset: int) -> None:
         """The channel's next message is one that goes to nobody."""
         self.last = offset
 
-    def since(self, offset: int) -> list[Envelope] | None:
-        """The messages after `offset`, oldest first; None if the log does not reach back that far."""
+    def after(self, offset: int, most: int) -> LogPart | None:
+        """The messages after `offset`, up to the one that makes them `most` bytes or more; None if the log does not
+        reach back that far.
+        """
         if offset < self.floor:
             return None
-        if offset >= self.last:
-            return []
-        return list(dropwhile(lambda envelope: (envelope.offset or 0) <= offset, self._entries))
+        self._budget.use(self)
+        start, weight = bisect_right(self._entries, offset, key=stored_offset), 0
+        messages = list[Envelope]()
+        for envelope, its in zip(islice(self._entries, start, None), islice(self._weights, start, None), strict=True):
+            messages.append(envelope)
+            weight += its
+            if weight >= most:
+                break
+        is_all = start + len(messages) == len(self._entries)
+        return LogPart(messages, max(offset, self.last) if is_all else stored_offset(messages[-1]), weight)
 
     def all(self) -> list[Envelope]:
         """All messages the log holds, oldest first."""
         return list(self._entries)
+
+    @property
+    def first(self) -> int:
+        """Offset of the oldest message it holds; of the next one if it holds none."""
+        return stored_offset(self._entries[0]) if self._entries else self.last + 1
 
     def offset_of(self, message_id: str) -> int | None:
         """The offset of a message the log holds; None if it has none with this id."""
         return next((envelope.offset for envelope in reversed(self._entries) if envelope.id == message_id), None)
 
     def extend_back(self, found: Iterable[Readable], floor: int) -> None:
-        """Take older messages, read from the stream, so that the log reaches back to `floor` (within its limit)."""
+        """Take older messages, read from the stream, so that the log reaches back to `floor` (within its bounds)."""
         older, previous = [], floor
         for envelope, position in found:
             if envelope is not None and floor < position.offset <= self.floor:
@@ -66,10 +112,24 @@ class ChannelLog:
                 older.append(envelope)
         if self._entries:
             self._entries[0].previous = previous
+        weights = [weight_of(envelope) for envelope in older]
         self._entries.extendleft(reversed(older))
+        self._weights.extendleft(reversed(weights))
         self.floor = min(floor, self.floor)
+        self._budget.take(self, sum(weights))
         self._trim()
 
+    def drop_oldest(self) -> None:
+        """Let the oldest message go."""
+        self.floor = self._entries.popleft().offset or 0
+        self._budget.give_back(self, self._weights.popleft())
+
     def _trim(self) -> None:
-        while len(self._entries) > self._limit:
-            self.floor = self._entries.popleft().offset or 0
+        while len(self._entries) > self._limit or self.weight > self._budget.share:
+            self.drop_oldest()
+        self._budget.make_room()
+
+
+def stored_offset(envelope: Envelope) -> int:
+    """The offset of a message that is stored."""
+    return envelope.offset or 0

@@ -121,11 +121,7 @@ class Recovery:
         if not channel.is_complete(state, len(found), time.time()):
             found, lost_until = await self._read_beyond_the_fold(channel, state, found)
         newest = found[-1].position.offset if found else 0
-        readable = [
-            (self._reader.read_stored(stored), stored.position)
-            for stored in found
-            if stored.position.offset > channel.last
-        ]
+        readable = await self._reader.read_page([each for each in found if each.position.offset > channel.last])
         read_until = newest if patient else max(newest, heard)
         self._hub.deliver(channel, channel.recover(readable, lost_until, read_until))
 

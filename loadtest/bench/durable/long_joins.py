@@ -1,4 +1,4 @@
-"""The long-joins bench: several clients join a long history at once, over CBOR, while another one receives live messages.
+"""The long-joins bench: several clients join a long history at once over CBOR, while another one hears live messages.
 
 The worker has to convert every message from JSON to CBOR. What counts is how long the other client's messages take
 meanwhile, and how much memory the worker needs.
@@ -17,7 +17,7 @@ from fanline.loadtest.bench.durable.joins import SETTLE_SECONDS
 from fanline.loadtest.bench.durable.subscriber_pool import Endpoint, send_message, upgrade_request
 from fanline.loadtest.bench.errors import BenchError
 from fanline.loadtest.bench.machine import cpu_seconds, resident_kb
-from fanline.loadtest.bench.plan import NAMESPACE, LongJoinsPlan
+from fanline.loadtest.bench.plan import NAMESPACE, LongJoinsPlan, Plan
 from fanline.loadtest.bench.server import Side, StartSide
 from fanline.protocol.dialects import CBOR, JSON, Dialect
 from fanline.protocol.envelope import Envelope, MessageType
@@ -80,8 +80,9 @@ class _Viewer:
         self._rest = self._rest[self._rest.rfind(b"@@") + 2 :]
 
 
-def measure_long_joins(start: StartSide, plan: LongJoinsPlan) -> LongJoinsFigures:
+def measure_long_joins(start: StartSide, plan: Plan) -> LongJoinsFigures:
     """Store a long history, then have all subscribers join it at once. Raises BenchError."""
+    assert isinstance(plan, LongJoinsPlan)
     with started(start, plan) as (side, endpoint, requests), ExitStack() as stack:
         nats = stack.enter_context(_nats(side))
         _store_history(nats, plan)
@@ -119,7 +120,8 @@ def measure_long_joins(start: StartSide, plan: LongJoinsPlan) -> LongJoinsFigure
 
 def _serve(nats: socket.socket, viewer: _Viewer, joiners: list[_Joiner]) -> None:
     """Publish live messages and read everything until all joiners are done."""
-    by_file: dict[int, _Viewer | _Joiner] = {each.connection.fileno(): each for each in (viewer, *joiners)}
+    readers: list[_Viewer | _Joiner] = [viewer, *joiners]
+    by_file = {each.connection.fileno(): each for each in readers}
     poll = select.poll()
     for file in by_file:
         poll.register(file, select.POLLIN)

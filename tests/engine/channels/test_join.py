@@ -12,7 +12,7 @@ import trio
 
 from fanline.engine.bus.interface import BusError, StreamPosition
 from fanline.engine.channels.durable.history import History, Piece
-from fanline.engine.channels.join import Joining
+from fanline.engine.channels.history_sender import HistorySender
 from fanline.engine.namespaces import Namespace
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.nats.names import Bucket
@@ -196,7 +196,7 @@ async def test_an_outage_after_the_answer_is_waited_out_and_not_answered_again(
     # `ok` was sent, then the bus failed while the client was catching up: an `err` for the same command came after it.
     async with durable_engine() as engine, connect(engine.host, engine.port) as client:
         await publish(engine, 1, 2)
-        send, history, failures = Joining._send, History.after, [BusError("away for a moment")]
+        send, history, failures = HistorySender.send, History.after, [BusError("away for a moment")]
 
         async def slow_send(*args: Any) -> None:
             await send(*args)
@@ -209,7 +209,7 @@ async def test_an_outage_after_the_answer_is_waited_out_and_not_answered_again(
                 raise failures.pop()
             return await history(*args)
 
-        monkeypatch.setattr(Joining, "_send", slow_send)
+        monkeypatch.setattr(HistorySender, "send", slow_send)
         assert (await subscribe(client, d={"start": True}))["t"] == "ok"
         assert await numbers(client, 3) == [1, 2, 3]
         assert not failures

@@ -1,5 +1,6 @@
 """How a joining client catches up with what comes while it is answered and sent its history."""
 
+import itertools
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -9,7 +10,9 @@ from trio.testing import MockClock
 from fanline.engine.bus.interface import BusError
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.history import Piece
-from fanline.engine.channels.join import _CHUNK, _RETRY_SECONDS
+from fanline.engine.channels.durable.log_budget import weight_of
+from fanline.engine.channels.history_sender import SEND_BYTES
+from fanline.engine.channels.join import _RETRY_SECONDS
 from fanline.engine.channels.start import After, Live
 from tests.engine.channels.join_stage import PATIENCE, Stage, a_stage, expired, gap, message
 
@@ -104,19 +107,24 @@ async def test_a_client_that_reads_its_history_slowly_shows_that_it_lives(stage:
     assert stage.outbox.life.scope.deadline > trio.current_time() + PATIENCE / 2
 
 
-async def test_a_long_history_is_sent_in_chunks_between_which_others_get_their_turn(stage: Stage) -> None:
-    turns = []
+async def test_a_long_history_is_sent_in_pieces_of_so_many_bytes_between_which_others_get_their_turn(
+    stage: Stage, autojump_clock: MockClock
+) -> None:
+    sent = set[int]()
+    everything = [message(offset, id="x" * 10_000) for offset in range(1, 4 * SEND_BYTES // 10_000)]
+    weight = sum(map(weight_of, everything))
+    received = list[tuple[str, int, int]]()
 
     async def others() -> None:
         while True:
-            turns.append(stage.counters.deliveries)
+            sent.add(stage.counters.deliveries)
+            received.extend(stage.chain())
             await trio.lowlevel.checkpoint()
 
-    everything = [message(offset) for offset in range(1, 4 * _CHUNK + 2)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(others)
-        await stage.join(After(0), Piece(everything, len(everything)), last=len(everything))
+        await stage.join(After(0), Piece(everything, len(everything), weight=10 * weight), last=len(everything))
         nursery.cancel_scope.cancel()
-    assert {_CHUNK, 2 * _CHUNK, 3 * _CHUNK} & set(turns)
-    assert stage.counters.deliveries == len(everything)
-    assert [offset for _, offset, _ in stage.chain()] == list(range(1, len(everything) + 1))
+    steps = [later - earlier for earlier, later in itertools.pairwise(sorted(sent | {stage.counters.deliveries}))]
+    assert max(steps) <= SEND_BYTES // 10_000 + 1
+    assert [offset for _, offset, _ in received + stage.chain()] == list(range(1, len(everything) + 1))

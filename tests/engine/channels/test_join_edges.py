@@ -8,7 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from fanline.engine.channels.durable.history import History, Piece
 from fanline.engine.channels.flusher import Flusher
-from fanline.engine.channels.join import Joining
+from fanline.engine.channels.history_sender import HistorySender
 from fanline.engine.namespaces import Namespace, SlowPolicy
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.nats.names import Bucket
@@ -36,7 +36,7 @@ async def test_a_connection_that_falls_silent_in_the_middle_of_a_second_sub_leav
             async with connect(engine.host, engine.port) as client:
                 for channel in ("task:1", "news:all"):
                     assert (await client.ask({"t": "sub", "c": channel, "i": "s"}))["t"] == "ok"
-                monkeypatch.setattr(Joining, "_send", stuck)
+                monkeypatch.setattr(HistorySender, "send", stuck)
                 assert (await client.ask({"t": "sub", "c": "task:1", "i": "again", "o": 0}))["t"] == "ok"
                 assert (await client.closed())[0] == 4009
             await until_all_are_gone(engine)
@@ -52,7 +52,7 @@ async def test_a_session_is_stored_with_a_channel_whose_history_is_still_on_its_
             await engine.bus.store("task:1", b'"first"', "1")
             async with connect(engine.host, engine.port) as client:
                 session = (await client.ask({"t": "auth", "i": "a"}))["d"]["session"]
-                monkeypatch.setattr(Joining, "_send", stuck)
+                monkeypatch.setattr(HistorySender, "send", stuck)
                 assert (await client.ask({"t": "sub", "c": "task:1", "i": "s", "o": 0}))["t"] == "ok"
                 while (Bucket.SESSIONS, session) not in engine.broker.buckets:
                     await trio.sleep(0.01)

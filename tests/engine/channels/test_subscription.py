@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
-from fanline.engine.channels.join import Joining
+from fanline.engine.channels.history_sender import HistorySender
 from fanline.engine.channels.subscription import (
     SUBSCRIPTION,
     ChannelInterest,
@@ -208,7 +208,7 @@ async def test_a_connection_that_ends_in_the_middle_of_a_second_sub_leaves_all_i
         await engine.bus.store("task:1", b"1", "1")
         for channel in ("task:1", "task:2", "news:all"):
             assert (await sub(client, channel))["t"] == "ok"
-        monkeypatch.setattr(Joining, "_send", stuck)
+        monkeypatch.setattr(HistorySender, "send", stuck)
         await client.say({"t": "sub", "c": "task:1", "o": 0, "i": "s"})
         await sending.wait()
         while (await client.message()).opcode is not Opcode.CLOSE:  # it was silent for too long

@@ -1,13 +1,16 @@
 """History step by step: what is read from the stream, what a client is sent of it, and what the log keeps."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 import trio
+from msgspec import Raw
 
 from fanline.engine.bus.interface import READ_BATCH, BusError, Page, Stored, StreamPosition, StreamState
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.history import History, Piece
+from fanline.engine.channels.durable.log import Readable
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
 
@@ -41,8 +44,13 @@ class ModelStream:
     async def now(self, channel: str) -> StreamState:
         return StreamState(self.epoch, self.first, self.offsets[-1], 0.0, 0)
 
-    def read_stored(self, stored: Stored) -> Envelope | None:
-        return None if stored.payload == UNREADABLE else Envelope(MessageType.PUB, channel=CHANNEL)
+    async def read_page(self, page: Sequence[Stored]) -> list[Readable]:
+        await trio.lowlevel.checkpoint()
+        return [(self._read(stored), stored.position) for stored in page]
+
+    def _read(self, stored: Stored) -> Envelope | None:
+        data = Raw(b"%d" % stored.position.offset)
+        return None if stored.payload == UNREADABLE else Envelope(MessageType.PUB, channel=CHANNEL, data=data)
 
     def recover_soon(self, channel: DurableChannel) -> None:
         self.recovering.append(channel)
@@ -97,7 +105,9 @@ async def test_where_the_bottom_of_the_stream_is_known_the_rest_is_a_gap() -> No
 async def test_a_bottom_that_the_log_no_longer_reaches_says_nothing() -> None:
     stream, channel = ModelStream(6, 7), channel_of(6, 7, floor=5, log_limit=1)
     channel.bottom = 5
-    assert shown(await stream.history().after(channel, 4)) == ([(6, 0), (7, 6)], 7, None)
+    history = stream.history()
+    assert shown(await history.after(channel, 4)) == ([(6, 0)], 6, None)
+    assert shown(await history.after(channel, 6)) == ([(7, 6)], 7, None)
     assert stream.reads == [1]
 
 

@@ -1,0 +1,69 @@
+"""How much memory the logs of a worker's durable channels may take together. No I/O.
+
+Over the bound, the log that no client has read for the longest time loses its oldest messages. One channel never gets
+more than its share, so that a single busy one does not push out all the others.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fanline.protocol.envelope import Envelope
+
+if TYPE_CHECKING:
+    from fanline.engine.channels.durable.log import ChannelLog
+
+_SHARE = 8  # one channel gets at most this part of the budget
+_AT_ONCE = 32  # this part of the budget is freed at a time
+_OVERHEAD = 500  # bytes of an envelope besides its data
+_DECODED = 10  # a decoded value takes about this many times its JSON: Python objects
+_encode = msgspec.json.Encoder().encode
+
+
+class LogBudget:
+    """`most`: bytes that all logs may take, and what channels hold while they are recovered (channel.py)."""
+
+    __slots__ = ("_logs", "most", "share", "used")
+
+    def __init__(self, most: int = sys.maxsize) -> None:
+        self.most = most
+        self.share = most // _SHARE
+        """Bytes that one log may take."""
+        self.used = 0
+        self._logs: dict[ChannelLog, None] = {}  # those that are not empty, the longest unused first
+
+    def take(self, log: "ChannelLog", weight: int) -> None:
+        """A log has grown; it calls `make_room` once it is within its share."""
+        if not log.weight:
+            self._logs[log] = None
+        log.weight += weight
+        self.used += weight
+
+    def give_back(self, log: "ChannelLog", weight: int) -> None:
+        """A log has shrunk."""
+        log.weight -= weight
+        self.used -= weight
+        if not log.weight:
+            self._logs.pop(log, None)
+
+    def use(self, log: "ChannelLog") -> None:
+        """A client reads a log."""
+        if log.weight:
+            del self._logs[log]
+            self._logs[log] = None
+
+    def make_room(self) -> None:
+        """If the bound is exceeded, shrink the logs until they are a little below it."""
+        if self.used <= self.most:
+            return
+        while self.used > self.most - self.most // _AT_ONCE and self._logs:
+            next(iter(self._logs)).drop_oldest()
+
+
+def weight_of(envelope: Envelope) -> int:
+    """The bytes of memory that a message takes, about."""
+    data = envelope.data
+    if type(data) is msgspec.Raw:
+        return _OVERHEAD + memoryview(data).nbytes
+    return _OVERHEAD if data is None else _OVERHEAD + _DECODED * len(_encode(data))

@@ -1,0 +1,84 @@
+"""Sending a history: at the pace at which the client reads, in turns with other long work, and encoded once for all
+clients that join together.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fanline.engine.channels.subscription import ChannelSubscription
+from fanline.engine.counters import Counters
+from fanline.engine.slices import SMALL_BYTES, Turns
+from fanline.protocol.dialects.encoding import Encoding
+from fanline.protocol.envelope import Envelope
+
+SEND_BYTES = 256 * 1024
+"""Bytes pushed at a time: less than the bound of an outbox, so a history never closes a connection for slowness."""
+FRAMES_BYTES = 16 * 1024 * 1024
+"""What the frames that joins share may take together."""
+_OVERHEAD = 300  # bytes of an entry besides its frame
+
+
+class _Kept(NamedTuple):
+    """A frame, with the message itself: as long as it is kept, no other has its id."""
+
+    envelope: Envelope
+    previous: int | None
+    frame: bytes
+
+
+class SharedFrames:
+    """Frames of messages that were sent to joining clients lately, for those who join with them. Of one worker."""
+
+    def __init__(self, most: int = FRAMES_BYTES) -> None:
+        self._most = most
+        self._kept: dict[tuple[int, Encoding], _Kept] = {}  # the longest unused first
+        self._bytes = 0
+
+    def of(self, envelope: Envelope, encoding: Encoding) -> bytes:
+        """The frame of a message. Kept only where making it costs more than keeping it."""
+        if not encoding.costly:
+            return encoding.encode(envelope)
+        key = (id(envelope), encoding)
+        kept = self._kept.pop(key, None)
+        if kept is not None and kept.previous != envelope.previous:  # the log has found what comes before it
+            self._bytes -= len(kept.frame) + _OVERHEAD
+            kept = None
+        if kept is None:
+            kept = _Kept(envelope, envelope.previous, encoding.encode(envelope))
+            self._bytes += len(kept.frame) + _OVERHEAD
+        self._kept[key] = kept
+        while self._bytes > self._most:
+            self._bytes -= len(self._kept.pop(next(iter(self._kept))).frame) + _OVERHEAD
+        return kept.frame
+
+
+class HistorySender:
+    """Sends histories to the clients of one worker. `patience`: seconds of life that a client proves by reading."""
+
+    def __init__(self, counters: Counters, turns: Turns, *, patience: float) -> None:
+        self._counters = counters
+        self._turns = turns
+        self._patience = patience
+        self._frames = SharedFrames()
+
+    async def send(self, subscription: ChannelSubscription, messages: Sequence[Envelope], weight: int) -> None:
+        """Push messages that take about `weight` bytes; returns when the kernel has taken them."""
+        frames = (self._frames.of(message, subscription.encoding) for message in messages)
+        if weight <= SMALL_BYTES:
+            await self._push(subscription, list(frames))
+            return
+        while some := await self._turns.some(frames, SEND_BYTES, len):
+            await self._push(subscription, some)
+
+    async def _push(self, subscription: ChannelSubscription, frames: Sequence[bytes]) -> None:
+        await self._wait_drained(subscription)  # of what other channels have brought meanwhile
+        if frames:
+            subscription.outbox.push(b"".join(frames))
+            self._counters.deliveries += len(frames)
+            await self._wait_drained(subscription)
+
+    async def _wait_drained(self, subscription: ChannelSubscription) -> None:
+        outbox = subscription.outbox
+        if outbox.backlog_bytes:
+            await outbox.wait_drained()
+            outbox.life.extend(self._patience)  # it reads: it lives
