@@ -92,12 +92,14 @@ class Authenticated(ControlData):
 
 
 class Subscribed(ControlData, omit_defaults=False):
-    """The answer to a `sub` that asked for history. The envelope's offset and epoch are where live messages begin."""
+    """The answer to a `sub` that asked for history. The envelope's offset and epoch are where live messages begin; of a
+    long history, where its first part ends.
+    """
 
     recovered: bool = True
     """False: something the client asked for may be missing, and a `gap` says what."""
     count: int = 0
-    """Messages of history that follow."""
+    """Messages of history that follow, up to that offset."""
 
 
 class PublishResult(ControlData):

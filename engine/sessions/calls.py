@@ -18,6 +18,7 @@ from msgspec import UNSET, Raw
 
 from fanline.engine.bus.interface import Bus, BusError, NoListenerError
 from fanline.engine.channels.durable.channel import DurableChannel
+from fanline.engine.channels.durable.log_budget import weight_of
 from fanline.engine.channels.join import Joining
 from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Namespaces
@@ -33,6 +34,7 @@ from fanline.protocol.tasks.snapshot import Ask, snapshot_fields
 from fanline.protocol.tasks.states import TaskState
 
 _MAX_CALLS = 16  # of one connection under way: each may wait for a producer
+_MAX_CALL_BYTES = 1024 * 1024  # of memory that they take together; one call is always allowed
 _STORED_SECONDS = 5.0  # for a stored event to come back
 _log = logging.getLogger("fanline.calls")
 
@@ -63,6 +65,7 @@ class Calls:
         self._joining = joining
         self._nursery = nursery
         self._timeout = timeout
+        self._held: dict[Session, int] = {}  # bytes of memory that the calls of a session take while they are under way
 
     def check_is_task(self, channel: str) -> None:
         """MessageError(NOT_SUPPORTED) for a channel that has no producer."""
@@ -73,10 +76,15 @@ class Calls:
         """Perform a call beside the session's next commands. MessageError if too many are under way."""
         if session.calls >= _MAX_CALLS:
             raise MessageError(ErrorCode.LIMIT_EXCEEDED, f"{_MAX_CALLS} calls of this connection wait for their answer")
-        session.calls += 1
+        held, weight = self._held.get(session, 0), weight_of(command)
+        if held and held + weight > _MAX_CALL_BYTES:
+            raise MessageError(ErrorCode.LIMIT_EXCEEDED, "large calls of this connection wait for their answer")
         self._nursery.start_soon(self._run, session, command, channel, answer, name="call")
+        session.calls += 1
+        self._held[session] = held + weight
 
     async def _run(self, session: Session, command: Envelope, channel: str, answer: Answer) -> None:
+        weight = weight_of(command)
         try:
             async with self._joining.steady(channel) as durable:
                 data = await self._perform(durable, command, session)
@@ -88,6 +96,9 @@ class Calls:
             answer(BusError("the call failed inside the server; it may have been done"))
         finally:
             session.calls -= 1
+            self._held[session] -= weight
+            if not self._held[session]:
+                del self._held[session]
 
     async def _perform(self, durable: DurableChannel, command: Envelope, session: Session) -> Any:
         """Perform a call on a task whose channel is up to date; the data of the answer. MessageError, BusError."""

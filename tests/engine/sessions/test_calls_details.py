@@ -44,9 +44,10 @@ class Scene(NamedTuple):
 
 
 @asynccontextmanager
-async def scene(call_timeout: float = 0.2) -> AsyncIterator[Scene]:
+async def scene(call_timeout: float = 0.2, max_message_bytes: int = 65536) -> AsyncIterator[Scene]:
     with trio.fail_after(30):
-        async with running_engine(EngineSettings(call_timeout=call_timeout)) as engine:
+        settings = EngineSettings(call_timeout=call_timeout, max_message_bytes=max_message_bytes)
+        async with running_engine(settings) as engine:
             producer = Producer(engine.broker)
             producer.attach()
             await producer.say("task_started")
@@ -278,6 +279,24 @@ async def test_a_call_that_fails_in_us_is_logged_once_and_frees_its_place(
         assert answers == {("unavailable", "the call failed inside the server; it may have been done")}
     failures = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
     assert failures == [f"a call on {CHANNEL} failed"] * 17
+
+
+async def test_large_calls_are_refused_while_others_of_the_connection_take_a_megabyte() -> None:
+    async with scene(call_timeout=5, max_message_bytes=1 << 20) as at:
+        release = trio.Event()
+
+        async def wait(payload: bytes) -> bytes:
+            await release.wait()
+            return b"1"
+
+        at.answer_with(wait)
+        large = {"t": "call", "c": CHANNEL, "e": "refresh", "d": {"value": "x" * 400_000}}
+        for number in range(2):
+            await at.client.say(large | {"i": str(number)})
+        assert error(await at.client.ask(large | {"i": "2"}))[0] == "limit_exceeded"
+        release.set()
+        assert {(await at.client.json())["t"] for _ in range(2)} == {"ok"}
+        assert (await at.client.ask(large | {"i": "3"}))["t"] == "ok"
 
 
 async def test_sixteen_calls_may_be_under_way_and_each_that_ends_makes_room() -> None:
