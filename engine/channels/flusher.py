@@ -22,6 +22,7 @@ from fanline.engine.slices import Slices
 
 _CHECK_EVERY = 128  # pushes between two looks at the clock: about half a millisecond
 _AT_ONCE = 256  # pushes at the end of a burst
+_REST_BYTES = 4 * 1024 * 1024  # received while the flusher rests: then it goes on at once
 
 _Bundles = dict[Outbox, list[tuple[bytes, EncodedBatch]]]
 
@@ -34,6 +35,7 @@ class Flusher:
         self._counters = counters
         self._longest_rest = coalesce_ms / 1000
         self._dirty = trio.Event()
+        self._enough = trio.Event()  # much is pending: no more rest
         self._flushing = False  # the task has begun a flush, which nothing may overtake
         hub.on_dirty = self._dirty_now
 
@@ -46,6 +48,8 @@ class Flusher:
             return
         if self._flushing or self._longest_rest or not self._hub.has_few_pushes(_AT_ONCE):
             self._dirty.set()
+            if self._hub.pending_bytes >= _REST_BYTES:
+                self._enough.set()
         else:
             for _ in self._portions_pushed():
                 pass
@@ -59,9 +63,15 @@ class Flusher:
             await self.flush()
             if self._longest_rest:
                 # Resting as long as the flush took halves the CPU under load and adds nothing when idle.
-                await trio.sleep(min(trio.current_time() - started, self._longest_rest))
+                await self._rest(min(trio.current_time() - started, self._longest_rest))
             elif self._dirty.is_set():
                 await trio.lowlevel.checkpoint()  # one more turn of the loop, in which the next batches grow
+
+    async def _rest(self, seconds: float) -> None:
+        """Let a batch grow for some time, but not beyond all bounds."""
+        with trio.move_on_after(seconds):
+            await self._enough.wait()
+        self._enough = trio.Event()
 
     async def flush(self) -> None:
         """Push everything that is pending now."""

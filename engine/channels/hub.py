@@ -88,6 +88,8 @@ class Hub:
         self._dirty: list[Group] = []
         self._broadcasts: list[FlushBatch] = []
         self._flushing: list[Group] = []
+        self.pending_bytes = 0
+        """Bytes of the messages that `receive` has taken since the last flush."""
         self.on_dirty: Callable[[], None] = lambda: None
         """Called by `deliver` when there is something to flush. What `receive` leaves is flushed after its burst."""
         self.on_hole: Callable[[DurableChannel], None] = lambda _: None
@@ -136,6 +138,7 @@ class Hub:
     def receive(self, name: str, payload: bytes, position: StreamPosition | None) -> None:
         """Take a producer's message from the bus: decode once, encode once per encoding in use, mark as dirty."""
         self._counters.messages_in += 1
+        self.pending_bytes += len(payload)
         channel = self._channels.get(name)
         namespace = self._namespaces.of(name) if channel is None else channel.namespace
         if channel is None and not namespace.everywhere:
@@ -196,6 +199,7 @@ class Hub:
 
     def take_dirty(self) -> list[FlushBatch]:
         """What is pending, group by group; call `flushed` when it has been sent."""
+        self.pending_bytes = 0
         dirty, self._dirty = self._dirty, []
         broadcasts, self._broadcasts = self._broadcasts, []
         self._flushing = dirty

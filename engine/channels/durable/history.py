@@ -27,6 +27,7 @@ PIECE_BYTES = 1024 * 1024
 before the next one is looked for, so this is what a join holds in memory besides what all joins share.
 """
 _READS = 8  # pages on their way from the stream at a time
+_WAIT_SECONDS = 15.0  # for one of them; more than the bus takes to fail
 
 
 class Piece(NamedTuple):
@@ -74,8 +75,18 @@ class History:
             page = self._pages.find(channel, offset)
             if page is not None:
                 return _piece_of(page, offset)
-            async with self._reading:
+            await self._begin_reading()
+            try:
                 return await self._look_back(channel, offset)
+            finally:
+                self._reading.release()
+
+    async def _begin_reading(self) -> None:
+        """Wait until another page may be on its way. BusError."""
+        with trio.move_on_after(_WAIT_SECONDS):
+            await self._reading.acquire()
+            return
+        raise BusError("too many histories are being read; try again")
 
     async def _look_back(self, channel: DurableChannel, offset: int) -> Piece:
         """Read what a client needs from the stream, and keep it for the next one: in the log if it reaches the log, and

@@ -13,6 +13,7 @@ from fanline.protocol.envelope import Envelope
 
 PAGES_BYTES = 32 * 1024 * 1024
 """What the pages of one worker may take together."""
+_MOST = 256  # pages, all of which are looked through
 
 
 class HistoryPage(NamedTuple):
@@ -54,5 +55,5 @@ class RecentPages:
         weight = sum(map(weight_of, page.messages))
         self._pages.append((page, weight))
         self._weight += weight
-        while self._weight > self._most:
+        while self._weight > self._most or len(self._pages) > _MOST:
             self._weight -= self._pages.pop(0)[1]

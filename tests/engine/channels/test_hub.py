@@ -8,7 +8,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trio.testing import assert_no_checkpoints
+from trio.testing import MockClock, assert_no_checkpoints
 
 from fanline.engine.channels.flusher import Flusher
 from fanline.engine.channels.hub import Channel
@@ -175,6 +175,36 @@ async def test_a_little_is_pushed_at_the_end_of_its_burst_and_more_is_left_to_th
         assert [len(peer.received()) for peer in peers] == [1, 1, 1]
         for peer in peers:
             peer.close()
+
+
+async def test_a_rest_ends_when_much_is_pending(monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock) -> None:
+    monkeypatch.setattr("fanline.engine.channels.flusher._REST_BYTES", 1000)
+    async with trio.open_nursery() as nursery:
+        hub, counters = make_hub()
+        flusher = Flusher(hub, counters, coalesce_ms=1000)
+        peer, flush = Peer(nursery, counters), flusher.flush
+        hub.open("c:a").add(JSON_ENCODING, peer.outbox)
+
+        async def slow_flush() -> None:
+            await flush()
+            mock_clock.jump(1)
+
+        monkeypatch.setattr(flusher, "flush", slow_flush)
+        nursery.start_soon(flusher.run)
+
+        async def receive(*sizes: int) -> int:
+            for size in sizes:
+                hub.receive("c:a", b'"%s"' % (b"x" * size), None)
+                flusher.after_burst()
+            await trio.testing.wait_all_tasks_blocked()
+            return len(peer.received())
+
+        assert [await receive(10), await receive(10), await receive(500, 500)] == [1, 0, 3]
+        assert await receive(10) == 0
+        mock_clock.jump(1)
+        assert await receive() == 1
+        nursery.cancel_scope.cancel()
+    peer.close()
 
 
 async def test_a_burst_does_not_overtake_a_flush_that_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
