@@ -1,5 +1,6 @@
 """Long work in slices, so that nothing holds up the loop of a worker."""
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -9,6 +10,7 @@ SLICE_SECONDS = 0.005
 """How long one piece of work may hold the loop before other tasks get their turn."""
 SMALL_BYTES = 64 * 1024
 """Work on so many bytes takes a millisecond or two as a rule, and is done without waiting for a turn."""
+_LOOK_BYTES = 4096  # of results between two looks at the clock
 
 T = TypeVar("T")
 
@@ -35,18 +37,22 @@ class Turns:
     def __init__(self) -> None:
         self._turn = trio.Lock()
 
-    async def some(self, work: Iterator[T], most: int = 1, size: Callable[[T], int] = lambda _: 0) -> list[T]:
+    async def some(
+        self, work: Iterator[T], most: int = sys.maxsize, size: Callable[[T], int] = lambda _: _LOOK_BYTES
+    ) -> list[T]:
         """The next results of lazy work, as many as fit into a slice; [] at its end. With `size`, it ends with the
         result that makes them `most` or more together.
         """
-        found, total = list[T](), 0
+        found, total, look_at = list[T](), 0, 0
         async with self._turn:
             end = trio.current_time() + SLICE_SECONDS
             for result in work:
                 found.append(result)
                 total += size(result)
-                if total >= most or trio.current_time() >= end:
-                    break
+                if total >= look_at:
+                    if total >= most or trio.current_time() >= end:
+                        break
+                    look_at = min(total + _LOOK_BYTES, most)
         return found
 
     async def all(self, work: Iterator[T]) -> list[T]:

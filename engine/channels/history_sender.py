@@ -3,6 +3,7 @@ clients that join together.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from fanline.engine.channels.subscription import ChannelSubscription
@@ -34,10 +35,8 @@ class SharedFrames:
         self._kept: dict[tuple[int, Encoding], _Kept] = {}  # the longest unused first
         self._bytes = 0
 
-    def of(self, envelope: Envelope, encoding: Encoding) -> bytes:
-        """The frame of a message. Kept only where making it costs more than keeping it."""
-        if not encoding.costly:
-            return encoding.encode(envelope)
+    def of(self, encoding: Encoding, envelope: Envelope) -> bytes:
+        """The frame of a message. For encodings in which making it costs more than keeping it."""
         key = (id(envelope), encoding)
         kept = self._kept.pop(key, None)
         if kept is not None and kept.previous != envelope.previous:  # the log has found what comes before it
@@ -63,7 +62,8 @@ class HistorySender:
 
     async def send(self, subscription: ChannelSubscription, messages: Sequence[Envelope], weight: int) -> None:
         """Push messages that take about `weight` bytes; returns when the kernel has taken them."""
-        frames = (self._frames.of(message, subscription.encoding) for message in messages)
+        encoding = subscription.encoding
+        frames = map(partial(self._frames.of, encoding) if encoding.costly else encoding.encode, messages)
         if weight <= SMALL_BYTES:
             await self._push(subscription, list(frames))
             return

@@ -19,7 +19,7 @@ from fanline.engine.bus.interface import Bus, BusError
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.history import PIECE_BYTES, History, Piece
 from fanline.engine.channels.durable.log import stored_offset
-from fanline.engine.channels.durable.log_budget import weight_of
+from fanline.engine.channels.durable.log_budget import up_to, weight_of
 from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.fresh import following, fresh
 from fanline.engine.channels.history_sender import HistorySender
@@ -224,12 +224,9 @@ def _chained(history: Piece, offset: int) -> Piece:
 
 def _first_part(messages: Sequence[Envelope], reached: int) -> Piece:
     """The first of these messages, with which a client that gets all of them has everything up to `reached`."""
-    weight = 0
-    for number, envelope in enumerate(messages, 1):
-        weight += weight_of(envelope)
-        if weight >= PIECE_BYTES and number < len(messages):
-            return Piece(list(messages[:number]), stored_offset(envelope), weight=weight)
-    return Piece(list(messages), reached, weight=weight)
+    first, weight = up_to(messages, PIECE_BYTES)
+    is_all = len(first) == len(messages)
+    return Piece(first, reached if is_all else stored_offset(first[-1]), weight=weight)
 
 
 def _with_snapshot(durable: DurableChannel, piece: Piece, *, owed: bool) -> tuple[Piece, bool]:

@@ -258,4 +258,6 @@ async def test_a_history_of_large_messages_is_read_to_its_end(tmp_path: Path) ->
         async with subscribed(serve, o=0) as client:
             await wait_until(lambda: client.offset == count, 30)
     assert [data[:5] for data in client.data] == [f"{number:05d}" for number in range(count)]
-    assert client.answers[0].d == {"recovered": True, "count": count}
+    answer = client.answers[0]
+    assert answer.d == {"recovered": True, "count": answer.o}  # of the first part; what follows counts as live
+    assert 1 <= answer.o < 10

@@ -14,7 +14,7 @@ import trio
 from fanline.engine.bus.interface import READ_BATCH, Bus, BusError, Page, Stored
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.log import LogPart, Readable, stored_offset
-from fanline.engine.channels.durable.log_budget import weight_of
+from fanline.engine.channels.durable.log_budget import up_to
 from fanline.engine.channels.durable.pages import HistoryPage, RecentPages
 from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.durable.stream_states import StreamStates
@@ -134,12 +134,7 @@ def _piece(part: LogPart | None, gap: Envelope | None = None) -> Piece:
 def _piece_of(page: HistoryPage, offset: int) -> Piece:
     """What a client that has everything up to `offset` needs next of a page."""
     start = bisect_right(page.messages, offset, key=stored_offset)
-    messages, weight = list[Envelope](), 0
-    for envelope in islice(page.messages, start, None):
-        messages.append(envelope)
-        weight += weight_of(envelope)
-        if weight >= PIECE_BYTES:
-            break
+    messages, weight = up_to(islice(page.messages, start, None), PIECE_BYTES)
     is_all = start + len(messages) == len(page.messages)
     gap = None if page.sound <= offset else _expired(page.channel, offset, page.first - 1)
     return Piece(messages, page.reached if is_all else stored_offset(messages[-1]), gap, weight)

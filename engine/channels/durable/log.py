@@ -11,7 +11,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from fanline.engine.bus.interface import StreamPosition
-from fanline.engine.channels.durable.log_budget import LogBudget, weight_of
+from fanline.engine.channels.durable.log_budget import LogBudget, up_to, weight_of
 from fanline.protocol.envelope import Envelope
 
 Readable = tuple[Envelope | None, StreamPosition]
@@ -26,19 +26,18 @@ class LogPart(NamedTuple):
     reached: int
     """With them, a client has everything up to here."""
     weight: int
-    """Bytes that they take."""
+    """Bytes that they take at most."""
 
 
 class ChannelLog:
     """Every readable message with `floor < offset <= last`, in order, each following on the one before it."""
 
-    __slots__ = ("_budget", "_entries", "_limit", "_previous", "_weights", "floor", "last", "weight")
+    __slots__ = ("_budget", "_entries", "_limit", "_previous", "floor", "last", "weight")
 
     def __init__(self, limit: int, budget: LogBudget | None = None) -> None:
         self._limit = limit
         self._budget = budget or LogBudget()
         self._entries: deque[Envelope] = deque()
-        self._weights: deque[int] = deque()
         self._previous = 0  # offset of the newest entry: what the next one follows on
         self.weight = 0
         """Bytes of memory that the entries take, about."""
@@ -49,7 +48,6 @@ class ChannelLog:
     def reset(self, offset: int) -> None:
         """Forget everything; the next message is the first one after `offset`."""
         self._entries.clear()
-        self._weights.clear()
         self._budget.give_back(self, self.weight)
         self.floor = self.last = self._previous = offset
 
@@ -62,10 +60,8 @@ class ChannelLog:
         """Take the channel's next message."""
         envelope.offset, envelope.previous = offset, self._previous
         self.last = self._previous = offset
-        weight = weight_of(envelope)
         self._entries.append(envelope)
-        self._weights.append(weight)
-        self._budget.take(self, weight)
+        self._budget.take(self, weight_of(envelope))
         self._trim()
 
     def skip(self, offset: int) -> None:
@@ -79,14 +75,11 @@ class ChannelLog:
         if offset < self.floor:
             return None
         self._budget.use(self)
-        start, weight = bisect_right(self._entries, offset, key=stored_offset), 0
-        messages = list[Envelope]()
-        for envelope, its in zip(islice(self._entries, start, None), islice(self._weights, start, None), strict=True):
-            messages.append(envelope)
-            weight += its
-            if weight >= most:
-                break
-        is_all = start + len(messages) == len(self._entries)
+        newer = islice(self._entries, bisect_right(self._entries, offset, key=stored_offset), None)
+        if self.weight <= most:
+            return LogPart(list(newer), max(offset, self.last), self.weight)
+        messages, weight = up_to(newer, most)
+        is_all = not messages or messages[-1] is self._entries[-1]
         return LogPart(messages, max(offset, self.last) if is_all else stored_offset(messages[-1]), weight)
 
     def all(self) -> list[Envelope]:
@@ -112,17 +105,16 @@ class ChannelLog:
                 older.append(envelope)
         if self._entries:
             self._entries[0].previous = previous
-        weights = [weight_of(envelope) for envelope in older]
         self._entries.extendleft(reversed(older))
-        self._weights.extendleft(reversed(weights))
         self.floor = min(floor, self.floor)
-        self._budget.take(self, sum(weights))
+        self._budget.take(self, sum(map(weight_of, older)))
         self._trim()
 
     def drop_oldest(self) -> None:
         """Let the oldest message go."""
-        self.floor = self._entries.popleft().offset or 0
-        self._budget.give_back(self, self._weights.popleft())
+        oldest = self._entries.popleft()
+        self.floor = stored_offset(oldest)
+        self._budget.give_back(self, weight_of(oldest))
 
     def _trim(self) -> None:
         while len(self._entries) > self._limit or self.weight > self._budget.share:

@@ -5,6 +5,7 @@ more than its share, so that a single busy one does not push out all the others.
 """
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -59,6 +60,17 @@ class LogBudget:
             return
         while self.used > self.most - self.most // _AT_ONCE and self._logs:
             next(iter(self._logs)).drop_oldest()
+
+
+def up_to(messages: Iterable[Envelope], most: int) -> tuple[list[Envelope], int]:
+    """The first messages, up to the one that makes them `most` bytes or more, and their bytes."""
+    found, weight = list[Envelope](), 0
+    for envelope in messages:
+        found.append(envelope)
+        weight += weight_of(envelope)
+        if weight >= most:
+            break
+    return found, weight
 
 
 def weight_of(envelope: Envelope) -> int:
