@@ -48,7 +48,8 @@ class ChannelLog:
     def reset(self, offset: int) -> None:
         """Forget everything; the next message is the first one after `offset`."""
         self._entries.clear()
-        self._budget.give_back(self, self.weight)
+        self._grow(-self.weight)
+        self._budget.leave(self)
         self.floor = self.last = self._previous = offset
 
     def close(self) -> None:
@@ -60,9 +61,21 @@ class ChannelLog:
         """Take the channel's next message."""
         envelope.offset, envelope.previous = offset, self._previous
         self.last = self._previous = offset
-        self._entries.append(envelope)
-        self._budget.take(self, weight_of(envelope))
-        self._trim()
+        entries, budget = self._entries, self._budget
+        if not entries:
+            budget.enter(self)
+        entries.append(envelope)
+        more = weight_of(envelope)
+        if len(entries) > self._limit:  # the common case, on the hot path
+            oldest = entries.popleft()
+            self.floor = oldest.offset or 0
+            more -= weight_of(oldest)
+            if not entries:  # it is closed
+                budget.leave(self)
+        self.weight += more
+        budget.used += more
+        if self.weight > budget.share or budget.used > budget.most:
+            self._trim()
 
     def skip(self, offset: int) -> None:
         """The channel's next message is one that goes to nobody."""
@@ -107,14 +120,22 @@ class ChannelLog:
             self._entries[0].previous = previous
         self._entries.extendleft(reversed(older))
         self.floor = min(floor, self.floor)
-        self._budget.take(self, sum(map(weight_of, older)))
+        if self._entries:
+            self._budget.enter(self)
+        self._grow(sum(map(weight_of, older)))
         self._trim()
 
     def drop_oldest(self) -> None:
         """Let the oldest message go."""
         oldest = self._entries.popleft()
         self.floor = stored_offset(oldest)
-        self._budget.give_back(self, weight_of(oldest))
+        self._grow(-weight_of(oldest))
+        if not self._entries:
+            self._budget.leave(self)
+
+    def _grow(self, weight: int) -> None:
+        self.weight += weight
+        self._budget.used += weight
 
     def _trim(self) -> None:
         while len(self._entries) > self._limit or self.weight > self._budget.share:

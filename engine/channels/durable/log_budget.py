@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Raw
 
 from fanline.protocol.envelope import Envelope
 
@@ -32,25 +33,20 @@ class LogBudget:
         self.share = most // _SHARE
         """Bytes that one log may take."""
         self.used = 0
+        """Bytes that they take; kept by the logs and channels themselves."""
         self._logs: dict[ChannelLog, None] = {}  # those that are not empty, the longest unused first
 
-    def take(self, log: "ChannelLog", weight: int) -> None:
-        """A log has grown; it calls `make_room` once it is within its share."""
-        if not log.weight:
-            self._logs[log] = None
-        log.weight += weight
-        self.used += weight
+    def enter(self, log: "ChannelLog") -> None:
+        """A log is not empty any more."""
+        self._logs[log] = None
 
-    def give_back(self, log: "ChannelLog", weight: int) -> None:
-        """A log has shrunk."""
-        log.weight -= weight
-        self.used -= weight
-        if not log.weight:
-            self._logs.pop(log, None)
+    def leave(self, log: "ChannelLog") -> None:
+        """A log is empty."""
+        self._logs.pop(log, None)
 
     def use(self, log: "ChannelLog") -> None:
         """A client reads a log."""
-        if log.weight:
+        if log in self._logs:
             del self._logs[log]
             self._logs[log] = None
 
@@ -76,6 +72,6 @@ def up_to(messages: Iterable[Envelope], most: int) -> tuple[list[Envelope], int]
 def weight_of(envelope: Envelope) -> int:
     """The bytes of memory that a message takes, about."""
     data = envelope.data
-    if type(data) is msgspec.Raw:
+    if type(data) is Raw:
         return _OVERHEAD + memoryview(data).nbytes
     return _OVERHEAD if data is None else _OVERHEAD + _DECODED * len(_encode(data))

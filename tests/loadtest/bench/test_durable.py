@@ -36,6 +36,15 @@ def test_every_join_gets_the_whole_history_and_warm_ones_ask_jetstream_for_nothi
     assert figures["requests"] == 0
 
 
+def test_joins_of_a_long_history_are_complete_and_live_messages_are_timed_meanwhile(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures = bench(capsys, "long-joins", "--subscribers", "3", "--rate", "50")
+    assert (figures["deliveries"], figures["lost"], figures["duplicated"]) == (150, 0, 0)
+    assert 0 < figures["p50"] <= figures["p99"] <= figures["max"]
+    assert 0 < figures["joined"]
+
+
 @needs_compiler
 def test_the_subscribers_of_a_killed_worker_come_back_and_miss_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     figures = bench(capsys, "resume", "--subscribers", "40", "--channels", "4", "--rate", "100", "--seconds", "2")
@@ -54,7 +63,7 @@ def test_subscribers_whose_connections_are_cut_miss_nothing(capsys: pytest.Captu
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["join", "resume", "jitter"])
+@pytest.mark.parametrize("name", ["join", "long-joins", "resume", "jitter"])
 def test_the_table_has_the_figures(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--subscribers", "12", "--channels", "2", "--seconds", "1", "--rate", "50"]) == 0
     printed = capsys.readouterr().out

@@ -167,6 +167,7 @@ def test_the_budget_is_exact_and_kept_whatever_happens(steps: list[tuple[int, st
         assert [log.weight for log in logs] == weights
         assert budget.used == sum(weights) <= budget.most
         assert max(weights) <= budget.share
+        assert set(budget._logs) == {log for log in logs if log.all()}
 
 
 def test_a_worker_keeps_within_the_setting() -> None:
