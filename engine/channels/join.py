@@ -34,7 +34,7 @@ from fanline.engine.slices import Turns
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import GapReason, Subscribed
+from fanline.protocol.messages import DEFAULT_LINES, GapReason, Subscribed
 
 _RETRY_SECONDS = 0.2
 
@@ -85,7 +85,7 @@ class Joining:
                 await self._wait_steady(durable)
                 await self._check(durable, start)
                 history, epoch = await self._gather(durable, start), durable.epoch
-                history, owed = _with_snapshot(durable, history, owed=False)
+                history, owed = self._with_snapshot(durable, history, owed=False)
                 subscription.pause()  # in one step with the answer: what comes from here on is sent by `_catch_up`
                 answer(_answer(durable, start, history))
                 await self._sender.send(subscription, history.messages, history.weight)
@@ -213,8 +213,19 @@ class Joining:
             if durable.epoch == epoch:
                 reached = piece.reached
                 piece = piece._replace(messages=fresh(piece.all, unix_ms()))
-                piece, owed = _with_snapshot(durable, piece, owed=owed)
+                piece, owed = self._with_snapshot(durable, piece, owed=owed)
                 await self._sender.send(subscription, piece.messages, piece.weight)
+
+    def _with_snapshot(self, durable: DurableChannel, piece: Piece, *, owed: bool) -> tuple[Piece, bool]:
+        """On a task channel a snapshot follows a gap, once nothing older is left to be sent. And whether it is still
+        owed.
+        """
+        owed = owed or (durable.fold is not None and any(each.type == MessageType.GAP for each in piece.messages))
+        if not owed or piece.reached < durable.last:
+            return piece, owed
+        snapshot = self._snapshots.of(durable, DEFAULT_LINES)
+        messages, weight = [*piece.messages, snapshot], piece.weight + weight_of(snapshot)
+        return piece._replace(messages=messages, weight=weight), False
 
 
 def _chained(history: Piece, offset: int) -> Piece:
@@ -227,18 +238,6 @@ def _first_part(messages: Sequence[Envelope], reached: int) -> Piece:
     first, weight = up_to(messages, PIECE_BYTES)
     is_all = len(first) == len(messages)
     return Piece(first, reached if is_all else stored_offset(first[-1]), weight=weight)
-
-
-def _with_snapshot(durable: DurableChannel, piece: Piece, *, owed: bool) -> tuple[Piece, bool]:
-    """On a task channel a snapshot follows a gap, as soon as nothing older is left to be sent; and whether it is still
-    owed.
-    """
-    owed = owed or (durable.fold is not None and any(each.type == MessageType.GAP for each in piece.messages))
-    if not owed or piece.reached < durable.last:
-        return piece, owed
-    snapshot = durable.snapshot()
-    messages, weight = [*piece.messages, snapshot], piece.weight + weight_of(snapshot)
-    return piece._replace(messages=messages, weight=weight), False
 
 
 def _answer(durable: DurableChannel, start: StartPosition, history: Piece) -> Envelope:

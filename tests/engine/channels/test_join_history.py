@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from fanline.engine.bus.interface import BusError
 from fanline.engine.channels.durable.channel import DurableState
-from fanline.engine.channels.durable.history import Piece
+from fanline.engine.channels.durable.history import PIECE_BYTES, Piece
 from fanline.engine.channels.inbox import move_cursor
 from fanline.engine.channels.start import After, Live, StoredMessages, TaskSnapshot
 from fanline.engine.channels.subscription import SubscriptionState
@@ -192,3 +192,12 @@ async def test_a_steady_channel_is_held_inside_the_block_alone(stage: Stage) -> 
     async with stage.joining.steady("task:1") as durable:
         assert (durable.state, stage.counters.channels) == (DurableState.STEADY, 1)
     assert stage.counters.channels == 0
+
+
+async def test_a_long_history_is_answered_with_its_first_piece_and_the_snapshot_after_a_gap_comes_last(
+    stage: Stage,
+) -> None:
+    pieces = Piece([message(9, 8)], 9, gap(8, 8), weight=PIECE_BYTES), Piece([message(10)], 10)
+    await stage.join(After(7), *pieces, name="task:1", last=10)
+    assert (stage.answer(), stage.history.asked) == ((9, "e", {"recovered": False, "count": 1}), [7, 9])
+    assert [each.get("e") or each["t"] for each in stage.received()] == ["gap", "pub", "pub", "task_snapshot"]
