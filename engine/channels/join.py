@@ -81,11 +81,11 @@ class Joining:
                 await self._wait_steady(durable)
                 await self._check(durable, start)
                 history = durable.with_snapshot(await self._gather(durable, start))
-                reached, epoch = durable.last, durable.epoch
+                reached, lives = durable.last, durable.lives
                 subscription.pause()  # in one step with the answer: what comes from here on is sent by `_catch_up`
                 answer(_answer(durable, start, history))
                 await self._send(subscription, history)
-                await self._catch_up(subscription, durable, reached, epoch)
+                await self._catch_up(subscription, durable, reached, lives)
             subscription.activate()
 
     @asynccontextmanager
@@ -117,8 +117,10 @@ class Joining:
 
     async def _check(self, durable: DurableChannel, start: StartPosition) -> None:
         """Refuse an offset that the channel never had."""
-        if not isinstance(start, After) or start.offset <= durable.last or start.epoch not in (None, durable.epoch):
+        if not isinstance(start, After) or start.offset <= durable.last:
             return
+        if not durable.epoch.covers(start.epoch, start.offset):
+            return  # it is of another epoch, and is answered with a gap
         if not await self._recovery.knows(durable, start.offset):
             text = f"offset {start.offset} lies in the future of {durable.name}, whose newest is {durable.last}"
             raise MessageError(ErrorCode.BAD_OFFSET, text)
@@ -133,7 +135,7 @@ class Joining:
             case StoredMessages(newest):
                 return await self._stored(durable, newest)
             case After(offset, epoch):
-                if epoch in (None, durable.epoch):
+                if durable.epoch.covers(epoch, offset):
                     return following(await self._everything_after(durable, offset), offset, unix_ms())
                 # Its offset means nothing now: it is told so, and gets everything since.
                 return [durable.gap(0, 0, GapReason.EPOCH), *await self._gather(durable, StoredMessages())]
@@ -144,19 +146,19 @@ class Joining:
             return following(await self._everything_after(durable, 0, stored=True), 0, unix_ms())
         kept = fresh(durable.log.all(), unix_ms())
         if len(kept) < newest:
-            epoch = durable.epoch
+            lives = durable.lives
             everything = fresh(await self._everything_after(durable, 0, stored=True), unix_ms())
-            if durable.epoch != epoch:
+            if durable.lives != lives:
                 return everything  # the gap that says so
             kept = [envelope for envelope in everything if envelope.type == MessageType.PUB]
         return kept[-newest:]
 
     async def _everything_after(self, durable: DurableChannel, offset: int, *, stored: bool = False) -> list[Envelope]:
         """All messages after an offset, with their gaps. `stored`: what is gone before the first of them is no gap."""
-        epoch, history = durable.epoch, list[Envelope]()
+        lives, history = durable.lives, list[Envelope]()
         while True:
             piece = await self._history.after(durable, offset)
-            if durable.epoch != epoch:
+            if durable.lives != lives:
                 return [durable.gap(0, 0, GapReason.EPOCH)]
             history += piece.messages if stored and not history else piece.all
             offset = piece.reached
@@ -166,17 +168,17 @@ class Joining:
     # --- after the answer -----------------------------------------------------------------------------------------
 
     async def _catch_up(
-        self, subscription: ChannelSubscription, durable: DurableChannel, reached: int, epoch: str
+        self, subscription: ChannelSubscription, durable: DurableChannel, reached: int, lives: int
     ) -> None:
         """Send what came while the client was reading, until nothing is left; returns without a further checkpoint.
 
-        The client has everything up to the offset `reached` of `epoch`. An outage is waited out, for the client has
-        been answered.
+        The client has everything up to the offset `reached` of life number `lives`. An outage is waited out, for it
+        has been answered.
         """
         while subscription.outbox.life.is_open:
-            if durable.epoch != epoch:
+            if durable.lives != lives:
                 gap = durable.gap(0, 0, GapReason.EPOCH)
-                reached, epoch = 0, durable.epoch
+                reached, lives = 0, durable.lives
                 await self._send(subscription, durable.with_snapshot([gap]))
             if reached >= durable.last:
                 return
@@ -185,7 +187,7 @@ class Joining:
             except BusError:
                 await trio.sleep(_RETRY_SECONDS)
                 continue
-            if durable.epoch == epoch:
+            if durable.lives == lives:
                 reached = piece.reached
                 await self._send(subscription, durable.with_snapshot(fresh(piece.all, unix_ms())))
 
@@ -207,7 +209,7 @@ def _answer(durable: DurableChannel, start: StartPosition, history: Sequence[Env
     """The `ok`: its offset and epoch are where the history ends and live messages begin; if there was something to
     recover, its data says whether all of it follows.
     """
-    answer = Envelope(MessageType.OK, channel=durable.name, offset=durable.last, epoch=durable.epoch)
+    answer = Envelope(MessageType.OK, channel=durable.name, offset=durable.last, epoch=durable.epoch.name)
     if not isinstance(start, Live):
         gaps = sum(envelope.type == MessageType.GAP for envelope in history)
         answer.data = Subscribed(recovered=not gaps, count=len(history) - gaps).fields()

@@ -158,6 +158,8 @@ class NatsBus(Requests):
             self._interest.drop(subject)
 
     def _hear(self, message: NatsMessage) -> None:
+        if self._lost_since is not None:
+            return  # as in `_take_stored`
         channel = channel_of(message.subject)
         listener = self._listeners.get(namespace_of(channel))
         if listener is not None and listener.wants(channel, sequence_of(message)):
@@ -209,17 +211,23 @@ class NatsBus(Requests):
             raise BusError(f"NATS at {self._where} cannot be used: {error}") from None
 
     async def _prepare(self) -> None:
+        await self.open_inbox()
+        self._interest.want(DELETED_STREAMS, self._take_advisory)
+        await self._interest.wait(DELETED_STREAMS)
+        await ensure_streams(self.api, self._namespaces)
+
+    async def open_inbox(self) -> None:
+        """Make requests possible. BusError."""
         _check_version(self.client.info.version)
         self.inbox = f"_INBOX.{secrets.token_hex(11)}"
-        for subject, sink in ((f"{self.inbox}.*", self.take_reply), (DELETED_STREAMS, self._take_advisory)):
-            self._interest.want(subject, sink)
-            await self._interest.wait(subject)
-        await ensure_streams(self._api, self._namespaces)
+        self._interest.want(f"{self.inbox}.*", self.take_reply)
+        await self._interest.wait(f"{self.inbox}.*")
 
-    async def _api(self, verb: str, stream: str, payload: bytes) -> dict[str, Any]:
+    async def api(self, verb: str, stream: str, payload: bytes) -> dict[str, Any]:
+        """The JetStream API's reply; `stream` may be "". JetStreamError, BusError."""
         ask = self.question if verb == "STREAM.INFO" else self.request
         try:
-            (reply,) = await ask(f"$JS.API.{verb}.{stream}", payload)
+            (reply,) = await ask(f"$JS.API.{verb}.{stream}".rstrip("."), payload)
         except NoJetStreamError:
             raise BusError("JetStream is not enabled there") from None
         return api_reply(reply.payload)
@@ -252,7 +260,7 @@ class NatsBus(Requests):
             self._check = trio.Event()
             try:
                 await self._report_loss()
-                await ensure_streams(self._api, self._namespaces)
+                await ensure_streams(self.api, self._namespaces)
             except RefusedError as error:
                 _log.error("after the outage: %s", error)
             except BusError as error:

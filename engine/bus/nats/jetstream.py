@@ -10,7 +10,16 @@ from typing import Any
 
 import msgspec
 
-from fanline.engine.bus.interface import READ_BATCH, BusError, KvEntry, Stored, StreamPosition, StreamState
+from fanline.engine.bus.interface import (
+    READ_BATCH,
+    BusError,
+    Epoch,
+    KvEntry,
+    Stored,
+    StreamPosition,
+    StreamState,
+)
+from fanline.engine.bus.nats.starts import read_starts
 from fanline.engine.namespaces import Namespace, Storage
 from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject, namespace_subject, stream_name
 from fanline.protocol.nats.parser import NatsMessage, header_of
@@ -159,10 +168,18 @@ def state_of(info: Mapping[str, Any]) -> StreamState:
     empty = not state["messages"]
     first_time = float("inf") if empty else datetime.fromisoformat(state["first_ts"]).timestamp()
     first = state["last_seq"] + 1 if empty else state["first_seq"]
-    return StreamState(epoch_of(info["created"]), first, state["last_seq"], first_time, state["bytes"])
+    return StreamState(epoch_of(info), first, state["last_seq"], first_time, state["bytes"])
 
 
-def epoch_of(created: str) -> str:
+def epoch_of(info: Mapping[str, Any]) -> Epoch:
+    """The epoch of a stream, named after its creation and the server's start; without starts, its creation alone."""
+    created = _base36(info["created"])
+    names = {f"{created}.{start}" if start else created: valid for start, valid in read_starts(info).items()}
+    *earlier, now = names.items()
+    return Epoch(now[0], dict(earlier))
+
+
+def _base36(created: str) -> str:
     """A short name for one life of a stream: the microsecond in which it was created, in base 36."""
     number, digits = int(datetime.fromisoformat(created).timestamp() * 1e6), ""
     while number:

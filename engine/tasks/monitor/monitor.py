@@ -58,7 +58,7 @@ class TaskMonitor:
         self._clock_ms = clock_ms
         clock = StoreClock()
         self._roster = roster = TaskRoster(namespaces, read_message, on_refused, clock, counters)
-        parts = (roster.shares, roster.take, lambda: roster.is_full, roster.restart)
+        parts = (roster.shares, roster.take, lambda: roster.is_full, roster.begin_epoch)
         self._readers = {name: NamespaceReader(bus, name, *parts) for name in namespaces.tasks()}
         self._holdings = Holdings(bus, members, roster, self._readers, clock, self._bus_failed)
         self._restorer = Restorer(bus, roster, self._bus_failed)
@@ -70,7 +70,7 @@ class TaskMonitor:
         """To be called after an outage: beats and messages may have been lost."""
         self._roster.grant_grace()
         for reader in self._readers.values():
-            reader.doubt()
+            reader.bus_is_back()
 
     async def run(self) -> None:
         """Monitor for ever. After a fault of ours all shares are given back, and it begins again."""

@@ -74,7 +74,7 @@ async def test_several_workers_that_start_at_once_create_each_stream_once() -> N
 
             async def start() -> None:
                 async with worker(server) as bus:
-                    epochs.append((await bus.stream_state("mine:a")).epoch)
+                    epochs.append((await bus.stream_state("mine:a")).epoch.name)
 
             async with trio.open_nursery() as nursery:
                 for _ in range(5):

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.interface import BusError, Epoch
 from fanline.engine.channels.durable.channel import DurableState
 from fanline.engine.channels.durable.history import Piece
 from fanline.engine.channels.inbox import move_cursor
@@ -70,7 +70,7 @@ async def test_everything_that_is_stored_misses_nothing_that_is_gone_before_it(s
 async def test_a_stream_that_is_recreated_while_its_history_is_read_is_a_gap(stage: Stage) -> None:
     def recreated() -> Piece:
         stage.durable().doubt(1.0)
-        stage.durable().restart("f")
+        stage.durable().restart(Epoch("f"))
         return Piece([], 0)
 
     await stage.join(After(5), Piece([message(6)], 6), recreated, last=9)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 
-from fanline.engine.bus.interface import StreamPosition, StreamState
+from fanline.engine.bus.interface import Epoch, StreamPosition, StreamState
 from fanline.engine.channels.durable.channel import _CLOCK_SKEW, _HELD_MOST, DurableChannel, DurableState
 from fanline.engine.channels.durable.log import Readable
 from fanline.engine.namespaces import Namespace
@@ -39,7 +39,7 @@ class RecordingFold:
 def channel_of(fold: RecordingFold | None = None, **namespace: Any) -> DurableChannel:
     """An open channel that has everything up to 0."""
     channel = DurableChannel(CHANNEL, Namespace(durable=True, **namespace), 100, fold)
-    assert channel.open("e", 0) == []
+    assert channel.open(Epoch("e"), 0) == []
     return channel
 
 
@@ -99,11 +99,11 @@ def test_a_recreated_stream_is_announced_by_a_gap_of_the_new_epoch_and_begins_at
     channel.receive(*message(7))
     channel.doubt(NOW)
     channel.receive(*message(1))
-    out = channel.restart("f")
+    out = channel.restart(Epoch("f"))
     gap = {"from": 0, "to": 0, "reason": GapReason.EPOCH}
     assert told(out) == [("gap", gap, None), ("snapshot", DEFAULT_LINES, 0)]
     assert (out[0].channel, out[0].epoch) == (CHANNEL, "f")
-    assert (channel.epoch, channel.last, channel.heard, fold.restarts) == ("f", 0, 0, 1)
+    assert (channel.epoch, channel.last, channel.heard, fold.restarts) == (Epoch("f"), 0, 0, 1)
     assert channel.state is DurableState.RECOVERING
     assert told(channel.recover([message(2)])) == [("pub", "told 2", 2)]
 
@@ -208,7 +208,7 @@ async def test_who_waits_for_a_steady_channel_looks_again_at_each_attempt() -> N
 
 # --- whether anything is gone -------------------------------------------------------------------------------------
 
-STREAM = StreamState("e", 50, 60, NOW, 1000)  # its first message is newer than all we have
+STREAM = StreamState(Epoch("e"), 50, 60, NOW, 1000)  # its first message is newer than all we have
 
 
 def complete(stream: StreamState = STREAM, found: int = 0, sound_until: float = NOW - 10, **namespace: Any) -> bool:

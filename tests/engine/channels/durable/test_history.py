@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 import trio
 
-from fanline.engine.bus.interface import READ_BATCH, BusError, Page, Stored, StreamPosition, StreamState
+from fanline.engine.bus.interface import READ_BATCH, BusError, Epoch, Page, Stored, StreamPosition, StreamState
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.history import History, Piece
 from fanline.engine.namespaces import Namespace
@@ -39,7 +39,7 @@ class ModelStream:
         return Page(stored[: self.batch], max(0, len(stored) - self.batch))
 
     async def now(self, channel: str) -> StreamState:
-        return StreamState(self.epoch, self.first, self.offsets[-1], 0.0, 0)
+        return StreamState(Epoch(self.epoch), self.first, self.offsets[-1], 0.0, 0)
 
     def read_stored(self, stored: Stored) -> Envelope | None:
         return None if stored.payload == UNREADABLE else Envelope(MessageType.PUB, channel=CHANNEL)
@@ -55,7 +55,7 @@ class ModelStream:
 def channel_of(*offsets: int, floor: int = 0, history: int = 100, log_limit: int = 100) -> DurableChannel:
     """A channel whose log begins after `floor` and has messages at these offsets."""
     channel = DurableChannel(CHANNEL, Namespace(durable=True, history=history), log_limit)
-    channel.open("e", floor)
+    channel.open(Epoch("e"), floor)
     for offset in offsets:
         channel.log.append(Envelope(MessageType.PUB, channel=CHANNEL), offset)
     return channel
