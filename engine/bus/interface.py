@@ -96,12 +96,20 @@ class Epoch(NamedTuple):
     """
 
     name: str
+    """Begins with a name of the stream's creation, up to the first dot."""
     earlier: Mapping[str, int] = {}
     """Name of an earlier epoch -> the last of its offsets that still stands for the same message."""
 
     def covers(self, name: str | None, offset: int) -> bool:
         """Whether a position of the epoch `name` is one of this epoch, too. None: not known, and not checked."""
         return name is None or name == self.name or offset <= self.earlier.get(name, -1)
+
+    def went_back_from(self, name: str, offset: int) -> bool:
+        """Whether the stream is an older copy of what it was when it had reached an offset of the epoch `name`, rather
+        than recreated: what was known then may never have been.
+        """
+        is_same_stream = self.name.partition(".")[0] == name.partition(".")[0]
+        return is_same_stream and not self.covers(name, offset)
 
 
 class StreamState(NamedTuple):

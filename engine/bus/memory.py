@@ -63,7 +63,8 @@ class _Stream:
     def rewind(self, last: int) -> None:
         """Begin another start from an older copy, which held the messages up to `last`; or from all there is."""
         earlier = {name: min(until, last) for name, until in self._epoch.earlier.items()}
-        self._epoch = Epoch(f"memory{next(self._epochs)}", {**earlier, self._epoch.name: min(last, self._last)})
+        created = self._epoch.name.partition(".")[0]
+        self._epoch = Epoch(f"{created}.{next(self._epochs)}", {**earlier, self._epoch.name: min(last, self._last)})
         self._messages = [stored for stored in self._messages if stored.position.offset <= last]
         self._ids = {message_id: offset for message_id, offset in self._ids.items() if offset <= last}
         self._last = min(last, self._last)

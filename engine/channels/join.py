@@ -77,8 +77,8 @@ class Joining:
             if durable is None:
                 answer(Envelope(MessageType.OK, channel=channel.name))
             else:
-                start = await self._settled(durable, start)
                 await self._wait_steady(durable)
+                start = await self._settled(durable, start)
                 await self._check(durable, start)
                 history = durable.with_snapshot(await self._gather(durable, start))
                 reached, lives = durable.last, durable.lives
@@ -112,7 +112,7 @@ class Joining:
         if not isinstance(start, Live) or not durable.namespace.inbox:
             return start
         # In an inbox, a client that names no position begins behind what its user has acknowledged.
-        cursor = await read_cursor(self._bus, durable.name)
+        cursor = await read_cursor(self._bus, durable.name, durable.epoch)
         return After(cursor) if cursor else StoredMessages()
 
     async def _check(self, durable: DurableChannel, start: StartPosition) -> None:

@@ -115,9 +115,13 @@ class TaskFold:
             time=unix_ms(),
         )
 
-    def restart(self) -> None:
-        """The stream was recreated: what is known of the task stays, offsets begin again."""
+    def restart(self, *, forget: bool) -> None:
+        """Offsets begin again. What is known of the task stays if the stream was recreated, for it is in no stream any
+        more; of an older copy it is folded again.
+        """
         self.offset = 0
+        if forget:
+            self.snapshot, self.estimate, self.output = Snapshot(), Estimate(), OutputTail()
 
     def record(self, epoch: Epoch, lines: int = ALL_LINES) -> bytes:
         """Everything, to be loaded elsewhere; `epoch` is that of the stream."""
@@ -159,15 +163,17 @@ class TaskRecord(NamedTuple):
 
 
 def read_record(channel: str, record: bytes, epoch: Epoch) -> TaskRecord | None:
-    """A task as it was stored; `epoch`: that of its stream now. None, logged, if the record cannot be read."""
+    """A task as it was stored; `epoch`: that of its stream now. None if the stream is an older copy in which it is not,
+    or, logged, if the record cannot be read.
+    """
     try:
         found = msgspec.json.decode(record)
         snapshot, estimate = msgspec.convert(found["snapshot"], Snapshot), Estimate(*found["estimate"])
         output = OutputTail(found["output"])
-        offset = int(found["offset"])
-        return TaskRecord(
-            snapshot, estimate, output, epoch.name, offset if epoch.covers(str(found["epoch"]), offset) else 0
-        )
+        offset, name = int(found["offset"]), str(found["epoch"])
+        if epoch.went_back_from(name, offset):
+            return None
+        return TaskRecord(snapshot, estimate, output, epoch.name, offset if epoch.covers(name, offset) else 0)
     except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
         _log.warning("the record of %s cannot be read: %s", channel, error)
         return None

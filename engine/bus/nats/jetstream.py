@@ -15,6 +15,7 @@ from fanline.engine.bus.interface import (
     BusError,
     Epoch,
     KvEntry,
+    StorageFullError,
     Stored,
     StreamPosition,
     StreamState,
@@ -23,6 +24,7 @@ from fanline.engine.bus.nats.starts import read_starts
 from fanline.engine.namespaces import Namespace, Storage
 from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject, namespace_subject, stream_name
 from fanline.protocol.nats.parser import NatsMessage, header_of
+from fanline.protocol.nats.replies import is_storage_full
 from fanline.protocol.nats.subjects import Direction, channel_of
 
 READ_BYTES = 8 * 1024 * 1024
@@ -53,14 +55,19 @@ def stream_config(name: str, namespace: Namespace) -> dict[str, Any]:
     }
 
 
-def bucket_config(bucket: Bucket, max_age: float, replicas: int) -> dict[str, Any]:
-    """The stream behind a key-value bucket, as NATS clients expect it (ADR-8); `max_age` in seconds, 0 for no limit."""
+def bucket_config(bucket: Bucket, max_age: float, replicas: int, max_bytes: int) -> dict[str, Any]:
+    """The stream behind a key-value bucket, as NATS clients expect it (ADR-8), except that one with a limit drops its
+    oldest entries: nothing may wait for room in it. `max_age` in seconds, 0 for no limit; `max_bytes`: -1 for no limit.
+    """
     ages_by_key = bucket in (Bucket.TASKS, Bucket.RUNNING, Bucket.WORKERS)  # for `kv_put`
+    if bucket in (Bucket.LEASES, Bucket.WORKERS):
+        max_bytes = -1  # they are small, and must never be refused
     return {
         "name": bucket_stream(bucket),
         "subjects": [bucket_subject(bucket, ">")],
         "retention": "limits",
-        "discard": "new",
+        "discard": "new" if max_bytes < 0 else "old",
+        "max_bytes": max_bytes,
         "storage": Storage.FILE,
         "num_replicas": replicas,
         "max_msgs_per_subject": 1,
@@ -90,7 +97,10 @@ def api_reply(payload: bytes) -> dict[str, Any]:
         raise BusError("the answer is not JetStream's; no other client may reply on fanline.pub.>") from None
     error = reply.get("error")
     if error:
-        raise JetStreamError(error.get("code", 0), error.get("description", "no reason given"))
+        description = error.get("description", "no reason given")
+        if is_storage_full(error):
+            raise StorageFullError(f"the store is full, and nothing was stored (JetStream: {description})")
+        raise JetStreamError(error.get("code", 0), description)
     return reply
 
 

@@ -56,8 +56,8 @@ class Fold(Protocol):
         """What is known up to `offset`, with the newest `lines` lines of output."""
         ...
 
-    def restart(self) -> None:
-        """The stream was recreated: what is known stays, offsets begin again."""
+    def restart(self, *, forget: bool) -> None:
+        """Offsets begin again. `forget`: the stream is an older copy, in which what is known may never have been."""
         ...
 
 
@@ -172,10 +172,10 @@ class DurableChannel:
         """The stream was recreated, or is an older copy: say so, and expect its first message; what it holds has still
         to be read.
         """
+        if self.fold is not None:
+            self.fold.restart(forget=epoch.went_back_from(self.epoch.name, self.last))
         self.epoch, self._said = epoch, epoch.name
         self.lives += 1
-        if self.fold is not None:
-            self.fold.restart()
         self._held.clear()  # what has come since is in the new stream
         self._forget(0)
         return self.with_snapshot([self.gap(0, 0, GapReason.EPOCH)])

@@ -51,12 +51,16 @@ def encode_entry(task: MonitoredTask) -> bytes:
 
 
 def task_of_entry(key: str, value: bytes, revision: int, epoch: Epoch, now: float) -> MonitoredTask | None:
-    """The task of an entry; `epoch`: that of its stream now. None, logged, if the entry cannot be read."""
+    """The task of an entry; `epoch`: that of its stream now. None if the stream went back to an older copy
+    behind it, or, logged, if the entry cannot be read.
+    """
     try:
         entry = _decoder.decode(value)
     except (msgspec.MsgspecError, RecursionError) as error:
         _log.warning("the entry %s of a running task cannot be read: %s", key, error)
         return None
+    if epoch.went_back_from(entry.epoch, entry.offset):
+        return None  # it is met again when its stream is read
     task = new_task(channel_of_entry(key), epoch, now)
     offset = entry.offset if epoch.covers(entry.epoch, entry.offset) else 0
     task.begin_cold(entry.snapshot, offset, entry.deadlines)

@@ -38,6 +38,10 @@ NO_EPOCH = Epoch("")
 """That of a reader which does not listen."""
 
 
+class StreamWentBack(Exception):  # noqa: N818  # an event: nothing that is known of the tasks can be relied upon
+    """The stream of a namespace is an older copy of itself."""
+
+
 class BeginEpoch(Protocol):
     """Told that the stream of a namespace is in another epoch; `anew`: its offsets begin again."""
 
@@ -198,6 +202,9 @@ class NamespaceReader:
         state = await self._bus.stream_state(f"{self._namespace}:")
         anchor, self._anchor = self.heard if self._anchor is None else self._anchor, None
         if not state.epoch.covers(self.epoch.name, anchor):
+            if state.epoch.went_back_from(self.epoch.name, anchor):
+                self.epoch, self.heard = NO_EPOCH, 0
+                raise StreamWentBack(self._namespace)
             await self._begin_epoch(state)
             self._expected = state.last
             return
@@ -210,7 +217,7 @@ class NamespaceReader:
         self._expected = state.last
 
     async def _begin_epoch(self, state: StreamState) -> None:
-        _log.warning("the stream of the namespace %s was recreated, or went back to an older copy", self._namespace)
+        _log.warning("the stream of the namespace %s was recreated", self._namespace)
         self.epoch, self.heard = state.epoch, state.last
         self._clear_queue()
         for share in self._shares:

@@ -142,8 +142,14 @@ def test_a_message_that_cannot_be_read_only_moves_the_offset_on() -> None:
 
 def test_a_recreated_stream_begins_at_0_and_the_task_stays() -> None:
     fold = fold_of(event("task_started"))
-    fold.restart()
+    fold.restart(forget=False)
     assert (fold.offset, fold.snapshot.state) == (0, "running")
+
+
+def test_a_stream_that_went_back_begins_at_0_and_the_task_with_it() -> None:
+    fold = fold_of(event("task_started"), event("task_output", lines=["x"]))
+    fold.restart(forget=True)
+    assert (fold.offset, fold.snapshot.state, fold.snapshot.lines) == (0, "unknown", 0)
 
 
 # --- what producers may say ---------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class RecordingFold:
     def snapshot_message(self, lines: int, offset: int) -> Envelope:
         return Envelope(MessageType.PUB, channel=CHANNEL, event="snapshot", offset=offset, data=lines)
 
-    def restart(self) -> None:
+    def restart(self, *, forget: bool) -> None:
         self.restarts += 1
 
 
@@ -243,3 +243,28 @@ def test_a_stream_that_still_has_an_older_message_has_dropped_no_younger_one() -
     sound = NOW - 1000  # nothing else speaks for it
     assert complete(STREAM._replace(first_time=sound - _CLOCK_SKEW - 0.5), sound_until=sound)
     assert not complete(STREAM._replace(first_time=sound - _CLOCK_SKEW), sound_until=sound)
+
+
+def test_an_epoch_that_goes_on_is_told_by_the_first_message_in_it_alone() -> None:
+    channel = channel_of()
+    (before,) = channel.receive(*message(1))
+    channel.doubt(NOW)
+    assert channel.meet(Epoch("f", {"e": 1})) is None
+    (first, second) = channel.recover([message(2), message(3)])
+    assert [each.epoch for each in (before, first, second)] == [None, "f", None]
+    channel.doubt(NOW)
+    assert channel.meet(Epoch("g", {"e": 1, "f": 3})) is None
+    assert [each.epoch for each in channel.recover([message(4)])] == ["g"]
+    assert [each.epoch for each in channel.log.all()] == [None, None, None, "g"]  # nobody is told of `f` any more
+    assert channel.lives == 0
+
+
+def test_an_epoch_that_does_not_reach_up_to_what_was_handed_out_begins_anew() -> None:
+    channel = channel_of()
+    channel.receive(*message(5))
+    channel.doubt(NOW)
+    out = channel.meet(Epoch("f", {"e": 4}))
+    assert out is not None
+    assert [(each.type, each.epoch) for each in out] == [("gap", "f")]
+    assert (channel.last, channel.lives) == (0, 1)
+    assert [each.epoch for each in channel.recover([message(1)])] == [None]  # the gap has said it
