@@ -14,7 +14,15 @@ from typing import Any, NoReturn
 
 import trio
 
-from fanline.engine.bus.interface import AfterBurst, BusError, Deliver, NamespaceListener, OnLoss, TooLargeError
+from fanline.engine.bus.interface import (
+    AfterBurst,
+    BusError,
+    Deliver,
+    NamespaceListener,
+    OnLoss,
+    StorageFullError,
+    TooLargeError,
+)
 from fanline.engine.bus.nats.client import NatsClient
 from fanline.engine.bus.nats.interest import SubjectInterest
 from fanline.engine.bus.nats.jetstream import (
@@ -49,10 +57,20 @@ _log = logging.getLogger("fanline.bus")
 
 @asynccontextmanager
 async def open_nats_bus(
-    options: NatsOptions, name: str, namespaces: Namespaces | None = None
+    options: NatsOptions,
+    name: str,
+    namespaces: Namespaces | None = None,
+    *,
+    bucket_bytes: int = -1,
+    reports_full: bool = True,
 ) -> AsyncIterator["NatsBus"]:
-    """A connected bus; the streams of durable namespaces exist. BusError if NATS cannot be used as it is."""
-    bus = NatsBus(options, name, namespaces or Namespaces())
+    """A connected bus; the streams of durable namespaces exist. BusError if NATS cannot be used as it is.
+
+    `bucket_bytes`: as in EngineSettings; `reports_full`: whether to log that the store is full, which of the embedded
+    server the supervisor does.
+    """
+    bus = NatsBus(options, name, namespaces or Namespaces(), bucket_bytes)
+    bus.reports_full = reports_full
     await bus.client.connect()
     refusal: BusError | None = None
     async with trio.open_nursery() as nursery:
@@ -75,9 +93,12 @@ async def open_nats_bus(
 class NatsBus(Requests):
     """See engine/bus/interface.py for the promises; made by `open_nats_bus`."""
 
-    def __init__(self, options: NatsOptions, name: str, namespaces: Namespaces) -> None:
+    def __init__(self, options: NatsOptions, name: str, namespaces: Namespaces, bucket_bytes: int = -1) -> None:
         super().__init__()
         self._namespaces = namespaces
+        self._bucket_bytes = bucket_bytes
+        self.reports_full = True
+        self._full = False
         self._where = options.describe()
         self.client = NatsClient(
             options,
@@ -196,6 +217,14 @@ class NatsBus(Requests):
             raise TooLargeError(f"{size} bytes with headers, but NATS takes {most}")
         self.client.send(commands.publish(subject, payload, headers, reply=reply))
 
+    def store_is_full(self, error: StorageFullError | None) -> None:
+        if self.reports_full and self._full != (error is not None):
+            if error is not None:
+                _log.error("%s; publishers get storage_full until there is room", error)
+            else:
+                _log.info("the store has room again")
+        self._full = error is not None
+
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def carry(self, scope: trio.CancelScope) -> None:
@@ -214,7 +243,7 @@ class NatsBus(Requests):
         await self.open_inbox()
         self._interest.want(DELETED_STREAMS, self._take_advisory)
         await self._interest.wait(DELETED_STREAMS)
-        await ensure_streams(self.api, self._namespaces)
+        await ensure_streams(self.api, self._namespaces, self._bucket_bytes)
 
     async def open_inbox(self) -> None:
         """Make requests possible. BusError."""
@@ -260,7 +289,7 @@ class NatsBus(Requests):
             self._check = trio.Event()
             try:
                 await self._report_loss()
-                await ensure_streams(self.api, self._namespaces)
+                await ensure_streams(self.api, self._namespaces, self._bucket_bytes)
             except RefusedError as error:
                 _log.error("after the outage: %s", error)
             except BusError as error:

@@ -18,6 +18,7 @@ from fanline.engine.bus.interface import (
     KvEntry,
     NoListenerError,
     Page,
+    StorageFullError,
     StoreAck,
     Stored,
     StreamState,
@@ -129,6 +130,10 @@ class Requests(ABC):
     def send(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = "") -> None:
         """Queue a message to be sent, in order. BusError, TooLargeError; after either, nothing was done."""
 
+    @abstractmethod
+    def store_is_full(self, error: StorageFullError | None) -> None:
+        """The store had no room for a message; None: it had."""
+
     async def store(
         self, channel: str, payload: bytes, store_id: str | None = None, last: int | None = None
     ) -> StoreAck:
@@ -202,10 +207,14 @@ class Requests(ABC):
         (reply,) = await self.request(subject, payload, headers=headers)
         try:
             ack = api_reply(reply.payload)
+        except StorageFullError as error:
+            self.store_is_full(error)
+            raise
         except JetStreamError as error:
             if error.code == 400 and last is not None:  # wrong last sequence
                 raise ConflictError(f"{subject} has changed") from None
             raise
+        self.store_is_full(None)
         return StoreAck(int(ack["seq"]), bool(ack.get("duplicate", False)))
 
     async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:

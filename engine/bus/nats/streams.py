@@ -28,15 +28,17 @@ Api = Callable[[str, str, bytes], Awaitable[dict[str, Any]]]
 """(verb, stream, request) -> the JetStream API's reply. JetStreamError if it refuses, BusError without an answer."""
 
 
-async def ensure_streams(api: Api, namespaces: Namespaces) -> None:
+async def ensure_streams(api: Api, namespaces: Namespaces, bucket_bytes: int = -1) -> None:
     """Create or update the stream of every durable namespace and every bucket, as the settings say. Idempotent.
+
+    `bucket_bytes`: as in EngineSettings.
 
     RefusedError, which says what to do, if JetStream refuses; BusError if it cannot be asked now.
     """
     copies = max((namespace.replicas for namespace in namespaces.durable().values()), default=1)
     wanted = [
         *((f"stream of namespace {name}", stream_config(name, each)) for name, each in namespaces.durable().items()),
-        *((f"bucket {bucket}", bucket_config(bucket, max_age, copies)) for bucket, max_age in _MAX_AGE.items()),
+        *((f"bucket {each}", bucket_config(each, age, copies, bucket_bytes)) for each, age in _MAX_AGE.items()),
     ]
 
     async def ensure(one: tuple[str, dict[str, Any]]) -> None:

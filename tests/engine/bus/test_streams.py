@@ -171,7 +171,7 @@ async def test_a_bucket_created_without_expiry_per_key_is_updated_and_its_keys_s
     with trio.fail_after(30):
         async with running_nats() as server:
             async with connect_nats(server.url) as operator:
-                old = bucket_config(Bucket.TASKS, 0, 1)
+                old = bucket_config(Bucket.TASKS, 0, 1, -1)
                 del old["allow_msg_ttl"]
                 await operator.api("STREAM.CREATE", old, old["name"])
                 await operator.ask("$KV.fanline_tasks.task.old", b"1")
