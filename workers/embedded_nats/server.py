@@ -13,17 +13,20 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
 import trio
 
 from fanline.engine.namespaces import Namespace, Namespaces
+from fanline.engine.settings import EngineSettings
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.embedded_nats.data_directory import free_bytes, locked, remembered_limit, unusable, used_bytes
 from fanline.workers.embedded_nats.disk_watch import has_write_error, levels_of
 from fanline.workers.embedded_nats.limits import LEAST_BYTES, StoreLimits, share_out
-from fanline.workers.embedded_nats.survey import note_start
+from fanline.workers.embedded_nats.survey import prepare_store
 from fanline.workers.errors import ServeError
 from fanline.workers.state_file import write_private
 from fanline.workers.supervision.child import Child
@@ -34,7 +37,7 @@ LOOK_SECONDS = 0.25
 """The time between two looks at the disk."""
 _POLL = 0.02
 _MIB = 1 << 20
-_NOTHING = StoreLimits(1, 1, {}, 0)
+_UNLIMITED = 1 << 60
 _log = logging.getLogger("fanline.supervisor")
 
 
@@ -45,13 +48,16 @@ class NatsServer:
     stop_seconds = 1.0
 
     def __init__(
-        self, binary: Path, data_dir: Path, ports: tuple[int, int], lock_fd: int, limits: StoreLimits, sync: float
+        self, binary: Path, settings: Settings, ports: tuple[int, int], lock_fd: int, limits: StoreLimits
     ) -> None:
         """`ports`: for clients, and for the process that notes each start. OSError if the directory is not usable."""
+        data_dir = Path(settings.data_dir)
         self._port, survey_port = ports
         self.url = f"nats://{LOOPBACK}:{self._port}"
         self.token = secrets.token_hex(24)
-        self.limits = limits
+        self._limits = limits
+        self.engine = _limited(settings.engine, limits)
+        """The settings for workers, with the limits of the store."""
         self._survey_url, self._survey_token = f"nats://{LOOPBACK}:{survey_port}", secrets.token_hex(24)
         self._data_dir = data_dir
         self._lock_fd = lock_fd
@@ -60,24 +66,32 @@ class NatsServer:
         self._levels = levels_of(limits.file_bytes)
         self._full = False
 
-        def command(name: str, port: int, token: str, most: StoreLimits) -> tuple[str, ...]:
-            config = data_dir / name
-            write_private(config, config_text(data_dir, self._log, port, token, most, sync).encode())
+        def configure(name: str, port: int, token: str, file_bytes: int) -> tuple[str, ...]:
+            config, most = data_dir / name, limits._replace(file_bytes=file_bytes)
+            text = config_text(data_dir, self._log, port, token, most, settings.sync_interval)
+            write_private(config, text.encode())
             return str(binary), "-c", str(config)
 
-        self._argv = command("nats-server.conf", self._port, self.token, limits)
-        self._full_argv = command("nats-server-full.conf", self._port, self.token, _NOTHING)
-        self._survey_argv = command("nats-server-start.conf", survey_port, self._survey_token, limits)
+        self._configure = partial(configure, "nats-server.conf", self._port, self.token)
+        self._argv = self._configure(limits.file_bytes)
+        self._full_argv = configure("nats-server-full.conf", self._port, self.token, 1)
+        self._survey_argv = configure("nats-server-start.conf", survey_port, self._survey_token, _UNLIMITED)
 
     async def prepare(self) -> None:
-        """Note the new start in the store, unless there is none yet, or nothing is to be stored."""
+        """Note the new start in the store, and bring its streams in line with the limits, unless there is none yet, or
+        nothing is to be stored.
+        """
         self._look_at_disk()
         if self._full or not (self._data_dir / "jetstream").exists():
             return
         child = self._start(self._survey_argv)
         try:
             await self._wait_ready(child, self._survey_url)
-            await note_start(self._survey_url, self._survey_token)
+            reserved = await prepare_store(self._survey_url, self._survey_token, self.engine)
+            # Streams of namespaces that the settings no longer have keep what they have reserved.
+            self._argv = self._configure(max(self._limits.file_bytes, reserved + self._limits.bucket_bytes))
+        except OSError as error:
+            raise unusable(self._data_dir, error) from None
         finally:
             with trio.CancelScope(shield=True):
                 await child.stop(self.stop_seconds)
@@ -162,8 +176,7 @@ async def run_nats_server(
         with _reserved_port() as port, _reserved_port() as survey_port:
             try:
                 limits = limits_for(data_dir, Namespaces(settings.engine.namespaces).durable(), settings.store_bytes)
-                ports = port, survey_port
-                server = NatsServer(binary, data_dir, ports, lock_fd, limits, settings.sync_interval)
+                server = NatsServer(binary, settings, (port, survey_port), lock_fd, limits)
             except OSError as error:
                 raise unusable(data_dir, error) from None
             async with trio.open_nursery() as nursery:
@@ -185,6 +198,14 @@ def limits_for(data_dir: Path, durable: Mapping[str, Namespace], store_bytes: in
         )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     return share_out(durable, limit, memory)
+
+
+def _limited(engine: EngineSettings, limits: StoreLimits) -> EngineSettings:
+    return msgspec.structs.replace(
+        engine,
+        namespaces={**engine.namespaces, **limits.namespaces},
+        bucket_bytes=limits.bucket_bytes if engine.bucket_bytes < 0 else engine.bucket_bytes,
+    )
 
 
 def find_binary() -> Path:

@@ -90,13 +90,7 @@ class Supervisor:
             return self._settings
         owner = f"pid {os.getpid()}, {self._url}"
         server = await nursery.start(run_nats_server, self._settings, owner, self._alive)
-        engine = self._settings.engine
-        limited = msgspec.structs.replace(
-            engine,
-            namespaces={**engine.namespaces, **server.limits.namespaces},
-            bucket_bytes=server.limits.bucket_bytes if engine.bucket_bytes < 0 else engine.bucket_bytes,
-        )
-        return msgspec.structs.replace(self._settings, nats=server.url, nats_token=server.token, engine=limited)
+        return msgspec.structs.replace(self._settings, nats=server.url, nats_token=server.token, engine=server.engine)
 
     async def _start_workers(self, nursery: trio.Nursery, settings: Settings) -> None:
         """Start all at once, and return when every one is ready."""

@@ -20,7 +20,6 @@ from fanline.engine.bus.interface import (
     Deliver,
     NamespaceListener,
     OnLoss,
-    StorageFullError,
     TooLargeError,
 )
 from fanline.engine.bus.nats.client import NatsClient
@@ -70,7 +69,7 @@ async def open_nats_bus(
     server the supervisor does.
     """
     bus = NatsBus(options, name, namespaces or Namespaces(), bucket_bytes)
-    bus.reports_full = reports_full
+    bus.full_store.reports = reports_full
     await bus.client.connect()
     refusal: BusError | None = None
     async with trio.open_nursery() as nursery:
@@ -97,8 +96,6 @@ class NatsBus(Requests):
         super().__init__()
         self._namespaces = namespaces
         self._bucket_bytes = bucket_bytes
-        self.reports_full = True
-        self._full = False
         self._where = options.describe()
         self.client = NatsClient(
             options,
@@ -216,14 +213,6 @@ class NatsBus(Requests):
         if size > most:  # the server would end the connection: an outage for every client of this worker
             raise TooLargeError(f"{size} bytes with headers, but NATS takes {most}")
         self.client.send(commands.publish(subject, payload, headers, reply=reply))
-
-    def store_is_full(self, error: StorageFullError | None) -> None:
-        if self.reports_full and self._full != (error is not None):
-            if error is not None:
-                _log.error("%s; publishers get storage_full until there is room", error)
-            else:
-                _log.info("the store has room again")
-        self._full = error is not None
 
     # --- life -----------------------------------------------------------------------------------------------------
 

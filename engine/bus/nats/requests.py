@@ -23,6 +23,7 @@ from fanline.engine.bus.interface import (
     Stored,
     StreamState,
 )
+from fanline.engine.bus.nats.full_store import FullStore
 from fanline.engine.bus.nats.jetstream import (
     JetStreamError,
     NoJetStreamError,
@@ -123,16 +124,13 @@ class Requests(ABC):
     def __init__(self) -> None:
         self.inbox = ""
         """Subject prefix of replies; set before the first request."""
+        self.full_store = FullStore()
         self._requests: dict[str, _Request] = {}
         self._numbers = itertools.count()
 
     @abstractmethod
     def send(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = "") -> None:
         """Queue a message to be sent, in order. BusError, TooLargeError; after either, nothing was done."""
-
-    @abstractmethod
-    def store_is_full(self, error: StorageFullError | None) -> None:
-        """The store had no room for a message; None: it had."""
 
     async def store(
         self, channel: str, payload: bytes, store_id: str | None = None, last: int | None = None
@@ -208,13 +206,13 @@ class Requests(ABC):
         try:
             ack = api_reply(reply.payload)
         except StorageFullError as error:
-            self.store_is_full(error)
+            self.full_store.hear(error)
             raise
         except JetStreamError as error:
             if error.code == 400 and last is not None:  # wrong last sequence
                 raise ConflictError(f"{subject} has changed") from None
             raise
-        self.store_is_full(None)
+        self.full_store.hear(None)
         return StoreAck(int(ack["seq"]), bool(ack.get("duplicate", False)))
 
     async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:

