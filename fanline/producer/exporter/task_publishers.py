@@ -33,7 +33,7 @@ class TaskPublishers:
         self._lingering: dict[TaskPublisher, float] = {}  # the time at which each of them gives up
         self._connected_at: float | None = None
         self._outage: str | None = None  # why there is no connection; None also before the first attempt
-        self._warned = set[str]()  # of what, in this outage
+        self._warned = set[str]()  # the reasons, in this outage
 
     def linger_seconds(self, producer: Producer) -> float:
         """How long after its end the events of a task may take to be stored."""
@@ -87,7 +87,7 @@ class TaskPublishers:
     def denied(self, complaint: Complaint) -> None:
         for publisher in self._publishers.values():
             publisher.denied(complaint)
-        self._warn(complaint.text)
+        self._warn(complaint.text, complaint.text)
 
     def step(self, now: float) -> float:
         while ready := [publisher for publisher in self._publishers.values() if publisher.due <= now]:
@@ -139,8 +139,8 @@ class TaskPublishers:
         producer.settle()
         self._on_done(producer)
 
-    def _warn(self, text: str, what: str = "refusal") -> None:
-        """Log a warning, once per outage for each thing that can go wrong."""
-        if what not in self._warned:
-            self._warned.add(what)
+    def _warn(self, text: str, reason: str) -> None:
+        """Log a warning, once per outage for each reason."""
+        if reason not in self._warned:
+            self._warned.add(reason)
             _log.warning("%s", text)
