@@ -244,7 +244,7 @@ def test_a_fold_that_begins_with_a_record_knows_what_was_taken() -> None:
     first, second = Fed(), Fed()
     for number in (1, 3):
         first.feed(event("task_output", 0, lines=[str(number)], serial=["p", number]))
-    second.log.load(first.log.record("e"), "e")
+    second.log.load(first.log.record(Epoch("e")), Epoch("e"))
     assert [
         second.feed(event("task_output", 0, lines=["x"], serial=["p", number])) is None for number in (3, 2, 2)
     ] == [
