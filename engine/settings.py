@@ -48,6 +48,8 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Path of the private key of that certificate, PEM, without a passphrase."""
     namespaces: dict[str, Namespace] = {}
     """Namespaces that are declared in addition to the default ones, or in their place."""
+    bucket_bytes: Annotated[int, Meta(ge=-1)] = -1
+    """The most that a bucket which grows with what is done may hold, before it drops what is oldest; -1: no limit."""
     log_messages: Annotated[int, Meta(ge=1)] = 1000
     """Messages per durable channel that a worker keeps for clients that come back; older ones come from the stream."""
     log_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 256 * 1024 * 1024

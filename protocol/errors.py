@@ -28,6 +28,7 @@ class ErrorCode(StrEnum):
     NO_PRODUCER = "no_producer"  # no producer is attached to the task, so nothing was done
     NO_ANSWER = "no_answer"  # a producer is attached, but did not answer in time
     REFUSED = "refused"  # the producer refused
+    STORAGE_FULL = "storage_full"  # the store has no room: nothing was stored; try again later
     UNAVAILABLE = "unavailable"  # the bus cannot be reached: try again later
 
 

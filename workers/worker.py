@@ -39,7 +39,11 @@ async def serve_slot(order: WorkerOrder) -> None:
     listener = socket.socket(fileno=order.listener_fd)
     listener.setblocking(False)
     async with open_nats_bus(
-        nats_options(order.settings), f"worker-{order.slot}", Namespaces(order.settings.engine.namespaces)
+        nats_options(order.settings),
+        f"worker-{order.slot}",
+        Namespaces(order.settings.engine.namespaces),
+        bucket_bytes=order.settings.engine.bucket_bytes,
+        reports_full=not order.embedded,
     ) as bus:
         server = _server(bus, order)
         async with trio.open_nursery() as nursery:

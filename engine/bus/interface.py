@@ -16,7 +16,7 @@ Where a docstring names BusError alone, the bus is away or did not answer in tim
 or may not have been made.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -33,6 +33,10 @@ RESUME_WINDOW = 120.0
 
 class BusError(Exception):
     """The bus cannot do it now; str() is one sentence for the person who reads it."""
+
+
+class StorageFullError(BusError):
+    """The store has no room for it now; nothing was done."""
 
 
 class TooLargeError(BusError):
@@ -84,11 +88,34 @@ class Page(NamedTuple):
     """How many further stored messages match the same read."""
 
 
+class Epoch(NamedTuple):
+    """The life of a stream in which its offsets mean one thing: no offset is given to two messages in one epoch.
+
+    It ends when the stream is recreated, and each time the embedded server starts: it may have started from an older
+    copy of its store. What earlier epochs had in common with this one remains valid (docs: ADR 0016).
+    """
+
+    name: str
+    """Begins with a name of the stream's creation, up to the first dot."""
+    earlier: Mapping[str, int] = {}
+    """Name of an earlier epoch -> the last of its offsets that still stands for the same message."""
+
+    def covers(self, name: str | None, offset: int) -> bool:
+        """Whether a position of the epoch `name` is one of this epoch, too. None: not known, and not checked."""
+        return name is None or name == self.name or offset <= self.earlier.get(name, -1)
+
+    def went_back_from(self, name: str, offset: int) -> bool:
+        """Whether the stream is an older copy of what it was when it had reached an offset of the epoch `name`, rather
+        than recreated: what was known then may never have been.
+        """
+        is_same_stream = self.name.partition(".")[0] == name.partition(".")[0]
+        return is_same_stream and not self.covers(name, offset)
+
+
 class StreamState(NamedTuple):
     """What the stream of a durable namespace holds at one moment."""
 
-    epoch: str
-    """Changes whenever the stream is recreated."""
+    epoch: Epoch
     first: int
     """Offset of the oldest message it still holds; last + 1 if it is empty."""
     last: int

@@ -15,6 +15,7 @@ from fanline.engine.bus.interface import (
     BusError,
     ConflictError,
     Deliver,
+    Epoch,
     KvEntry,
     NamespaceListener,
     NoListenerError,
@@ -42,7 +43,7 @@ class _Stream:
         self._messages: list[Stored] = []
         self._ids: dict[str, int] = {}
         self._last = 0
-        self._epoch = f"memory{next(self._epochs)}"
+        self._epoch = Epoch(f"memory{next(self._epochs)}")
 
     def append(self, channel: str, payload: bytes, store_id: str | None) -> tuple[Stored | None, int]:
         """The message to republish, None if the store id is a repeat, and its offset."""
@@ -58,6 +59,15 @@ class _Stream:
         if store_id is not None:
             self._ids[store_id] = self._last
         return stored, self._last
+
+    def rewind(self, last: int) -> None:
+        """Begin another start from an older copy, which held the messages up to `last`; or from all there is."""
+        earlier = {name: min(until, last) for name, until in self._epoch.earlier.items()}
+        created = self._epoch.name.partition(".")[0]
+        self._epoch = Epoch(f"{created}.{next(self._epochs)}", {**earlier, self._epoch.name: min(last, self._last)})
+        self._messages = [stored for stored in self._messages if stored.position.offset <= last]
+        self._ids = {message_id: offset for message_id, offset in self._ids.items() if offset <= last}
+        self._last = min(last, self._last)
 
     def expire(self, until: int) -> None:
         """Drop the messages up to an offset, as the maximum age does."""

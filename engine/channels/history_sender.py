@@ -24,7 +24,13 @@ class _Kept(NamedTuple):
 
     envelope: Envelope
     previous: int | None
+    epoch: str | None
     frame: bytes
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the message is still what it was: the log may have found what comes before it, or an epoch ended."""
+        return (self.previous, self.epoch) == (self.envelope.previous, self.envelope.epoch)
 
 
 class SharedFrames:
@@ -39,11 +45,11 @@ class SharedFrames:
         """The frame of a message. For encodings in which making it costs more than keeping it."""
         key = (id(envelope), encoding)
         kept = self._kept.pop(key, None)
-        if kept is not None and kept.previous != envelope.previous:  # the log has found what comes before it
+        if kept is not None and not kept.is_current:
             self._bytes -= len(kept.frame) + _OVERHEAD
             kept = None
         if kept is None:
-            kept = _Kept(envelope, envelope.previous, encoding.encode(envelope))
+            kept = _Kept(envelope, envelope.previous, envelope.epoch, encoding.encode(envelope))
             self._bytes += len(kept.frame) + _OVERHEAD
         self._kept[key] = kept
         while self._bytes > self._most:

@@ -2,30 +2,38 @@
 
 The cursor is a value in a bucket. It only ever moves forward, by compare-and-set, so two devices that acknowledge at
 once end at the newer of the two. A client that subscribes without a position begins behind it, so messages that were
-not acknowledged come again.
+not acknowledged come again. It names the epoch of its offset, for it is stored apart from the messages: after a loss of
+power it may be newer than they are, and must not hide the next ones.
 """
 
-from fanline.engine.bus.interface import Bus, BusError, ConflictError
+from fanline.engine.bus.interface import Bus, BusError, ConflictError, Epoch
 from fanline.protocol.nats.names import Bucket, channel_key
 
 _TRIES = 5
 
 
-async def read_cursor(bus: Bus, channel: str) -> int:
-    """The offset up to which an inbox is acknowledged; 0 if nothing is. BusError."""
+async def read_cursor(bus: Bus, channel: str, epoch: Epoch) -> int:
+    """The offset of an epoch up to which an inbox is acknowledged; 0 if nothing is. BusError."""
     entry = await bus.kv_get(Bucket.CURSORS, channel_key(channel))
-    return 0 if entry is None else int(entry.value)
+    return 0 if entry is None else _offset_in(epoch, entry.value)
 
 
-async def move_cursor(bus: Bus, channel: str, offset: int) -> None:
-    """Acknowledge everything up to `offset`; going back is ignored. BusError."""
+def _offset_in(epoch: Epoch, value: bytes) -> int:
+    """What a cursor says about an epoch. One without an epoch was written by a former version."""
+    offset, _, name = value.decode().partition(" ")
+    return int(offset) if epoch.covers(name or None, int(offset)) else epoch.earlier.get(name, 0)
+
+
+async def move_cursor(bus: Bus, channel: str, offset: int, epoch: Epoch) -> None:
+    """Acknowledge everything up to an offset of an epoch; going back is ignored. BusError."""
     key = channel_key(channel)
     for _ in range(_TRIES):
         entry = await bus.kv_get(Bucket.CURSORS, key)
-        if entry is not None and int(entry.value) >= offset:
+        if entry is not None and _offset_in(epoch, entry.value) >= offset:
             return
+        value = f"{offset} {epoch.name}".encode()
         try:
-            await bus.kv_update(Bucket.CURSORS, key, b"%d" % offset, 0 if entry is None else entry.revision)
+            await bus.kv_update(Bucket.CURSORS, key, value, 0 if entry is None else entry.revision)
         except ConflictError:
             continue
         return

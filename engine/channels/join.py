@@ -81,15 +81,15 @@ class Joining:
             if durable is None:
                 answer(Envelope(MessageType.OK, channel=channel.name))
             else:
-                start = await self._settled(durable, start)
                 await self._wait_steady(durable)
+                start = await self._settled(durable, start)
                 await self._check(durable, start)
-                history, epoch = await self._gather(durable, start), durable.epoch
+                history, lives = await self._gather(durable, start), durable.lives
                 history, owed = self._with_snapshot(durable, history, owed=False)
                 subscription.pause()  # in one step with the answer: what comes from here on is sent by `_catch_up`
                 answer(_answer(durable, start, history))
                 await self._sender.send(subscription, history.messages, history.weight)
-                await self._catch_up(subscription, durable, history.reached, epoch, owed=owed)
+                await self._catch_up(subscription, durable, history.reached, lives, owed=owed)
             subscription.activate()
 
     @asynccontextmanager
@@ -116,13 +116,15 @@ class Joining:
         if not isinstance(start, Live) or not durable.namespace.inbox:
             return start
         # In an inbox, a client that names no position begins behind what its user has acknowledged.
-        cursor = await read_cursor(self._bus, durable.name)
+        cursor = await read_cursor(self._bus, durable.name, durable.epoch)
         return After(cursor) if cursor else StoredMessages()
 
     async def _check(self, durable: DurableChannel, start: StartPosition) -> None:
         """Refuse an offset that the channel never had."""
-        if not isinstance(start, After) or start.offset <= durable.last or start.epoch not in (None, durable.epoch):
+        if not isinstance(start, After) or start.offset <= durable.last:
             return
+        if not durable.epoch.covers(start.epoch, start.offset):
+            return  # it is of another epoch, and is answered with a gap
         if not await self._recovery.knows(durable, start.offset):
             text = f"offset {start.offset} lies in the future of {durable.name}, whose newest is {durable.last}"
             raise MessageError(ErrorCode.BAD_OFFSET, text)
@@ -142,7 +144,7 @@ class Joining:
                     return await self._newest(durable, newest)
                 return _chained(await self._everything_after(durable, 0, stored=True), 0)
             case After(offset, epoch):
-                if epoch in (None, durable.epoch):
+                if durable.epoch.covers(epoch, offset):
                     return _chained(await self._everything_after(durable, offset), offset)
                 # Its offset means nothing now: it is told so, and gets everything since.
                 everything = await self._gather(durable, StoredMessages())
@@ -153,9 +155,9 @@ class Joining:
         kept = fresh(durable.log.all(), unix_ms())
         if len(kept) >= newest:
             return _first_part(kept[-newest:], durable.last)
-        epoch = durable.epoch
+        lives = durable.lives
         everything = await self._everything_after(durable, 0, stored=True)
-        if durable.epoch != epoch:
+        if durable.lives != lives:
             return everything  # the gap that says so
         if everything.reached < durable.last:
             everything = await self._everything_after(durable, await self._before_newest(durable, newest), stored=True)
@@ -164,10 +166,10 @@ class Joining:
 
     async def _before_newest(self, durable: DurableChannel, newest: int) -> int:
         """The offset after which the newest messages come, this many, of a history that is too long to be held."""
-        epoch, reached, offsets = durable.epoch, 0, deque[int](maxlen=newest)
+        lives, reached, offsets = durable.lives, 0, deque[int](maxlen=newest)
         while reached < durable.last:
             piece = await self._history.after(durable, reached)
-            if durable.epoch != epoch:
+            if durable.lives != lives:
                 raise BusError(f"the stream of {durable.name} was recreated; try again")
             offsets.extend(map(stored_offset, fresh(piece.messages, unix_ms())))
             reached = piece.reached
@@ -177,10 +179,10 @@ class Joining:
         """The messages after an offset, with their gaps; the first part of them if they are long. `stored`: what is
         gone before the first of them is no gap.
         """
-        epoch, history, weight = durable.epoch, list[Envelope](), 0
+        lives, history, weight = durable.lives, list[Envelope](), 0
         while True:
             piece = await self._history.after(durable, offset)
-            if durable.epoch != epoch:
+            if durable.lives != lives:
                 return Piece([durable.gap(0, 0, GapReason.EPOCH)], durable.last)
             history += piece.messages if stored and not history else piece.all
             offset, weight = piece.reached, weight + piece.weight
@@ -190,18 +192,18 @@ class Joining:
     # --- after the answer -----------------------------------------------------------------------------------------
 
     async def _catch_up(
-        self, subscription: ChannelSubscription, durable: DurableChannel, reached: int, epoch: str, *, owed: bool
+        self, subscription: ChannelSubscription, durable: DurableChannel, reached: int, lives: int, *, owed: bool
     ) -> None:
         """Send what the client does not have yet, until nothing is left: the rest of a long history, and what came
         while the client was reading. Returns without a further checkpoint.
 
-        The client has everything up to the offset `reached` of `epoch`; `owed`: but for the snapshot after a gap. An
-        outage is waited out, for the client has been answered.
+        The client has everything up to the offset `reached` of life number `lives`; `owed`: but for the snapshot after
+        a gap. An outage is waited out, for the client has been answered.
         """
         while subscription.outbox.life.is_open:
-            if durable.epoch != epoch:
+            if durable.lives != lives:
                 gap = durable.gap(0, 0, GapReason.EPOCH)
-                reached, epoch, owed = 0, durable.epoch, False
+                reached, lives, owed = 0, durable.lives, False
                 await self._sender.send(subscription, durable.with_snapshot([gap]), 0)
             if reached >= durable.last:
                 return
@@ -210,7 +212,7 @@ class Joining:
             except BusError:
                 await trio.sleep(_RETRY_SECONDS)
                 continue
-            if durable.epoch == epoch:
+            if durable.lives == lives:
                 reached = piece.reached
                 piece = piece._replace(messages=fresh(piece.all, unix_ms()))
                 piece, owed = self._with_snapshot(durable, piece, owed=owed)
@@ -244,7 +246,7 @@ def _answer(durable: DurableChannel, start: StartPosition, history: Piece) -> En
     """The `ok`: its offset and epoch are where the history ends, or its first part, and what follows counts as live; if
     there was something to recover, its data says whether all of it follows.
     """
-    answer = Envelope(MessageType.OK, channel=durable.name, offset=history.reached, epoch=durable.epoch)
+    answer = Envelope(MessageType.OK, channel=durable.name, offset=history.reached, epoch=durable.epoch.name)
     if not isinstance(start, Live):
         gaps = sum(envelope.type == MessageType.GAP for envelope in history.messages)
         answer.data = Subscribed(recovered=not gaps, count=len(history.messages) - gaps).fields()

@@ -19,7 +19,7 @@ class SharedSnapshots:
 
     def of(self, durable: DurableChannel, lines: int) -> Envelope:
         """The task as of the newest message, with the newest `lines` lines of its output."""
-        key = (durable.name, durable.epoch, durable.last, lines, unix_ms() // 1000)
+        key = (durable.name, durable.epoch.name, durable.last, lines, unix_ms() // 1000)
         snapshot = self._kept.get(key)
         if snapshot is None:
             snapshot = self._kept[key] = durable.snapshot(lines)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.bus.interface import Bus, BusError, StorageFullError
 from fanline.engine.bus.parallel import for_each
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.nats.names import Bucket
@@ -26,7 +26,8 @@ class Reason(StrEnum):
 
     NATS = "nats"  # it cannot be reached, or does not answer
     STREAMS = "streams"  # one of them does not answer
-    STORAGE = "storage"  # nothing can be stored
+    STORAGE_FULL = "storage_full"  # nothing can be stored for want of room
+    STORAGE = "storage"  # nothing can be stored, for another reason
     DRAINING = "draining"  # the worker is about to end
 
 
@@ -86,6 +87,8 @@ class Readiness:
     async def _write(self) -> list[Problem]:
         try:
             await self._bus.kv_put(Bucket.TASKS, _KEY, b"", _KEY_SECONDS)
+        except StorageFullError as error:
+            return [Problem(Reason.STORAGE_FULL, str(error))]
         except BusError as error:
             return [Problem(Reason.STORAGE, f"nothing can be stored: {error}")]
         return []

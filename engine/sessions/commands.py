@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from fanline.engine.bus.interface import Bus, BusError, TooLargeError
+from fanline.engine.bus.interface import Bus, BusError, StorageFullError, TooLargeError
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.inbox import move_cursor
 from fanline.engine.channels.join import Answer, Joining
@@ -170,7 +170,7 @@ class Commands:
         if offset is None or offset > inbox.last:
             named = command.value if command.offset is None else command.offset
             raise MessageError(ErrorCode.UNKNOWN_MESSAGE, f"{inbox.name} has no message {named!r} to acknowledge")
-        await move_cursor(self._bus, inbox.name, offset)
+        await move_cursor(self._bus, inbox.name, offset, inbox.epoch)
         return Envelope(MessageType.OK, channel=inbox.name, offset=offset)
 
     # --- producers -----------------------------------------------------------------------------------------------
@@ -215,10 +215,13 @@ def refusal(command: Envelope | None, error: MessageError | BusError) -> Envelop
     return Envelope(MessageType.ERR, id=command.id, channel=command.channel, data=data)
 
 
+_CODES = {TooLargeError: ErrorCode.TOO_LARGE, StorageFullError: ErrorCode.STORAGE_FULL}
+
+
 def _code(error: MessageError | BusError) -> ErrorCode:
     if isinstance(error, MessageError):
         return error.code
-    return ErrorCode.TOO_LARGE if isinstance(error, TooLargeError) else ErrorCode.UNAVAILABLE
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), ErrorCode.UNAVAILABLE)
 
 
 def _channel_of(command: Envelope) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
+from fanline.engine.bus.interface import Epoch
 from fanline.engine.clock import unix_ms
 from fanline.engine.tasks.output_tail import OutputTail
 from fanline.protocol.envelope import Envelope, MessageType
@@ -114,15 +115,19 @@ class TaskFold:
             time=unix_ms(),
         )
 
-    def restart(self) -> None:
-        """The stream was recreated: what is known of the task stays, offsets begin again."""
+    def restart(self, *, forget: bool) -> None:
+        """Offsets begin again. What is known of the task stays if the stream was recreated, for it is in no stream any
+        more; of an older copy it is folded again.
+        """
         self.offset = 0
+        if forget:
+            self.snapshot, self.estimate, self.output = Snapshot(), Estimate(), OutputTail()
 
-    def record(self, epoch: str, lines: int = ALL_LINES) -> bytes:
+    def record(self, epoch: Epoch, lines: int = ALL_LINES) -> bytes:
         """Everything, to be loaded elsewhere; `epoch` is that of the stream."""
-        return TaskRecord(self.snapshot, self.estimate, self.output, epoch, self.offset).encode(lines)
+        return TaskRecord(self.snapshot, self.estimate, self.output, epoch.name, self.offset).encode(lines)
 
-    def load(self, record: bytes, epoch: str) -> None:
+    def load(self, record: bytes, epoch: Epoch) -> None:
         """Go on from a record. One of another epoch of the stream still says how the task was, but not up to where."""
         found = read_record(self.channel, record, epoch)
         if found is None or (found.offset <= self.offset and self.snapshot != Snapshot()):
@@ -141,8 +146,9 @@ class TaskRecord(NamedTuple):
     estimate: Estimate
     output: OutputTail
     epoch: str
+    """Name of the stream's epoch."""
     offset: int
-    """Everything up to here is in it; 0 if that was in another epoch of the stream."""
+    """Everything up to here is in it; 0 if that was in an epoch whose offsets no longer mean the same."""
 
     def encode(self, lines: int = ALL_LINES) -> bytes:
         return _encode(
@@ -156,13 +162,18 @@ class TaskRecord(NamedTuple):
         )
 
 
-def read_record(channel: str, record: bytes, epoch: str) -> TaskRecord | None:
-    """A task as it was stored; `epoch`: that of its stream now. None, logged, if the record cannot be read."""
+def read_record(channel: str, record: bytes, epoch: Epoch) -> TaskRecord | None:
+    """A task as it was stored; `epoch`: that of its stream now. None if the stream is an older copy in which it is not,
+    or, logged, if the record cannot be read.
+    """
     try:
         found = msgspec.json.decode(record)
         snapshot, estimate = msgspec.convert(found["snapshot"], Snapshot), Estimate(*found["estimate"])
         output = OutputTail(found["output"])
-        return TaskRecord(snapshot, estimate, output, epoch, int(found["offset"]) if found["epoch"] == epoch else 0)
+        offset, name = int(found["offset"]), str(found["epoch"])
+        if epoch.went_back_from(name, offset):
+            return None
+        return TaskRecord(snapshot, estimate, output, epoch.name, offset if epoch.covers(name, offset) else 0)
     except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
         _log.warning("the record of %s cannot be read: %s", channel, error)
         return None

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from fanline.engine.bus.interface import Bus, Stored
+from fanline.engine.bus.interface import Bus, Epoch, Stored
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.names import Bucket, channel_key
 
 
-async def restore(bus: Bus, read: Callable[[Stored], Envelope | None], fold: TaskFold, epoch: str, until: int) -> int:
+async def restore(bus: Bus, read: Callable[[Stored], Envelope | None], fold: TaskFold, epoch: Epoch, until: int) -> int:
     """Bring a fold up to `until`: its record, then what the stream has after it. BusError.
 
     `read` makes an envelope of a stored message, None if it is none. Returns up to where everything is folded in, which

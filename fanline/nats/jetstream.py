@@ -3,6 +3,7 @@
 import msgspec
 
 from fanline.protocol.nats.parser import NatsError
+from fanline.protocol.nats.replies import is_storage_full
 
 
 class JetStreamAnswer(msgspec.Struct):
@@ -22,5 +23,8 @@ def check_answer(payload: bytes) -> JetStreamAnswer:
     except msgspec.MsgspecError as error:
         raise NatsError(f"cannot read JetStream's answer: {error}") from None
     if answer.error is not None:
-        raise NatsError(f"JetStream refused: {answer.error.get('description', 'no reason given')}")
+        description = answer.error.get("description", "no reason given")
+        if is_storage_full(answer.error):
+            raise NatsError(f"its store is full ({description})")
+        raise NatsError(f"JetStream refused: {description}")
     return answer

@@ -1,8 +1,9 @@
-"""What the control lines of a nats-server mean: its INFO and its -ERR."""
+"""What a nats-server says about itself and what goes wrong: INFO, -ERR, and one error of JetStream."""
 
 import re
+from collections.abc import Mapping
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -78,3 +79,14 @@ def complaint_of(reply: Reply) -> Complaint:
         return Complaint(ComplaintKind.LOGIN, f"NATS refused the login: {reply.detail}")
     kind = ComplaintKind.COMMAND_REFUSED if said.startswith(_REFUSED) else ComplaintKind.OTHER
     return Complaint(kind, f"the NATS server refused: {reply.detail}")
+
+
+# Numbers of JetStream's errors: nats-server, server/errors.json.
+_NO_RESOURCES = 10023  # the limit of the server, or of the account, is reached
+_NOT_STORED = 10077  # with the reason in words
+
+
+def is_storage_full(error: Mapping[str, Any]) -> bool:
+    """Whether JetStream has no room for a message, by the `error` of its answer."""
+    number = error.get("err_code")
+    return number == _NO_RESOURCES or (number == _NOT_STORED and "maximum bytes" in error.get("description", ""))

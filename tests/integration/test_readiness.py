@@ -57,7 +57,7 @@ async def test_while_the_store_is_full_the_server_is_not_ready_and_recovers_when
                 found = await get(serve, "/readyz")
                 while found[0] == 200:  # what was found before stands for a second
                     found = await get(serve, "/readyz")
-                assert [reason["code"] for reason in found[1]["reasons"]] == ["storage"]
+                assert [reason["code"] for reason in found[1]["reasons"]] == ["storage_full"]
                 assert (await get(serve, "/healthz"))[0] == 200
                 await client.api("STREAM.PURGE", stream="FANLINE_doc")
                 while (await get(serve, "/readyz"))[0] != 200:

@@ -51,6 +51,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     nats_tls_key: str = ""
     data_dir: Annotated[str, Meta(min_length=1)]
     """Where the embedded nats-server keeps its store, log and configuration."""
+    store_bytes: Annotated[int, Meta(ge=0)] = 0
+    """The most that the embedded nats-server stores on disk; 0: half of what its disk has room for."""
+    sync_interval: Annotated[float, Meta(ge=0, le=3600)] = 1.0
+    """Seconds after which the embedded nats-server has what it stores written to the disk itself, so that it survives a
+    loss of power; 0: before each acknowledgement.
+    """
     drain_timeout: Annotated[float, Meta(ge=0, le=3600)] = 3.0
     """Seconds that clients have to leave when the server stops; then they are cut off."""
     hang_timeout: Annotated[float, Meta(ge=2, le=86_400)] = 15.0

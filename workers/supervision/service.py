@@ -16,6 +16,10 @@ READY_SECONDS = 30.0
 _log = logging.getLogger("fanline.supervisor")
 
 
+class Relaunch(Exception):  # noqa: N818  # no error: it is as it should be
+    """A process is to be started again, at once: what it was started with has changed."""
+
+
 class Service(Protocol):
     """A process that has to run all the time."""
 
@@ -27,6 +31,10 @@ class Service(Protocol):
         """The time between SIGTERM and SIGKILL."""
         ...
 
+    async def prepare(self) -> None:
+        """Do what has to be done before each start. Raises ServeError."""
+        ...
+
     def launch(self) -> Child:
         """Start the process. Raises OSError if that fails."""
         ...
@@ -36,7 +44,9 @@ class Service(Protocol):
         ...
 
     async def wait_ended(self, child: Child) -> None:
-        """Return when a process that was ready has ended; one that hangs is killed."""
+        """Return when a process that was ready has ended; one that hangs is killed. Raises ServeError if it has to be
+        restarted for a fault of its own, and Relaunch if it is to be started differently.
+        """
         ...
 
     def release(self) -> None:
@@ -67,6 +77,8 @@ async def keep_running(
         begun = trio.current_time()
         try:
             ending = await _live(service, alive, on_ready)
+        except Relaunch:
+            continue
         except ServeError as error:
             if not was_ready:
                 raise
@@ -78,6 +90,7 @@ async def keep_running(
 
 async def _live(service: Service, alive: set[Child], on_ready: Callable[[Child], None]) -> str:
     """One life of the process; how it ended, for the log. However this call ends, the process has ended, too."""
+    await service.prepare()
     try:
         child = service.launch()
     except OSError as error:

@@ -38,26 +38,39 @@ class WorkerOrder(msgspec.Struct, frozen=True):
     listener_fd: int
     report_fd: int
     settings: Settings
+    embedded: bool
+    """Whether NATS is the supervisor's."""
 
 
 class WorkerSlot:
     """The process is replaced; slot and socket stay."""
 
     def __init__(
-        self, number: int, listener: socket.socket, settings: Settings, command: tuple[str, ...] = COMMAND
+        self,
+        number: int,
+        listener: socket.socket,
+        settings: Settings,
+        command: tuple[str, ...] = COMMAND,
+        *,
+        embedded: bool = False,
     ) -> None:
+        """`settings`: for the worker; `embedded`: whether their NATS is the supervisor's."""
         self.name = f"worker {number}"
         self.stop_seconds = settings.drain_timeout + STOP_GRACE
         self._number = number
         self._listener = listener
         self._settings = settings
+        self._embedded = embedded
         self._command = command
         self._hang_seconds = settings.hang_timeout
+
+    async def prepare(self) -> None:
+        """Nothing to prepare."""
 
     def launch(self) -> Child:
         our_end, worker_end = os.pipe()
         self._reports = trio.lowlevel.FdStream(our_end)
-        order = WorkerOrder(self._number, self._listener.fileno(), worker_end, self._settings)
+        order = WorkerOrder(self._number, self._listener.fileno(), worker_end, self._settings, self._embedded)
         try:
             return Child(
                 self._command,

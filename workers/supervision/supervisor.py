@@ -15,8 +15,8 @@ import trio
 from fanline.engine.transport import load_tls
 from fanline.protocol.serve_state import ServeState
 from fanline.workers.configuration.settings import Settings
+from fanline.workers.embedded_nats.server import run_nats_server
 from fanline.workers.errors import ServeError
-from fanline.workers.nats_server import run_nats_server
 from fanline.workers.state_file import published, running_server
 from fanline.workers.supervision.child import Child
 from fanline.workers.supervision.listeners import PortTakenError, open_listeners, websocket_url
@@ -83,12 +83,14 @@ class Supervisor:
             nursery.cancel_scope.cancel()  # nats-server last: workers still send it what they have
 
     async def _start_nats(self, nursery: trio.Nursery) -> Settings:
-        """The settings for workers: with the URL and token of the embedded nats-server, unless NATS is external."""
+        """The settings for workers: with the URL, the token and the limits of the embedded nats-server, unless NATS is
+        external.
+        """
         if not self._settings.embedded:
             return self._settings
         owner = f"pid {os.getpid()}, {self._url}"
-        server = await nursery.start(run_nats_server, Path(self._settings.data_dir), owner, self._alive)
-        return msgspec.structs.replace(self._settings, nats=server.url, nats_token=server.token)
+        server = await nursery.start(run_nats_server, self._settings, owner, self._alive)
+        return msgspec.structs.replace(self._settings, nats=server.url, nats_token=server.token, engine=server.engine)
 
     async def _start_workers(self, nursery: trio.Nursery, settings: Settings) -> None:
         """Start all at once, and return when every one is ready."""
@@ -96,7 +98,7 @@ class Supervisor:
             waiting.start_soon(self._report_slow_nats)
             async with trio.open_nursery() as starting:
                 for number, listener in enumerate(self._listeners):
-                    slot = WorkerSlot(number, listener, settings)
+                    slot = WorkerSlot(number, listener, settings, embedded=self._settings.embedded)
                     starting.start_soon(nursery.start, keep_running, slot, self._alive)
             waiting.cancel_scope.cancel()
 

@@ -14,7 +14,14 @@ from typing import Any, NoReturn
 
 import trio
 
-from fanline.engine.bus.interface import AfterBurst, BusError, Deliver, NamespaceListener, OnLoss, TooLargeError
+from fanline.engine.bus.interface import (
+    AfterBurst,
+    BusError,
+    Deliver,
+    NamespaceListener,
+    OnLoss,
+    TooLargeError,
+)
 from fanline.engine.bus.nats.client import NatsClient
 from fanline.engine.bus.nats.interest import SubjectInterest
 from fanline.engine.bus.nats.jetstream import (
@@ -51,10 +58,20 @@ _log = logging.getLogger("fanline.bus")
 
 @asynccontextmanager
 async def open_nats_bus(
-    options: NatsOptions, name: str, namespaces: Namespaces | None = None
+    options: NatsOptions,
+    name: str,
+    namespaces: Namespaces | None = None,
+    *,
+    bucket_bytes: int = -1,
+    reports_full: bool = True,
 ) -> AsyncIterator["NatsBus"]:
-    """A connected bus; the streams of durable namespaces exist. BusError if NATS cannot be used as it is."""
-    bus = NatsBus(options, name, namespaces or Namespaces())
+    """A connected bus; the streams of durable namespaces exist. BusError if NATS cannot be used as it is.
+
+    `bucket_bytes`: as in EngineSettings; `reports_full`: whether to log that the store is full, which of the embedded
+    server the supervisor does.
+    """
+    bus = NatsBus(options, name, namespaces or Namespaces(), bucket_bytes)
+    bus.full_store.reports = reports_full
     await bus.client.connect()
     refusal: BusError | None = None
     async with trio.open_nursery() as nursery:
@@ -77,9 +94,10 @@ async def open_nats_bus(
 class NatsBus(Requests):
     """See engine/bus/interface.py for the promises; made by `open_nats_bus`."""
 
-    def __init__(self, options: NatsOptions, name: str, namespaces: Namespaces) -> None:
+    def __init__(self, options: NatsOptions, name: str, namespaces: Namespaces, bucket_bytes: int = -1) -> None:
         super().__init__()
         self._namespaces = namespaces
+        self._bucket_bytes = bucket_bytes
         self._where = options.describe()
         self.client = NatsClient(
             options,
@@ -160,6 +178,8 @@ class NatsBus(Requests):
             self._interest.drop(subject)
 
     def _hear(self, message: NatsMessage) -> None:
+        if self._lost_since is not None:
+            return  # as in `_take_stored`
         channel = channel_of(message.subject)
         listener = self._listeners.get(namespace_of(channel))
         if listener is not None and listener.wants(channel, sequence_of(message)):
@@ -216,17 +236,23 @@ class NatsBus(Requests):
             raise BusError(f"NATS at {self._where} cannot be used: {error}") from None
 
     async def _prepare(self) -> None:
+        await self.open_inbox()
+        self._interest.want(DELETED_STREAMS, self._take_advisory)
+        await self._interest.wait(DELETED_STREAMS)
+        await ensure_streams(self.api, self._namespaces, self._bucket_bytes)
+
+    async def open_inbox(self) -> None:
+        """Make requests possible. BusError."""
         _check_version(self.client.info.version)
         self.inbox = f"_INBOX.{secrets.token_hex(11)}"
-        for subject, sink in ((f"{self.inbox}.*", self.take_reply), (DELETED_STREAMS, self._take_advisory)):
-            self._interest.want(subject, sink)
-            await self._interest.wait(subject)
-        await ensure_streams(self._api, self._namespaces)
+        self._interest.want(f"{self.inbox}.*", self.take_reply)
+        await self._interest.wait(f"{self.inbox}.*")
 
-    async def _api(self, verb: str, stream: str, payload: bytes) -> dict[str, Any]:
+    async def api(self, verb: str, stream: str, payload: bytes) -> dict[str, Any]:
+        """The JetStream API's reply; `stream` may be "". JetStreamError, BusError."""
         ask = self.question if verb == "STREAM.INFO" else self.request
         try:
-            (reply,) = await ask(f"$JS.API.{verb}.{stream}", payload)
+            (reply,) = await ask(f"$JS.API.{verb}.{stream}".rstrip("."), payload)
         except NoJetStreamError:
             raise BusError("JetStream is not enabled there") from None
         return api_reply(reply.payload)
@@ -259,7 +285,7 @@ class NatsBus(Requests):
             self._check = trio.Event()
             try:
                 await self._report_loss()
-                await ensure_streams(self._api, self._namespaces)
+                await ensure_streams(self.api, self._namespaces, self._bucket_bytes)
             except RefusedError as error:
                 _log.error("after the outage: %s", error)
             except BusError as error:

@@ -10,10 +10,21 @@ from typing import Any
 
 import msgspec
 
-from fanline.engine.bus.interface import READ_BATCH, BusError, KvEntry, Stored, StreamPosition, StreamState
+from fanline.engine.bus.interface import (
+    READ_BATCH,
+    BusError,
+    Epoch,
+    KvEntry,
+    StorageFullError,
+    Stored,
+    StreamPosition,
+    StreamState,
+)
+from fanline.engine.bus.nats.starts import read_starts
 from fanline.engine.namespaces import Namespace, Storage
 from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject, namespace_subject, stream_name
 from fanline.protocol.nats.parser import NatsMessage, header_of
+from fanline.protocol.nats.replies import is_storage_full
 from fanline.protocol.nats.subjects import Direction, channel_of
 
 READ_BYTES = 8 * 1024 * 1024
@@ -44,14 +55,19 @@ def stream_config(name: str, namespace: Namespace) -> dict[str, Any]:
     }
 
 
-def bucket_config(bucket: Bucket, max_age: float, replicas: int) -> dict[str, Any]:
-    """The stream behind a key-value bucket, as NATS clients expect it (ADR-8); `max_age` in seconds, 0 for no limit."""
+def bucket_config(bucket: Bucket, max_age: float, replicas: int, max_bytes: int) -> dict[str, Any]:
+    """The stream behind a key-value bucket, as NATS clients expect it (ADR-8), except that one with a limit drops its
+    oldest entries: nothing may wait for room in it. `max_age` in seconds, 0 for no limit; `max_bytes`: -1 for no limit.
+    """
     ages_by_key = bucket in (Bucket.TASKS, Bucket.RUNNING, Bucket.WORKERS)  # for `kv_put`
+    if bucket in (Bucket.LEASES, Bucket.WORKERS):
+        max_bytes = -1  # they are small, and must never be refused
     return {
         "name": bucket_stream(bucket),
         "subjects": [bucket_subject(bucket, ">")],
         "retention": "limits",
-        "discard": "new",
+        "discard": "new" if max_bytes < 0 else "old",
+        "max_bytes": max_bytes,
         "storage": Storage.FILE,
         "num_replicas": replicas,
         "max_msgs_per_subject": 1,
@@ -81,7 +97,10 @@ def api_reply(payload: bytes) -> dict[str, Any]:
         raise BusError("the answer is not JetStream's; no other client may reply on fanline.pub.>") from None
     error = reply.get("error")
     if error:
-        raise JetStreamError(error.get("code", 0), error.get("description", "no reason given"))
+        description = error.get("description", "no reason given")
+        if is_storage_full(error):
+            raise StorageFullError(f"the store is full, and nothing was stored (JetStream: {description})")
+        raise JetStreamError(error.get("code", 0), description)
     return reply
 
 
@@ -159,10 +178,18 @@ def state_of(info: Mapping[str, Any]) -> StreamState:
     empty = not state["messages"]
     first_time = float("inf") if empty else datetime.fromisoformat(state["first_ts"]).timestamp()
     first = state["last_seq"] + 1 if empty else state["first_seq"]
-    return StreamState(epoch_of(info["created"]), first, state["last_seq"], first_time, state["bytes"])
+    return StreamState(epoch_of(info), first, state["last_seq"], first_time, state["bytes"])
 
 
-def epoch_of(created: str) -> str:
+def epoch_of(info: Mapping[str, Any]) -> Epoch:
+    """The epoch of a stream, named after its creation and the server's start; without starts, its creation alone."""
+    created = _base36(info["created"])
+    names = {f"{created}.{start}" if start else created: valid for start, valid in read_starts(info).items()}
+    *earlier, now = names.items()
+    return Epoch(now[0], dict(earlier))
+
+
+def _base36(created: str) -> str:
     """A short name for one life of a stream: the microsecond in which it was created, in base 36."""
     number, digits = int(datetime.fromisoformat(created).timestamp() * 1e6), ""
     while number:

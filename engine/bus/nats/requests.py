@@ -18,10 +18,12 @@ from fanline.engine.bus.interface import (
     KvEntry,
     NoListenerError,
     Page,
+    StorageFullError,
     StoreAck,
     Stored,
     StreamState,
 )
+from fanline.engine.bus.nats.full_store import FullStore
 from fanline.engine.bus.nats.jetstream import (
     JetStreamError,
     NoJetStreamError,
@@ -122,6 +124,7 @@ class Requests(ABC):
     def __init__(self) -> None:
         self.inbox = ""
         """Subject prefix of replies; set before the first request."""
+        self.full_store = FullStore()
         self._requests: dict[str, _Request] = {}
         self._numbers = itertools.count()
 
@@ -209,10 +212,14 @@ class Requests(ABC):
         (reply,) = await self.request(subject, payload, headers=headers)
         try:
             ack = api_reply(reply.payload)
+        except StorageFullError as error:
+            self.full_store.hear(error)
+            raise
         except JetStreamError as error:
             if error.code == 400 and last is not None:  # wrong last sequence
                 raise ConflictError(f"{subject} has changed") from None
             raise
+        self.full_store.hear(None)
         return StoreAck(int(ack["seq"]), bool(ack.get("duplicate", False)))
 
     async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:

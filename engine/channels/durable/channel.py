@@ -16,7 +16,7 @@ from typing import Protocol
 
 import trio
 
-from fanline.engine.bus.interface import StreamPosition, StreamState
+from fanline.engine.bus.interface import Epoch, StreamPosition, StreamState
 from fanline.engine.channels.durable.log import ChannelLog, Readable
 from fanline.engine.channels.durable.log_budget import LogBudget, weight_of
 from fanline.engine.namespaces import Namespace
@@ -58,8 +58,8 @@ class Fold(Protocol):
         """What is known up to `offset`, with the newest `lines` lines of output."""
         ...
 
-    def restart(self) -> None:
-        """The stream was recreated: what is known stays, offsets begin again."""
+    def restart(self, *, forget: bool) -> None:
+        """Offsets begin again. `forget`: the stream is an older copy, in which what is known may never have been."""
         ...
 
 
@@ -70,11 +70,14 @@ class DurableChannel:
         "_budget",
         "_held",
         "_held_weight",
+        "_marked",
+        "_said",
         "_steady",
         "asking",
         "bottom",
         "epoch",
         "fold",
+        "lives",
         "log",
         "name",
         "namespace",
@@ -91,7 +94,9 @@ class DurableChannel:
         self.log = ChannelLog(log_limit, self._budget)
         self.fold = fold
         self.state = DurableState.OPENING
-        self.epoch = ""
+        self.epoch = Epoch("")
+        self.lives = 0
+        """How often its offsets have begun again; another epoch may also just go on where the last one ended."""
         self.bottom: int | None = None
         """Set when all that the stream holds was read: clients that have less than this may have missed some of it."""
         self.sound_until = 0.0
@@ -100,6 +105,8 @@ class DurableChannel:
         """Held by the task that asks the stream about this channel; others wait, and find the log extended."""
         self._held: deque[Readable] | None = None  # while something may be missing
         self._held_weight = 0
+        self._said = ""  # name of the epoch that the clients who listen know of
+        self._marked: Envelope | None = None  # the message that has told them
         self._steady = trio.Event()
 
     @property
@@ -127,9 +134,9 @@ class DurableChannel:
             return self._hold(envelope, position)
         return self._append(envelope, position.offset)
 
-    def open(self, epoch: str, offset: int) -> list[Envelope]:
+    def open(self, epoch: Epoch, offset: int) -> list[Envelope]:
         """The stream has said where the channel stands; what has come since then can be handed out."""
-        self.epoch = epoch
+        self.epoch, self._said = epoch, epoch.name
         self._forget(offset)
         self._move(DurableEvent.OPENED)
         return self._release()
@@ -157,11 +164,26 @@ class DurableChannel:
         self._move(DurableEvent.RECOVERED)
         return self.with_snapshot(ready + self._release())
 
-    def restart(self, epoch: str) -> list[Envelope]:
-        """The stream was recreated: say so, and expect its first message; what it holds has still to be read."""
+    def meet(self, epoch: Epoch) -> list[Envelope] | None:
+        """The stream has said its epoch. None if all that was handed out stands; otherwise the messages that say that
+        it does not, and what the stream holds has still to be read.
+        """
+        if not epoch.covers(self.epoch.name, self.last):
+            return self.restart(epoch)
+        if self._marked is not None:  # from now on, a client that joins is sent it as a message of the past
+            self._marked.epoch = None
+            self._marked = None
         self.epoch = epoch
+        return None
+
+    def restart(self, epoch: Epoch) -> list[Envelope]:
+        """The stream was recreated, or is an older copy: say so, and expect its first message; what it holds has still
+        to be read.
+        """
         if self.fold is not None:
-            self.fold.restart()
+            self.fold.restart(forget=epoch.went_back_from(self.epoch.name, self.last))
+        self.epoch, self._said = epoch, epoch.name
+        self.lives += 1
         self._take_held()  # what has come since is in the new stream
         self._forget(0)
         return self.with_snapshot([self.gap(0, 0, GapReason.EPOCH)])
@@ -171,7 +193,7 @@ class DurableChannel:
     def gap(self, first: int, last: int, reason: GapReason) -> Envelope:
         """A `gap` for the offsets from `first` to `last`."""
         data = GapData(first=first, last=last, reason=reason).fields()
-        return Envelope(MessageType.GAP, channel=self.name, epoch=self.epoch, data=data)
+        return Envelope(MessageType.GAP, channel=self.name, epoch=self.epoch.name, data=data)
 
     def snapshot(self, lines: int = DEFAULT_LINES) -> Envelope:
         """The task as of `last`, with the newest `lines` lines of its output."""
@@ -256,6 +278,9 @@ class DurableChannel:
             self.log.skip(offset)
             return []
         self.log.append(envelope, offset)
+        if self._said != self.epoch.name:  # those who listen have to know where this offset belongs
+            envelope.epoch = self._said = self.epoch.name
+            self._marked = envelope
         return [envelope]
 
     def _release(self) -> list[Envelope]:

@@ -110,7 +110,7 @@ class History:
                 return _piece(part, None if found.sound <= offset else _expired(channel, offset, found.first - 1))
         start = 0 if everything else offset
         messages = _chained(readable, start)
-        kept = HistoryPage(channel, state.epoch, start, found.reached, found.first, found.sound, messages)
+        kept = HistoryPage(channel, channel.lives, start, found.reached, found.first, found.sound, messages)
         self._pages.add(kept)
         return _piece_of(kept, offset)
 

@@ -20,7 +20,8 @@ class HistoryPage(NamedTuple):
     """All readable messages with `start < offset <= reached` that are still stored, in order."""
 
     channel: DurableChannel
-    epoch: str
+    lives: int
+    """Of the channel, when the page was read: its offsets are of no other life."""
     start: int
     reached: int
     first: int
@@ -31,7 +32,7 @@ class HistoryPage(NamedTuple):
 
     def has_next(self, channel: DurableChannel, offset: int) -> bool:
         """Whether the page has what a client needs next that has everything up to `offset`."""
-        return self.channel is channel and self.epoch == channel.epoch and self.start <= offset < self.reached
+        return self.channel is channel and self.lives == channel.lives and self.start <= offset < self.reached
 
 
 class RecentPages:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import trio
 
-from fanline.engine.bus.interface import MULTI_LAST, Bus, BusError, Stored, StreamState
+from fanline.engine.bus.interface import MULTI_LAST, Bus, BusError, Epoch, Stored, StreamState
 from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.hub import Hub
@@ -61,7 +61,7 @@ class Recovery:
         if channel.state is DurableState.RECOVERING:
             self.recover_soon(channel, asked)
 
-    async def _restore(self, channel: DurableChannel, epoch: str, until: int) -> int:
+    async def _restore(self, channel: DurableChannel, epoch: Epoch, until: int) -> int:
         """Bring the fold of a channel up to `until`, or a little further: up to where it is then."""
         if not isinstance(channel.fold, TaskFold):
             return until
@@ -73,13 +73,13 @@ class Recovery:
         Another worker may have sent it to a client before the bus delivers it to us: then the log is brought up to it.
         BusError.
         """
-        epoch = channel.epoch
+        lives = channel.lives
         newest = (await self._bus.last_offsets([channel.name])).get(channel.name, 0)
         state = await self._states.now(channel.name)
-        if newest > channel.last or state.epoch != epoch:
+        if newest > channel.last or state.epoch != channel.epoch:
             self.recover_soon(channel)
             await self.wait_steady(channel)
-        return offset <= state.last or channel.epoch != epoch
+        return offset <= state.last or channel.lives != lives
 
     # --- one channel ---------------------------------------------------------------------------------------------
 
@@ -92,7 +92,7 @@ class Recovery:
         """Bring a channel up to its stream, trying until that is done or nobody listens any more."""
         tries = 0
         while self._is_doubtful(channel):
-            last = channel.last
+            last, epoch = channel.last, channel.epoch
             try:
                 async with channel.asking:
                     await self._compare_with_stream(channel, patient=tries < _PATIENCE)
@@ -100,7 +100,7 @@ class Recovery:
                 _log.debug("cannot recover %s yet: %s", channel.name, error)
             else:
                 tries = tries + 1 if channel.last == last else 0
-            if channel.last == last and channel.state is DurableState.RECOVERING:
+            if (channel.last, channel.epoch) == (last, epoch) and channel.state is DurableState.RECOVERING:
                 await trio.sleep(_RETRY_SECONDS)
         channel.wake()
 
@@ -113,9 +113,11 @@ class Recovery:
         heard = channel.heard
         found = await self._read_all(channel.name, channel.last)  # with `last` itself: if it is there, nothing has left
         state = await self._states.now(channel.name)
-        if state.epoch != channel.epoch:
-            _log.warning("the stream of %s was recreated", channel.name)
-            self._hub.deliver(channel, channel.restart(state.epoch))
+        if state.epoch != channel.epoch:  # what was found may be of either epoch: look again
+            torn = channel.meet(state.epoch)
+            if torn is not None:
+                _log.warning("the stream of %s was recreated, or went back to an older copy", channel.name)
+                self._hub.deliver(channel, torn)
             return
         lost_until = 0
         if not channel.is_complete(state, len(found), time.time()):
@@ -189,7 +191,8 @@ class Recovery:
     def _take_unmoved(self, channel: DurableChannel, newest: int | None, state: StreamState) -> None:
         """A channel that has not moved since it was last heard misses nothing."""
         unmoved = newest == channel.last or (newest is None and channel.is_complete(state, 0, time.time()))
-        if unmoved and state.epoch == channel.epoch:
+        if unmoved and state.epoch.covers(channel.epoch.name, channel.last):
+            channel.meet(state.epoch)
             self._hub.deliver(channel, channel.recover([]))
             channel.wake()
 

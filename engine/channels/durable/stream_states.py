@@ -2,7 +2,7 @@
 
 import trio
 
-from fanline.engine.bus.interface import Bus, StreamState
+from fanline.engine.bus.interface import Bus, Epoch, StreamState
 from fanline.protocol.channels import namespace_of
 
 
@@ -21,7 +21,7 @@ class StreamStates:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._asked: dict[str, _Asked] = {}
-        self._epochs: dict[str, str] = {}
+        self._epochs: dict[str, Epoch] = {}
 
     async def now(self, channel: str) -> StreamState:
         """The state of a channel's stream as of now or later; who asks at the same time shares a request. BusError."""
@@ -36,10 +36,10 @@ class StreamStates:
                 self._epochs[namespace] = asked.answer.epoch
             return asked.answer
 
-    def epoch(self, channel: str) -> str | None:
+    def epoch(self, channel: str) -> Epoch | None:
         """The epoch of a channel's stream as last heard, if it was heard since the bus was away."""
         return self._epochs.get(namespace_of(channel))
 
     def forget_epochs(self) -> None:
-        """The bus was away: streams may have been made anew."""
+        """The bus was away: streams may have been recreated, or have gone back."""
         self._epochs.clear()

@@ -7,6 +7,7 @@ import logging
 import msgspec
 from msgspec.structs import replace
 
+from fanline.engine.bus.interface import Epoch
 from fanline.engine.cluster.shares import share_of
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask, new_task
 from fanline.engine.tasks.timers import Deadlines
@@ -45,18 +46,23 @@ def encode_entry(task: MonitoredTask) -> bytes:
     snapshot = task.snapshot
     ask = None if snapshot.ask is None else replace(snapshot.ask, text=None, options=None, value=None)
     small = replace(snapshot, message=None, result=None, error=None, ask=ask)
-    entry = RunningEntry(task.epoch, task.offset, task.changed_ms, small, task.deadlines, task.announced)
+    entry = RunningEntry(task.epoch.name, task.offset, task.changed_ms, small, task.deadlines, task.announced)
     return msgspec.json.encode(entry)
 
 
-def task_of_entry(key: str, value: bytes, revision: int, epoch: str, now: float) -> MonitoredTask | None:
-    """The task of an entry; `epoch`: that of its stream now. None, logged, if the entry cannot be read."""
+def task_of_entry(key: str, value: bytes, revision: int, epoch: Epoch, now: float) -> MonitoredTask | None:
+    """The task of an entry; `epoch`: that of its stream now. None if the stream went back to an older copy
+    behind it, or, logged, if the entry cannot be read.
+    """
     try:
         entry = _decoder.decode(value)
     except (msgspec.MsgspecError, RecursionError) as error:
         _log.warning("the entry %s of a running task cannot be read: %s", key, error)
         return None
+    if epoch.went_back_from(entry.epoch, entry.offset):
+        return None  # it is met again when its stream is read
     task = new_task(channel_of_entry(key), epoch, now)
-    task.begin_cold(entry.snapshot, entry.offset if entry.epoch == epoch else 0, entry.deadlines)
+    offset = entry.offset if epoch.covers(entry.epoch, entry.offset) else 0
+    task.begin_cold(entry.snapshot, offset, entry.deadlines)
     task.changed_ms, task.entry_revision, task.announced = entry.changed, revision, entry.announced
     return task

@@ -25,7 +25,7 @@ from fanline.engine.slices import Slices
 from fanline.engine.tasks.fold import OnRefused
 from fanline.engine.tasks.monitor.holdings import Holdings
 from fanline.engine.tasks.monitor.monitored_task import ON_ITS_WAY, MonitoredTask
-from fanline.engine.tasks.monitor.reader import NamespaceReader
+from fanline.engine.tasks.monitor.reader import NamespaceReader, StreamWentBack
 from fanline.engine.tasks.monitor.records import TaskRecords
 from fanline.engine.tasks.monitor.restorer import Restorer, newest_offsets
 from fanline.engine.tasks.monitor.roster import SLICE_SECONDS, DueEvent, ReadMessage, TaskRoster
@@ -58,7 +58,7 @@ class TaskMonitor:
         self._clock_ms = clock_ms
         clock = StoreClock()
         self._roster = roster = TaskRoster(namespaces, read_message, on_refused, clock, counters)
-        parts = (roster.shares, roster.take, lambda: roster.is_full, roster.restart)
+        parts = (roster.shares, roster.take, lambda: roster.is_full, roster.begin_epoch)
         self._readers = {name: NamespaceReader(bus, name, *parts) for name in namespaces.tasks()}
         self._holdings = Holdings(bus, members, roster, self._readers, clock, self._bus_failed)
         self._restorer = Restorer(bus, roster, self._bus_failed)
@@ -70,10 +70,12 @@ class TaskMonitor:
         """To be called after an outage: beats and messages may have been lost."""
         self._roster.grant_grace()
         for reader in self._readers.values():
-            reader.doubt()
+            reader.bus_is_back()
 
     async def run(self) -> None:
-        """Monitor for ever. After a fault of ours all shares are given back, and it begins again."""
+        """Monitor for ever. After a fault of ours, or if a stream went back to an older copy, all shares are given
+        back, and it begins again.
+        """
         while True:
             try:
                 async with trio.open_nursery() as nursery:
@@ -84,6 +86,9 @@ class TaskMonitor:
                     nursery.start_soon(self._show)
                     for reader in self._readers.values():
                         nursery.start_soon(self._read, reader)
+            except* StreamWentBack as gone:
+                text = "the stream of the namespace %s went back to an older copy: its tasks are read again"
+                _log.warning(text, gone.exceptions[0])
             except* Exception:  # noqa: BLE001  # it must end neither this worker nor, one by one, all others
                 _log.exception("the task monitor failed; it begins again")
             await trio.sleep(_RESTART_SECONDS)

@@ -25,7 +25,7 @@ import math
 
 import msgspec
 
-from fanline.engine.bus.interface import Stored
+from fanline.engine.bus.interface import Epoch, Stored
 from fanline.engine.tasks.fold import TaskRecord, advance
 from fanline.engine.tasks.output_tail import OutputTail
 from fanline.engine.tasks.timers import (
@@ -65,7 +65,7 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
     """
 
     channel: str
-    epoch: str
+    epoch: Epoch
     """Epoch of its stream."""
     _stored: float
     """When it was recorded, or monitoring it began."""
@@ -198,7 +198,7 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
         """Its producer has said something, which is not folded yet."""
         self._heard = max(self._heard, now)
 
-    def restart(self, epoch: str) -> None:
+    def restart(self, epoch: Epoch) -> None:
         """Its stream was recreated."""
         self.epoch = epoch
         self.awaited = self.offset = self.folded = self.entry_due = 0
@@ -303,7 +303,7 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
         return max(retention, 2 * REFRESH_SECONDS) if self.announced else STRANGER_SECONDS
 
 
-def new_task(channel: str, epoch: str, now: float) -> MonitoredTask:
+def new_task(channel: str, epoch: Epoch, now: float) -> MonitoredTask:
     """A task of which nothing is known yet, monitored from now on."""
     return MonitoredTask(channel, epoch, now, now, now)
 

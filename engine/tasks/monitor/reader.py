@@ -11,11 +11,12 @@ What is heard waits in a queue, from which it is folded in slices: the bus hands
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
-from fanline.engine.bus.interface import Bus, Page, Stored, StreamState
+from fanline.engine.bus.interface import Bus, Epoch, Page, Stored, StreamState
 from fanline.engine.cluster.shares import share_of
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.monitor.lease import ReadPosition
@@ -33,11 +34,23 @@ _PATIENCE_SECONDS = 0.1
 _ROOM_SECONDS = 0.02
 _GATHER_SECONDS = 0.02  # a turn of the loop for each message would cost more than folding it
 _log = logging.getLogger("fanline.monitor")
+NO_EPOCH = Epoch("")
+"""That of a reader which does not listen."""
+
+
+class StreamWentBack(Exception):  # noqa: N818  # an event: nothing that is known of the tasks can be relied upon
+    """The stream of a namespace is an older copy of itself."""
+
+
+class BeginEpoch(Protocol):
+    """Told that the stream of a namespace is in another epoch; `anew`: its offsets begin again."""
+
+    async def __call__(self, namespace: str, epoch: Epoch, *, anew: bool) -> None: ...
 
 
 class NamespaceReader:
     """`take(share, epoch, stored)` takes a message; `is_full()`: none can be taken for the moment;
-    `restart(namespace, epoch)`: the stream was recreated.
+    `begin_epoch(namespace, epoch, anew=)`: the stream is in another epoch; `anew`: its offsets begin again.
     """
 
     def __init__(
@@ -45,18 +58,18 @@ class NamespaceReader:
         bus: Bus,
         namespace: str,
         shares: list[Share | None],
-        take: Callable[[Share, str, Stored], None],
+        take: Callable[[Share, Epoch, Stored], None],
         is_full: Callable[[], bool],
-        restart: Callable[[str, str], Awaitable[None]],
+        begin_epoch: BeginEpoch,
     ) -> None:
         self._bus = bus
         self._namespace = namespace
         self._shares = shares
         self._take = take
         self._is_full = is_full
-        self._restart = restart
-        self.epoch = ""
-        """Of the stream; "" while this worker does not listen."""
+        self._tell_epoch = begin_epoch
+        self.epoch = NO_EPOCH
+        """Of the stream, while this worker listens."""
         self.heard = 0
         """Everything up to this offset was heard, or is read from the store before a share is no longer behind."""
         self._queue: deque[Stored] = deque()  # of shares that are not behind
@@ -64,6 +77,7 @@ class NamespaceReader:
         self._checked = -math.inf
         self._expected = 0  # the stream's last offset, when it was last looked at
         self._doubted = False
+        self._anchor: int | None = None  # what was heard before an outage, until the epoch is known again
         self._work = trio.Event()
         self._starting = trio.Lock()
 
@@ -105,6 +119,11 @@ class NamespaceReader:
         self._doubted = True
         self._work.set()
 
+    def bus_is_back(self) -> None:
+        """After an outage: the stream may be in another epoch, to which what was heard so far does not belong."""
+        self._anchor = self.heard if self._anchor is None else self._anchor
+        self.doubt()
+
     def _fall_behind(self) -> None:
         """Something after `_heard` was not heard: the shares that were up to there have to be read."""
         for share in self._shares:
@@ -117,7 +136,7 @@ class NamespaceReader:
     async def listen(self) -> None:
         """Hear the namespace from now on. BusError."""
         async with self._starting:
-            if not self.epoch:
+            if self.epoch is NO_EPOCH:
                 await self._bus.hear_namespace(self._namespace, self)
                 state = await self._bus.stream_state(f"{self._namespace}:")
                 self.epoch, self.heard, self._expected = state.epoch, max(self.heard, state.last), state.last
@@ -125,21 +144,21 @@ class NamespaceReader:
     async def stop(self) -> None:
         """No longer hear it. BusError."""
         async with self._starting:
-            self.epoch, self.heard = "", 0
+            self.epoch, self.heard, self._anchor = NO_EPOCH, 0, None
             self._clear_queue()
             await self._bus.hear_namespace(self._namespace, None)
 
     def begin(self, share: Share) -> None:
         """Have a share read from where its last holder stopped."""
         position = share.lease.positions.get(self._namespace)
-        share.behind[self._namespace] = position.offset if position and position.epoch == self.epoch else 0
+        share.behind[self._namespace] = 0 if position is None or not self.epoch.covers(*position) else position.offset
         self._work.set()
 
     def position(self, share: Share) -> ReadPosition:
         """Where the next holder of a share would have to begin."""
         taken = min(self.taken, share.behind.get(self._namespace, self.taken))
         unsaved = share.unsaved_since(self._namespace)
-        return ReadPosition(self.epoch, taken if unsaved is None else min(taken, unsaved - 1))
+        return ReadPosition(self.epoch.name, taken if unsaved is None else min(taken, unsaved - 1))
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -151,7 +170,7 @@ class NamespaceReader:
             await trio.sleep(_GATHER_SECONDS)
             self._work = trio.Event()
             await self._empty_queue()
-            if self.epoch:
+            if self.epoch is not NO_EPOCH:
                 await self._check()
                 await self._catch_up()
 
@@ -181,9 +200,18 @@ class NamespaceReader:
             return
         self._checked, self._doubted = now, False
         state = await self._bus.stream_state(f"{self._namespace}:")
-        if state.epoch != self.epoch:
+        anchor, self._anchor = self.heard if self._anchor is None else self._anchor, None
+        if not state.epoch.covers(self.epoch.name, anchor):
+            if state.epoch.went_back_from(self.epoch.name, anchor):
+                self.epoch, self.heard = NO_EPOCH, 0
+                raise StreamWentBack(self._namespace)
             await self._begin_epoch(state)
-        elif (state.last if doubted else self._expected) > self.heard:
+            self._expected = state.last
+            return
+        if state.epoch != self.epoch:
+            self.epoch = state.epoch
+            await self._tell_epoch(self._namespace, state.epoch, anew=False)
+        if (state.last if doubted else self._expected) > self.heard:
             self._fall_behind()
             self.heard = max(self.heard, state.last)
         self._expected = state.last
@@ -195,7 +223,7 @@ class NamespaceReader:
         for share in self._shares:
             if share is not None and share.loaded:
                 share.behind[self._namespace] = 0
-        await self._restart(self._namespace, state.epoch)
+        await self._tell_epoch(self._namespace, state.epoch, anew=True)
 
     async def _catch_up(self) -> None:
         """Read until no share is behind. BusError."""

@@ -136,7 +136,7 @@ class TaskRecords:
         task.output = None
         if fresh is not None:
             output.extend(fresh.newest(ALL_LINES))
-        record = TaskRecord(task.snapshot, task.estimate, output, task.epoch, task.folded)
+        record = TaskRecord(task.snapshot, task.estimate, output, task.epoch.name, task.folded)
         try:
             await self._put_record(share, task, record)
         except BaseException:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import trio
 
-from fanline.engine.bus.interface import Stored
+from fanline.engine.bus.interface import Epoch, Stored
 from fanline.engine.clock import unix_ms_of
 from fanline.engine.cluster.shares import SHARES, is_channel, share_of
 from fanline.engine.cluster.store_clock import StoreClock
@@ -150,7 +150,7 @@ class TaskRoster:
 
     # --- what happens to tasks ------------------------------------------------------------------------------------
 
-    def take(self, share: Share, epoch: str, stored: Stored) -> None:
+    def take(self, share: Share, epoch: Epoch, stored: Stored) -> None:
         """Take the next message of a share. One that breaks the fold is left out and logged: every worker that had the
         share would meet it again.
         """
@@ -167,7 +167,7 @@ class TaskRoster:
         except Exception:  # noqa: BLE001  # our own fault
             _log.exception("message %d of %s was left out", stored.position.offset, stored.channel)
 
-    def _meet(self, share: Share, epoch: str, stored: Stored) -> None:
+    def _meet(self, share: Share, epoch: Epoch, stored: Stored) -> None:
         """The first message of a task that is not monitored."""
         if not is_channel(stored.channel):
             return
@@ -260,14 +260,16 @@ class TaskRoster:
         """Beats and messages may have been lost until now: every producer gets fresh grace."""
         self._grace_until = trio.current_time() + GRACE_SECONDS
 
-    async def restart(self, namespace: str, epoch: str) -> None:
-        """The stream of a namespace was recreated."""
+    async def begin_epoch(self, namespace: str, epoch: Epoch, *, anew: bool) -> None:
+        """The stream of a namespace is in another epoch. `anew`: its offsets begin again."""
         slices = Slices(SLICE_SECONDS)
         for share in list(self.held()):
             for task in share.tasks():
                 if namespace_of(task.channel) == namespace and task.epoch != epoch:
-                    task.restart(epoch)
-                    share.unsaved.pop(task, None)
+                    if anew:
+                        task.restart(epoch)
+                        share.unsaved.pop(task, None)
+                    task.epoch = epoch
                 await slices.breathe()
 
     # --- what is due ----------------------------------------------------------------------------------------------

@@ -88,16 +88,19 @@ class ChannelSequence:
         answer = read_control(Subscribed, reply)
         if reply.offset is None:
             return self._join_as_it_is(request.cursor)
+        # An offset of another epoch says nothing about where the server begins, unless it says that nothing is missing.
+        continued = request.epoch in (None, reply.epoch) or (request.offset is not None and answer.recovered)
+        if continued and request.epoch is not None:
+            self._go_on_in(reply.epoch, request.epoch)
         self._epoch, self._newest = reply.epoch, reply.offset
-        # An offset of a former life says nothing about where in this one the server begins.
-        after = request.offset if request.epoch in (None, reply.epoch) else None
+        after = request.offset if continued else None
         self._replay = replay = Replay(after, reply.offset, answer.count, answer.recovered)
         self.missing = False  # what was missing before is compared below
         if request.attempt:
             self._hole = Hole(request.offset, request.attempt)
         effects: list[Effect] = []
         if request.cursor is not None and request.cursor.state is not CursorState.ENDED:
-            effects += self._begin(request, request.cursor, replay)
+            effects += self._begin(request if not continued else request._replace(epoch=None), request.cursor, replay)
         for cursor in self.cursors:
             effects += self._compare(cursor, replay)
         return effects
@@ -142,6 +145,8 @@ class ChannelSequence:
 
     def receive(self, envelope: Envelope) -> list[Effect]:
         """A `pub` of the server."""
+        if envelope.epoch is not None:  # NATS was restarted, and nothing is missing
+            self._go_on_in(envelope.epoch, self._epoch)
         item, offset = from_envelope(envelope, self._epoch), envelope.offset
         if offset is None:
             return self._deliver_to_all(item)
@@ -179,6 +184,13 @@ class ChannelSequence:
             self._replay.left = 0
         concerned = [each for each in self.cursors if each.last is not None or each.state is CursorState.BEGINNING]
         return [Deliver(cursor, cursor.renew(epoch)) for cursor in concerned]
+
+    def _go_on_in(self, epoch: str | None, former: str | None) -> None:
+        """The offsets of a former epoch go on in this one."""
+        self._epoch = epoch
+        for cursor in self.cursors:
+            if cursor.epoch == former:
+                cursor.epoch = epoch
 
     def _deliver(self, item: Message | Gap, previous: int | None, offset: int) -> list[Effect]:
         effects: list[Effect] = []

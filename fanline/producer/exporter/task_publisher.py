@@ -56,7 +56,9 @@ class PublisherState(Enum):
 
 
 class TaskPublisher:
-    """The exporter's side of one producer. `warn` gets a sentence when the task's events cannot be stored."""
+    """The exporter's side of one producer. `warn` gets a sentence when the task's events cannot be stored, and
+    the reason alone.
+    """
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class TaskPublisher:
         previous: "TaskPublisher | None",
         requests: NatsRequests,
         reply: Publish,
-        warn: Callable[[str], None],
+        warn: Callable[[str, str], None],
     ) -> None:
         self.producer = producer
         self.state = PublisherState.WAITING
@@ -262,7 +264,7 @@ class TaskPublisher:
         self.troubled = True
         if self.producer.ended is not None:
             self.producer.settle()
-        self._warn(f"NATS is not storing the events of task {self.producer.id}: {why}")
+        self._warn(f"NATS is not storing the events of task {self.producer.id}: {why}", why)
 
     # --- calls ---------------------------------------------------------------------------------------------------
 

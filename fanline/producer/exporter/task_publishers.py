@@ -33,7 +33,7 @@ class TaskPublishers:
         self._lingering: dict[TaskPublisher, float] = {}  # the time at which each of them gives up
         self._connected_at: float | None = None
         self._outage: str | None = None  # why there is no connection; None also before the first attempt
-        self._warned = False
+        self._warned = set[str]()  # the reasons, in this outage
 
     def linger_seconds(self, producer: Producer) -> float:
         """How long after its end the events of a task may take to be stored."""
@@ -75,19 +75,19 @@ class TaskPublishers:
     def lost(self, why: str | None, now: float) -> None:
         since, self._connected_at = self._connected_at, None
         if since is not None and now - since > STABLE_SECONDS:
-            self._warned = False
+            self._warned.clear()
         if why is None:
             return
         self._outage = why
         for publisher, end in self._lingering.items():
             publisher.producer.settle()
             self._lingering[publisher] = min(end, now + self.linger_seconds(publisher.producer))
-        self._warn(f"task events are waiting for NATS: {why}")
+        self._warn(f"task events are waiting for NATS: {why}", "outage")
 
     def denied(self, complaint: Complaint) -> None:
         for publisher in self._publishers.values():
             publisher.denied(complaint)
-        self._warn(complaint.text)
+        self._warn(complaint.text, complaint.text)
 
     def step(self, now: float) -> float:
         while ready := [publisher for publisher in self._publishers.values() if publisher.due <= now]:
@@ -139,8 +139,8 @@ class TaskPublishers:
         producer.settle()
         self._on_done(producer)
 
-    def _warn(self, text: str) -> None:
-        """Log a warning, once per outage."""
-        if not self._warned:
-            self._warned = True
+    def _warn(self, text: str, reason: str) -> None:
+        """Log a warning, once per outage for each reason."""
+        if reason not in self._warned:
+            self._warned.add(reason)
             _log.warning("%s", text)

@@ -74,7 +74,7 @@ async def test_several_workers_that_start_at_once_create_each_stream_once() -> N
 
             async def start() -> None:
                 async with worker(server) as bus:
-                    epochs.append((await bus.stream_state("mine:a")).epoch)
+                    epochs.append((await bus.stream_state("mine:a")).epoch.name)
 
             async with trio.open_nursery() as nursery:
                 for _ in range(5):
@@ -171,7 +171,7 @@ async def test_a_bucket_created_without_expiry_per_key_is_updated_and_its_keys_s
     with trio.fail_after(30):
         async with running_nats() as server:
             async with connect_nats(server.url) as operator:
-                old = bucket_config(Bucket.TASKS, 0, 1)
+                old = bucket_config(Bucket.TASKS, 0, 1, -1)
                 del old["allow_msg_ttl"]
                 await operator.api("STREAM.CREATE", old, old["name"])
                 await operator.ask("$KV.fanline_tasks.task.old", b"1")

@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.interface import BusError, Epoch
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.channels.durable.history import Piece
@@ -66,6 +66,7 @@ class ScriptedRecovery:
 
     def __init__(self) -> None:
         self.last = 0
+        self.epoch = Epoch("e")
         self.known: Sequence[int] = ()
         self.asked: list[int] = []
         self.is_away = False
@@ -74,7 +75,7 @@ class ScriptedRecovery:
         if self.is_away:
             await trio.sleep_forever()
         if durable.state is DurableState.OPENING:
-            durable.open("e", self.last)
+            durable.open(self.epoch, self.last)
 
     async def knows(self, durable: DurableChannel, offset: int) -> bool:
         assert durable.state is DurableState.STEADY

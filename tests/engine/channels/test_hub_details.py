@@ -2,7 +2,7 @@
 
 import pytest
 
-from fanline.engine.bus.interface import StreamPosition
+from fanline.engine.bus.interface import Epoch, StreamPosition
 from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.channels.group import FlushBatch
 from fanline.engine.namespaces import Namespace, Namespaces
@@ -116,7 +116,7 @@ def test_a_log_has_the_limit_it_was_given() -> None:
     hub, _ = make_hub(log_limit=2)
     durable = hub.open("user:ann").durable
     assert durable is not None
-    durable.open("e", 0)
+    durable.open(Epoch("e"), 0)
     for offset in (1, 2, 3):
         hub.receive("user:ann", b"1", position(offset, offset - 1))
     assert [envelope.offset for envelope in durable.log.all()] == [2, 3]
@@ -145,7 +145,7 @@ def test_a_stored_message_has_the_time_of_the_stream_and_any_other_that_of_its_a
     for name in ("user:ann", "c:a"):
         hub.open(name).add(IN_JSON, idle_outbox())
     durable = next(hub.durable_channels())
-    durable.open("e", 0)
+    durable.open(Epoch("e"), 0)
     hub.receive("user:ann", b"1", position(1))
     hub.receive("c:a", b"1", None)
     times = [message.envelope.time for batch in hub.take_dirty() for message in batch.messages.messages]
@@ -158,7 +158,7 @@ def test_a_hole_is_reported_once_until_it_is_closed() -> None:
     hub.on_hole = holes.append
     durable = hub.open("task:1").durable
     assert durable is not None
-    durable.open("e", 0)
+    durable.open(Epoch("e"), 0)
     hub.receive("task:1", b"1", position(1))
     assert holes == []
     for offset in (3, 5):
@@ -192,7 +192,7 @@ def test_the_hub_tells_of_what_no_burst_has_brought() -> None:
     channel = hub.open("task:1")
     channel.add(IN_JSON, idle_outbox())
     assert channel.durable is not None
-    channel.durable.open("e", 0)
+    channel.durable.open(Epoch("e"), 0)
     hub.receive("task:1", b"1", position(1))
     assert told == []
     hub.deliver(channel.durable, [])
@@ -222,7 +222,7 @@ def test_a_hub_that_nobody_listens_to_works_as_well() -> None:
     channel = hub.open("task:1")
     channel.add(IN_JSON, idle_outbox())
     assert channel.durable is not None
-    channel.durable.open("e", 0)
+    channel.durable.open(Epoch("e"), 0)
     hub.receive("task:1", b"1", position(1))
     hub.receive("task:1", b"1", position(3, 2))
     assert len(hub.take_dirty()) == 1
@@ -280,7 +280,7 @@ def test_connections_that_are_not_subscribed_keep_no_count_of_an_urgent_channel(
     channel = hub.open("log:all")
     channel.add(IN_JSON, subscriber)
     assert channel.durable is not None
-    channel.durable.open("e", 4)
+    channel.durable.open(Epoch("e"), 4)
     hub.receive("log:all", URGENT, position(7, 4))
     (broadcast,), (own,) = (batch.messages.messages for batch in hub.take_dirty())
     assert (broadcast.envelope.offset, broadcast.envelope.previous) == (None, None)

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.interface import BusError, Epoch
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.history import Piece
 from fanline.engine.channels.durable.log_budget import weight_of
@@ -61,7 +61,7 @@ async def test_an_outage_while_a_client_catches_up_is_waited_out(autojump_clock:
 async def test_a_stream_that_is_recreated_while_a_client_catches_up_begins_again_for_it(stage: Stage) -> None:
     def recreate(durable: DurableChannel) -> None:
         durable.doubt(1.0)
-        durable.restart("f")
+        durable.restart(Epoch("f"))
         durable.recover([])
         durable.log.append(message(1), 1)
 
@@ -74,7 +74,7 @@ async def test_a_stream_that_is_recreated_while_a_client_catches_up_begins_again
 async def test_what_was_read_of_a_stream_that_is_recreated_meanwhile_is_not_sent(stage: Stage) -> None:
     def recreated() -> Piece:
         stage.durable().doubt(1.0)
-        stage.durable().restart("f")
+        stage.durable().restart(Epoch("f"))
         return Piece([message(8)], 8)
 
     await stage.join(After(7), Piece([], 7), recreated, last=7, meanwhile=publish(8))

@@ -6,10 +6,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.interface import BusError, Epoch
 from fanline.engine.channels.durable.channel import DurableState
 from fanline.engine.channels.durable.history import PIECE_BYTES, Piece
-from fanline.engine.channels.inbox import move_cursor
+from fanline.engine.channels.inbox import move_cursor, read_cursor
 from fanline.engine.channels.start import After, Live, StoredMessages, TaskSnapshot
 from fanline.engine.channels.subscription import SubscriptionState
 from fanline.protocol.envelope import Envelope
@@ -70,7 +70,7 @@ async def test_everything_that_is_stored_misses_nothing_that_is_gone_before_it(s
 async def test_a_stream_that_is_recreated_while_its_history_is_read_is_a_gap(stage: Stage) -> None:
     def recreated() -> Piece:
         stage.durable().doubt(1.0)
-        stage.durable().restart("f")
+        stage.durable().restart(Epoch("f"))
         return Piece([], 0)
 
     await stage.join(After(5), Piece([message(6)], 6), recreated, last=9)
@@ -137,7 +137,7 @@ async def test_the_snapshot_of_a_channel_that_is_no_task_is_its_newest_message(s
 
 
 async def test_an_inbox_begins_behind_what_its_user_has_acknowledged(stage: Stage) -> None:
-    await move_cursor(stage.bus, "user:ann", 8)
+    await move_cursor(stage.bus, "user:ann", 8, Epoch("e"))
     await stage.join(Live(), Piece([message(9)], 9), last=9)
     assert (stage.history.asked, stage.answer()) == ([8], (9, "e", {"recovered": True, "count": 1}))
 
@@ -148,7 +148,7 @@ async def test_an_inbox_of_which_nothing_is_acknowledged_begins_with_everything_
 
 
 async def test_a_client_that_names_a_position_in_an_inbox_begins_there(stage: Stage) -> None:
-    await move_cursor(stage.bus, "user:ann", 8)
+    await move_cursor(stage.bus, "user:ann", 8, Epoch("e"))
     await stage.join(After(4), Piece([], 9), last=9)
     assert stage.history.asked == [4]
 
@@ -201,3 +201,36 @@ async def test_a_long_history_is_answered_with_its_first_piece_and_the_snapshot_
     await stage.join(After(7), *pieces, name="task:1", last=10)
     assert (stage.answer(), stage.history.asked) == ((9, "e", {"recovered": False, "count": 1}), [7, 9])
     assert [each.get("e") or each["t"] for each in stage.received()] == ["gap", "pub", "pub", "task_snapshot"]
+
+
+# --- epochs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("offset", "known"), [(5, True), (6, False)])
+async def test_an_offset_of_an_earlier_epoch_is_good_up_to_where_that_one_agrees(
+    stage: Stage, offset: int, known: bool
+) -> None:
+    stage.recovery.epoch = Epoch("f", {"e": 5})
+    await stage.join(After(offset, "e"), Piece([message(9)], 9), last=9)
+    kinds = [each["t"] for each in stage.received()]
+    assert kinds == (["pub"] if known else ["gap", "pub"])
+    assert stage.history.asked == [offset if known else 0]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "first"), [(Epoch("e"), 8), (Epoch("f", {"e": 5}), 5), (Epoch("f", {"e": 8}), 8), (Epoch("f"), 0)]
+)
+async def test_an_inbox_goes_on_from_what_was_acknowledged_in_an_earlier_epoch_as_far_as_that_one_agrees(
+    stage: Stage, epoch: Epoch, first: int
+) -> None:
+    await move_cursor(stage.bus, "user:ann", 8, Epoch("e"))
+    stage.recovery.epoch = epoch
+    await stage.join(Live(), Piece([message(9)], 9), last=9)
+    assert stage.history.asked == [first]
+
+
+async def test_an_acknowledgement_in_a_later_epoch_counts_even_if_its_offset_is_smaller(stage: Stage) -> None:
+    later = Epoch("f", {"e": 5})
+    await move_cursor(stage.bus, "user:ann", 8, Epoch("e"))
+    await move_cursor(stage.bus, "user:ann", 6, later)
+    assert await read_cursor(stage.bus, "user:ann", later) == 6

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from fanline.engine.bus.interface import StreamPosition
+from fanline.engine.bus.interface import Epoch, StreamPosition
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.snapshots import SharedSnapshots
 from fanline.engine.namespaces import Namespace
@@ -22,7 +22,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def task(number: int = 1, epoch: str = "e") -> DurableChannel:
     channel = DurableChannel(f"task:{number}", Namespace(durable=True, tasks=True), 10, TaskFold(f"task:{number}"))
-    channel.open(epoch, 0)
+    channel.open(Epoch(epoch), 0)
     say(channel, "task_started", 1)
     return channel
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import trio
 
-from fanline.engine.bus.interface import BusError, StreamState
+from fanline.engine.bus.interface import BusError, StorageFullError, StreamState
 from fanline.engine.connections import readiness
 from fanline.protocol.nats.names import Bucket
 from tests.engine.running import RunningEngine, running_engine
@@ -55,15 +55,18 @@ async def test_while_nats_is_away_it_is_alive_and_not_ready_and_recovers_by_itse
             assert (await get(engine, "/readyz"))[0] == 200
 
 
-async def test_a_store_that_takes_nothing_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("error", "code"), [(BusError, "storage"), (StorageFullError, "storage_full")])
+async def test_a_store_that_takes_nothing_is_a_reason(
+    monkeypatch: pytest.MonkeyPatch, error: type[BusError], code: str
+) -> None:
     async def full(*_: object) -> None:
-        raise BusError("JetStream refused: insufficient storage")
+        raise error("JetStream refused: insufficient storage")
 
     with trio.fail_after(10):
         async with running_engine() as engine:
             monkeypatch.setattr(engine.bus, "kv_put", full)
             answer = await get(engine, "/readyz")
-    assert codes(answer) == (503, ["storage"])
+    assert codes(answer) == (503, [code])
     assert "insufficient storage" in answer[1]["reasons"][0]["message"]
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from fanline.engine.bus.interface import Epoch
 from fanline.engine.tasks.fold import TaskFold
 from fanline.engine.tasks.output_tail import MAX_CHARACTERS, OutputTail
 from fanline.protocol.envelope import Envelope
@@ -209,11 +210,11 @@ def test_who_begins_with_a_checkpoint_comes_to_the_same_as_who_was_there_from_th
     whole, part, resumed = Fed(), Fed(), Fed()
     for number, (kind, data) in enumerate(events):
         if number == cut:
-            resumed.log.load(part.log.record("same"), "same")
+            resumed.log.load(part.log.record(Epoch("same")), Epoch("same"))
         for fed in (whole, part) if number < cut else (whole, resumed):
             fed.log.take(event(kind, number * 700, **data), number + 1)
     if cut < len(events):
-        assert resumed.log.record(epoch) == whole.log.record(epoch)
+        assert resumed.log.record(Epoch(epoch)) == whole.log.record(Epoch(epoch))
 
 
 def test_what_a_checkpoint_has_told_of_is_not_folded_twice() -> None:
@@ -221,7 +222,7 @@ def test_what_a_checkpoint_has_told_of_is_not_folded_twice() -> None:
     lines = [event("task_output", 0, lines=[str(number)]) for number in range(5)]
     for number, line in enumerate(lines):
         first.log.take(line, number + 1)
-    second.log.load(first.log.record("e"), "e")
+    second.log.load(first.log.record(Epoch("e")), Epoch("e"))
     for number, line in enumerate(lines):
         second.log.take(line, number + 1)
     assert second.log.snapshot.lines == 5
@@ -243,7 +244,7 @@ def test_a_fold_that_begins_with_a_record_knows_what_was_taken() -> None:
     first, second = Fed(), Fed()
     for number in (1, 3):
         first.feed(event("task_output", 0, lines=[str(number)], serial=["p", number]))
-    second.log.load(first.log.record("e"), "e")
+    second.log.load(first.log.record(Epoch("e")), Epoch("e"))
     assert [
         second.feed(event("task_output", 0, lines=["x"], serial=["p", number])) is None for number in (3, 2, 2)
     ] == [
@@ -257,9 +258,9 @@ def test_a_fold_that_begins_with_a_record_knows_what_was_taken() -> None:
 def test_an_old_checkpoint_does_not_take_a_newer_log_back() -> None:
     log = Fed().log
     log.take(event("task_progress", 0, percent=10), 1)
-    old = log.record("e")
+    old = log.record(Epoch("e"))
     log.take(event("task_progress", 0, percent=20), 2)
-    log.load(old, "e")
+    log.load(old, Epoch("e"))
     assert (log.offset, log.snapshot.percent) == (2, 20)
 
 
@@ -271,7 +272,7 @@ def test_a_checkpoint_that_knows_of_fewer_lines_gives_no_line_a_number_twice() -
         if number != 2:
             keeper.take(line, number + 1)
     keeper.take(event("task_progress", 0, percent=7), 9)
-    ours.load(keeper.record("e"), "e")
+    ours.load(keeper.record(Epoch("e")), Epoch("e"))
     assert (ours.offset, ours.snapshot.percent, ours.snapshot.lines) == (9, 7, 5)
     assert [line for batch in ours.output.newest(9) for line in batch.lines] == [f"line {n}" for n in range(5)]
 
@@ -279,14 +280,14 @@ def test_a_checkpoint_that_knows_of_fewer_lines_gives_no_line_a_number_twice() -
 def test_a_checkpoint_of_another_epoch_says_how_the_task_was_and_no_offset() -> None:
     log, other = Fed().log, Fed().log
     log.take(event("task_progress", 0, percent=10), 9)
-    other.load(log.record("old"), "new")
+    other.load(log.record(Epoch("old")), Epoch("new"))
     assert (other.offset, other.snapshot.percent) == (0, 10)
 
 
 def test_a_broken_checkpoint_is_left_aside() -> None:
     log = Fed().log
     for value in (b"", b"[]", b"{}", b'{"snapshot":{"state":"odd"}}', b"\xff"):
-        log.load(value, "e")
+        log.load(value, Epoch("e"))
     assert log.snapshot == Snapshot()
 
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from fanline.engine.bus.interface import Epoch
 from fanline.engine.tasks.fold import TaskFold, check_task_message
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
@@ -115,20 +116,20 @@ def test_a_snapshot_message_names_its_channel() -> None:
 def test_a_record_may_have_fewer_lines() -> None:
     fold = fold_of(event("task_output", lines=["a", "b", "c"]))
     other = TaskFold(CHANNEL)
-    other.load(fold.record("e", 2), "e")
+    other.load(fold.record(Epoch("e"), 2), Epoch("e"))
     assert [line for batch in other.output.newest(9) for line in batch.lines] == ["b", "c"]
     assert (other.snapshot, other.offset, other.estimate) == (fold.snapshot, 1, fold.estimate)
 
 
 def test_a_broken_record_is_logged_with_its_channel_and_its_fault(caplog: pytest.LogCaptureFixture) -> None:
-    TaskFold(CHANNEL).load(b'{"snapshot":{}}', "e")
+    TaskFold(CHANNEL).load(b'{"snapshot":{}}', Epoch("e"))
     assert [record.message for record in caplog.records] == [f"the record of {CHANNEL} cannot be read: 'estimate'"]
     assert caplog.records[0].levelno == logging.WARNING
 
 
 def test_a_record_that_reaches_no_further_is_left_aside() -> None:
     fold, record = fold_of(event("task_started", title="ours")), fold_of(event("task_started", title="theirs"))
-    fold.load(record.record("e"), "e")
+    fold.load(record.record(Epoch("e")), Epoch("e"))
     assert fold.snapshot.title == "ours"
 
 
@@ -141,8 +142,14 @@ def test_a_message_that_cannot_be_read_only_moves_the_offset_on() -> None:
 
 def test_a_recreated_stream_begins_at_0_and_the_task_stays() -> None:
     fold = fold_of(event("task_started"))
-    fold.restart()
+    fold.restart(forget=False)
     assert (fold.offset, fold.snapshot.state) == (0, "running")
+
+
+def test_a_stream_that_went_back_begins_at_0_and_the_task_with_it() -> None:
+    fold = fold_of(event("task_started"), event("task_output", lines=["x"]))
+    fold.restart(forget=True)
+    assert (fold.offset, fold.snapshot.state, fold.snapshot.lines) == (0, "unknown", 0)
 
 
 # --- what producers may say ---------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 import trio
 from msgspec import Raw
 
-from fanline.engine.bus.interface import Stored
+from fanline.engine.bus.interface import Epoch, Stored
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.tasks.fold import TaskFold
@@ -45,7 +45,7 @@ class Source:
 
     async def restore(self, fold: TaskFold, until: int) -> int:
         self.read_offsets.clear()
-        return await restore(self.bus, self.read, fold, "e", until)
+        return await restore(self.bus, self.read, fold, Epoch("e"), until)
 
 
 def line(text: str) -> bytes:
@@ -84,7 +84,7 @@ async def test_a_history_of_many_pages_is_restored_to_its_end() -> None:
 async def test_a_record_spares_the_messages_before_it(until: int, reached: int, read: list[int]) -> None:
     source, fold = Source(), TaskFold(CHANNEL)
     await source.store([line(str(number)) for number in range(5)])
-    record = fold_of("0", "1").record("e")
+    record = fold_of("0", "1").record(Epoch("e"))
     await source.bus.kv_put(Bucket.TASKS, channel_key(CHANNEL), record, 60)
     assert await source.restore(fold, until) == reached
     assert (source.read_offsets[: len(read)], fold.snapshot.lines) == (read, max(2, until))

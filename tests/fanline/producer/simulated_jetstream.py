@@ -49,7 +49,8 @@ class Simulation:
         self._stored_at: dict[bytes, float] = {}
         self._ahead: list[tuple[float, int, Callable[[], None]]] = []  # what happens, by its time
         self._order = itertools.count()
-        self.publisher = TaskPublisher(self.producer, None, self._nats.requests, lambda _, __: None, lambda _: None)
+        nats = self._nats.requests
+        self.publisher = TaskPublisher(self.producer, None, nats, lambda _, __: None, lambda _, __: None)
         self.producer.attach(self.publisher.wake)
         self.connect()
 

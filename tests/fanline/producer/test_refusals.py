@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from fanline.engine.bus.interface import Epoch
 from fanline.engine.tasks.fold import TaskFold
 from fanline.producer.exporter.in_flight import WINDOW
 from fanline.protocol.envelope import from_producer
@@ -47,8 +48,8 @@ def folded(stored: list[bytes], cut: int | None = None) -> Folded:
         if taken is not None:
             events.append((taken.event or "", taken.value))
         if offset == cut:
-            record, fold = fold.record("e"), TaskFold("task:job", lambda _, error: mistakes.append(error))
-            fold.load(record, "e")
+            record, fold = fold.record(Epoch("e")), TaskFold("task:job", lambda _, error: mistakes.append(error))
+            fold.load(record, Epoch("e"))
     return Folded(fold.snapshot, events, mistakes)
 
 

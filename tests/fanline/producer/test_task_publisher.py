@@ -40,7 +40,7 @@ class Run:
             previous,
             self.nats.requests,
             lambda subject, payload: self.replies.append((subject, payload)),
-            self.warnings.append,
+            lambda text, reason: self.warnings.append(text),
         )
         self.publisher._backoff = Backoff(0.1, 5.0, uniform=lambda least, most: most)
         self.connect()

@@ -52,7 +52,7 @@ def test_the_page_has_every_bucket() -> None:
 
 @pytest.mark.parametrize("bucket", Bucket)
 def test_a_bucket_is_a_stream_of_its_subjects(bucket: Bucket) -> None:
-    config = bucket_config(bucket, 0, 1)
+    config = bucket_config(bucket, 0, 1, -1)
     assert config["name"] == bucket_stream(bucket)
     assert config["subjects"] == [bucket_subject(bucket, ">")]
 

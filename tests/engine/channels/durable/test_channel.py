@@ -8,7 +8,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fanline.engine.bus.interface import StreamPosition
+from fanline.engine.bus.interface import Epoch, StreamPosition
 from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
@@ -21,7 +21,7 @@ class ModelStream:
     """What JetStream is to one channel: sequences shared with other channels, the oldest dropped first."""
 
     def __init__(self, epoch: str, length: int) -> None:
-        self.epoch = epoch
+        self.epoch = Epoch(epoch)
         self.length = length
         self.last = 0
         self.ever: list[int] = []
@@ -72,7 +72,7 @@ class ChannelMachine(RuleBasedStateMachine):
         for readable in before[len(before) // 2 :]:
             assert self.channel.receive(*self.stream.publish(readable=readable)) == []
         self.position = self.previous = opened_at
-        self.take(self.channel.open("e1", opened_at))
+        self.take(self.channel.open(Epoch("e1"), opened_at))
 
     # --- the world ----------------------------------------------------------------------------------------------
 
@@ -140,7 +140,9 @@ class ChannelMachine(RuleBasedStateMachine):
                 self.take(self.channel.receive(*message))
         self.take(self.channel.recover(found, first - 1 if lost else 0, read_until))
 
-    @precondition(lambda self: self.channel.state is DurableState.STEADY and self.channel.epoch == self.stream.epoch)
+    @precondition(
+        lambda self: self.channel.state is DurableState.STEADY and self.channel.epoch.name == self.stream.epoch
+    )
     @rule(back=st.integers(0, 8))
     def look_back(self, back: int) -> None:
         floor = max(0, self.channel.log.floor - back)
@@ -165,7 +167,7 @@ class ChannelMachine(RuleBasedStateMachine):
     def take_gap(self, gap: Envelope) -> None:
         """It begins after the last message (or unreadable ones behind it), and what it covers is really gone."""
         if gap.data["reason"] == GapReason.EPOCH:
-            assert gap.epoch == self.stream.epoch
+            assert gap.epoch == self.stream.epoch.name
             self.position = self.previous = 0
             return
         assert self.position < gap.data["from"] <= gap.data["to"] <= self.stream.last

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 
-from fanline.engine.bus.interface import StreamPosition, StreamState
+from fanline.engine.bus.interface import Epoch, StreamPosition, StreamState
 from fanline.engine.channels.durable.channel import _CLOCK_SKEW, _HELD_MOST, DurableChannel, DurableState
 from fanline.engine.channels.durable.log import Readable
 from fanline.engine.namespaces import Namespace
@@ -32,14 +32,14 @@ class RecordingFold:
     def snapshot_message(self, lines: int, offset: int) -> Envelope:
         return Envelope(MessageType.PUB, channel=CHANNEL, event="snapshot", offset=offset, data=lines)
 
-    def restart(self) -> None:
+    def restart(self, *, forget: bool) -> None:
         self.restarts += 1
 
 
 def channel_of(fold: RecordingFold | None = None, **namespace: Any) -> DurableChannel:
     """An open channel that has everything up to 0."""
     channel = DurableChannel(CHANNEL, Namespace(durable=True, **namespace), 100, fold)
-    assert channel.open("e", 0) == []
+    assert channel.open(Epoch("e"), 0) == []
     return channel
 
 
@@ -99,11 +99,11 @@ def test_a_recreated_stream_is_announced_by_a_gap_of_the_new_epoch_and_begins_at
     channel.receive(*message(7))
     channel.doubt(NOW)
     channel.receive(*message(1))
-    out = channel.restart("f")
+    out = channel.restart(Epoch("f"))
     gap = {"from": 0, "to": 0, "reason": GapReason.EPOCH}
     assert told(out) == [("gap", gap, None), ("snapshot", DEFAULT_LINES, 0)]
     assert (out[0].channel, out[0].epoch) == (CHANNEL, "f")
-    assert (channel.epoch, channel.last, channel.heard, fold.restarts) == ("f", 0, 0, 1)
+    assert (channel.epoch, channel.last, channel.heard, fold.restarts) == (Epoch("f"), 0, 0, 1)
     assert channel.state is DurableState.RECOVERING
     assert told(channel.recover([message(2)])) == [("pub", "told 2", 2)]
 
@@ -208,7 +208,7 @@ async def test_who_waits_for_a_steady_channel_looks_again_at_each_attempt() -> N
 
 # --- whether anything is gone -------------------------------------------------------------------------------------
 
-STREAM = StreamState("e", 50, 60, NOW, 1000)  # its first message is newer than all we have
+STREAM = StreamState(Epoch("e"), 50, 60, NOW, 1000)  # its first message is newer than all we have
 
 
 def complete(stream: StreamState = STREAM, found: int = 0, sound_until: float = NOW - 10, **namespace: Any) -> bool:
@@ -243,3 +243,28 @@ def test_a_stream_that_still_has_an_older_message_has_dropped_no_younger_one() -
     sound = NOW - 1000  # nothing else speaks for it
     assert complete(STREAM._replace(first_time=sound - _CLOCK_SKEW - 0.5), sound_until=sound)
     assert not complete(STREAM._replace(first_time=sound - _CLOCK_SKEW), sound_until=sound)
+
+
+def test_an_epoch_that_goes_on_is_told_by_the_first_message_in_it_alone() -> None:
+    channel = channel_of()
+    (before,) = channel.receive(*message(1))
+    channel.doubt(NOW)
+    assert channel.meet(Epoch("f", {"e": 1})) is None
+    (first, second) = channel.recover([message(2), message(3)])
+    assert [each.epoch for each in (before, first, second)] == [None, "f", None]
+    channel.doubt(NOW)
+    assert channel.meet(Epoch("g", {"e": 1, "f": 3})) is None
+    assert [each.epoch for each in channel.recover([message(4)])] == ["g"]
+    assert [each.epoch for each in channel.log.all()] == [None, None, None, "g"]  # nobody is told of `f` any more
+    assert channel.lives == 0
+
+
+def test_an_epoch_that_does_not_reach_up_to_what_was_handed_out_begins_anew() -> None:
+    channel = channel_of()
+    channel.receive(*message(5))
+    channel.doubt(NOW)
+    out = channel.meet(Epoch("f", {"e": 4}))
+    assert out is not None
+    assert [(each.type, each.epoch) for each in out] == [("gap", "f")]
+    assert (channel.last, channel.lives) == (0, 1)
+    assert [each.epoch for each in channel.recover([message(1)])] == [None]  # the gap has said it

@@ -7,7 +7,7 @@ import pytest
 import trio
 from msgspec import Raw
 
-from fanline.engine.bus.interface import READ_BATCH, BusError, Page, Stored, StreamPosition, StreamState
+from fanline.engine.bus.interface import READ_BATCH, BusError, Epoch, Page, Stored, StreamPosition, StreamState
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.history import History, Piece
 from fanline.engine.channels.durable.log import Readable
@@ -42,7 +42,7 @@ class ModelStream:
         return Page(stored[: self.batch], max(0, len(stored) - self.batch))
 
     async def now(self, channel: str) -> StreamState:
-        return StreamState(self.epoch, self.first, self.offsets[-1], 0.0, 0)
+        return StreamState(Epoch(self.epoch), self.first, self.offsets[-1], 0.0, 0)
 
     async def read_page(self, page: Sequence[Stored]) -> list[Readable]:
         await trio.lowlevel.checkpoint()
@@ -63,7 +63,7 @@ class ModelStream:
 def channel_of(*offsets: int, floor: int = 0, history: int = 100, log_limit: int = 100) -> DurableChannel:
     """A channel whose log begins after `floor` and has messages at these offsets."""
     channel = DurableChannel(CHANNEL, Namespace(durable=True, history=history), log_limit)
-    channel.open("e", floor)
+    channel.open(Epoch("e"), floor)
     for offset in offsets:
         channel.log.append(Envelope(MessageType.PUB, channel=CHANNEL), offset)
     return channel

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from fanline.engine.bus.interface import StreamPosition
+from fanline.engine.bus.interface import Epoch, StreamPosition
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.log import ChannelLog
 from fanline.engine.channels.durable.log_budget import LogBudget, weight_of
@@ -87,7 +87,7 @@ def test_what_is_read_of_a_log_at_a_time_ends_with_the_message_that_is_too_much(
 def test_a_closed_channel_gives_everything_back_and_takes_no_more() -> None:
     budget = LogBudget(1 << 30)
     channel = DurableChannel("task:1", Namespace(durable=True), 1000, None, budget)
-    channel.open("e", 0)
+    channel.open(Epoch("e"), 0)
     channel.receive(message(), StreamPosition(1, 0, ""))
     channel.doubt(1.0)
     channel.receive(message(), StreamPosition(3, 2, ""))
@@ -103,7 +103,7 @@ def test_the_hub_closes_a_channel_with_its_last_interest() -> None:
     hub, _ = make_hub(budget=budget)
     channel = hub.open("task:1")
     assert channel.durable is not None
-    channel.durable.open("e", 0)
+    channel.durable.open(Epoch("e"), 0)
     hub.receive("task:1", b'"x"', StreamPosition(1, 0, STORED))
     assert budget.used > 0
     hub.close(channel)
@@ -115,7 +115,7 @@ def test_the_hub_closes_a_channel_with_its_last_interest() -> None:
 
 def held(budget: LogBudget, *sizes: int) -> DurableChannel:
     channel = DurableChannel("task:1", Namespace(durable=True), 1000, None, budget)
-    channel.open("e", 0)
+    channel.open(Epoch("e"), 0)
     channel.doubt(1.0)
     for number, size in enumerate(sizes, 1):
         channel.receive(message(size), StreamPosition(number, number - 1, ""))
@@ -143,7 +143,7 @@ def test_what_is_held_pushes_out_what_could_be_read_again() -> None:
 def test_a_recreated_stream_gives_back_what_was_held() -> None:
     budget = LogBudget(1 << 30)
     channel = held(budget, SIZE, SIZE)
-    channel.restart("f")
+    channel.restart(Epoch("f"))
     assert budget.used == 0
 
 
@@ -176,7 +176,7 @@ def test_a_worker_keeps_within_the_setting() -> None:
     for number in range(50):
         durable = hub.open(f"task:{number}").durable
         assert durable is not None
-        durable.open("e", 0)
+        durable.open(Epoch("e"), 0)
         for offset in range(1, 6):
             hub.receive(f"task:{number}", b'"%s"' % (b"x" * SIZE), StreamPosition(offset, offset - 1, STORED))
     assert 1 << 19 < budget.used <= 1 << 20

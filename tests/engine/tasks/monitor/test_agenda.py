@@ -3,13 +3,14 @@
 import math
 import random
 
+from fanline.engine.bus.interface import Epoch
 from fanline.engine.tasks.monitor.agenda import Agenda
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask, new_task
 from tests.support.seeds import new_seed
 
 
 def tasks(count: int) -> list[MonitoredTask]:
-    return [new_task(f"task:{number}", "e", 0.0) for number in range(count)]
+    return [new_task(f"task:{number}", Epoch("e"), 0.0) for number in range(count)]
 
 
 def test_a_task_is_due_at_the_earliest_moment_that_was_planned_and_once() -> None:

@@ -269,6 +269,27 @@ async def test_a_recreated_stream_is_followed_from_its_beginning(autojump_clock:
         assert (record["snapshot"]["state"], record["snapshot"]["lines"]) == ("completed", 5)
 
 
+@pytest.mark.parametrize("copied", [True, False])
+async def test_another_start_from_the_same_store_lets_a_task_go_on_as_it_was(
+    autojump_clock: MockClock, world: World, copied: bool
+) -> None:
+    async with world.running_monitor():
+        await world.say("a", "started", heartbeat=60)
+        for _ in range(5):
+            await world.say("a", "output", lines=["x"])
+        await trio.sleep(2)
+        world.broker.streams["task"].rewind(4 if copied else 1000)
+        for bus in world.broker.buses:
+            bus.on_loss(world.broker.clock())
+        await world.say("a", "output", lines=["y"])  # heard before the monitor has asked for the epoch
+        await world.say("a", "completed")
+        await trio.sleep(5)
+        record = await world.record("a")
+        assert record is not None
+        assert record["epoch"] == (await world.bus.stream_state("task:a")).epoch.name
+        assert (record["snapshot"]["state"], record["snapshot"]["lines"]) == ("completed", 4 if copied else 6)
+
+
 async def test_a_stream_that_was_recreated_while_there_was_no_monitor_is_read_from_its_beginning(
     autojump_clock: MockClock, world: World
 ) -> None:

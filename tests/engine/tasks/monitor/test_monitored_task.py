@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from fanline.engine.bus.interface import Epoch
 from fanline.engine.tasks.fold import TaskFold, read_record
 from fanline.engine.tasks.monitor.monitored_task import (
     COOL_SECONDS,
@@ -32,7 +33,7 @@ class OneTask:
     """A monitored task that takes one event after the other. The store's clock shows seconds since 0."""
 
     def __init__(self, now: float = 0.0, *events: str, **data: Any) -> None:
-        self.task = new_task("task:a", "e", now)
+        self.task = new_task("task:a", Epoch("e"), now)
         self.task.warm_without_record()
         for name in events:
             self.take(name, now, **data)
@@ -114,14 +115,14 @@ def record_of(*events: str, **data: Any) -> bytes:
     fold = TaskFold("task:a")
     for offset, name in enumerate(events, 1):
         fold.take(message(name, **data), offset)
-    return fold.record("e")
+    return fold.record(Epoch("e"))
 
 
 def test_a_restored_task_is_recorded_again_when_something_has_changed_and_after_a_while() -> None:
-    record = read_record("task:a", record_of("task_started", "task_output", lines=["x"]), "e")
+    record = read_record("task:a", record_of("task_started", "task_output", lines=["x"]), Epoch("e"))
     assert record is not None
     one = OneTask()
-    one.task = new_task("task:a", "e", 100.0)
+    one.task = new_task("task:a", Epoch("e"), 100.0)
     one.task.warm(record, 50_000)
     assert (one.task.folded, one.task.output_recorded, one.task.output, one.task.snapshot.lines) == (2, True, None, 1)
     assert not one.task.is_record_due(100.0 + RECORD_SECONDS)
@@ -307,18 +308,18 @@ def test_of_a_record_without_an_entry_deadlines_are_late_rather_than_early() -> 
     fold = TaskFold("task:a")
     fold.take(message("task_started", HOUR_MS, timeout=60), 1)
     fold.take(message("task_progress", HOUR_MS + 20_000, percent=1), 2)
-    record = read_record("task:a", fold.record("e"), "e")
+    record = read_record("task:a", fold.record(Epoch("e")), Epoch("e"))
     assert record is not None
-    task = new_task("task:a", "e", 0.0)
+    task = new_task("task:a", Epoch("e"), 0.0)
     task.warm(record, 100_000)
     assert task.deadlines == Deadlines(80_000, None, None)
     assert (task.entry_due, task.announced) == (2, True)
 
 
 def test_an_entry_that_is_newer_than_the_record_keeps_its_deadlines() -> None:
-    record = read_record("task:a", record_of("task_started", timeout=60), "e")
+    record = read_record("task:a", record_of("task_started", timeout=60), Epoch("e"))
     assert record is not None
-    task = new_task("task:a", "e", 0.0)
+    task = new_task("task:a", Epoch("e"), 0.0)
     task.begin_cold(record.snapshot, 7, Deadlines(5_000, None, None))
     task.warm(record, 100_000)
     assert (task.deadlines, task.folded, task.offset) == (Deadlines(5_000, None, None), 1, 7)
@@ -328,7 +329,7 @@ def test_after_its_stream_was_recreated_messages_are_taken_from_the_first_offset
     one = OneTask(0.0, "task_started", heartbeat=1.0)
     one.take("task_progress", 0.0, percent=1)
     one.task.awaited = 9
-    one.task.restart("other")
+    one.task.restart(Epoch("other"))
     assert one.due(5.0) is not None
     one.take("task_completed", 5.0, 1)
-    assert (one.task.running, one.task.snapshot.state, one.task.epoch) == (False, TaskState.COMPLETED, "other")
+    assert (one.task.running, one.task.snapshot.state, one.task.epoch) == (False, TaskState.COMPLETED, Epoch("other"))

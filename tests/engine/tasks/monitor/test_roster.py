@@ -5,7 +5,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import Stored, StreamPosition
+from fanline.engine.bus.interface import Epoch, Stored, StreamPosition
 from fanline.engine.bus.memory import MemoryBus
 from fanline.engine.cluster.shares import SHARES, share_of
 from fanline.engine.cluster.store_clock import StoreClock
@@ -47,7 +47,7 @@ class Held:
         self.offset += 1
         payload = msgspec.json.encode({"v": 1, "e": event, "d": data})
         position = StreamPosition(self.offset, 0, f"2026-01-01T00:00:{int(trio.current_time()) % 60:02}Z")
-        self.roster.take(self.share(channel), "e", Stored(channel, payload, position))
+        self.roster.take(self.share(channel), Epoch("e"), Stored(channel, payload, position))
         for task in list(self.roster.to_restore):
             del self.roster.to_restore[task]
             task.warm_without_record()
@@ -96,8 +96,8 @@ async def test_a_message_that_waits_for_its_task_is_folded_once_and_in_order(
     for offset, event in enumerate(("task_started", "task_paused", "task_resumed", "task_paused"), 1):
         payload = msgspec.json.encode({"v": 1, "e": event, "d": {}})
         stored = Stored("task:a", payload, StreamPosition(offset, offset - 1, "2026-01-01T00:00:00Z"))
-        held.roster.take(share, "e", stored)
-        held.roster.take(share, "e", stored)
+        held.roster.take(share, Epoch("e"), stored)
+        held.roster.take(share, Epoch("e"), stored)
     (task,) = held.roster.to_restore
     assert share.unsaved == {task: 1}
     task.warm_without_record()

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import BusError, TooLargeError
+from fanline.engine.bus.interface import BusError, Epoch, TooLargeError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.cluster.shares import SHARES, share_of
 from fanline.engine.cluster.store_clock import StoreClock
@@ -59,7 +59,7 @@ class Viewers:
         assert share is not None
         task = share.find(channel)
         if task is None:
-            task = new_task(channel, "e", trio.current_time())
+            task = new_task(channel, Epoch("e"), trio.current_time())
             task.warm_without_record()
             self.roster.add(share, task)
         envelope = Envelope("pub", channel, event=event, data=data, time=time)

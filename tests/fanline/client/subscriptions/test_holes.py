@@ -132,3 +132,25 @@ def test_a_history_that_the_server_has_cut_short_ends_with_the_first_message_aft
     shell.message(12, 11)
     assert shell.take_sub().offset == 9
     assert local.got == [9]
+
+
+def test_an_epoch_that_goes_on_without_a_loss_is_no_gap() -> None:
+    shell, local = live_shell(5)
+    shell.reconnect()
+    shell.accept(shell.take_sub(), 7, count=2, epoch="two")
+    shell.message(6, 5)
+    shell.message(7, 6)
+    assert local.got == [6, 7]
+    shell.reconnect()
+    command = shell.take_sub()
+    assert (command.offset, command.epoch) == (7, "two")
+
+
+def test_a_message_may_say_that_its_offset_is_of_another_epoch() -> None:
+    shell, local = live_shell(5)
+    shell.receive(MessageType.PUB, offset=6, previous=5, epoch="two", data=6)
+    shell.message(7, 6)
+    assert local.got == [6, 7]
+    shell.reconnect()
+    command = shell.take_sub()
+    assert (command.offset, command.epoch) == (7, "two")
