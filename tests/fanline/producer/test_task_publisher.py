@@ -202,7 +202,7 @@ def test_an_event_of_many_messages_does_not_exceed_the_window_either() -> None:
 # --- calls --------------------------------------------------------------------------------------------------------
 
 
-def test_calls_are_answered_from_the_first_step_to_the_end() -> None:
+def test_calls_and_pings_are_answered_from_the_first_step_to_the_end() -> None:
     run = Run()
     run.publisher.step(NOW)
     (sid,) = [sid for sid, (subject, _) in run.nats.requests.subscriptions.by_sid.items() if subject == CTL]
@@ -216,9 +216,11 @@ def test_calls_are_answered_from_the_first_step_to_the_end() -> None:
         taken = calls.next().result(0)
         assert taken is not None
         assert taken.by == by
-    for ignored in (b"garbage", b'{"v":1,"t":"ping"}', b'{"v":1,"t":"call"}'):
+    for ignored in (b"garbage", b'{"v":1,"t":"call"}'):
         run.nats.deliver(sid, CTL, ignored, "reply.here")
     assert len(run.replies) == 1
+    run.nats.deliver(sid, CTL, b'{"v":1,"t":"ping"}', "reply.here")
+    assert run.replies[1:] == [("reply.here", b'{"v":1,"t":"pong"}')]
     run.publisher.give_up()
     run.nats.said()
     assert run.nats.commands[-1] == b"UNSUB %d" % sid
