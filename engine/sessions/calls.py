@@ -38,7 +38,7 @@ from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.envelope import Envelope, MessageType, check_value, encode_json
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import CallData, read
+from fanline.protocol.messages import NOT_DELIVERED, CallData, read
 from fanline.protocol.nats.names import engine_store_id
 from fanline.protocol.tasks.events import MAX_RESULT_BYTES, AskKind, TaskEvent
 from fanline.protocol.tasks.snapshot import Ask, snapshot_fields
@@ -47,8 +47,6 @@ from fanline.protocol.tasks.states import TaskState
 _MAX_CALLS = 16  # of one connection under way: each may wait for a producer
 _MAX_CALL_BYTES = 1024 * 1024  # of memory that they take together; one call is always allowed
 _STORED_SECONDS = 5.0  # for a stored event to come back
-_NOT_YET = {"delivered": False}
-"""The data of an `ok` to what is stored, and what the producer does not have yet."""
 _UNREACHED = (ErrorCode.NO_PRODUCER, ErrorCode.NO_ANSWER)
 _log = logging.getLogger("fanline.calls")
 
@@ -205,10 +203,10 @@ class Calls:
         try:
             answer = await self._ask(call, delivery.id, delivery.data)
         except BusError:
-            return _NOT_YET
+            return NOT_DELIVERED
         except MessageError as error:
             if error.code in _UNREACHED:
-                return _NOT_YET
+                return NOT_DELIVERED
             await self._confirm(call, delivery, str(error))
             raise
         await self._confirm(call, delivery, None)
