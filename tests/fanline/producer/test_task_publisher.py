@@ -257,6 +257,17 @@ def test_the_attempt_follows_the_newest_message_and_the_task_record(
     assert _events(run.nats.said(PUB)) == ["started"]
 
 
+def test_calls_are_heard_once_the_attempt_is_known_and_a_beat_says_so() -> None:
+    run = Run(attempt=None)
+    asked = run.step(subject=None)
+    assert not any(b"fanline.ctl." in command for command in run.nats.commands)
+    for each in asked:
+        if each.subject in (MESSAGE, RECORD):
+            run.nats.answer_status(each, 404)
+    assert [each.subject for each in run.step(subject=BEAT)] == [BEAT]
+    assert any(command.startswith(b"SUB fanline.ctl.task.job ") for command in run.nats.commands)
+
+
 def test_without_a_stream_the_attempt_is_asked_for_again_after_a_delay() -> None:
     run = Run(attempt=None)
     asked = run.step(subject=MESSAGE)
