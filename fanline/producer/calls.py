@@ -49,7 +49,7 @@ class Call:
     """A viewer's call to the task. Answer or refuse it once, and soon: the viewer is waiting."""
 
     def __init__(self, verb: str, data: Any, by: str | None, reply: SendReply, call_id: str = "") -> None:
-        self.id = call_id
+        self.id = call_id  # by which a repeat is recognized; "" if it is not repeated
         self.verb = verb
         self.data = data
         self.by = by
@@ -109,7 +109,7 @@ class CallQueue:
         self._closed = False
 
     def put(self, call: Call) -> None:
-        """Have the job take a call, unless it has been given it before: the server may send a call repeatedly."""
+        """Have the job take a call, unless it is a repeat."""
         with self._lock:
             known = next((each for each in self._recent if each.id == call.id), None) if call.id else None
             if known is not None:

@@ -24,6 +24,7 @@ ASK_GRACE = 1.0
 _NEVER = float("inf")
 _STREAMS = {str(stream): stream for stream in Stream}
 _ANSWERS = ("approve", "reject", "input")
+_CANCEL = "cancel"
 
 
 class _OpenQuestion(NamedTuple):
@@ -169,19 +170,21 @@ class Producer:
             return self._calls
 
     def handle_call(self, verb: str, data: Any, by: str | None, reply: SendReply, call_id: str = "") -> None:
-        """Handle a viewer's call; its answer is sent with `reply`, now or later. The same call may come repeatedly."""
+        """Handle a viewer's call; its answer is sent with `reply`, now or later. An answer and a `cancel` may come
+        repeatedly.
+        """
         fields = data if isinstance(data, dict) else {}
         ask_id = fields.get("ask") if verb in _ANSWERS else None
         if ask_id is not None:
             refusal = self._take_answer(ask_id, verb, fields, by)
             reply(ok_reply() if refusal is None else error_reply(refusal))
-        elif verb == "cancel" and fields.get("attempt", self.attempt) != self.attempt:
+        elif verb == _CANCEL and fields.get("attempt", self.attempt) != self.attempt:
             return  # another run is asked to stop, whose producer may be attached, too
         elif self.ended is not None:
             reply(error_reply("the task has ended"))
         elif self._calls is not None:
-            self._calls.put(Call(verb, data, by, reply, call_id))
-        elif verb == "cancel":
+            self._calls.put(Call(verb, data, by, reply, call_id if verb == _CANCEL else ""))
+        elif verb == _CANCEL:
             reply(ok_reply())
             self._cancel(by)
         else:
