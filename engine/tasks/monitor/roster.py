@@ -265,8 +265,9 @@ class TaskRoster:
         share = self.share_of(channel)
         task = None if share is None else share.find(channel)
         if task is not None:
-            task.beat(trio.current_time())
-            self.deliveries.beat(channel, trio.current_time())
+            now = trio.current_time()
+            task.beat(now)
+            self.deliveries.beat(channel, now)
             self.agenda.plan(task, task.next_silence(self._grace_until))
 
     def grant_grace(self) -> None:
