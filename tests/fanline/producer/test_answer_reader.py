@@ -17,7 +17,9 @@ class Asking:
     def __init__(self) -> None:
         self.run = Run()
         self.answer = self.run.producer.ask("which?", "approve", None, None)
-        *_, self.asked = self.run.step()
+        (started,) = self.run.step()
+        self.run.nats.answer(started)
+        (self.asked,) = self.run.step()
         self.ask: str = msgspec.json.decode(self.asked.payload)["d"]["ask"]
 
     def stored(self, *, duplicate: bool = False) -> list[Said]:
