@@ -31,7 +31,9 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     bus_timeout: _Seconds = 5.0
     """How long the bus may take to confirm a subscription; then the client gets `unavailable`."""
     call_timeout: _Seconds = 5.0
-    """How long the producer of a task may take to answer a `call`; then the viewer gets `no_answer`."""
+    """How long the producer of a task may take to answer a `call`; then the viewer gets `no_answer`, or for an answer
+    or a `cancel` `ok` with `{"delivered": false}`.
+    """
     outbox_bytes: Annotated[int, Meta(ge=4096)] = 1024 * 1024
     """Bytes queued for one slow connection beyond its kernel buffer; above it the namespace's `slow` policy decides."""
     outbox_messages: Annotated[int, Meta(ge=16)] = 16_384

@@ -153,6 +153,10 @@ class ByeData(ControlData):
     reason: str
 
 
+NOT_DELIVERED = {"delivered": False}
+"""The data of an `ok` to a call that is stored, and that the producer does not have yet."""
+
+
 def error_of(reply: Envelope) -> ErrorData:
     """The data of an `err`. Never fails: a refusal stays a refusal even if its data, as that of a hand-written
     producer may, has another shape.

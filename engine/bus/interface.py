@@ -27,6 +27,9 @@ READ_BATCH = 1000
 """Messages that `read` returns at most."""
 MULTI_LAST = 1000
 """Channels that `last_offsets` may be asked about at once: JetStream refuses more than 1,024 answers (status 413)."""
+PING = b'{"v":1,"t":"ping"}'
+"""What a producer is sent to find out whether it is attached; any reply says so."""
+PING_SECONDS = 1.0
 RESUME_WINDOW = 120.0
 """Seconds for which a session whose connection was lost can be resumed."""
 
@@ -279,8 +282,10 @@ class Bus(Protocol):
         """
         ...
 
-    async def has_listener(self, channel: str) -> bool:
-        """Whether a producer listens on a task's `ctl` subject; it gets a `ping` that needs no answer. BusError."""
+    async def has_producer(self, channel: str) -> bool:
+        """Whether a producer answers PING on a task's `ctl` subject within PING_SECONDS; False at once if nothing
+        listens there. A subscriber that only listens, such as an operator's `nats sub`, is no producer. BusError.
+        """
         ...
 
     def hear_beats(self, take: Callable[[str], None] | None) -> None:

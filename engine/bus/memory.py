@@ -10,6 +10,8 @@ from typing import NamedTuple
 import trio
 
 from fanline.engine.bus.interface import (
+    PING,
+    PING_SECONDS,
     READ_BATCH,
     AfterBurst,
     BusError,
@@ -282,9 +284,14 @@ class MemoryBus:
             return await listener(payload)
         raise BusError(f"the producer of {channel} did not answer within {seconds:g} s")
 
-    async def has_listener(self, channel: str) -> bool:
+    async def has_producer(self, channel: str) -> bool:
         await self._reach_broker()
-        return channel in self.broker.listeners
+        listener = self.broker.listeners.get(channel)
+        with trio.move_on_after(PING_SECONDS):
+            if listener is not None:
+                await listener(PING)
+                return True
+        return False
 
     def hear_beats(self, take: Callable[[str], None] | None) -> None:
         self._take_beat = take

@@ -3,18 +3,22 @@
 Order decides everything here. What is to be seen is stored in the task's stream first, and takes effect as it comes
 back from there: of several answers to one question the first in the stream wins, in every worker and for every viewer,
 and a viewer who sent another one is told so. Only then is the producer asked, so it hears of one answer only. Before
-anything is stored we look whether a producer is attached at all, so that nothing is recorded in vain.
+anything is stored we look whether a producer answers at all, so that nothing is recorded in vain.
+
+What is stored is delivered: if the producer cannot be reached any more, the caller is told so, and the task monitor
+tries again until it has replied (engine/tasks/deliveries.py).
 """
 
 import hashlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
 import trio
-from msgspec import UNSET, Raw
+from msgspec import UNSET
 
 from fanline.engine.bus.interface import Bus, BusError, NoListenerError
 from fanline.engine.channels.durable.channel import DurableChannel
@@ -23,19 +27,27 @@ from fanline.engine.channels.join import Joining
 from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.session import Session
+from fanline.engine.tasks.deliveries import (
+    Delivery,
+    answer_delivery,
+    call_payload,
+    reply_data,
+    stop_delivery,
+)
 from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.channels import namespace_of
-from fanline.protocol.envelope import Envelope, MessageType, check_value, decode_json, encode_json
+from fanline.protocol.envelope import Envelope, MessageType, check_value, encode_json
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import CallData, error_of, read
+from fanline.protocol.messages import NOT_DELIVERED, CallData, read
 from fanline.protocol.nats.names import engine_store_id
-from fanline.protocol.tasks.events import MAX_TEXT, AskKind, TaskEvent
+from fanline.protocol.tasks.events import MAX_RESULT_BYTES, AskKind, TaskEvent
 from fanline.protocol.tasks.snapshot import Ask, snapshot_fields
 from fanline.protocol.tasks.states import TaskState
 
 _MAX_CALLS = 16  # of one connection under way: each may wait for a producer
 _MAX_CALL_BYTES = 1024 * 1024  # of memory that they take together; one call is always allowed
 _STORED_SECONDS = 5.0  # for a stored event to come back
+_UNREACHED = (ErrorCode.NO_PRODUCER, ErrorCode.NO_ANSWER)
 _log = logging.getLogger("fanline.calls")
 
 Answer = Callable[[Envelope | MessageError | BusError], None]
@@ -114,9 +126,10 @@ class Calls:
             raise MessageError(ErrorCode.TASK_ENDED, f"{durable.name} has ended ({snapshot.state})")
         by = session.identity.user or data.by or _alias(session.id)
         call = _Call(durable.fold, verb, data, command.data, by, snapshot.attempt)
-        if not await self._bus.has_listener(durable.name):
+        if not await self._bus.has_producer(durable.name):
             if verb == "cancel" and data.force:
-                return await self._record(call, TaskEvent.CANCELLED, {"by": by, "forced": True})
+                await self._record(call, TaskEvent.CANCELLED, {"by": by, "forced": True})
+                return None
             raise _no_producer(durable.name)
         return await _VERBS.get(verb, Calls.ask_producer)(self, call)
 
@@ -124,18 +137,9 @@ class Calls:
 
     async def cancel(self, call: _Call) -> Any:
         """Requested, as all viewers see; then accepted or refused by the producer, which all see, too."""
-        await self._record(call, TaskEvent.CANCEL_REQUESTED, {"by": call.by, "deadline": call.data.deadline})
-        try:
-            answer = await self.ask_producer(call, {"deadline": call.data.deadline})
-        except MessageError as error:
-            stop = call.task.snapshot.stop
-            if error.code == ErrorCode.REFUSED and stop is not None and not stop.accepted:
-                told = {"message": str(error)[:MAX_TEXT]}
-                await self._record(call, TaskEvent.CANCEL_REFUSED, told, insist=False)
-            raise
-        accepted = {"by": call.by, "deadline": call.data.deadline}
-        await self._record(call, TaskEvent.CANCEL_ACCEPTED, accepted, insist=False)
-        return answer
+        deadline = call.data.deadline
+        stored = await self._record(call, TaskEvent.CANCEL_REQUESTED, {"by": call.by, "deadline": deadline})
+        return await self._deliver(call, stop_delivery(stored, deadline, call.attempt, call.by))
 
     async def approve(self, call: _Call) -> Any:
         ask = _named_ask(call)
@@ -152,7 +156,7 @@ class Calls:
         ask = call.task.snapshot.ask
         if call.data.ask is not None or (ask is not None and ask.open and ask.kind is AskKind.INPUT):
             return await self._answer(call, call.data.value)
-        answer = await self.ask_producer(call, {"value": call.data.value})
+        answer = await self._ask(call, secrets.token_urlsafe(12), {"value": call.data.value})
         # It was not asked for, so it may be anything, a password too: viewers see who gave it, not what.
         await self._record(call, TaskEvent.ANSWERED, {"by": call.by}, insist=False)
         return answer
@@ -165,13 +169,17 @@ class Calls:
             raise MessageError(ErrorCode.BAD_STATE, f"{call.task.channel} asks nothing")
         if ask is not None and ask.open and ask.options and value is not False and value not in ask.options:
             raise MessageError(ErrorCode.BAD_MESSAGE, f"choose one of: {', '.join(ask.options)}")
-        await self._record(call, TaskEvent.ANSWERED, {"ask": name, "by": call.by, "value": value})
-        return await self.ask_producer(call, {"ask": name, "value": value})
+        if len(msgspec.json.encode(value)) > MAX_RESULT_BYTES:  # a snapshot does not keep it
+            raise MessageError(ErrorCode.TOO_LARGE, f"an answer has at most {MAX_RESULT_BYTES:,} bytes as JSON")
+        answered = {"ask": name, "by": call.by, "verb": call.verb, "value": value}
+        stored = await self._record(call, TaskEvent.ANSWERED, answered)
+        return await self._deliver(call, answer_delivery(stored, call.verb, name, value, call.by))
 
     # --- the stream and the producer -----------------------------------------------------------------------------
 
-    async def _record(self, call: _Call, event: TaskEvent, data: dict[str, Any], *, insist: bool = True) -> None:
+    async def _record(self, call: _Call, event: TaskEvent, data: dict[str, Any], *, insist: bool = True) -> str:
         """Store an event, and wait until it has come back and was taken; MessageError with the reason if it was not.
+        Returns its id.
 
         `insist=False`: if it was not taken it was too late, which does not matter.
         """
@@ -188,29 +196,48 @@ class Calls:
             raise BusError(f"{event} was stored and did not come back; it may have been done")
         if insist and outcome.refusal is not None:
             raise outcome.refusal
+        return call_id
 
-    async def ask_producer(self, call: _Call, data: Any = UNSET) -> Any:
-        """The producer's answer. MessageError: NO_PRODUCER, NO_ANSWER, or REFUSED with its own words."""
+    async def _deliver(self, call: _Call, delivery: Delivery) -> Any:
+        """Tell the producer what was stored, and store that it has replied; its answer. MessageError(REFUSED)."""
+        try:
+            answer = await self._ask(call, delivery.id, delivery.data)
+        except BusError:
+            return NOT_DELIVERED
+        except MessageError as error:
+            if error.code in _UNREACHED:
+                return NOT_DELIVERED
+            await self._confirm(call, delivery, str(error))
+            raise
+        await self._confirm(call, delivery, None)
+        return answer
+
+    async def _confirm(self, call: _Call, delivery: Delivery, refusal: str | None) -> None:
+        event, data = delivery.confirmation(refusal)
+        stop = call.task.snapshot.stop
+        if event is TaskEvent.CANCEL_REFUSED and (stop is None or stop.accepted):
+            return  # another request was accepted
+        with suppress(BusError):  # the producer has it; the monitor asks again and hears the same
+            await self._record(call, event, data, insist=False)
+
+    async def ask_producer(self, call: _Call) -> Any:
+        """Pass a verb of the application's own on; the producer's answer, or MessageError as for `_ask`."""
+        return await self._ask(call, secrets.token_urlsafe(12), call.raw)
+
+    async def _ask(self, call: _Call, call_id: str, data: Any) -> Any:
+        """The producer's answer. MessageError: NO_PRODUCER, NO_ANSWER, or REFUSED with its own words. BusError."""
         channel = call.task.channel
-        envelope = Envelope(
-            MessageType.CALL,
-            channel=channel,
-            id=secrets.token_urlsafe(12),
-            event=call.verb,
-            data=call.raw if data is UNSET else data,
-            sender=call.by,
-            time=unix_ms(),
-        )
+        payload = call_payload(channel, call_id, call.verb, data, call.by, unix_ms())
         reply: bytes | None = None
         try:
             with trio.move_on_after(self._timeout):
-                reply = await self._bus.call(channel, encode_json(envelope), 2 * self._timeout)
+                reply = await self._bus.call(channel, payload, 2 * self._timeout)
         except NoListenerError:
             raise _no_producer(channel) from None
         if reply is None:
             text = f"the producer of {channel} did not answer within {self._timeout:g} seconds"
             raise MessageError(ErrorCode.NO_ANSWER, text)
-        return _data_of(reply)
+        return reply_data(reply)
 
 
 _VERBS: dict[str, Callable[[Calls, _Call], Awaitable[Any]]] = {
@@ -227,26 +254,10 @@ def _named_ask(call: _Call) -> Ask | None:
     return ask if ask is not None and call.data.ask in (None, ask.id) else None
 
 
-def _data_of(reply: bytes) -> Any:
-    """The data of a producer's reply: an `ok` or `err` envelope, any other JSON, or nothing."""
-    if not reply:
-        return None
-    try:
-        value = msgspec.json.decode(reply)
-        envelope = decode_json(reply) if isinstance(value, dict) and "t" in value else None
-    except (msgspec.MsgspecError, MessageError, UnicodeError, RecursionError):
-        raise MessageError(ErrorCode.REFUSED, "the producer's answer is not JSON") from None
-    if envelope is None:
-        return Raw(reply)
-    if envelope.type == MessageType.ERR:
-        raise MessageError(ErrorCode.REFUSED, error_of(envelope).message)
-    return envelope.data
-
-
 def _alias(session: str) -> str:
     """How others see a session without a user: its id is a secret by which it could be taken up."""
     return f"session {hashlib.blake2s(session.encode(), digest_size=4).hexdigest()}"
 
 
 def _no_producer(channel: str) -> MessageError:
-    return MessageError(ErrorCode.NO_PRODUCER, f"no producer is attached to {channel}")
+    return MessageError(ErrorCode.NO_PRODUCER, f"no producer of {channel} answers")

@@ -20,7 +20,7 @@ from fanline.client.task_view import TaskView
 from fanline.errors import ServerError
 from fanline.local import find_server
 from fanline.protocol.errors import ErrorCode
-from fanline.protocol.messages import MAX_LINES
+from fanline.protocol.messages import MAX_LINES, NOT_DELIVERED
 from fanline.protocol.tasks.states import TaskState
 
 _FRAME_SECONDS = 0.1
@@ -69,7 +69,7 @@ def tail(
 
     \b
     Exit codes:
-      0    completed; with --cancel: cancelled; with --approve, --reject and --input: delivered to the producer
+      0    completed; with --cancel: cancelled; with --approve, --reject and --input: stored or delivered
       1    ended otherwise; or an error, reported on stderr
       130  Ctrl-C: detached
     """
@@ -101,12 +101,15 @@ def _who() -> str | None:
 async def _answer(name: str, url: str | None, answer: Decision | str) -> int:
     async with Client(url or find_server().url) as client, client.task(name, lines=0, by=_who()) as task:
         if answer is Decision.APPROVE:
-            await task.approve()
+            told = await task.approve()
         elif answer is Decision.REJECT:
-            await task.reject()
+            told = await task.reject()
         else:
-            await task.send_input(answer)
-        note(f"your answer was delivered to {task.channel}")
+            told = await task.send_input(answer)
+        if told == NOT_DELIVERED:
+            note(f"your answer is stored; {task.channel} gets it when its producer can be reached")
+        else:
+            note(f"your answer was delivered to {task.channel}")
     return 0
 
 
@@ -147,7 +150,8 @@ async def _refresh(screen: Screen) -> None:
 async def _cancel(task: TaskView, screen: Screen, force: bool) -> None:
     screen.tell(f"asking {task.channel} to stop")
     try:
-        await task.cancel(force=force)
+        if await task.cancel(force=force) == NOT_DELIVERED:
+            screen.tell("the request is stored; the task gets it when its producer can be reached")
     except ServerError as error:
         if error.code == ErrorCode.NO_PRODUCER:
             raise ServerError(error.code, f"{error.message}; --force ends it nevertheless") from None

@@ -89,6 +89,8 @@ def _sentence(update: TaskUpdate) -> str | None:
             return f"{who} sent input" if data.value is None else f"{who} sent input: {_value(data.value)}"
         case TaskEvent.ANSWERED:
             return f"{who} answered: {_value(data.value)}"
+        case TaskEvent.DELIVERED if data.message is not None:
+            return f"the producer refused the answer: {data.message}"
         case TaskEvent.ASK_EXPIRED:
             return "the question expired without an answer"
         case TaskEvent.CANCEL_REQUESTED:

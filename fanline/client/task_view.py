@@ -43,7 +43,9 @@ class TaskView:
 
     The verbs (`cancel`, `approve`, ...) ask the server once and return the producer's answer. They raise ServerError
     with one of the codes unknown_task, task_ended, bad_state, already_answered, no_producer, no_answer, refused and
-    unavailable, or ConnectionLost if the connection ended before the answer: then it may have been done.
+    unavailable, or ConnectionLost if the connection ended before the answer: then it may have been done. An answer or a
+    request to stop that is stored, but that the producer does not have yet, returns {"delivered": False}: it is
+    delivered as soon as the producer can be reached, and `snapshot.ask.delivered` or `snapshot.stop.accepted` says so.
     """
 
     def __init__(

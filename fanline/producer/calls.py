@@ -13,6 +13,7 @@ from fanline.producer.checks import json_of
 from fanline.producer.waiting import CHECKPOINT, Checkpoint, finish, wait
 
 _ENDED = "the task has ended"
+_MAX_RECENT = 64
 
 SendReply = Callable[[bytes], None]
 """Sends the one reply to a call; may be called from any thread."""
@@ -47,11 +48,14 @@ class Answer(NamedTuple):
 class Call:
     """A viewer's call to the task. Answer or refuse it once, and soon: the viewer is waiting."""
 
-    def __init__(self, verb: str, data: Any, by: str | None, reply: SendReply) -> None:
+    def __init__(self, verb: str, data: Any, by: str | None, reply: SendReply, call_id: str = "") -> None:
+        self.id = call_id  # by which a repeat is recognized; "" if it is not repeated
         self.verb = verb
         self.data = data
         self.by = by
-        self._reply: SendReply | None = reply
+        self._lock = threading.RLock()
+        self._waiting = [reply]
+        self._reply: bytes | None = None
 
     def answer(self, data: Any = None) -> Checkpoint:
         """Tell the caller that the call was accepted or carried out. Raises TypeError or ValueError if `data` cannot be
@@ -63,14 +67,25 @@ class Call:
         """Tell the caller why the call is refused."""
         return self._send(error_reply(text))
 
+    def absorb(self, repeat: "Call") -> None:
+        """The same call has arrived once more: it gets the same reply, now or later."""
+        with self._lock:
+            if self._reply is None:
+                self._waiting += repeat._waiting  # noqa: SLF001  # the same class
+                return
+        repeat._send(self._reply)  # noqa: SLF001  # the same class
+
     def __repr__(self) -> str:
         return f"Call(verb={self.verb!r}, data={self.data!r}, by={self.by!r})"
 
     def _send(self, payload: bytes) -> Checkpoint:
-        if self._reply is None:
-            raise RuntimeError(f"the call `{self.verb}` has already been answered")
-        reply, self._reply = self._reply, None
-        reply(payload)
+        with self._lock:
+            if self._reply is not None:
+                raise RuntimeError(f"the call `{self.verb}` has already been answered")
+            self._reply = payload
+            waiting, self._waiting = self._waiting, []
+        for reply in waiting:
+            reply(payload)
         return CHECKPOINT
 
 
@@ -90,9 +105,20 @@ class CallQueue:
         self._lock = threading.RLock()
         self._calls: deque[Call] = deque()
         self._waiting: deque[Future[Call | None]] = deque()
+        self._recent: deque[Call] = deque(maxlen=_MAX_RECENT)
         self._closed = False
 
     def put(self, call: Call) -> None:
+        """Have the job take a call, unless it is a repeat."""
+        with self._lock:
+            known = next((each for each in self._recent if each.id == call.id), None) if call.id else None
+            if known is not None:
+                known.absorb(call)
+                return
+            self._recent.append(call)
+            self._offer(call)
+
+    def _offer(self, call: Call) -> None:
         with self._lock:
             while self._waiting:
                 if finish(self._waiting.popleft(), call):
@@ -106,7 +132,7 @@ class CallQueue:
         """Return a call to the head of the queue."""
         with self._lock:
             if self._waiting or self._closed:
-                self.put(call)
+                self._offer(call)
             else:
                 self._calls.appendleft(call)
 

@@ -11,21 +11,20 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from fanline.errors import FanlineError
-from fanline.groups import first_error
 from fanline.producer.buffer import BufferedEvent, TaskBuffer
 from fanline.producer.calls import Answer, AskExpired, Call, CallQueue, SendReply, TaskCancelled, error_reply, ok_reply
 from fanline.producer.checks import TaskSettings, ask_data, json_of, progress_data, short
+from fanline.producer.ending import final_event
 from fanline.producer.output_lines import lines_of
-from fanline.producer.waiting import finish, is_cancellation
+from fanline.producer.waiting import finish
 from fanline.protocol.tasks.events import Stream, TaskEvent
-from fanline.protocol.text import harmless
 
 ASK_GRACE = 1.0
 """Seconds that an answer given just before the deadline may take to arrive."""
 _NEVER = float("inf")
 _STREAMS = {str(stream): stream for stream in Stream}
 _ANSWERS = ("approve", "reject", "input")
+_CANCEL = "cancel"
 
 
 class _OpenQuestion(NamedTuple):
@@ -58,6 +57,7 @@ class Producer:
         self._on_cancel: Callable[[], None] = _nothing
         self._cancellation_taken = False
         self._question: _OpenQuestion | None = None
+        self._answered: str | None = None  # the last question of which the job has the answer
         self._calls: CallQueue | None = None
         self._result: Any = None
         keys = ("title", "kind", "heartbeat", "timeout")
@@ -92,7 +92,7 @@ class Producer:
             self.settled = Future()  # a thread of the parent may have held the lock of the other one
             self.settle()
             return
-        self._add(self._end, *self._final_event(error))
+        self._add(self._end, *final_event(error, self._result))
         if self._question is not None:
             self._question.answer.cancel()
         if self._calls is not None:
@@ -109,18 +109,6 @@ class Producer:
         locks may be held for ever.
         """
         return os.getpid() != self._process
-
-    def _final_event(self, error: BaseException | None) -> tuple[TaskEvent, dict[str, Any]]:
-        result = {} if self._result is None else {"result": self._result}
-        if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-            return TaskEvent.COMPLETED, result
-        if isinstance(error, BaseExceptionGroup) and error.split(TaskCancelled)[1] is None:
-            error = first_error(error)
-        if isinstance(error, TaskCancelled):
-            return TaskEvent.CANCELLED, {} if error.by is None else {"by": harmless(short("by", error.by, 256))[:256]}
-        if is_cancellation(error):
-            return TaskEvent.CANCELLED, {}
-        return TaskEvent.FAILED, {"error": short("error", _text_of(error)), **result}
 
     def _end(self, event: TaskEvent, data: dict[str, Any], now: float) -> None:
         self._buffer.add_state(event, data, now)
@@ -181,17 +169,22 @@ class Producer:
                     self._calls.close()
             return self._calls
 
-    def handle_call(self, verb: str, data: Any, by: str | None, reply: SendReply) -> None:
-        """Handle a viewer's call; its answer is sent with `reply`, now or later."""
-        ask_id = data.get("ask") if isinstance(data, dict) and verb in _ANSWERS else None
+    def handle_call(self, verb: str, data: Any, by: str | None, reply: SendReply, call_id: str = "") -> None:
+        """Handle a viewer's call; its answer is sent with `reply`, now or later. An answer and a `cancel` may come
+        repeatedly.
+        """
+        fields = data if isinstance(data, dict) else {}
+        ask_id = fields.get("ask") if verb in _ANSWERS else None
         if ask_id is not None:
-            refusal = self._take_answer(ask_id, verb, data, by)
+            refusal = self._take_answer(ask_id, verb, fields, by)
             reply(ok_reply() if refusal is None else error_reply(refusal))
+        elif verb == _CANCEL and fields.get("attempt", self.attempt) != self.attempt:
+            return  # another run is asked to stop, whose producer may be attached, too
         elif self.ended is not None:
             reply(error_reply("the task has ended"))
         elif self._calls is not None:
-            self._calls.put(Call(verb, data, by, reply))
-        elif verb == "cancel":
+            self._calls.put(Call(verb, data, by, reply, call_id if verb == _CANCEL else ""))
+        elif verb == _CANCEL:
             reply(ok_reply())
             self._cancel(by)
         else:
@@ -234,14 +227,19 @@ class Producer:
         cancel()
 
     def _take_answer(self, ask_id: object, verb: str, data: dict[str, Any], by: str | None) -> str | None:
-        """Take a viewer's answer. Returns why it is refused, None if it is taken."""
+        """Take a viewer's answer. Returns why it is refused; None if the job has it, perhaps since it came before."""
         with self._lock:
+            if self._answered == ask_id:
+                return None
             if self._question is None or self._question.id != ask_id:
                 return f"the task is not asking {ask_id!r}"
             future = self._question.answer
         approved = verb != "reject"
         answer = Answer(approved, data.get("value", approved), data.get("by") or by)
-        return None if finish(future, answer) else "the task no longer waits for the answer"
+        if not finish(future, answer):
+            return "the task no longer waits for the answer"
+        self._answered = str(ask_id)
+        return None
 
     # --- called by the exporter ----------------------------------------------------------------------------------
 
@@ -256,6 +254,11 @@ class Producer:
             held_back = not room or (only_output and self._buffer.output_due > self._buffer.due)
             self._next_look = -_NEVER if events or held_back else self._buffer.due
             return events
+
+    def is_asking(self, ask_id: str) -> bool:
+        """Whether the job waits for the answer to this question."""
+        with self._lock:
+            return self._question is not None and self._question.id == ask_id and not self._question.answer.done()
 
     @property
     def due(self) -> float:
@@ -295,16 +298,3 @@ def _stream(name: str) -> Stream:
 
 def _nothing() -> None:
     pass
-
-
-def _text_of(error: BaseException) -> str:
-    """What viewers read about an error; for a group, its first error.
-
-    Our own errors are sentences. Of other errors the type says more than the text, which may itself raise.
-    """
-    if isinstance(error, BaseExceptionGroup):
-        error = first_error(error)
-    try:
-        return str(error) if isinstance(error, FanlineError) else f"{type(error).__name__}: {error}".rstrip(": ")
-    except Exception:  # noqa: BLE001  # a broken __str__
-        return type(error).__name__

@@ -42,7 +42,8 @@ class TaskEvent(StrEnum):
     PAUSED = "task_paused"
     RESUMED = "task_resumed"
     ASKED = "task_confirmation_required"  # ask, text, kind, options, deadline
-    ANSWERED = "task_input"  # ask, by, value; without `ask`: input that the producer had not asked for
+    ANSWERED = "task_input"  # ask, by, verb, value; without `ask`: input that the producer had not asked for
+    DELIVERED = "task_input_delivered"  # ask, message; from the engine: the producer has replied to the answer
     ASK_EXPIRED = "task_confirmation_expired"  # ask; from the engine
     CANCEL_REQUESTED = "task_cancel_requested"  # by, deadline; from the engine
     CANCEL_ACCEPTED = "task_cancel_accepted"  # from the engine, once the producer has agreed
@@ -105,6 +106,8 @@ class TaskData(msgspec.Struct, gc=False):
     options: Annotated[list[_Title], Meta(max_length=MAX_OPTIONS)] | None = None
     by: _Name | None = None
     value: Any = None
+    verb: _Name | None = None
+    """Of an answer: the verb with which it was given."""
     call: _Name | None = None
     """Of an answer or a request that the engine stores: a unique id, which says which one won."""
     result: Any = None
@@ -156,4 +159,4 @@ _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _NULL = Raw(b"null")
 _EVENTS: dict[str, TaskEvent] = {event.value: event for event in TaskEvent if event is not TaskEvent.SNAPSHOT}
-_NEED_ASK = frozenset((TaskEvent.ASKED, TaskEvent.ASK_EXPIRED))
+_NEED_ASK = frozenset((TaskEvent.ASKED, TaskEvent.ASK_EXPIRED, TaskEvent.DELIVERED))

@@ -59,7 +59,7 @@ def apply(snapshot: Snapshot, event: TaskEvent, data: TaskData, time: int) -> Sn
     if snapshot.state is TaskState.STALLED and event not in ENGINE_EVENTS:
         snapshot = replace(snapshot, state=snapshot.before or TaskState.RUNNING, before=None)
     _refuse_late(snapshot, event, data)
-    target = _target(snapshot.state, event, data)
+    target = _target(snapshot, snapshot.state, event, data)
     if target is None:
         raise _does_not_fit(snapshot, event)
     state = (snapshot.before or TaskState.RUNNING) if target is BEFORE else target
@@ -101,17 +101,28 @@ def _of_attempt(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> Snapsho
     return Snapshot(attempt=attempt, **kept)
 
 
-def _target(state: TaskState, event: TaskEvent, data: TaskData) -> Target | None:
-    """Where the table leads. Input that answers no question leaves the state as it is."""
+def _target(snapshot: Snapshot, state: TaskState, event: TaskEvent, data: TaskData) -> Target | None:
+    """Where the table leads. Input that answers no question leaves the state as it is, and so does a question whose
+    answer is on its way.
+    """
     target = TRANSITIONS[state].get(event)
-    return state if target is not None and event is TaskEvent.ANSWERED and data.ask is None else target
+    if target is None:
+        return None
+    unasked = event is TaskEvent.ANSWERED and data.ask is None
+    repeated = event is TaskEvent.ASKED and _answer_on_its_way(snapshot.ask, data) is not None
+    return state if unasked or repeated else target
+
+
+def _answer_on_its_way(ask: Ask | None, data: TaskData) -> Ask | None:
+    """What the producer asks, if it has asked it before, and does not have the answer yet: the answer stands."""
+    return ask if ask is not None and ask.id == data.ask and ask.by is not None and not ask.delivered else None
 
 
 def _behind(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> TaskState:
     """The state hidden by STALLED or CANCELLING, after the event."""
     if snapshot.before is None:
         return snapshot.state
-    target = _target(snapshot.before, event, data)
+    target = _target(snapshot, snapshot.before, event, data)
     return target if isinstance(target, TaskState) and target in WORKING else snapshot.before
 
 
@@ -119,11 +130,15 @@ def _refuse_late(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> None:
     """Refuse what comes too late: the first answer to a question counts, and so does the promise to stop."""
     if event is TaskEvent.CANCEL_REFUSED and snapshot.stop is not None and snapshot.stop.accepted:
         raise MessageError(ErrorCode.BAD_STATE, "the producer has already agreed to stop")
-    if data.ask is None or event not in (TaskEvent.ANSWERED, TaskEvent.ASK_EXPIRED) or snapshot.state in TERMINAL:
+    if data.ask is None or event not in _OF_A_QUESTION or snapshot.state in TERMINAL:
         return
     ask = snapshot.ask
     if ask is None or ask.id != data.ask:
         raise MessageError(ErrorCode.BAD_STATE, f"the task does not ask {data.ask!r}")
+    if event is TaskEvent.DELIVERED:
+        if ask.by is None or ask.delivered:
+            raise MessageError(ErrorCode.BAD_STATE, f"no answer to {data.ask!r} is to be delivered")
+        return
     if ask.by is not None:
         raise MessageError(ErrorCode.ALREADY_ANSWERED, f"already answered by {ask.by}")
     if ask.expired:
@@ -176,6 +191,9 @@ def _output(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
 
 
 def _asked(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    answered = _answer_on_its_way(snapshot.ask, data)
+    if answered is not None:
+        return {"ask": replace(answered)}  # equal, but another object: whoever delivers it sees that it is wanted now
     kind = AskKind.INPUT if data.kind == AskKind.INPUT else AskKind.APPROVE
     return {"ask": Ask(data.ask or "", data.text, kind, data.options, _after(time, data.deadline))}
 
@@ -183,7 +201,12 @@ def _asked(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
 def _answered(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     if data.ask is None or snapshot.ask is None:
         return {}
-    return {"ask": replace(snapshot.ask, by=data.by or "somebody", value=_kept(data.value), call=data.call)}
+    by = data.by or "somebody"
+    return {"ask": replace(snapshot.ask, by=by, verb=data.verb, value=_kept(data.value), call=data.call)}
+
+
+def _delivered(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    return {} if snapshot.ask is None else {"ask": replace(snapshot.ask, delivered=True)}
 
 
 def _unasked(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
@@ -195,7 +218,7 @@ def _unasked(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
 def _cancel_requested(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     if snapshot.stop is not None:
         return {}  # the first request counts, with its deadline
-    return {"stop": Stop(data.by, _after(time, data.deadline))}
+    return {"stop": Stop(data.by, _after(time, data.deadline), data.call)}
 
 
 def _cancel_accepted(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
@@ -228,6 +251,7 @@ def _after(time: int, seconds: float | None) -> int | None:
     return None if seconds is None else time + round(seconds * 1000)
 
 
+_OF_A_QUESTION = frozenset((TaskEvent.ANSWERED, TaskEvent.ASK_EXPIRED, TaskEvent.DELIVERED))
 _FIELDS = {
     TaskEvent.CREATED: _described,
     TaskEvent.STARTED: _described,
@@ -236,6 +260,7 @@ _FIELDS = {
     TaskEvent.RESUMED: _unasked,
     TaskEvent.ASKED: _asked,
     TaskEvent.ANSWERED: _answered,
+    TaskEvent.DELIVERED: _delivered,
     TaskEvent.ASK_EXPIRED: _unasked,
     TaskEvent.CANCEL_REQUESTED: _cancel_requested,
     TaskEvent.CANCEL_ACCEPTED: _cancel_accepted,

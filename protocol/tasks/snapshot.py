@@ -24,8 +24,12 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     by: str | None = None
     """Who answered. The first answer counts; later ones are refused."""
     value: Any = None
+    verb: str | None = None
+    """With which it was answered: `approve`, `reject` or `input`."""
     call: str | None = None
     """The `call` of the answer that won."""
+    delivered: bool = False
+    """Whether the producer has replied to the answer."""
     expired: bool = False
 
     @property
@@ -39,6 +43,8 @@ class Stop(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     by: str | None = None
     deadline: int | None = None
     """Unix ms at which the engine ends the task by force."""
+    call: str | None = None
+    """The `call` of the request."""
     accepted: bool = False
 
 

@@ -41,6 +41,7 @@ SUSPENDED = frozenset((TaskState.STALLED, TaskState.CANCELLING))
 ENGINE_EVENTS = frozenset(
     (
         TaskEvent.ANSWERED,
+        TaskEvent.DELIVERED,
         TaskEvent.STALLED,
         TaskEvent.HEARD,
         TaskEvent.ASK_EXPIRED,
@@ -82,8 +83,9 @@ _WORKS: dict[TaskEvent, Target] = {
 
 
 def _stays(state: TaskState) -> dict[TaskEvent, Target]:
-    """The events that a producer may publish in a state without changing it."""
-    return dict.fromkeys((TaskEvent.STARTED, TaskEvent.PROGRESS, TaskEvent.OUTPUT, TaskEvent.ANSWERED), state)
+    """The events that change no state in which a producer speaks."""
+    reports = (TaskEvent.STARTED, TaskEvent.PROGRESS, TaskEvent.OUTPUT)
+    return dict.fromkeys((*reports, TaskEvent.ANSWERED, TaskEvent.DELIVERED), state)
 
 
 TRANSITIONS: dict[TaskState, dict[TaskEvent, Target]] = {
@@ -100,6 +102,7 @@ TRANSITIONS: dict[TaskState, dict[TaskEvent, Target]] = {
     TaskState.STALLED: {
         TaskEvent.HEARD: BEFORE,
         TaskEvent.ANSWERED: TaskState.STALLED,
+        TaskEvent.DELIVERED: TaskState.STALLED,
         TaskEvent.ASK_EXPIRED: TaskState.STALLED,
         **_STOPS,
         **_ENDS,

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from fanline.engine.bus.interface import PING
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from tests.support.raw_client import RawClient
 
@@ -34,6 +35,8 @@ class Producer:
         del self.broker.listeners[CHANNEL]
 
     async def _take(self, payload: bytes) -> bytes:
+        if payload == PING:
+            return b""
         self.calls.append(msgspec.json.decode(payload))
         return self.answer
 

@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 import trio
 
 from fanline.engine.bus.interface import (
+    PING,
+    PING_SECONDS,
     BusError,
     ConflictError,
     KvEntry,
@@ -56,7 +58,6 @@ QUESTION_SECONDS = 0.5
 """A question that changes nothing is asked again after this time: while its stream has no leader it is lost, and what
 waits for the answer must not wait much longer than the election.
 """
-_PING = b'{"v":1,"t":"ping"}'
 
 
 class LateError(BusError):
@@ -230,11 +231,12 @@ class Requests(ABC):
             raise NoListenerError(f"no producer is attached to {channel}")
         return request.replies[0].payload
 
-    async def has_listener(self, channel: str) -> bool:
-        # If no client listens the server says so at once, and before it answers the request that is sent next.
-        with self._request(to_subject(channel, Direction.CTL), _PING) as request:
-            await self.stream_state(channel)
-            return request.status != 503
+    async def has_producer(self, channel: str) -> bool:
+        try:
+            await self.call(channel, PING, PING_SECONDS)
+        except (NoListenerError, LateError):
+            return False
+        return True
 
     async def _read(self, stream: str, request: bytes) -> tuple[list[NatsMessage], int]:
         """Messages of a stream, by a batched direct get, and how many more there are."""

@@ -23,6 +23,7 @@ from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.fold import OnRefused
+from fanline.engine.tasks.monitor.deliverer import Deliverer
 from fanline.engine.tasks.monitor.holdings import Holdings
 from fanline.engine.tasks.monitor.monitored_task import ON_ITS_WAY, MonitoredTask
 from fanline.engine.tasks.monitor.reader import NamespaceReader, StreamWentBack
@@ -62,6 +63,7 @@ class TaskMonitor:
         self._readers = {name: NamespaceReader(bus, name, *parts) for name in namespaces.tasks()}
         self._holdings = Holdings(bus, members, roster, self._readers, clock, self._bus_failed)
         self._restorer = Restorer(bus, roster, self._bus_failed)
+        self._deliverer = Deliverer(bus, roster, self._store)
         self._records = TaskRecords(bus, namespaces, roster, self._bus_failed)
         self._table = TablePublisher(bus, members.id, members.live, self._publish_table)
         self._failing = False
@@ -82,6 +84,7 @@ class TaskMonitor:
                     nursery.start_soon(self._holdings.run)
                     nursery.start_soon(self._restorer.run)
                     nursery.start_soon(self._records.run)
+                    nursery.start_soon(self._deliverer.run)
                     nursery.start_soon(self._watch)
                     nursery.start_soon(self._show)
                     for reader in self._readers.values():
@@ -165,7 +168,7 @@ class TaskMonitor:
         share.lease.check()
         attempt = task.snapshot.attempt
         # Two holders that decide the same after the same message give the event the same id: it is stored once.
-        name = f"{MESSAGE_ID_PREFIX}{due.event}-{attempt}-{newest}"
+        name = f"{due.event}-{attempt}-{newest}"
         data = {**due.data, "attempt": attempt}
         try:
             task.awaited = await self._store(task.channel, due.event, data, name, newest)
@@ -176,9 +179,11 @@ class TaskMonitor:
         share = self._roster.shares[0]
         if share is not None:
             share.lease.check()
-            await self._store(TABLE_CHANNEL, TABLE_EVENT, data, f"{MESSAGE_ID_PREFIX}{self._clock_ms()}")
+            await self._store(TABLE_CHANNEL, TABLE_EVENT, data, str(self._clock_ms()))
 
     async def _store(self, channel: str, event: str, data: object, name: str, last: int | None = None) -> int:
-        """Store a message of the monitor's own under an id; its offset. BusError."""
-        envelope = Envelope(MessageType.PUB, id=name, event=event, data=data, time=self._clock_ms())
-        return (await self._bus.store(channel, encode_json(envelope), engine_store_id(channel, name), last)).offset
+        """Store a message of the monitor's own; its offset. One of the same name is stored once. BusError."""
+        message_id = f"{MESSAGE_ID_PREFIX}{name}"
+        envelope = Envelope(MessageType.PUB, id=message_id, event=event, data=data, time=self._clock_ms())
+        stored = await self._bus.store(channel, encode_json(envelope), engine_store_id(channel, message_id), last)
+        return stored.offset

@@ -11,7 +11,7 @@ in the bucket RUNNING is known, which is all that timers need. When a message co
 |                         | after the last record of a running task whose producer was heard since             |
 | entry in RUNNING        | at once after a change of what timers need; REFRESH_SECONDS after the last record, |
 |                         | since entries expire; it is emptied after the end                                  |
-| cooling                 | recorded, and no message for COOL_SECONDS                                          |
+| cooling                 | recorded, no message for COOL_SECONDS, and nothing waits for its producer          |
 | forgetting it, ended    | recorded, no entry, and LINGER_SECONDS after its last message                      |
 | forgetting it, a        | no entry, and no sign of it for STRANGER_SECONDS; it is recorded and gets an entry |
 | stranger                | when its record is due by age or number, or when it has ended                      |
@@ -26,6 +26,7 @@ import math
 import msgspec
 
 from fanline.engine.bus.interface import Epoch, Stored
+from fanline.engine.tasks.deliveries import is_undelivered
 from fanline.engine.tasks.fold import TaskRecord, advance
 from fanline.engine.tasks.output_tail import OutputTail
 from fanline.engine.tasks.timers import (
@@ -275,8 +276,13 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
 
     def is_cool(self, now: float) -> bool:
         """Whether its fold is no longer needed."""
-        quiet = self.is_warm and self.pending is None and now - self._changed >= COOL_SECONDS
+        quiet = self._may_cool and self.pending is None and now - self._changed >= COOL_SECONDS
         return quiet and self.running and self._dirty_since == math.inf and self.listed
+
+    @property
+    def _may_cool(self) -> bool:
+        """Whether it is warm, and no answer waits for the producer, whose value an entry does not hold."""
+        return self.is_warm and not is_undelivered(self.snapshot)
 
     def is_over(self, now: float, retention: float) -> bool:
         """Whether it can be forgotten, once its entry is empty; `retention`: seconds for which its record is kept."""
@@ -294,7 +300,7 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
             first = min(max(self._heard, self._changed) + self._patience(retention), self._stored + REFRESH_SECONDS)
             if self._dirty_since < math.inf:
                 first = min(first, self._dirty_since + RECORD_SECONDS)
-            elif self.is_warm:
+            elif self._may_cool:
                 first = min(first, self._changed + COOL_SECONDS)
         return max(first, now + 1)
 

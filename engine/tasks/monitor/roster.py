@@ -1,7 +1,7 @@
 """The tasks of all shares that this worker holds: what happens to them, and what has to be done for them. No I/O.
 
 What has to be done is left in queues: `to_restore`, `to_save` (entries, and how tasks ended), `to_record`, `to_tell`
-(timer events). Each has a part of the monitor that empties it at its own pace.
+(timer events), `deliveries`. Each has a part of the monitor that empties it at its own pace.
 """
 
 import logging
@@ -19,6 +19,7 @@ from fanline.engine.cluster.store_clock import StoreClock
 from fanline.engine.counters import Counters
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.slices import Slices
+from fanline.engine.tasks.deliveries import DeliveryQueue
 from fanline.engine.tasks.fold import OnRefused, is_mistake
 from fanline.engine.tasks.monitor.agenda import Agenda
 from fanline.engine.tasks.monitor.monitored_task import (
@@ -81,6 +82,7 @@ class TaskRoster:
         self.to_save: dict[MonitoredTask, None] = {}
         self.to_record: dict[MonitoredTask, None] = {}
         self.to_tell: list[DueEvent] = []
+        self.deliveries = DeliveryQueue()
         self._namespaces = namespaces
         self._read_message = read_message
         self._on_refused = on_refused
@@ -102,6 +104,12 @@ class TaskRoster:
         share.put(task)
         share.strangers += task.is_stranger
         self.changes += 1
+        self.deliveries.note(task.channel, task.snapshot, trio.current_time())
+
+    def find(self, channel: str) -> MonitoredTask | None:
+        """A task, if it is monitored here."""
+        share = self.share_of(channel)
+        return None if share is None else share.find(channel)
 
     @property
     def running(self) -> int:
@@ -144,6 +152,7 @@ class TaskRoster:
         self.changes += task.running
         share.remove(task)
         share.unsaved.pop(task, None)
+        self.deliveries.drop(task.channel)
         for queue in (self.to_restore, self.to_save, self.to_record):
             queue.pop(task, None)
         self.agenda.drop(task)
@@ -202,6 +211,8 @@ class TaskRoster:
         share.strangers += task.is_stranger - was_stranger
         if task.entry_due:
             self.save_soon(share, task)
+        if moved:
+            self.deliveries.note(task.channel, task.snapshot, now)
         if task.pending is None and (moved or task.has_much_to_record or task.scheduled > now + RECORD_SECONDS):
             self.look(task, now)
 
@@ -226,6 +237,7 @@ class TaskRoster:
         self.waiting -= len(pending)
         for stored in pending:
             self.take(share, task.epoch, stored)
+        self.deliveries.note(task.channel, task.snapshot, trio.current_time())
         self.settled(share, task)
 
     def save_soon(self, share: Share, task: MonitoredTask) -> None:
@@ -253,7 +265,9 @@ class TaskRoster:
         share = self.share_of(channel)
         task = None if share is None else share.find(channel)
         if task is not None:
-            task.beat(trio.current_time())
+            now = trio.current_time()
+            task.beat(now)
+            self.deliveries.beat(channel, now)
             self.agenda.plan(task, task.next_silence(self._grace_until))
 
     def grant_grace(self) -> None:

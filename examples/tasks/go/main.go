@@ -35,13 +35,19 @@ func (t *task) tell(event string, d data) {
 }
 
 func (t *task) answer(request *nats.Msg) {
-	var call struct{ E, U string }
+	var call struct{ T, E, U string }
 	reply := data{"v": 1, "t": "err", "d": data{"code": "refused", "message": "this task can only be cancelled"}}
-	if json.Unmarshal(request.Data, &call) == nil && call.E == "cancel" {
+	if json.Unmarshal(request.Data, &call) != nil {
+		return
+	}
+	switch {
+	case call.T == "ping": // is a producer attached?
+		reply = data{"v": 1, "t": "pong"}
+	case call.E == "cancel":
 		reply = data{"v": 1, "t": "ok"}
 		select {
 		case t.cancelled <- call.U:
-		default: // already asked
+		default: // it may come more than once
 		}
 	}
 	request.Respond(must(json.Marshal(reply)))

@@ -23,9 +23,13 @@ connection.subscribe(`fanline.ctl.task.${id}`, {
   callback(error, request) {
     if (error) return;
     const call = request.json();
-    const refusal = { code: "refused", message: "this task can only be cancelled" };
-    if (call.e === "cancel") cancelledBy = call.u;
-    request.respond(JSON.stringify(call.e === "cancel" ? { v: 1, t: "ok" } : { v: 1, t: "err", d: refusal }));
+    let reply = { v: 1, t: "err", d: { code: "refused", message: "this task can only be cancelled" } };
+    if (call.t === "ping") reply = { v: 1, t: "pong" }; // is a producer attached?
+    if (call.e === "cancel") {
+      cancelledBy = call.u; // it may come more than once
+      reply = { v: 1, t: "ok" };
+    }
+    request.respond(JSON.stringify(reply));
   },
 });
 tell("task_started", { title: "Counting in Node", heartbeat: HEARTBEAT });

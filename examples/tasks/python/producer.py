@@ -34,9 +34,11 @@ class Task:
 
     async def answer(self, request: Msg) -> None:
         call = json.loads(request.data)
-        if call.get("e") == "cancel":
+        if call["t"] == "ping":  # is a producer attached?
+            reply: dict[str, Any] = {"v": 1, "t": "pong"}
+        elif call.get("e") == "cancel":  # it may come more than once
             self.cancelled_by = call["u"]
-            reply: dict[str, Any] = {"v": 1, "t": "ok"}
+            reply = {"v": 1, "t": "ok"}
         else:
             reply = {"v": 1, "t": "err", "d": {"code": "refused", "message": "this task can only be cancelled"}}
         if request.reply:

@@ -20,6 +20,7 @@ tell() { # EVENT DATA
 
 answer() { # REPLY-SUBJECT CALL
     case $2 in
+        '{"v":1,"t":"ping"'*) publish "$1" '{"v":1,"t":"pong"}' ;; # is a producer attached?
         *'"e":"cancel"'*)
             publish "$1" '{"v":1,"t":"ok"}'
             kill -USR1 $$

@@ -4,6 +4,7 @@ set -euo pipefail
 
 if [[ ${1-} == --answer ]]; then # `nats reply` runs the script like this for each call
     case $NATS_REQUEST_BODY in
+        '{"v":1,"t":"ping"'*) echo '{"v":1,"t":"pong"}' ;; # is a producer attached?
         *'"e":"cancel"'*) kill -USR1 "$2" && echo '{"v":1,"t":"ok"}' ;;
         *) echo '{"v":1,"t":"err","d":{"code":"refused","message":"this task can only be cancelled"}}' ;;
     esac

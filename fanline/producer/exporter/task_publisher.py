@@ -26,6 +26,7 @@ from fanline.backoff import Backoff
 from fanline.nats.jetstream import check_answer
 from fanline.nats.requests import NatsRequests
 from fanline.producer.buffer import BufferedEvent
+from fanline.producer.exporter.answer_reader import AnswerReader
 from fanline.producer.exporter.attempt import AttemptQuestion
 from fanline.producer.exporter.in_flight import InFlight
 from fanline.producer.exporter.pending_publish import PendingPublish, pending_publishes, serial_numbers
@@ -39,6 +40,7 @@ from fanline.protocol.tasks.events import TaskEvent
 
 ACK_SECONDS = 10.0
 """After this long without an acknowledgement, everything unacknowledged is published again."""
+_PONG = b'{"v":1,"t":"pong"}'
 _HEARTBEATS = 3  # heartbeats sent within the interval that the task declares
 _NEVER = math.inf
 
@@ -88,6 +90,7 @@ class TaskPublisher:
         self._next_beat = -_NEVER
         self._backoff = Backoff(base=0.1, cap=5.0)
         self._serials = serial_numbers()
+        self._answers = AnswerReader(requests, producer)
         self._subject = to_subject(producer.channel)
 
     @property
@@ -98,6 +101,7 @@ class TaskPublisher:
     def connected(self, now: float) -> None:
         """There is a new connection: send again what the last one may have lost."""
         self._question, self._next_beat = None, -_NEVER
+        self._answers.connected()
         self._publish_again(now)
         self.wake()
 
@@ -144,10 +148,15 @@ class TaskPublisher:
     # --- beginning and end ---------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._previous = None
+        self._previous, self.state = None, PublisherState.NUMBERING
+        if self.producer.attempt is not None:
+            self._begin_publishing()
+
+    def _begin_publishing(self) -> None:
+        """From now on calls are answered, too: before, a request to stop may have been for the run before this one."""
+        self.state = PublisherState.PUBLISHING
         self._sid = self._requests.subscribe(to_subject(self.producer.channel, Direction.CTL), self._handle_call)
-        numbered = self.producer.attempt is not None
-        self.state = PublisherState.PUBLISHING if numbered else PublisherState.NUMBERING
+        self._next_beat = -_NEVER  # which says that calls can be delivered
 
     def _finish(self) -> None:
         self.state = PublisherState.FINISHED
@@ -180,7 +189,7 @@ class TaskPublisher:
             self._question, self.producer.attempt = None, attempt
             self._retry = -_NEVER
             self._backoff.reset()
-            self.state = PublisherState.PUBLISHING
+            self._begin_publishing()
         return deadline
 
     # --- publishing ----------------------------------------------------------------------------------------------
@@ -251,11 +260,13 @@ class TaskPublisher:
         self._heard = True
         self.wake()
         try:
-            check_answer(answer.payload)
+            stored = check_answer(answer.payload)
         except NatsError as error:
             self._refused = True
             self._report_trouble(str(error))
         else:
+            if pending.event is TaskEvent.ASKED:
+                self._answers.asked(pending.payload, stored)
             self.troubled = False
             self._backoff.reset()
             self._in_flight.remove(pending)
@@ -269,16 +280,19 @@ class TaskPublisher:
     # --- calls ---------------------------------------------------------------------------------------------------
 
     def _handle_call(self, message: NatsMessage) -> None:
-        """A viewer's call, or the engine asking whether a producer is attached, which needs no answer."""
+        """A viewer's call, or the engine asking whether a producer is attached."""
         try:
             envelope = decode_json(message.payload)
         except MessageError:
             return
-        if envelope.type == MessageType.CALL and envelope.event:
+        reply = partial(self._reply, message.reply) if message.reply else _discard
+        if envelope.type == MessageType.PING:
+            reply(_PONG)
+        elif envelope.type == MessageType.CALL and envelope.event:
             data = envelope.value
             by = data.get("by") if isinstance(data, dict) else None
-            reply = partial(self._reply, message.reply) if message.reply else _discard
-            self.producer.handle_call(envelope.event, data, by if isinstance(by, str) else envelope.sender, reply)
+            sender = by if isinstance(by, str) else envelope.sender
+            self.producer.handle_call(envelope.event, data, sender, reply, envelope.id or "")
 
 
 def _unix_ms(monotonic: float) -> int:

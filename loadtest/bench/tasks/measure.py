@@ -168,7 +168,8 @@ def _faults(viewers: Sequence[ViewerRecord], snapshot: Snapshot, events: Sequenc
     lines = sum(each.event == TaskEvent.OUTPUT for each in events)
     truth = Truth(snapshot, viewers[0].changes, lines)
     changes = [each.event for each in events if each.event not in _QUIET]
-    changes.insert(changes.index(TaskEvent.ASKED) + 1, TaskEvent.ANSWERED)
+    asked = changes.index(TaskEvent.ASKED) + 1
+    changes[asked:asked] = [TaskEvent.ANSWERED, TaskEvent.DELIVERED]
     faults = list(wrong_truth(truth, changes, RESULT))
     for viewer in viewers:
         kind = "slow viewer" if viewer.counts.slow else "viewer"

@@ -93,9 +93,9 @@ class ScriptedProducer:
 
     def _answer(self, message: NatsMessage) -> None:
         asked = msgspec.json.decode(message.payload)
-        if asked["t"] == "call":  # a ping needs no answer
+        if asked["t"] == "call":  # not a ping
             self.calls.append(asked)
-            self._socket.sendall(publish(message.reply, b'{"v":1,"t":"ok"}'))
+        self._socket.sendall(publish(message.reply, b'{"v":1,"t":"ok"}'))
 
 
 def _line(number: int) -> str:

@@ -148,14 +148,26 @@ async def test_a_call_waits_no_longer_than_its_seconds_for_an_answer(cluster: Cl
         assert await bus.call("task:a", b"again", 5) == b"late again"
 
 
-async def test_has_listener_needs_no_answer_from_the_producer(cluster: Cluster) -> None:
+async def test_a_producer_that_answers_a_ping_is_there(cluster: Cluster) -> None:
     async with cluster.open_bus() as bus:
-        assert not await bus.has_listener("task:a")
-        await cluster.producers.listen("task:a", [b"only calls are answered "])
-        for _ in range(20):
-            assert await bus.has_listener("task:a")
-            assert not await bus.has_listener("task:b")
-        assert await bus.call("task:a", b"x", 5) == b"only calls are answered x"
+        await cluster.producers.listen("task:a", [b"", b"pong ", b"called "])
+        assert await bus.has_producer("task:a")
+        assert await bus.has_producer("task:a")
+        assert await bus.call("task:a", b"x", 5) == b"called x"
+
+
+async def test_without_a_listener_there_is_no_producer_and_that_is_known_at_once(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fanline.engine.bus.nats.requests.PING_SECONDS", 3600)
+    async with cluster.open_bus() as bus:
+        assert not await bus.has_producer("task:a")
+
+
+async def test_a_listener_that_does_not_answer_a_ping_is_no_producer(cluster: Cluster) -> None:
+    async with cluster.open_bus() as bus:
+        await cluster.producers.listen("task:a", [None])
+        assert not await bus.has_producer("task:a")
 
 
 async def test_beats_are_heard_while_they_are_wanted(cluster: Cluster) -> None:

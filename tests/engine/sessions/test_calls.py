@@ -1,12 +1,13 @@
 """Calls to the producer of a task: what is asked, what all viewers see, and who wins when several answer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 
+from fanline.engine.bus.interface import PING
 from fanline.engine.settings import EngineSettings
 from tests.engine.running import RunningEngine, running_engine
 from tests.engine.task_channels import CHANNEL, Producer, call, watch
@@ -14,16 +15,18 @@ from tests.support.raw_client import RawClient, connect
 
 
 async def silence(payload: bytes) -> bytes:
-    """A producer that never answers."""
-    await trio.Event().wait()
+    """A producer that is attached, and never answers a call."""
+    if payload != PING:
+        await trio.Event().wait()
     return b""
 
 
 @asynccontextmanager
-async def attached() -> AsyncIterator[tuple[RunningEngine, Producer, RawClient]]:
+async def attached(max_message_bytes: int = 65536) -> AsyncIterator[tuple[RunningEngine, Producer, RawClient]]:
     """An engine, a producer that is attached to a running task, and a client that does not watch it."""
+    settings = EngineSettings(call_timeout=0.2, max_message_bytes=max_message_bytes)
     with trio.fail_after(30):
-        async with running_engine(EngineSettings(call_timeout=0.2)) as engine:
+        async with running_engine(settings) as engine:
             producer = Producer(engine.broker)
             producer.attach()
             await producer.say("task_started")
@@ -51,7 +54,8 @@ async def test_a_cancel_is_seen_as_requested_and_accepted_before_the_caller_hear
             ("task_cancel_requested", {"by": "ann", "deadline": 9.0, "state": "cancelling"}),
             ("task_cancel_accepted", {"by": "ann", "deadline": 9.0, "state": "cancelling"}),
         ]
-        assert [(each["e"], each["u"], each["d"]) for each in producer.calls] == [("cancel", "ann", {"deadline": 9.0})]
+        (asked,) = producer.calls
+        assert (asked["e"], asked["u"], asked["d"]) == ("cancel", "ann", {"deadline": 9.0, "attempt": 1})
 
 
 async def test_a_producer_that_refuses_to_stop_goes_on_and_all_see_it() -> None:
@@ -72,7 +76,7 @@ async def test_without_a_producer_nothing_is_recorded_and_the_caller_hears_so() 
         stored = engine.broker.streams["task"].newest(CHANNEL)
         for verb in ("cancel", "approve", "input", "refresh"):
             reply = await call(client, verb, {"ask": "q", "value": 1})
-            assert (code(reply), reply["d"]["message"]) == ("no_producer", f"no producer is attached to {CHANNEL}")
+            assert (code(reply), reply["d"]["message"]) == ("no_producer", f"no producer of {CHANNEL} answers")
         assert engine.broker.streams["task"].newest(CHANNEL) == stored
 
 
@@ -195,7 +199,7 @@ async def test_a_slow_producer_does_not_keep_its_callers_connection_waiting() ->
     async with attached() as (engine, _, client):
 
         async def slow(payload: bytes) -> bytes:
-            await trio.sleep(0.1)
+            await trio.sleep(0.05)
             return b""
 
         engine.broker.listeners[CHANNEL] = slow
@@ -218,3 +222,81 @@ async def test_a_call_leaves_no_interest_behind() -> None:
     async with attached() as (engine, _, client):
         await call(client, "refresh")
         assert engine.server.statistics().channels == 0
+
+
+# --- what is stored is true ----------------------------------------------------------------------------------------
+
+
+async def test_a_viewer_whose_answer_is_stored_is_told_so_although_the_producer_went_away() -> None:
+    async with attached() as (engine, producer, client):
+        await producer.say("task_confirmation_required", ask="q")
+        engine.broker.listeners[CHANNEL] = gone_after_a_ping(producer)
+        reply = await call(client, "approve", {"by": "ann"})
+        assert (reply["t"], reply["d"]) == ("ok", {"delivered": False})
+        producer.attach()
+        late = await call(client, "reject", {"by": "bob"})
+        assert (code(late), late["d"]["message"]) == ("already_answered", "already answered by ann")
+        producer.detach()
+
+
+async def test_a_viewer_whose_stop_is_stored_is_told_so_although_the_producer_went_away() -> None:
+    async with attached() as (engine, producer, client):
+        engine.broker.listeners[CHANNEL] = gone_after_a_ping(producer)
+        reply = await call(client, "cancel")
+        assert (reply["t"], reply["d"]) == ("ok", {"delivered": False})
+
+
+def gone_after_a_ping(producer: Producer) -> Callable[[bytes], Awaitable[bytes]]:
+    """A producer whose connection is lost once it has answered a ping."""
+
+    async def listener(payload: bytes) -> bytes:
+        producer.detach()
+        return b""
+
+    return listener
+
+
+async def test_an_operator_who_listens_to_everything_is_no_producer() -> None:
+    async with attached() as (engine, _, client):
+
+        async def overhear(payload: bytes) -> bytes:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        engine.broker.listeners[CHANNEL] = overhear
+        stored = engine.broker.streams["task"].newest(CHANNEL)
+        assert code(await call(client, "cancel")) == "no_producer"
+        assert engine.broker.streams["task"].newest(CHANNEL) == stored
+
+
+async def test_that_an_answer_was_delivered_is_seen_before_its_sender_hears_ok() -> None:
+    async with attached() as (engine, producer, client), connect(engine.host, engine.port) as viewer:
+        await producer.say("task_confirmation_required", ask="q")
+        await watch(viewer)
+        assert (await call(client, "approve", {"by": "ann"}))["t"] == "ok"
+        assert await events(viewer, 2) == [
+            ("task_input", {"ask": "q", "by": "ann", "verb": "approve", "value": True, "state": "running"}),
+            ("task_input_delivered", {"ask": "q", "state": "running"}),
+        ]
+        status = (await call(client, "status"))["d"]
+        assert status["ask"]["delivered"]
+        assert status["ask"]["call"] == producer.calls[-1]["i"]
+
+
+async def test_an_answer_that_a_producer_refuses_counts_as_delivered() -> None:
+    async with attached() as (engine, producer, client), connect(engine.host, engine.port) as viewer:
+        await producer.say("task_confirmation_required", ask="q")
+        await watch(viewer)
+        producer.answer = b'{"v":1,"t":"err","d":{"code":"refused","message":"too late"}}'
+        assert code(await call(client, "approve")) == "refused"
+        delivered = (await events(viewer, 2))[1]
+        assert delivered == ("task_input_delivered", {"ask": "q", "message": "too late", "state": "running"})
+
+
+async def test_an_answer_is_no_larger_than_what_a_snapshot_keeps() -> None:
+    async with attached(max_message_bytes=1 << 20) as (_, producer, client):
+        await producer.say("task_confirmation_required", ask="q", kind="input")
+        fits = "x" * (128 * 1024 - 2)
+        reply = await call(client, "input", {"value": fits + "x"})
+        assert (code(reply), reply["d"]["message"]) == ("too_large", "an answer has at most 131,072 bytes as JSON")
+        assert (await call(client, "input", {"value": fits}))["t"] == "ok"

@@ -158,13 +158,22 @@ async def test_an_answer_is_sent_and_a_refused_one_is_an_error() -> None:
             async with _tail(peer, "--approve") as running:
                 pass
             assert (running.process.returncode, running.err) == (0, "fanline: your answer was delivered to task:1\n")
+            peer.answers.append(Envelope(MessageType.OK, data={"delivered": False}))
+            async with _tail(peer, "--reject") as stored:
+                pass
+            text = "fanline: your answer is stored; task:1 gets it when its producer can be reached\n"
+            assert (stored.process.returncode, stored.err) == (0, text)
             data = {"code": "already_answered", "message": "already answered by ann"}
             peer.answers.append(Envelope(MessageType.ERR, data=data))
             async with _tail(peer, "--input", "blue") as refused:
                 pass
     calls = [(ask.event, ask.value) for ask in peer.asked if ask.type == MessageType.CALL]
     me = {"by": f"{getpass.getuser()}@{socket.gethostname()}"}
-    assert calls == [("approve", me | {"ask": "a"}), ("input", me | {"value": "blue", "ask": "a"})]
+    assert calls == [
+        ("approve", me | {"ask": "a"}),
+        ("reject", me | {"ask": "a"}),
+        ("input", me | {"value": "blue", "ask": "a"}),
+    ]
     assert refused.process.returncode == 1
     assert refused.err == "fanline: error: already answered by ann (already_answered)\n"
 

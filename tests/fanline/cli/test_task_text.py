@@ -46,6 +46,13 @@ def _sentences(kind: TaskEvent, snapshot: Snapshot, *, before: TaskState = TaskS
         (TaskEvent.ANSWERED, Snapshot(TaskState.RUNNING), {"by": "a", "value": "x"}, ["a sent input: x"]),
         (TaskEvent.ANSWERED, Snapshot(TaskState.RUNNING), {"by": "ann"}, ["ann sent input"]),
         (TaskEvent.ASK_EXPIRED, Snapshot(TaskState.RUNNING), {"ask": "a"}, ["the question expired without an answer"]),
+        (TaskEvent.DELIVERED, Snapshot(TaskState.RUNNING), {"ask": "a"}, []),
+        (
+            TaskEvent.DELIVERED,
+            Snapshot(TaskState.RUNNING),
+            {"ask": "a", "message": "too late"},
+            ["the producer refused the answer: too late"],
+        ),
         (
             TaskEvent.CANCEL_REFUSED,
             Snapshot(TaskState.RUNNING),

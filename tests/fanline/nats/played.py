@@ -65,9 +65,17 @@ class PlayedNats:
     def answer(self, said: Said, payload: bytes = ACK) -> None:
         self.hears(b"MSG %s 1 %d\r\n%s\r\n" % (said.reply.encode(), len(payload), payload))
 
-    def answer_status(self, said: Said, status: int) -> None:
+    def answer_page(self, said: Said, payloads: list[bytes], more: int = 0) -> None:
+        """As JetStream answers a batched direct get; the offsets are 101, 102, ..."""
+        for offset, payload in enumerate(payloads, 101):
+            headers = b"NATS/1.0\r\nNats-Sequence: %d\r\n\r\n" % offset
+            sizes = len(headers), len(headers) + len(payload)
+            self.hears(b"HMSG %s 1 %d %d\r\n%s%s\r\n" % (said.reply.encode(), *sizes, headers, payload))
+        self.answer_status(said, 204, f"Nats-Num-Pending: {more}\r\n")
+
+    def answer_status(self, said: Said, status: int, more: str = "") -> None:
         """As the server does in place of a client."""
-        headers = b"NATS/1.0 %d\r\n\r\n" % status
+        headers = b"NATS/1.0 %d\r\n%s\r\n" % (status, more.encode())
         self.hears(b"HMSG %s 1 %d %d\r\n%s\r\n" % (said.reply.encode(), len(headers), len(headers), headers))
 
     def deliver(self, sid: int, subject: str, payload: bytes, reply: str = "") -> None:

@@ -294,3 +294,62 @@ def test_a_forked_copy_of_a_task_reports_nothing(monkeypatch: pytest.MonkeyPatch
             task.ask("Deploy?")
     monkeypatch.undo()
     assert _events(producer) == ["started"]
+
+
+# --- what is delivered more than once ------------------------------------------------------------------------------
+
+
+def test_an_answer_that_is_delivered_twice_is_taken_once_and_confirmed_twice() -> None:
+    producer = _producer()
+    replies: list[bytes] = []
+    answer = producer.ask("first?", "approve", None, None)
+    ask = producer.take(LATER, 9)[-1].data["ask"]
+    producer.handle_call("approve", {"ask": ask, "value": 1}, "ann", replies.append)
+    producer.handle_call("approve", {"ask": ask, "value": 2}, "ann", replies.append)
+    producer.end_ask(answer)
+    producer.handle_call("approve", {"ask": ask, "value": 3}, "ann", replies.append)
+    assert answer.result().value == 1
+    assert replies == [b'{"v":1,"t":"ok"}'] * 3
+
+
+def test_an_answer_that_comes_when_the_job_no_longer_waits_is_refused() -> None:
+    producer = _producer()
+    replies: list[bytes] = []
+    answer = producer.ask("first?", "approve", None, None)
+    ask = producer.take(LATER, 9)[-1].data["ask"]
+    answer.cancel()
+    producer.handle_call("approve", {"ask": ask, "value": 1}, "ann", replies.append)
+    producer.end_ask(answer)
+    producer.handle_call("approve", {"ask": ask, "value": 1}, "ann", replies.append)
+    assert [b"refused" in reply for reply in replies] == [True, True]
+
+
+def test_a_call_that_is_delivered_twice_is_taken_once_and_gets_the_same_reply_twice() -> None:
+    task, producer = _task()
+    calls, replies = task.calls(), list[bytes]()
+    for call_id in ("c1", "c1", "c2"):
+        producer.handle_call("cancel", None, "ann", replies.append, call_id)
+    first, second = next(calls), next(calls)
+    assert (first.id, second.id) == ("c1", "c2")
+    first.refuse("not now")
+    producer.handle_call("cancel", None, "ann", replies.append, "c1")
+    assert [b"not now" in reply for reply in replies] == [True] * 3
+    producer.end(None)
+    assert list(calls) == []
+
+
+def test_calls_without_an_id_are_all_taken() -> None:
+    task, producer = _task()
+    calls = task.calls()
+    for _ in range(2):
+        producer.handle_call("paint", None, "ann", lambda _: None)
+    assert [next(calls).verb, next(calls).verb] == ["paint", "paint"]
+
+
+def test_a_stop_of_another_attempt_is_not_for_this_run() -> None:
+    task, producer = _task()
+    replies: list[bytes] = []
+    producer.handle_call("cancel", {"deadline": 9, "attempt": 2}, "ann", replies.append)
+    assert (task.cancelled, replies) == (False, [])
+    producer.handle_call("cancel", {"deadline": 9, "attempt": 1}, "ann", replies.append)
+    assert (task.cancelled, replies) == (True, [b'{"v":1,"t":"ok"}'])

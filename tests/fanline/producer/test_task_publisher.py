@@ -202,7 +202,7 @@ def test_an_event_of_many_messages_does_not_exceed_the_window_either() -> None:
 # --- calls --------------------------------------------------------------------------------------------------------
 
 
-def test_calls_are_answered_from_the_first_step_to_the_end() -> None:
+def test_calls_and_pings_are_answered_from_the_first_step_to_the_end() -> None:
     run = Run()
     run.publisher.step(NOW)
     (sid,) = [sid for sid, (subject, _) in run.nats.requests.subscriptions.by_sid.items() if subject == CTL]
@@ -216,9 +216,11 @@ def test_calls_are_answered_from_the_first_step_to_the_end() -> None:
         taken = calls.next().result(0)
         assert taken is not None
         assert taken.by == by
-    for ignored in (b"garbage", b'{"v":1,"t":"ping"}', b'{"v":1,"t":"call"}'):
+    for ignored in (b"garbage", b'{"v":1,"t":"call"}'):
         run.nats.deliver(sid, CTL, ignored, "reply.here")
     assert len(run.replies) == 1
+    run.nats.deliver(sid, CTL, b'{"v":1,"t":"ping"}', "reply.here")
+    assert run.replies[1:] == [("reply.here", b'{"v":1,"t":"pong"}')]
     run.publisher.give_up()
     run.nats.said()
     assert run.nats.commands[-1] == b"UNSUB %d" % sid
@@ -253,6 +255,17 @@ def test_the_attempt_follows_the_newest_message_and_the_task_record(
         run.publisher.step(NOW)
     assert run.producer.attempt == attempt
     assert _events(run.nats.said(PUB)) == ["started"]
+
+
+def test_calls_are_heard_once_the_attempt_is_known_and_a_beat_says_so() -> None:
+    run = Run(attempt=None)
+    asked = run.step(subject=None)
+    assert not any(b"fanline.ctl." in command for command in run.nats.commands)
+    for each in asked:
+        if each.subject in (MESSAGE, RECORD):
+            run.nats.answer_status(each, 404)
+    assert [each.subject for each in run.step(subject=BEAT)] == [BEAT]
+    assert any(command.startswith(b"SUB fanline.ctl.task.job ") for command in run.nats.commands)
 
 
 def test_without_a_stream_the_attempt_is_asked_for_again_after_a_delay() -> None:

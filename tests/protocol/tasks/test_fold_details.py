@@ -15,6 +15,7 @@ Step = TaskEvent | tuple[TaskEvent, dict[str, Any]]
 
 QUESTION = (E.ASKED, {"ask": "q"})
 ANSWER = (E.ANSWERED, {"ask": "q", "by": "ann"})
+DELIVERED = (E.DELIVERED, {"ask": "q"})
 
 
 def after(*steps: Step) -> Snapshot:
@@ -135,5 +136,23 @@ def test_a_refusal_says_what_stands_against_it(
         apply(after(*steps), event, TaskData(**fields), 9000)
 
 
-def test_a_question_may_be_asked_again_under_its_name() -> None:
-    assert after(QUESTION, ANSWER, QUESTION).state is TaskState.WAITING_INPUT
+def test_a_question_may_be_asked_again_under_its_name_once_its_answer_was_delivered() -> None:
+    assert after(QUESTION, ANSWER, DELIVERED, QUESTION).state is TaskState.WAITING_INPUT
+
+
+@pytest.mark.parametrize("suspended", [[], [E.STALLED], [E.CANCEL_REQUESTED]])
+def test_a_question_that_is_asked_again_before_its_answer_was_delivered_keeps_the_answer(suspended: list[Step]) -> None:
+    answered = after(QUESTION, ANSWER, *suspended)
+    again = apply(answered, E.ASKED, TaskData(ask="q"), 9000)
+    assert again.ask == answered.ask
+    assert again.ask is not answered.ask  # so that the monitor notices that it is wanted
+    assert TaskState.WAITING_INPUT not in (again.state, again.before)
+
+
+def test_an_answer_is_delivered_once_and_only_to_its_question() -> None:
+    delivered = after(QUESTION, ANSWER, DELIVERED)
+    assert delivered.ask is not None
+    assert (delivered.state, delivered.ask.delivered) == (TaskState.RUNNING, True)
+    for steps, ask in (([QUESTION, ANSWER, DELIVERED], "q"), ([QUESTION], "q"), ([QUESTION, ANSWER], "other")):
+        with pytest.raises(MessageError):
+            apply(after(*steps), E.DELIVERED, TaskData(ask=ask), 9000)

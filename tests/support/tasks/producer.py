@@ -101,7 +101,9 @@ class NatsProducer:
                 self._acks[message.subject].set()  # a refusal has a `seq`, too: 0
             return
         asked = msgspec.json.decode(message.payload)
-        if asked["t"] == "call":
+        if asked["t"] == "ping":
+            await self._send(stream, publish(message.reply, b""))
+        elif asked["t"] == "call":
             self.calls.append(asked)
             await self._send(stream, publish(message.reply, self.answer(asked)))
 

@@ -1,0 +1,74 @@
+"""Delivers what the streams have for producers and what no producer has confirmed: the worker that stored it has died,
+the producer was away, or NATS was.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.clock import unix_ms
+from fanline.engine.tasks.deliveries import Delivery, call_payload, reply_data, undelivered
+from fanline.engine.tasks.monitor.monitored_task import MonitoredTask
+from fanline.engine.tasks.monitor.roster import TaskRoster
+from fanline.protocol.errors import MessageError
+
+REPLY_SECONDS = 5.0
+_TURN_SECONDS = 0.1
+_MAX_UNDER_WAY = 64  # each may wait for a producer
+_log = logging.getLogger("fanline.monitor")
+
+Store = Callable[[str, str, dict[str, Any], str], Awaitable[int]]
+"""Stores an event of the monitor's own: channel, event, data, id."""
+
+
+class Deliverer:
+    """Empties the roster's queue `deliveries`."""
+
+    def __init__(self, bus: Bus, roster: TaskRoster, store: Store) -> None:
+        self._bus = bus
+        self._roster = roster
+        self._store = store
+
+    async def run(self) -> None:
+        """Deliver for ever."""
+        queue = self._roster.deliveries
+        async with trio.open_nursery() as nursery:
+            while True:
+                for channel in queue.take(trio.current_time(), _MAX_UNDER_WAY):
+                    nursery.start_soon(self._try, channel)
+                await trio.sleep(_TURN_SECONDS)
+
+    async def _try(self, channel: str) -> None:
+        try:
+            await self._deliver(channel)
+        except BusError as error:
+            _log.debug("%s: %s", channel, error)
+        except Exception:  # noqa: BLE001  # our own fault, which every worker that had the share would meet again
+            _log.exception("what was stored for the producer of %s cannot be delivered", channel)
+        finally:
+            self._roster.deliveries.done(channel, trio.current_time())
+
+    async def _deliver(self, channel: str) -> None:
+        task = self._roster.find(channel)
+        if task is None:
+            self._roster.deliveries.drop(channel)
+        elif not task.is_warm or task.pending is not None:  # an entry does not hold the value of an answer
+            self._roster.restore_soon(task)
+        else:
+            for delivery in undelivered(task.snapshot, unix_ms()):
+                await self._deliver_one(task, delivery)
+
+    async def _deliver_one(self, task: MonitoredTask, delivery: Delivery) -> None:
+        channel, attempt, known = task.channel, task.snapshot.attempt, task.folded
+        payload = call_payload(channel, delivery.id, delivery.verb, delivery.data, delivery.by, unix_ms())
+        refusal = None
+        try:
+            reply_data(await self._bus.call(channel, payload, REPLY_SECONDS))
+        except MessageError as error:
+            refusal = str(error)
+        event, data = delivery.confirmation(refusal)
+        # Two holders of the share that deliver the same give the event the same id.
+        await self._store(channel, event, {**data, "attempt": attempt}, f"{event}-{attempt}-{known}")
