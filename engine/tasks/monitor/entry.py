@@ -2,18 +2,15 @@
 over a share has its timers back with one read.
 """
 
-import logging
-
 import msgspec
 from msgspec.structs import replace
 
 from fanline.engine.cluster.shares import share_of
+from fanline.engine.stored_entry import read_entry
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask, new_task
 from fanline.engine.tasks.timers import Deadlines
 from fanline.protocol.nats.names import channel_key, channel_of_key
 from fanline.protocol.tasks.snapshot import Snapshot
-
-_log = logging.getLogger("fanline.monitor")
 
 
 class RunningEntry(msgspec.Struct, omit_defaults=True):
@@ -25,9 +22,6 @@ class RunningEntry(msgspec.Struct, omit_defaults=True):
     snapshot: Snapshot
     deadlines: Deadlines = Deadlines()
     announced: bool = True
-
-
-_decoder = msgspec.json.Decoder(RunningEntry)
 
 
 def entry_key(channel: str) -> str:
@@ -51,10 +45,8 @@ def encode_entry(task: MonitoredTask) -> bytes:
 
 def task_of_entry(key: str, value: bytes, revision: int, epoch: str, now: float) -> MonitoredTask | None:
     """The task of an entry; `epoch`: that of its stream now. None, logged, if the entry cannot be read."""
-    try:
-        entry = _decoder.decode(value)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        _log.warning("the entry %s of a running task cannot be read: %s", key, error)
+    entry = read_entry(RunningEntry, value, f"the entry {key} of a running task")
+    if entry is None:
         return None
     task = new_task(channel_of_entry(key), epoch, now)
     task.begin_cold(entry.snapshot, entry.offset if entry.epoch == epoch else 0, entry.deadlines)
