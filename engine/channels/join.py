@@ -9,8 +9,8 @@ There is no hold-back queue. The channel's log is the one ordered truth in this 
 a gap because others publish faster than it reads.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import trio
 
@@ -25,6 +25,7 @@ from fanline.engine.channels.start import After, Live, StartPosition, StoredMess
 from fanline.engine.channels.subscription import ChannelInterest, ChannelSubscription, Router
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
+from fanline.engine.faults import Faults
 from fanline.engine.sending.outbox import Outbox
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
@@ -50,6 +51,7 @@ class Joining:
         recovery: Recovery,
         history: History,
         counters: Counters,
+        faults: Faults,
         *,
         timeout: float,
         patience: float,
@@ -59,6 +61,7 @@ class Joining:
         self._recovery = recovery
         self._history = history
         self._counters = counters
+        self._faults = faults
         self._timeout = timeout
         self._patience = patience
         self._snapshots = SharedSnapshots()
@@ -77,10 +80,11 @@ class Joining:
             if durable is None:
                 answer(Envelope(MessageType.OK, channel=channel.name))
             else:
-                start = await self._settled(durable, start)
-                await self._wait_steady(durable)
-                await self._check(durable, start)
-                history = durable.with_snapshot(await self._gather(durable, start))
+                with self._edge(durable):
+                    start = await self._settled(durable, start)
+                    await self._wait_steady(durable)
+                    await self._check(durable, start)
+                    history = durable.with_snapshot(await self._gather(durable, start))
                 reached, epoch = durable.last, durable.epoch
                 subscription.pause()  # in one step with the answer: what comes from here on is sent by `_catch_up`
                 answer(_answer(durable, start, history))
@@ -95,6 +99,17 @@ class Joining:
             assert channel.durable is not None
             await self._wait_steady(channel.durable)
             yield channel.durable
+
+    @contextmanager
+    def _edge(self, durable: DurableChannel) -> Iterator[None]:
+        """A fault before the answer is that of one `sub`, not of its connection. BusError."""
+        try:
+            yield
+        except (MessageError, BusError):
+            raise
+        except Exception:  # noqa: BLE001  # our own fault
+            self._faults.report(durable.name, "it cannot be joined")
+            raise BusError(f"{durable.name} cannot be joined: a fault of the server, whose log says more") from None
 
     async def _wait_steady(self, durable: DurableChannel) -> None:
         """Wait until a channel's log is up to date. BusError."""
@@ -191,16 +206,27 @@ class Joining:
 
     async def _send(self, subscription: ChannelSubscription, messages: Sequence[Envelope]) -> None:
         """Push messages at the pace at which the client reads, giving others their turn."""
-        encoding, outbox = subscription.encoding, subscription.outbox
+        outbox = subscription.outbox
         for start in range(0, len(messages), _CHUNK):
             if start:
                 await trio.lowlevel.checkpoint()
             chunk = messages[start : start + _CHUNK]
-            outbox.push(b"".join(encoding.encode(message) for message in chunk))
+            outbox.push(b"".join(self._encoded(subscription, message) for message in chunk))
             self._counters.deliveries += len(chunk)
             if outbox.backlog_bytes:
                 await outbox.wait_drained()
                 outbox.life.extend(self._patience)  # it reads: it lives
+
+    def _encoded(self, subscription: ChannelSubscription, message: Envelope) -> bytes:
+        encoding, channel = subscription.encoding, subscription.channel
+        try:
+            return encoding.encode(message)
+        except Exception:  # noqa: BLE001  # our own fault
+            self._faults.report(channel.name, "a message cannot be encoded")
+            frames: list[bytes] = []
+            with suppress(Exception):  # the snapshot may be as bad
+                frames.extend(encoding.encode(substitute) for substitute in channel.substitutes(message))
+            return b"".join(frames)
 
 
 def _answer(durable: DurableChannel, start: StartPosition, history: Sequence[Envelope]) -> Envelope:
