@@ -171,10 +171,12 @@ class TaskMonitor:
             reader.doubt()
 
     async def _publish_table(self, data: dict[str, Any]) -> None:
+        """Store the table behind the newest one; ConflictError if another worker has stored one meanwhile."""
         share = self._roster.shares[0]
         if share is not None:
+            last = (await self._bus.last_offsets([TABLE_CHANNEL])).get(TABLE_CHANNEL, 0)
             share.lease.check()
-            await self._store(TABLE_CHANNEL, TABLE_EVENT, data, f"{MESSAGE_ID_PREFIX}{self._clock_ms()}")
+            await self._store(TABLE_CHANNEL, TABLE_EVENT, data, f"{MESSAGE_ID_PREFIX}{self._clock_ms()}", last)
 
     async def _store(self, channel: str, event: str, data: object, name: str, last: int | None = None) -> int:
         """Store a message of the monitor's own under an id; its offset. BusError."""
