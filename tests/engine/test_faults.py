@@ -16,6 +16,7 @@ from fanline.engine.channels.flusher import Flusher
 from fanline.engine.counters import Counters
 from fanline.engine.faults import QUARANTINE_SECONDS, RESTART_SECONDS, FatalError, Faults
 from fanline.engine.sending.backlog import Backlog
+from fanline.engine.sessions.commands import Commands
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
@@ -355,3 +356,16 @@ async def test_a_flusher_that_fails_ends_the_worker_after_its_clients_were_told_
             await trio.sleep_forever()
     assert ended.group_contains(FatalError)
     assert faults_logged(caplog) == ["the flusher failed; this worker ends"]
+
+
+async def test_a_connection_that_fails_ends_alone_and_the_log_does_not_tell_its_secret(
+    engine: RunningEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect(engine.host, engine.port) as bad, connect(engine.host, engine.port) as good:
+        secret = (await bad.ask({"t": "auth", "i": "a"}))["d"]["session"]
+        monkeypatch.setattr(Commands, "handle", breaking(Commands.handle, lambda _, session, __: session.id == secret))
+        await bad.say({"t": "ping", "i": "p"})
+        assert (await bad.closed())[0] == 1011
+        assert (await good.ask({"t": "ping", "i": "p"}))["t"] == "pong"
+    assert faults_logged(caplog) == ["a connection failed"]
+    assert secret not in caplog.text

@@ -4,7 +4,6 @@ What has to be done is left in queues: `to_restore`, `to_save` (entries, and how
 (timer events). Each has a part of the monitor that empties it at its own pace.
 """
 
-import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -43,7 +42,6 @@ MAX_WAITING = 5000
 """Messages that may wait for their tasks to be restored; meanwhile no others are taken."""
 SLICE_SECONDS = 0.002
 """How long the monitor holds the loop: it is never as urgent as a connection."""
-_log = logging.getLogger("fanline.monitor")
 
 ReadMessage = Callable[[Stored], Envelope | None]
 """A stored message as it goes to clients; None if it is none: MessageReader.read_stored."""
