@@ -16,6 +16,8 @@ class Counters(msgspec.Struct):
     """Messages that the bus has delivered."""
     messages_bad: int = 0
     """Published messages that could not be read, and task events that do not fit: dropped and logged."""
+    faults: int = 0
+    """Exceptions that nobody expected, whatever they were about; their log lines are fewer."""
     tasks_refused: int = 0
     """Messages of tasks that no event had announced, and that were not monitored because there were too many such."""
     deliveries: int = 0

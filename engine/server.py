@@ -4,6 +4,7 @@ import errno
 import logging
 import resource
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from copy import copy
 
@@ -27,6 +28,7 @@ from fanline.engine.connections.readiness import Readiness
 from fanline.engine.connections.registry import Registry
 from fanline.engine.connections.spare_file import SpareFile
 from fanline.engine.counters import Counters
+from fanline.engine.faults import FatalError, Faults
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sending.outbox import OutboxShared
 from fanline.engine.sessions.calls import Calls
@@ -63,9 +65,11 @@ class Server:
         self._settings = settings
         self._access = access or DevelopmentAccess()
         self._counters = Counters()
-        readiness = Readiness(bus, Namespaces(settings.namespaces), lambda: self._draining)
+        self._faults = Faults(self._counters)
+        self._namespaces = Namespaces(settings.namespaces)
+        readiness = Readiness(bus, self._namespaces, lambda: self._draining)
         self._handshakes = Handshakes(settings, self._access, self._counters, readiness)
-        self._registry = Registry(settings.heartbeat, self._counters)
+        self._registry = Registry(settings.heartbeat, self._counters, self._faults)
         self._sockets = 0  # accepted and not closed, whatever state they are in
         self._draining = False
         self._out_of_room = False
@@ -84,12 +88,13 @@ class Server:
     ) -> None:
         """Serve on a listening, non-blocking socket, which stays the caller's to close.
 
-        BusError, in an exception group, if the bus does not let this worker hear what all workers hear.
+        In an exception group: BusError, if the bus does not let this worker hear what all workers hear; FatalError, if
+        what the whole worker depends on has failed.
         """
         with self._serving:
             async with trio.open_nursery() as nursery:
                 shared = self._start_parts(nursery)
-                for namespace in Namespaces(self._settings.namespaces).everywhere():
+                for namespace in self._namespaces.everywhere():
                     await self._bus.wait_joined(f"{namespace}:")
                 task_status.started()
                 with self._accepting, SpareFile() as spare:
@@ -100,30 +105,33 @@ class Server:
 
     def _start_parts(self, nursery: trio.Nursery) -> ConnectionShared:
         """Make what all connections share, and start what runs in the background."""
-        settings, counters = self._settings, self._counters
-        namespaces = Namespaces(settings.namespaces)
+        settings, counters, faults = self._settings, self._counters, self._faults
         outboxes = OutboxShared(
-            nursery, counters, max_bytes=settings.outbox_bytes, max_messages=settings.outbox_messages
+            nursery,
+            counters,
+            max_bytes=settings.outbox_bytes,
+            max_messages=settings.outbox_messages,
+            on_fault=faults.report,
         )
-        joining = self._start_channels(nursery, namespaces)
+        joining = self._start_channels(nursery)
         store = SessionStore(self._bus)
-        commands = self._make_commands(nursery, namespaces, joining, store)
-        nursery.start_soon(store.run)
-        nursery.start_soon(self._registry.beat)
+        commands = self._make_commands(nursery, joining, store)
+        nursery.start_soon(faults.keep, "the session store", store.run)
+        nursery.start_soon(faults.keep, "the heartbeat", self._registry.beat)
         limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
         return ConnectionShared(settings, limits, counters, outboxes, commands, store)
 
-    def _start_channels(self, nursery: trio.Nursery, namespaces: Namespaces) -> Joining:
+    def _start_channels(self, nursery: trio.Nursery) -> Joining:
         """The hub with all that is behind it, from the bus to the flusher."""
-        bus, settings, counters = self._bus, self._settings, self._counters
+        bus, settings, counters, faults = self._bus, self._settings, self._counters, self._faults
         turns = Turns()
-        reader = MessageReader(namespaces, counters, unix_ms, turns)
+        reader = MessageReader(self._namespaces, counters, faults, unix_ms, turns)
         budget = LogBudget(settings.log_bytes)
         everyone, log_limit = self._registry.everyone, settings.log_messages
-        hub = Hub(namespaces, reader, counters, everyone, log_limit=log_limit, budget=budget)
+        hub = Hub(self._namespaces, reader, counters, faults, everyone, log_limit=log_limit, budget=budget)
         states = StreamStates(bus)
-        recovery = Recovery(bus, hub, states, reader, nursery)
-        monitor = TaskMonitor(bus, self._members, namespaces, reader.read_stored, reader.refuse, counters)
+        recovery = Recovery(bus, hub, states, reader, faults, nursery)
+        monitor = TaskMonitor(bus, self._members, self._namespaces, reader.read_stored, reader.refuse, counters, faults)
 
         def bus_is_back(sound_until: float) -> None:
             recovery.bus_is_back(sound_until)
@@ -131,34 +139,42 @@ class Server:
 
         flusher = Flusher(hub, counters, coalesce_ms=settings.coalesce)
         bus.attach(hub.receive, bus_is_back, flusher.after_burst)
-        nursery.start_soon(self._members.run)
+        nursery.start_soon(faults.keep, "the list of live workers", self._members.run)
         nursery.start_soon(monitor.run)
-        nursery.start_soon(flusher.run)
+        nursery.start_soon(self._run_vital, "the flusher", flusher.run)
         return Joining(
             bus,
             Router(hub, bus, settings.bus_timeout),
             recovery,
             History(bus, states, reader, recovery),
             counters,
+            faults,
             timeout=settings.bus_timeout,
             patience=settings.idle_timeout,
             turns=turns,
         )
 
-    def _make_commands(
-        self, nursery: trio.Nursery, namespaces: Namespaces, joining: Joining, store: SessionStore
-    ) -> Commands:
-        bus, settings = self._bus, self._settings
+    def _make_commands(self, nursery: trio.Nursery, joining: Joining, store: SessionStore) -> Commands:
+        bus, settings, namespaces = self._bus, self._settings, self._namespaces
         return Commands(
             bus=bus,
             permissions=Permissions(self._access, namespaces),
             joining=joining,
             publisher=ClientPublisher(bus, namespaces),
-            calls=Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout),
+            calls=Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=self._faults.report),
             store=store,
             counters=self._counters,
             max_subscriptions=settings.max_subscriptions,
         )
+
+    async def _run_vital(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run what the whole worker depends on: its fault ends the worker, once clients are told to come back."""
+        try:
+            await run()
+        except Exception as error:
+            _log.critical("%s failed; this worker ends", name, exc_info=True)
+            await self.drain(self._settings.close_timeout)
+            raise FatalError(f"{name} failed") from error
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, tell every client to come back, and end `serve` when all are gone or time is up."""

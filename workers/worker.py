@@ -1,6 +1,7 @@
 """Worker main: one process, one Trio loop, one inherited listening socket. Started by the supervisor only."""
 
 import gc
+import logging
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import trio
 
 from fanline.engine.bus.interface import Bus, BusError
 from fanline.engine.bus.nats.bus import open_nats_bus
+from fanline.engine.faults import FatalError
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.server import Server
 from fanline.protocol.nats.options import NatsOptions
@@ -20,9 +22,13 @@ from fanline.workers.errors import ServeError, first_leaf
 from fanline.workers.logs import configure_logging
 from fanline.workers.supervision.slot import BEAT, BEAT_SECONDS, READY, WorkerOrder
 
+_log = logging.getLogger("fanline.worker")
+
 
 def main() -> int:
-    """Serve until SIGTERM, then drain. Returns the exit code: 1 if it cannot serve with these settings, as reported."""
+    """Serve until SIGTERM, then drain. Returns the exit code: 1 if it cannot serve with these settings, as reported, or
+    after a fault, as logged.
+    """
     exit_code = 0
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerOrder)
     configure_logging(f"worker {order.slot}")
@@ -30,6 +36,11 @@ def main() -> int:
         trio.run(serve_slot, order)
     except* (BusError, ServeError) as errors:
         _report(order, str(first_leaf(errors)))
+        exit_code = 1
+    except* FatalError:  # logged where it happened
+        exit_code = 1
+    except* Exception:  # noqa: BLE001  # a fault of ours, as of the bus's own tasks
+        _log.critical("a fault of the server ends this worker", exc_info=True)
         exit_code = 1
     return exit_code
 

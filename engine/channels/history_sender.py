@@ -3,11 +3,13 @@ clients that join together.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
 from fanline.engine.channels.subscription import ChannelSubscription
 from fanline.engine.counters import Counters
+from fanline.engine.faults import Faults
 from fanline.engine.slices import SMALL_BYTES, Turns
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope
@@ -60,21 +62,33 @@ class SharedFrames:
 class HistorySender:
     """Sends histories to the clients of one worker. `patience`: seconds of life that a client proves by reading."""
 
-    def __init__(self, counters: Counters, turns: Turns, *, patience: float) -> None:
+    def __init__(self, counters: Counters, faults: Faults, turns: Turns, *, patience: float) -> None:
         self._counters = counters
+        self._faults = faults
         self._turns = turns
         self._patience = patience
         self._frames = SharedFrames()
 
     async def send(self, subscription: ChannelSubscription, messages: Sequence[Envelope], weight: int) -> None:
         """Push messages that take about `weight` bytes; returns when the kernel has taken them."""
-        encoding = subscription.encoding
-        frames = map(partial(self._frames.of, encoding) if encoding.costly else encoding.encode, messages)
+        frames = map(partial(self._frame, subscription), messages)
         if weight <= SMALL_BYTES:
             await self._push(subscription, list(frames))
             return
         while some := await self._turns.some(frames, SEND_BYTES, len):
             await self._push(subscription, some)
+
+    def _frame(self, subscription: ChannelSubscription, message: Envelope) -> bytes:
+        """The frame of a message; of what stands in its place if it cannot be encoded."""
+        encoding, channel = subscription.encoding, subscription.channel
+        try:
+            return self._frames.of(encoding, message) if encoding.costly else encoding.encode(message)
+        except Exception:  # noqa: BLE001  # our own fault
+            self._faults.report(channel.name, "a message cannot be encoded")
+            frames: list[bytes] = []
+            with suppress(Exception):  # the snapshot may be as bad
+                frames.extend(encoding.encode(substitute) for substitute in channel.substitutes(message))
+            return b"".join(frames)
 
     async def _push(self, subscription: ChannelSubscription, frames: Sequence[bytes]) -> None:
         await self._wait_drained(subscription)  # of what other channels have brought meanwhile

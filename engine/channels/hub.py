@@ -6,6 +6,7 @@ add themselves to groups.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import msgspec
 
@@ -15,12 +16,14 @@ from fanline.engine.channels.durable.log_budget import LogBudget
 from fanline.engine.channels.group import FlushBatch, Group, Left
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.counters import Counters
+from fanline.engine.faults import Faults, fault_gap
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.sending.batch import EncodedBatch, EncodedMessage, is_urgent
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope
+from fanline.protocol.messages import GapReason
 
 _BROADCAST = Namespace(everywhere=True)
 """For urgent messages to connections that have not subscribed: neither dropped nor conflated."""
@@ -58,6 +61,16 @@ class Channel:
         if group.empty:
             self.groups = tuple(other for other in self.groups if other is not group)
 
+    def substitutes(self, envelope: Envelope) -> Iterator[Envelope]:
+        """What is sent in place of a message that cannot be encoded, as far as that can be."""
+        durable = self.durable
+        if durable is None or envelope.offset is None:
+            yield fault_gap(self.name, None)
+            return
+        yield durable.gap(envelope.offset, envelope.offset, GapReason.FAULT)
+        if durable.fold is not None:
+            yield durable.snapshot()
+
     def _group(self, encoding: Encoding) -> Group | None:
         for group in self.groups:
             if group.encoding is encoding:
@@ -73,6 +86,7 @@ class Hub:
         namespaces: Namespaces,
         reader: MessageReader,
         counters: Counters,
+        faults: Faults,
         everyone: Everyone,
         *,
         log_limit: int = 1000,
@@ -81,6 +95,7 @@ class Hub:
         self._namespaces = namespaces
         self._reader = reader
         self._counters = counters
+        self._faults = faults
         self._everyone = everyone
         self._log_limit = log_limit
         self._budget = budget or LogBudget()
@@ -121,7 +136,8 @@ class Hub:
     def _new_durable(self, name: str, namespace: Namespace) -> DurableChannel | None:
         if not namespace.durable:
             return None
-        fold = TaskFold(name) if namespace.tasks else None  # what does not fit is reported by the monitor, once
+        # What does not fit is reported by the monitor, once.
+        fold = TaskFold(name, on_fault=self._faults.report) if namespace.tasks else None
         return DurableChannel(name, namespace, self._log_limit, fold, self._budget)
 
     def durable_channels(self) -> Iterator[DurableChannel]:
@@ -136,23 +152,30 @@ class Hub:
     # --- messages ------------------------------------------------------------------------------------------------
 
     def receive(self, name: str, payload: bytes, position: StreamPosition | None) -> None:
-        """Take a producer's message from the bus: decode once, encode once per encoding in use, mark as dirty."""
+        """Take a producer's message from the bus: decode once, encode once per encoding in use, mark as dirty. Never
+        raises.
+        """
         self._counters.messages_in += 1
         self.pending_bytes += len(payload)
         channel = self._channels.get(name)
-        namespace = self._namespaces.of(name) if channel is None else channel.namespace
-        if channel is None and not namespace.everywhere:
-            return  # the last subscriber left while it was on its way
-        envelope = self._reader.read(name, namespace, payload, None if position is None else position.time)
-        if position is None or channel is None or channel.durable is None:
-            if envelope is not None:
-                self._deliver(channel, namespace, (envelope,))
-            return
-        durable = channel.durable
-        was_recovering = durable.state is DurableState.RECOVERING
-        self._deliver(channel, namespace, durable.receive(envelope, position))
-        if durable.state is DurableState.RECOVERING and not was_recovering:
-            self.on_hole(durable)
+        try:
+            namespace = self._namespaces.of(name) if channel is None else channel.namespace
+            if channel is None and not namespace.everywhere:
+                return  # the last subscriber left while it was on its way
+            envelope = self._reader.read(name, namespace, payload, position)
+            if position is None or channel is None or channel.durable is None:
+                if envelope is not None:
+                    self._deliver(channel, namespace, (envelope,))
+                return
+            durable = channel.durable
+            was_recovering = durable.state is DurableState.RECOVERING
+            self._deliver(channel, namespace, durable.receive(envelope, position))
+            if durable.state is DurableState.RECOVERING and not was_recovering:
+                self.on_hole(durable)
+        except Exception:  # noqa: BLE001  # the edge of one message
+            self._faults.report(name, "a message cannot be delivered")
+            if channel is not None and channel.durable is not None and position is not None:
+                self.give_up(channel.durable, position.offset)
 
     def deliver(self, durable: DurableChannel, envelopes: Iterable[Envelope]) -> None:
         """Send what a durable channel has handed out to its subscribers, in order; to nobody if it is closed."""
@@ -161,14 +184,30 @@ class Hub:
             if self.is_dirty:
                 self.on_dirty()
 
+    def give_up(self, durable: DurableChannel, until: int = 0) -> None:
+        """Tell the subscribers that we fail to deliver what comes next, up to an offset (0: unknown). Never raises."""
+        try:
+            if durable.state is not DurableState.OPENING:  # nobody listens yet
+                self.deliver(durable, durable.give_up(until))
+        except Exception:  # noqa: BLE001  # our own fault
+            self._faults.report(durable.name, "its subscribers cannot be told that something is missing")
+
     def _deliver(self, channel: Channel | None, namespace: Namespace, envelopes: Iterable[Envelope]) -> None:
         for envelope in envelopes:
             if envelope.priority is not None and is_urgent(envelope, namespace):
                 self._broadcast(envelope, channel)
-            for group in channel.groups if channel is not None else ():
+            if channel is None:
+                continue
+            for group in channel.groups:
                 if not group.pending:
                     self._dirty.append(group)
-                group.append(envelope)
+                try:
+                    group.append(envelope)
+                except Exception:  # noqa: BLE001  # our own fault, and that of one encoding only
+                    self._faults.report(channel.name, "a message cannot be encoded")
+                    with suppress(Exception):  # the snapshot may be as bad
+                        for substitute in channel.substitutes(envelope):
+                            group.append(substitute)
 
     def _broadcast(self, envelope: Envelope, channel: Channel | None) -> None:
         """Send an urgent message to everybody who does not get it as a subscriber."""
@@ -179,8 +218,12 @@ class Hub:
             if outbox not in subscribed:
                 others.setdefault(encoding, []).append(outbox)
         for encoding, outboxes in others.items():
-            messages = EncodedBatch([EncodedMessage(encoding.encode(bare), bare)], encoding, _BROADCAST)
-            self._broadcasts.append(FlushBatch(outboxes, messages, {}, set()))
+            try:
+                messages = EncodedBatch([EncodedMessage(encoding.encode(bare), bare)], encoding, _BROADCAST)
+            except Exception:  # noqa: BLE001  # our own fault, and that of one encoding only
+                self._faults.report(envelope.channel or "", "an urgent message cannot be encoded")
+            else:
+                self._broadcasts.append(FlushBatch(outboxes, messages, {}, set()))
 
     # --- flushing ------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ a gap because others publish faster than it reads.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
@@ -29,6 +29,7 @@ from fanline.engine.channels.start import After, Live, StartPosition, StoredMess
 from fanline.engine.channels.subscription import ChannelInterest, ChannelSubscription, Router
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
+from fanline.engine.faults import Faults
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.slices import Turns
 from fanline.protocol.dialects.encoding import Encoding
@@ -54,6 +55,7 @@ class Joining:
         recovery: Recovery,
         history: History,
         counters: Counters,
+        faults: Faults,
         *,
         timeout: float,
         patience: float,
@@ -63,8 +65,9 @@ class Joining:
         self._router = router
         self._recovery = recovery
         self._history = history
+        self._faults = faults
         self._timeout = timeout
-        self._sender = HistorySender(counters, turns or Turns(), patience=patience)
+        self._sender = HistorySender(counters, faults, turns or Turns(), patience=patience)
         self._snapshots = SharedSnapshots()
 
     def subscription(self, channel: str, encoding: Encoding, outbox: Outbox) -> ChannelSubscription:
@@ -81,11 +84,12 @@ class Joining:
             if durable is None:
                 answer(Envelope(MessageType.OK, channel=channel.name))
             else:
-                await self._wait_steady(durable)
-                start = await self._settled(durable, start)
-                await self._check(durable, start)
-                history, lives = await self._gather(durable, start), durable.lives
-                history, owed = self._with_snapshot(durable, history, owed=False)
+                with self._edge(durable):
+                    await self._wait_steady(durable)
+                    start = await self._settled(durable, start)
+                    await self._check(durable, start)
+                    history, lives = await self._gather(durable, start), durable.lives
+                    history, owed = self._with_snapshot(durable, history, owed=False)
                 subscription.pause()  # in one step with the answer: what comes from here on is sent by `_catch_up`
                 answer(_answer(durable, start, history))
                 await self._sender.send(subscription, history.messages, history.weight)
@@ -99,6 +103,17 @@ class Joining:
             assert channel.durable is not None
             await self._wait_steady(channel.durable)
             yield channel.durable
+
+    @contextmanager
+    def _edge(self, durable: DurableChannel) -> Iterator[None]:
+        """A fault before the answer is that of one `sub`, not of its connection. BusError."""
+        try:
+            yield
+        except (MessageError, BusError):
+            raise
+        except Exception:  # noqa: BLE001  # our own fault
+            self._faults.report(durable.name, "it cannot be joined")
+            raise BusError(f"{durable.name} cannot be joined: a fault of the server, whose log says more") from None
 
     async def _wait_steady(self, durable: DurableChannel) -> None:
         """Wait until a channel's log is up to date. BusError."""

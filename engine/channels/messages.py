@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from fanline.engine.bus.interface import Stored
+from fanline.engine.bus.interface import Stored, StreamPosition
 from fanline.engine.channels.durable.log import Readable
 from fanline.engine.clock import unix_ms_of
 from fanline.engine.counters import Counters
+from fanline.engine.faults import Faults, fault_gap
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.slices import SMALL_BYTES, Turns
 from fanline.engine.tasks.fold import check_task_message
@@ -20,36 +21,48 @@ class MessageReader:
     """What the bus knows stands over what the producer claims: the subject names the channel, the stream the offset."""
 
     def __init__(
-        self, namespaces: Namespaces, counters: Counters, clock_ms: Callable[[], int], turns: Turns | None = None
+        self,
+        namespaces: Namespaces,
+        counters: Counters,
+        faults: Faults,
+        clock_ms: Callable[[], int],
+        turns: Turns | None = None,
     ) -> None:
         self._namespaces = namespaces
         self._counters = counters
+        self._faults = faults
         self._clock_ms = clock_ms
         self._turns = turns or Turns()
         self._warned_at = 0  # Unix seconds
 
-    def read(self, channel: str, namespace: Namespace, payload: bytes, stored_at: str | None) -> Envelope | None:
-        """A message as it goes to clients; None, counted and logged, if it is none.
+    def read(
+        self, channel: str, namespace: Namespace, payload: bytes, position: StreamPosition | None
+    ) -> Envelope | None:
+        """A message as it goes to clients; None, counted and logged, if it is none. If we fail to read it, the `gap` in
+        its place.
 
-        `stored_at`: the stream's RFC 3339 time, which stands where the producer gave none; None for the present time.
+        `position`: that of a stored message, whose time stands where the producer gave none; None: the present time.
         """
         try:
             envelope = from_producer(payload)
             if namespace.tasks:
                 check_task_message(envelope)
+            if envelope.time is None:
+                envelope.time = self._clock_ms() if position is None else unix_ms_of(position.time)
         except MessageError as error:
             self.refuse(channel, error)
             return None
+        except Exception:  # noqa: BLE001  # our own fault, which every worker would meet
+            self._faults.report(channel, "a message cannot be read")
+            return fault_gap(channel, None if position is None else position.offset)
         envelope.channel = channel
         envelope.offset = envelope.previous = envelope.epoch = None
-        if envelope.time is None:
-            envelope.time = self._clock_ms() if stored_at is None else unix_ms_of(stored_at)
         return envelope
 
     def read_stored(self, stored: Stored) -> Envelope | None:
         """The same of a message that was read from its stream."""
         namespace = self._namespaces.of(stored.channel)
-        return self.read(stored.channel, namespace, stored.payload, stored.position.time)
+        return self.read(stored.channel, namespace, stored.payload, stored.position)
 
     async def read_page(self, page: Sequence[Stored]) -> list[Readable]:
         """The same of many messages: at once if they are small, otherwise in slices, by turns."""

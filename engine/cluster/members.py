@@ -1,7 +1,8 @@
 """Who is live: every worker signs in every second, and reads who else has.
 
 A worker's entry in the bucket WORKERS expires EXPIRY_SECONDS after its last sign of life, and is removed when the
-worker ends. While the bus is away nobody can sign in, so nobody is given up before the bus has been back for that long.
+worker ends; no other worker writes it, so no late write can harm. While the bus is away nobody can sign in, so nobody
+is given up before the bus has been back for that long.
 """
 
 import logging
@@ -14,6 +15,7 @@ import msgspec
 import trio
 
 from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.stored_entry import read_entry
 from fanline.protocol.nats.names import Bucket
 
 SIGN_SECONDS = 1.0
@@ -98,15 +100,15 @@ class Members:
             if worker == self.id:
                 continue
             seen = self._others.get(worker)
-            self._others[worker] = _Sighting(_member_of(entry.value), now if seen is None else seen.since, now)
+            if seen is None:
+                self._others[worker] = _Sighting(_member_of(worker, entry.value), now, now)
+            else:
+                seen.last = now
         sound = now - self._sound_since >= EXPIRY_SECONDS
         for worker, seen in list(self._others.items()):
             if worker not in found and (sound or now - seen.last >= 2 * EXPIRY_SECONDS):
                 del self._others[worker]
 
 
-def _member_of(value: bytes) -> Member:
-    try:
-        return msgspec.json.decode(value, type=Member)
-    except msgspec.MsgspecError:
-        return Member()
+def _member_of(worker: str, value: bytes) -> Member:
+    return read_entry(Member, value, f"the entry of worker {worker}") or Member()

@@ -60,7 +60,7 @@ class Connection:
                     await self._feed(rest)
                 await self._read()
         except Exception:  # noqa: BLE001  # the edge of one connection: logged once, nobody else notices
-            _log.exception("session %s failed", self.session.id)
+            _log.exception("a connection failed")  # without the id of its session, which is a secret
             self.outbox.finish(CloseReason.INTERNAL)
         finally:
             self.session.end()

@@ -12,8 +12,10 @@ import trio
 from fanline.engine.clock import unix_ms
 from fanline.engine.connections.connection import Connection
 from fanline.engine.counters import Counters
+from fanline.engine.faults import Faults
 from fanline.engine.sending.outbox import Outbox
 from fanline.protocol.dialects.encoding import Encoding
+from fanline.protocol.errors import CloseReason
 from fanline.protocol.websocket.frames import Opcode, encode_frame
 
 _PING = encode_frame(Opcode.PING, b"")
@@ -22,8 +24,9 @@ _PING = encode_frame(Opcode.PING, b"")
 class Registry:
     """`heartbeat`: seconds between two pings of one connection."""
 
-    def __init__(self, heartbeat: float, counters: Counters) -> None:
+    def __init__(self, heartbeat: float, counters: Counters, faults: Faults) -> None:
         self._counters = counters
+        self._faults = faults
         self._slices: list[dict[Connection, None]] = [{} for _ in range(max(1, round(heartbeat)))]
         self._tick = heartbeat / len(self._slices)
         self._next = 0
@@ -53,17 +56,20 @@ class Registry:
         while True:
             for members in self._slices:
                 await trio.sleep(self._tick)
-                _ping(members)
+                self._ping(list(members))
 
-
-def _ping(connections: Iterable[Connection]) -> None:
-    beats: dict[Encoding, bytes] = {}
-    for connection in connections:
-        encoding = connection.session.encoding
-        if encoding not in beats:
-            beats[encoding] = _beat(encoding)
-        connection.outbox.push(beats[encoding])
-        connection.session.store_again()
+    def _ping(self, connections: Iterable[Connection]) -> None:
+        beats: dict[Encoding, bytes] = {}
+        for connection in connections:
+            encoding = connection.session.encoding
+            try:
+                if encoding not in beats:
+                    beats[encoding] = _beat(encoding)
+                connection.outbox.push(beats[encoding])
+                connection.session.store_again()
+            except Exception:  # noqa: BLE001  # our own fault, and that of one connection only
+                self._faults.report("the heartbeat", "a connection cannot be pinged, and ends")
+                connection.close(CloseReason.INTERNAL)
 
 
 def _beat(encoding: Encoding) -> bytes:

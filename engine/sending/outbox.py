@@ -11,6 +11,7 @@ import trio
 
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
+from fanline.engine.faults import OnFault
 from fanline.engine.namespaces import SlowPolicy
 from fanline.engine.sending.backlog import Backlog
 from fanline.engine.sending.batch import EncodedBatch
@@ -26,11 +27,20 @@ _DRAIN_PARTS = 64  # buffers in one sendmsg; Linux takes at most 1024
 class OutboxShared:
     """What all outboxes of a worker share, so that each one stays small."""
 
-    __slots__ = ("counters", "max_bytes", "max_messages", "nursery")
+    __slots__ = ("counters", "max_bytes", "max_messages", "nursery", "on_fault")
 
-    def __init__(self, nursery: trio.Nursery, counters: Counters, *, max_bytes: int, max_messages: int) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        counters: Counters,
+        *,
+        max_bytes: int,
+        max_messages: int,
+        on_fault: OnFault = lambda subject, what: None,
+    ) -> None:
         self.nursery = nursery
         self.counters = counters
+        self.on_fault = on_fault
         self.max_bytes = max_bytes
         self.max_messages = max_messages
 
@@ -120,6 +130,12 @@ class Outbox:
         backlog, shared = self._backlog, self._shared
         if self.life.state is not _OPEN or backlog is None:
             return
+        try:
+            self._add(backlog, shared, data, batch)
+        except Exception:  # noqa: BLE001  # our own fault; the client comes back and resumes
+            self._fail()
+
+    def _add(self, backlog: Backlog, shared: OutboxShared, data: bytes, batch: EncodedBatch | None) -> None:
         if batch is None:
             backlog.add(data)
         elif batch.namespace.slow is SlowPolicy.DROP and self._is_full(backlog, len(data), len(batch.messages)):
@@ -146,10 +162,23 @@ class Outbox:
         self.life.close(CloseReason.SLOW)
         self.life.expire()
 
+    def _fail(self) -> None:
+        self._shared.on_fault("the backlog of a connection", "it cannot be kept or sent; the connection ends")
+        self.life.lose()
+
     async def _drain(self) -> None:
         """Send the backlog as the kernel takes it; ends with it, or with the socket."""
         assert self._backlog is not None
-        backlog, most = self._backlog, _DRAIN_PARTS if can_gather(self._socket) else 1
+        try:
+            await self._send_backlog(self._backlog)
+        except Exception:  # noqa: BLE001  # our own fault; the client comes back and resumes
+            self._fail()
+        self._backlog = None
+        if self._drained is not None:
+            self._drained.set()
+
+    async def _send_backlog(self, backlog: Backlog) -> None:
+        most = _DRAIN_PARTS if can_gather(self._socket) else 1
         # The connection may end, and close its socket, before this task has run for the first time.
         while self._socket.fileno() >= 0 and backlog.buffers(most, unix_ms()):
             try:
@@ -162,6 +191,3 @@ class Outbox:
                 self.life.lose()
                 break
             backlog.advance(sent)
-        self._backlog = None
-        if self._drained is not None:
-            self._drained.set()

@@ -10,7 +10,6 @@ tries again until it has replied (engine/tasks/deliveries.py).
 """
 
 import hashlib
-import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -25,6 +24,7 @@ from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.log_budget import weight_of
 from fanline.engine.channels.join import Joining
 from fanline.engine.clock import unix_ms
+from fanline.engine.faults import OnFault
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.session import Session
 from fanline.engine.tasks.deliveries import (
@@ -48,7 +48,6 @@ _MAX_CALLS = 16  # of one connection under way: each may wait for a producer
 _MAX_CALL_BYTES = 1024 * 1024  # of memory that they take together; one call is always allowed
 _STORED_SECONDS = 5.0  # for a stored event to come back
 _UNREACHED = (ErrorCode.NO_PRODUCER, ErrorCode.NO_ANSWER)
-_log = logging.getLogger("fanline.calls")
 
 Answer = Callable[[Envelope | MessageError | BusError], None]
 """Sends the answer to a call."""
@@ -70,7 +69,14 @@ class Calls:
     """The calls of all sessions of one worker. `timeout`: seconds a producer has to answer."""
 
     def __init__(
-        self, bus: Bus, namespaces: Namespaces, joining: Joining, nursery: trio.Nursery, *, timeout: float
+        self,
+        bus: Bus,
+        namespaces: Namespaces,
+        joining: Joining,
+        nursery: trio.Nursery,
+        *,
+        timeout: float,
+        on_fault: OnFault,
     ) -> None:
         self._bus = bus
         self._namespaces = namespaces
@@ -78,6 +84,7 @@ class Calls:
         self._nursery = nursery
         self._timeout = timeout
         self._held: dict[Session, int] = {}  # bytes of memory that the calls of a session take while they are under way
+        self._on_fault = on_fault
 
     def check_is_task(self, channel: str) -> None:
         """MessageError(NOT_SUPPORTED) for a channel that has no producer."""
@@ -96,21 +103,28 @@ class Calls:
         self._held[session] = held + weight
 
     async def _run(self, session: Session, command: Envelope, channel: str, answer: Answer) -> None:
+        """The edge of one call: whatever goes wrong in it, nobody else notices."""
         weight = weight_of(command)
+        try:
+            await self._perform_and_answer(session, command, channel, answer)
+        except Exception:  # noqa: BLE001  # our own fault
+            self._on_fault(channel, "a call cannot be answered")
+        finally:
+            session.calls -= 1
+            self._held[session] -= weight
+            if not self._held[session]:
+                del self._held[session]
+
+    async def _perform_and_answer(self, session: Session, command: Envelope, channel: str, answer: Answer) -> None:
         try:
             async with self._joining.steady(channel) as durable:
                 data = await self._perform(durable, command, session)
             answer(Envelope(MessageType.OK, channel=channel, data=data))
         except (MessageError, BusError) as error:
             answer(error)
-        except Exception:  # noqa: BLE001  # the edge of one call: logged once, nobody else notices
-            _log.exception("a call on %s failed", channel)
+        except Exception:  # noqa: BLE001  # our own fault
+            self._on_fault(channel, "a call failed")
             answer(BusError("the call failed inside the server; it may have been done"))
-        finally:
-            session.calls -= 1
-            self._held[session] -= weight
-            if not self._held[session]:
-                del self._held[session]
 
     async def _perform(self, durable: DurableChannel, command: Envelope, session: Session) -> Any:
         """Perform a call on a task whose channel is up to date; the data of the answer. MessageError, BusError."""

@@ -90,15 +90,15 @@ class Commands:
         data = Authenticated(user=session.identity.user, session=session.id)
         if wanted is not None:
             data.resumed = await self._resume(session, wanted)
-            data.session = session.id  # that of the resumed session, if it was
         return Envelope(MessageType.OK, data=data.fields())
 
     async def _resume(self, session: Session, wanted: Resume) -> bool:
-        """Subscribe to what another connection of this session had; each channel's answer and history come first."""
+        """Subscribe to what another connection had; each channel's answer and history come first. The session keeps its
+        own id: the other connection, if its worker does not know yet that it is dead, may still store its session.
+        """
         stored = await self._store.find(wanted.session)
         if stored is None or stored.user != session.identity.user:
             return False
-        session.id = wanted.session
         for channel in stored.channels:
             offset, epoch = wanted.positions.get(channel, (None, None))
             command = Envelope(MessageType.SUB, channel=channel, offset=offset, epoch=epoch)

@@ -16,7 +16,9 @@ from fanline.protocol.messages import Limits, Welcome
 
 
 class Session:
-    """Lives as long as its connection, but for its id: with that a later connection takes the subscriptions up."""
+    """Lives as long as its connection. A later connection that names its id takes its subscriptions over, under an id
+    of its own.
+    """
 
     __slots__ = ("_store", "_stored_at", "calls", "encoding", "id", "identity", "outbox", "subscriptions")
 

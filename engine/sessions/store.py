@@ -2,7 +2,8 @@
 
 A session that changes is stored soon after, many changes at once, and then rests, however often it changes; one that
 does not is stored again before it expires. Nothing waits for it: a lost write costs a client its session, never a
-message, for the client has its offsets.
+message, for the client has its offsets. And no late write overwrites another connection's:
+each connection stores its session under an id that is its own.
 """
 
 from collections.abc import Collection
@@ -13,6 +14,7 @@ import msgspec
 import trio
 
 from fanline.engine.bus.interface import RESUME_WINDOW, Bus
+from fanline.engine.stored_entry import read_entry
 from fanline.protocol.nats.names import Bucket
 
 STORE_AGAIN = RESUME_WINDOW / 2
@@ -87,4 +89,4 @@ class SessionStore:
     async def find(self, session: str) -> StoredSession | None:
         """What is kept of a session; None if there is nothing (any more). BusError."""
         entry = await self._bus.kv_get(Bucket.SESSIONS, session)
-        return None if entry is None or not entry.value else msgspec.json.decode(entry.value, type=StoredSession)
+        return None if entry is None or not entry.value else read_entry(StoredSession, entry.value, "a session")

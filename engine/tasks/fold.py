@@ -15,6 +15,7 @@ import trio
 
 from fanline.engine.bus.interface import Epoch
 from fanline.engine.clock import unix_ms
+from fanline.engine.faults import OnFault, fault_gap
 from fanline.engine.tasks.output_tail import OutputTail
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
@@ -42,11 +43,16 @@ class Outcome:
 
 
 class TaskFold:
-    """The fold of one task's channel."""
+    """The fold of one task's channel. `on_fault` is called when an event, or a record, breaks it."""
 
-    __slots__ = ("_expected", "_on_refused", "channel", "estimate", "offset", "output", "snapshot")
+    __slots__ = ("_expected", "_on_fault", "_on_refused", "channel", "estimate", "offset", "output", "snapshot")
 
-    def __init__(self, channel: str, on_refused: OnRefused = lambda channel, error: None) -> None:
+    def __init__(
+        self,
+        channel: str,
+        on_refused: OnRefused = lambda channel, error: None,
+        on_fault: OnFault = lambda channel, what: None,
+    ) -> None:
         self.channel = channel
         self.snapshot = Snapshot()
         self.estimate = Estimate()
@@ -54,12 +60,15 @@ class TaskFold:
         self.offset = 0
         """Everything up to here is folded in."""
         self._on_refused = on_refused
+        self._on_fault = on_fault
         self._expected: dict[str, Outcome] = {}
 
     # --- events --------------------------------------------------------------------------------------------------
 
     def take(self, envelope: Envelope, offset: int) -> Envelope | None:
-        """Fold the next message of the channel; what viewers are to get of it, None for an event that does not fit."""
+        """Fold the next message of the channel; what viewers are to get of it: None for an event that does not fit, a
+        `gap` for one that breaks the fold, which goes on without it as in every worker.
+        """
         outcome = self._expected.pop(envelope.id or "", None) if self._expected else None
         event = event_of(envelope)
         try:
@@ -72,6 +81,11 @@ class TaskFold:
             if outcome is not None:
                 outcome.refusal = error
             return None
+        except Exception:  # noqa: BLE001  # our own fault
+            self._on_fault(self.channel, f"message {offset} breaks the fold")
+            if outcome is not None:
+                outcome.refusal = MessageError(ErrorCode.BAD_STATE, "the server failed on this event; its log says why")
+            return fault_gap(self.channel, offset)
         finally:
             if offset > self.offset:
                 self.offset = offset
@@ -128,7 +142,15 @@ class TaskFold:
         return TaskRecord(self.snapshot, self.estimate, self.output, epoch.name, self.offset).encode(lines)
 
     def load(self, record: bytes, epoch: Epoch) -> None:
-        """Go on from a record. One of another epoch of the stream still says how the task was, but not up to where."""
+        """Go on from a record. One of another epoch of the stream still says how the task was, but not up to where. A
+        record that breaks something is left out.
+        """
+        try:
+            self._load(record, epoch)
+        except Exception:  # noqa: BLE001  # our own fault, which every worker would meet
+            self._on_fault(self.channel, "the task record is left out")
+
+    def _load(self, record: bytes, epoch: Epoch) -> None:
         found = read_record(self.channel, record, epoch)
         if found is None or (found.offset <= self.offset and self.snapshot != Snapshot()):
             return
@@ -174,7 +196,7 @@ def read_record(channel: str, record: bytes, epoch: Epoch) -> TaskRecord | None:
         if epoch.went_back_from(name, offset):
             return None
         return TaskRecord(snapshot, estimate, output, epoch.name, offset if epoch.covers(name, offset) else 0)
-    except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
+    except (msgspec.MsgspecError, LookupError, TypeError, ValueError, RecursionError) as error:
         _log.warning("the record of %s cannot be read: %s", channel, error)
         return None
 

@@ -44,9 +44,18 @@ class OutputTail:
         return not self._lines
 
     def extend(self, batches: Iterable[OutputBatch]) -> None:
-        """Add what `newest` of another tail returned."""
+        """Add what `newest` of another tail returned, without the lines that this one has already."""
         for batch in batches:
-            self.append(batch.lines, batch.first, batch.attempt, batch.stream)
+            rest = batch.without_first(self._known_of(batch))
+            self.append(rest.lines, rest.first, rest.attempt, rest.stream)
+
+    def _known_of(self, batch: OutputBatch) -> int:
+        """How many of its lines are here, from the first."""
+        newest = self._batches[-1] if self._batches else None
+        if newest is None or newest.attempt < batch.attempt:
+            return 0
+        known = newest.first + len(newest.lines) - batch.first if newest.attempt == batch.attempt else len(batch.lines)
+        return min(max(0, known), len(batch.lines))
 
     def append(self, lines: Sequence[str], first: int, attempt: int, stream: Stream) -> None:
         """Add new lines; those longer than MAX_LINE are cut."""

@@ -56,7 +56,8 @@ class Gap:
     channel: str
     reason: str
     """"expired": no longer stored. "epoch": the channel was recreated, and its offsets start again; what was published
-    after the last message of its former life is not known. "slow": this client did not keep up on an ephemeral channel.
+    after the last message of its former life is not known. "fault": the server fails to handle them; without offsets
+    and count: what comes may be late. "slow": this client did not keep up on an ephemeral channel.
     "unexplained": the server cannot say what became of them."""
     first: int | None = None
     """The lowest offset that may be missing; None if it is not known."""
@@ -70,6 +71,8 @@ class Gap:
     def __str__(self) -> str:
         if self.reason == "epoch":
             return f"{self.channel} was recreated: what it held before is gone, and offsets start again"
+        if self.last is None and self.count is None:
+            return f"messages of {self.channel} may be late ({self.reason})"
         which = f"{self.count} messages" if self.last is None else f"the messages from {self.first} to {self.last}"
         return f"{which} of {self.channel} are missing ({self.reason})"
 

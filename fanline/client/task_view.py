@@ -148,7 +148,8 @@ class TaskView:
         while True:
             item = await anext(self._messages)
             if isinstance(item, Gap):
-                self._gap = item  # reported with the snapshot that follows
+                if item.last is not None:  # otherwise nothing is known to be missing, and no snapshot follows
+                    self._gap = item  # reported with the snapshot that follows
             elif is_snapshot(item):
                 return self._begin(item)
             elif (update := self._fold(item)) is not None:

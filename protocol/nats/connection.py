@@ -22,6 +22,7 @@ a process that was itself stopped first reads what has arrived meanwhile.
 """
 DEAD_SECONDS = TICK_SECONDS * DEAD_TICKS
 
+_MOST_LOGGED = 100  # subjects, on one connection
 _log = logging.getLogger("fanline.nats")
 
 Sink = Callable[[NatsMessage], None]
@@ -82,6 +83,7 @@ class NatsConnection:
         self._queue: list[bytes] = []
         self._pongs: deque[Done] = deque()
         self._silent_ticks = 0
+        self._failed: set[str] = set()  # subjects of messages whose sinks have raised
 
     # --- what is to be written ------------------------------------------------------------------------------------
 
@@ -116,9 +118,18 @@ class NatsConnection:
             if isinstance(item, NatsMessage):
                 subscription = subscriptions.get(item.sid)  # none: it ended while this was on its way
                 if subscription is not None:
-                    _hand_over(item, subscription.sink)
+                    try:
+                        subscription.sink(item)
+                    except Exception:  # noqa: BLE001  # a fault in one sink must not end the connection of all others
+                        self._report(item.subject)
             else:
                 self._take_reply(item)
+
+    def _report(self, subject: str) -> None:
+        """Log the exception that is being handled, once for a subject: whoever may publish there may do so often."""
+        if subject not in self._failed and len(self._failed) < _MOST_LOGGED:
+            self._failed.add(subject)
+            _log.exception("a message on %s could not be delivered", subject)
 
     def _take_reply(self, reply: Reply) -> None:
         if reply.verb == "PING":
@@ -149,10 +160,3 @@ class NatsConnection:
         """The connection has ended: what waits for a confirmation gets the error."""
         while self._pongs:
             self._pongs.popleft()(error)
-
-
-def _hand_over(message: NatsMessage, sink: Sink) -> None:
-    try:
-        sink(message)
-    except Exception:  # noqa: BLE001  # a fault in one sink must not end the connection of all the others
-        _log.exception("a message on %s could not be delivered", message.subject)

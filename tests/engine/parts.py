@@ -15,6 +15,7 @@ from fanline.engine.channels.hub import Everyone, Hub
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.channels.subscription import Router
 from fanline.engine.counters import Counters
+from fanline.engine.faults import Faults
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sending.life import Life
 from fanline.engine.sending.outbox import Outbox, OutboxShared
@@ -31,8 +32,9 @@ def make_hub(
     budget: LogBudget | None = None,
 ) -> tuple[Hub, Counters]:
     namespaces, counters = namespaces or Namespaces(), counters or Counters()
-    reader = MessageReader(namespaces, counters, clock_ms)
-    return Hub(namespaces, reader, counters, everyone, log_limit=log_limit, budget=budget), counters
+    faults = Faults(counters, clock=lambda: 0.0)  # many tests of the hub need no Trio
+    reader = MessageReader(namespaces, counters, faults, clock_ms)
+    return Hub(namespaces, reader, counters, faults, everyone, log_limit=log_limit, budget=budget), counters
 
 
 def idle_outbox() -> Outbox:
@@ -48,9 +50,11 @@ class Parts:
     def __init__(self, bus: Bus, nursery: trio.Nursery, namespaces: Namespaces, log_limit: int = 1000) -> None:
         counters, states = Counters(), StreamStates(bus)
         self.states = states
-        self.reader = MessageReader(namespaces, counters, lambda: 0)
-        self.hub = Hub(namespaces, self.reader, counters, tuple[tuple[Encoding, Outbox], ...], log_limit=log_limit)
-        self.recovery = Recovery(bus, self.hub, states, self.reader, nursery)
+        self.faults = faults = Faults(counters)
+        self.reader = MessageReader(namespaces, counters, faults, lambda: 0)
+        everyone = tuple[tuple[Encoding, Outbox], ...]
+        self.hub = Hub(namespaces, self.reader, counters, faults, everyone, log_limit=log_limit)
+        self.recovery = Recovery(bus, self.hub, states, self.reader, faults, nursery)
         self.history = History(bus, states, self.reader, self.recovery)
         self.router = Router(self.hub, bus, timeout=5.0)
         bus.attach(self.hub.receive, self.recovery.bus_is_back)

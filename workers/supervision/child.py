@@ -48,9 +48,9 @@ class Child:
         )
         assert self._process.stdin is not None
         try:
-            self._pidfd = os.pidfd_open(self._process.pid)
             with suppress(BrokenPipeError), self._process.stdin as pipe:
                 pipe.write(stdin)
+            self._pidfd = os.pidfd_open(self._process.pid)  # last, so that no failure leaves it open
         except BaseException:  # as when there is no file left: nobody would know of the process
             self._process.kill()
             self._process.wait()

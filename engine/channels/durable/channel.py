@@ -23,6 +23,7 @@ from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import DEFAULT_LINES, GapData, GapReason
 
+_GAP = MessageType.GAP  # looked at for every message
 _HELD_MOST = 10_000  # messages held while the stream cannot be asked; older ones are read from it anyway
 _CLOCK_SKEW = 1.0  # seconds by which the NATS server's clock may be behind ours
 
@@ -156,10 +157,10 @@ class DurableChannel:
         for envelope, position in self._held or ():
             if position.offset <= read_until:
                 known[position.offset] = (envelope, position.previous)
-        ready = self._give_up(lost_until)
+        ready = self._lose(lost_until)
         for offset, (envelope, previous) in sorted(known.items()):
             if offset > self.last:
-                ready += self._give_up(previous)
+                ready += self._lose(previous)
                 ready += self._append(envelope, offset)
         self._move(DurableEvent.RECOVERED)
         return self.with_snapshot(ready + self._release())
@@ -188,12 +189,27 @@ class DurableChannel:
         self._forget(0)
         return self.with_snapshot([self.gap(0, 0, GapReason.EPOCH)])
 
+    def give_up(self, until: int = 0) -> list[Envelope]:
+        """We fail to hand out what comes after `last`: the gap that says so, up to here and to what is held, behind
+        which it goes on. If nothing is known to be missing, a gap without offsets, and nothing else changes.
+        """
+        until = max(until, self.heard)
+        self._take_held()
+        if until <= self.last:
+            return [self._gap(GapData(reason=GapReason.FAULT))]
+        gap = self.gap(self.last + 1, until, GapReason.FAULT)
+        self._forget(until)
+        self._move(DurableEvent.RECOVERED)
+        return self.with_snapshot([gap])
+
     # --- for clients ---------------------------------------------------------------------------------------------
 
     def gap(self, first: int, last: int, reason: GapReason) -> Envelope:
         """A `gap` for the offsets from `first` to `last`."""
-        data = GapData(first=first, last=last, reason=reason).fields()
-        return Envelope(MessageType.GAP, channel=self.name, epoch=self.epoch.name, data=data)
+        return self._gap(GapData(first=first, last=last, reason=reason))
+
+    def _gap(self, data: GapData) -> Envelope:
+        return Envelope(MessageType.GAP, channel=self.name, epoch=self.epoch.name, data=data.fields())
 
     def snapshot(self, lines: int = DEFAULT_LINES) -> Envelope:
         """The task as of `last`, with the newest `lines` lines of its output."""
@@ -281,7 +297,7 @@ class DurableChannel:
         if self._said != self.epoch.name:  # those who listen have to know where this offset belongs
             envelope.epoch = self._said = self.epoch.name
             self._marked = envelope
-        return [envelope]
+        return [envelope] if envelope.type is not _GAP else self.with_snapshot([envelope])
 
     def _release(self) -> list[Envelope]:
         """Hand out what was held, as far as it follows on; another hole starts over."""
@@ -293,7 +309,7 @@ class DurableChannel:
             ready += self.receive(envelope, position)
         return ready
 
-    def _give_up(self, until: int) -> list[Envelope]:
+    def _lose(self, until: int) -> list[Envelope]:
         """What comes after `last`, up to here, is gone for good: the gap that says so."""
         if until <= self.last:
             return []

@@ -6,6 +6,7 @@ bus: it tries again until it knows, or until nobody listens to the channel any m
 
 import itertools
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +17,7 @@ from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.hub import Hub
 from fanline.engine.channels.messages import MessageReader
+from fanline.engine.faults import Faults
 from fanline.engine.tasks.fold import TaskFold
 from fanline.engine.tasks.restore import restore
 from fanline.protocol.channels import namespace_of
@@ -29,11 +31,20 @@ _log = logging.getLogger("fanline.recovery")
 class Recovery:
     """Of one worker's durable channels."""
 
-    def __init__(self, bus: Bus, hub: Hub, states: StreamStates, reader: MessageReader, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        hub: Hub,
+        states: StreamStates,
+        reader: MessageReader,
+        faults: Faults,
+        nursery: trio.Nursery,
+    ) -> None:
         self._bus = bus
         self._hub = hub
         self._states = states
         self._reader = reader
+        self._faults = faults
         self._nursery = nursery
         self._outages = 0
         hub.on_hole = self.recover_soon
@@ -43,9 +54,28 @@ class Recovery:
     async def wait_steady(self, channel: DurableChannel) -> None:
         """Wait until a channel hands out messages; the first to wait opens it. BusError if that cannot be done."""
         async with channel.asking:
+            if channel.state is not DurableState.STEADY:
+                self._check_quarantine(channel)
             if channel.state is DurableState.OPENING:
-                await self._open(channel)
+                await self._open_or_quarantine(channel)
         await channel.wait_steady()
+
+    def _check_quarantine(self, channel: DurableChannel) -> None:
+        seconds = self._faults.seconds_left(channel.name)
+        if seconds:
+            raise BusError(
+                f"{channel.name} is out of service after a fault of the server, whose log says more; "
+                f"try again in {math.ceil(seconds)} s"
+            )
+
+    async def _open_or_quarantine(self, channel: DurableChannel) -> None:
+        try:
+            await self._open(channel)
+        except BusError:
+            raise
+        except Exception:  # noqa: BLE001  # our own fault
+            self._faults.quarantine(channel.name, "it cannot be opened")
+            self._check_quarantine(channel)
 
     async def _open(self, channel: DurableChannel) -> None:
         asked, outages = time.time(), self._outages
@@ -89,15 +119,21 @@ class Recovery:
         self._nursery.start_soon(self._recover, channel, name="recovery")
 
     async def _recover(self, channel: DurableChannel) -> None:
-        """Bring a channel up to its stream, trying until that is done or nobody listens any more."""
+        """Bring a channel up to its stream, trying until that is done or nobody listens any more. One in quarantine
+        waits that out, and what it has missed is read then.
+        """
         tries = 0
         while self._is_doubtful(channel):
+            await self._sit_out(channel)
             last, epoch = channel.last, channel.epoch
             try:
                 async with channel.asking:
                     await self._compare_with_stream(channel, patient=tries < _PATIENCE)
             except BusError as error:
                 _log.debug("cannot recover %s yet: %s", channel.name, error)
+            except Exception:  # noqa: BLE001  # our own fault
+                self._faults.quarantine(channel.name, "it cannot be recovered")
+                self._hub.give_up(channel)
             else:
                 tries = tries + 1 if channel.last == last else 0
             if (channel.last, channel.epoch) == (last, epoch) and channel.state is DurableState.RECOVERING:
@@ -174,6 +210,9 @@ class Recovery:
             except BusError as error:
                 _log.debug("cannot compare %d channels yet: %s", len(channels), error)
                 await trio.sleep(_RETRY_SECONDS)
+            except Exception:  # noqa: BLE001  # our own fault; each is tried alone, and has an edge of its own
+                self._faults.report(namespace_of(channels[0].name), "channels cannot be compared with their stream")
+                return self._recover_all(channels)
             else:
                 return self._recover_moved(channels, newest, state)
         return None
@@ -182,9 +221,17 @@ class Recovery:
         return self._hub.is_open(channel) and channel.state is DurableState.RECOVERING
 
     def _recover_moved(self, channels: Sequence[DurableChannel], newest: Mapping[str, int], state: StreamState) -> None:
+        for channel in channels:
+            try:
+                self._take_unmoved(channel, newest.get(channel.name), state)
+            except Exception:  # noqa: BLE001  # our own fault
+                self._faults.report(channel.name, "what was held cannot be delivered")
+                self._hub.give_up(channel)
+        self._recover_all(channels)
+
+    def _recover_all(self, channels: Sequence[DurableChannel]) -> None:
         limiter = trio.CapacityLimiter(_PARALLEL)
         for channel in channels:
-            self._take_unmoved(channel, newest.get(channel.name), state)
             if channel.state is DurableState.RECOVERING:
                 self._nursery.start_soon(self._recover_limited, channel, limiter, name="recovery")
 
@@ -197,8 +244,12 @@ class Recovery:
             channel.wake()
 
     async def _recover_limited(self, channel: DurableChannel, limiter: trio.CapacityLimiter) -> None:
+        await self._sit_out(channel)
         async with limiter:
             await self._recover(channel)
+
+    async def _sit_out(self, channel: DurableChannel) -> None:
+        await trio.sleep(self._faults.seconds_left(channel.name))
 
     # --- reading -------------------------------------------------------------------------------------------------
 

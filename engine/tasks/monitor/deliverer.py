@@ -46,8 +46,6 @@ class Deliverer:
             await self._deliver(channel)
         except BusError as error:
             _log.debug("%s: %s", channel, error)
-        except Exception:  # noqa: BLE001  # our own fault, which every worker that had the share would meet again
-            _log.exception("what was stored for the producer of %s cannot be delivered", channel)
         finally:
             self._roster.deliveries.done(channel, trio.current_time())
 
@@ -58,8 +56,9 @@ class Deliverer:
         elif not task.is_warm or task.pending is not None:  # an entry does not hold the value of an answer
             self._roster.restore_soon(task)
         else:
-            for delivery in undelivered(task.snapshot, unix_ms()):
-                await self._deliver_one(task, delivery)
+            with self._roster.edge(task, "what is stored for its producer cannot be delivered"):
+                for delivery in undelivered(task.snapshot, unix_ms()):
+                    await self._deliver_one(task, delivery)
 
     async def _deliver_one(self, task: MonitoredTask, delivery: Delivery) -> None:
         channel, attempt, known = task.channel, task.snapshot.attempt, task.folded

@@ -2,19 +2,16 @@
 over a share has its timers back with one read.
 """
 
-import logging
-
 import msgspec
 from msgspec.structs import replace
 
 from fanline.engine.bus.interface import Epoch
 from fanline.engine.cluster.shares import share_of
+from fanline.engine.stored_entry import read_entry
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask, new_task
 from fanline.engine.tasks.timers import Deadlines
 from fanline.protocol.nats.names import channel_key, channel_of_key
 from fanline.protocol.tasks.snapshot import Snapshot
-
-_log = logging.getLogger("fanline.monitor")
 
 
 class RunningEntry(msgspec.Struct, omit_defaults=True):
@@ -26,9 +23,6 @@ class RunningEntry(msgspec.Struct, omit_defaults=True):
     snapshot: Snapshot
     deadlines: Deadlines = Deadlines()
     announced: bool = True
-
-
-_decoder = msgspec.json.Decoder(RunningEntry)
 
 
 def entry_key(channel: str) -> str:
@@ -54,10 +48,8 @@ def task_of_entry(key: str, value: bytes, revision: int, epoch: Epoch, now: floa
     """The task of an entry; `epoch`: that of its stream now. None if the stream went back to an older copy
     behind it, or, logged, if the entry cannot be read.
     """
-    try:
-        entry = _decoder.decode(value)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        _log.warning("the entry %s of a running task cannot be read: %s", key, error)
+    entry = read_entry(RunningEntry, value, f"the entry {key} of a running task")
+    if entry is None:
         return None
     if epoch.went_back_from(entry.epoch, entry.offset):
         return None  # it is met again when its stream is read

@@ -17,6 +17,7 @@ from fanline.engine.clock import unix_ms_of
 from fanline.engine.cluster.members import Members
 from fanline.engine.cluster.shares import SHARES, owner_of
 from fanline.engine.cluster.store_clock import StoreClock
+from fanline.engine.faults import RESTART_SECONDS, Faults
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.monitor.entry import channel_of_entry, task_of_entry
 from fanline.engine.tasks.monitor.lease import RENEW_SECONDS, Lease, LeaseBoard
@@ -53,6 +54,7 @@ class Holdings:
         roster: TaskRoster,
         readers: Mapping[str, NamespaceReader],
         clock: StoreClock,
+        faults: Faults,
         bus_failed: Callable[[BusError], None],
     ) -> None:
         self._bus = bus
@@ -60,6 +62,7 @@ class Holdings:
         self._roster = roster
         self._readers = readers
         self._clock = clock
+        self._faults = faults
         self._bus_failed = bus_failed
         self._board = LeaseBoard()
 
@@ -170,13 +173,15 @@ class Holdings:
                 self._bus.hear_beats(self._roster.beat)
                 for reader in self._readers.values():
                     await reader.listen()
-                entries = await self._bus.kv_entries(Bucket.RUNNING, str(share.number))
+                await self._begin(share, await self._bus.kv_entries(Bucket.RUNNING, str(share.number)))
             except BusError as error:
                 self._bus_failed(error)
                 await trio.sleep(_RETRY_SECONDS)
+            except Exception:  # noqa: BLE001  # our own fault, which every worker that had the share would meet
+                self._faults.report(f"share {share.number} of the tasks", "it cannot be loaded")
+                await trio.sleep(RESTART_SECONDS)
             else:
-                return await self._begin(share, entries)
-        return None
+                return
 
     async def _begin(self, share: Share, entries: Mapping[str, KvEntry]) -> None:
         slices, tasks = Slices(SLICE_SECONDS), list[MonitoredTask]()
@@ -188,7 +193,8 @@ class Holdings:
             if not share.held:
                 return
             self._roster.add(share, task)
-            self._roster.look(task, trio.current_time())
+            with self._roster.edge(task):
+                self._roster.look(task, trio.current_time())
             await slices.breathe()
         if share.held:
             share.loaded = True
@@ -198,12 +204,12 @@ class Holdings:
 
     def _task_of(self, key: str, entry: KvEntry) -> list[MonitoredTask]:
         """The task of an entry, if it is one."""
-        reader = self._readers.get(namespace_of(channel_of_entry(key)))
-        if reader is None:
-            return []  # the settings say no longer that its namespace has tasks
         try:
+            reader = self._readers.get(namespace_of(channel_of_entry(key)))
+            if reader is None:
+                return []  # the settings say no longer that its namespace has tasks
             task = task_of_entry(key, entry.value, entry.revision, reader.epoch, trio.current_time())
         except Exception:  # noqa: BLE001  # our own fault, which every worker that had the share would meet again
-            _log.exception("the entry %s was left out", key)
+            self._faults.report(f"the entry {key} of a running task", "it is left out")
             return []
         return [] if task is None else [task]

@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from fanline.engine.bus.interface import Bus, BusError, ConflictError, KvEntry
+from fanline.engine.stored_entry import read_entry
 from fanline.protocol.nats.names import Bucket
 
 RENEW_SECONDS = 1.0
@@ -139,7 +140,5 @@ class LeaseBoard:
 
 def value_of(entry: KvEntry | None) -> LeaseValue:
     """What an entry says; one that no worker of ours has written is a free lease."""
-    try:
-        return LeaseValue() if entry is None else msgspec.json.decode(entry.value, type=LeaseValue)
-    except msgspec.DecodeError:
-        return LeaseValue()
+    found = None if entry is None else read_entry(LeaseValue, entry.value, "a lease")
+    return found or LeaseValue()

@@ -9,7 +9,8 @@ stored only after the message that it was decided upon; and every write says wha
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import trio
@@ -20,6 +21,7 @@ from fanline.engine.clock import unix_ms
 from fanline.engine.cluster.members import Members
 from fanline.engine.cluster.store_clock import StoreClock
 from fanline.engine.counters import Counters
+from fanline.engine.faults import RESTART_SECONDS, Faults
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.fold import OnRefused
@@ -38,7 +40,6 @@ from fanline.protocol.nats.names import engine_store_id
 MESSAGE_ID_PREFIX = "keeper-"
 """Of the monitor's own messages."""
 TURN_SECONDS = 0.1
-_RESTART_SECONDS = 3.0
 _log = logging.getLogger("fanline.monitor")
 
 
@@ -53,15 +54,17 @@ class TaskMonitor:
         read_message: ReadMessage,
         on_refused: OnRefused,
         counters: Counters,
+        faults: Faults,
         clock_ms: Callable[[], int] = unix_ms,
     ) -> None:
         self._bus = bus
         self._clock_ms = clock_ms
+        self._faults = faults
         clock = StoreClock()
-        self._roster = roster = TaskRoster(namespaces, read_message, on_refused, clock, counters)
+        self._roster = roster = TaskRoster(namespaces, read_message, on_refused, clock, counters, faults)
         parts = (roster.shares, roster.take, lambda: roster.is_full, roster.begin_epoch)
         self._readers = {name: NamespaceReader(bus, name, *parts) for name in namespaces.tasks()}
-        self._holdings = Holdings(bus, members, roster, self._readers, clock, self._bus_failed)
+        self._holdings = Holdings(bus, members, roster, self._readers, clock, faults, self._bus_failed)
         self._restorer = Restorer(bus, roster, self._bus_failed)
         self._deliverer = Deliverer(bus, roster, self._store)
         self._records = TaskRecords(bus, namespaces, roster, self._bus_failed)
@@ -75,26 +78,28 @@ class TaskMonitor:
             reader.bus_is_back()
 
     async def run(self) -> None:
-        """Monitor for ever. After a fault of ours, or if a stream went back to an older copy, all shares are given
-        back, and it begins again.
+        """Monitor for ever. A part that fails begins again; if it holds the shares, they are given back first. If a
+        stream went back to an older copy, all shares are given back, and everything begins again.
         """
+        parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "the shares of the tasks": self._holdings.run,
+            "the restoring of tasks": self._restorer.run,
+            "the task records": self._records.run,
+            "what is stored for producers": self._deliverer.run,
+            "the timers of tasks": self._watch,
+            "the table of tasks": self._show,
+        }
         while True:
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._holdings.run)
-                    nursery.start_soon(self._restorer.run)
-                    nursery.start_soon(self._records.run)
-                    nursery.start_soon(self._deliverer.run)
-                    nursery.start_soon(self._watch)
-                    nursery.start_soon(self._show)
-                    for reader in self._readers.values():
-                        nursery.start_soon(self._read, reader)
+                    for name, run in parts.items():
+                        nursery.start_soon(self._faults.keep, name, run)
+                    for namespace, reader in self._readers.items():
+                        nursery.start_soon(self._read, namespace, reader)
             except* StreamWentBack as gone:
                 text = "the stream of the namespace %s went back to an older copy: its tasks are read again"
                 _log.warning(text, gone.exceptions[0])
-            except* Exception:  # noqa: BLE001  # it must end neither this worker nor, one by one, all others
-                _log.exception("the task monitor failed; it begins again")
-            await trio.sleep(_RESTART_SECONDS)
+            await trio.sleep(RESTART_SECONDS)
 
     def _bus_failed(self, error: BusError) -> None:
         _log.debug("the bus: %s", error)
@@ -103,13 +108,20 @@ class TaskMonitor:
 
     # --- the parts that run side by side --------------------------------------------------------------------------
 
-    async def _read(self, reader: NamespaceReader) -> None:
+    async def _read(self, namespace: str, reader: NamespaceReader) -> None:
         while True:
             try:
                 await reader.run()
             except BusError as error:
                 self._bus_failed(error)
                 reader.doubt()
+            except StreamWentBack:
+                raise
+            except Exception:  # noqa: BLE001  # it must end neither this worker nor, one by one, all others
+                self._faults.report(
+                    f"the reader of {namespace}", f"failed; it begins again after {RESTART_SECONDS:g} s"
+                )
+                await trio.sleep(RESTART_SECONDS)
             await trio.sleep(TURN_SECONDS)
 
     async def _show(self) -> None:
@@ -133,17 +145,15 @@ class TaskMonitor:
             await trio.sleep(TURN_SECONDS)
 
     def _look(self, task: MonitoredTask) -> None:
-        try:
+        with self._roster.edge(task):
             self._roster.look(task, trio.current_time())
-        except Exception:  # noqa: BLE001  # our own fault, which every worker that had the share would meet again
-            _log.exception("%s cannot be monitored", task.channel)
 
     # --- timer events ---------------------------------------------------------------------------------------------
 
     async def _tell(self, told: list[DueEvent]) -> None:
         try:
             newest = await newest_offsets(self._bus, [decision.task.channel for decision in told])
-            await for_each(lambda each: self._store_timer_event(each, newest.get(each.task.channel, 0)), told)
+            await for_each(partial(self._store_timer_event, newest), told)
             self._failing = False
         except BusError as error:
             if not (self._failing or isinstance(error, ConflictError)):
@@ -156,7 +166,11 @@ class TaskMonitor:
                     decision.task.awaited = 0
                 self._look(decision.task)
 
-    async def _store_timer_event(self, decision: DueEvent, newest: int) -> None:
+    async def _store_timer_event(self, newest: Mapping[str, int], decision: DueEvent) -> None:
+        with self._roster.edge(decision.task, f"{decision.event.event} cannot be stored"):
+            await self._store_if_newest(decision, newest.get(decision.task.channel, 0))
+
+    async def _store_if_newest(self, decision: DueEvent, newest: int) -> None:
         """Store an event if nothing was said since it was decided upon: then it is decided again."""
         task, due, offset = decision
         share, reader = self._roster.home(task), self._readers[namespace_of(task.channel)]
@@ -176,10 +190,12 @@ class TaskMonitor:
             reader.doubt()
 
     async def _publish_table(self, data: dict[str, Any]) -> None:
+        """Store the table behind the newest one; ConflictError if another worker has stored one meanwhile."""
         share = self._roster.shares[0]
         if share is not None:
+            last = (await self._bus.last_offsets([TABLE_CHANNEL])).get(TABLE_CHANNEL, 0)
             share.lease.check()
-            await self._store(TABLE_CHANNEL, TABLE_EVENT, data, str(self._clock_ms()))
+            await self._store(TABLE_CHANNEL, TABLE_EVENT, data, str(self._clock_ms()), last)
 
     async def _store(self, channel: str, event: str, data: object, name: str, last: int | None = None) -> int:
         """Store a message of the monitor's own; its offset. One of the same name is stored once. BusError."""

@@ -96,6 +96,8 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
     """When the store got its newest message."""
     scheduled: float = math.inf
     """When it is to be looked at next (agenda.py)."""
+    aside_until: float = -math.inf
+    """Until when it is in quarantine: nothing is done for it, and then it is restored from what is stored."""
     gone: bool = False
     """Whether this worker no longer monitors it."""
     withdrawn: bool = False
@@ -126,6 +128,10 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
         return state is not TaskState.UNKNOWN and state not in TERMINAL
 
     # --- what happens to it ---------------------------------------------------------------------------------------
+
+    def set_aside(self, until: float) -> None:
+        """Something about it broke: know nothing of it for a while."""
+        self.aside_until, self.is_warm, self.pending, self.output = until, False, None, None
 
     def begin_cold(self, snapshot: Snapshot, offset: int, deadlines: Deadlines) -> None:
         """It is as an entry says."""

@@ -68,7 +68,8 @@ class TaskRecords:
             if share is None or task.pending is not None:
                 return
             try:
-                await write(share, task)
+                with self._roster.edge(task, "it cannot be stored"):
+                    await write(share, task)
             except BusError:
                 if share.held:
                     queue[task] = None

@@ -1,19 +1,17 @@
 """Brings tasks back from their records: those whose first message has come, and those that were cold. Many at once."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 import trio
 
-from fanline.engine.bus.interface import MULTI_LAST, Bus, BusError, KvEntry, Stored
+from fanline.engine.bus.interface import MULTI_LAST, Bus, BusError, KvEntry
 from fanline.engine.bus.parallel import for_each
 from fanline.engine.clock import unix_ms_of
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.fold import read_record
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask
 from fanline.engine.tasks.monitor.roster import SLICE_SECONDS, TaskRoster
-from fanline.engine.tasks.monitor.share import Share
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.nats.names import Bucket, channel_key
 from fanline.protocol.tasks.states import TaskState
@@ -22,7 +20,6 @@ _PAUSE_SECONDS = 0.05
 """So that tasks that come one after the other are asked for together."""
 _RETRY_SECONDS = 0.5
 _WARMED_AT_ONCE = 50
-_log = logging.getLogger("fanline.monitor")
 
 
 class Restorer:
@@ -53,16 +50,19 @@ class Restorer:
         entries = {task: (task.snapshot, task.deadlines) for task in tasks if task.listed}
         for task in tasks:
             if not task.is_warm:
-                self._warm(task, records.get(channel_key(task.channel)))
+                with self._roster.edge(task):
+                    self._warm(task, records.get(channel_key(task.channel)))
             await slices.breathe()
+        tasks = [task for task in tasks if task.is_warm]
         await for_each(self._read_on, [(task, until) for task in tasks if (until := _missing(task, newest))])
         for task in tasks:
             self._roster.to_restore.pop(task, None)
             if task in entries and task.snapshot.state is TaskState.UNKNOWN:
                 task.trust_entry(*entries[task])
             share = self._roster.home(task)
-            if share is not None:
-                self._roster.restored(share, task)
+            if share is not None and task.is_warm:
+                with self._roster.edge(task):
+                    self._roster.restored(share, task)
             await slices.breathe()
 
     def _begin_warming(self) -> None:
@@ -76,11 +76,8 @@ class Restorer:
     def _warm(self, task: MonitoredTask, found: KvEntry | None) -> None:
         """Have a task go on from its record, or else from nothing."""
         record = None
-        try:
-            if found is not None and found.value:
-                record = read_record(task.channel, found.value, task.epoch)
-        except Exception:  # noqa: BLE001  # our own fault, which every worker that had the share would meet again
-            _log.exception("the record of %s was left out", task.channel)
+        if found is not None and found.value:
+            record = read_record(task.channel, found.value, task.epoch)
         task.record_revision = 0 if found is None else found.revision
         if found is None or record is None:
             task.warm_without_record()
@@ -92,20 +89,15 @@ class Restorer:
         task, until = missing
         share = self._roster.home(task)
         slices, more = Slices(SLICE_SECONDS), 1
-        while share is not None and more and task.folded < until:
-            page = await self._bus.read(task.channel, task.folded + 1)
-            for stored in page.messages:
-                if stored.position.offset <= until:
-                    self._fold(share, task, stored)
-                await slices.breathe()
-            more = page.more if page.messages else 0
-        task.folded = max(task.folded, until)
-
-    def _fold(self, share: Share, task: MonitoredTask, stored: Stored) -> None:
-        try:
-            self._roster.fold(share, task, stored)
-        except Exception:  # noqa: BLE001  # our own fault
-            _log.exception("message %d of %s was left out", stored.position.offset, stored.channel)
+        with self._roster.edge(task):
+            while share is not None and more and task.folded < until:
+                page = await self._bus.read(task.channel, task.folded + 1)
+                for stored in page.messages:
+                    if stored.position.offset <= until:
+                        self._roster.fold(share, task, stored)
+                    await slices.breathe()
+                more = page.more if page.messages else 0
+            task.folded = max(task.folded, until)
 
 
 def _missing(task: MonitoredTask, newest: Mapping[str, int]) -> int:

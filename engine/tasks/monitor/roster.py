@@ -4,19 +4,20 @@ What has to be done is left in queues: `to_restore`, `to_save` (entries, and how
 (timer events), `deliveries`. Each has a part of the monitor that empties it at its own pace.
 """
 
-import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import trio
 
-from fanline.engine.bus.interface import Epoch, Stored
+from fanline.engine.bus.interface import BusError, Epoch, Stored
 from fanline.engine.clock import unix_ms_of
 from fanline.engine.cluster.shares import SHARES, is_channel, share_of
 from fanline.engine.cluster.store_clock import StoreClock
 from fanline.engine.counters import Counters
+from fanline.engine.faults import QUARANTINE_SECONDS, Faults
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.deliveries import DeliveryQueue
@@ -42,7 +43,6 @@ MAX_WAITING = 5000
 """Messages that may wait for their tasks to be restored; meanwhile no others are taken."""
 SLICE_SECONDS = 0.002
 """How long the monitor holds the loop: it is never as urgent as a connection."""
-_log = logging.getLogger("fanline.monitor")
 
 ReadMessage = Callable[[Stored], Envelope | None]
 """A stored message as it goes to clients; None if it is none: MessageReader.read_stored."""
@@ -67,6 +67,7 @@ class TaskRoster:
         on_refused: OnRefused,
         clock: StoreClock,
         counters: Counters,
+        faults: Faults,
     ) -> None:
         self.shares: list[Share | None] = [None] * SHARES
         """Those that this worker holds, by number."""
@@ -88,6 +89,7 @@ class TaskRoster:
         self._on_refused = on_refused
         self._clock = clock
         self._counters = counters
+        self._faults = faults
         self._grace_until = -math.inf
 
     # --- shares and their tasks -----------------------------------------------------------------------------------
@@ -147,22 +149,44 @@ class TaskRoster:
 
     def _part_with(self, share: Share, task: MonitoredTask) -> None:
         task.gone = True
-        self.waiting -= len(task.pending or ())
+        self._drop_chores(share, task)
         share.strangers -= task.is_stranger
         self.changes += task.running
         share.remove(task)
+
+    def _drop_chores(self, share: Share, task: MonitoredTask) -> None:
+        self.waiting -= len(task.pending or ())
         share.unsaved.pop(task, None)
         self.deliveries.drop(task.channel)
         for queue in (self.to_restore, self.to_save, self.to_record):
             queue.pop(task, None)
         self.agenda.drop(task)
 
+    # --- faults ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def edge(self, task: MonitoredTask, what: str = "it cannot be monitored") -> Iterator[None]:
+        """Everything that is done for one task: a fault of ours puts this task into quarantine, and no other."""
+        try:
+            yield
+        except BusError:
+            raise
+        except Exception:  # noqa: BLE001  # our own fault, which every worker that had the share would meet
+            self.set_aside(task, what)
+
+    def set_aside(self, task: MonitoredTask, what: str) -> None:
+        """To be called in an `except` block: report it, and do nothing for a task until the quarantine is over."""
+        self._faults.report(task.channel, what)
+        share, now = self.home(task), trio.current_time()
+        if share is not None:
+            self._drop_chores(share, task)
+            task.set_aside(task.aside_until if task.aside_until > now else now + QUARANTINE_SECONDS)
+            self.agenda.plan(task, task.aside_until)
+
     # --- what happens to tasks ------------------------------------------------------------------------------------
 
     def take(self, share: Share, epoch: Epoch, stored: Stored) -> None:
-        """Take the next message of a share. One that breaks the fold is left out and logged: every worker that had the
-        share would meet it again.
-        """
+        """Take the next message of a share."""
         task = share.find(stored.channel)
         try:
             if task is None:
@@ -174,7 +198,10 @@ class TaskRoster:
             else:
                 self.fold(share, task, stored)
         except Exception:  # noqa: BLE001  # our own fault
-            _log.exception("message %d of %s was left out", stored.position.offset, stored.channel)
+            if task is None:
+                self._faults.report(stored.channel, f"message {stored.position.offset} is left out")
+            else:
+                self.set_aside(task, f"it cannot be monitored, as message {stored.position.offset} shows")
 
     def _meet(self, share: Share, epoch: Epoch, stored: Stored) -> None:
         """The first message of a task that is not monitored."""
@@ -192,11 +219,13 @@ class TaskRoster:
         self._put_off(share, task, stored)
 
     def _put_off(self, share: Share, task: MonitoredTask, stored: Stored) -> None:
-        """Keep a message until its task is restored."""
+        """Keep a message until its task is restored; one in quarantine will be restored from the store."""
+        task.hear(trio.current_time())
+        if task.aside_until > trio.current_time():
+            return
         task.pending = task.pending or []
         task.pending.append(stored)
         self.waiting += 1
-        task.hear(trio.current_time())
         share.unsaved.setdefault(task, stored.position.offset)
         self.to_restore[task] = None
 
@@ -217,17 +246,20 @@ class TaskRoster:
             self.look(task, now)
 
     def _advance(self, task: MonitoredTask, stored: Stored, stored_ms: int, now: float) -> bool:
+        """A message that breaks the fold is left out, as in every worker."""
         try:
             return task.take(self._read_message(stored), stored.position.offset, stored_ms, now)
         except MessageError as error:
             envelope = self._read_message(stored)
             if envelope is not None and is_mistake(event_of(envelope), error):
                 self._on_refused(stored.channel, error)
-            return False
+        except Exception:  # noqa: BLE001  # our own fault
+            self._faults.report(stored.channel, f"message {stored.position.offset} is left out")
+        return False
 
     def restore_soon(self, task: MonitoredTask) -> None:
         """A task that is cold is needed, or soon will be."""
-        if not task.is_warm and task.pending is None:
+        if not task.is_warm and task.pending is None and task.aside_until == -math.inf:
             task.pending = []
             self.to_restore[task] = None
 
@@ -264,11 +296,12 @@ class TaskRoster:
         """A producer says that it lives."""
         share = self.share_of(channel)
         task = None if share is None else share.find(channel)
-        if task is not None:
-            now = trio.current_time()
-            task.beat(now)
-            self.deliveries.beat(channel, now)
-            self.agenda.plan(task, task.next_silence(self._grace_until))
+        now = trio.current_time()
+        if task is not None and task.aside_until < now:
+            with self.edge(task):
+                task.beat(now)
+                self.deliveries.beat(channel, now)
+                self.agenda.plan(task, task.next_silence(self._grace_until))
 
     def grant_grace(self) -> None:
         """Beats and messages may have been lost until now: every producer gets fresh grace."""
@@ -291,6 +324,9 @@ class TaskRoster:
     def look(self, task: MonitoredTask, now: float) -> None:
         """Queue what is due of a task, and plan when to look at it again."""
         share, retention = self.home(task), self._namespaces.of(task.channel).retention
+        if task.aside_until > -math.inf:
+            self._readmit(task, now)
+            return
         if share is None or self._is_forgotten(share, task, now, retention):
             return
         first = min(task.next_silence(self._grace_until), self._clock.moment(task.next_deadline_ms()))
@@ -300,6 +336,14 @@ class TaskRoster:
                 task.awaited = ON_ITS_WAY
                 self.to_tell.append(DueEvent(task, event, task.offset))
         self.agenda.plan(task, min(max(first, now + 0.1), task.next_chore(now, retention)))
+
+    def _readmit(self, task: MonitoredTask, now: float) -> None:
+        """One in quarantine is restored when that is over."""
+        if now < task.aside_until:
+            self.agenda.plan(task, task.aside_until)
+        elif self.home(task) is not None:
+            task.aside_until = -math.inf
+            self.restore_soon(task)
 
     def _is_forgotten(self, share: Share, task: MonitoredTask, now: float, retention: float) -> bool:
         """Queue its chores; whether it is no longer monitored."""

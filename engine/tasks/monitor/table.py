@@ -5,7 +5,6 @@ it in the bucket RUNNING, beside the entries of the tasks.
 """
 
 import heapq
-import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
@@ -15,6 +14,7 @@ import msgspec
 import trio
 
 from fanline.engine.bus.interface import Bus, TooLargeError
+from fanline.engine.stored_entry import read_entry
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask
 from fanline.engine.tasks.monitor.roster import TaskRoster
 from fanline.protocol.nats.names import Bucket
@@ -27,7 +27,6 @@ ROWS_PREFIX = "rows"
 """Of the keys in RUNNING under which workers leave their rows; no share has this name."""
 _PAUSE_SECONDS = 1.0  # at least, between two tables
 _REFRESH_SECONDS = 3600.0  # after this even an unchanged table is stored again, before it is too old to be kept
-_log = logging.getLogger("fanline.monitor")
 
 
 class TableRow(msgspec.Struct, omit_defaults=True):
@@ -57,7 +56,11 @@ def rows_of(roster: TaskRoster, count: int = MAX_ROWS) -> Rows:
     """The rows of the tasks that a worker monitors."""
     by_share = (reversed(share.running.values()) for share in roster.held())
     newest = heapq.merge(*by_share, key=lambda task: task.changed_ms, reverse=True)
-    return Rows(roster.running, [(task.changed_ms, _row(task)) for task in islice(newest, count)])
+    rows = Rows(roster.running)
+    for task in islice(newest, count):
+        with roster.edge(task, "it has no row in the table"):
+            rows.tasks.append((task.changed_ms, _row(task)))
+    return rows
 
 
 def _row(task: MonitoredTask) -> TableRow:
@@ -122,7 +125,7 @@ class TablePublisher:
             worker = key.partition(".")[2]
             self._read_until = max(self._read_until, entry.revision)
             if worker in live:
-                self._others[worker] = _decode(entry.value)
+                self._others[worker] = read_entry(Rows, entry.value, "the rows of another worker") or Rows()
 
     async def _publish_table(self, roster: TaskRoster) -> None:
         parts = [rows_of(roster), *self._others.values()]
@@ -147,11 +150,3 @@ async def _what_fits(store: Callable[[int], Awaitable[None]]) -> None:
             return await store(count)
         except TooLargeError:
             count //= 2
-
-
-def _decode(value: bytes) -> Rows:
-    try:
-        return msgspec.json.decode(value, type=Rows)
-    except msgspec.MsgspecError as error:
-        _log.warning("the rows of another worker cannot be read: %s", error)
-        return Rows()

@@ -15,6 +15,7 @@ from fanline.engine.channels.durable.history import Piece
 from fanline.engine.channels.join import Joining
 from fanline.engine.channels.start import StartPosition
 from fanline.engine.channels.subscription import ChannelSubscription, Router
+from fanline.engine.faults import Faults
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sending.life import Life
 from fanline.engine.sending.outbox import Outbox, OutboxShared
@@ -100,6 +101,7 @@ class Stage:
             cast("Any", self.recovery),
             cast("Any", self.history),
             self.counters,
+            Faults(self.counters),
             timeout=3,
             patience=PATIENCE,
         )

@@ -355,13 +355,37 @@ async def test_a_session_is_taken_up_on_another_connection_with_nothing_lost() -
             data = {"session": session, "positions": {CHANNEL: [2, epoch]}}
             await second.say({"t": "auth", "i": "a", "d": data})
             frames = [await second.json() for _ in range(5)]
-            assert frames[-1]["d"] == {"user": None, "session": session, "resumed": True}
+            taken_up = frames[-1]["d"].pop("session")
+            assert frames[-1]["d"] == {"user": None, "resumed": True}
+            assert taken_up != session
             where = {frame["c"]: frame for frame in frames[:-1] if frame["t"] == "ok"}
             assert set(where) == {CHANNEL, "news:all"}
             assert where[CHANNEL]["d"] == {"recovered": True, "count": 2}
             assert [frame["d"] for frame in frames[:-1] if frame["t"] == "pub"] == [3, 4]
             await engine.bus.publish("news:all", b'"live"')
             assert (await second.json())["d"] == "live"
+
+
+async def test_a_connection_that_is_dead_already_does_not_overwrite_the_session_that_has_taken_its_own_up() -> None:
+    async with durable_engine() as engine, connect_raw(engine.host, engine.port) as first:
+        await first.upgrade()
+        old = (await first.json())["d"]["session"]
+        await subscribe(first)
+        while (Bucket.SESSIONS, old) not in engine.broker.buckets:
+            await trio.sleep(0.01)
+        async with connect(engine.host, engine.port) as second:  # the first one is still open, as on another worker
+            await second.say({"t": "auth", "i": "a", "d": {"session": old}})
+            while (answer := await second.json()).get("i") != "a":
+                pass
+            session = answer["d"]["session"]
+            assert (await second.ask({"t": "sub", "c": "news:all", "i": "n"}))["t"] == "ok"
+            assert (await first.ask({"t": "unsub", "c": CHANNEL, "i": "u"}))["t"] == "ok"
+            while b'"channels":[]' not in engine.broker.buckets[Bucket.SESSIONS, old].entry.value:
+                await trio.sleep(0.01)
+            while b"news:all" not in (found := engine.broker.find(Bucket.SESSIONS, session)).value:  # type: ignore[union-attr]
+                await trio.sleep(0.01)
+            assert found is not None
+            assert CHANNEL.encode() in found.value
 
 
 async def test_an_unknown_session_is_not_resumed_and_a_broken_one_is_an_err() -> None:

@@ -91,5 +91,8 @@ async def test_what_another_version_or_program_writes_is_a_member_all_the_same(
         bus = MemoryBus(broker)
         await bus.kv_put(Bucket.WORKERS, "newer", b'{"name":"x","colour":"red"}', 60)
         await bus.kv_put(Bucket.WORKERS, "odd", b"[", 60)
+        await bus.kv_put(Bucket.WORKERS, "deep", b'{"x":' * 100_000, 60)
+        await bus.kv_put(Bucket.WORKERS, "bytes", b'{"name":"\xff"}', 60)
         await trio.sleep(1.5)
-        assert {worker: one.live()[worker].name for worker in ("newer", "odd")} == {"newer": "x", "odd": ""}
+        names = {worker: one.live()[worker].name for worker in ("newer", "odd", "deep", "bytes")}
+        assert names == {"newer": "x", "odd": "", "deep": "", "bytes": ""}

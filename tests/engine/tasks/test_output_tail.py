@@ -81,3 +81,14 @@ def test_a_tail_that_was_stored_is_restored_as_it_was() -> None:
 
 def test_no_lines_are_no_batch() -> None:
     assert tail_of(([], 4)).newest(EVERYTHING) == []
+
+
+def test_lines_that_are_there_already_are_not_taken_from_another_tail() -> None:
+    older = tail_of((["a", "b"], 0), (["c"], 2))
+    newer = tail_of((["b"], 1), (["c", "d"], 2))
+    newer.append(["e"], 4, 1, ERR)
+    newer.append(["f"], 0, 2, OUT)
+    older.extend(newer.newest(EVERYTHING))
+    assert [line for batch in older.newest(EVERYTHING) for line in batch.lines] == ["a", "b", "c", "d", "e", "f"]
+    older.extend(tail_of((["late"], 9)).newest(EVERYTHING))  # of an attempt that is over
+    assert older.newest(1)[0].lines == ["f"]

@@ -131,6 +131,7 @@ def test_a_json_line_has_what_is_needed_to_resume_after_it_and_a_gap_is_one_too(
     [
         (Gap("task:1", "expired", 3, 9, "x"), "the messages from 3 to 9 of task:1 are missing (expired)"),
         (Gap("cursor:1", "slow", count=4), "4 messages of cursor:1 are missing (slow)"),
+        (Gap("task:1", "fault", epoch="x"), "messages of task:1 may be late (fault)"),
         (
             Gap("task:1", "epoch", last=0, epoch="y"),
             "task:1 was recreated: what it held before is gone, and offsets start again",

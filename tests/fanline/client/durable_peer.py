@@ -122,11 +122,11 @@ class DurablePeer:
             talk, self._talk = self._talk, None
             await talk.close(CloseReason.RESTART.code)
 
-    async def gap(self, first: int, last: int, reason: str) -> None:
+    async def gap(self, first: int | None, last: int | None, reason: str) -> None:
         assert self._talk is not None
         await self._send_gap(self._talk, first, last, reason)
 
-    async def _send_gap(self, talk: Talk, first: int, last: int, reason: str) -> None:
+    async def _send_gap(self, talk: Talk, first: int | None, last: int | None, reason: str) -> None:
         data = {"from": first, "to": last, "reason": reason}
         await talk.send(Envelope(MessageType.GAP, channel=CHANNEL, epoch=self.epoch, data=data))
 

@@ -121,6 +121,15 @@ async def test_an_end_that_comes_after_a_gap_waits_for_the_snapshot() -> None:
                 assert [line.text for line in task.output] == ["a"]
 
 
+async def test_a_gap_that_says_only_that_messages_may_be_late_keeps_no_view_from_its_end() -> None:
+    with trio.fail_after(5):
+        async with durable_peer() as peer, fanline.Client(peer.url) as client:
+            async with client.task("1") as task:
+                await peer.gap(None, None, "fault")
+                await peer.publish({"result": 1}, COMPLETED)
+                assert await _updates(task) == [COMPLETED]
+
+
 async def test_a_channel_without_tasks_is_an_error_and_no_hang() -> None:
     async def script(talk: Talk) -> None:
         await talk.welcome()

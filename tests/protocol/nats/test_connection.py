@@ -100,6 +100,24 @@ def test_a_removed_subscription_hears_nothing_more_even_of_the_same_read() -> No
     assert heard == [b"1"]
 
 
+def test_a_sink_that_raises_hurts_no_other_and_is_logged_once_for_each_of_some_subjects(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    opened, heard = Opened(), list[bytes]()
+
+    def fail(message: NatsMessage) -> None:
+        raise ZeroDivisionError
+
+    bad = opened.subscriptions.add("bad.>", fail)
+    good = opened.subscriptions.add("good", lambda message: heard.append(message.payload))
+    for number in range(300):
+        for _ in range(2):
+            opened.connection.receive(b"MSG bad.%d %d 1\r\n1\r\nMSG good %d 1\r\n2\r\n" % (number, bad, good))
+    assert len(heard) == 600
+    assert len(caplog.records) == 100
+    assert "a message on bad.7 could not be delivered" in caplog.text
+
+
 def test_a_number_is_never_given_twice() -> None:
     subscriptions = NatsSubscriptions()
     first = subscriptions.add("a", lambda _: None)

@@ -148,7 +148,7 @@ async def test_an_outage_of_the_bus_is_not_taken_for_silence_of_the_holder(
 
 async def test_an_entry_that_cannot_be_read_is_a_free_lease(autojump_clock: MockClock, pair: Pair) -> None:
     one, _, broker = pair
-    for value in (b"{", b"[1]", b'{"worker":5}'):
+    for value in (b"{", b"[1]", b'{"worker":5}', b'{"worker":"\xff"}', b'{"x":' * 100_000):
         broker.write(Bucket.LEASES, DUTY, value)
         assert await one.take()
         assert one.lease.positions == {}

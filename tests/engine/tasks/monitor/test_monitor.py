@@ -334,4 +334,4 @@ async def test_a_message_that_breaks_the_fold_is_left_out_and_logged(
         await world.say("a", "progress", message="poison")
         await trio.sleep(5)
         assert await world.timer_event_names("a") == ["task_stalled"]
-    assert "message 2 of task:a was left out" in caplog.text
+    assert "task:a: message 2 is left out" in caplog.text

@@ -4,9 +4,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.memory import MemoryBus
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.tasks.monitor.monitored_task import RECORD_SECONDS
 from fanline.engine.tasks.monitor.table import TABLE_CHANNEL
+from fanline.protocol.nats.names import Bucket
 from tests.engine.tasks.monitor.world import World
 
 
@@ -97,6 +100,33 @@ async def test_what_is_stored_of_a_running_task_outlives_a_short_retention(
         assert await world.record("a") is not None
         await trio.sleep(20)
         assert await world.record("a") is None
+
+
+async def test_a_record_that_is_stored_but_not_confirmed_repeats_no_line_of_output(
+    autojump_clock: MockClock, world: World
+) -> None:
+    class UnconfirmedBus(MemoryBus):
+        async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float, *revision: int | None) -> int:
+            stored = await super().kv_put(bucket, key, value, seconds, *revision)
+            if bucket is Bucket.TASKS and b"once" in value and not unconfirmed:
+                unconfirmed.append(key)
+                raise BusError("NATS did not answer; it may have been done")
+            return stored
+
+    unconfirmed: list[str] = []
+    async with world.running_monitor(UnconfirmedBus(world.broker)):
+        await world.say("a", "started")
+        await world.say("a", "output", lines=["once"])
+        await world.say("a", "paused")
+        await trio.sleep(5)
+        await world.say("a", "resumed")
+        await world.say("a", "output", lines=["twice"])
+        await world.say("a", "completed")
+        await trio.sleep(5)
+        found = await world.record("a")
+        assert found is not None
+        assert [line for batch in found["output"] for line in batch["lines"]] == ["once", "twice"]
+    assert unconfirmed == ["task.a"]
 
 
 # --- the table ----------------------------------------------------------------------------------------------------

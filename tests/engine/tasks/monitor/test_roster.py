@@ -10,6 +10,7 @@ from fanline.engine.bus.memory import MemoryBus
 from fanline.engine.cluster.shares import SHARES, share_of
 from fanline.engine.cluster.store_clock import StoreClock
 from fanline.engine.counters import Counters
+from fanline.engine.faults import Faults
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.tasks.monitor import share as share_module
 from fanline.engine.tasks.monitor.lease import Lease
@@ -26,7 +27,7 @@ class Held:
     def __init__(self) -> None:
         self.counters = Counters()
         self.refused: list[str] = []
-        self.roster = TaskRoster(Namespaces(), read, self._refuse, StoreClock(), self.counters)
+        self.roster = TaskRoster(Namespaces(), read, self._refuse, StoreClock(), self.counters, Faults(self.counters))
         self.offset = 0
         for number in range(SHARES):
             share = self.roster.shares[number] = Share(number, Lease(MemoryBus(), "", ""))

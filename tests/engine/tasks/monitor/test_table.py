@@ -12,6 +12,7 @@ from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.cluster.shares import SHARES, share_of
 from fanline.engine.cluster.store_clock import StoreClock
 from fanline.engine.counters import Counters
+from fanline.engine.faults import Faults
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.tasks.monitor.lease import Lease
 from fanline.engine.tasks.monitor.monitored_task import new_task
@@ -35,7 +36,9 @@ class Viewers:
         self.max_rows = MAX_ROWS
         self.live = {me, *live}
         self.bus = MemoryBus(broker or MemoryBroker())
-        self.roster = TaskRoster(Namespaces(), lambda _: None, lambda *_: None, StoreClock(), Counters())
+        self.roster = TaskRoster(
+            Namespaces(), lambda _: None, lambda *_: None, StoreClock(), Counters(), Faults(Counters())
+        )
         for number in held:
             self.roster.shares[number] = Share(number, Lease(self.bus, "", ""))
         self._publisher = TablePublisher(self.bus, me, lambda: self.live, self._publish)

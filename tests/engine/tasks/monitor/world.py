@@ -18,6 +18,7 @@ from fanline.engine.channels.messages import MessageReader
 from fanline.engine.cluster.members import Members
 from fanline.engine.cluster.shares import SHARES
 from fanline.engine.counters import Counters
+from fanline.engine.faults import Faults
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.tasks.fold import TaskFold
 from fanline.engine.tasks.monitor.entry import channel_of_entry
@@ -70,7 +71,7 @@ class World:
         self.namespaces = Namespaces()
         self.bus = MemoryBus(self.broker)
         self.counters = Counters()
-        self.reader = MessageReader(self.namespaces, self.counters, now_ms)
+        self.reader = MessageReader(self.namespaces, self.counters, Faults(self.counters), now_ms)
         self.producers_ahead = 0
         """Milliseconds by which the clocks of producers are wrong."""
         self.workers_ahead = 0
@@ -94,6 +95,7 @@ class World:
             read,
             self.reader.refuse,
             self.counters,
+            Faults(self.counters),
             lambda: now_ms() + self.workers_ahead,
         )
         bus.on_loss = lambda _: monitor.bus_is_back()
