@@ -9,6 +9,8 @@ from copy import copy
 
 import trio
 
+from fanline.engine.access.access import Access
+from fanline.engine.access.permissions import Permissions
 from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.durable.history import History
 from fanline.engine.channels.durable.recovery import Recovery
@@ -30,8 +32,7 @@ from fanline.engine.namespaces import Namespaces
 from fanline.engine.sending.outbox import OutboxShared
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.commands import Commands
-from fanline.engine.sessions.identity import Access, DevelopmentAccess
-from fanline.engine.sessions.permissions import Permissions
+from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
@@ -59,7 +60,7 @@ class Server:
         self._bus = bus
         self._members = Members(bus, name)
         self._settings = settings
-        self._access = access or DevelopmentAccess()
+        self._access = access or Access()
         self._counters = Counters()
         readiness = Readiness(bus, Namespaces(settings.namespaces), lambda: self._draining)
         self._handshakes = Handshakes(settings, self._access, self._counters, readiness)
@@ -105,11 +106,15 @@ class Server:
         )
         joining = self._start_channels(nursery, namespaces)
         store = SessionStore(self._bus)
-        commands = self._make_commands(nursery, namespaces, joining, store)
         nursery.start_soon(store.run)
         nursery.start_soon(self._registry.beat)
+        expiry = Expiry(self._access.tokens.grace)
+        commands = self._make_commands(nursery, namespaces, joining, store, expiry)
+        nursery.start_soon(expiry.run)
+        if self._access.verifier is not None:
+            nursery.start_soon(self._access.verifier.run)
         limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
-        return ConnectionShared(settings, limits, counters, outboxes, commands, store)
+        return ConnectionShared(settings, limits, counters, outboxes, commands, store, expiry)
 
     def _start_channels(self, nursery: trio.Nursery, namespaces: Namespaces) -> Joining:
         """The hub with all that is behind it, from the bus to the flusher."""
@@ -140,12 +145,14 @@ class Server:
         )
 
     def _make_commands(
-        self, nursery: trio.Nursery, namespaces: Namespaces, joining: Joining, store: SessionStore
+        self, nursery: trio.Nursery, namespaces: Namespaces, joining: Joining, store: SessionStore, expiry: Expiry
     ) -> Commands:
         bus, settings = self._bus, self._settings
         return Commands(
             bus=bus,
-            permissions=Permissions(self._access, namespaces),
+            access=self._access,
+            expiry=expiry,
+            permissions=Permissions(namespaces, closed=self._access.closed),
             joining=joining,
             publisher=ClientPublisher(bus, namespaces),
             calls=Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout),
@@ -223,6 +230,8 @@ class Server:
             opened = await self._handshakes.open_websocket(sock)
             if opened is not None:
                 connection, rest = Connection(sock, opened, shared), opened.rest
+                if opened.refusal is not None:
+                    connection.refuse(opened.refusal)
                 del opened  # this frame lives as long as the connection
                 if self._draining:  # the handshake was under way when the drain began
                     connection.close(CloseReason.RESTART)

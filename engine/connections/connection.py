@@ -14,12 +14,13 @@ from fanline.engine.connections.handshake import Opened
 from fanline.engine.counters import Counters
 from fanline.engine.sending.life import Life, LifeState
 from fanline.engine.sending.outbox import Outbox, OutboxShared
-from fanline.engine.sessions.commands import Commands
+from fanline.engine.sessions.commands import Commands, refusal
+from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
 from fanline.engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered
-from fanline.protocol.errors import CloseReason, FrameError
+from fanline.protocol.errors import CloseReason, FrameError, MessageError
 from fanline.protocol.messages import Limits
 from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMessage, decode_close, encode_frame
 
@@ -36,6 +37,7 @@ class ConnectionShared(NamedTuple):
     outboxes: OutboxShared
     commands: Commands
     store: SessionStore
+    expiry: Expiry
 
 
 class Connection:
@@ -54,6 +56,7 @@ class Connection:
         """Serve the client until one side ends it; `rest` is what came with the handshake."""
         try:
             self.session.welcome(self._shared.settings.heartbeat, self._shared.limits)
+            self._shared.expiry.watch(self.session)
             self.outbox.life.begin(self._shared.settings.idle_timeout)
             with self.outbox.life.scope:
                 if rest:
@@ -66,10 +69,14 @@ class Connection:
             self.session.end()
         await self._part()
 
+    def refuse(self, error: MessageError) -> None:
+        """Say why the client does not get in, before anything else is said."""
+        self.session.push(refusal(None, error))
+        self.outbox.finish(CloseReason.UNAUTHENTICATED)
+
     def close(self, reason: CloseReason) -> None:
         """End the connection from our side: a close frame, then up to `close_timeout` for the client to take it."""
-        self.outbox.finish(reason)
-        self.outbox.life.scope.cancel()
+        self.session.close(reason)
 
     async def _read(self) -> None:
         while self.outbox.life.is_open:

@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
+from fanline.engine.access.access import Access
+from fanline.engine.access.identity import NOBODY, AccessError, Identity
 from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
-from fanline.engine.sessions.identity import Access, Identity
 from fanline.engine.settings import EngineSettings
 from fanline.engine.transport import WOULD_BLOCK, end_sending, has_buffered
+from fanline.protocol.auth.request_token import token_of
 from fanline.protocol.dialects import BY_SUBPROTOCOL, PLAIN
+from fanline.protocol.dialects.base import Dialect
 from fanline.protocol.dialects.encoding import Encoding, encoding_of
-from fanline.protocol.errors import HttpError
-from fanline.protocol.text import is_name
+from fanline.protocol.errors import ErrorCode, HttpError
 from fanline.protocol.websocket import deflate
 from fanline.protocol.websocket.handshake import (
     HeadReader,
@@ -38,7 +40,7 @@ _LINGER_BYTES = 1024 * 1024
 _WARNING_SECONDS = 10.0  # between two log lines about pages that are refused
 _TURNED_AWAY = 32  # clients at a time that are told to come back; each holds a socket
 _TURNED_AWAY_SECONDS = 0.5
-_FULL = ("this worker is full", (("Retry-After", "5"),))
+_LATER = (("Retry-After", "5"),)
 _log = logging.getLogger("fanline.handshake")
 
 
@@ -49,6 +51,8 @@ class Opened(NamedTuple):
     identity: Identity
     rest: bytes
     """The first frames, if the client did not wait for our answer."""
+    refusal: AccessError | None = None
+    """Why the client does not get in after all; browsers would show their page no other answer to the handshake."""
 
 
 class Handshakes:
@@ -74,8 +78,7 @@ class Handshakes:
         except HttpError as error:
             refusal = error
         self._counters.refused += 1
-        body = msgspec.json.encode({"error": str(refusal)})
-        await _send_http(sock, http_response(refusal.status, body, refusal.headers))
+        await _send_http(sock, _refusal_response(refusal))
         return None
 
     async def _answer(self, sock: socket.socket, request: Request) -> Opened | None:
@@ -89,16 +92,28 @@ class Handshakes:
             raise HttpError(404, f"nothing here; the WebSocket endpoint is {WEBSOCKET_PATH}")
         accept = check_upgrade(request)
         subprotocol = choose_subprotocol(request, tuple(BY_SUBPROTOCOL))
-        identity = await self._access.identify(request)
-        if identity.user is not None and not is_name(identity.user):
-            raise HttpError(403, "a user name may not have control characters")
+        dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
+        identity, refusal = await self._admit(request, dialect)
         if self._counters.connections >= self._settings.max_connections > 0:
-            raise HttpError(503, *_FULL)
+            raise _full()
         deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
         response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
         sock.send(response)  # a fresh socket's buffer always has room for it
-        dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
-        return Opened(encoding_of(dialect, deflated), identity, request.rest)
+        return Opened(encoding_of(dialect, deflated), identity, request.rest, refusal)
+
+    async def _admit(self, request: Request, dialect: Dialect) -> tuple[Identity, AccessError | None]:
+        """Who the client is. HttpError for one of the plain dialect that does not get in; others are told once they
+        are connected.
+        """
+        token = token_of(request, self._access.tokens.cookie)
+        try:
+            return await self._access.admit(token, may_follow=dialect is not PLAIN), None
+        except AccessError as error:
+            if dialect is not PLAIN:
+                return NOBODY, error
+            if error.code is ErrorCode.UNAVAILABLE:
+                raise HttpError(503, str(error), _LATER) from None
+            raise HttpError(401, str(error), (("WWW-Authenticate", "Bearer"),)) from None  # RFC 9110 section 11.6.1
 
     async def _health(self) -> tuple[int, dict[str, Any]]:
         """Whether the loop runs: it does, as it answers."""
@@ -114,8 +129,7 @@ class Handshakes:
         Only few at a time are waited for: those beyond get the answer and the end at once, which may overtake it.
         """
         self._counters.refused += 1
-        sentence, headers = _FULL
-        response = http_response(503, msgspec.json.encode({"error": sentence}), headers)
+        response = _refusal_response(_full())
         self._turned_away += 1
         try:
             with sock, suppress(OSError):
@@ -138,6 +152,14 @@ class Handshakes:
                 self._warned_at = trio.current_time()
                 _log.warning("refused a request: %s", error)
             raise
+
+
+def _full() -> HttpError:
+    return HttpError(503, "this worker is full", _LATER)
+
+
+def _refusal_response(refusal: HttpError) -> bytes:
+    return http_response(refusal.status, msgspec.json.encode(refusal.body), refusal.headers)
 
 
 def _own_address(sock: socket.socket) -> str:

@@ -1,6 +1,6 @@
 """Rights on channels: what may be done, and on which channels. Pure values, compared on each command.
 
-A grant is written `PATTERN:RIGHTS`, as in `task:*:sub,call`; tokens write it as `{"task:*": ["sub", "call"]}`.
+A grant is written `PATTERN:RIGHTS`, as in `task:*:sub+call`; tokens write it as `{"task:*": ["sub", "call"]}`.
 
     pattern = "*"                             every channel
             | namespace ":*"                  every channel of a namespace
@@ -74,11 +74,11 @@ def right_of_verb(verb: str) -> Right:
 
 
 def parse_grant(text: str) -> Grant:
-    """`task:*:sub,call` as a grant. Raises GrantError."""
+    """`task:*:sub+call` as a grant. Raises GrantError."""
     pattern, _, rights = text.rpartition(":")
     if not pattern:
-        raise GrantError(f"{text!r} is no grant: write PATTERN:RIGHTS, as in task:*:sub,call")
-    return make_grant(pattern, [name.strip() for name in rights.split(",")])
+        raise GrantError(f"{text!r} is no grant: write PATTERN:RIGHTS, as in task:*:sub+call")
+    return make_grant(pattern, [name.strip() for name in rights.split("+")])
 
 
 def make_grant(pattern: str, names: Iterable[str]) -> Grant:
@@ -94,7 +94,7 @@ def make_grant(pattern: str, names: Iterable[str]) -> Grant:
 
 def format_grant(grant: Grant) -> str:
     """The inverse of `parse_grant`."""
-    return f"{grant.pattern}:{','.join(right_names(grant.rights))}"
+    return f"{grant.pattern}:{'+'.join(right_names(grant.rights))}"
 
 
 def right_names(rights: Right) -> list[str]:

@@ -56,6 +56,20 @@ class Header(NamedTuple):
     key_id: str | None
 
 
+class UnusableKeyError(ValueError):
+    """A key that cannot be used; str() is a sentence for the person who configured it, without the key."""
+
+
+def secret_key(secret: str) -> VerifyingKey:
+    """The key of a shared secret, for HMAC. Raises UnusableKeyError."""
+    raw = secret.encode()
+    if len(raw) < MIN_SECRET_BYTES:
+        raise UnusableKeyError(f"the secret has {len(raw)} bytes; it needs {MIN_SECRET_BYTES}, drawn at random")
+    if secret.lstrip().startswith(("-----BEGIN", "ssh-")):
+        raise UnusableKeyError("this is a public or private key, not a secret")
+    return VerifyingKey(raw, HMAC)
+
+
 def read_header(token: str) -> Header:
     """Raises TokenError for what is no token."""
     if len(token) > MAX_TOKEN_BYTES:

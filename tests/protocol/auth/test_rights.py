@@ -48,7 +48,7 @@ def test_a_user_name_that_makes_no_channel_name_is_granted_nothing_by_it(user: s
 
 def test_grants_add_up() -> None:
     grants = Grants(
-        [parse_grant(text) for text in ("*:presence", "task:*:sub", "task:4*:history", "task:42:pub,cancel")]
+        [parse_grant(text) for text in ("*:presence", "task:*:sub", "task:4*:history", "task:42:pub+cancel")]
     )
     assert grants.on("task:42") == Right.PRESENCE | Right.SUB | Right.HISTORY | Right.PUB | Right.CANCEL
     assert grants.on("task:5") == Right.PRESENCE | Right.SUB
@@ -88,7 +88,7 @@ def test_a_verb_needs_its_right(verb: str, rights: Right, allowed: bool) -> None
         ":sub",
         "task:42",
         "task:42:",
-        "task:42:sub,",
+        "task:42:sub+",
         "task:42:read",
         "Task:1:sub",
         "task:a b:sub",

@@ -10,9 +10,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from fanline.protocol.auth.claims import TokenError
-from fanline.protocol.auth.keys import UnusableKeyError, pem_key, read_key_set, secret_key
+from fanline.protocol.auth.public_keys import pem_key, read_key_set
 from fanline.protocol.auth.rights import Right
-from fanline.protocol.auth.tokens import MAX_TOKEN_BYTES, TokenRules, VerifyingKey, sign, verify
+from fanline.protocol.auth.tokens import (
+    MAX_TOKEN_BYTES,
+    TokenRules,
+    UnusableKeyError,
+    VerifyingKey,
+    secret_key,
+    sign,
+    verify,
+)
 
 SECRET = "a secret that is long enough for SHA-256"
 NOW = 1_800_000_000.0

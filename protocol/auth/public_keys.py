@@ -1,4 +1,4 @@
-"""Keys that verify tokens: from a secret, a PEM file, or a JSON Web Key Set (RFC 7517).
+"""Public keys that verify tokens: from a PEM file, or a JSON Web Key Set (RFC 7517).
 
 A key is used for the algorithms of its own kind only. A public key that is taken for a secret of HMAC, or a key set
 that holds secrets, would let anyone who can read it make tokens.
@@ -17,27 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cryptography.x509 import load_pem_x509_certificate
 
-from fanline.protocol.auth.tokens import HMAC, MIN_SECRET_BYTES, VerifyingKey
+from fanline.protocol.auth.tokens import UnusableKeyError, VerifyingKey
 
 MAX_KEYS = 64
 """Keys that are read of one key set."""
 _MIN_RSA_BITS = 2048
 _RSA = frozenset(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"))
 _BY_CURVE = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
-
-
-class UnusableKeyError(ValueError):
-    """A key that cannot be used; str() is a sentence for the person who configured it, without the key."""
-
-
-def secret_key(secret: str) -> VerifyingKey:
-    """The key of a shared secret, for HMAC. Raises UnusableKeyError."""
-    raw = secret.encode()
-    if len(raw) < MIN_SECRET_BYTES:
-        raise UnusableKeyError(f"the secret has {len(raw)} bytes; it needs {MIN_SECRET_BYTES}, drawn at random")
-    if secret.lstrip().startswith(("-----BEGIN", "ssh-")):
-        raise UnusableKeyError("this is a public or private key, not a secret")
-    return VerifyingKey(raw, HMAC)
 
 
 def pem_key(pem: bytes) -> VerifyingKey:
