@@ -14,6 +14,8 @@ from fanline.protocol.text import NAME_PATTERN, explain
 
 MAX_USER_LENGTH = 128
 MAX_ROLES = 32
+MIN_SECRET_BYTES = 32
+"""Of a secret for HMAC with SHA-256: as long as the hash (RFC 7518 section 3.2)."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_USER_LENGTH, pattern=NAME_PATTERN)]
 _Time = Annotated[float, Meta(ge=0, le=1e12)]

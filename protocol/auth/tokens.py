@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jwt
 from jwt.types import Options
 
-from fanline.protocol.auth.claims import Claims, TokenError, check_times, read_claims
+from fanline.protocol.auth.claims import MIN_SECRET_BYTES, Claims, TokenError, check_times, read_claims
 
 MAX_TOKEN_BYTES = 8192
 """A longer token is refused unread."""
@@ -18,8 +18,6 @@ HMAC = frozenset(("HS256", "HS384", "HS512"))
 ALGORITHMS = HMAC | frozenset(
     ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 )
-MIN_SECRET_BYTES = 32
-"""Of a key for HMAC: as long as the hash's output (RFC 7518 section 3.2)."""
 
 _UNCHECKED: Options = {
     "verify_exp": False,
