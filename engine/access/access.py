@@ -37,7 +37,7 @@ class Access:
         verifier: Verifier | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._mode = mode
+        self.mode = mode
         self.tokens = tokens or TokenSettings()
         self.verifier = verifier
         self._rules = AccessRules(access or AccessSettings())
@@ -46,14 +46,14 @@ class Access:
     @property
     def closed(self) -> bool:
         """Whether a namespace that nobody configured is closed."""
-        return self._mode is AuthMode.TOKEN
+        return self.mode is AuthMode.TOKEN
 
     async def admit(self, token: str | None, *, may_follow: bool) -> Identity:
         """The identity behind a handshake. `may_follow`: a client that brings no token may still send one, in time.
 
         AccessError.
         """
-        if token is not None or self._mode is not AuthMode.TOKEN or self._rules.anonymous is not None:
+        if token is not None or self.mode is not AuthMode.TOKEN or self._rules.anonymous is not None:
             return await self.identify(token)
         if may_follow:
             return Identity(grants=Grants(), known=False, expires=self._clock() + self.tokens.timeout)
@@ -69,7 +69,7 @@ class Access:
             raise AccessError(str(error)) from None
 
     def _anybody(self) -> Identity:
-        if self._mode is not AuthMode.TOKEN:
+        if self.mode is not AuthMode.TOKEN:
             return EVERYBODY
         if self._rules.anonymous is None:
             raise AccessError("authentication required: `auth` needs a token")

@@ -6,6 +6,7 @@ whatever tokens come: a client can invent key names.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -46,8 +47,9 @@ class KeySet:
                 return
             self._tried_at = trio.current_time()
             try:
-                self._take(read_key_set(await self._read()))
-            except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, UnusableKeyError) as error:
+                document = await trio.to_thread.run_sync(_read, self._url, abandon_on_cancel=True)
+                self._take(read_key_set(document))
+            except (httpx.HTTPError, httpx.InvalidURL, UnusableKeyError) as error:
                 self._complain(str(error) or type(error).__name__)
 
     def _take(self, keys: list[VerifyingKey]) -> None:
@@ -64,13 +66,17 @@ class KeySet:
             _log.error("cannot read the key set at %s: %s; the keys that are known stay in use", self._url, reason)
         self._failing = True
 
-    async def _read(self) -> bytes:
-        with trio.fail_after(_TIMEOUT_SECONDS):
-            async with httpx.AsyncClient() as client, client.stream("GET", self._url) as response:
-                response.raise_for_status()
-                document = b""
-                async for part in response.aiter_bytes():
-                    document += part
-                    if len(document) > _MAX_BYTES:
-                        raise UnusableKeyError(f"it has more than {_MAX_BYTES} bytes")
-                return document
+
+def _read(url: str) -> bytes:
+    """The document, read in a thread: httpx under Trio leaves its generators behind when a document is cut off."""
+    ends = time.monotonic() + _TIMEOUT_SECONDS
+    with httpx.stream("GET", url, timeout=_TIMEOUT_SECONDS) as response:
+        response.raise_for_status()
+        document = b""
+        for part in response.iter_bytes():
+            document += part
+            if len(document) > _MAX_BYTES:
+                raise UnusableKeyError(f"it has more than {_MAX_BYTES} bytes")
+            if time.monotonic() > ends:
+                raise UnusableKeyError(f"it takes longer than {_TIMEOUT_SECONDS:g} seconds")
+        return document

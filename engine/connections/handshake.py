@@ -121,7 +121,11 @@ class Handshakes:
 
     async def _ready(self) -> tuple[int, dict[str, Any]]:
         problems = [problem._asdict() for problem in await self._readiness.problems()]
-        return (503, {"status": "unready", "reasons": problems}) if problems else (200, {"status": "ready"})
+        return (
+            (503, {"status": "unready", "reasons": problems})
+            if problems
+            else (200, {"status": "ready", "auth": self._access.mode})
+        )
 
     async def turn_away(self, sock: socket.socket) -> None:
         """Tell a client for which there is no room when to come back, and let it read that; then close the socket.

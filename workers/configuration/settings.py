@@ -23,7 +23,7 @@ from fanline.workers.errors import SettingsError
 CONFIG_NAME = "fanline.toml"
 EMBEDDED = "embedded"
 ENV_PREFIX = "FANLINE_"
-OTHER_VARIABLES = frozenset({"FANLINE_STATE_DIR", "FANLINE_LOAD_URL", "FANLINE_LOAD_NATS"})
+OTHER_VARIABLES = frozenset({"FANLINE_STATE_DIR", "FANLINE_LOAD_URL", "FANLINE_LOAD_NATS", "FANLINE_TOKEN"})
 """Documented variables that are not settings."""
 
 
