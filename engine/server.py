@@ -34,6 +34,7 @@ from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.commands import Commands
 from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
+from fanline.engine.sessions.rate import Rate
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
 from fanline.engine.tasks.monitor.monitor import TaskMonitor
@@ -113,8 +114,9 @@ class Server:
         nursery.start_soon(expiry.run)
         if self._access.verifier is not None:
             nursery.start_soon(self._access.verifier.run)
+        rate = Rate(settings.messages_per_second, settings.bytes_per_second)
         limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
-        return ConnectionShared(settings, limits, counters, outboxes, commands, store, expiry)
+        return ConnectionShared(settings, limits, counters, outboxes, commands, store, expiry, rate)
 
     def _start_channels(self, nursery: trio.Nursery, namespaces: Namespaces) -> Joining:
         """The hub with all that is behind it, from the bus to the flusher."""
@@ -229,13 +231,14 @@ class Server:
                     sock = await start_tls(sock, self._tls)
             opened = await self._handshakes.open_websocket(sock)
             if opened is not None:
-                connection, rest = Connection(sock, opened, shared), opened.rest
+                connection, rest, address = Connection(sock, opened, shared), opened.rest, opened.address
                 if opened.refusal is not None:
                     connection.refuse(opened.refusal)
                 del opened  # this frame lives as long as the connection
                 if self._draining:  # the handshake was under way when the drain began
                     connection.close(CloseReason.RESTART)
-                await self._registry.serve(connection, rest)
+                with self._handshakes.limits.counted(address):
+                    await self._registry.serve(connection, rest)
         except (OSError, trio.TooSlowError):
             pass  # the peer is gone, or cannot speak TLS
         except Exception:  # noqa: BLE001  # our own fault, and still that of one connection only

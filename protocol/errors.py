@@ -51,6 +51,7 @@ class CloseReason(Enum):
     SLOW = (4008, "slow consumer", True)
     SILENT = (4009, "nothing heard within the heartbeat time", True)
     UNAUTHENTICATED = (4401, "no valid token", False)
+    TOO_FAST = (4429, "too many messages", True)
 
     def __init__(self, code: int, text: str, reconnect: bool) -> None:
         self.code = code
@@ -104,6 +105,7 @@ _HTTP_CODES = {
     405: "method_not_allowed",
     408: "timeout",
     426: "upgrade_required",
+    429: "limit_exceeded",
     431: "too_large",
     503: "unavailable",
 }

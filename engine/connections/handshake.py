@@ -11,6 +11,7 @@ import trio
 
 from fanline.engine.access.access import Access
 from fanline.engine.access.identity import NOBODY, AccessError, Identity
+from fanline.engine.connections.address_limits import AddressLimits
 from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
 from fanline.engine.settings import EngineSettings
@@ -51,6 +52,8 @@ class Opened(NamedTuple):
     identity: Identity
     rest: bytes
     """The first frames, if the client did not wait for our answer."""
+    address: str | None
+    """The client's address, if its connections are counted."""
     refusal: AccessError | None = None
     """Why the client does not get in after all; browsers would show their page no other answer to the handshake."""
 
@@ -64,6 +67,7 @@ class Handshakes:
         self._counters = counters
         self._readiness = readiness
         self._turned_away = 0
+        self.limits = AddressLimits(settings, trio.current_time)
         self._rules = HostRules(settings.hosts, settings.origins)
         self._warned_at = -math.inf  # Trio time
 
@@ -88,6 +92,7 @@ class Handshakes:
             await _send_http(sock, http_response(status, msgspec.json.encode(body), is_head=is_head))
             return None
         self._check_page(sock, request)
+        address = self.limits.check(sock, request)
         if request.path != WEBSOCKET_PATH:
             raise HttpError(404, f"nothing here; the WebSocket endpoint is {WEBSOCKET_PATH}")
         accept = check_upgrade(request)
@@ -99,7 +104,7 @@ class Handshakes:
         deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
         response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
         sock.send(response)  # a fresh socket's buffer always has room for it
-        return Opened(encoding_of(dialect, deflated), identity, request.rest, refusal)
+        return Opened(encoding_of(dialect, deflated), identity, request.rest, address, refusal)
 
     async def _admit(self, request: Request, dialect: Dialect) -> tuple[Identity, AccessError | None]:
         """Who the client is. HttpError for one of the plain dialect that does not get in; others are told once they
