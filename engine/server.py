@@ -9,8 +9,9 @@ from copy import copy
 
 import trio
 
-from fanline.engine.access.access import Access
+from fanline.engine.access.access import Access, Verifier
 from fanline.engine.access.permissions import Permissions
+from fanline.engine.access.revocations import Revocations
 from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.durable.history import History
 from fanline.engine.channels.durable.recovery import Recovery
@@ -91,6 +92,8 @@ class Server:
                 shared = self._start_parts(nursery)
                 for namespace in Namespaces(self._settings.namespaces).everywhere():
                     await self._bus.wait_joined(f"{namespace}:")
+                if self._access.verifier is not None:
+                    await self._start_tokens(nursery, self._access.verifier)
                 task_status.started()
                 with self._accepting, SpareFile() as spare:
                     await self._accept(listener, spare, nursery, shared)
@@ -112,11 +115,23 @@ class Server:
         expiry = Expiry(self._access.tokens.grace)
         commands = self._make_commands(nursery, namespaces, joining, store, expiry)
         nursery.start_soon(expiry.run)
-        if self._access.verifier is not None:
-            nursery.start_soon(self._access.verifier.run)
         rate = Rate(settings.messages_per_second, settings.bytes_per_second)
         limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
         return ConnectionShared(settings, limits, counters, outboxes, commands, store, expiry, rate)
+
+    async def _start_tokens(self, nursery: trio.Nursery, verifier: Verifier) -> None:
+        """Know which tokens were taken back before the first one is accepted. BusError."""
+        revocations = Revocations(self._bus)
+        self._access.is_revoked = revocations.covers
+        await revocations.read()
+
+        def close_revoked() -> None:
+            for connection in self._registry:
+                if revocations.covers(connection.session.identity):
+                    connection.close(CloseReason.UNAUTHENTICATED)
+
+        nursery.start_soon(revocations.run, close_revoked)
+        nursery.start_soon(verifier.run)
 
     def _start_channels(self, nursery: trio.Nursery, namespaces: Namespaces) -> Joining:
         """The hub with all that is behind it, from the bus to the flusher."""

@@ -40,6 +40,7 @@ class Access:
         self.mode = mode
         self.tokens = tokens or TokenSettings()
         self.verifier = verifier
+        self.is_revoked: Callable[[Identity], bool] = lambda identity: False
         self._rules = AccessRules(access or AccessSettings())
         self._clock = clock
 
@@ -64,9 +65,12 @@ class Access:
         if token is None or self.verifier is None:
             return self._anybody()
         try:
-            return self._rules.identity(await self.verifier.verify(token, self._clock()))
+            identity = self._rules.identity(await self.verifier.verify(token, self._clock()))
         except TokenError as error:
             raise AccessError(str(error)) from None
+        if self.is_revoked(identity):
+            raise AccessError("the token has been revoked")
+        return identity
 
     def _anybody(self) -> Identity:
         if self.mode is not AuthMode.TOKEN:

@@ -1,20 +1,26 @@
-"""`fanline token` and `fanline share`: sign tokens with the secret of a server."""
+"""`fanline token` and `fanline share` sign tokens with the secret of a server; `fanline revoke` takes them back."""
 
 import os
 import re
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 from uuid import uuid4
 
 import typer
 
 from fanline.cli.options import channel_name
+from fanline.cli.runner import run
 from fanline.cli.terminal import put
 from fanline.errors import FanlineError
 from fanline.local import find_server
+from fanline.nats.publish import open_nats_publisher
+from fanline.nats.settings import find_options
 from fanline.protocol.auth.claims import MIN_SECRET_BYTES, TokenError, read_claims
+from fanline.protocol.auth.revocation import Revocation, encode_revocation
 from fanline.protocol.auth.rights import Grant, GrantError, Right, parse_grant, right_names
+from fanline.protocol.nats.names import Bucket
 
 SECRET_VARIABLE = "FANLINE_TOKENS_SECRET"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -28,6 +34,7 @@ class NoSecret(FanlineError):  # noqa: N818  # reads as what was found
 def add_token(app: typer.Typer) -> None:
     """Register both commands."""
     app.command(short_help="Sign a token for a client.")(token)
+    app.command(short_help="Take tokens back before they end.")(revoke)
     app.command(short_help="Sign a token with which anyone may watch one channel.")(share)
 
 
@@ -88,6 +95,36 @@ def share(
     if Right.PUB in grant.rights:
         raise typer.BadParameter("a shared channel is watched, not published to; make a token for a user instead")
     _print_token({"jti": f"share-{uuid4().hex}"}, [grant], _seconds(ttl))
+
+
+def revoke(
+    user: Annotated[str | None, typer.Option(metavar="USER", help="All tokens of this user.")] = None,
+    token_id: Annotated[str | None, typer.Option(metavar="JTI", help="The token with this id, its claim jti.")] = None,
+    everyone: Annotated[bool, typer.Option("--everyone", help="All tokens there are.")] = False,
+    ttl: Annotated[
+        str, typer.Option(metavar="TIME", help="How long this is remembered: as long as a token may live.")
+    ] = "30d",
+) -> None:
+    """Take tokens back: their connections end within a second on every worker, and they are not accepted again.
+
+    \b
+      fanline revoke --user anna
+      fanline revoke --token-id 8c1f
+
+    Of a user, or of everyone, all tokens that were issued until now are taken back; new ones are accepted. It is stored
+    in NATS, that of FANLINE_NATS or of the local server. Exits with code 0 when it is stored.
+    """
+    if (user is not None) + (token_id is not None) + everyone != 1:
+        raise typer.BadParameter("give one of --user, --token-id and --everyone")
+    now = time.time()
+    revocation = Revocation(user=user, token_id=token_id, before=now, until=now + _seconds(ttl))
+    run(partial(_revoke, revocation, _seconds(ttl)))
+
+
+async def _revoke(revocation: Revocation, seconds: float) -> int:
+    async with open_nats_publisher(find_options(None)) as publisher:
+        publisher.put(Bucket.REVOKED, revocation.key, encode_revocation(revocation), seconds)
+    return 0
 
 
 def _print_token(claims: dict[str, Any], grants: Sequence[Grant], seconds: float) -> None:

@@ -1,9 +1,11 @@
 """`fanline serve --auth token` and the commands that make and show tokens, as people use them."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,22 @@ async def test_a_share_link_shows_one_channel_and_nothing_else() -> None:
             for refused in ("task:2", "user:anna", "system:all", "tasks:running"):
                 done = await run(serve, "sub", refused, "--count", "1", FANLINE_TOKEN=shown)
                 assert b"permission_denied" in done.stderr, refused
+
+
+async def test_a_revoked_user_is_gone_from_every_worker_within_a_second_and_stays_out() -> None:
+    with trio.fail_after(100):
+        async with running_serve(2, ("--auth", "token")) as serve, AsyncExitStack() as stack:
+            shown = await printed(serve, "token", "--sub", "anna", "--allow", "task:*:sub")
+            clients = [await stack.enter_async_context(connect_raw("127.0.0.1", serve.port)) for _ in range(12)]
+            for client in clients:
+                await client.upgrade(Authorization=f"Bearer {shown}")
+            await printed(serve, "revoke", "--user", "anna")
+            with trio.fail_after(3):
+                assert {await client.closed() for client in clients} == {(4401, "no valid token")}
+            for pid in serve.worker_pids():
+                os.kill(pid, signal.SIGKILL)
+            assert await status(serve, shown) == 401
+            assert await status(serve, await printed(serve, "token", "--sub", "anna")) == 101
 
 
 async def test_the_secret_of_a_server_is_its_owners_alone_and_outlives_it() -> None:

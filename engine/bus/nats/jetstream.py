@@ -46,7 +46,7 @@ def stream_config(name: str, namespace: Namespace) -> dict[str, Any]:
 
 def bucket_config(bucket: Bucket, max_age: float, replicas: int) -> dict[str, Any]:
     """The stream behind a key-value bucket, as NATS clients expect it (ADR-8); `max_age` in seconds, 0 for no limit."""
-    ages_by_key = bucket in (Bucket.TASKS, Bucket.RUNNING, Bucket.WORKERS)  # for `kv_put`
+    ages_by_key = bucket in (Bucket.TASKS, Bucket.RUNNING, Bucket.REVOKED, Bucket.WORKERS)  # for `kv_put`
     return {
         "name": bucket_stream(bucket),
         "subjects": [bucket_subject(bucket, ">")],
