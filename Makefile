@@ -18,7 +18,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet -
 	--generate-hashes --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick pythons mutants check lint types lock clean
+.PHONY: help demo test quick pythons mutants fuzz check lint types lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ pythons:  ## run all tests on every installed Python from 3.11 on, in .venvs/; t
 
 mutants: $(DEV)  ## change the code that decides: do the tests notice? ARGS='--sample 100 engine/channels/hub.py'
 	@$(BIN)/python -m tests.support.mutants $(ARGS)
+
+fuzz: $(DEV)  ## throw damaged input at all that reads bytes; ARGS='--seconds 600 token' for longer, or for a part
+	@$(BIN)/python -P -m tests.fuzz $(ARGS)
 
 check: lint types test  ## everything that must pass before a change is done
 
