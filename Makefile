@@ -39,7 +39,7 @@ mutants: $(DEV)  ## change the code that decides: do the tests notice? ARGS='--s
 	@$(BIN)/python -m tests.support.mutants $(ARGS)
 
 fuzz: $(DEV)  ## throw damaged input at all that reads bytes; ARGS='--seconds 600 token' for longer, or for a part
-	@$(BIN)/python -P -m tests.fuzz $(ARGS)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 check: lint types test  ## everything that must pass before a change is done
 
