@@ -10,6 +10,7 @@ from copy import copy
 import trio
 
 from fanline.engine.access.access import Access, Verifier
+from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.permissions import Permissions
 from fanline.engine.access.revocations import Revocations
 from fanline.engine.bus.interface import Bus
@@ -64,8 +65,9 @@ class Server:
         self._settings = settings
         self._access = access or Access()
         self._counters = Counters()
+        self._audit = Audit(settings.audit_log, name)
         readiness = Readiness(bus, Namespaces(settings.namespaces), lambda: self._draining)
-        self._handshakes = Handshakes(settings, self._access, self._counters, readiness)
+        self._handshakes = Handshakes(settings, self._access, self._counters, readiness, self._audit)
         self._registry = Registry(settings.heartbeat, self._counters)
         self._sockets = 0  # accepted and not closed, whatever state they are in
         self._draining = False
@@ -128,6 +130,7 @@ class Server:
         def close_revoked() -> None:
             for connection in self._registry:
                 if revocations.covers(connection.session.identity):
+                    self._audit.record(AuditEvent.REVOKED, connection.session.identity)
                     connection.close(CloseReason.UNAUTHENTICATED)
 
         nursery.start_soon(revocations.run, close_revoked)
@@ -168,6 +171,7 @@ class Server:
         return Commands(
             bus=bus,
             access=self._access,
+            audit=self._audit,
             expiry=expiry,
             permissions=Permissions(namespaces, closed=self._access.closed),
             joining=joining,

@@ -55,6 +55,8 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Names by which clients may know this server, besides loopback names and its own address."""
     origins: tuple[OriginName, ...] = ()
     """Origins whose pages may connect, besides pages of the very host and port that they connect to."""
+    audit_log: str = ""
+    """Path of a file to which JSON lines are appended: who came, who was refused, who did what. Empty: none."""
     compression: bool = False
     """Offer permessage-deflate: less traffic for more CPU. Each message is compressed once for all its receivers."""
     ssl_certfile: str = ""

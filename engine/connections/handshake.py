@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from fanline.engine.access.access import Access
+from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.identity import NOBODY, AccessError, Identity
 from fanline.engine.connections.address_limits import AddressLimits
 from fanline.engine.connections.readiness import Readiness
@@ -61,11 +62,14 @@ class Opened(NamedTuple):
 class Handshakes:
     """The handshakes of one worker."""
 
-    def __init__(self, settings: EngineSettings, access: Access, counters: Counters, readiness: Readiness) -> None:
+    def __init__(
+        self, settings: EngineSettings, access: Access, counters: Counters, readiness: Readiness, audit: Audit
+    ) -> None:
         self._settings = settings
         self._access = access
         self._counters = counters
         self._readiness = readiness
+        self._audit = audit
         self._turned_away = 0
         self.limits = AddressLimits(settings, trio.current_time)
         self._rules = HostRules(settings.hosts, settings.origins)
@@ -82,6 +86,7 @@ class Handshakes:
         except HttpError as error:
             refusal = error
         self._counters.refused += 1
+        self._note(sock, code=refusal.body["error"])
         await _send_http(sock, _refusal_response(refusal))
         return None
 
@@ -103,6 +108,7 @@ class Handshakes:
             raise _full()
         deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
         response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
+        self._note(sock, identity, None if refusal is None else refusal.code)
         sock.send(response)  # a fresh socket's buffer always has room for it
         return Opened(encoding_of(dialect, deflated), identity, request.rest, address, refusal)
 
@@ -150,6 +156,12 @@ class Handshakes:
         finally:
             self._turned_away -= 1
 
+    def _note(self, sock: socket.socket, identity: Identity | None = None, code: str | None = None) -> None:
+        """In the audit log: the client was let in, or refused for the reason `code`."""
+        if self._audit.enabled:
+            event = AuditEvent.CONNECTED if code is None else AuditEvent.REFUSED
+            self._audit.record(event, identity, address=_peer(sock), code=code)
+
     def _check_page(self, sock: socket.socket, request: Request) -> None:
         """Raises HttpError. Browsers do not show a page the answer, so the log has to say which setting is concerned;
         not for every request, since a page may try for ever.
@@ -161,6 +173,14 @@ class Handshakes:
                 self._warned_at = trio.current_time()
                 _log.warning("refused a request: %s", error)
             raise
+
+
+def _peer(sock: socket.socket) -> str:
+    """The address at the other end, which may be a proxy's."""
+    with suppress(OSError):
+        peer = sock.getpeername()
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+    return ""
 
 
 def _full() -> HttpError:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 
 from fanline.engine.access.access import Access
+from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.identity import AccessError
 from fanline.engine.access.permissions import Permissions
 from fanline.engine.bus.interface import Bus, BusError, TooLargeError
@@ -39,6 +40,7 @@ class Commands:
         access: Access,
         expiry: Expiry,
         permissions: Permissions,
+        audit: Audit,
         joining: Joining,
         publisher: ClientPublisher,
         calls: Calls,
@@ -50,6 +52,7 @@ class Commands:
         self._access = access
         self._expiry = expiry
         self._permissions = permissions
+        self._audit = audit
         self._joining = joining
         self._publisher = publisher
         self._calls = calls
@@ -79,6 +82,8 @@ class Commands:
                 raise AccessError("authenticate first: `auth` with a token")
             return await perform(self, session, command)
         except (MessageError, BusError) as error:
+            if isinstance(error, MessageError) and error.code in _AUDITED:
+                self._audit.record(AuditEvent.REFUSED, session.identity, channel=command.channel, code=error.code)
             return refusal(command, error)
 
     def _answer(self, session: Session, command: Envelope | None, reply: Envelope) -> None:
@@ -119,6 +124,7 @@ class Commands:
             text = "this connection belongs to another user; open a new one with this token"
             raise MessageError(ErrorCode.PERMISSION_DENIED, text)
         session.identity = identity
+        self._audit.record(AuditEvent.AUTHENTICATED, identity)
         self._expiry.watch(session)
         self._end_lost(session)
 
@@ -181,6 +187,7 @@ class Commands:
             # In one step with the answer: a session that is cut off during its history is taken up with this channel.
             subscriptions[channel] = subscription
             session.subscriptions = subscriptions
+            self._audit.record(AuditEvent.SUBSCRIBED, session.identity, channel=channel)
             session.store()
             answer(reply)
 
@@ -198,7 +205,9 @@ class Commands:
     async def pub(self, session: Session, command: Envelope) -> Envelope:
         channel = _channel_of(command)
         await self._permissions.check(session.identity, Right.PUB, channel)
-        return await self._publisher.publish(command, channel, session.identity.user)
+        answer = await self._publisher.publish(command, channel, session.identity.user)
+        self._audit.record(AuditEvent.PUBLISHED, session.identity, channel=channel)
+        return answer
 
     async def ack(self, session: Session, command: Envelope) -> Envelope:
         """Move an inbox's cursor to an offset (`o`), or to the message whose id is the data."""
@@ -222,6 +231,8 @@ class Commands:
         await self._permissions.check(session.identity, right_of_verb(command.event or ""), channel)
 
         def answer(reply: Envelope | MessageError | BusError) -> None:
+            code = None if isinstance(reply, Envelope) else _code(reply)
+            self._audit.record(AuditEvent.CALLED, session.identity, channel=channel, verb=command.event, code=code)
             self._answer(session, command, reply if isinstance(reply, Envelope) else refusal(command, reply))
 
         self._calls.begin(session, command, channel, answer)
@@ -233,6 +244,7 @@ class Commands:
         raise MessageError(ErrorCode.UNKNOWN_TYPE, f"unknown message type {command.type!r}")
 
 
+_AUDITED = frozenset((ErrorCode.UNAUTHENTICATED, ErrorCode.PERMISSION_DENIED))
 _FOR_STRANGERS = frozenset((MessageType.AUTH, MessageType.PING))
 """What a client may say before it is known."""
 

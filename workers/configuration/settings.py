@@ -73,7 +73,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 _PATHS = (
     *("data_dir", "nats_creds", "nats_nkey", "nats_tls_ca", "nats_tls_cert", "nats_tls_key"),
-    *("engine.ssl_certfile", "engine.ssl_keyfile", "tokens.public_key"),
+    *("engine.ssl_certfile", "engine.ssl_keyfile", "engine.audit_log", "tokens.public_key"),
 )
 _TABLES: Mapping[str, type[msgspec.Struct]] = {
     "engine": EngineSettings,
