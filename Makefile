@@ -18,7 +18,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet -
 	--generate-hashes --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick pythons mutants faults soak check lint types lock clean
+.PHONY: help demo test quick pythons mutants faults soak fuzz check lint types lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ faults: $(DEV)  ## break a real server in all known ways: what was promised, wha
 
 soak: $(DEV)  ## a real server under traffic for 20 minutes: does anything grow? ARGS='--minutes 60'
 	@$(BIN)/python -m tests.faults.soak $(ARGS)
+
+fuzz: $(DEV)  ## throw damaged input at all that reads bytes; ARGS='--seconds 600 token' for longer, or for a part
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 check: lint types test  ## everything that must pass before a change is done
 

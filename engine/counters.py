@@ -32,6 +32,8 @@ class Counters(msgspec.Struct):
     """Connections closed because their outbox overflowed."""
     silent_closed: int = 0
     """Connections closed because the client was silent for too long."""
+    slowed: int = 0
+    """Times that a connection sent more than it may, and was read more slowly."""
     broken_closed: int = 0
     """Connections closed because of a frame: it broke the WebSocket protocol, was too large or of the wrong kind."""
     channels: int = 0

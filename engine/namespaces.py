@@ -87,6 +87,10 @@ class Namespaces:
         """The namespace of a channel."""
         return self._by_name.get(namespace_of(channel), UNKNOWN)
 
+    def is_declared(self, channel: str) -> bool:
+        """Whether a channel's namespace is a default one, or one of the settings."""
+        return namespace_of(channel) in self._by_name
+
     def everywhere(self) -> list[str]:
         """The names of the namespaces that every worker receives."""
         return [name for name, namespace in self._by_name.items() if namespace.everywhere]

@@ -7,9 +7,14 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from copy import copy
+from functools import partial
 
 import trio
 
+from fanline.engine.access.access import Access, Verifier
+from fanline.engine.access.audit import Audit, AuditEvent
+from fanline.engine.access.permissions import Permissions
+from fanline.engine.access.revocations import Revocations
 from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.durable.history import History
 from fanline.engine.channels.durable.log_budget import LogBudget
@@ -33,9 +38,9 @@ from fanline.engine.namespaces import Namespaces
 from fanline.engine.sending.outbox import OutboxShared
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.commands import Commands
-from fanline.engine.sessions.identity import Access, DevelopmentAccess
-from fanline.engine.sessions.permissions import Permissions
+from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
+from fanline.engine.sessions.rate import Rate
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
 from fanline.engine.slices import Turns
@@ -63,12 +68,13 @@ class Server:
         self._bus = bus
         self._members = Members(bus, name)
         self._settings = settings
-        self._access = access or DevelopmentAccess()
+        self._access = access or Access()
         self._counters = Counters()
         self._faults = Faults(self._counters)
         self._namespaces = Namespaces(settings.namespaces)
+        self._audit = Audit(settings.audit_log, name)
         readiness = Readiness(bus, self._namespaces, lambda: self._draining)
-        self._handshakes = Handshakes(settings, self._access, self._counters, readiness)
+        self._handshakes = Handshakes(settings, self._access, self._counters, readiness, self._audit)
         self._registry = Registry(settings.heartbeat, self._counters, self._faults)
         self._sockets = 0  # accepted and not closed, whatever state they are in
         self._draining = False
@@ -96,6 +102,8 @@ class Server:
                 shared = self._start_parts(nursery)
                 for namespace in self._namespaces.everywhere():
                     await self._bus.wait_joined(f"{namespace}:")
+                if self._access.verifier is not None:
+                    await self._start_tokens(nursery, self._access.verifier)
                 task_status.started()
                 with self._accepting, SpareFile() as spare:
                     await self._accept(listener, spare, nursery, shared)
@@ -115,11 +123,29 @@ class Server:
         )
         joining = self._start_channels(nursery)
         store = SessionStore(self._bus)
-        commands = self._make_commands(nursery, joining, store)
+        expiry = Expiry(self._access.tokens.grace)
+        commands = self._make_commands(nursery, joining, store, expiry)
         nursery.start_soon(faults.keep, "the session store", store.run)
         nursery.start_soon(faults.keep, "the heartbeat", self._registry.beat)
+        nursery.start_soon(faults.keep, "the end of tokens", expiry.run)
+        rate = Rate(settings.messages_per_second, settings.bytes_per_second)
         limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
-        return ConnectionShared(settings, limits, counters, outboxes, commands, store)
+        return ConnectionShared(settings, limits, counters, outboxes, commands, store, expiry, rate)
+
+    async def _start_tokens(self, nursery: trio.Nursery, verifier: Verifier) -> None:
+        """Know which tokens were taken back before the first one is accepted. BusError."""
+        revocations = Revocations(self._bus)
+        self._access.is_revoked = revocations.covers
+        await revocations.read()
+
+        def close_revoked() -> None:
+            for connection in self._registry:
+                if revocations.covers(connection.session.identity):
+                    self._audit.record(AuditEvent.REVOKED, connection.session.identity)
+                    connection.close(CloseReason.UNAUTHENTICATED)
+
+        nursery.start_soon(self._faults.keep, "revocations", partial(revocations.run, close_revoked))
+        nursery.start_soon(self._faults.keep, "the keys of tokens", verifier.run)
 
     def _start_channels(self, nursery: trio.Nursery) -> Joining:
         """The hub with all that is behind it, from the bus to the flusher."""
@@ -154,11 +180,14 @@ class Server:
             turns=turns,
         )
 
-    def _make_commands(self, nursery: trio.Nursery, joining: Joining, store: SessionStore) -> Commands:
+    def _make_commands(self, nursery: trio.Nursery, joining: Joining, store: SessionStore, expiry: Expiry) -> Commands:
         bus, settings, namespaces = self._bus, self._settings, self._namespaces
         return Commands(
             bus=bus,
-            permissions=Permissions(self._access, namespaces),
+            access=self._access,
+            audit=self._audit,
+            expiry=expiry,
+            permissions=Permissions(namespaces, closed=self._access.closed),
             joining=joining,
             publisher=ClientPublisher(bus, namespaces),
             calls=Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=self._faults.report),
@@ -244,11 +273,14 @@ class Server:
                     sock = await start_tls(sock, self._tls)
             opened = await self._handshakes.open_websocket(sock)
             if opened is not None:
-                connection, rest = Connection(sock, opened, shared), opened.rest
+                connection, rest, address = Connection(sock, opened, shared), opened.rest, opened.address
+                if opened.refusal is not None:
+                    connection.refuse(opened.refusal)
                 del opened  # this frame lives as long as the connection
                 if self._draining:  # the handshake was under way when the drain began
                     connection.close(CloseReason.RESTART)
-                await self._registry.serve(connection, rest)
+                with self._handshakes.limits.counted(address):
+                    await self._registry.serve(connection, rest)
         except (OSError, trio.TooSlowError):
             pass  # the peer is gone, or cannot speak TLS
         except Exception:  # noqa: BLE001  # our own fault, and still that of one connection only

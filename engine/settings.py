@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from fanline.engine.namespaces import Namespace
+from fanline.protocol.websocket.addresses import NetworkName
 from fanline.protocol.websocket.origins import HostName, OriginName
 
 _Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -38,10 +39,26 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Bytes queued for one slow connection beyond its kernel buffer; above it the namespace's `slow` policy decides."""
     outbox_messages: Annotated[int, Meta(ge=16)] = 16_384
     """The same limit in messages."""
+    max_connections_per_address: Annotated[int, Meta(ge=0)] = 0
+    """Connections of one client address to one worker; further ones are answered with 429. 0: any number."""
+    handshakes_per_address: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
+    """Handshakes a second of one client address with one worker; further ones are answered with 429. 0: any number."""
+    messages_per_second: Annotated[float, Meta(ge=0)] = 1000.0
+    """Messages a second that a client may send; beyond, it is read more slowly, and later closed. 0: any number."""
+    bytes_per_second: Annotated[float, Meta(ge=0)] = 4.0 * 1024 * 1024
+    """The same limit in bytes."""
+    trusted_proxies: tuple[NetworkName, ...] = ()
+    """Proxies whose `X-Forwarded-For` counts."""
+    allow_addresses: tuple[NetworkName, ...] = ()
+    """The only addresses whose clients may connect; empty: all."""
+    deny_addresses: tuple[NetworkName, ...] = ()
+    """Addresses whose clients may not connect."""
     hosts: tuple[HostName, ...] = ()
     """Names by which clients may know this server, besides loopback names and its own address."""
     origins: tuple[OriginName, ...] = ()
     """Origins whose pages may connect, besides pages of the very host and port that they connect to."""
+    audit_log: str = ""
+    """Path of a file to which JSON lines are appended: who came, who was refused, who did what. Empty: none."""
     compression: bool = False
     """Offer permessage-deflate: less traffic for more CPU. Each message is compressed once for all its receivers."""
     ssl_certfile: str = ""

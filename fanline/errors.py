@@ -35,7 +35,8 @@ class ConnectionLost(FanlineError):  # noqa: N818  # reads as what happened
 
 
 class ConnectionRefused(FanlineError):  # noqa: N818  # reads as what happened
-    """A connection could not be opened: nothing listens, it is no Fanline server, or it refused with HTTP `status`.
+    """A connection could not be opened: nothing listens, it is no Fanline server, or it refused with HTTP `status`
+    (401: it wants a token, or another one).
 
     `final`: another attempt would be answered the same.
     """

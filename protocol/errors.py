@@ -17,6 +17,7 @@ class ErrorCode(StrEnum):
     UNKNOWN_MESSAGE = "unknown_message"  # `ack` of a message that this channel does not have
     TOO_LARGE = "too_large"  # larger than the NATS server takes
     LIMIT_EXCEEDED = "limit_exceeded"  # too many subscriptions, or too many calls under way
+    UNAUTHENTICATED = "unauthenticated"  # a token is needed, or the one that was shown is not accepted
     PERMISSION_DENIED = "permission_denied"  # authenticated, but not allowed
     NOT_SUBSCRIBED = "not_subscribed"  # `unsub` of a channel that was not subscribed
     NOT_SUPPORTED = "not_supported"  # a known command this server does not offer here
@@ -50,6 +51,8 @@ class CloseReason(Enum):
     RESTART = (1012, "server is restarting", True)
     SLOW = (4008, "slow consumer", True)
     SILENT = (4009, "nothing heard within the heartbeat time", True)
+    UNAUTHENTICATED = (4401, "no valid token", False)
+    TOO_FAST = (4429, "too many messages", True)
 
     def __init__(self, code: int, text: str, reconnect: bool) -> None:
         self.code = code
@@ -88,3 +91,22 @@ class HttpError(ProtocolError):
         super().__init__(message)
         self.status = status
         self.headers = headers
+
+    @property
+    def body(self) -> dict[str, str]:
+        """What the answer says: a code for programs and a sentence for people."""
+        return {"error": _HTTP_CODES[self.status], "message": str(self)}
+
+
+_HTTP_CODES = {
+    400: "bad_request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    426: "upgrade_required",
+    429: "limit_exceeded",
+    431: "too_large",
+    503: "unavailable",
+}

@@ -89,6 +89,15 @@ class Authenticated(ControlData):
     session: str
     resumed: bool | UnsetType = UNSET
     """Whether the session was taken up; left out if the client named none."""
+    expires: int | None = None
+    """Unix milliseconds at which the client's token ends."""
+
+
+class Expiring(ControlData):
+    """The data of the server's `auth`: the client's token ends soon, and it should send an `auth` with a new one."""
+
+    expires: int
+    """Unix milliseconds."""
 
 
 class Subscribed(ControlData, omit_defaults=False):
@@ -184,16 +193,17 @@ class Subscribe(ControlData, forbid_unknown_fields=True):
     """How many of the newest lines of output a task's snapshot has."""
 
 
-class Resume(ControlData, forbid_unknown_fields=True):
-    """The data of an `auth` that takes up a session: its id, and how far each channel was received. `resume_of` reads
-    it.
-    """
+class Authenticate(ControlData, forbid_unknown_fields=True):
+    """The data of `auth`: who the client is, and the session that it takes up."""
 
-    session: Annotated[
-        str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-]+\Z")
-    ]  # `$` would let a line feed pass
+    token: Annotated[str, Meta(min_length=1)] | None = None
+    """A token (docs/reference/authentication.md)."""
+    session: (
+        Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-]+\Z")] | None  # not `$`: a line feed
+    ) = None
+    """The id of a session, to be subscribed to what it had."""
     positions: dict[str, tuple[_Offset, str]] = {}
-    """Channel -> (offset, epoch)."""
+    """Of that session: channel -> (offset, epoch), how far each was received."""
 
 
 class CallData(ControlData):
@@ -218,12 +228,6 @@ class CallData(ControlData):
         return super().from_value(value if value is None or isinstance(value, dict) else {"value": value})
 
 
-def resume_of(command: Envelope) -> Resume | None:
-    """The session that an `auth` takes up; None if its data names none. Raises MessageError(BAD_MESSAGE)."""
-    value = command.value
-    return read(Resume, command) if isinstance(value, dict) and "session" in value else None
-
-
 def message_id_of(command: Envelope) -> str | None:
     """The message that an `ack` without an offset names; None if its data is not a text."""
     value = command.value
@@ -232,5 +236,5 @@ def message_id_of(command: Envelope) -> str | None:
 
 _EXPECTED: dict[type[ControlData], str] = {
     Subscribe: 'the data of `sub` is {"last": N}, {"start": true} or {"snapshot": true}',
-    Resume: 'to take up a session the data of `auth` is {"session": ID, "positions": {...}}',
+    Authenticate: 'the data of `auth` is {"token": TOKEN}, or {"session": ID, "positions": {...}}, or both',
 }

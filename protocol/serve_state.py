@@ -40,6 +40,8 @@ class ServeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nats_tls_cert: str = ""
     """Path of the client certificate, PEM."""
     nats_tls_key: str = ""
+    token_secret: str = ""
+    """The secret with which tokens for this server may be signed; "" if it has none."""
 
 
 def state_directory(environ: Mapping[str, str]) -> PurePath:

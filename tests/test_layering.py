@@ -18,7 +18,7 @@ MAY_SEE = {
     "loadtest": {"protocol", "loadtest"},
 }
 # The layers of the engine: each sees those before it. What stands in engine/ itself, but for the server, is below all.
-LAYERS = ("base", "bus", "cluster", "sending", "tasks", "channels", "sessions", "connections", "server")
+LAYERS = ("base", "bus", "cluster", "access", "sending", "tasks", "channels", "sessions", "connections", "server")
 # Sans-I/O: no loop, no socket, no clock, no chance; whoever calls brings them.
 NOT_IN_PROTOCOL = frozenset(
     ("asyncio", "os", "random", "secrets", "select", "socket", "ssl", "subprocess", "threading", "time", "trio")

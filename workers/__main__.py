@@ -24,13 +24,17 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def serve(
     host: Annotated[
-        str | None, typer.Option(metavar="HOST", help="Loopback address to listen on.  [default: 127.0.0.1]")
+        str | None, typer.Option(metavar="HOST", help="Address to listen on.  [default: 127.0.0.1]")
     ] = None,
     port: Annotated[str | None, typer.Option(metavar="PORT", help="0 takes a free one.  [default: 8080]")] = None,
     workers: Annotated[str | None, typer.Option(metavar="N", help="Worker processes.  [default: 2]")] = None,
     nats: Annotated[
         str | None,
         typer.Option(metavar="embedded|URL", help="A nats-server of its own, or yours.  [default: embedded]"),
+    ] = None,
+    auth: Annotated[
+        str | None,
+        typer.Option(metavar="development|token|open", help="Who gets in.  [default: development]"),
     ] = None,
     data_dir: Annotated[
         str | None, typer.Option(metavar="DIR", help="Store and logs.  [default: ~/.local/share/fanline]")
@@ -52,11 +56,14 @@ def serve(
     FANLINE_NATS_PASSWORD, or FANLINE_NATS_TOKEN, or FANLINE_NATS_CREDS=FILE; for TLS a tls:// URL and
     FANLINE_NATS_TLS_CA, _CERT and _KEY.
 
+    By default everybody on this machine may do everything, and nobody else gets in. With `--auth token` clients need a
+    token: `fanline token` signs one.
+
     Ctrl-C asks all clients to leave, waits up to drain_timeout (3 s) for them and ends; a second Ctrl-C ends at once.
 
     Exit codes: 0 after Ctrl-C, SIGTERM or SIGHUP, 1 if the server cannot run, 2 for wrong usage or settings.
     """
-    flags = {"host": host, "port": port, "workers": workers, "nats": nats, "data_dir": data_dir}
+    flags = {"host": host, "port": port, "workers": workers, "nats": nats, "auth": auth, "data_dir": data_dir}
     settings = load_settings(flags, os.environ, _read_config(config))
     configure_logging("supervisor")
     raise_file_limit()

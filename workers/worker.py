@@ -17,6 +17,7 @@ from fanline.engine.faults import FatalError
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.server import Server
 from fanline.protocol.nats.options import NatsOptions
+from fanline.workers.access import make_access
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.errors import ServeError, first_leaf
 from fanline.workers.logs import configure_logging
@@ -72,7 +73,7 @@ async def serve_slot(order: WorkerOrder) -> None:
 
 def _server(bus: Bus, order: WorkerOrder) -> Server:
     try:
-        return Server(bus, order.settings.engine, name=f"worker-{order.slot}")
+        return Server(bus, order.settings.engine, make_access(order.settings), name=f"worker-{order.slot}")
     except OSError as error:  # the TLS files have changed since the supervisor checked them
         raise ServeError(str(error)) from None
 

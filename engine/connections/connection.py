@@ -14,15 +14,18 @@ from fanline.engine.connections.handshake import Opened
 from fanline.engine.counters import Counters
 from fanline.engine.sending.life import Life, LifeState
 from fanline.engine.sending.outbox import Outbox, OutboxShared
-from fanline.engine.sessions.commands import Commands
+from fanline.engine.sessions.commands import Commands, refusal
+from fanline.engine.sessions.expiry import Expiry
+from fanline.engine.sessions.rate import Account, Rate
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
 from fanline.engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered
-from fanline.protocol.errors import CloseReason, FrameError
+from fanline.protocol.errors import CloseReason, ErrorCode, FrameError, MessageError
 from fanline.protocol.messages import Limits
 from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMessage, decode_close, encode_frame
 
+_TOO_FAST = "you send more than you may; what you send is read more slowly from now on"
 _READ_SIZE = 4096  # most client messages are small commands; a larger one takes several reads
 _log = logging.getLogger("fanline.connection")
 
@@ -36,16 +39,19 @@ class ConnectionShared(NamedTuple):
     outboxes: OutboxShared
     commands: Commands
     store: SessionStore
+    expiry: Expiry
+    rate: Rate
 
 
 class Connection:
     """From the end of the handshake to the end of the socket, which stays the caller's to close."""
 
-    __slots__ = ("_reader", "_shared", "_socket", "outbox", "session")
+    __slots__ = ("_account", "_reader", "_shared", "_socket", "outbox", "session")
 
     def __init__(self, sock: socket.socket, opened: Opened, shared: ConnectionShared) -> None:
         self._socket = sock
         self._shared = shared
+        self._account = Account(trio.current_time())
         self._reader: FrameReader | None = None  # only while a message is incomplete
         self.outbox = Outbox(sock, Life(), shared.outboxes)
         self.session = Session(shared.store, opened.encoding, opened.identity, self.outbox)
@@ -54,6 +60,7 @@ class Connection:
         """Serve the client until one side ends it; `rest` is what came with the handshake."""
         try:
             self.session.welcome(self._shared.settings.heartbeat, self._shared.limits)
+            self._shared.expiry.watch(self.session)
             self.outbox.life.begin(self._shared.settings.idle_timeout)
             with self.outbox.life.scope:
                 if rest:
@@ -66,10 +73,14 @@ class Connection:
             self.session.end()
         await self._part()
 
+    def refuse(self, error: MessageError) -> None:
+        """Say why the client does not get in, before anything else is said."""
+        self.session.push(refusal(None, error))
+        self.outbox.finish(CloseReason.UNAUTHENTICATED)
+
     def close(self, reason: CloseReason) -> None:
         """End the connection from our side: a close frame, then up to `close_timeout` for the client to take it."""
-        self.outbox.finish(reason)
-        self.outbox.life.scope.cancel()
+        self.session.close(reason)
 
     async def _read(self) -> None:
         while self.outbox.life.is_open:
@@ -78,7 +89,7 @@ class Connection:
             data = self._receive()
             if data:
                 self.outbox.life.extend(self._shared.settings.idle_timeout)
-                await self._feed(data)
+                await self._pace(await self._feed(data), len(data))
             del data  # not kept while waiting for the next
 
     def _receive(self) -> bytes:
@@ -93,17 +104,32 @@ class Connection:
             self.outbox.life.lose()
         return data
 
-    async def _feed(self, data: bytes) -> None:
+    async def _pace(self, messages: int, size: int) -> None:
+        """Charge what was read, and read on only when the client is no longer too fast."""
+        pace = self._account.charge(self._shared.rate, messages, size, trio.current_time())
+        if pace.over:
+            self.outbox.finish(CloseReason.TOO_FAST)
+        elif pace.pause:
+            if pace.first:
+                self._shared.counters.slowed += 1
+                self.session.push(refusal(None, MessageError(ErrorCode.LIMIT_EXCEEDED, _TOO_FAST)))
+            await trio.sleep(pace.pause)
+
+    async def _feed(self, data: bytes) -> int:
+        """Take what has come; how many whole messages there were."""
         limit = self._shared.settings.max_message_bytes
         reader = self._reader or FrameReader(limit, deflated=self.session.encoding.deflated)
+        count = 0
         try:
             for message in reader.feed(data):
+                count += 1
                 await self._take(message)
                 if len(message.payload) > len(data):  # inflated, or gathered over many reads: others have their turn
                     await trio.lowlevel.checkpoint()
         except FrameError as error:
             self._refuse(error)
         self._reader = None if reader.idle else reader
+        return count
 
     async def _take(self, message: WebSocketMessage) -> None:
         if message.opcode is Opcode.CLOSE:

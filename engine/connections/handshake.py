@@ -9,15 +9,19 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
+from fanline.engine.access.access import Access
+from fanline.engine.access.audit import Audit, AuditEvent
+from fanline.engine.access.identity import NOBODY, AccessError, Identity
+from fanline.engine.connections.address_limits import AddressLimits
 from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
-from fanline.engine.sessions.identity import Access, Identity
 from fanline.engine.settings import EngineSettings
 from fanline.engine.transport import WOULD_BLOCK, end_sending, has_buffered
+from fanline.protocol.auth.request_token import token_of
 from fanline.protocol.dialects import BY_SUBPROTOCOL, PLAIN
+from fanline.protocol.dialects.base import Dialect
 from fanline.protocol.dialects.encoding import Encoding, encoding_of
-from fanline.protocol.errors import HttpError
-from fanline.protocol.text import is_name
+from fanline.protocol.errors import ErrorCode, HttpError
 from fanline.protocol.websocket import deflate
 from fanline.protocol.websocket.handshake import (
     HeadReader,
@@ -38,7 +42,7 @@ _LINGER_BYTES = 1024 * 1024
 _WARNING_SECONDS = 10.0  # between two log lines about pages that are refused
 _TURNED_AWAY = 32  # clients at a time that are told to come back; each holds a socket
 _TURNED_AWAY_SECONDS = 0.5
-_FULL = ("this worker is full", (("Retry-After", "5"),))
+_LATER = (("Retry-After", "5"),)
 _log = logging.getLogger("fanline.handshake")
 
 
@@ -49,17 +53,25 @@ class Opened(NamedTuple):
     identity: Identity
     rest: bytes
     """The first frames, if the client did not wait for our answer."""
+    address: str | None
+    """The client's address, if its connections are counted."""
+    refusal: AccessError | None = None
+    """Why the client does not get in after all; browsers would show their page no other answer to the handshake."""
 
 
 class Handshakes:
     """The handshakes of one worker."""
 
-    def __init__(self, settings: EngineSettings, access: Access, counters: Counters, readiness: Readiness) -> None:
+    def __init__(
+        self, settings: EngineSettings, access: Access, counters: Counters, readiness: Readiness, audit: Audit
+    ) -> None:
         self._settings = settings
         self._access = access
         self._counters = counters
         self._readiness = readiness
+        self._audit = audit
         self._turned_away = 0
+        self.limits = AddressLimits(settings, trio.current_time)
         self._rules = HostRules(settings.hosts, settings.origins)
         self._warned_at = -math.inf  # Trio time
 
@@ -74,8 +86,8 @@ class Handshakes:
         except HttpError as error:
             refusal = error
         self._counters.refused += 1
-        body = msgspec.json.encode({"error": str(refusal)})
-        await _send_http(sock, http_response(refusal.status, body, refusal.headers))
+        self._note(sock, code=refusal.body["error"])
+        await _send_http(sock, _refusal_response(refusal))
         return None
 
     async def _answer(self, sock: socket.socket, request: Request) -> Opened | None:
@@ -85,20 +97,34 @@ class Handshakes:
             await _send_http(sock, http_response(status, msgspec.json.encode(body), is_head=is_head))
             return None
         self._check_page(sock, request)
+        address = self.limits.check(sock, request)
         if request.path != WEBSOCKET_PATH:
             raise HttpError(404, f"nothing here; the WebSocket endpoint is {WEBSOCKET_PATH}")
         accept = check_upgrade(request)
         subprotocol = choose_subprotocol(request, tuple(BY_SUBPROTOCOL))
-        identity = await self._access.identify(request)
-        if identity.user is not None and not is_name(identity.user):
-            raise HttpError(403, "a user name may not have control characters")
+        dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
+        identity, refusal = await self._admit(request, dialect)
         if self._counters.connections >= self._settings.max_connections > 0:
-            raise HttpError(503, *_FULL)
+            raise _full()
         deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
         response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
+        self._note(sock, identity, None if refusal is None else refusal.code)
         sock.send(response)  # a fresh socket's buffer always has room for it
-        dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
-        return Opened(encoding_of(dialect, deflated), identity, request.rest)
+        return Opened(encoding_of(dialect, deflated), identity, request.rest, address, refusal)
+
+    async def _admit(self, request: Request, dialect: Dialect) -> tuple[Identity, AccessError | None]:
+        """Who the client is. HttpError for one of the plain dialect that does not get in; others are told once they
+        are connected.
+        """
+        token = token_of(request, self._access.tokens.cookie)
+        try:
+            return await self._access.admit(token, may_follow=dialect is not PLAIN), None
+        except AccessError as error:
+            if dialect is not PLAIN:
+                return NOBODY, error
+            if error.code is ErrorCode.UNAVAILABLE:
+                raise HttpError(503, str(error), _LATER) from None
+            raise HttpError(401, str(error), (("WWW-Authenticate", "Bearer"),)) from None  # RFC 9110 section 11.6.1
 
     async def _health(self) -> tuple[int, dict[str, Any]]:
         """Whether the loop runs: it does, as it answers."""
@@ -106,7 +132,11 @@ class Handshakes:
 
     async def _ready(self) -> tuple[int, dict[str, Any]]:
         problems = [problem._asdict() for problem in await self._readiness.problems()]
-        return (503, {"status": "unready", "reasons": problems}) if problems else (200, {"status": "ready"})
+        return (
+            (503, {"status": "unready", "reasons": problems})
+            if problems
+            else (200, {"status": "ready", "auth": self._access.mode})
+        )
 
     async def turn_away(self, sock: socket.socket) -> None:
         """Tell a client for which there is no room when to come back, and let it read that; then close the socket.
@@ -114,8 +144,7 @@ class Handshakes:
         Only few at a time are waited for: those beyond get the answer and the end at once, which may overtake it.
         """
         self._counters.refused += 1
-        sentence, headers = _FULL
-        response = http_response(503, msgspec.json.encode({"error": sentence}), headers)
+        response = _refusal_response(_full())
         self._turned_away += 1
         try:
             with sock, suppress(OSError):
@@ -126,6 +155,12 @@ class Handshakes:
                     sock.send(response)
         finally:
             self._turned_away -= 1
+
+    def _note(self, sock: socket.socket, identity: Identity | None = None, code: str | None = None) -> None:
+        """In the audit log: the client was let in, or refused for the reason `code`."""
+        if self._audit.enabled:
+            event = AuditEvent.CONNECTED if code is None else AuditEvent.REFUSED
+            self._audit.record(event, identity, address=_peer(sock), code=code)
 
     def _check_page(self, sock: socket.socket, request: Request) -> None:
         """Raises HttpError. Browsers do not show a page the answer, so the log has to say which setting is concerned;
@@ -138,6 +173,22 @@ class Handshakes:
                 self._warned_at = trio.current_time()
                 _log.warning("refused a request: %s", error)
             raise
+
+
+def _peer(sock: socket.socket) -> str:
+    """The address at the other end, which may be a proxy's."""
+    with suppress(OSError):
+        peer = sock.getpeername()
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+    return ""
+
+
+def _full() -> HttpError:
+    return HttpError(503, "this worker is full", _LATER)
+
+
+def _refusal_response(refusal: HttpError) -> bytes:
+    return http_response(refusal.status, msgspec.json.encode(refusal.body), refusal.headers)
 
 
 def _own_address(sock: socket.socket) -> str:

@@ -1,7 +1,12 @@
 """What a client may say, and how each command is performed. To add one, write a method and put it into the table."""
 
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Mapping
 
+from fanline.engine.access.access import Access
+from fanline.engine.access.audit import Audit, AuditEvent
+from fanline.engine.access.identity import AccessError
+from fanline.engine.access.permissions import Permissions
 from fanline.engine.bus.interface import Bus, BusError, StorageFullError, TooLargeError
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.inbox import move_cursor
@@ -10,16 +15,16 @@ from fanline.engine.channels.start import Live, start_of
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
 from fanline.engine.sessions.calls import Calls
-from fanline.engine.sessions.identity import Action
-from fanline.engine.sessions.permissions import Permissions
+from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
+from fanline.protocol.auth.rights import Right, right_of_verb
 from fanline.protocol.channels import check_channel
 from fanline.protocol.dialects import PLAIN
 from fanline.protocol.envelope import Envelope, MessageType, check_names
-from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import Authenticated, ErrorData, Resume, message_id_of, resume_of
+from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
+from fanline.protocol.messages import Authenticate, Authenticated, ErrorData, message_id_of, read
 
 _MAX_REASON = 500  # characters: the engine's reasons quote the command, whatever its size; a producer's are its own
 
@@ -34,7 +39,10 @@ class Commands:
         self,
         *,
         bus: Bus,
+        access: Access,
+        expiry: Expiry,
         permissions: Permissions,
+        audit: Audit,
         joining: Joining,
         publisher: ClientPublisher,
         calls: Calls,
@@ -43,7 +51,10 @@ class Commands:
         max_subscriptions: int,
     ) -> None:
         self._bus = bus
+        self._access = access
+        self._expiry = expiry
         self._permissions = permissions
+        self._audit = audit
         self._joining = joining
         self._publisher = publisher
         self._calls = calls
@@ -69,8 +80,12 @@ class Commands:
         perform = COMMANDS.get(command.type, Commands.unknown)
         try:
             check_names(command)
+            if not session.identity.known and command.type not in _FOR_STRANGERS:
+                raise AccessError("authenticate first: `auth` with a token")
             return await perform(self, session, command)
         except (MessageError, BusError) as error:
+            if isinstance(error, MessageError) and error.code in _AUDITED:
+                self._audit.record(AuditEvent.REFUSED, session.identity, channel=command.channel, code=error.code)
             return refusal(command, error)
 
     def _answer(self, session: Session, command: Envelope | None, reply: Envelope) -> None:
@@ -84,23 +99,56 @@ class Commands:
 
     # --- the session ---------------------------------------------------------------------------------------------
 
-    async def auth(self, session: Session, command: Envelope) -> Envelope:
-        """In development mode everybody is welcome. The data may name a session to take up."""
-        wanted = resume_of(command)
+    async def auth(self, session: Session, command: Envelope) -> Envelope | None:
+        """Take a token, take up a session, or both. The connection of a client that is not known then ends."""
+        wanted = read(Authenticate, command)
+        try:
+            if wanted.token is not None or not session.identity.known:
+                await self._authenticate(session, wanted.token)
+        except AccessError as error:
+            if session.identity.known:
+                raise
+            self._answer(session, command, refusal(command, error))
+            session.close(CloseReason.UNAUTHENTICATED)
+            return None
         data = Authenticated(user=session.identity.user, session=session.id)
-        if wanted is not None:
-            data.resumed = await self._resume(session, wanted)
+        if session.identity.expires < math.inf:
+            data.expires = int(session.identity.expires * 1000)
+        if wanted.session is not None:
+            data.resumed = await self._resume(session, wanted.session, wanted.positions)
         return Envelope(MessageType.OK, data=data.fields())
 
-    async def _resume(self, session: Session, wanted: Resume) -> bool:
+    async def _authenticate(self, session: Session, token: str | None) -> None:
+        """Replace the session's identity, and end the subscriptions that the new one may not have."""
+        identity = await self._access.identify(token)
+        if session.identity.user not in (None, identity.user):
+            text = "this connection belongs to another user; open a new one with this token"
+            raise MessageError(ErrorCode.PERMISSION_DENIED, text)
+        session.identity = identity
+        self._audit.record(AuditEvent.AUTHENTICATED, identity)
+        self._expiry.watch(session)
+        self._end_lost(session)
+
+    def _end_lost(self, session: Session) -> None:
+        """End the subscriptions that the session's identity may not have any more, each with its reason."""
+        subscriptions = session.subscriptions or {}
+        for channel in [*subscriptions]:
+            error = self._permissions.denial(session.identity, Right.SUB, channel)
+            if error is not None:
+                subscriptions.pop(channel).leave()
+                data = ErrorData(code=error.code, message=str(error)).fields()
+                session.push(Envelope(MessageType.UNSUB, channel=channel, data=data))
+                session.store()
+
+    async def _resume(self, session: Session, wanted: str, positions: Mapping[str, tuple[int, str]]) -> bool:
         """Subscribe to what another connection had; each channel's answer and history come first. The session keeps its
         own id: the other connection, if its worker does not know yet that it is dead, may still store its session.
         """
-        stored = await self._store.find(wanted.session)
+        stored = await self._store.find(wanted)
         if stored is None or stored.user != session.identity.user:
             return False
         for channel in stored.channels:
-            offset, epoch = wanted.positions.get(channel, (None, None))
+            offset, epoch = positions.get(channel, (None, None))
             command = Envelope(MessageType.SUB, channel=channel, offset=offset, epoch=epoch)
             try:
                 await self._subscribe(session, command, session.push)
@@ -126,7 +174,7 @@ class Commands:
 
     async def _subscribe(self, session: Session, command: Envelope, answer: Answer) -> None:
         channel, start = _channel_of(command), start_of(command)
-        await self._permissions.check(session.identity, Action.SUBSCRIBE, channel)
+        await self._permissions.check(session.identity, Right.SUB, channel)
         subscriptions = session.subscriptions or {}
         known = subscriptions.get(channel)
         if known is not None and isinstance(start, Live):
@@ -141,6 +189,7 @@ class Commands:
             # In one step with the answer: a session that is cut off during its history is taken up with this channel.
             subscriptions[channel] = subscription
             session.subscriptions = subscriptions
+            self._audit.record(AuditEvent.SUBSCRIBED, session.identity, channel=channel)
             session.store()
             answer(reply)
 
@@ -157,8 +206,10 @@ class Commands:
 
     async def pub(self, session: Session, command: Envelope) -> Envelope:
         channel = _channel_of(command)
-        await self._permissions.check(session.identity, Action.PUBLISH, channel)
-        return await self._publisher.publish(command, channel, session.identity.user)
+        await self._permissions.check(session.identity, Right.PUB, channel)
+        answer = await self._publisher.publish(command, channel, session.identity.user)
+        self._audit.record(AuditEvent.PUBLISHED, session.identity, channel=channel)
+        return answer
 
     async def ack(self, session: Session, command: Envelope) -> Envelope:
         """Move an inbox's cursor to an offset (`o`), or to the message whose id is the data."""
@@ -179,9 +230,11 @@ class Commands:
         """Ask a task's producer; the answer comes when it comes, and the next command need not wait for it."""
         channel = _channel_of(command)
         self._calls.check_is_task(channel)
-        await self._permissions.check(session.identity, Action.CALL, channel)
+        await self._permissions.check(session.identity, right_of_verb(command.event or ""), channel)
 
         def answer(reply: Envelope | MessageError | BusError) -> None:
+            code = None if isinstance(reply, Envelope) else _code(reply)
+            self._audit.record(AuditEvent.CALLED, session.identity, channel=channel, verb=command.event, code=code)
             self._answer(session, command, reply if isinstance(reply, Envelope) else refusal(command, reply))
 
         self._calls.begin(session, command, channel, answer)
@@ -192,6 +245,10 @@ class Commands:
     async def unknown(self, session: Session, command: Envelope) -> Envelope:
         raise MessageError(ErrorCode.UNKNOWN_TYPE, f"unknown message type {command.type!r}")
 
+
+_AUDITED = frozenset((ErrorCode.UNAUTHENTICATED, ErrorCode.PERMISSION_DENIED))
+_FOR_STRANGERS = frozenset((MessageType.AUTH, MessageType.PING))
+"""What a client may say before it is known."""
 
 COMMANDS: dict[str, Perform] = {
     MessageType.AUTH: Commands.auth,

@@ -4,14 +4,15 @@ import secrets
 
 import trio
 
+from fanline.engine.access.identity import Identity
 from fanline.engine.channels.subscription import ChannelSubscription
 from fanline.engine.clock import unix_ms
 from fanline.engine.sending.outbox import Outbox
-from fanline.engine.sessions.identity import Identity
 from fanline.engine.sessions.store import STORE_AGAIN, SessionStore
 from fanline.protocol.dialects import PLAIN
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.errors import CloseReason
 from fanline.protocol.messages import Limits, Welcome
 
 
@@ -20,13 +21,24 @@ class Session:
     of its own.
     """
 
-    __slots__ = ("_store", "_stored_at", "calls", "encoding", "id", "identity", "outbox", "subscriptions")
+    __slots__ = (
+        "__weakref__",
+        "_store",
+        "_stored_at",
+        "calls",
+        "encoding",
+        "id",
+        "identity",
+        "outbox",
+        "subscriptions",
+    )
 
     def __init__(self, store: SessionStore, encoding: Encoding, identity: Identity, outbox: Outbox) -> None:
         self.id = secrets.token_urlsafe(12)
         """A secret: a client that names it takes the session up."""
         self.encoding = encoding
         self.identity = identity
+        """Replaced when the client shows a new token."""
         self.outbox = outbox
         self.subscriptions: dict[str, ChannelSubscription] | None = None
         """Channel -> subscription, once it was answered; None before the first: most connections are idle."""
@@ -43,6 +55,11 @@ class Session:
     def push(self, envelope: Envelope) -> None:
         """Send an envelope that is no answer to a command by its id."""
         self.outbox.push(self.encoding.encode(envelope))
+
+    def close(self, reason: CloseReason) -> None:
+        """End the connection from our side: a close frame, then a moment for the client to take it."""
+        self.outbox.finish(reason)
+        self.outbox.life.scope.cancel()
 
     def store(self) -> None:
         """Have the session stored soon, with what it is subscribed to."""

@@ -18,6 +18,7 @@ from fanline.cli.subscribe import add_sub
 from fanline.cli.tail import add_tail
 from fanline.cli.tasks import add_tasks
 from fanline.cli.terminal import complain, put
+from fanline.cli.token import add_token
 from fanline.errors import FanlineError
 from fanline.local import find_server, nats_address
 from fanline.protocol.nats.addresses import url_of
@@ -110,3 +111,4 @@ app.command(short_help="See it work: a server, builds that report progress, clie
 app.command("nats-url", short_help="Print the URL of the local server's NATS, for producers.")(nats_url)
 add_pub(app)
 add_sub(app)
+add_token(app)

@@ -21,7 +21,8 @@ from fanline.cli.nats_flags import (
 )
 from fanline.cli.options import CodecName, CodecOption, channel_name, short_text, websocket_url
 from fanline.cli.runner import run
-from fanline.client.client import Client, Codec
+from fanline.cli.viewer import open_client
+from fanline.client.client import Codec
 from fanline.errors import FanlineError
 from fanline.nats.publish import open_nats_publisher
 from fanline.nats.settings import find_options
@@ -79,7 +80,7 @@ async def publish_to_nats(what: Publication, text: str, nats: NatsOptions | None
 
 async def publish_to_url(what: Publication, text: str, url: str, codec: Codec) -> int:
     """The same through a WebSocket, where the server acknowledges each value."""
-    async with Client(url, codec=codec) as client:
+    async with open_client(url, codec=codec) as client:
         async for value in _values(text):
             await client.publish(what.channel, value, event=what.event, deduplication_id=what.deduplication_id)
     return 0

@@ -10,9 +10,9 @@ import typer
 from fanline.cli.options import CodecName, CodecOption, Url, channel_names
 from fanline.cli.runner import run
 from fanline.cli.terminal import note, put, put_json
-from fanline.client.client import Client, Codec
+from fanline.cli.viewer import open_client
+from fanline.client.client import Codec
 from fanline.client.message import Gap, Message, Position
-from fanline.local import find_server
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
 
 
@@ -28,13 +28,13 @@ async def print_messages(
     channels: Sequence[str], begin: HistoryStart, url: str | None, codec: Codec, count: int | None, as_json: bool
 ) -> int:
     """Print one line per message, flushed, until `count` have come, and report gaps (see --help)."""
-    url = url or find_server().url
+    client = open_client(url, codec=codec)
     positions = {} if begin.position is None else dict.fromkeys(channels, begin.position)
     async with (
-        Client(url, codec=codec) as client,
+        client,
         client.subscribe(*channels, last=begin.last, start=begin.start, positions=positions, gaps=True) as messages,
     ):
-        note(f"listening to {', '.join(channels)} on {url}")
+        note(f"listening to {', '.join(channels)} on {client.url}")
         printed = 0
         while count is None or printed < count:
             item = await anext(messages)

@@ -15,10 +15,9 @@ from fanline.cli.options import TaskId, Url
 from fanline.cli.runner import run
 from fanline.cli.task_screen import JsonScreen, LineScreen, LiveScreen, Screen
 from fanline.cli.terminal import note
-from fanline.client.client import Client
+from fanline.cli.viewer import open_client
 from fanline.client.task_view import TaskView
 from fanline.errors import ServerError
-from fanline.local import find_server
 from fanline.protocol.errors import ErrorCode
 from fanline.protocol.messages import MAX_LINES, NOT_DELIVERED
 from fanline.protocol.tasks.states import TaskState
@@ -99,7 +98,7 @@ def _who() -> str | None:
 
 
 async def _answer(name: str, url: str | None, answer: Decision | str) -> int:
-    async with Client(url or find_server().url) as client, client.task(name, lines=0, by=_who()) as task:
+    async with open_client(url) as client, client.task(name, lines=0, by=_who()) as task:
         if answer is Decision.APPROVE:
             told = await task.approve()
         elif answer is Decision.REJECT:
@@ -115,7 +114,7 @@ async def _answer(name: str, url: str | None, answer: Decision | str) -> int:
 
 async def _watch(name: str, url: str | None, lines: int, screen: Screen, *, cancel: bool, force: bool) -> int:
     async with (
-        Client(url or find_server().url, notice=screen.tell) as client,
+        open_client(url, notice=screen.tell) as client,
         client.task(name, lines=lines, by=_who()) as task,
     ):
         try:

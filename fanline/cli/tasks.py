@@ -17,11 +17,10 @@ from fanline.cli.runner import run
 from fanline.cli.task_screen import STYLES, unix_ms
 from fanline.cli.task_text import duration
 from fanline.cli.terminal import put_json, styled
-from fanline.client.client import Client
+from fanline.cli.viewer import open_client
 from fanline.client.message import Message
 from fanline.client.subscription import Subscription
 from fanline.errors import ConnectionLost
-from fanline.local import find_server
 from fanline.protocol.tasks.estimate import seconds_left
 from fanline.protocol.tasks.states import TaskState
 
@@ -81,7 +80,7 @@ def tasks(
 
 
 async def _print_once(url: str | None, *, as_json: bool) -> int:
-    async with Client(url or find_server().url) as client, client.subscribe(CHANNEL, last=1) as messages:
+    async with open_client(url) as client, client.subscribe(CHANNEL, last=1) as messages:
         data = (await anext(messages)).data if CHANNEL not in messages.positions else {"tasks": [], "total": 0}
         if as_json:
             put_json(msgspec.json.encode(data).decode())
@@ -95,7 +94,7 @@ async def _print_once(url: str | None, *, as_json: bool) -> int:
 
 async def _show(url: str | None) -> int:
     console = Console(highlight=False)
-    async with Client(url or find_server().url) as client, client.subscribe(CHANNEL, last=1) as messages:
+    async with open_client(url) as client, client.subscribe(CHANNEL, last=1) as messages:
         newest = [RunningTasks()]  # one item, which _receive replaces
         with Live(console=console, auto_refresh=False) as live:
             async with trio.open_nursery() as nursery:

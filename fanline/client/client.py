@@ -19,17 +19,19 @@ from fanline.client.subscription import Subscription
 from fanline.client.subscription_driver import SubscriptionDriver
 from fanline.client.subscriptions.start import StartPosition
 from fanline.client.task_view import TaskView
+from fanline.client.token_source import Token, TokenSource
 from fanline.errors import ConnectionLost, ConnectionRefused
 from fanline.groups import only_error
 from fanline.plain import plain
 from fanline.protocol.dialects import CBOR, JSON
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import MAX_LINES, PublishResult, Subscribe
+from fanline.protocol.messages import MAX_LINES, Authenticate, PublishResult, Subscribe
 
 Codec = Literal["json", "cbor"]
 StoredPositions = Mapping[str, Position | Sequence[Any]]
 """What `Subscription.positions` returned, or what JSON made of it."""
 _DIALECTS: dict[str, V1Dialect] = {"json": JSON, "cbor": CBOR}
+_AUTH_ID = "~auth"
 _PING_ID = "~ping"  # no id that a program would give to a message
 _RETRY_SECONDS = 100.0  # safely within the two minutes in which the server recognises a de-duplication id
 
@@ -46,17 +48,25 @@ class Client:
 
     `codec` is "json" or "cbor": the same messages in text or binary form; byte strings survive only in cbor.
     `notice` is called with a sentence for people whenever an established connection is lost, and when it is back.
+    `token` is what the server wants to see, or a function, plain or async, that returns it: it is called for each
+    connection, and whenever the server says that the token ends soon, so that the connection goes on with a new one.
     """
 
     def __init__(
-        self, url: str, *, codec: Codec = "json", notice: Callable[[str], None] = lambda sentence: None
+        self,
+        url: str,
+        *,
+        codec: Codec = "json",
+        notice: Callable[[str], None] = lambda sentence: None,
+        token: Token = None,
     ) -> None:
         if codec not in _DIALECTS:
             raise ValueError(f"codec is json or cbor, not {codec!r}")
         parts = urlsplit(url)
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
             raise ValueError(f"not a WebSocket URL: {url!r} (expected ws://host:port/ws or wss://...)")
-        self._url = url
+        self.url = url
+        self._tokens = TokenSource(token)
         self._notice = notice
         self._dialect = _DIALECTS[codec]
         self._backoff = Backoff()
@@ -246,10 +256,10 @@ class Client:
         while True:
             begun = trio.current_time()
             try:
-                async with open_connection(self._url, self._dialect) as connection:
+                async with open_connection(self.url, self._dialect, await self._tokens.next()) as connection:
                     await self._use(connection, nursery)
             except (ConnectionLost, ConnectionRefused) as error:
-                if error.final or not self._connected_once:
+                if not self._connected_once or (error.final and not self._tokens.may_help(error)):
                     self._give_up(error)
                 elif self._error is None and not self._away:
                     self._away = True
@@ -268,7 +278,7 @@ class Client:
             own.start_soon(self._resume, connection)
             try:
                 with trio.CancelScope() as self._reading:
-                    await self._read(connection)
+                    await self._read(connection, own)
             finally:
                 self._reading = None
                 self._connection = None
@@ -276,11 +286,19 @@ class Client:
                 connection.end()
                 own.cancel_scope.cancel()
 
-    async def _read(self, connection: ServerConnection) -> None:
+    async def _renew(self, connection: ServerConnection) -> None:
+        """The token ends soon: show another one, if there is one. A refusal is the server's to act upon."""
+        token = await self._tokens.next() if self._tokens.can_change else None
+        if token is not None:
+            connection.post(Envelope(MessageType.AUTH, id=_AUTH_ID, data=Authenticate(token=token).fields()))
+
+    async def _read(self, connection: ServerConnection, nursery: trio.Nursery) -> None:
         while True:
             for envelope in await connection.receive():
                 if envelope.type in (MessageType.PUB, MessageType.GAP):
                     self._driver.receive(envelope)
+                elif envelope.type == MessageType.AUTH:
+                    nursery.start_soon(self._renew, connection)
                 elif not self._driver.answer(envelope):
                     connection.settle(envelope)
             await self._driver.wait_room(connection)

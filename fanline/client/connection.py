@@ -17,7 +17,7 @@ from fanline.protocol.channels import check_channel
 from fanline.protocol.dialects import CborDialect, JsonDialect
 from fanline.protocol.envelope import Envelope, MessageType, check_texts
 from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
-from fanline.protocol.messages import Welcome, read
+from fanline.protocol.messages import Welcome, error_of, read
 from fanline.protocol.websocket.frames import Opcode
 
 OPEN_SECONDS = 10.0  # for the handshake, and again for the welcome
@@ -61,6 +61,8 @@ class ServerConnection:
             raise ConnectionRefused("this is no Fanline server: it does not know our subprotocol", final=True)
         with trio.move_on_after(OPEN_SECONDS):
             [envelope, *_] = self._decode(await self._websocket.get_message())
+            if envelope.type == MessageType.ERR:
+                raise ConnectionRefused(error_of(envelope).message, status=401, final=True)
             try:
                 welcome = read(Welcome, envelope)
             except MessageError as error:
@@ -152,12 +154,12 @@ class ServerConnection:
 
 
 @asynccontextmanager
-async def open_connection(url: str, dialect: V1Dialect) -> AsyncIterator[ServerConnection]:
-    """Connect and wait for the welcome. Every failure of the connection, inside the block too, is one of our two
-    errors.
+async def open_connection(url: str, dialect: V1Dialect, token: str | None = None) -> AsyncIterator[ServerConnection]:
+    """Connect, showing the token if there is one, and wait for the welcome. Every failure of the connection, inside
+    the block too, is one of our two errors.
     """
     try:
-        async with _open_websocket(url, dialect.subprotocol) as websocket:
+        async with _open_websocket(url, dialect.subprotocol, token) as websocket:
             connection = ServerConnection(websocket, dialect)
             await connection.greet()
             yield connection
@@ -174,7 +176,9 @@ async def open_connection(url: str, dialect: V1Dialect) -> AsyncIterator[ServerC
 
 
 @asynccontextmanager
-async def _open_websocket(url: str, subprotocol: str) -> AsyncIterator[trio_websocket.WebSocketConnection]:
+async def _open_websocket(
+    url: str, subprotocol: str, token: str | None
+) -> AsyncIterator[trio_websocket.WebSocketConnection]:
     # trio-websocket's own open_websocket_url leaves the socket to the garbage collector when the server closes first
     # or refuses; here the stream is ours.
     parts = urlsplit(url)
@@ -191,6 +195,7 @@ async def _open_websocket(url: str, subprotocol: str) -> AsyncIterator[trio_webs
                     parts.netloc.rpartition("@")[2],
                     resource,
                     subprotocols=[subprotocol],
+                    extra_headers=[] if token is None else [(b"authorization", b"Bearer " + token.encode())],
                     message_queue_size=64,  # a task switch per message would cost more than the message
                     max_message_size=MAX_MESSAGE_BYTES,
                     receive_buffer_size=1 << 16,

@@ -1,5 +1,6 @@
 """Publishing to NATS from a Trio program, over one connection that a thread carries."""
 
+import math
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
@@ -14,7 +15,7 @@ from fanline.producer.waiting import finish, wait
 from fanline.protocol.channels import check_channel
 from fanline.protocol.envelope import Envelope, check_texts, encode_json
 from fanline.protocol.nats.commands import header_bytes
-from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
+from fanline.protocol.nats.names import MESSAGE_ID, Bucket, bucket_subject, producer_store_id
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsError
 from fanline.protocol.nats.subjects import to_subject
@@ -58,6 +59,12 @@ class NatsPublisher:
         if size > info.max_payload:
             raise NatsError(f"the message has {size} bytes, the NATS server accepts at most {info.max_payload}")
         self._loop.call_soon(lambda: self._answers.publish(subject, payload, headers, stored=stored))
+
+    def put(self, bucket: Bucket, key: str, value: bytes, seconds: float) -> None:
+        """Set a key of a bucket, for `seconds` seconds. As with `publish`, only `flush` tells whether it is stored."""
+        headers = {"Nats-TTL": f"{math.ceil(seconds)}s"}
+        subject = bucket_subject(bucket, key)
+        self._loop.call_soon(lambda: self._answers.publish(subject, value, headers, stored=True))
 
     async def flush(self) -> None:
         """Wait until the server has accepted everything published so far, and stored what is to be stored.

@@ -16,6 +16,7 @@ from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import CallData, PublishResult, Welcome, error_of, read
 from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
+from fanline.protocol.text import harmless
 from fanline.protocol.websocket.frames import Opcode
 
 _decoder = msgspec.json.Decoder()
@@ -37,7 +38,7 @@ class PlainDialect:
             raise MessageError(ErrorCode.BAD_MESSAGE, "Missing message type")
         build = _COMMANDS.get(kind)
         if build is None:
-            raise MessageError(ErrorCode.UNKNOWN_TYPE, f"Unknown message type: {kind[:128]}")
+            raise MessageError(ErrorCode.UNKNOWN_TYPE, f"Unknown message type: {harmless(kind[:128])}")
         command = build(fields)
         return [] if command is None else [command]
 

@@ -21,11 +21,13 @@ _STATUS = {
     101: "Switching Protocols",
     200: "OK",
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
     426: "Upgrade Required",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
@@ -119,7 +121,9 @@ def check_upgrade(request: Request) -> str:
 
 
 def choose_subprotocol(request: Request, known: Sequence[str]) -> str | None:
-    """The first offered subprotocol that is in `known`; None without an offer. HttpError 400 if none is known."""
+    """The first offered subprotocol that is in `known`; None without an offer. HttpError 400 if none is known; a token
+    that is offered beside one (protocol/auth/request_token.py) is none.
+    """
     header = request.headers.get("sec-websocket-protocol")
     if header is None:
         return None

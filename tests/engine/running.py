@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import trio
 
+from fanline.engine.access.access import Access
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.server import Server
-from fanline.engine.sessions.identity import Access
 from fanline.engine.settings import EngineSettings
 
 

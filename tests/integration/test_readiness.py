@@ -26,7 +26,7 @@ async def get(serve: Serve, path: str) -> tuple[int, dict[str, Any]]:
 async def test_while_nats_is_frozen_the_server_is_alive_and_not_ready_and_recovers_by_itself() -> None:
     with trio.fail_after(60):
         async with running_serve(workers=1) as serve:
-            assert await get(serve, "/readyz") == (200, {"status": "ready"})
+            assert await get(serve, "/readyz") == (200, {"status": "ready", "auth": "development"})
             nats = serve.nats_pid()
             os.kill(nats, signal.SIGSTOP)
             try:

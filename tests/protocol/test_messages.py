@@ -13,6 +13,7 @@ from fanline.protocol import messages
 from fanline.protocol.envelope import Envelope, MessageType, decode_cbor, decode_json, encode_cbor, encode_json
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import (
+    Authenticate,
     Authenticated,
     ByeData,
     CallData,
@@ -23,14 +24,12 @@ from fanline.protocol.messages import (
     Limits,
     PublishResult,
     ReconnectData,
-    Resume,
     Subscribe,
     Subscribed,
     Welcome,
     error_of,
     message_id_of,
     read,
-    resume_of,
 )
 from tests.protocol.strategies import counts, integers, json_values, names, refusal, short_texts
 
@@ -64,9 +63,11 @@ WIRE: list[tuple[ControlData, str]] = [
     (Subscribe(start=True), '{"start":true}'),
     (Subscribe(snapshot=True), '{"snapshot":true}'),
     (Subscribe(snapshot=True, lines=0), '{"snapshot":true,"lines":0}'),
-    (Resume("h2Zq0mJ4"), '{"session":"h2Zq0mJ4"}'),
+    (Authenticate(), "{}"),
+    (Authenticate(token="a.b.c"), '{"token":"a.b.c"}'),
+    (Authenticate(session="h2Zq0mJ4"), '{"session":"h2Zq0mJ4"}'),
     (
-        Resume("h2Zq0mJ4", {"task:42": (17, "hod4lxya7y")}),
+        Authenticate(session="h2Zq0mJ4", positions={"task:42": (17, "hod4lxya7y")}),
         '{"session":"h2Zq0mJ4","positions":{"task:42":[17,"hod4lxya7y"]}}',
     ),
     (CallData(), "{}"),
@@ -95,16 +96,17 @@ REFUSED: dict[type[ControlData], list[Any]] = {
         {1: 2},
         {b"last": 5},
     ],
-    Resume: [
-        None,
-        {},
-        {"positions": {}},
+    Authenticate: [
+        "token",
+        [],
+        {"token": ""},
+        {"token": 7},
         {"session": ""},
         {"session": "a b"},
         {"session": "a\n"},
         {"session": 7},
         {"session": "x" * 129},
-        {"session": "a", "token": "t"},
+        {"session": "a", "tokens": "t"},
         {"session": "a", "positions": []},
         {"session": "a", "positions": {"c": 1}},
         {"session": "a", "positions": {"c": [1]}},
@@ -166,20 +168,19 @@ def test_a_refusal_says_what_the_data_should_have_been() -> None:
     assert why(Subscribe, MessageType.SUB, {"last": "x"}).startswith(
         'the data of `sub` is {"last": N}, {"start": true} or {"snapshot": true}: '
     )
-    assert why(Resume, MessageType.AUTH, {"session": 1}).startswith(
-        'to take up a session the data of `auth` is {"session": ID, "positions": {...}}: '
+    assert why(Authenticate, MessageType.AUTH, {"session": 1}).startswith(
+        'the data of `auth` is {"token": TOKEN}, or {"session": ID, "positions": {...}}, or both: '
     )
     assert why(CallData, MessageType.CALL, {"by": 1}).startswith("the data of `call`: ")
 
 
-@pytest.mark.parametrize("kind", [Subscribe, Resume])
+@pytest.mark.parametrize("kind", [Subscribe, Authenticate])
 def test_an_unknown_key_of_a_client_is_refused(kind: type[ControlData]) -> None:
-    known = {"session": "a"} if kind is Resume else {}
     with pytest.raises(MessageError):
-        read(kind, Envelope("x", data={**known, "later": 1}))
+        read(kind, Envelope("x", data={"later": 1}))
 
 
-FROM_SERVER = [data for data, _ in WIRE if not isinstance(data, Subscribe | Resume | CallData)]
+FROM_SERVER = [data for data, _ in WIRE if not isinstance(data, Subscribe | Authenticate | CallData)]
 
 
 @pytest.mark.parametrize("data", FROM_SERVER, ids=[type(data).__name__ for data in FROM_SERVER])
@@ -223,7 +224,10 @@ control_data = st.one_of(
         lines=st.integers(0, messages.MAX_LINES),
     ),
     st.builds(
-        Resume, session=session_ids, positions=st.dictionaries(short_texts, st.tuples(counts, short_texts), max_size=3)
+        Authenticate,
+        token=st.none() | short_texts.filter(bool),
+        session=st.none() | session_ids,
+        positions=st.dictionaries(short_texts, st.tuples(counts, short_texts), max_size=3),
     ),
     st.builds(
         CallData,
@@ -265,15 +269,6 @@ def test_a_call_without_data_has_no_value_and_keys_of_the_application_pass() -> 
     assert read(CallData, Envelope(MessageType.CALL)) == CallData()
     assert read(CallData, Envelope(MessageType.CALL)).value is UNSET
     assert read(CallData, Envelope(MessageType.CALL, data={"color": "red"})) == CallData()
-
-
-def test_only_an_auth_that_names_a_session_takes_one_up() -> None:
-    without: list[Any] = [None, "token", [], {"token": "t"}, {"positions": {"c": [1, "e"]}}]
-    for value in without:
-        assert resume_of(Envelope(MessageType.AUTH, data=value)) is None
-    assert resume_of(Envelope(MessageType.AUTH, data={"session": "a"})) == Resume("a")
-    with pytest.raises(MessageError):
-        resume_of(Envelope(MessageType.AUTH, data={"session": None}))
 
 
 def test_an_ack_names_a_message_by_text_alone() -> None:

@@ -8,17 +8,18 @@ from msgspec import NODEFAULT
 
 from fanline.protocol import messages
 from fanline.protocol.messages import (
+    Authenticate,
     Authenticated,
     ByeData,
     CallData,
     ControlData,
     ErrorData,
+    Expiring,
     GapData,
     GapReason,
     Limits,
     PublishResult,
     ReconnectData,
-    Resume,
     Subscribe,
     Subscribed,
     Welcome,
@@ -26,12 +27,13 @@ from fanline.protocol.messages import (
 from tests.protocol.test_reference_pages import PROTOCOL, table
 
 ON_THE_PAGE: dict[str, type[ControlData]] = {
-    "auth` that takes up a session": Resume,
+    "auth": Authenticate,
     "sub": Subscribe,
     "call": CallData,
     "welcome": Welcome,
     "limits` of `welcome": Limits,
     "ok` to `auth": Authenticated,
+    "auth` of the server": Expiring,
     "ok` to `sub": Subscribed,
     "ok` to `pub": PublishResult,
     "err": ErrorData,

@@ -34,7 +34,9 @@ def test_the_fields_table_is_the_codecs_key_table() -> None:
 def test_the_type_tables_name_every_message_type() -> None:
     types = [row[0] for row in table(PROTOCOL, "| `t` |")]
     assert set(types) == set(MessageType)
-    assert sorted(types) == sorted([*MessageType, MessageType.PUB])  # `pub` goes both ways
+    assert sorted(types) == sorted(
+        [*MessageType, MessageType.AUTH, MessageType.PUB, MessageType.UNSUB]
+    )  # they go both ways
 
 
 def test_the_error_table_names_every_error_code() -> None:

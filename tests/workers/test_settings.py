@@ -5,9 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from fanline.engine.access.settings import AccessSettings, AuthMode, TokenSettings
 from fanline.engine.namespaces import DEFAULTS, Namespace
 from fanline.engine.settings import EngineSettings
-from fanline.workers.configuration.settings import Settings, is_loopback, load_settings
+from fanline.workers.configuration.access import is_loopback
+from fanline.workers.configuration.settings import Settings, load_settings
 from fanline.workers.errors import SettingsError
 
 HOME = {"HOME": "/home/ada"}
@@ -45,11 +47,19 @@ def test_engine_settings_come_from_their_table_and_from_the_environment() -> Non
 
 
 def test_every_setting_can_be_given_in_the_environment() -> None:
-    own = {f"FANLINE_{f.name}": _as_text(f.default) for f in msgspec.structs.fields(Settings) if f.name != "engine"}
-    own["FANLINE_data_dir"] = "/d"
-    fields = [field for field in msgspec.structs.fields(EngineSettings) if field.name != "namespaces"]
-    engine = {f"FANLINE_ENGINE_{field.name}": _as_text(field.default) for field in fields}
-    environ = {name.upper(): value for name, value in (own | engine).items()}
+    tables: dict[str, type[msgspec.Struct]] = {
+        "": Settings,
+        "ENGINE_": EngineSettings,
+        "TOKENS_": TokenSettings,
+        "ACCESS_": AccessSettings,
+    }
+    environ = {
+        f"FANLINE_{prefix}{field.name}".upper(): _as_text(field.default)
+        for prefix, struct in tables.items()
+        for field in msgspec.structs.fields(struct)
+        if field.name not in ("engine", "tokens", "access", "namespaces", "roles")
+    }
+    environ["FANLINE_DATA_DIR"] = "/d"
     assert load_settings({}, environ) == Settings(data_dir="/d")
 
 
@@ -58,7 +68,8 @@ def _as_text(value: object) -> str:
 
 
 def test_a_list_is_an_array_in_the_file_and_has_commas_in_the_environment() -> None:
-    toml = ("fanline.toml", "[engine]\nhosts = ['app.example', '[::1]']\norigins = ['https://app.example:8443']")
+    lines = "[engine]\nhosts = ['app.example', '[::1]']\norigins = ['https://app.example:8443']"
+    toml = ("fanline.toml", f"auth = 'token'\n{lines}")
     engine = load_settings({}, HOME, toml).engine
     assert (engine.hosts, engine.origins) == (("app.example", "[::1]"), ("https://app.example:8443",))
     environ = HOME | {"FANLINE_ENGINE_HOSTS": "a.example, b", "FANLINE_ENGINE_ORIGINS": "http://a:1,app://x,"}
@@ -166,7 +177,47 @@ def test_a_secret_never_appears_in_an_error(toml: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org"])
 def test_listening_beyond_loopback_is_refused_with_advice(host: str) -> None:
     sentence = refused({}, {"FANLINE_HOST": host})
-    assert [word for word in ("FANLINE_HOST", host, "127.0.0.1", "reverse proxy") if word not in sentence] == []
+    assert [
+        word for word in ("FANLINE_HOST", host, "development mode", 'auth to "token"') if word not in sentence
+    ] == []
+    assert load_settings({}, HOME | {"FANLINE_HOST": host, "FANLINE_AUTH": "open"}).host == host
+    assert load_settings({}, HOME | {"FANLINE_HOST": host, "FANLINE_AUTH": "token"}).auth is AuthMode.TOKEN
+
+
+def test_in_development_mode_no_other_name_is_served() -> None:
+    assert "development mode" in refused({}, {"FANLINE_ENGINE_HOSTS": "app.example"})
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("[access]\neveryone = ['task:*:read']", ("access.everyone", "read", "presence")),
+        ("[access]\nanonymous = ['tasks']", ("access.anonymous", "tasks", "task:*:sub+call")),
+        ("[access.roles]\neditor = ['Doc:*:sub']", ("access.roles.editor", "Doc:*")),
+        ("[access]\nroles = 3", ("access.roles", "table")),
+        ("[access.roles]\neditor = 'doc:*:sub'", ("access.roles", "table")),
+        ("[tokens]\nsecret = 'short'", ("tokens.secret", "32")),
+        ("[tokens]\njwks_url = 'http://id.example/keys'", ("tokens.jwks_url", "https://")),
+        ("[tokens]\njwks_url = 'file:///etc/passwd'", ("tokens.jwks_url", "https://")),
+        ("[tokens]\nsecrets = 'x'", ("tokens.secrets", "secret")),
+        ("secret = 'x'", ("secret", "[tokens]")),
+        ("auth = 'none'", ("auth", '"development" or "token" or "open"')),
+        ("auth = 'token'\nnats = 'nats://a'", ("auth", "tokens.secret", "share")),
+    ],
+)
+def test_a_mistake_about_access_is_refused_by_its_name(toml: str, words: tuple[str, ...]) -> None:
+    sentence = refused({}, {}, toml)
+    assert [word for word in words if word not in sentence] == []
+
+
+def test_a_secret_is_not_shown() -> None:
+    assert "abc" not in refused({}, {"FANLINE_TOKENS_SECRET": "abc"})
+    assert "hidden" not in refused({}, {}, "[tokens]\nsecret = ['hidden']")
+
+
+def test_roles_come_from_their_table() -> None:
+    settings = load_settings({}, HOME, ("f", "[access.roles]\neditor = ['doc:*:sub+pub']"))
+    assert settings.access.roles == {"editor": ("doc:*:sub+pub",)}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

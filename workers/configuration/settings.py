@@ -1,20 +1,21 @@
 """The settings of `fanline serve`: defaults < fanline.toml < FANLINE_* environment < flags, checked once at start.
 
-Every key is a field of `Settings`, or `engine.KEY` for a field of EngineSettings (in the table `[engine]` of the file,
-FANLINE_ENGINE_KEY in the environment).
+Every key is a field of `Settings`, or `TABLE.KEY` for a field of one of its tables: `engine.heartbeat` stands in the
+table `[engine]` of the file, and is FANLINE_ENGINE_HEARTBEAT in the environment.
 """
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import PurePath
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
+from fanline.engine.access.settings import AccessSettings, AuthMode, TokenSettings
 from fanline.engine.settings import EngineSettings
+from fanline.workers.configuration.access import check_access, is_loopback, read_roles
 from fanline.workers.configuration.namespaces import read_namespaces
 from fanline.workers.configuration.wording import describe_type, field_types, is_list, suggest
 from fanline.workers.errors import SettingsError
@@ -22,7 +23,7 @@ from fanline.workers.errors import SettingsError
 CONFIG_NAME = "fanline.toml"
 EMBEDDED = "embedded"
 ENV_PREFIX = "FANLINE_"
-OTHER_VARIABLES = frozenset({"FANLINE_STATE_DIR", "FANLINE_LOAD_URL", "FANLINE_LOAD_NATS"})
+OTHER_VARIABLES = frozenset({"FANLINE_STATE_DIR", "FANLINE_LOAD_URL", "FANLINE_LOAD_NATS", "FANLINE_TOKEN"})
 """Documented variables that are not settings."""
 
 
@@ -30,11 +31,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """The settings of one server. Paths may begin with ~/; others are relative to the working directory."""
 
     host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
-    """Address to listen on; loopback only while there is no authentication."""
+    """Address to listen on; in development mode loopback only."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """TCP port; 0 takes any free one."""
     workers: Annotated[int, Meta(ge=1, le=256)] = 2
     """Worker processes; about one per core."""
+    auth: AuthMode = AuthMode.DEVELOPMENT
+    """Who gets in."""
     nats: Annotated[str, Meta(min_length=1)] = EMBEDDED
     """"embedded", or the URLs of a running NATS, separated by commas, without credentials."""
     nats_user: str = ""
@@ -62,6 +65,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     hang_timeout: Annotated[float, Meta(ge=2, le=86_400)] = 15.0
     """Seconds without a sign of life from a worker after which it is killed and replaced."""
     engine: EngineSettings = EngineSettings()
+    tokens: TokenSettings = TokenSettings()
+    access: AccessSettings = AccessSettings()
 
     @property
     def embedded(self) -> bool:
@@ -74,8 +79,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 _PATHS = (
     *("data_dir", "nats_creds", "nats_nkey", "nats_tls_ca", "nats_tls_cert", "nats_tls_key"),
-    *("engine.ssl_certfile", "engine.ssl_keyfile"),
+    *("engine.ssl_certfile", "engine.ssl_keyfile", "engine.audit_log", "tokens.public_key"),
 )
+_TABLES: Mapping[str, type[msgspec.Struct]] = {
+    "engine": EngineSettings,
+    "tokens": TokenSettings,
+    "access": AccessSettings,
+}
+_SECRETS = frozenset(("nats_password", "nats_token", "nats", "tokens.secret"))  # a URL may hold a password
+
+
+_MODES = 'set auth to "token", or to "open" if that is what you want'
 
 
 class _Given(NamedTuple):
@@ -102,14 +116,21 @@ def load_settings(
     }
     values = {key: _check(key, item) if key in _TYPES else item.value for key, item in given.items()}
     values |= {key: _expand_home(values[key], environ) for key in _PATHS if key in values}
-    engine = {key.removeprefix("engine."): values.pop(key) for key in [*values] if key.startswith("engine.")}
-    settings = msgspec.convert({**values, "engine": engine}, Settings)
+    tables = {table: _pop_table(values, f"{table}.") for table in _TABLES}
+    settings = msgspec.convert({**values, **tables}, Settings)
     _check_together(settings, given)
     return settings
 
 
-_TYPES = field_types(Settings) | field_types(EngineSettings, "engine.")
-del _TYPES["engine"], _TYPES["engine.namespaces"]  # tables, which are read in their own way
+_TYPES = field_types(Settings)
+for _name, _struct in _TABLES.items():
+    _TYPES |= field_types(_struct, f"{_name}.")
+for _table in (*_TABLES, "engine.namespaces", "access.roles"):  # tables, which are read in their own way
+    del _TYPES[_table]
+
+
+def _pop_table(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {key.removeprefix(prefix): values.pop(key) for key in [*values] if key.startswith(prefix)}
 
 
 def _from_toml(path: str, text: str) -> Iterator[tuple[str, _Given]]:
@@ -119,10 +140,14 @@ def _from_toml(path: str, text: str) -> Iterator[tuple[str, _Given]]:
         raise SettingsError(f"{path} is not valid TOML: {error}") from None
     if "namespaces" in table:
         yield "engine.namespaces", _Given(read_namespaces(table.pop("namespaces"), path), path, typed=True)
-    engine = table.pop("engine", {})
-    if not isinstance(engine, dict):
-        raise SettingsError(f"bad value for engine in {path}: expected a table, [engine]")
-    for key, value in [*table.items(), *((f"engine.{key}", value) for key, value in engine.items())]:
+    for name in _TABLES:
+        inner = table.pop(name, {})
+        if not isinstance(inner, dict):
+            raise SettingsError(f"bad value for {name} in {path}: expected a table, [{name}]")
+        table |= {f"{name}.{key}": value for key, value in inner.items()}
+    if "access.roles" in table:
+        yield "access.roles", _Given(read_roles(table.pop("access.roles"), path), path, typed=True)
+    for key, value in table.items():
         if key not in _TYPES:
             raise SettingsError(f"unknown setting {key} in {path}; {_where_it_belongs(key)}")
         yield key, _Given(value, path, typed=True)
@@ -134,8 +159,12 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]]:
         if not name.startswith(ENV_PREFIX) or name in OTHER_VARIABLES:
             continue
         if name not in names:
-            moved = name.replace(ENV_PREFIX, f"{ENV_PREFIX}ENGINE_", 1)
-            hint = f"did you mean {moved}?" if moved in names else suggest(name, names, ENV_PREFIX)
+            moved = [
+                found
+                for table in _TABLES
+                if (found := f"{ENV_PREFIX}{table.upper()}_{name[len(ENV_PREFIX) :]}") in names
+            ]
+            hint = f"did you mean {moved[0]}?" if moved else suggest(name, names, ENV_PREFIX)
             raise SettingsError(f"unknown setting {name}; {hint}")
         yield names[name], _Given(value, name)
 
@@ -150,11 +179,12 @@ def _flag(key: str) -> str:
 
 def _where_it_belongs(key: str) -> str:
     """What to do about an unknown key of the file: a key of another table is misplaced, not misspelt."""
-    if f"engine.{key}" in _TYPES:
-        return f"{key} belongs in the table [engine]"
-    if (bare := key.removeprefix("engine.")) in _TYPES:
+    for table in _TABLES:
+        if f"{table}.{key.rpartition('.')[2]}" in _TYPES:
+            return f"{key.rpartition('.')[2]} belongs in the table [{table}]"
+    if (bare := key.rpartition(".")[2]) in _TYPES:
         return f"{bare} belongs above all tables"
-    return suggest(key, (*_TYPES, "engine", "namespaces"))
+    return suggest(key, (*_TYPES, *_TABLES, "namespaces"))
 
 
 def _check(key: str, given: _Given) -> object:
@@ -171,13 +201,18 @@ def _check(key: str, given: _Given) -> object:
 
 def _shown(key: str, given: _Given) -> str:
     """The value, unless it is a secret, and its source."""
-    secret = key in ("nats_password", "nats_token", "nats")  # a URL may hold a password
-    return given.source if secret else f"{given.value!r} from {given.source}"
+    return given.source if key in _SECRETS else f"{given.value!r} from {given.source}"
 
 
 def _check_together(settings: Settings, given: Mapping[str, _Given]) -> None:
     """The rules between settings, and those that a type cannot express."""
-    _check_host(settings, _source("host", given))
+    check_access(settings.tokens, settings.access)
+    _check_host(settings, given)
+    if settings.auth is AuthMode.TOKEN and not settings.tokens.given and not settings.embedded:
+        raise SettingsError(
+            f"{_source('auth', given)} needs something to verify tokens with that all servers share: set "
+            "tokens.secret, tokens.public_key or tokens.jwks_url"
+        )
     if settings.embedded:
         _check_no_external_nats(given)
     else:
@@ -194,12 +229,18 @@ def _source(key: str, given: Mapping[str, _Given]) -> str:
     return f"{key} ({given[key].source})" if key in given else key
 
 
-def _check_host(settings: Settings, source: str) -> None:
+def _check_host(settings: Settings, given: Mapping[str, _Given]) -> None:
+    if settings.auth is not AuthMode.DEVELOPMENT:
+        return
     if not is_loopback(settings.host):
         raise SettingsError(
-            f"{source}: {settings.host} is not loopback, and there is no authentication yet: anyone who reaches the "
-            "port could read and publish everything; listen on 127.0.0.1 or ::1 and let a reverse proxy on this "
-            "machine, or an SSH tunnel, decide who gets through"
+            f"{_source('host', given)}: {settings.host} is not loopback, and in development mode everybody who "
+            f"reaches the port may do everything; {_MODES}"
+        )
+    if settings.engine.hosts:
+        raise SettingsError(
+            f"{_source('engine.hosts', given)} opens the server to clients of other machines, through a proxy, and in "
+            f"development mode they may all do everything; {_MODES}"
         )
 
 
@@ -229,14 +270,6 @@ def _check_nats_url(url: str, source: str) -> None:
             f"{source}: credentials do not belong in the URL, which is logged; "
             "use FANLINE_NATS_USER and FANLINE_NATS_PASSWORD, or FANLINE_NATS_TOKEN"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reachable from this machine only. The only name accepted is `localhost`."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _default_data_dir(environ: Mapping[str, str]) -> str:

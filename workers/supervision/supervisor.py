@@ -12,11 +12,14 @@ from pathlib import Path
 import msgspec
 import trio
 
+from fanline.engine.access.settings import AuthMode
 from fanline.engine.transport import load_tls
 from fanline.protocol.serve_state import ServeState
+from fanline.workers.access import make_verifier
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.embedded_nats.server import run_nats_server
 from fanline.workers.errors import ServeError
+from fanline.workers.own_secret import with_secret
 from fanline.workers.state_file import published, running_server
 from fanline.workers.supervision.child import Child
 from fanline.workers.supervision.listeners import PortTakenError, open_listeners, websocket_url
@@ -35,6 +38,10 @@ async def supervise(settings: Settings, state_directory: Path, announce: Callabl
     Raises ServeError, perhaps in an exception group, if the server cannot start. No process is left afterwards.
     """
     _check_tls(settings)
+    settings = with_secret(settings)
+    make_verifier(settings.tokens)  # checked once, here, instead of in each worker
+    if settings.auth is AuthMode.OPEN:
+        _log.warning("auth is open: anyone who reaches this server may do everything")
     with _listening(settings, state_directory) as listeners:
         await Supervisor(settings, listeners).run(state_directory, announce)
     _log.info("stopped")
@@ -44,8 +51,14 @@ def ready_line(state: ServeState, settings: Settings) -> str:
     """The line on stdout that programs and people wait for."""
     workers = f"{settings.workers} worker{'s' if settings.workers > 1 else ''}"
     kind = "embedded" if settings.embedded else "external"
-    mode = "development mode: no authentication, everything is allowed"
-    return f"fanline ready: {state.url}  {workers}  {state.nats} ({kind})  {mode}"
+    return f"fanline ready: {state.url}  {workers}  {state.nats} ({kind})  {_MODES[settings.auth]}"
+
+
+_MODES = {
+    AuthMode.DEVELOPMENT: "development mode: no authentication, everything is allowed",
+    AuthMode.TOKEN: "tokens are required",
+    AuthMode.OPEN: "OPEN: no authentication, anyone may do everything",
+}
 
 
 class Supervisor:
@@ -150,6 +163,7 @@ class Supervisor:
             nats_tls_ca=_absolute(settings.nats_tls_ca),
             nats_tls_cert=_absolute(settings.nats_tls_cert),
             nats_tls_key=_absolute(settings.nats_tls_key),
+            token_secret=settings.tokens.secret,
         )
 
 

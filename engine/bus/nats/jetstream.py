@@ -59,9 +59,9 @@ def bucket_config(bucket: Bucket, max_age: float, replicas: int, max_bytes: int)
     """The stream behind a key-value bucket, as NATS clients expect it (ADR-8), except that one with a limit drops its
     oldest entries: nothing may wait for room in it. `max_age` in seconds, 0 for no limit; `max_bytes`: -1 for no limit.
     """
-    ages_by_key = bucket in (Bucket.TASKS, Bucket.RUNNING, Bucket.WORKERS)  # for `kv_put`
-    if bucket in (Bucket.LEASES, Bucket.WORKERS):
-        max_bytes = -1  # they are small, and must never be refused
+    ages_by_key = bucket in (Bucket.TASKS, Bucket.RUNNING, Bucket.REVOKED, Bucket.WORKERS)  # for `kv_put`
+    if bucket in (Bucket.LEASES, Bucket.REVOKED, Bucket.WORKERS):
+        max_bytes = -1  # they are small, and must never be refused or dropped
     return {
         "name": bucket_stream(bucket),
         "subjects": [bucket_subject(bucket, ">")],

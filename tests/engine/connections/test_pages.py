@@ -5,9 +5,7 @@ import logging
 import pytest
 import trio
 
-from fanline.engine.sessions.identity import DevelopmentAccess, Identity
 from fanline.engine.settings import EngineSettings
-from fanline.protocol.websocket.handshake import Request
 from tests.engine.running import running_engine
 from tests.support.raw_client import connect_raw, upgrade_request
 
@@ -73,18 +71,3 @@ async def test_a_page_that_tries_for_ever_does_not_fill_the_log(caplog: pytest.L
                     await client.send(upgrade_request(Origin="https://evil.example"))
                     assert (await client.read_http())[0] == 403
     assert len([record for record in caplog.records if record.name == "fanline.handshake"]) == 1
-
-
-class _Named(DevelopmentAccess):
-    """Gives every connection the user name in its query."""
-
-    async def identify(self, request: Request) -> Identity:
-        return Identity({"a": "ann", "b": "a\x1b[2J", "c": "a\u202e"}[request.query])
-
-
-@pytest.mark.parametrize(("query", "expected"), [("a", "101"), ("b", "403"), ("c", "403")])
-async def test_a_user_name_with_control_characters_is_refused(query: str, expected: str) -> None:
-    with trio.fail_after(10):
-        async with running_engine(access=_Named()) as engine, connect_raw(engine.host, engine.port) as client:
-            await client.send(upgrade_request(path=f"/ws?{query}"))
-            assert (await client.stream.receive_some()).split()[1].decode() == expected

@@ -39,7 +39,7 @@ def never_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_worker_with_its_bus_is_ready_under_any_name() -> None:
     with trio.fail_after(10):
         async with running_engine() as engine:
-            assert await get(engine, "/readyz") == (200, {"status": "ready"})
+            assert await get(engine, "/readyz") == (200, {"status": "ready", "auth": "development"})
             async with connect_raw(engine.host, engine.port) as client:
                 await client.send(b"HEAD /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert (await client.read_http())[::2] == (200, b"")

@@ -20,7 +20,7 @@ def client_of(sock: socket.socket) -> RawClient:
 async def assert_turned_away(client: RawClient) -> None:
     status, headers, body = await client.read_http()
     assert (status, headers["retry-after"], headers["connection"]) == (503, "5", "close")
-    assert body == b'{"error":"this worker is full"}'
+    assert body == b'{"error":"unavailable","message":"this worker is full"}'
 
 
 async def test_at_the_limit_of_sockets_a_client_is_told_when_to_come_back() -> None:

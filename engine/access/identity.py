@@ -1,0 +1,37 @@
+"""Who a connection is, and what it may do."""
+
+import math
+
+import msgspec
+
+from fanline.protocol.auth.rights import EVERY_RIGHT, Grant, Grants
+from fanline.protocol.errors import ErrorCode, MessageError
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a client. Times are Unix seconds."""
+
+    user: str | None = None
+    """None for nobody in particular."""
+    username: str | None = None
+    """How others see the user."""
+    grants: Grants
+    known: bool = True
+    """False: it has shown nothing yet, and may only authenticate itself, until `expires`."""
+    expires: float = math.inf
+    token_id: str | None = None
+    issued: float | None = None
+
+
+EVERYBODY = Identity(grants=Grants([Grant("*", EVERY_RIGHT)]))
+"""Anybody, where everything is allowed."""
+
+NOBODY = Identity(grants=Grants(), known=False)
+"""A client that is not let in."""
+
+
+class AccessError(MessageError):
+    """A client is not let in; the sentence may be shown to it. The code is UNAUTHENTICATED or UNAVAILABLE."""
+
+    def __init__(self, message: str, code: ErrorCode = ErrorCode.UNAUTHENTICATED) -> None:
+        super().__init__(code, message)

@@ -1,0 +1,57 @@
+"""The settings of authentication: the mode, the tokens that are accepted, and the rights of everybody."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+GrantText = Annotated[str, Meta(min_length=3, max_length=300, description="grants like task:*:sub+call")]
+_Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+
+
+class AuthMode(StrEnum):
+    """Who gets in."""
+
+    DEVELOPMENT = "development"  # everybody on this machine, with every right; tokens count only if keys are configured
+    TOKEN = "token"  # who shows a token, with the rights that it grants
+    OPEN = "open"  # everybody from everywhere, with every right
+
+
+class TokenSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which tokens are accepted."""
+
+    secret: str = ""
+    """A shared secret of at least 32 bytes, for HS256, HS384 and HS512."""
+    public_key: str = ""
+    """Path of a public key or certificate, PEM, for RS, PS, ES or EdDSA."""
+    jwks_url: str = ""
+    """URL of a JSON Web Key Set."""
+    audience: str = ""
+    """What a token's `aud` must name; empty: it is not asked for."""
+    issuer: str = ""
+    """What a token's `iss` must be; empty: it is not asked for."""
+    leeway: Annotated[float, Meta(ge=0, le=300)] = 10.0
+    """Seconds by which clocks may differ."""
+    cookie: str = ""
+    """Name of a cookie that may hold the token; empty: none is read."""
+    timeout: Annotated[float, Meta(ge=1, le=60)] = 10.0
+    """Seconds that a client without a token has for its `auth`."""
+    grace: _Seconds = 30.0
+    """Seconds after the end of its token for which a client may still show a new one."""
+
+    @property
+    def given(self) -> bool:
+        """Whether there is anything to verify a token with."""
+        return bool(self.secret or self.public_key or self.jwks_url)
+
+
+class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Rights that no token has to name."""
+
+    everyone: tuple[GrantText, ...] = ()
+    """Of each user with a token."""
+    anonymous: tuple[GrantText, ...] = ()
+    """Of clients without a token; empty: they do not get in."""
+    roles: dict[str, tuple[GrantText, ...]] = {}
+    """Role -> the rights of those who have it, in addition to `admin` and `super_admin` or in their place."""

@@ -1,0 +1,86 @@
+"""A token that is taken back ends on every worker, and is not accepted again."""
+
+import time
+
+import pytest
+import trio
+
+from fanline.engine.access.revocations import Revocations
+from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.protocol.auth.revocation import Revocation, encode_revocation
+from fanline.protocol.nats.names import Bucket
+from tests.engine.access.clients import token, token_access
+from tests.engine.running import RunningEngine, running_engine
+from tests.support.raw_client import RawClient, connect_raw
+
+
+async def take_back(bus: MemoryBus, **what: str) -> None:
+    now = time.time()
+    revocation = Revocation(before=now, until=now + 60, **what)
+    await bus.kv_put(Bucket.REVOKED, revocation.key, encode_revocation(revocation), 60)
+
+
+async def enter(engine: RunningEngine, client: RawClient, shown: str) -> str:
+    """Connect with a token; `welcome`, or the code of the refusal."""
+    await client.upgrade(Authorization=f"Bearer {shown}")
+    answer = await client.json()
+    return str(answer["d"]["code"] if answer["t"] == "err" else answer["t"])
+
+
+async def test_revoked_connections_end_within_a_second_and_others_stay() -> None:
+    with trio.fail_after(20):
+        async with running_engine(access=token_access()) as engine:
+            async with connect_raw(engine.host, engine.port) as anna, connect_raw(engine.host, engine.port) as bob:
+                assert await enter(engine, anna, token("anna", iat=time.time() - 1)) == "welcome"
+                assert await enter(engine, bob, token("bob", iat=time.time() - 1)) == "welcome"
+                await take_back(engine.bus, user="anna")
+                with trio.fail_after(2):
+                    assert await anna.closed() == (4401, "no valid token")
+                assert (await bob.ask({"v": 1, "t": "ping", "i": "1"}))["t"] == "pong"
+
+
+async def test_a_worker_that_starts_later_knows_what_was_taken_back() -> None:
+    broker = MemoryBroker()
+    await take_back(MemoryBus(broker), token_id="t1")
+    with trio.fail_after(20):
+        async with running_engine(access=token_access(), broker=broker) as engine:
+            for name, expected in (("t1", "unauthenticated"), ("t2", "welcome")):
+                async with connect_raw(engine.host, engine.port) as client:
+                    assert await enter(engine, client, token(jti=name)) == expected
+
+
+async def test_new_tokens_of_a_user_are_accepted_after_the_old_ones_were_taken_back() -> None:
+    broker = MemoryBroker()
+    await take_back(MemoryBus(broker), user="anna")
+    with trio.fail_after(20):
+        async with running_engine(access=token_access(), broker=broker) as engine:
+            for issued, expected in ((time.time() - 5, "unauthenticated"), (time.time() + 1, "welcome")):
+                async with connect_raw(engine.host, engine.port) as client:
+                    assert await enter(engine, client, token(iat=issued)) == expected
+
+
+async def test_while_the_bus_is_away_what_is_known_stays_and_what_cannot_be_read_hurts_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = MemoryBroker()
+    bus = MemoryBus(broker)
+    revocations, heard = Revocations(bus), 0
+
+    def on_new() -> None:
+        nonlocal heard
+        heard += 1
+
+    identity = await token_access().identify(token("anna"))
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            await bus.kv_put(Bucket.REVOKED, "user.x", b"rubbish", 60)
+            nursery.start_soon(revocations.run, on_new)
+            await take_back(bus, user="anna")
+            while not revocations.covers(identity):
+                await trio.sleep(0.05)
+            broker.available = False
+            await trio.sleep(1.2)
+            assert revocations.covers(identity)
+            nursery.cancel_scope.cancel()
+    assert heard == 1
+    assert "user.x cannot be read" in caplog.text

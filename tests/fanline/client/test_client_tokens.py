@@ -1,0 +1,78 @@
+"""The client shows its token, and another one when the server wants it."""
+
+import pytest
+import trio
+
+import fanline
+from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.errors import CloseReason
+from tests.engine.access.clients import token, token_access
+from tests.engine.running import running_engine
+from tests.fanline.client.peer import Talk, running_peer
+
+RIGHTS = {"task:*": ["sub"], "typing:*": ["sub", "pub"]}
+
+
+async def test_a_client_with_a_token_gets_in_and_one_without_is_told_why() -> None:
+    with trio.fail_after(20):
+        async with running_engine(access=token_access()) as engine:
+            url = f"ws://{engine.host}:{engine.port}/ws"
+            async with fanline.Client(url, token=token(channels=RIGHTS)) as client:
+                await client.publish("typing:1", "hello")
+            with pytest.raises(fanline.ConnectionRefused, match="expired") as refused:
+                async with fanline.Client(url, token=token(ends_in=-60)):
+                    pass
+            assert (refused.value.status, refused.value.final) == (401, True)
+            async with fanline.Client(url) as stranger:
+                with pytest.raises(fanline.ServerError, match="unauthenticated"):
+                    await stranger.publish("typing:1", "hello")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_client_that_can_make_tokens_shows_a_new_one_before_the_old_one_ends(is_async: bool) -> None:
+    made = 0
+
+    def make() -> str:
+        nonlocal made
+        made += 1
+        return token(ends_in=0.5 if made == 1 else 60, channels=RIGHTS)
+
+    async def make_async() -> str:
+        return make()
+
+    with trio.fail_after(20):
+        async with running_engine(access=token_access(grace=0.3)) as engine:
+            url = f"ws://{engine.host}:{engine.port}/ws"
+            async with fanline.Client(url, token=make_async if is_async else make) as client:
+                with trio.fail_after(10):
+                    while made < 2:
+                        await client.publish("typing:1", "hello")
+                await trio.sleep(1.2)  # the end of the first token, and its grace
+                await client.publish("typing:1", "hello")
+            assert made == 2
+            assert engine.server.statistics().accepted == 1
+
+
+async def test_a_client_that_can_make_tokens_comes_back_where_another_would_give_up() -> None:
+    shown: list[str] = []
+
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        if talk.number == 0:
+            await talk.close(CloseReason.UNAUTHENTICATED.code)
+            return
+        while True:
+            command = await talk.receive()
+            await talk.send(Envelope(MessageType.OK, id=command.id, data={"id": "1"}))
+
+    def make() -> str:
+        shown.append(f"token-{len(shown)}")
+        return shown[-1]
+
+    with trio.fail_after(30):
+        async with running_peer(script) as url, fanline.Client(url, token=make) as client:
+            with pytest.raises(fanline.ConnectionLost):
+                while True:
+                    await client.publish("news:all", 1)
+            await client.publish("news:all", 1)
+        assert shown == ["token-0", "token-1"]

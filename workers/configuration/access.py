@@ -1,0 +1,53 @@
+"""The settings of authentication: roles, and the rules between mode, tokens and rights."""
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+import msgspec
+
+from fanline.engine.access.rules import AccessRules
+from fanline.engine.access.settings import AccessSettings, GrantText, TokenSettings
+from fanline.protocol.auth.claims import MIN_SECRET_BYTES
+from fanline.protocol.auth.rights import GrantError
+from fanline.workers.errors import SettingsError
+
+
+def read_roles(table: object, source: str) -> dict[str, tuple[str, ...]]:
+    """Role -> its grants, from the table `[access.roles]`. Raises SettingsError."""
+    try:
+        return msgspec.convert(table, dict[str, tuple[GrantText, ...]])
+    except msgspec.ValidationError:
+        text = f'bad value for access.roles in {source}: expected a table with lines like editor = ["doc:*:sub+pub"]'
+        raise SettingsError(text) from None
+
+
+def check_access(tokens: TokenSettings, access: AccessSettings) -> None:
+    """Raises SettingsError for rights, a secret or a URL that cannot be used, naming the setting."""
+    groups = {"everyone": access.everyone, "anonymous": access.anonymous}
+    for name, grants in {**groups, **{f"roles.{role}": grants for role, grants in access.roles.items()}}.items():
+        try:
+            AccessRules(AccessSettings(everyone=grants))
+        except GrantError as error:
+            raise SettingsError(f"access.{name}: {error}") from None
+    if tokens.secret and len(tokens.secret.encode()) < MIN_SECRET_BYTES:
+        raise SettingsError(f"tokens.secret needs at least {MIN_SECRET_BYTES} bytes, drawn at random")
+    if tokens.jwks_url and not _is_safe(tokens.jwks_url):
+        raise SettingsError("tokens.jwks_url: expected an https:// URL, or an http:// one on loopback")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reachable from this machine only. The only name accepted is `localhost`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_safe(url: str) -> bool:
+    """Whoever changes a key set on its way makes tokens of his own."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    host = parts.hostname or ""
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
