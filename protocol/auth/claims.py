@@ -41,6 +41,10 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     """Pattern -> names of rights, as in {"task:*": ["sub", "call"]}."""
     username: Name | None = None
     """How the user is shown to others."""
+    aud: str | tuple[str, ...] = ()
+    """Whom the token is for."""
+    iss: str | None = None
+    """Who has issued it."""
     connections: Annotated[int, Meta(ge=1)] | None = None
     """The most connections that this user may have at a time."""
 
@@ -52,12 +56,28 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
             raise TokenError(f"claim channels: {error}") from None
 
 
+_decoder = msgspec.json.Decoder(Claims)
+
+
 def read_claims(values: Mapping[str, Any]) -> Claims:
     """Raises TokenError naming the claim that is missing or has another type."""
+    return decode_claims(msgspec.json.encode(values))
+
+
+def decode_claims(payload: bytes) -> Claims:
+    """The same of claims in JSON."""
     try:
-        return msgspec.convert(values, Claims)
-    except msgspec.ValidationError as error:
+        return _decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise TokenError(f"the token's claims: {explain(error)}") from None
+
+
+def check_meant(claims: Claims, audience: str | None, issuer: str | None) -> None:
+    """Raises TokenError if a token is not for this audience, or not from this issuer; None: any will do."""
+    if audience is not None and audience not in ((claims.aud,) if isinstance(claims.aud, str) else claims.aud):
+        raise TokenError("the token is for another audience" if claims.aud else "the token has no claim aud")
+    if issuer is not None and claims.iss != issuer:
+        raise TokenError("the token is from another issuer" if claims.iss else "the token has no claim iss")
 
 
 def check_times(claims: Claims, now: float, leeway: float) -> None:
