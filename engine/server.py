@@ -15,6 +15,7 @@ from fanline.engine.access.access import Access, Verifier
 from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.permissions import Permissions
 from fanline.engine.access.revocations import Revocations
+from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.durable.history import History
 from fanline.engine.channels.durable.log_budget import LogBudget
@@ -72,9 +73,10 @@ class Server:
         self._counters = Counters()
         self._faults = Faults(self._counters)
         self._namespaces = Namespaces(settings.namespaces)
+        self._places = UserPlaces(bus, self._members)
         self._audit = Audit(settings.audit_log, name)
         readiness = Readiness(bus, self._namespaces, lambda: self._draining)
-        self._handshakes = Handshakes(settings, self._access, self._counters, readiness, self._audit)
+        self._handshakes = Handshakes(settings, self._access, self._counters, readiness, self._audit, self._places)
         self._registry = Registry(settings.heartbeat, self._counters, self._faults)
         self._sockets = 0  # accepted and not closed, whatever state they are in
         self._draining = False
@@ -128,9 +130,10 @@ class Server:
         nursery.start_soon(faults.keep, "the session store", store.run)
         nursery.start_soon(faults.keep, "the heartbeat", self._registry.beat)
         nursery.start_soon(faults.keep, "the end of tokens", expiry.run)
+        nursery.start_soon(faults.keep, "the places of users", self._places.run)
         rate = Rate(settings.messages_per_second, settings.bytes_per_second)
         limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
-        return ConnectionShared(settings, limits, counters, outboxes, commands, store, expiry, rate)
+        return ConnectionShared(settings, limits, counters, outboxes, commands, store, expiry, rate, self._places)
 
     async def _start_tokens(self, nursery: trio.Nursery, verifier: Verifier) -> None:
         """Know which tokens were taken back before the first one is accepted. BusError."""
@@ -185,6 +188,7 @@ class Server:
         return Commands(
             bus=bus,
             access=self._access,
+            places=self._places,
             audit=self._audit,
             expiry=expiry,
             permissions=Permissions(namespaces, closed=self._access.closed),
@@ -274,8 +278,8 @@ class Server:
             opened = await self._handshakes.open_websocket(sock)
             if opened is not None:
                 connection, rest, address = Connection(sock, opened, shared), opened.rest, opened.address
-                if opened.refusal is not None:
-                    connection.refuse(opened.refusal)
+                if opened.admission.refusal is not None:
+                    connection.refuse(opened.admission.refusal)
                 del opened  # this frame lives as long as the connection
                 if self._draining:  # the handshake was under way when the drain began
                     connection.close(CloseReason.RESTART)

@@ -52,7 +52,7 @@ class CloseReason(Enum):
     SLOW = (4008, "slow consumer", True)
     SILENT = (4009, "nothing heard within the heartbeat time", True)
     UNAUTHENTICATED = (4401, "no valid token", False)
-    TOO_FAST = (4429, "too many messages", True)
+    LIMITED = (4429, "over a limit", True)
 
     def __init__(self, code: int, text: str, reconnect: bool) -> None:
         self.code = code

@@ -19,6 +19,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     known: bool = True
     """False: it has shown nothing yet, and may only authenticate itself, until `expires`."""
     expires: float = math.inf
+    connections: int | None = None
+    """The most connections that the user may have in the whole cluster; None: any number."""
     token_id: str | None = None
     issued: float | None = None
 

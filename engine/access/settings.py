@@ -53,5 +53,7 @@ class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Of each user with a token."""
     anonymous: tuple[GrantText, ...] = ()
     """Of clients without a token; empty: they do not get in."""
+    connections: Annotated[int, Meta(ge=0)] = 0
+    """The most connections of one user in the whole cluster, unless its token says otherwise; 0: any number."""
     roles: dict[str, tuple[GrantText, ...]] = {}
     """Role -> the rights of those who have it, in addition to `admin` and `super_admin` or in their place."""

@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Collection
 
 import msgspec
 import trio
@@ -51,6 +52,7 @@ class Members:
         """This worker's, for one life of the process."""
         self._own = Member(socket.gethostname(), os.getpid(), name, time.time_ns() // 1_000_000)
         self._others: dict[str, _Sighting] = {}
+        self._signed = trio.Event()
         self._sound_since: float | None = None  # since when every look has succeeded
 
     def live(self) -> dict[str, Member]:
@@ -67,12 +69,22 @@ class Members:
         """Whether the bus has answered since it was last away, so that `live` can be relied upon."""
         return self._sound_since is not None
 
+    async def wait_signed(self) -> None:
+        """Wait until other workers can see this one."""
+        await self._signed.wait()
+
+    async def look(self) -> Collection[str]:
+        """The ids of the live workers as the bus has them now. BusError."""
+        await self._look()
+        return self.live()
+
     async def run(self) -> None:
         """Sign in and look, for ever; sign out when cancelled."""
         try:
             while True:
                 try:
                     await self._sign(msgspec.json.encode(self._own), EXPIRY_SECONDS)
+                    self._signed.set()
                     await self._look()
                 except BusError as error:
                     self._sound_since = None

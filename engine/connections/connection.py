@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import trio
 
+from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.connections.handshake import Opened
 from fanline.engine.counters import Counters
 from fanline.engine.sending.life import Life, LifeState
 from fanline.engine.sending.outbox import Outbox, OutboxShared
-from fanline.engine.sessions.commands import Commands, refusal
+from fanline.engine.sessions.commands import Commands, close_reason, refusal
 from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.rate import Account, Rate
 from fanline.engine.sessions.session import Session
@@ -41,6 +42,7 @@ class ConnectionShared(NamedTuple):
     store: SessionStore
     expiry: Expiry
     rate: Rate
+    places: UserPlaces
 
 
 class Connection:
@@ -54,7 +56,8 @@ class Connection:
         self._account = Account(trio.current_time())
         self._reader: FrameReader | None = None  # only while a message is incomplete
         self.outbox = Outbox(sock, Life(), shared.outboxes)
-        self.session = Session(shared.store, opened.encoding, opened.identity, self.outbox)
+        self.session = Session(shared.store, opened.encoding, opened.admission.identity, self.outbox)
+        self.session.place = opened.admission.place
 
     async def run(self, rest: bytes) -> None:
         """Serve the client until one side ends it; `rest` is what came with the handshake."""
@@ -71,12 +74,13 @@ class Connection:
             self.outbox.finish(CloseReason.INTERNAL)
         finally:
             self.session.end()
+            self._shared.places.give_back(self.session.place)
         await self._part()
 
     def refuse(self, error: MessageError) -> None:
         """Say why the client does not get in, before anything else is said."""
         self.session.push(refusal(None, error))
-        self.outbox.finish(CloseReason.UNAUTHENTICATED)
+        self.outbox.finish(close_reason(error))
 
     def close(self, reason: CloseReason) -> None:
         """End the connection from our side: a close frame, then up to `close_timeout` for the client to take it."""
@@ -108,7 +112,7 @@ class Connection:
         """Charge what was read, and read on only when the client is no longer too fast."""
         pace = self._account.charge(self._shared.rate, messages, size, trio.current_time())
         if pace.over:
-            self.outbox.finish(CloseReason.TOO_FAST)
+            self.outbox.finish(CloseReason.LIMITED)
         elif pace.pause:
             if pace.first:
                 self._shared.counters.slowed += 1

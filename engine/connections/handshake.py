@@ -12,6 +12,7 @@ import trio
 from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.identity import NOBODY, AccessError, Identity
+from fanline.engine.access.user_places import Place, UserPlaces
 from fanline.engine.connections.address_limits import AddressLimits
 from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
@@ -46,30 +47,45 @@ _LATER = (("Retry-After", "5"),)
 _log = logging.getLogger("fanline.handshake")
 
 
+class Admission(NamedTuple):
+    """Who the client is, and whether it gets in."""
+
+    identity: Identity
+    place: Place | None = None
+    """The connection's among those of its user, if they are limited."""
+    refusal: AccessError | None = None
+    """Why the client does not get in after all; browsers would show their page no other answer to the handshake."""
+
+
 class Opened(NamedTuple):
     """A finished handshake."""
 
     encoding: Encoding
-    identity: Identity
+    admission: Admission
     rest: bytes
     """The first frames, if the client did not wait for our answer."""
     address: str | None
     """The client's address, if its connections are counted."""
-    refusal: AccessError | None = None
-    """Why the client does not get in after all; browsers would show their page no other answer to the handshake."""
 
 
 class Handshakes:
     """The handshakes of one worker."""
 
     def __init__(
-        self, settings: EngineSettings, access: Access, counters: Counters, readiness: Readiness, audit: Audit
+        self,
+        settings: EngineSettings,
+        access: Access,
+        counters: Counters,
+        readiness: Readiness,
+        audit: Audit,
+        places: UserPlaces,
     ) -> None:
         self._settings = settings
         self._access = access
         self._counters = counters
         self._readiness = readiness
         self._audit = audit
+        self._places = places
         self._turned_away = 0
         self.limits = AddressLimits(settings, trio.current_time)
         self._rules = HostRules(settings.hosts, settings.origins)
@@ -103,25 +119,32 @@ class Handshakes:
         accept = check_upgrade(request)
         subprotocol = choose_subprotocol(request, tuple(BY_SUBPROTOCOL))
         dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
-        identity, refusal = await self._admit(request, dialect)
         if self._counters.connections >= self._settings.max_connections > 0:
             raise _full()
         deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
         response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
-        self._note(sock, identity, None if refusal is None else refusal.code)
-        sock.send(response)  # a fresh socket's buffer always has room for it
-        return Opened(encoding_of(dialect, deflated), identity, request.rest, address, refusal)
+        admission = await self._admit(request, dialect)
+        try:
+            sock.send(response)  # a fresh socket's buffer always has room for it
+        except OSError:
+            self._places.give_back(admission.place)
+            raise
+        self._note(sock, admission.identity, None if admission.refusal is None else admission.refusal.code)
+        return Opened(encoding_of(dialect, deflated), admission, request.rest, address)
 
-    async def _admit(self, request: Request, dialect: Dialect) -> tuple[Identity, AccessError | None]:
+    async def _admit(self, request: Request, dialect: Dialect) -> Admission:
         """Who the client is. HttpError for one of the plain dialect that does not get in; others are told once they
         are connected.
         """
         token = token_of(request, self._access.tokens.cookie)
         try:
-            return await self._access.admit(token, may_follow=dialect is not PLAIN), None
+            identity = await self._access.admit(token, may_follow=dialect is not PLAIN)
+            return Admission(identity, await self._places.take(identity))
         except AccessError as error:
             if dialect is not PLAIN:
-                return NOBODY, error
+                return Admission(NOBODY, refusal=error)
+            if error.code is ErrorCode.LIMIT_EXCEEDED:
+                raise HttpError(429, str(error), _LATER) from None
             if error.code is ErrorCode.UNAVAILABLE:
                 raise HttpError(503, str(error), _LATER) from None
             raise HttpError(401, str(error), (("WWW-Authenticate", "Bearer"),)) from None  # RFC 9110 section 11.6.1

@@ -7,6 +7,7 @@ from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.identity import AccessError
 from fanline.engine.access.permissions import Permissions
+from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.bus.interface import Bus, BusError, StorageFullError, TooLargeError
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.inbox import move_cursor
@@ -40,6 +41,7 @@ class Commands:
         *,
         bus: Bus,
         access: Access,
+        places: UserPlaces,
         expiry: Expiry,
         permissions: Permissions,
         audit: Audit,
@@ -52,6 +54,7 @@ class Commands:
     ) -> None:
         self._bus = bus
         self._access = access
+        self._places = places
         self._expiry = expiry
         self._permissions = permissions
         self._audit = audit
@@ -109,7 +112,7 @@ class Commands:
             if session.identity.known:
                 raise
             self._answer(session, command, refusal(command, error))
-            session.close(CloseReason.UNAUTHENTICATED)
+            session.close(close_reason(error))
             return None
         data = Authenticated(user=session.identity.user, session=session.id)
         if session.identity.expires < math.inf:
@@ -124,6 +127,8 @@ class Commands:
         if session.identity.user not in (None, identity.user):
             text = "this connection belongs to another user; open a new one with this token"
             raise MessageError(ErrorCode.PERMISSION_DENIED, text)
+        if session.place is None:
+            session.place = await self._places.take(identity)
         session.identity = identity
         self._audit.record(AuditEvent.AUTHENTICATED, identity)
         self._expiry.watch(session)
@@ -273,6 +278,11 @@ def refusal(command: Envelope | None, error: MessageError | BusError) -> Envelop
 
 
 _CODES = {TooLargeError: ErrorCode.TOO_LARGE, StorageFullError: ErrorCode.STORAGE_FULL}
+
+
+def close_reason(error: MessageError) -> CloseReason:
+    """With which a client is let go that does not get in."""
+    return CloseReason.LIMITED if error.code is ErrorCode.LIMIT_EXCEEDED else CloseReason.UNAUTHENTICATED
 
 
 def _code(error: MessageError | BusError) -> ErrorCode:

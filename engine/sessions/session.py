@@ -5,6 +5,7 @@ import secrets
 import trio
 
 from fanline.engine.access.identity import Identity
+from fanline.engine.access.user_places import Place
 from fanline.engine.channels.subscription import ChannelSubscription
 from fanline.engine.clock import unix_ms
 from fanline.engine.sending.outbox import Outbox
@@ -30,6 +31,7 @@ class Session:
         "id",
         "identity",
         "outbox",
+        "place",
         "subscriptions",
     )
 
@@ -42,6 +44,8 @@ class Session:
         self.outbox = outbox
         self.subscriptions: dict[str, ChannelSubscription] | None = None
         """Channel -> subscription, once it was answered; None before the first: most connections are idle."""
+        self.place: Place | None = None
+        """That of the connection among those of its user, if they are limited."""
         self.calls = 0
         """Calls to producers under way."""
         self._store = store

@@ -25,6 +25,8 @@ class Bucket(StrEnum):
     """Share and task channel -> what the timers of a running task need. Exists from its start to its end."""
     LEASES = "fanline_leases"
     """Duty -> the worker that holds it, and how far it has got."""
+    PLACES = "fanline_places"
+    """User -> the connections that it has in the whole cluster, if they are limited."""
     REVOKED = "fanline_revoked"
     """Token or user -> which tokens were taken back. Expires when all of them have ended."""
     WORKERS = "fanline_workers"

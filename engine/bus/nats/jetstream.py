@@ -60,7 +60,7 @@ def bucket_config(bucket: Bucket, max_age: float, replicas: int, max_bytes: int)
     oldest entries: nothing may wait for room in it. `max_age` in seconds, 0 for no limit; `max_bytes`: -1 for no limit.
     """
     ages_by_key = bucket in (Bucket.TASKS, Bucket.RUNNING, Bucket.REVOKED, Bucket.WORKERS)  # for `kv_put`
-    if bucket in (Bucket.LEASES, Bucket.REVOKED, Bucket.WORKERS):
+    if bucket in (Bucket.LEASES, Bucket.PLACES, Bucket.REVOKED, Bucket.WORKERS):
         max_bytes = -1  # they are small, and must never be refused or dropped
     return {
         "name": bucket_stream(bucket),

@@ -30,4 +30,4 @@ async def test_a_client_that_floods_on_is_closed(monkeypatch: pytest.MonkeyPatch
         async with running_engine(EngineSettings(messages_per_second=200.0)) as engine:
             async with connect(engine.host, engine.port) as client:
                 await client.send(PING * 1000)
-                assert await client.closed() == (4429, "too many messages")
+                assert await client.closed() == (4429, "over a limit")
