@@ -2,10 +2,12 @@
 clients that join together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
+
+import trio
 
 from fanline.engine.channels.subscription import ChannelSubscription
 from fanline.engine.counters import Counters
@@ -18,6 +20,8 @@ SEND_BYTES = 256 * 1024
 """Bytes pushed at a time: less than the bound of an outbox, so a history never closes a connection for slowness."""
 FRAMES_BYTES = 16 * 1024 * 1024
 """What the frames that joins share may take together."""
+FRAMES_SECONDS = 20.0
+"""For how long a frame is kept that no join has used: clients join together, or have to make their own."""
 _OVERHEAD = 300  # bytes of an entry besides its frame
 
 
@@ -28,6 +32,8 @@ class _Kept(NamedTuple):
     previous: int | None
     epoch: str | None
     frame: bytes
+    used: float
+    """When it was last used, in seconds of Trio's clock."""
 
     @property
     def is_current(self) -> bool:
@@ -36,10 +42,13 @@ class _Kept(NamedTuple):
 
 
 class SharedFrames:
-    """Frames of messages that were sent to joining clients lately, for those who join with them. Of one worker."""
+    """Frames of messages that were sent to joining clients lately, for those who join with them. Of one worker.
+    `clock`: seconds.
+    """
 
-    def __init__(self, most: int = FRAMES_BYTES) -> None:
+    def __init__(self, most: int = FRAMES_BYTES, clock: Callable[[], float] = trio.current_time) -> None:
         self._most = most
+        self._clock = clock
         self._kept: dict[tuple[int, Encoding], _Kept] = {}  # the longest unused first
         self._bytes = 0
 
@@ -47,16 +56,23 @@ class SharedFrames:
         """The frame of a message. For encodings in which making it costs more than keeping it."""
         key = (id(envelope), encoding)
         kept = self._kept.pop(key, None)
-        if kept is not None and not kept.is_current:
+        if kept is not None:
             self._bytes -= len(kept.frame) + _OVERHEAD
-            kept = None
-        if kept is None:
-            kept = _Kept(envelope, envelope.previous, envelope.epoch, encoding.encode(envelope))
-            self._bytes += len(kept.frame) + _OVERHEAD
-        self._kept[key] = kept
-        while self._bytes > self._most:
-            self._bytes -= len(self._kept.pop(next(iter(self._kept))).frame) + _OVERHEAD
-        return kept.frame
+        now = self._clock()
+        frame = kept.frame if kept is not None and kept.is_current else encoding.encode(envelope)
+        self._kept[key] = _Kept(envelope, envelope.previous, envelope.epoch, frame, now)
+        self._bytes += len(frame) + _OVERHEAD
+        self._forget(now - FRAMES_SECONDS)
+        return frame
+
+    def _forget(self, unused_since: float) -> None:
+        """Give up what takes too much, and what nobody has used for long."""
+        while self._kept:
+            key, oldest = next(iter(self._kept.items()))
+            if self._bytes <= self._most and oldest.used >= unused_since:
+                return
+            del self._kept[key]
+            self._bytes -= len(oldest.frame) + _OVERHEAD
 
 
 class HistorySender:

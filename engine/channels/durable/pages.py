@@ -7,12 +7,16 @@ same pages, so the worker keeps the newest ones, and neither reads nor decodes t
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import trio
+
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.log_budget import weight_of
 from fanline.protocol.envelope import Envelope
 
 PAGES_BYTES = 32 * 1024 * 1024
 """What the pages of one worker may take together."""
+PAGES_SECONDS = 20.0
+"""For how long a page is kept: clients join together, or read their own."""
 _MOST = 256  # pages, all of which are looked through
 
 
@@ -35,26 +39,33 @@ class HistoryPage(NamedTuple):
         return self.channel is channel and self.lives == channel.lives and self.start <= offset < self.reached
 
 
+class _KeptPage(NamedTuple):
+    page: HistoryPage
+    weight: int
+    time: float
+    """When it was read, in seconds of Trio's clock."""
+
+
 class RecentPages:
     """The pages of one worker, the newest last."""
 
     def __init__(self, most: int = PAGES_BYTES) -> None:
         self._most = most
-        self._pages: list[tuple[HistoryPage, int]] = []  # with its weight
+        self._pages: list[_KeptPage] = []
         self._weight = 0
 
     def find(self, channel: DurableChannel, offset: int) -> HistoryPage | None:
         """The page from which a client goes on that has everything up to `offset`."""
-        return next((page for page, _ in self._pages if page.has_next(channel, offset)), None)
+        return next((kept.page for kept in self._pages if kept.page.has_next(channel, offset)), None)
 
     def has(self, channel: DurableChannel) -> bool:
         """Whether there is any page of a channel: then its history was too long for its log."""
-        return any(page.channel is channel for page, _ in self._pages)
+        return any(kept.page.channel is channel for kept in self._pages)
 
     def add(self, page: HistoryPage) -> None:
-        """Keep a page until newer ones need its room."""
-        weight = sum(map(weight_of, page.messages))
-        self._pages.append((page, weight))
+        """Keep a page for a while, or until newer ones need its room."""
+        weight, now = sum(map(weight_of, page.messages)), trio.current_time()
+        self._pages.append(_KeptPage(page, weight, now))
         self._weight += weight
-        while self._weight > self._most or len(self._pages) > _MOST:
-            self._weight -= self._pages.pop(0)[1]
+        while self._weight > self._most or len(self._pages) > _MOST or self._pages[0].time < now - PAGES_SECONDS:
+            self._weight -= self._pages.pop(0).weight

@@ -11,7 +11,7 @@ import trio
 from msgspec import Raw
 
 from fanline.engine.channels.durable.history import PIECE_BYTES
-from fanline.engine.channels.history_sender import SEND_BYTES, SharedFrames
+from fanline.engine.channels.history_sender import FRAMES_SECONDS, SEND_BYTES, SharedFrames
 from fanline.engine.namespaces import Namespace
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.settings import EngineSettings
@@ -47,7 +47,11 @@ class CountedEncodings:
 
 
 def test_a_frame_that_is_costly_to_make_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted, frames, encoding = CountedEncodings(monkeypatch), SharedFrames(), encoding_of(CBOR, deflated=False)
+    counted, frames, encoding = (
+        CountedEncodings(monkeypatch),
+        SharedFrames(clock=lambda: 0.0),
+        encoding_of(CBOR, deflated=False),
+    )
     envelope = message(1)
     assert frames.of(encoding, envelope) == frames.of(encoding, envelope) == encoding.encode(envelope)
     assert frames.of(encoding, message(2)) != frames.of(encoding, envelope)
@@ -55,14 +59,18 @@ def test_a_frame_that_is_costly_to_make_is_made_once(monkeypatch: pytest.MonkeyP
 
 
 def test_a_frame_is_made_again_when_the_log_has_found_what_the_message_follows_on() -> None:
-    frames, encoding, envelope = SharedFrames(), encoding_of(CBOR, deflated=False), message(5, previous=0)
+    frames, encoding, envelope = (
+        SharedFrames(clock=lambda: 0.0),
+        encoding_of(CBOR, deflated=False),
+        message(5, previous=0),
+    )
     before = frames.of(encoding, envelope)
     envelope.previous = 4
     assert frames.of(encoding, envelope) == encoding.encode(envelope) != before
 
 
 def test_encodings_do_not_share_frames() -> None:
-    frames, envelope = SharedFrames(), message(1)
+    frames, envelope = SharedFrames(clock=lambda: 0.0), message(1)
     for dialect, deflated in ((CBOR, False), (CBOR, True), (JSON, True)):
         encoding = encoding_of(dialect, deflated)
         assert frames.of(encoding, envelope) == encoding.encode(envelope)
@@ -71,7 +79,7 @@ def test_encodings_do_not_share_frames() -> None:
 
 
 def test_the_frames_that_are_kept_are_bounded_and_the_longest_unused_goes_first() -> None:
-    frames, encoding = SharedFrames(2000), encoding_of(CBOR, deflated=False)
+    frames, encoding = SharedFrames(2000, lambda: 0.0), encoding_of(CBOR, deflated=False)
     messages = [message(offset) for offset in range(10)]
     for envelope in messages:
         frames.of(encoding, messages[0])
@@ -79,6 +87,20 @@ def test_the_frames_that_are_kept_are_bounded_and_the_longest_unused_goes_first(
         assert sum(len(kept.frame) + 300 for kept in frames._kept.values()) == frames._bytes <= 2000
     assert [kept.envelope.offset for kept in frames._kept.values()][-1] == 9
     assert 0 in [kept.envelope.offset for kept in frames._kept.values()]
+
+
+def test_a_frame_that_no_join_has_used_for_a_while_is_given_up() -> None:
+    now = 0.0
+    frames, encoding = SharedFrames(clock=lambda: now), encoding_of(CBOR, deflated=False)
+    first, second = message(1), message(2)
+    frames.of(encoding, first)
+    frames.of(encoding, second)
+    now = FRAMES_SECONDS
+    frames.of(encoding, first)
+    now += 1.0
+    frames.of(encoding, first)
+    assert [kept.envelope for kept in frames._kept.values()] == [first]
+    assert frames._bytes == len(encoding.encode(first)) + 300
 
 
 # --- joins --------------------------------------------------------------------------------------------------------
