@@ -5,6 +5,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from fanline.engine.bus.interface import PING
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.envelope import Envelope, from_producer
@@ -20,12 +21,13 @@ def said(event: str, time: int, **data: object) -> Envelope:
 
 
 @pytest.fixture
-def short_memory() -> World:
-    """A monitor's world in which tasks are kept for an hour."""
+def short_memory(monkeypatch: pytest.MonkeyPatch) -> World:
+    """A monitor's world in which tasks are kept for 400 s, and written again after half of that."""
+    for module in ("monitored_task", "records"):
+        monkeypatch.setattr(f"fanline.engine.tasks.monitor.{module}.REFRESH_SECONDS", 200.0)
     world = World()
-    world.namespaces = world.broker.namespaces = Namespaces(
-        {"task": Namespace(durable=True, tasks=True, retention=3600)}
-    )
+    task = Namespace(durable=True, tasks=True, retention=400)
+    world.namespaces = world.broker.namespaces = Namespaces({"task": task})
     return world
 
 
@@ -59,6 +61,8 @@ async def test_an_accepted_cancel_keeps_its_deadline_when_an_earlier_one_is_refu
         asked, refused = trio.Event(), trio.Event()
 
         async def answer(payload: bytes) -> bytes:
+            if payload == PING:
+                return b""
             if msgspec.json.decode(payload)["u"] == "ann":
                 asked.set()
                 return b'{"v":1,"t":"err","d":{"message":"no"}}'
@@ -83,6 +87,8 @@ async def test_a_cancel_of_one_attempt_does_not_stop_the_next() -> None:
     async with attached() as (engine, producer, client), connect(engine.host, engine.port) as viewer:
 
         async def answer(payload: bytes) -> bytes:
+            if payload == PING:
+                return b""
             await producer.say("task_cancelled")
             await producer.say("task_started", attempt=2)  # its own supervisor starts it anew
             return b'{"v":1,"t":"ok"}'
@@ -111,7 +117,7 @@ async def test_a_task_that_is_never_heard_of_again_is_forgotten_after_its_retent
         await short_memory.say("zombie", "started")
         await trio.sleep(1)
         assert [row["id"] for row in (await short_memory.table())["tasks"]] == ["zombie"]
-        await trio.sleep(3 * 3600)
+        await trio.sleep(3 * 400)
         assert (await short_memory.table())["tasks"] == []
         assert await short_memory.bus.kv_get(Bucket.TASKS, "task.zombie") is None
 
@@ -120,12 +126,12 @@ async def test_a_task_that_only_beats_is_still_monitored_by_the_next_worker(
     autojump_clock: MockClock, short_memory: World
 ) -> None:
     async with short_memory.running_monitor():
-        await short_memory.say("a", "started", heartbeat=500)
+        await short_memory.say("a", "started", heartbeat=55)
         for _ in range(30):
-            await trio.sleep(400)
+            await trio.sleep(44)
             short_memory.broker.beat("task:a")
     async with short_memory.running_monitor():
-        await trio.sleep(1000)
+        await trio.sleep(110)
     assert await short_memory.timer_event_names("a") == ["task_stalled"]
 
 

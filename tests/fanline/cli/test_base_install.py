@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from fanline.cli.server_extra import MODULES, NATS_SERVER
 from tests.support.paths import ROOT
@@ -21,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 def _name(requirement: str) -> str:
     found = _NAME.match(requirement)
     assert found is not None, requirement
-    return found[0]
+    return canonicalize_name(found[0])  # typing_extensions is typing-extensions
 
 
 def _project() -> dict[str, list[str]]:
@@ -60,7 +62,7 @@ def _entries(distribution: str) -> Iterator[Path]:
 def base_only(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment variables of a Python that has the base dependencies and nothing else."""
     packages = tmp_path_factory.mktemp("packages")
-    for name in _with_dependencies([_name(each) for each in _project()[""]], set()):
+    for name in _base():
         for entry in _entries(name):
             (packages / entry.name).symlink_to(entry)
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(packages)])}
@@ -106,4 +108,19 @@ def test_every_module_of_the_sdk_can_be_imported(base_only: dict[str, str]) -> N
 
 
 def test_what_a_server_needs_is_what_the_extra_installs() -> None:
-    assert {_name(each) for each in _project()["server"]} == {*MODULES, NATS_SERVER}
+    packages = {package for each in _project()["server"] for package in _beyond_the_base(Requirement(each))}
+    assert packages == {*MODULES, NATS_SERVER}
+
+
+def _beyond_the_base(requirement: Requirement) -> set[str]:
+    """What it adds to the base: itself, or what an extra of a package of the base asks for."""
+    if requirement.name not in {_name(each) for each in _project()[""]}:
+        return {requirement.name}
+    asked = [Requirement(each) for each in metadata.requires(requirement.name) or []]
+    extras = [{"extra": extra} for extra in requirement.extras]
+    return {each.name for each in asked if each.marker and any(map(each.marker.evaluate, extras))} - _base()
+
+
+def _base() -> set[str]:
+    """The base dependencies, and theirs."""
+    return _with_dependencies([_name(each) for each in _project()[""]], set())
