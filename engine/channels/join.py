@@ -133,8 +133,9 @@ class Joining:
         if not isinstance(start, Live) or not durable.namespace.inbox:
             return start
         # In an inbox, a client that names no position begins behind what its user has acknowledged.
-        cursor = await read_cursor(self._bus, durable.name, durable.epoch)
-        return After(cursor) if cursor else StoredMessages()
+        epoch = durable.epoch  # it may change meanwhile
+        cursor = await read_cursor(self._bus, durable.name, epoch)
+        return After(cursor, epoch.name) if cursor else StoredMessages()
 
     async def _check(self, durable: DurableChannel, start: StartPosition) -> None:
         """Refuse an offset that the channel never had."""
