@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
+from msgspec.structs import replace
 
 from fanline.engine.bus.interface import Bus, BusError
 from fanline.engine.channels.durable.channel import DurableChannel
@@ -90,10 +91,11 @@ class Joining:
                     await self._check(durable, start)
                     history, lives = await self._gather(durable, start), durable.lives
                     history, owed = self._with_snapshot(durable, history, owed=False)
+                    told = durable.epoch.name
                 subscription.pause()  # in one step with the answer: what comes from here on is sent by `_catch_up`
                 answer(_answer(durable, start, history))
                 await self._sender.send(subscription, history.messages, history.weight)
-                await self._catch_up(subscription, durable, history.reached, lives, owed=owed)
+                await self._catch_up(subscription, durable, history.reached, lives, told, owed=owed)
             subscription.activate()
 
     @asynccontextmanager
@@ -131,8 +133,9 @@ class Joining:
         if not isinstance(start, Live) or not durable.namespace.inbox:
             return start
         # In an inbox, a client that names no position begins behind what its user has acknowledged.
-        cursor = await read_cursor(self._bus, durable.name, durable.epoch)
-        return After(cursor) if cursor else StoredMessages()
+        epoch = durable.epoch  # it may change meanwhile
+        cursor = await read_cursor(self._bus, durable.name, epoch)
+        return After(cursor, epoch.name) if cursor else StoredMessages()
 
     async def _check(self, durable: DurableChannel, start: StartPosition) -> None:
         """Refuse an offset that the channel never had."""
@@ -207,18 +210,25 @@ class Joining:
     # --- after the answer -----------------------------------------------------------------------------------------
 
     async def _catch_up(
-        self, subscription: ChannelSubscription, durable: DurableChannel, reached: int, lives: int, *, owed: bool
+        self,
+        subscription: ChannelSubscription,
+        durable: DurableChannel,
+        reached: int,
+        lives: int,
+        told: str,
+        *,
+        owed: bool,
     ) -> None:
         """Send what the client does not have yet, until nothing is left: the rest of a long history, and what came
         while the client was reading. Returns without a further checkpoint.
 
         The client has everything up to the offset `reached` of life number `lives`; `owed`: but for the snapshot after
-        a gap. An outage is waited out, for the client has been answered.
+        a gap. It knows of the epoch `told`. An outage is waited out, for the client has been answered.
         """
         while subscription.outbox.life.is_open:
             if durable.lives != lives:
                 gap = durable.gap(0, 0, GapReason.EPOCH)
-                reached, lives, owed = 0, durable.lives, False
+                reached, lives, told, owed = 0, durable.lives, durable.epoch.name, False
                 await self._sender.send(subscription, durable.with_snapshot([gap]), 0)
             if reached >= durable.last:
                 return
@@ -229,7 +239,8 @@ class Joining:
                 continue
             if durable.lives == lives:
                 reached = piece.reached
-                piece = piece._replace(messages=fresh(piece.all, unix_ms()))
+                messages, told = _telling(durable.epoch.name, told, fresh(piece.all, unix_ms()))
+                piece = piece._replace(messages=messages)
                 piece, owed = self._with_snapshot(durable, piece, owed=owed)
                 await self._sender.send(subscription, piece.messages, piece.weight)
 
@@ -248,6 +259,16 @@ class Joining:
 def _chained(history: Piece, offset: int) -> Piece:
     """A history for a client that has everything up to `offset`."""
     return history._replace(messages=following(history.messages, offset, unix_ms()))
+
+
+def _telling(epoch: str, told: str, messages: list[Envelope]) -> tuple[list[Envelope], str]:
+    """The messages for a client that knows of the epoch `told`, and of which it knows with them: if the epoch is another
+    one by now, the first message says so. The one in the log that says it may be out of the log, or have expired.
+    """
+    first = next((number for number, each in enumerate(messages) if each.type == MessageType.PUB), None)
+    if epoch == told or first is None:
+        return messages, told
+    return [*messages[:first], replace(messages[first], epoch=epoch), *messages[first + 1 :]], epoch
 
 
 def _first_part(messages: Sequence[Envelope], reached: int) -> Piece:

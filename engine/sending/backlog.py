@@ -3,7 +3,8 @@
 Plain frames (answers, pings, gaps) are kept as they are and never left out. Channel messages are kept one by one: a
 newer one replaces an older one of the same conflation key, an expired one is left out, an urgent one goes first, and
 where the namespace says so messages are dropped and counted. Leaving out a durable message would look like a hole to
-the client, so the next one of its channel is encoded again to follow on what was really sent.
+the client, so the next one of its channel is encoded again to follow on what was really sent. So it is if the one that
+was left out would have told the client of an epoch.
 
 Everything waits in a queue, where it can still be replaced or expire, until it is settled: moved to the sending side,
 where it is only bytes.
@@ -50,6 +51,7 @@ class Backlog:
         "_queue",
         "_replaced",
         "_sending",
+        "_untold",
         "_urgent",
         "count",
         "size",
@@ -62,6 +64,7 @@ class Backlog:
         self._newest: dict[_Key, _Queued] = {}  # conflation key -> the queued message that a newer one would replace
         self._replaced = 0  # places in the queue whose message was replaced
         self._chain: dict[str, int] = {}  # durable channel -> offset of the message sent last
+        self._untold: dict[str, str] = {}  # durable channel -> its epoch, told by a message that was left out
         self._dropped: dict[tuple[str, Encoding], int] = {}
         self._begun = len(begun)
         self.size = len(begun)
@@ -175,6 +178,8 @@ class Backlog:
         frame, envelope = entry.message.frame, entry.message.envelope
         if is_expired(envelope, now_ms):
             self._count(-len(frame), -1)
+            if envelope.epoch is not None:
+                self._untold[envelope.channel or ""] = envelope.epoch
             return b""
         # An urgent message is out of turn: the chain goes on without it.
         return frame if entry.urgent else self._chained(frame, envelope, entry.encoding)
@@ -182,11 +187,14 @@ class Backlog:
     def _chained(self, frame: bytes, envelope: Envelope, encoding: Encoding) -> bytes:
         """The frame of a message that follows on what was really sent of its channel."""
         if envelope.previous is None or envelope.channel is None or envelope.offset is None:
+            if envelope.type == MessageType.GAP and envelope.data["reason"] == GapReason.EPOCH:
+                self._untold.pop(envelope.channel or "", None)  # it tells of another one
             return frame
         follows, self._chain[envelope.channel] = self._chain[envelope.channel], envelope.offset
-        if follows == envelope.previous:
+        epoch = self._untold.pop(envelope.channel, None)
+        if follows == envelope.previous and epoch is None:
             return frame
-        chained = encoding.encode(msgspec.structs.replace(envelope, previous=follows))
+        chained = encoding.encode(msgspec.structs.replace(envelope, previous=follows, epoch=envelope.epoch or epoch))
         self._count(len(chained) - len(frame), 0)
         return chained
 
@@ -200,7 +208,11 @@ class Backlog:
 
 
 def _conflation_key(envelope: Envelope, namespace: Namespace) -> _Key | None:
-    """What a message replaces: its own key, or in a conflating namespace the last one of its sender and event."""
+    """What a message replaces: its own key, or in a conflating namespace the last one of its sender and event. One that
+    tells of an epoch is in its place, and is not replaced.
+    """
+    if envelope.epoch is not None:
+        return None
     if envelope.key is not None:
         return (envelope.channel or "", envelope.key)
     if namespace.slow is SlowPolicy.CONFLATE:

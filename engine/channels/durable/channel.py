@@ -294,10 +294,12 @@ class DurableChannel:
             self.log.skip(offset)
             return []
         self.log.append(envelope, offset)
+        if envelope.type is _GAP:
+            return self.with_snapshot([envelope])
         if self._said != self.epoch.name:  # those who listen have to know where this offset belongs
             envelope.epoch = self._said = self.epoch.name
             self._marked = envelope
-        return [envelope] if envelope.type is not _GAP else self.with_snapshot([envelope])
+        return [envelope]
 
     def _release(self) -> list[Envelope]:
         """Hand out what was held, as far as it follows on; another hole starts over."""

@@ -81,6 +81,19 @@ async def test_what_was_read_of_a_stream_that_is_recreated_meanwhile_is_not_sent
     assert stage.chain() == [("gap", 0, 0)]
 
 
+async def test_a_client_that_catches_up_from_the_stream_is_told_of_an_epoch_that_goes_on(stage: Stage) -> None:
+    def go_on(durable: DurableChannel) -> None:
+        durable.doubt(1.0)
+        durable.meet(Epoch("f", {"e": 7}))
+        durable.recover([])
+        publish(8, 9)(durable)
+
+    # Read from the stream, the first message of the new epoch does not tell of it as the one in the log does.
+    pieces = Piece([], 7), Piece([message(8)], 8), Piece([message(9)], 9)
+    await stage.join(After(7), *pieces, last=7, meanwhile=go_on)
+    assert [(each["o"], each.get("ep")) for each in stage.received()] == [(8, "f"), (9, None)]
+
+
 async def test_a_client_that_is_gone_is_not_caught_up(stage: Stage) -> None:
     def leave(durable: DurableChannel) -> None:
         publish(8)(durable)

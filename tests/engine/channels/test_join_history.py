@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import BusError, Epoch
+from fanline.engine.bus.interface import BusError, Epoch, KvEntry
 from fanline.engine.channels.durable.channel import DurableState
 from fanline.engine.channels.durable.history import PIECE_BYTES, Piece
 from fanline.engine.channels.inbox import move_cursor, read_cursor
@@ -14,6 +14,7 @@ from fanline.engine.channels.start import After, Live, StoredMessages, TaskSnaps
 from fanline.engine.channels.subscription import SubscriptionState
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.nats.names import Bucket
 from tests.engine.channels.join_stage import Stage, a_stage, expired, gap, message
 
 
@@ -140,6 +141,25 @@ async def test_an_inbox_begins_behind_what_its_user_has_acknowledged(stage: Stag
     await move_cursor(stage.bus, "user:ann", 8, Epoch("e"))
     await stage.join(Live(), Piece([message(9)], 9), last=9)
     assert (stage.history.asked, stage.answer()) == ([8], (9, "e", {"recovered": True, "count": 1}))
+
+
+async def test_what_is_acknowledged_of_an_inbox_says_nothing_once_its_stream_was_recreated(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await move_cursor(stage.bus, "user:ann", 8, Epoch("e"))
+    get = stage.bus.kv_get
+
+    async def get_slowly(bucket: Bucket, key: str) -> KvEntry | None:
+        entry, durable = await get(bucket, key), stage.durable()
+        durable.doubt(1.0)
+        durable.restart(Epoch("f"))
+        durable.recover([], lost_until=9)
+        return entry
+
+    monkeypatch.setattr(stage.bus, "kv_get", get_slowly)
+    await stage.join(Live(), Piece([message(9)], 9), last=9)
+    assert stage.history.asked == [0]
+    assert stage.chain() == [("gap", 0, 0), ("pub", 9, 0)]
 
 
 async def test_an_inbox_of_which_nothing_is_acknowledged_begins_with_everything_stored(stage: Stage) -> None:

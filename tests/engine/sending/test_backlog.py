@@ -179,3 +179,22 @@ def test_the_piece_that_did_not_fit_counts_for_no_bound() -> None:
     assert backlog.buffers(64, NOW) == [b"x" * 100]
     backlog.advance(40)
     assert backlog.waiting == 60
+
+
+@pytest.mark.parametrize("left_out", [{"ttl": 1, "time": 0}, {"key": "k"}])
+def test_a_client_is_told_of_an_epoch_although_the_message_that_tells_of_it_may_be_left_out(
+    left_out: dict[str, Any],
+) -> None:
+    backlog = begun_backlog()
+    first, last = stored(6, epoch="f", **left_out), stored(8, key="k")
+    backlog.add_batch(batch_of(stored(5), first, stored(7), last))
+    told = [each.get("ep") for each in drain(backlog) if each["o"] > 5]
+    assert told[0] == "f"
+    assert told[1:] == [None] * len(told[1:])
+
+
+def test_an_epoch_that_has_ended_before_a_client_was_told_of_it_is_not_told() -> None:
+    backlog = begun_backlog()
+    gap = Envelope("gap", channel="task:1", epoch="g", data={"from": 0, "to": 0, "reason": "epoch"})
+    backlog.add_batch(batch_of(stored(6, epoch="f", ttl=1, time=0), gap, stored(1)))
+    assert [each.get("ep") for each in drain(backlog)] == ["g", None]

@@ -9,6 +9,7 @@ import trio
 from fanline.engine.bus.interface import Epoch, StreamPosition, StreamState
 from fanline.engine.channels.durable.channel import _CLOCK_SKEW, _HELD_MOST, DurableChannel, DurableState
 from fanline.engine.channels.durable.log import Readable
+from fanline.engine.faults import fault_gap
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import DEFAULT_LINES, GapReason
@@ -257,6 +258,16 @@ def test_an_epoch_that_goes_on_is_told_by_the_first_message_in_it_alone() -> Non
     assert [each.epoch for each in channel.recover([message(4)])] == ["g"]
     assert [each.epoch for each in channel.log.all()] == [None, None, None, "g"]  # nobody is told of `f` any more
     assert channel.lives == 0
+
+
+def test_a_gap_in_the_place_of_a_message_does_not_tell_of_an_epoch_but_the_message_after_it() -> None:
+    channel = channel_of()
+    channel.receive(*message(1))
+    channel.doubt(NOW)
+    assert channel.meet(Epoch("f", {"e": 1})) is None
+    unreadable = (fault_gap(channel.name, 2), message(2)[1])
+    gap, after = channel.recover([unreadable, message(3)])
+    assert (gap.type, gap.epoch, after.epoch) == ("gap", None, "f")
 
 
 def test_an_epoch_that_does_not_reach_up_to_what_was_handed_out_begins_anew() -> None:
