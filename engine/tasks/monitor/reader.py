@@ -204,6 +204,7 @@ class NamespaceReader:
         if not state.epoch.covers(self.epoch.name, anchor):
             if state.epoch.went_back_from(self.epoch.name, anchor):
                 self.epoch, self.heard = NO_EPOCH, 0
+                self._clear_queue()
                 raise StreamWentBack(self._namespace)
             await self._begin_epoch(state)
             self._expected = state.last
