@@ -74,6 +74,7 @@ class TaskMonitor:
     def bus_is_back(self) -> None:
         """To be called after an outage: beats and messages may have been lost."""
         self._roster.grant_grace()
+        self._table.bus_is_back()
         for reader in self._readers.values():
             reader.bus_is_back()
 
