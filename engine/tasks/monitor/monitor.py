@@ -140,9 +140,10 @@ class TaskMonitor:
             for task in self._roster.agenda.due(trio.current_time()):
                 self._look(task)
                 await slices.breathe()
-            told, self._roster.to_tell = self._roster.to_tell, []
-            for start in range(0, len(told), MULTI_LAST):
-                await self._tell(told[start : start + MULTI_LAST])
+            for _ in range(0, len(self._roster.to_tell), MULTI_LAST):
+                told = self._roster.to_tell[:MULTI_LAST]
+                del self._roster.to_tell[:MULTI_LAST]  # the others stay there in case of a fault
+                await self._tell(told)
             await trio.sleep(TURN_SECONDS)
 
     def _look(self, task: MonitoredTask) -> None:
