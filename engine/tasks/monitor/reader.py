@@ -188,7 +188,7 @@ class NamespaceReader:
             stored = self._queue.popleft()
             self._queued_bytes -= len(stored.payload)
             share = self._shares[share_of(stored.channel)]
-            if share is not None:
+            if share is not None and share.loaded:  # one that was given back and taken again reads it from the store
                 self._take(share, self.epoch, stored)
             await slices.breathe()
             await self._wait_for_room()
