@@ -123,6 +123,11 @@ class MemoryBroker:
         """Delete and recreate a stream, which gives it another epoch."""
         self.streams[namespace] = self._stream(namespace)
 
+    def lose_buckets(self) -> None:
+        """Delete and recreate all buckets, whose revisions begin again."""
+        self.buckets.clear()
+        self._revisions = itertools.count(1)
+
     def _stream(self, namespace: str) -> _Stream:
         return _Stream(self.namespaces.durable()[namespace], self._timestamp)
 

@@ -40,7 +40,9 @@ class Delivery(NamedTuple):
             return TaskEvent.DELIVERED, {"ask": self.data["ask"], **told}
         if refusal is not None:
             return TaskEvent.CANCEL_REFUSED, told
-        return TaskEvent.CANCEL_ACCEPTED, {"by": self.by, "deadline": self.data["deadline"]}
+        deadline = self.data["deadline"]
+        # The fold takes no deadline that is not above 0, and knows that of the request.
+        return TaskEvent.CANCEL_ACCEPTED, {"by": self.by} | ({"deadline": deadline} if deadline > 0 else {})
 
 
 def is_undelivered(snapshot: Snapshot) -> bool:

@@ -44,8 +44,6 @@ class Deliverer:
     async def _try(self, channel: str) -> None:
         try:
             await self._deliver(channel)
-        except BusError as error:
-            _log.debug("%s: %s", channel, error)
         finally:
             self._roster.deliveries.done(channel, trio.current_time())
 
@@ -57,11 +55,15 @@ class Deliverer:
             self._roster.restore_soon(task)
         else:
             with self._roster.edge(task, "what is stored for its producer cannot be delivered"):
+                attempt = task.snapshot.attempt  # the next one may begin while the producer takes its time
                 for delivery in undelivered(task.snapshot, unix_ms()):
-                    await self._deliver_one(task, delivery)
+                    try:
+                        await self._deliver_one(task, attempt, delivery)
+                    except BusError as error:  # the next delivery has to be made all the same
+                        _log.debug("%s: %s", channel, error)
 
-    async def _deliver_one(self, task: MonitoredTask, delivery: Delivery) -> None:
-        channel, attempt, known = task.channel, task.snapshot.attempt, task.folded
+    async def _deliver_one(self, task: MonitoredTask, attempt: int, delivery: Delivery) -> None:
+        channel, known = task.channel, task.folded
         payload = call_payload(channel, delivery.id, delivery.verb, delivery.data, delivery.by, unix_ms())
         refusal = None
         try:

@@ -72,8 +72,8 @@ class Holdings:
                 nursery.start_soon(self._renew_for_ever)
                 await self._govern(nursery)
         finally:
-            with trio.move_on_after(_RELEASE_SECONDS, shield=True), suppress(BusError):
-                await for_each(self._give_back, list(self._roster.held()))
+            with trio.CancelScope(shield=True):
+                await self._give_back_all()
 
     # --- taking and giving back -----------------------------------------------------------------------------------
 
@@ -130,15 +130,30 @@ class Holdings:
                 self._set_clock(await self._bus.kv_entries(Bucket.LEASES, LEASE_PREFIX))
             nursery.start_soon(self._load, share)
 
+    async def _give_back_all(self) -> None:
+        """None is held afterwards: the lease of a share that could not be given back in time is left to expire."""
+        shares = list(self._roster.held())
+        with trio.move_on_after(_RELEASE_SECONDS), suppress(BusError):
+            await for_each(self._give_back, shares)
+        for share in shares:
+            await self._forget(share)
+
     async def _give_back(self, share: Share) -> None:
         self._note_positions(share)
         self._roster.detach(share)
-        await share.lease.release()
-        await self._clear(share)
+        try:
+            await share.lease.release()
+        finally:
+            await self._clear(share)
+
+    async def _forget(self, share: Share) -> None:
+        """Whatever happens: what is left of a share's tasks would count for ever, as messages that wait."""
+        with trio.CancelScope(shield=True):
+            self._roster.detach(share)
+            await self._roster.clear(share)
 
     async def _clear(self, share: Share) -> None:
-        self._roster.detach(share)
-        await self._roster.clear(share)
+        await self._forget(share)
         if not any(self._roster.held()):
             self._bus.hear_beats(None)
             for reader in self._readers.values():

@@ -74,6 +74,7 @@ class TaskMonitor:
     def bus_is_back(self) -> None:
         """To be called after an outage: beats and messages may have been lost."""
         self._roster.grant_grace()
+        self._table.bus_is_back()
         for reader in self._readers.values():
             reader.bus_is_back()
 
@@ -139,9 +140,10 @@ class TaskMonitor:
             for task in self._roster.agenda.due(trio.current_time()):
                 self._look(task)
                 await slices.breathe()
-            told, self._roster.to_tell = self._roster.to_tell, []
-            for start in range(0, len(told), MULTI_LAST):
-                await self._tell(told[start : start + MULTI_LAST])
+            for _ in range(0, len(self._roster.to_tell), MULTI_LAST):
+                told = self._roster.to_tell[:MULTI_LAST]
+                del self._roster.to_tell[:MULTI_LAST]  # the others stay there in case of a fault
+                await self._tell(told)
             await trio.sleep(TURN_SECONDS)
 
     def _look(self, task: MonitoredTask) -> None:

@@ -206,8 +206,10 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
         self._heard = max(self._heard, now)
 
     def restart(self, epoch: Epoch) -> None:
-        """Its stream was recreated."""
+        """Its stream was recreated: offsets begin again, so what waits would hide what comes."""
         self.epoch = epoch
+        if self.pending is not None:
+            self.pending = []
         self.awaited = self.offset = self.folded = self.entry_due = 0
 
     def recorded(self, offset: int, phase: tuple[TaskState, int], now: float) -> None:

@@ -188,7 +188,7 @@ class NamespaceReader:
             stored = self._queue.popleft()
             self._queued_bytes -= len(stored.payload)
             share = self._shares[share_of(stored.channel)]
-            if share is not None:
+            if share is not None and share.loaded:  # one that was given back and taken again reads it from the store
                 self._take(share, self.epoch, stored)
             await slices.breathe()
             await self._wait_for_room()
@@ -204,6 +204,7 @@ class NamespaceReader:
         if not state.epoch.covers(self.epoch.name, anchor):
             if state.epoch.went_back_from(self.epoch.name, anchor):
                 self.epoch, self.heard = NO_EPOCH, 0
+                self._clear_queue()
                 raise StreamWentBack(self._namespace)
             await self._begin_epoch(state)
             self._expected = state.last

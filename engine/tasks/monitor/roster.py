@@ -314,6 +314,7 @@ class TaskRoster:
             for task in share.tasks():
                 if namespace_of(task.channel) == namespace and task.epoch != epoch:
                     if anew:
+                        self.waiting -= len(task.pending or ())
                         task.restart(epoch)
                         share.unsaved.pop(task, None)
                     task.epoch = epoch

@@ -99,6 +99,13 @@ class TablePublisher:
         self._others: dict[str, Rows] = {}
         self._read_until = 0  # revision in the bucket
 
+    def bus_is_back(self) -> None:
+        """After an outage: the store may be an older copy of itself, or another one, whose revisions begin again. What
+        was left or published there may be lost.
+        """
+        self._read_until = 0
+        self._shown = None if self._shown is None else ()
+
     async def update(self, roster: TaskRoster) -> None:
         """Publish, or leave, what is due. BusError."""
         now, publishes = trio.current_time(), roster.shares[0] is not None

@@ -194,3 +194,57 @@ async def test_a_producer_that_never_replies_keeps_no_other_one_waiting(
         await world.say("a", "input", **ANSWER)
         with trio.fail_after(2):
             await until(lambda: bool(job.calls))
+
+
+async def test_an_answer_to_which_the_producer_never_replies_does_not_hold_up_a_stop(
+    autojump_clock: MockClock, world: World, job: Job
+) -> None:
+    async def only_cancel(payload: bytes) -> bytes:
+        if msgspec.json.decode(payload)["e"] != "cancel":
+            await trio.sleep_forever()
+        return OK
+
+    world.broker.listeners["task:a"] = only_cancel
+    async with world.running_monitor():
+        await world.until_held()
+        await job.ask()
+        await world.say("a", "input", **ANSWER)
+        await world.say("a", "cancel_requested", **STOP)
+        await trio.sleep(10)
+        assert [event for event, _ in await world.timer_events("a")] == ["task_cancel_accepted"]
+
+
+async def test_a_stop_that_is_confirmed_late_does_not_stop_the_next_attempt(
+    autojump_clock: MockClock, world: World, job: Job
+) -> None:
+    async def slow(payload: bytes) -> bytes:
+        """The producer of attempt 1, which is still attached when attempt 2 begins."""
+        await trio.sleep(2)
+        return OK
+
+    world.broker.listeners["task:a"] = slow
+    async with world.running_monitor():
+        await world.until_held()
+        await job.ask()
+        await world.say("a", "input", **ANSWER)
+        await world.say("a", "cancel_requested", **STOP)
+        await trio.sleep(2)
+        await world.say("a", "started", attempt=2)
+        await trio.sleep(60)
+        snapshot = (await world.fold("a")).snapshot
+        assert (snapshot.state, snapshot.attempt, snapshot.stop) == ("running", 2, None)
+
+
+async def test_a_stop_is_confirmed_although_the_clock_of_the_worker_that_stored_it_is_hours_behind(
+    autojump_clock: MockClock, world: World, job: Job
+) -> None:
+    async with world.running_monitor():
+        await world.until_held()
+        world.producers_ahead = -7_200_000  # so says the time of the request, too
+        await world.say("a", "started")
+        await world.say("a", "cancel_requested", **STOP)
+        job.attach()
+        await trio.sleep(5)
+        stop = (await world.fold("a")).snapshot.stop
+        assert stop is not None
+        assert stop.accepted

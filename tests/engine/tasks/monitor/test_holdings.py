@@ -9,9 +9,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from fanline.engine.bus.interface import BusError, KvEntry
 from fanline.engine.bus.memory import MemoryBus
 from fanline.engine.cluster.shares import SHARES
-from fanline.engine.tasks.monitor.holdings import STEADY_SECONDS
+from fanline.engine.tasks.monitor.holdings import STEADY_SECONDS, Holdings
 from fanline.engine.tasks.monitor.lease import EXPIRY_SECONDS
 from fanline.protocol.nats.names import Bucket
 from tests.engine.tasks.monitor.world import MortalBus, World
@@ -151,3 +152,70 @@ async def test_however_shares_move_every_timer_event_is_told_and_none_twice(
         messages = [msgspec.json.decode(stored.payload)["e"] for stored in await world.stored(f"task:{task}")]
         assert messages[-1] == "task_completed"
     assert await world.running() == set()
+
+
+# --- what is left when shares cannot be given back ----------------------------------------------------------------
+
+
+class ReluctantBus(MemoryBus):
+    """The bus of a worker whose leases cannot be written for a while, or whose reads take their time."""
+
+    frozen = False
+    seconds = 0.0
+
+    async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> int:
+        if self.frozen:
+            raise BusError("JetStream does not answer yet")
+        return await super().kv_update(bucket, key, value, revision)
+
+    async def kv_entries(self, bucket: Bucket, prefix: str = "", after: int = 0) -> dict[str, KvEntry]:
+        await trio.sleep(self.seconds if bucket is Bucket.RUNNING else 0)
+        return await super().kv_entries(bucket, prefix, after)
+
+
+async def test_shares_that_cannot_be_given_back_are_read_again_all_the_same_after_a_stream_went_back(
+    autojump_clock: MockClock, world: World
+) -> None:
+    bus = ReluctantBus(world.broker)
+    tasks = [f"t{number}" for number in range(20)]
+    async with world.running_monitor(bus):
+        await world.until_held()
+        for task in tasks:
+            await world.say(task, "started", timeout=30)
+        await trio.sleep(1)
+        last = (await bus.stream_state("task:")).last
+        for task in tasks:
+            await world.say(task, "completed")
+        await trio.sleep(1)
+        bus.frozen = True
+        world.broker.streams["task"].rewind(last)
+        bus.on_loss(world.broker.clock())
+        await trio.sleep(1)
+        bus.frozen = False
+        await trio.sleep(60)
+        for task in tasks:
+            assert await world.timer_event_names(task) == ["task_timeout"], task
+
+
+async def test_when_the_holdings_fail_while_shares_are_loaded_all_of_them_are_watched_afterwards(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = ReluctantBus(world.broker)
+    bus.seconds = 1
+    tasks = [f"t{number}" for number in range(20)]
+    for task in tasks:
+        await world.say(task, "started", timeout=30)
+
+    def fail(*args: object) -> None:
+        bus.frozen = True
+        raise ZeroDivisionError
+
+    async with world.running_monitor(bus):
+        with monkeypatch.context() as patch:
+            await world.until_held()
+            patch.setattr(Holdings, "_set_clock", fail)
+            await trio.sleep(1)
+        bus.frozen = False
+        await trio.sleep(60)
+        for task in tasks:
+            assert await world.timer_event_names(task) == ["task_timeout"], task

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import KvEntry, StoreAck, Stored
+from fanline.engine.bus.interface import BusError, KvEntry, StoreAck, Stored
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.names import Bucket
@@ -335,3 +335,27 @@ async def test_a_message_that_breaks_the_fold_is_left_out_and_logged(
         await trio.sleep(5)
         assert await world.timer_event_names("a") == ["task_stalled"]
     assert "task:a: message 2 is left out" in caplog.text
+
+
+async def test_tasks_whose_messages_wait_while_their_stream_is_recreated_are_monitored_afterwards(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = MemoryBus(world.broker)
+
+    async def fail(*args: object) -> dict[str, KvEntry]:
+        raise BusError("JetStream does not answer yet")
+
+    async with world.running_monitor(bus):
+        await world.until_held()
+        for _ in range(20):
+            await world.say("b", "started")
+        with monkeypatch.context() as patch:
+            patch.setattr(bus, "kv_get_many", fail)
+            await world.say("a", "started")
+            await trio.sleep(1)
+            world.broker.recreate("task")
+            bus.on_loss(world.broker.clock())
+            await trio.sleep(1)
+        await world.say("a", "started", timeout=5)
+        await trio.sleep(20)
+        assert await world.timer_event_names("a") == ["task_timeout"]

@@ -146,3 +146,22 @@ async def test_a_part_of_the_monitor_that_fails_begins_again_and_the_shares_are_
         assert await world.holders() == before
         assert (await world.table())["total"] == 0
     assert [line.partition(":")[0] for line in faults_logged(caplog)] == ["the table of tasks", "the timers of tasks"]
+
+
+async def test_when_storing_timer_events_fails_those_that_were_still_to_be_stored_are_due_again(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("fanline.engine.tasks.monitor.monitor.MULTI_LAST", 1)
+    tasks = ["a", "b", "c"]
+    async with world.running_monitor():
+        await world.until_held()
+        with monkeypatch.context() as patch:
+            patch.setattr("fanline.engine.tasks.monitor.monitor.newest_offsets", fail)
+            for task in tasks:
+                await world.say(task, "started", timeout=1)
+            await trio.sleep(2)
+        await trio.sleep(RESTART_SECONDS + 30)
+        assert [await world.timer_event_names(task) for task in tasks] == 3 * [["task_timeout"]]

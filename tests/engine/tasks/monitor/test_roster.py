@@ -242,3 +242,23 @@ async def test_a_stranger_that_was_listed_is_withdrawn_and_listed_again_when_it_
     assert (task.withdrawn, task in held.roster.to_save) == (True, True)
     held.save_all()
     assert held.task("task:a") is None
+
+
+async def test_what_waited_for_a_task_when_its_stream_was_recreated_hides_nothing_of_the_new_stream(
+    autojump_clock: MockClock, held: Held
+) -> None:
+    share, roster = held.share("task:a"), held.roster
+
+    def take(epoch: Epoch, offset: int, event: str) -> None:
+        payload = msgspec.json.encode({"v": 1, "e": event, "d": {}})
+        roster.take(share, epoch, Stored("task:a", payload, StreamPosition(offset, 0, "2026-01-01T00:00:00Z")))
+
+    take(Epoch("old"), 500, "task_started")
+    await roster.begin_epoch("task", Epoch("new"), anew=True)
+    take(Epoch("new"), 1, "task_paused")
+    (task,) = roster.to_restore
+    task.warm_without_record()
+    roster.restored(share, task)
+    assert (task.snapshot.state, roster.waiting) == ("paused", 0)
+    take(Epoch("new"), 2, "task_completed")
+    assert task.snapshot.state == "completed"

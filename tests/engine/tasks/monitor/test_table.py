@@ -41,7 +41,7 @@ class Viewers:
         )
         for number in held:
             self.roster.shares[number] = Share(number, Lease(self.bus, "", ""))
-        self._publisher = TablePublisher(self.bus, me, lambda: self.live, self._publish)
+        self.publisher = TablePublisher(self.bus, me, lambda: self.live, self._publish)
 
     async def _publish(self, data: dict[str, Any]) -> None:
         if self.error is not None:
@@ -54,7 +54,7 @@ class Viewers:
     async def turn(self, seconds: float, step: float = 0.2) -> None:
         """Update again and again, as the monitor does."""
         for _ in range(round(seconds / step)):
-            await self._publisher.update(self.roster)
+            await self.publisher.update(self.roster)
             await trio.sleep(step)
 
     def say(self, channel: str, event: str, time: int = 0, **data: Any) -> None:
@@ -201,3 +201,25 @@ async def test_rows_that_cannot_be_read_are_left_out(
     await one.turn(3)
     assert one.tables == [{"tasks": [], "total": 0}]
     assert "the rows of another worker cannot be read" in caplog.text
+
+
+async def test_rows_are_found_again_after_an_outage_in_which_the_store_lost_them_and_began_to_count_again(
+    autojump_clock: MockClock,
+) -> None:
+    broker, mine, theirs = MemoryBroker(), range(8), range(8, SHARES)
+    me, other = Viewers(broker, "me", mine, "other"), Viewers(broker, "other", theirs, "me")
+    names = channels(theirs)
+    for channel in names[:5]:
+        other.say(channel, "task_started")
+        await other.turn(1.2)
+    await me.turn(1.2)
+    assert me.tables[-1]["total"] == 5
+    broker.lose_buckets()
+    me.publisher.bus_is_back()
+    other.publisher.bus_is_back()
+    await other.turn(1.2)
+    assert broker.find(Bucket.RUNNING, "rows.other") is not None
+    other.say(names[0], "task_completed")
+    await other.turn(1.2)
+    await me.turn(2.4)
+    assert me.tables[-1]["total"] == 4
