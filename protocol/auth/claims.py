@@ -1,6 +1,7 @@
 """What a token says, once its signature is verified: a typed reading of its claims.
 
-Source: RFC 7519 (JSON Web Token) section 4.1 for the registered claims; the others are ours (docs/reference/auth.md).
+Source: RFC 7519 (JSON Web Token) section 4.1 for the registered claims; the others are ours
+(docs/reference/authentication.md).
 """
 
 from collections.abc import Mapping
@@ -55,9 +56,13 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 def read_claims(values: Mapping[str, Any]) -> Claims:
     """Raises TokenError naming the claim that is missing or has another type."""
     try:
-        return msgspec.convert(values, Claims)
+        claims = msgspec.convert(values, Claims)
+        msgspec.json.encode(claims)
     except msgspec.ValidationError as error:
         raise TokenError(f"the token's claims: {explain(error)}") from None
+    except UnicodeEncodeError:
+        raise TokenError("the token's claims: half a character (a lone surrogate), which cannot be written") from None
+    return claims
 
 
 def check_times(claims: Claims, now: float, leeway: float) -> None:
