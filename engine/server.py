@@ -75,6 +75,7 @@ class Server:
         self._namespaces = Namespaces(settings.namespaces)
         self._places = UserPlaces(bus, self._members)
         self._audit = Audit(settings.audit_log, name)
+        self._revocations = Revocations(bus)
         readiness = Readiness(bus, self._namespaces, lambda: self._draining)
         self._handshakes = Handshakes(settings, self._access, self._counters, readiness, self._audit, self._places)
         self._registry = Registry(settings.heartbeat, self._counters, self._faults)
@@ -137,17 +138,16 @@ class Server:
 
     async def _start_tokens(self, nursery: trio.Nursery, verifier: Verifier) -> None:
         """Know which tokens were taken back before the first one is accepted. BusError."""
-        revocations = Revocations(self._bus)
-        self._access.is_revoked = revocations.covers
-        await revocations.read()
+        self._access.is_revoked = self._revocations.covers
+        await self._revocations.read()
 
         def close_revoked() -> None:
             for connection in self._registry:
-                if revocations.covers(connection.session.identity):
+                if self._revocations.covers(connection.session.identity):
                     self._audit.record(AuditEvent.REVOKED, connection.session.identity)
                     connection.close(CloseReason.UNAUTHENTICATED)
 
-        nursery.start_soon(self._faults.keep, "revocations", partial(revocations.run, close_revoked))
+        nursery.start_soon(self._faults.keep, "revocations", partial(self._revocations.run, close_revoked))
         nursery.start_soon(self._faults.keep, "the keys of tokens", verifier.run)
 
     def _start_channels(self, nursery: trio.Nursery) -> Joining:
@@ -165,6 +165,7 @@ class Server:
         def bus_is_back(sound_until: float) -> None:
             recovery.bus_is_back(sound_until)
             monitor.bus_is_back()
+            self._revocations.bus_is_back()
 
         flusher = Flusher(hub, counters, coalesce_ms=settings.coalesce)
         bus.attach(hub.receive, bus_is_back, flusher.after_burst)

@@ -44,9 +44,11 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     handshakes_per_address: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
     """Handshakes a second of one client address with one worker; further ones are answered with 429. 0: any number."""
     messages_per_second: Annotated[float, Meta(ge=0)] = 1000.0
-    """Messages a second that a client may send; beyond, it is read more slowly, and later closed. 0: any number."""
+    """Messages a second that a client may send, each fragment counted; beyond, it is read more slowly, and later
+    closed. 0: any number.
+    """
     bytes_per_second: Annotated[float, Meta(ge=0)] = 4.0 * 1024 * 1024
-    """The same limit in bytes."""
+    """The same limit in bytes; a compressed message counts with its inflated size."""
     trusted_proxies: tuple[NetworkName, ...] = ()
     """Proxies whose `X-Forwarded-For` counts."""
     allow_addresses: tuple[NetworkName, ...] = ()

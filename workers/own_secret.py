@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import stat
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from fanline.workers.errors import ServeError
 from fanline.workers.state_file import write_private
 
 FILE_NAME = "tokens.secret"
+_MAX_CHARACTERS = 4096
 
 
 def with_secret(settings: Settings) -> Settings:
@@ -31,7 +33,21 @@ def _own_secret(data_dir: Path) -> str:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             write_private(path, secrets.token_urlsafe(48).encode())
-        with os.fdopen(os.open(path, os.O_RDONLY)) as file:
-            return file.read().strip()
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK)) as file:
+            _check_private(os.fstat(file.fileno()))
+            secret = file.read(_MAX_CHARACTERS).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ServeError(f"cannot keep the secret for tokens in {path}: {error}") from None
+    if not secret:
+        raise ServeError(f"the secret for tokens in {path} is empty; delete the file, and another one is drawn")
+    return secret
+
+
+def _check_private(found: os.stat_result) -> None:
+    """OSError unless only this user can have written the file, or read it: who knows the secret makes any token."""
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no file")
+    if found.st_uid != os.geteuid():
+        raise OSError("it belongs to another user")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise OSError("other users may read or write it; make a new one, or `chmod 600` if nobody has read it")

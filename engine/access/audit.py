@@ -15,7 +15,7 @@ import msgspec
 from fanline.engine.access.identity import Identity
 from fanline.engine.clock import unix_ms
 
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe would hold the worker
 _log = logging.getLogger("fanline.access")
 
 

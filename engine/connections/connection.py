@@ -93,7 +93,7 @@ class Connection:
             data = self._receive()
             if data:
                 self.outbox.life.extend(self._shared.settings.idle_timeout)
-                await self._pace(await self._feed(data), len(data))
+                await self._pace(*await self._feed(data))
             del data  # not kept while waiting for the next
 
     def _receive(self) -> bytes:
@@ -108,9 +108,11 @@ class Connection:
             self.outbox.life.lose()
         return data
 
-    async def _pace(self, messages: int, size: int) -> None:
-        """Charge what was read, and read on only when the client is no longer too fast."""
-        pace = self._account.charge(self._shared.rate, messages, size, trio.current_time())
+    async def _pace(self, frames: int, size: int) -> None:
+        """Charge what was read, and read on only when the client is no longer too fast. Each fragment counts as a
+        message, since it costs as much, and what is inflated with the size that it then has.
+        """
+        pace = self._account.charge(self._shared.rate, frames, size, trio.current_time())
         if pace.over:
             self.outbox.finish(CloseReason.LIMITED)
         elif pace.pause:
@@ -119,21 +121,19 @@ class Connection:
                 self.session.push(refusal(None, MessageError(ErrorCode.LIMIT_EXCEEDED, _TOO_FAST)))
             await trio.sleep(pace.pause)
 
-    async def _feed(self, data: bytes) -> int:
-        """Take what has come; how many whole messages there were."""
+    async def _feed(self, data: bytes) -> tuple[int, int]:
+        """Take what has come; how many frames and bytes that was, inflated."""
         limit = self._shared.settings.max_message_bytes
         reader = self._reader or FrameReader(limit, deflated=self.session.encoding.deflated)
-        count = 0
         try:
             for message in reader.feed(data):
-                count += 1
                 await self._take(message)
                 if len(message.payload) > len(data):  # inflated, or gathered over many reads: others have their turn
                     await trio.lowlevel.checkpoint()
         except FrameError as error:
             self._refuse(error)
         self._reader = None if reader.idle else reader
-        return count
+        return reader.frames, len(data) + reader.inflated
 
     async def _take(self, message: WebSocketMessage) -> None:
         if message.opcode is Opcode.CLOSE:

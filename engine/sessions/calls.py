@@ -35,6 +35,7 @@ from fanline.engine.tasks.deliveries import (
     stop_delivery,
 )
 from fanline.engine.tasks.fold import TaskFold
+from fanline.protocol.auth.rights import EVERY_RIGHT
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.envelope import Envelope, MessageType, check_value, encode_json
 from fanline.protocol.errors import ErrorCode, MessageError
@@ -138,7 +139,7 @@ class Calls:
             return snapshot_fields(snapshot)
         if snapshot.ended_for_good:
             raise MessageError(ErrorCode.TASK_ENDED, f"{durable.name} has ended ({snapshot.state})")
-        by = session.identity.user or data.by or _alias(session.id)
+        by = _caller(session, durable.name, data)
         call = _Call(durable.fold, verb, data, command.data, by, snapshot.attempt)
         if not await self._bus.has_producer(durable.name):
             if verb == "cancel" and data.force:
@@ -266,6 +267,14 @@ def _named_ask(call: _Call) -> Ask | None:
     """The question a call is about, as far as it is known: the one it names, or the newest one."""
     ask = call.task.snapshot.ask
     return ask if ask is not None and call.data.ask in (None, ask.id) else None
+
+
+def _caller(session: Session, channel: str, data: CallData) -> str:
+    """Who calls, as others see it. A caller without a user name may say so itself if it may do everything on the
+    channel; others could pass for a user.
+    """
+    own = data.by if EVERY_RIGHT in session.identity.grants.on(channel) else None
+    return session.identity.user or own or _alias(session.id)
 
 
 def _alias(session: str) -> str:

@@ -21,6 +21,8 @@ from fanline.protocol.errors import CloseReason
 from fanline.protocol.messages import Expiring
 
 _SLICE = 256  # sessions looked at between two turns of the loop
+_FEW = 1024  # entries that are kept without a look at what they are for
+_LONGEST_PAUSE = 10.0  # seconds until the clock, which may be set or pass a suspend, is looked at again
 
 
 class Step(Enum):
@@ -36,6 +38,11 @@ class _Due(NamedTuple):
     step: Step
     session: ReferenceType[Session]
     identity: Identity
+
+    def awaited(self) -> Session | None:
+        """The session, if this still concerns it: it has not ended, and has shown no other token."""
+        session = self.session()
+        return session if session is not None and session.identity is self.identity else None
 
 
 def plan(identity: Identity, grace: float, now: float) -> list[tuple[float, Step]]:
@@ -55,7 +62,12 @@ class Expiry:
         self._clock = clock
         self._agenda: list[_Due] = []
         self._numbers = itertools.count()
+        self._crowded = _FEW
+        """Entries from which on those that concern nobody any more are dropped."""
         self._earlier = trio.Event()  # whether something has come before what was the first
+
+    def __len__(self) -> int:
+        return len(self._agenda)
 
     def watch(self, session: Session) -> None:
         """Mind the end of a session's identity; to be called again when it has another one."""
@@ -65,6 +77,8 @@ class Expiry:
             heapq.heappush(self._agenda, due)
             if self._agenda[0] is due:
                 self._earlier.set()
+        if len(self._agenda) > self._crowded:
+            self._drop_moot()
 
     async def run(self) -> NoReturn:
         """Do what is due, for ever."""
@@ -78,14 +92,22 @@ class Expiry:
                 await self._earlier.wait()
             await trio.lowlevel.checkpoint()
 
+    def _drop_moot(self) -> None:
+        """Tokens may be valid for months, and a client may connect, or show a new one, many times a second."""
+        self._agenda = [due for due in self._agenda if due.awaited() is not None]
+        heapq.heapify(self._agenda)
+        self._crowded = max(_FEW, 2 * len(self._agenda))
+
     def _pause(self) -> float:
-        return max(0.0, self._agenda[0].time - self._clock()) if self._agenda else float("inf")
+        if not self._agenda:
+            return float("inf")
+        return min(max(0.0, self._agenda[0].time - self._clock()), _LONGEST_PAUSE)
 
 
 def _perform(due: _Due) -> None:
-    session = due.session()
-    if session is None or session.identity is not due.identity:
-        return  # it has ended, or has shown another token
+    session = due.awaited()
+    if session is None:
+        return
     if due.step is Step.CLOSE:
         session.close(CloseReason.UNAUTHENTICATED)
     else:

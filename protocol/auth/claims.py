@@ -1,6 +1,7 @@
 """What a token says, once its signature is verified: a typed reading of its claims.
 
-Source: RFC 7519 (JSON Web Token) section 4.1 for the registered claims; the others are ours (docs/reference/auth.md).
+Source: RFC 7519 (JSON Web Token) section 4.1 for the registered claims; the others are ours
+(docs/reference/authentication.md).
 """
 
 from collections.abc import Mapping
@@ -70,6 +71,9 @@ def decode_claims(payload: bytes) -> Claims:
         return _decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise TokenError(f"the token's claims: {explain(error)}") from None
+    except UnicodeEncodeError:
+        raise TokenError("the token's claims: half a character (a lone surrogate), which cannot be written") from None
+    return claims
 
 
 def check_meant(claims: Claims, audience: str | None, issuer: str | None) -> None:

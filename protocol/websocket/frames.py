@@ -104,6 +104,8 @@ class FrameReader:
         "_needed",
         "_opcode",
         "_spent",
+        "frames",
+        "inflated",
     )
 
     def __init__(self, limit: int, *, from_client: bool = True, deflated: bool = False) -> None:
@@ -116,6 +118,10 @@ class FrameReader:
         self._opcode: Opcode | None = None  # of the fragmented message under way
         self._fragments = bytearray()
         self._spent = 0
+        self.frames = 0
+        """Frames that the last `feed` took, fragments and control frames among them."""
+        self.inflated = 0
+        """Bytes by which the messages of the last `feed` grew when they were inflated."""
 
     @property
     def idle(self) -> bool:
@@ -127,6 +133,7 @@ class FrameReader:
 
         The iterator must be exhausted before the next call.
         """
+        self.frames = self.inflated = 0
         buffer: bytes | bytearray = data
         if self._buffer:
             buffer = self._buffer
@@ -136,6 +143,7 @@ class FrameReader:
         position = 0
         while (parsed := self._frame(buffer, position)) is not None:
             first, opcode, payload, position = parsed
+            self.frames += 1
             message = self._collect(first, opcode, payload)
             if message is not None:
                 yield message
@@ -204,7 +212,8 @@ class FrameReader:
 
     def _whole(self, opcode: Opcode, payload: bytes) -> WebSocketMessage:
         if self._compressed:
-            payload = deflate.decompress(payload, self._limit)
+            sent, payload = len(payload), deflate.decompress(payload, self._limit)
+            self.inflated += max(0, len(payload) - sent)
         return WebSocketMessage(opcode, _checked_text(payload) if opcode is Opcode.TEXT else payload)
 
 

@@ -16,7 +16,7 @@ from fanline.protocol.errors import HttpError
 
 MAX_HEAD_BYTES = 16 * 1024
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_LISTS = frozenset(("connection", "sec-websocket-protocol", "sec-websocket-extensions", "upgrade"))
+_LISTS = frozenset(("connection", "sec-websocket-protocol", "sec-websocket-extensions", "upgrade", "x-forwarded-for"))
 _STATUS = {
     101: "Switching Protocols",
     200: "OK",

@@ -1,6 +1,7 @@
 """The audit log says who came, who was refused and who did what, and holds no secret."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def test_the_page_lists_every_event() -> None:
     assert [row[0] for row in table(PAGE, "| event |")] == list(AuditEvent)
+
+
+def test_a_pipe_that_nobody_reads_does_not_hold_the_worker(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "audit.pipe"
+    os.mkfifo(path)
+    Audit(str(path), "worker-0").record(AuditEvent.CONNECTED)
+    assert "cannot be written" in caplog.text
 
 
 async def test_a_client_leaves_its_traces_and_none_of_its_secrets(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A token that is taken back ends on every worker, and is not accepted again."""
 
+import itertools
 import time
+from typing import Any
 
 import pytest
 import trio
@@ -57,6 +59,45 @@ async def test_new_tokens_of_a_user_are_accepted_after_the_old_ones_were_taken_b
             for issued, expected in ((time.time() - 5, "unauthenticated"), (time.time() + 1, "welcome")):
                 async with connect_raw(engine.host, engine.port) as client:
                     assert await enter(engine, client, token(iat=issued)) == expected
+
+
+async def test_a_store_that_has_lost_its_last_entries_hides_no_new_revocation() -> None:
+    broker = MemoryBroker()
+    bus = MemoryBus(broker)
+    with trio.fail_after(20):
+        async with running_engine(access=token_access(), broker=broker) as engine:
+            for number in range(5):
+                await take_back(bus, token_id=f"t{number}")
+            await trio.sleep(1.2)
+            broker.buckets.clear()  # as after a crash of nats-server before it wrote to the disk
+            broker._revisions = itertools.count(1)
+            engine.bus.on_loss(trio.current_time())
+            async with connect_raw(engine.host, engine.port) as anna:
+                assert await enter(engine, anna, token("anna", iat=time.time() - 1)) == "welcome"
+                await take_back(bus, user="anna")
+                with trio.fail_after(2):
+                    assert await anna.closed() == (4401, "no valid token")
+
+
+async def test_a_token_is_compared_with_few_revocations_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bus, compared = MemoryBus(MemoryBroker()), 0
+    for number in range(200):
+        await take_back(bus, token_id=f"t{number}")
+        await take_back(bus, user=f"u{number}")
+    revocations, covers = Revocations(bus), Revocation.covers
+    await revocations.read()
+
+    def counting(*what: Any) -> bool:
+        nonlocal compared
+        compared += 1
+        return covers(*what)
+
+    monkeypatch.setattr(Revocation, "covers", counting)
+    for who, expected in ((token("u7"), True), (token("anna", jti="t7"), True), (token("anna", jti="x"), False)):
+        assert revocations.covers(await token_access().identify(who)) is expected
+    assert compared <= 3
 
 
 async def test_while_the_bus_is_away_what_is_known_stays_and_what_cannot_be_read_hurts_nobody(

@@ -168,6 +168,12 @@ def test_a_grant_that_cannot_be_read_is_refused_and_not_left_out(channels: dict[
         check(token(channels=channels)).grants()
 
 
+@pytest.mark.parametrize("claim", ["sub", "jti", "username"])
+def test_a_claim_that_no_text_can_hold_is_refused(claim: str) -> None:
+    with pytest.raises(TokenError, match="surrogate"):
+        check(token(**{claim: "\ud800"}))
+
+
 def test_audience_and_issuer_count_if_they_are_configured() -> None:
     rules = TokenRules("fanline", "https://id.example")
     good = {"aud": ["other", "fanline"], "iss": "https://id.example"}

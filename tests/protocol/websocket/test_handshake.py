@@ -92,7 +92,9 @@ def test_no_prefix_of_a_head_is_a_request() -> None:
 
 def test_repeated_list_headers_are_joined_and_others_refused() -> None:
     again = b"Connection: upgrade\r\nSec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: b, c\r\n\r\n"
+    again = b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-For: 10.0.0.1\r\n" + again  # HAProxy adds a line of its own
     request = read_whole(head()[:-2] + again)
+    assert request.headers["x-forwarded-for"] == "203.0.113.9, 10.0.0.1"
     assert request.headers["connection"] == "keep-alive, Upgrade, upgrade"
     assert request.headers["sec-websocket-protocol"] == "a, b, c"
     for name in ("Host", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Authorization"):
