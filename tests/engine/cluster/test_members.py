@@ -113,7 +113,7 @@ async def test_an_entry_that_never_expires_keeps_no_dead_worker_live(
             await trio.sleep(60)
             assert set(one.live()) == set(other.live()) == {one.id, other.id}
         await trio.sleep(5)
-        for revision, worker in enumerate((other.id, "long-dead"), long_dead):  # back, as old as they were
+        for revision, worker in enumerate(("long-dead", other.id), long_dead):  # back, as old as they were
             broker.write(Bucket.WORKERS, worker, b"{}", 3600)
             _set_revision(broker, worker, revision)
         for _ in range(100):
