@@ -5,7 +5,6 @@ import logging
 import resource
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from copy import copy
 from functools import partial
 
@@ -54,6 +53,7 @@ _ACCEPT_BATCH = 64  # accepted between two turns of the loop
 _OWN_FILES = 128  # open files a worker needs besides its connections; some are for clients that are turned away
 _DRAIN_SLICE = 256  # connections closed between two turns of the loop
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NO_ROOM_SECONDS = 0.1  # before the kernel is asked again
 _log = logging.getLogger("fanline.server")
 
 
@@ -235,10 +235,9 @@ class Server:
                 except BlockingIOError:
                     break
                 except OSError as error:
-                    if error.errno in _NO_ROOM:
-                        await self._wait_for_room(listener, spare, error)
+                    if error.errno in _NO_ROOM and not await self._dismiss_next(listener, spare, error):
                         break
-                    continue  # the peer went away while it waited in the queue
+                    continue  # else the peer went away while it waited in the queue
                 self._counters.accepted += 1
                 self._out_of_room = False
                 if self._sockets >= self._max_sockets:
@@ -253,20 +252,26 @@ class Server:
         else:
             sock.close()  # the answer would take a TLS handshake, which costs more than a connection
 
-    async def _wait_for_room(self, listener: socket.socket, spare: SpareFile, error: OSError) -> None:
-        """The kernel has no file or no memory for another socket: say so once, give up the spare file to tell one
-        client to come back later, and try again soon.
+    async def _dismiss_next(self, listener: socket.socket, spare: SpareFile, error: OSError) -> bool:
+        """The kernel has no file or no memory for another socket: say so once, and give up the spare file to tell the
+        next client to come back later. False if none waits, or if not even that is possible now.
         """
         if not self._out_of_room:
             _log.error("cannot accept: %s; clients are turned away", error.strerror)
         self._out_of_room = True
-        with spare.given_up(), suppress(OSError):
-            sock, _address = listener.accept()
-            self._counters.accepted += 1
-            if self._tls is None:
-                await self._handshakes.turn_away(sock)
-            sock.close()
-        await trio.sleep(0.1)
+        try:
+            with spare.given_up():
+                sock, _address = listener.accept()
+                self._counters.accepted += 1
+                if self._tls is None:
+                    await self._handshakes.dismiss(sock)
+                sock.close()
+        except BlockingIOError:
+            return False
+        except OSError:
+            await trio.sleep(_NO_ROOM_SECONDS)
+            return False
+        return True
 
     async def _run(self, sock: socket.socket, shared: ConnectionShared) -> None:
         """One connection from its accept to its close."""

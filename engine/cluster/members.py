@@ -3,6 +3,10 @@
 A worker's entry in the bucket WORKERS expires EXPIRY_SECONDS after its last sign of life, and is removed when the
 worker ends; no other worker writes it, so no late write can harm. While the bus is away nobody can sign in, so nobody
 is given up before the bus has been back for that long.
+
+That an entry exists proves nothing: entries that have expired can come back when nats-server is killed, and then stay.
+A sign of life is a revision that has grown since the last look. A worker is dead after SILENT_LOOKS looks without one,
+and stays dead until there is one, whatever the bucket holds.
 """
 
 import logging
@@ -21,6 +25,8 @@ from fanline.protocol.nats.names import Bucket
 
 SIGN_SECONDS = 1.0
 EXPIRY_SECONDS = 3.0
+SILENT_LOOKS = 6
+"""Looks are SIGN_SECONDS apart, and only those at which the bus answers count: twice the expiry."""
 _LEAVE_SECONDS = 0.5
 _log = logging.getLogger("fanline.members")
 
@@ -39,8 +45,9 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True):
 class _Sighting(msgspec.Struct):
     member: Member
     since: float
-    last: float
-    """By Trio's clock: when it was first and last found signed in."""
+    """By Trio's clock: when it was first found signed in."""
+    silent: int = 0
+    """Looks since its last sign of life."""
 
 
 class Members:
@@ -53,6 +60,9 @@ class Members:
         self._own = Member(socket.gethostname(), os.getpid(), name, time.time_ns() // 1_000_000)
         self._others: dict[str, _Sighting] = {}
         self._signed = trio.Event()
+        self._revisions: dict[str, int] = {}
+        self._newest = 0
+        """At the last look: the revision of each entry, and the highest one."""
         self._sound_since: float | None = None  # since when every look has succeeded
 
     def live(self) -> dict[str, Member]:
@@ -74,9 +84,9 @@ class Members:
         await self._signed.wait()
 
     async def look(self) -> Collection[str]:
-        """The ids of the live workers as the bus has them now. BusError."""
-        await self._look()
-        return self.live()
+        """The ids of the live workers, also of those that have come since the last look. BusError."""
+        found = await self._bus.kv_entries(Bucket.WORKERS)
+        return {*self.live(), *(worker for worker, entry in found.items() if self._is_sign(worker, entry.revision))}
 
     async def run(self) -> None:
         """Sign in and look, for ever; sign out when cancelled."""
@@ -109,17 +119,25 @@ class Members:
         if self._sound_since is None:
             self._sound_since = now
         for worker, entry in found.items():
-            if worker == self.id:
-                continue
-            seen = self._others.get(worker)
-            if seen is None:
-                self._others[worker] = _Sighting(_member_of(worker, entry.value), now, now)
-            else:
-                seen.last = now
+            if worker != self.id and self._is_sign(worker, entry.revision):
+                self._hear(worker, entry.value, now)
+        self._revisions = {worker: entry.revision for worker, entry in found.items()}
+        self._newest = max(self._revisions.values(), default=0)
         sound = now - self._sound_since >= EXPIRY_SECONDS
         for worker, seen in list(self._others.items()):
-            if worker not in found and (sound or now - seen.last >= 2 * EXPIRY_SECONDS):
+            seen.silent += 1
+            if seen.silent >= SILENT_LOOKS or (worker not in found and sound):
                 del self._others[worker]
+
+    def _is_sign(self, worker: str, revision: int) -> bool:
+        """Whether an entry was written since the last look."""
+        return revision > self._revisions.get(worker, self._newest)
+
+    def _hear(self, worker: str, value: bytes, now: float) -> None:
+        """A sign of life."""
+        if worker not in self._others:
+            self._others[worker] = _Sighting(_member_of(worker, value), now)
+        self._others[worker].silent = -1  # before this look is counted
 
 
 def _member_of(worker: str, value: bytes) -> Member:

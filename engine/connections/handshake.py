@@ -43,6 +43,7 @@ _LINGER_BYTES = 1024 * 1024
 _WARNING_SECONDS = 10.0  # between two log lines about pages that are refused
 _TURNED_AWAY = 32  # clients at a time that are told to come back; each holds a socket
 _TURNED_AWAY_SECONDS = 0.5
+_DISMISSED_SECONDS = 0.01
 _LATER = (("Retry-After", "5"),)
 _log = logging.getLogger("fanline.handshake")
 
@@ -98,13 +99,15 @@ class Handshakes:
             with trio.move_on_after(timeout):
                 request = await _read_head(sock)
                 return None if request is None else await self._answer(sock, request)
-            refusal = HttpError(408, f"no request head within {timeout:g} seconds")
+            await self._refuse(sock, HttpError(408, f"no request head within {timeout:g} seconds"))
         except HttpError as error:
-            refusal = error
+            await self._refuse(sock, error)
+        return None
+
+    async def _refuse(self, sock: socket.socket, refusal: HttpError) -> None:
         self._counters.refused += 1
         self._note(sock, code=refusal.body["error"])
         await _send_http(sock, _refusal_response(refusal))
-        return None
 
     async def _answer(self, sock: socket.socket, request: Request) -> Opened | None:
         if request.method in ("GET", "HEAD") and request.path in (HEALTH_PATH, READY_PATH):
@@ -178,6 +181,20 @@ class Handshakes:
                     sock.send(response)
         finally:
             self._turned_away -= 1
+
+    async def dismiss(self, sock: socket.socket) -> None:
+        """Tell it to a client whose socket is the only one that there is room for: others wait until it is closed.
+
+        A request comes together with the end of TCP's own handshake. It is read first: a close would reset it.
+        """
+        self._counters.refused += 1
+        with sock, suppress(OSError):
+            sock.setblocking(False)
+            with trio.move_on_after(_DISMISSED_SECONDS):
+                await trio.lowlevel.wait_readable(sock)
+                sock.recv(65536)
+            sock.send(_refusal_response(_full()))
+            end_sending(sock)
 
     def _note(self, sock: socket.socket, identity: Identity | None = None, code: str | None = None) -> None:
         """In the audit log: the client was let in, or refused for the reason `code`."""

@@ -49,55 +49,69 @@ class HeadReader:
     """Collects one request head of at most MAX_HEAD_BYTES from chunks of any size."""
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
         self._received = 0
-        self._target = b""
-        self._headers: dict[str, str] = {}
-        self._head: tuple[str, str] | None = None  # method and version, once the head is complete
+        self._head = _Head()
+        self._parser = httptools.HttpRequestParser(self._head)
 
     def feed(self, data: bytes) -> Request | None:
         """The request once its head is complete, None before. Raises HttpError 400 or 431."""
         room = MAX_HEAD_BYTES - self._received
         self._received += len(data)
         rest = b""
+        self._head.parser = self._parser
         try:
             self._parser.feed_data(data[:room])
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
-            self._refuse(error)
-        if self._head is None:
+            if self._head.said is None:  # else the fault is behind the head, in bytes that are not HTTP
+                raise _refusal(error) from None
+        finally:
+            self._head.parser = None
+        if self._head.said is None:
             if len(data) > room:
                 raise HttpError(431, f"request head over {MAX_HEAD_BYTES} bytes")
             return None
-        path, _, query = self._target.decode("latin-1").partition("?")
-        method, version = self._head
-        return Request(method, path, query, version, self._headers, rest)
+        path, _, query = self._head.target.decode("latin-1").partition("?")
+        method, version = self._head.said
+        return Request(method, path, query, version, self._head.headers, rest)
 
-    def _refuse(self, error: httptools.HttpParserError) -> None:
-        if self._head is not None:
-            return  # the fault is behind the head, in bytes that are not HTTP
-        cause = error.__context__ if isinstance(error.__context__, HttpError) else None
-        raise cause or HttpError(400, "this is not an HTTP/1.1 request") from None
 
-    # Called by httptools, for requests pipelined behind the first one as well, which are ignored.
+class _Head:
+    """What httptools has called back with. It refers to the parser, which refers to it, only while that parses: neither
+    is left to the garbage collector, however the handshake ends.
+    """
+
+    def __init__(self) -> None:
+        self.parser: httptools.HttpRequestParser | None = None
+        self.target = b""
+        self.headers: dict[str, str] = {}
+        self.said: tuple[str, str] | None = None
+        """Method and version, once the head is complete."""
+
+    # Called for requests pipelined behind the first one as well, which are ignored.
     def on_url(self, url: bytes) -> None:
-        if self._head is None:
-            self._target += url
+        if self.said is None:
+            self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head is not None:
+        if self.said is not None:
             return
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        if key in self._headers:
+        if key in self.headers:
             if key not in _LISTS:
                 raise HttpError(400, f"header {key} is repeated")
-            text = f"{self._headers[key]}, {text}"
-        self._headers[key] = text
+            text = f"{self.headers[key]}, {text}"
+        self.headers[key] = text
 
     def on_headers_complete(self) -> None:
-        if self._head is None:
-            self._head = self._parser.get_method().decode("latin-1"), self._parser.get_http_version()
+        if self.said is None and self.parser is not None:
+            self.said = self.parser.get_method().decode("latin-1"), self.parser.get_http_version()
+
+
+def _refusal(error: httptools.HttpParserError) -> HttpError:
+    cause = error.__context__
+    return cause if isinstance(cause, HttpError) else HttpError(400, "this is not an HTTP/1.1 request")
 
 
 def check_upgrade(request: Request) -> str:

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import trio
 
@@ -33,7 +33,7 @@ from fanline.engine.bus.nats.jetstream import (
     sequence_of,
 )
 from fanline.engine.bus.nats.requests import Requests
-from fanline.engine.bus.nats.streams import RefusedError, ensure_streams
+from fanline.engine.bus.nats.stream_keeper import StreamKeeper
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.errors import MessageError
@@ -52,7 +52,6 @@ MAX_UNSENT_BYTES = 16 * 1024 * 1024
 """
 
 _BEATS = f"fanline.{Direction.BEAT}.>"
-_RETRY_SECONDS = 0.2
 _log = logging.getLogger("fanline.bus")
 
 
@@ -79,7 +78,7 @@ async def open_nats_bus(
         nursery.start_soon(bus.carry, carrier)
         try:
             await bus.prepare()
-            nursery.start_soon(bus.keep_streams)
+            nursery.start_soon(bus.streams.run)
             yield bus
         except BusError as error:  # not raised in here: the nursery would wrap it in an exception group
             refusal = error
@@ -97,7 +96,6 @@ class NatsBus(Requests):
     def __init__(self, options: NatsOptions, name: str, namespaces: Namespaces, bucket_bytes: int = -1) -> None:
         super().__init__()
         self._namespaces = namespaces
-        self._bucket_bytes = bucket_bytes
         self._where = options.describe()
         self.client = NatsClient(
             options,
@@ -112,7 +110,7 @@ class NatsBus(Requests):
         self._take_beat: Callable[[str], None] | None = None
         self._listeners: dict[str, NamespaceListener] = {}
         self._lost_since: float | None = None  # Unix seconds, while an outage has not been reported
-        self._check = trio.Event()  # whether all streams exist
+        self.streams = StreamKeeper(self.api, namespaces, bucket_bytes, self._report_loss)
 
     @property
     def connected(self) -> bool:
@@ -239,7 +237,7 @@ class NatsBus(Requests):
         await self.open_inbox()
         self._interest.want(DELETED_STREAMS, self._take_advisory)
         await self._interest.wait(DELETED_STREAMS)
-        await ensure_streams(self.api, self._namespaces, self._bucket_bytes)
+        await self.streams.prepare()
 
     async def open_inbox(self) -> None:
         """Make requests possible. BusError."""
@@ -261,7 +259,7 @@ class NatsBus(Requests):
         """A stream was deleted: what is known of its channels no longer holds."""
         if advisory.subject.rpartition(".")[2] in map(stream_name, self._namespaces.durable()):
             self._on_loss(time.time())
-            self._check.set()
+            self.streams.check_soon()
 
     def _on_lost(self) -> None:
         self._lost_since = self._lost_since or self.client.sound_until
@@ -269,31 +267,15 @@ class NatsBus(Requests):
 
     def _on_open(self) -> None:
         self._interest.renew()
-        self._check.set()
+        self.streams.check_soon()
 
     def _on_complaint(self, complaint: Complaint) -> None:
         _log.error("%s", complaint.text)
         if complaint.kind is ComplaintKind.PUBLISH_DENIED:
             self.fail_requests(BusError(complaint.text), complaint.subject)
 
-    async def keep_streams(self) -> NoReturn:
-        """Report each outage as soon as the subscriptions are back; then recreate the streams that are gone: those in
-        memory, and any that an operator has deleted.
-        """
-        while True:
-            await self._check.wait()
-            self._check = trio.Event()
-            try:
-                await self._report_loss()
-                await ensure_streams(self.api, self._namespaces, self._bucket_bytes)
-            except RefusedError as error:
-                _log.error("after the outage: %s", error)
-            except BusError as error:
-                _log.debug("NATS: %s", error)
-                await trio.sleep(_RETRY_SECONDS)
-                self._check.set()
-
     async def _report_loss(self) -> None:
+        """Report an outage as soon as the subscriptions are back, without waiting for the streams."""
         if self._lost_since is not None:
             await self.client.confirmation().wait()
             _log.info("NATS connection is back")

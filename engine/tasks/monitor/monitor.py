@@ -181,6 +181,11 @@ class TaskMonitor:
         if newest > reader.taken:
             reader.doubt()
             return
+        if newest > offset and not task.is_warm:
+            # Its entry does not show what was said last. One that had expired and came back may even show a task that
+            # has ended since: the stream decides.
+            self._roster.restore_soon(task)
+            return
         share.lease.check()
         attempt = task.snapshot.attempt
         # Two holders that decide the same after the same message give the event the same id: it is stored once.

@@ -1,5 +1,6 @@
 """Who is live: workers that come, end, die, or cannot reach the bus."""
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
-from fanline.engine.cluster.members import EXPIRY_SECONDS, Members
+from fanline.engine.cluster.members import EXPIRY_SECONDS, SIGN_SECONDS, SILENT_LOOKS, Members
 from fanline.protocol.nats.names import Bucket
 
 
@@ -96,3 +97,44 @@ async def test_what_another_version_or_program_writes_is_a_member_all_the_same(
         await trio.sleep(1.5)
         names = {worker: one.live()[worker].name for worker in ("newer", "odd", "deep", "bytes")}
         assert names == {"newer": "x", "odd": "", "deep": "", "bytes": ""}
+
+
+async def test_an_entry_that_never_expires_keeps_no_dead_worker_live(
+    autojump_clock: MockClock, broker: MemoryBroker
+) -> None:
+    # Expired entries come back when nats-server is killed, and stay: also those from before a worker's start.
+    long_dead = await MemoryBus(broker).kv_put(Bucket.WORKERS, "long-dead", b"{}", 3600)
+    async with running(broker) as one:
+        async with running(broker) as other:
+            await trio.sleep(1.5)
+            assert set(one.live()) == {one.id, other.id, "long-dead"}
+            await trio.sleep((SILENT_LOOKS + 1) * SIGN_SECONDS)
+            assert set(one.live()) == {one.id, other.id}
+            await trio.sleep(60)
+            assert set(one.live()) == set(other.live()) == {one.id, other.id}
+        await trio.sleep(5)
+        for revision, worker in enumerate(("long-dead", other.id), long_dead):  # back, as old as they were
+            broker.write(Bucket.WORKERS, worker, b"{}", 3600)
+            _set_revision(broker, worker, revision)
+        for _ in range(100):
+            assert set(one.live()) == {one.id}
+            await trio.sleep(0.1)
+        await MemoryBus(broker).kv_put(Bucket.WORKERS, other.id, b"{}", 3600)  # a sign of life
+        await trio.sleep(1.1)
+        assert set(one.live()) == {one.id, other.id}
+
+
+async def test_workers_stay_live_when_the_store_goes_back_to_an_older_state(
+    autojump_clock: MockClock, broker: MemoryBroker
+) -> None:
+    async with running(broker) as one, running(broker) as other:
+        await trio.sleep(20)
+        broker._revisions = itertools.count(3)  # the next writes get revisions that were used before
+        for _ in range(200):
+            assert set(one.live()) == set(other.live()) == {one.id, other.id}
+            await trio.sleep(0.1)
+
+
+def _set_revision(broker: MemoryBroker, worker: str, revision: int) -> None:
+    entry = broker.buckets[Bucket.WORKERS, worker]
+    broker.buckets[Bucket.WORKERS, worker] = entry._replace(entry=entry.entry._replace(revision=revision))

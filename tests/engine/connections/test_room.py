@@ -4,6 +4,8 @@ import logging
 import os
 import resource
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -56,26 +58,52 @@ async def test_without_a_file_for_its_socket_a_client_is_told_when_to_come_back(
     with trio.fail_after(20):
         async with running_engine() as engine, connect(engine.host, engine.port) as served:
             clients = [socket.socket() for _ in range(3)]
-            filled: list[int] = []
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (_first_free_file(filled), hard))
-            try:
+            with _no_files():
                 for sock in clients:  # none is closed meanwhile: that would make room
                     sock.connect((engine.host, engine.port))
                     client = client_of(sock)
                     await client.send(upgrade_request())
                     await assert_turned_away(client)
                     assert (await served.ask({"t": "ping", "i": "1"}))["t"] == "pong"
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-                for sock in clients:
-                    sock.close()
-                for fd in filled:
-                    os.close(fd)
+            for sock in clients:
+                sock.close()
             async with connect(engine.host, engine.port):
                 pass  # there is room again
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.getMessage() == "cannot accept: Too many open files; clients are turned away"
+
+
+async def test_a_crowd_without_files_is_told_at_once_though_nobody_of_it_leaves() -> None:
+    with trio.fail_after(30):
+        async with running_engine() as engine, connect(engine.host, engine.port) as served:
+            clients = [socket.socket() for _ in range(100)]
+            with _no_files():
+                for sock in clients:
+                    sock.connect((engine.host, engine.port))
+                    sock.send(upgrade_request())
+                begun = trio.current_time()
+                for sock in clients:
+                    await assert_turned_away(client_of(sock))
+                assert trio.current_time() - begun < 2
+                assert (await served.ask({"t": "ping", "i": "1"}))["t"] == "pong"
+            for sock in clients:
+                sock.close()
+            async with connect(engine.host, engine.port):
+                pass  # there is room again
+
+
+@contextmanager
+def _no_files() -> Iterator[None]:
+    """Inside the block this process can open no file."""
+    filled: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_first_free_file(filled), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in filled:
+            os.close(fd)
 
 
 def _first_free_file(filled: list[int]) -> int:

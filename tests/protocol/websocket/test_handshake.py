@@ -1,6 +1,7 @@
 """The opening handshake, in chunks of any size, and with wrong bytes."""
 
 import base64
+import gc
 import json
 from typing import Any
 
@@ -239,3 +240,36 @@ def test_responses_are_complete_http_messages() -> None:
     ]
     assert response_body == body
     assert http_response(200, body, is_head=True) == http_response(200, body).removesuffix(body)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [head()],
+        [head() + head()],
+        [head()[:20], head()[20:]],
+        [head()[:20]],  # and nothing more comes
+        [b"\x16\x03\x01 no HTTP\r\n\r\n"],
+        [head("GET / HTTP/1.1", Origin="a\r\nHost: b")],  # a header that is repeated
+        [bytes(MAX_HEAD_BYTES + 1).replace(b"\0", b"x")],
+        [b"GET / HTTP/1.1\r\nX: ", b"x" * MAX_HEAD_BYTES],
+    ],
+)
+def test_a_handshake_leaves_nothing_to_the_garbage_collector(chunks: list[bytes]) -> None:
+    def shake() -> None:
+        reader = HeadReader()
+        try:
+            for chunk in chunks:
+                reader.feed(chunk)
+        except HttpError:
+            pass
+
+    shake()  # whatever is made once
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            shake()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -9,6 +9,7 @@ from trio.testing import MockClock
 
 from fanline.engine.bus.interface import BusError, KvEntry, StoreAck, Stored
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.tasks.monitor.entry import entry_key
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.names import Bucket
 from tests.engine.tasks.monitor.world import MortalBus, World
@@ -359,3 +360,27 @@ async def test_tasks_whose_messages_wait_while_their_stream_is_recreated_are_mon
         await world.say("a", "started", timeout=5)
         await trio.sleep(20)
         assert await world.timer_event_names("a") == ["task_timeout"]
+
+
+async def test_the_entry_of_a_task_that_has_ended_reports_nothing_when_it_comes_back(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Expired entries come back when nats-server is killed. Tasks are not restored before they have to, as one of many.
+    monkeypatch.setattr("fanline.engine.tasks.monitor.restorer._WARMED_AT_ONCE", 0)
+    async with world.running_monitor():
+        await world.until_held()
+        await world.say("1", "created")
+        await world.say("1", "started", heartbeat=5, timeout=20)
+        await trio.sleep(1)
+        key = entry_key("task:1")
+        entry = world.broker.find(Bucket.RUNNING, key)
+        assert entry is not None
+        await world.say("1", "completed")
+        await trio.sleep(60)
+    world.broker.write(Bucket.RUNNING, key, entry.value)
+    await world.say("2", "created")  # so that the streams have been read beyond the end of the first one
+    async with world.running_monitor():
+        await trio.sleep(60)
+        assert await world.timer_events("1") == []
+        left = world.broker.find(Bucket.RUNNING, key)
+        assert left is None or not left.value
