@@ -161,11 +161,12 @@ class ResumingClient:
         self.answers.append(frame)
         self._just_joined = True
         self._live_from = frame.o
-        self._new_epoch = self.epoch not in (None, frame.ep)
+        told = frame.d or {}
+        # Another epoch may go on where ours has ended: then nothing is missing.
+        self._new_epoch = self.epoch not in (None, frame.ep) and not told.get("recovered", True)
         if self._new_epoch:
             return
         self.epoch = frame.ep
-        told = frame.d or {}
         self._history = told.get("count") or 0
         if told.get("recovered", True):  # otherwise a gap comes first
             self._end_history()
@@ -184,6 +185,7 @@ class ResumingClient:
         if frame.o is None or frame.p is None:
             self.faults.append(f"a message without o or p: {frame}")
             return
+        self.epoch = frame.ep or self.epoch  # it goes on in another one
         if self._new_epoch:
             self.faults.append(f"message {frame.o} of another epoch came before the gap that announces it")
         if self.offset is not None and frame.o <= self.offset:
