@@ -86,7 +86,7 @@ class ResumingClient:
         self._history = 0  # messages that are still to come of it
         self._refused = False
         self._just_joined = False
-        self._new_epoch = False  # answered with an epoch that is not ours: a gap has to follow
+        self._new_epoch = False  # answered with another epoch than ours, and not recovered: a gap has to follow
         self._address = (host, port)
         self._source = source
         self._subprotocol = subprotocol
@@ -162,13 +162,13 @@ class ResumingClient:
         self._just_joined = True
         self._live_from = frame.o
         told = frame.d or {}
-        # Another epoch may go on where ours has ended: then nothing is missing.
-        self._new_epoch = self.epoch not in (None, frame.ep) and not told.get("recovered", True)
+        recovered = told.get("recovered", True)
+        self._new_epoch = not recovered and self.epoch not in (None, frame.ep)
         if self._new_epoch:
             return
         self.epoch = frame.ep
         self._history = told.get("count") or 0
-        if told.get("recovered", True):  # otherwise a gap comes first
+        if recovered:  # otherwise a gap comes first
             self._end_history()
 
     def _end_history(self) -> None:
@@ -185,7 +185,7 @@ class ResumingClient:
         if frame.o is None or frame.p is None:
             self.faults.append(f"a message without o or p: {frame}")
             return
-        self.epoch = frame.ep or self.epoch  # it goes on in another one
+        self.epoch = frame.ep or self.epoch  # nats-server was restarted, and has lost nothing
         if self._new_epoch:
             self.faults.append(f"message {frame.o} of another epoch came before the gap that announces it")
         if self.offset is not None and frame.o <= self.offset:
