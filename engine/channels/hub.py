@@ -167,15 +167,21 @@ class Hub:
                 if envelope is not None:
                     self._deliver(channel, namespace, (envelope,))
                 return
-            durable = channel.durable
-            was_recovering = durable.state is DurableState.RECOVERING
-            self._deliver(channel, namespace, durable.receive(envelope, position))
-            if durable.state is DurableState.RECOVERING and not was_recovering:
-                self.on_hole(durable)
+            self._receive_stored(channel, channel.durable, envelope, position)
         except Exception:  # noqa: BLE001  # the edge of one message
             self._faults.report(name, "a message cannot be delivered")
             if channel is not None and channel.durable is not None and position is not None:
                 self.give_up(channel.durable, position.offset)
+
+    def _receive_stored(
+        self, channel: Channel, durable: DurableChannel, envelope: Envelope | None, position: StreamPosition
+    ) -> None:
+        was_recovering = durable.state is DurableState.RECOVERING
+        try:
+            self._deliver(channel, channel.namespace, durable.receive(envelope, position))
+        finally:  # whatever happens, a channel that is to be recovered is
+            if durable.state is DurableState.RECOVERING and not was_recovering:
+                self.on_hole(durable)
 
     def deliver(self, durable: DurableChannel, envelopes: Iterable[Envelope]) -> None:
         """Send what a durable channel has handed out to its subscribers, in order; to nobody if it is closed."""

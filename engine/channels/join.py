@@ -262,9 +262,8 @@ def _chained(history: Piece, offset: int) -> Piece:
 
 
 def _telling(epoch: str, told: str, messages: list[Envelope]) -> tuple[list[Envelope], str]:
-    """The messages for a client that knows of the epoch `told`, and of which it knows with them: if the epoch is
-    another one by now, the first message says so. The one in the log that says it may be out of the log, or have
-    expired.
+    """The messages for a client that knows of the epoch `told`, and the one it knows of with them: if another has
+    begun, the first message says so. The one in the log that says it may be out of the log, or have expired.
     """
     first = next((number for number, each in enumerate(messages) if each.type == MessageType.PUB), None)
     if epoch == told or first is None:

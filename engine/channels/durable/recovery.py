@@ -227,6 +227,7 @@ class Recovery:
             except Exception:  # noqa: BLE001  # our own fault
                 self._faults.report(channel.name, "what was held cannot be delivered")
                 self._hub.give_up(channel)
+                channel.wake()
         self._recover_all(channels)
 
     def _recover_all(self, channels: Sequence[DurableChannel]) -> None:

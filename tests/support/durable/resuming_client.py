@@ -185,7 +185,7 @@ class ResumingClient:
         if frame.o is None or frame.p is None:
             self.faults.append(f"a message without o or p: {frame}")
             return
-        self.epoch = frame.ep or self.epoch  # NATS was restarted, and nothing is missing
+        self.epoch = frame.ep or self.epoch  # nats-server was restarted, and has lost nothing
         if self._new_epoch:
             self.faults.append(f"message {frame.o} of another epoch came before the gap that announces it")
         if self.offset is not None and frame.o <= self.offset:

@@ -283,6 +283,44 @@ async def test_a_join_waits_for_the_mending_and_goes_on_with_it() -> None:
         await one.wait_told(*chain(1, 2))
 
 
+async def test_a_join_that_waits_for_the_mending_goes_on_when_what_was_held_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    async with worker() as one:
+        log = await one.join()
+        await one.store()
+        gate = one.bus.close_gate()
+        one.recovery.bus_is_back(time.time())
+        await one.bus.waiting.wait()
+        await one.store()  # held
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.recovery.wait_steady, log)
+            await trio.testing.wait_all_tasks_blocked()
+            monkeypatch.setattr(DurableChannel, "recover", broken)
+            gate.set()
+        await one.wait_told((0, 1), (2, 2, "fault"))
+
+
+async def test_a_channel_whose_repeated_message_cannot_be_held_is_recovered_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    async with worker() as one:
+        log = await one.join()
+        await one.store(2)
+        with monkeypatch.context() as patch:
+            patch.setattr(DurableChannel, "_hold", broken)
+            one.hub.receive(CHANNEL, b"2", StreamPosition(2, 1, "2026-01-01T00:00:00Z"))
+        await one.recovery.wait_steady(log)
+        await one.store()
+        assert log.last == 3
+
+
 async def test_a_hole_whose_messages_were_purged_is_a_gap_and_not_a_stall() -> None:
     # The message that told of the hole is gone from the stream as well: looking again will never show it.
     async with worker() as one:
