@@ -230,8 +230,8 @@ class Calls:
     async def _confirm(self, call: _Call, delivery: Delivery, refusal: str | None) -> None:
         event, data = delivery.confirmation(refusal)
         stop = call.task.snapshot.stop
-        if event is TaskEvent.CANCEL_REFUSED and (stop is None or stop.accepted):
-            return  # another request was accepted
+        if event is TaskEvent.CANCEL_REFUSED and (stop is None or stop.accepted or stop.call != delivery.id):
+            return  # another request counts, or was accepted
         with suppress(BusError):  # the producer has it; the monitor asks again and hears the same
             await self._record(call, event, data, insist=False)
 

@@ -70,6 +70,8 @@ class Deliverer:
             reply_data(await self._bus.call(channel, payload, REPLY_SECONDS))
         except MessageError as error:
             refusal = str(error)
+        if all(each.id != delivery.id for each in undelivered(task.snapshot, unix_ms())):
+            return  # whoever stored it was faster, or another attempt has begun; what is undelivered by now is another
         event, data = delivery.confirmation(refusal)
         # Two holders of the share that deliver the same give the event the same id.
         await self._store(channel, event, {**data, "attempt": attempt}, f"{event}-{attempt}-{known}")

@@ -96,6 +96,22 @@ async def test_a_refusal_by_a_producer_that_has_agreed_already_is_not_recorded()
         assert await at.seen("end_of_test") == ["end_of_test"]
 
 
+async def test_a_refusal_that_is_recorded_already_is_not_taken_for_the_answer_to_the_next_request() -> None:
+    async with scene() as at:
+
+        async def be_asked_again(payload: bytes) -> bytes:
+            await at.producer.say("task_cancel_refused", attempt=1)  # the task monitor was faster
+            await at.producer.say("task_cancel_requested", attempt=1, by="bob", deadline=9, call="next")
+            await at.seen("task_cancel_refused")
+            await at.seen("task_cancel_requested")
+            return NOT_NOW
+
+        at.answer_with(be_asked_again)
+        assert error(await call(at.client, "cancel")) == ("refused", "not now")
+        await at.producer.say("end_of_test")
+        assert await at.seen("end_of_test") == ["end_of_test"]
+
+
 async def test_a_stop_that_the_producer_does_not_answer_stays_requested() -> None:
     async with scene() as at:
 

@@ -248,3 +248,28 @@ async def test_a_stop_is_confirmed_although_the_clock_of_the_worker_that_stored_
         stop = (await world.fold("a")).snapshot.stop
         assert stop is not None
         assert stop.accepted
+
+
+async def test_a_late_refusal_of_one_request_to_stop_does_not_end_the_next_one(
+    autojump_clock: MockClock, world: World, job: Job
+) -> None:
+    told: list[str] = []
+
+    async def slow(payload: bytes) -> bytes:
+        call = msgspec.json.decode(payload)["i"]
+        told.append(call)
+        await trio.sleep(2)
+        return REFUSED if call == "s1" else OK
+
+    world.broker.listeners["task:a"] = slow
+    async with world.running_monitor():
+        await world.until_held()
+        await world.say("a", "started")
+        await world.say("a", "cancel_requested", **STOP)
+        await until(lambda: told == ["s1"])
+        await trio.sleep(1)
+        await world.say("a", "cancel_refused", attempt=1)  # by the worker that had asked first
+        await world.say("a", "cancel_requested", **{**STOP, "call": "s2"})
+        await until(lambda: told == ["s1", "s2"])
+        await trio.sleep(5)
+    assert [event for event, _ in await world.timer_events("a")] == ["task_cancel_accepted"]
