@@ -34,7 +34,9 @@ async def step_worker_and_job(stage: Stage) -> None:
     directory = Path(stage.serve.environ["PROBE_DIRECTORY"])
     for pid in (stage.chance.choice(stage.serve.worker_pids()), stage.crowd.job.pid):
         for seconds in (_HOUR, -_HOUR, 0):
-            (directory / CLOCK.format(pid)).write_text(str(seconds))
+            fresh = directory / "clock"
+            fresh.write_text(str(seconds))
+            fresh.rename(directory / CLOCK.format(pid))  # in one step: the process may read it at any moment
             await trio.sleep(_STEP_SECONDS)
 
 

@@ -69,7 +69,8 @@ def judge(observed: Observed, silence: float) -> Findings:
     longest = max((one.silence for one in observed.watched), default=0.0)
     broken = [f"{len(lost)} messages lost: {_some(sorted(name for _, name in lost))}"] if lost else []
     broken += [f"{duplicates} duplicates"] if duplicates else []
-    broken += [f"{gaps} gaps, although everything is stored"] if gaps else []
+    told = ", ".join(f"{one.gaps} to {one.name}" for one in everyone if one.gaps)
+    broken += [f"{gaps} gaps, although everything is stored: {told}"] if gaps else []
     broken += [f"silent for {longest:.1f} s, more than {silence:g}"] if longest > silence else []
     broken += [f"{one.name}: {fault}" for one in everyone for fault in one.faults[:1]]
     broken += _wrong_order(observed.watched) + _wrong_ends(observed.jobs)

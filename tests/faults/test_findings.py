@@ -34,7 +34,7 @@ def changed(**values: Any) -> Watched:
         (changed(seen=[]), "4 messages lost: a-0, a-1, a-2, ..."),
         (changed(seen=[*NAMES, "a-0"]), "1 duplicates"),
         (changed(repeats=2), "2 duplicates"),
-        (changed(gaps=1), "1 gaps, although everything is stored"),
+        (changed(gaps=1), "1 gaps, although everything is stored: 1 to viewer 1"),
         (changed(silence=2.5), "silent for 2.5 s, more than 2"),
         (changed(faults=["after 1 came 3"]), "viewer 1: after 1 came 3"),
         (
@@ -62,7 +62,7 @@ def test_a_message_that_counts_as_acknowledged_and_that_no_viewer_has_is_lost() 
     [
         (JobEnd("x", "running", 0), "x is running, not completed"),
         (JobEnd("x", "completed", 3), "x lacks 3 lines"),
-        (JobEnd("x", "completed", 0, gaps=1), "1 gaps, although everything is stored"),
+        (JobEnd("x", "completed", 0, gaps=1), "1 gaps, although everything is stored: 1 to x"),
         (JobEnd("x", "completed", 0, faults=["line 1 was b"]), "x: line 1 was b"),
     ],
 )

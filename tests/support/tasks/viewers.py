@@ -84,7 +84,8 @@ class ResumingViewer:
 
     def _take(self, envelope: Envelope) -> None:
         if envelope.type == MessageType.OK:
-            self._epoch = self._epoch or envelope.epoch
+            if (envelope.value or {}).get("recovered", True):  # otherwise a gap comes first
+                self._epoch = envelope.epoch
         elif envelope.type == MessageType.GAP:
             self.gaps += 1
             self._offset, self._epoch = envelope.value["to"], envelope.epoch
@@ -93,7 +94,7 @@ class ResumingViewer:
         elif envelope.type == MessageType.PUB and (self._offset is None or (envelope.offset or 0) > self._offset):
             if envelope.previous is not None and self._offset is not None and envelope.previous > self._offset:
                 self.faults.append(f"after {self._offset} came {envelope.offset}, which follows on {envelope.previous}")
-            self._offset = envelope.offset
+            self._offset, self._epoch = envelope.offset, envelope.epoch or self._epoch
             self._fold(envelope)
 
     def _begin(self, envelope: Envelope) -> None:
