@@ -415,7 +415,7 @@ async def test_an_outage_neither_delays_the_job_nor_loses_events(caplog: pytest.
 
 async def test_no_event_is_lost_when_the_local_servers_nats_is_killed_and_restarted() -> None:
     async with running_serve(workers=1) as serve:
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch:  # until all is stored: the server is looked for at each connection
             patch.delenv("NATS_URL", raising=False)
             patch.setenv("FANLINE_STATE_DIR", str(serve.state_directory))
             async with fanline.Task("job", linger=SECONDS) as task:
@@ -426,10 +426,10 @@ async def test_no_event_is_lost_when_the_local_servers_nats_is_killed_and_restar
                 for number in range(300):
                     await task.log(str(number))
                     await trio.sleep(0.001)
-        await wait_until(lambda: "nats-server" in _commands(serve) and serve.nats_pid() != killed, SECONDS)
-        async with _eventually_served(serve) as nats:
-            await nats.wait_for("job", "task_completed")
-            stored = await nats.stored("job")
+            await wait_until(lambda: "nats-server" in _commands(serve) and serve.nats_pid() != killed, SECONDS)
+            async with _eventually_served(serve) as nats:
+                await nats.wait_for("job", "task_completed")
+                stored = await nats.stored("job")
         assert lines_of(stored) == list(map(str, range(300)))
         assert len({envelope["i"] for envelope in stored}) == len(stored)
 

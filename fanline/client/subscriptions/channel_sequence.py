@@ -5,7 +5,7 @@ repeats and leave them out. What a cursor lacks is never skipped. It is `missing
 answered twice without sending it, it is a gap ("unexplained").
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from fanline.client.control import read_control
@@ -171,7 +171,7 @@ class ChannelSequence:
         self._newest = max(self._newest, data.last)
         effects = self._deliver(gap, None if data.first is None else data.first - 1, data.last)
         for effect in effects:
-            if isinstance(effect, Deliver) and effect.item is gap:
+            if isinstance(effect, Deliver) and isinstance(effect.item, Gap) and effect.item.last == gap.last:
                 effect.cursor.tear()
         return effects
 
@@ -195,9 +195,10 @@ class ChannelSequence:
     def _deliver(self, item: Message | Gap, previous: int | None, offset: int) -> list[Effect]:
         effects: list[Effect] = []
         for cursor in self.cursors:
+            last = cursor.last
             placement = cursor.take(previous, offset)
             if placement is Placement.TAKEN:
-                effects.append(Deliver(cursor, item))
+                effects.append(Deliver(cursor, _after(last, item)))
             elif placement is Placement.HOLE:
                 effects += self._meet_hole(cursor, item, previous or 0, offset)
         return effects
@@ -218,3 +219,10 @@ class ChannelSequence:
     def _deliver_to_all(self, item: Message | Gap) -> list[Effect]:
         """An item without an offset has no place in the sequence."""
         return [Deliver(cursor, item) for cursor in self.cursors if not cursor.new]
+
+
+def _after(last: int | None, item: Message | Gap) -> Message | Gap:
+    """An item for a cursor that has everything up to `last`. A gap may have been sent for one further behind."""
+    if isinstance(item, Gap) and item.first is not None and last is not None and item.first <= last:
+        return replace(item, first=last + 1)
+    return item

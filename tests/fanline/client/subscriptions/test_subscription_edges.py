@@ -67,3 +67,12 @@ def test_a_subscription_made_before_any_connection_is_asked_for_once_there_is_on
     assert not shell.sent
     shell.connect()
     assert shell.take_sub().channel == CHANNEL
+
+
+def test_a_gap_that_was_sent_for_another_subscription_begins_after_what_this_one_has() -> None:
+    shell, ahead = live_shell(5)
+    behind = shell.subscribe(StartPosition(position=fanline.Position(2, "one")))
+    shell.accept(shell.take_sub(), 8, count=1, recovered=False)
+    shell.gap(3, 8)
+    assert [(gap.first, gap.last) for gap in ahead.got if isinstance(gap, fanline.Gap)] == [(6, 8)]
+    assert [(gap.first, gap.last) for gap in behind.got if isinstance(gap, fanline.Gap)] == [(3, 8)]
