@@ -68,9 +68,15 @@ class Access:
             identity = self._rules.identity(await self.verifier.verify(token, self._clock()))
         except TokenError as error:
             raise AccessError(str(error)) from None
+        self.check_revoked(identity)
+        return identity
+
+    def check_revoked(self, identity: Identity) -> None:
+        """AccessError if the identity's token was taken back. To be asked again after each wait before the connection
+        has the identity: until then a revocation does not find it.
+        """
         if self.is_revoked(identity):
             raise AccessError("the token has been revoked")
-        return identity
 
     def _anybody(self) -> Identity:
         if self.mode is not AuthMode.TOKEN:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import trio
 
+from fanline.engine.access.identity import Identity
 from fanline.engine.access.revocations import Revocations
+from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.protocol.auth.revocation import Revocation, encode_revocation
 from fanline.protocol.nats.names import Bucket
@@ -59,6 +61,30 @@ async def test_new_tokens_of_a_user_are_accepted_after_the_old_ones_were_taken_b
             for issued, expected in ((time.time() - 5, "unauthenticated"), (time.time() + 1, "welcome")):
                 async with connect_raw(engine.host, engine.port) as client:
                     assert await enter(engine, client, token(iat=issued)) == expected
+
+
+@pytest.mark.parametrize("first_message", [False, True])
+async def test_a_token_that_is_taken_back_while_a_place_is_sought_does_not_get_in(
+    monkeypatch: pytest.MonkeyPatch, first_message: bool
+) -> None:
+    access, shown, revoked = token_access(), token(connections=2, iat=time.time()), False
+
+    async def take(_: UserPlaces, identity: Identity) -> None:
+        nonlocal revoked
+        await trio.lowlevel.checkpoint()
+        revoked = identity.user == "anna"
+
+    monkeypatch.setattr(UserPlaces, "take", take)
+    with trio.fail_after(10):
+        async with running_engine(access=access) as engine, connect_raw(engine.host, engine.port) as client:
+            access.is_revoked = lambda _: revoked
+            if first_message:
+                await client.upgrade()
+                await client.json()
+                answer = await client.ask({"v": 1, "t": "auth", "i": "1", "d": {"token": shown}})
+                assert answer["d"]["code"] == "unauthenticated"
+            else:
+                assert await enter(engine, client, shown) == "unauthenticated"
 
 
 async def test_a_store_that_has_lost_its_last_entries_hides_no_new_revocation() -> None:
