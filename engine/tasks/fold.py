@@ -2,7 +2,7 @@
 
 Every worker folds the tasks that its viewers watch, and the task monitor folds all of them. As the stream gives
 everybody the same events in the same order, all come to the same result; there is nothing to agree on. A task record,
-which the monitor stores (records.py), spares later readers the events before it, and outlives them.
+which the monitor stores (monitor/stored/records.py), spares later readers the events before it, and outlives them.
 """
 
 import logging

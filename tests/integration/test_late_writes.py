@@ -16,8 +16,8 @@ import trio
 from fanline.engine.bus.interface import Epoch
 from fanline.engine.bus.nats.bus import NatsBus, open_nats_bus
 from fanline.engine.channels.inbox import move_cursor, read_cursor
-from fanline.engine.tasks.monitor.entry import entry_key
 from fanline.engine.tasks.monitor.lease import value_of
+from fanline.engine.tasks.monitor.stored.entry import entry_key
 from fanline.protocol.nats.names import Bucket
 from fanline.protocol.nats.options import NatsOptions
 from fanline.workers.supervision.child import Child

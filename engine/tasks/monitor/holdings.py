@@ -19,13 +19,13 @@ from fanline.engine.cluster.shares import SHARES, owner_of
 from fanline.engine.cluster.store_clock import StoreClock
 from fanline.engine.faults import RESTART_SECONDS, Faults
 from fanline.engine.slices import Slices
-from fanline.engine.tasks.monitor.entry import channel_of_entry, task_of_entry
 from fanline.engine.tasks.monitor.lease import RENEW_SECONDS, Lease, LeaseBoard
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask
 from fanline.engine.tasks.monitor.reader import NamespaceReader
 from fanline.engine.tasks.monitor.roster import SLICE_SECONDS, TaskRoster
 from fanline.engine.tasks.monitor.share import Share
-from fanline.engine.tasks.monitor.table import MAX_ROWS
+from fanline.engine.tasks.monitor.stored.entry import channel_of_entry, task_of_entry
+from fanline.engine.tasks.monitor.stored.table import MAX_ROWS
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.nats.names import Bucket
 

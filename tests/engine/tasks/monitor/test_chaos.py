@@ -12,8 +12,8 @@ from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.cluster.shares import SHARES
 from fanline.engine.tasks.monitor import reader as reader_module
 from fanline.engine.tasks.monitor import share as share_module
-from fanline.engine.tasks.monitor.entry import entry_key
 from fanline.engine.tasks.monitor.monitored_task import RECORD_SECONDS, STRANGER_SECONDS
+from fanline.engine.tasks.monitor.stored.entry import entry_key
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.names import Bucket
 from tests.engine.tasks.monitor.world import World

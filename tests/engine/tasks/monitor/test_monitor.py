@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from fanline.engine.bus.interface import BusError, KvEntry, StoreAck, Stored
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
-from fanline.engine.tasks.monitor.entry import entry_key
+from fanline.engine.tasks.monitor.stored.entry import entry_key
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.names import Bucket
 from tests.engine.tasks.monitor.world import MortalBus, World
@@ -366,7 +366,7 @@ async def test_the_entry_of_a_task_that_has_ended_reports_nothing_when_it_comes_
     autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Expired entries come back when nats-server is killed. Tasks are not restored before they have to, as one of many.
-    monkeypatch.setattr("fanline.engine.tasks.monitor.restorer._WARMED_AT_ONCE", 0)
+    monkeypatch.setattr("fanline.engine.tasks.monitor.stored.restorer._WARMED_AT_ONCE", 0)
     async with world.running_monitor():
         await world.until_held()
         await world.say("1", "created")

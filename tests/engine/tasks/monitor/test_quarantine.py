@@ -10,8 +10,9 @@ from trio.testing import MockClock
 
 from fanline.engine.faults import QUARANTINE_SECONDS, RESTART_SECONDS
 from fanline.engine.tasks import timers
-from fanline.engine.tasks.monitor import entry, monitored_task, records, restorer, roster, table
+from fanline.engine.tasks.monitor import monitored_task, roster
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask
+from fanline.engine.tasks.monitor.stored import entry, records, restorer, table
 from tests.engine.tasks.monitor.world import World
 
 BAD, GOOD = "bad", "good"
@@ -138,7 +139,7 @@ async def test_a_part_of_the_monitor_that_fails_begins_again_and_the_shares_are_
         before = await world.holders()
         with monkeypatch.context() as patch:
             patch.setattr("fanline.engine.tasks.monitor.monitor.newest_offsets", fail)
-            patch.setattr("fanline.engine.tasks.monitor.table.table", fail)
+            patch.setattr("fanline.engine.tasks.monitor.stored.table.table", fail)
             await world.say("a", "started", timeout=1)
             await trio.sleep(2)
         await trio.sleep(RESTART_SECONDS + 1)

@@ -21,12 +21,12 @@ from fanline.engine.counters import Counters
 from fanline.engine.faults import Faults
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.tasks.fold import TaskFold
-from fanline.engine.tasks.monitor.entry import channel_of_entry
 from fanline.engine.tasks.monitor.holdings import lease_key
 from fanline.engine.tasks.monitor.lease import value_of
 from fanline.engine.tasks.monitor.monitor import MESSAGE_ID_PREFIX, TaskMonitor
 from fanline.engine.tasks.monitor.roster import ReadMessage
-from fanline.engine.tasks.monitor.table import ROWS_PREFIX, TABLE_CHANNEL
+from fanline.engine.tasks.monitor.stored.entry import channel_of_entry
+from fanline.engine.tasks.monitor.stored.table import ROWS_PREFIX, TABLE_CHANNEL
 from fanline.protocol.nats.names import Bucket
 
 EPOCH_MS = 1_700_000_000_000

@@ -17,10 +17,10 @@ from fanline.engine.bus.interface import Bus, BusError, ConflictError, TooLargeE
 from fanline.engine.bus.parallel import for_each
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.tasks.fold import ALL_LINES, TaskRecord
-from fanline.engine.tasks.monitor.entry import encode_entry, entry_key
 from fanline.engine.tasks.monitor.monitored_task import REFRESH_SECONDS, MonitoredTask
 from fanline.engine.tasks.monitor.roster import TaskRoster
 from fanline.engine.tasks.monitor.share import Share
+from fanline.engine.tasks.monitor.stored.entry import encode_entry, entry_key
 from fanline.engine.tasks.output_tail import OutputTail
 from fanline.protocol.nats.names import Bucket, channel_key
 

@@ -18,7 +18,7 @@ from fanline.engine.tasks.monitor.lease import Lease
 from fanline.engine.tasks.monitor.monitored_task import new_task
 from fanline.engine.tasks.monitor.roster import TaskRoster
 from fanline.engine.tasks.monitor.share import Share
-from fanline.engine.tasks.monitor.table import MAX_ROWS, TablePublisher
+from fanline.engine.tasks.monitor.stored.table import MAX_ROWS, TablePublisher
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.names import Bucket
 

@@ -8,7 +8,7 @@ from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.memory import MemoryBus
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.tasks.monitor.monitored_task import RECORD_SECONDS
-from fanline.engine.tasks.monitor.table import TABLE_CHANNEL
+from fanline.engine.tasks.monitor.stored.table import TABLE_CHANNEL
 from fanline.protocol.nats.names import Bucket
 from tests.engine.tasks.monitor.world import World
 
@@ -85,7 +85,8 @@ async def test_a_record_that_is_too_large_goes_without_its_output(
 async def test_what_is_stored_of_a_running_task_outlives_a_short_retention(
     autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("monitored_task", "records"):  # minutes instead of hours, each of which takes seconds to simulate
+    # Minutes instead of hours, each of which takes seconds to simulate.
+    for module in ("monitored_task", "stored.records"):
         monkeypatch.setattr(f"fanline.engine.tasks.monitor.{module}.REFRESH_SECONDS", 200.0)
     world.namespaces = Namespaces({"task": Namespace(durable=True, tasks=True, retention=60)})
     async with world.running_monitor():
