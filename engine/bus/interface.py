@@ -234,7 +234,10 @@ class Bus(Protocol):
         ...
 
     async def read_namespace(self, namespace: str, start: int) -> Page:
-        """Stored messages of all channels of a durable namespace from offset `start` on, as `read` does. BusError."""
+        """Stored messages of all channels of a durable namespace from offset `start` on, as `read` does. BusError.
+
+        Their `previous` is that of their channel, or a later one: what comes before them may not be in the page.
+        """
         ...
 
     # --- buckets ------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
+import msgspec
 import trio
 
 from fanline.engine.bus.interface import (
@@ -170,7 +171,14 @@ class Requests(ABC):
         return found if found is not None and found.channel == channel else None
 
     async def read_namespace(self, namespace: str, start: int) -> Page:
-        return _page(*await self._read(stream_name(namespace), read_request(namespace_subject(namespace), start)))
+        page = _page(*await self._read(stream_name(namespace), read_request(namespace_subject(namespace), start)))
+        if page.messages:
+            # JetStream says for each message which one came before it in the page, whatever its channel; and of the
+            # first one that none did, which would hide what its channel has from before the page.
+            first = page.messages[0]
+            position = msgspec.structs.replace(first.position, previous=start - 1)
+            page.messages[0] = first._replace(position=position)
+        return page
 
     async def kv_get(self, bucket: Bucket, key: str) -> KvEntry | None:
         (reply,) = await self.question(f"$JS.API.DIRECT.GET.{bucket_stream(bucket)}", get_request(bucket, key))

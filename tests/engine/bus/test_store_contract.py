@@ -187,6 +187,15 @@ async def test_a_namespace_is_read_in_order_across_its_channels_and_without_othe
         assert await bus.read_namespace("task", found[-1].position.offset + 1) == ([], 0)
 
 
+async def test_no_message_of_a_namespaces_page_hides_what_its_channel_has_before_the_page(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        offsets = [(await bus.store(channel, b"x")).offset for channel in ("task:a", "task:b", "task:a", "task:b")]
+        page = await bus.read_namespace("task", offsets[2])
+        assert [stored.position.offset for stored in page.messages] == offsets[2:]
+        before = [stored.position.previous for stored in page.messages]
+        assert [before[0] >= offsets[0], before[1] >= offsets[1]] == [True, True]
+
+
 # --- buckets ------------------------------------------------------------------------------------------------------
 
 
