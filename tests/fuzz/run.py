@@ -25,7 +25,7 @@ class Result(NamedTuple):
     grown: int
     """Bytes that are held after the second half and were not before."""
     faults: list[str]
-    """Inputs, in hexadecimal, with what they did."""
+    """What inputs did, and the inputs in hexadecimal."""
 
 
 def fuzz(target: Target, seed: str, wanted: Callable[[int], bool]) -> Result:
@@ -45,7 +45,7 @@ def fuzz(target: Target, seed: str, wanted: Callable[[int], bool]) -> Result:
             count += 1
             accepted += fault is None
             if fault:
-                faults.append(f"{data.hex()}: {fault}")
+                faults.append(f"{fault}: {data.hex()}")
         grown = 0 if held is None else tracemalloc.get_traced_memory()[0] - held
     finally:
         tracemalloc.stop()
