@@ -23,7 +23,7 @@ def said(event: str, time: int, **data: object) -> Envelope:
 @pytest.fixture
 def short_memory(monkeypatch: pytest.MonkeyPatch) -> World:
     """A monitor's world in which tasks are kept for 400 s, and written again after half of that."""
-    for module in ("monitored_task", "records"):
+    for module in ("monitored_task", "stored.records"):
         monkeypatch.setattr(f"fanline.engine.tasks.monitor.{module}.REFRESH_SECONDS", 200.0)
     world = World()
     task = Namespace(durable=True, tasks=True, retention=400)
