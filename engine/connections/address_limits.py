@@ -63,11 +63,8 @@ class AddressLimits:
             raise HttpError(429, f"{self._most} connections of this address are open, and no more are allowed", _AGAIN)
 
     @contextmanager
-    def counted(self, address: str | None) -> Iterator[None]:
-        """Count a connection of this address, if there is one, while it is open."""
-        if address is None:
-            yield
-            return
+    def counted(self, address: str) -> Iterator[None]:
+        """Count a connection of this address while it is open."""
         self._open[address] = self._open.get(address, 0) + 1
         try:
             yield
