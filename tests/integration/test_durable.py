@@ -19,7 +19,7 @@ from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.server import running_nats
 from tests.support.raw_client import connect
 from tests.support.seeds import new_seed
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.serve import Serve, kill, running_serve, wait_until
 
 HARD = os.environ.get("HARD") == "1"
 FROZEN_SECONDS = 7.0
@@ -98,17 +98,10 @@ async def hurt(serve: Serve, victims: str, rng: random.Random) -> None:
         await trio.sleep(FROZEN_SECONDS)
         os.kill(serve.nats_pid(), signal.SIGCONT)
     if victims in ("worker", "both"):
-        os.kill(rng.choice(serve.worker_pids()), signal.SIGKILL)
+        await kill(rng.choice(serve.worker_pids()))
     if victims in ("nats", "both"):
-        os.kill(serve.nats_pid(), signal.SIGKILL)
-    await wait_until(lambda: all_running(serve), 20)
-
-
-def all_running(serve: Serve) -> bool:
-    try:
-        return len(serve.worker_pids()) == 2 and serve.nats_pid() > 0
-    except ValueError:
-        return False
+        await kill(serve.nats_pid())
+    await wait_until(serve.is_whole, 20)
 
 
 @pytest.mark.parametrize("victims", ["worker", "nats", "both", *(["frozen nats"] if HARD else [])])

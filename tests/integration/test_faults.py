@@ -3,7 +3,6 @@ record as another version might write it: the fold fails on each event that come
 """
 
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.server import running_nats
 from tests.support.paths import ROOT
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.serve import Serve, kill, running_serve, wait_until
 from tests.support.tasks.on_worker import connect_to
 
 BAD, GOOD = "task:bad", "task:good"
@@ -92,8 +91,8 @@ async def test_a_poisoned_task_ends_no_worker_and_its_viewers_are_told() -> None
                         assert told[BAD] == ["fault"] * EVENTS
                 assert serve.worker_pids() == pids
                 if first == 0:
-                    os.kill(workers[0], signal.SIGKILL)
-                    await wait_until(lambda: len(serve.worker_pids()) == 2 and workers[0] not in serve.worker_pids())
+                    await kill(workers[0])
+                    await wait_until(serve.is_whole)
             assert 3 <= lines_about(serve, BAD) <= 9, serve.stderr_text()[-3000:]
             assert lines_about(serve, GOOD) == 0
 

@@ -1,7 +1,5 @@
 """A task while everything around it breaks: real processes, real NATS. All viewers agree afterwards."""
 
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,7 +9,7 @@ import pytest
 import trio
 
 from tests.support.raw_client import RawClient
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.serve import Serve, kill, running_serve, wait_until
 from tests.support.tasks.on_worker import connect_to
 from tests.support.tasks.producer import NatsProducer
 from tests.support.tasks.viewers import PlainViewer, ResumingViewer, has_ended
@@ -48,17 +46,6 @@ async def stage(seconds: float = 60) -> AsyncIterator[Stage]:
 # --- killed processes -----------------------------------------------------------------------------------------------
 
 
-def kill(serve: Serve, victim: str, index: int) -> None:
-    os.kill(serve.worker_pids()[index % 2] if victim == "worker" else serve.nats_pid(), signal.SIGKILL)
-
-
-def all_running(serve: Serve) -> bool:
-    try:
-        return len(serve.worker_pids()) == 2 and serve.nats_pid() > 0
-    except ValueError:
-        return False
-
-
 @pytest.mark.parametrize("victim", ["worker", "nats"])
 async def test_a_task_goes_on_and_all_viewers_end_alike_although_processes_are_killed(victim: str) -> None:
     count = 300
@@ -77,10 +64,10 @@ async def test_a_task_goes_on_and_all_viewers_end_alike_although_processes_are_k
             if number % 40 == 0:
                 await producer.say("task_paused" if number % 80 else "task_resumed")
             if number % 100 == 50:
-                kill(serve, victim, number // 100)
+                await kill(serve.worker_pids()[number // 100 % 2] if victim == "worker" else serve.nats_pid())
                 if number == 50 and victim == "worker":
                     await wait_until(lambda: any(viewer.connections > 1 for viewer in viewers))
-                await wait_until(lambda: all_running(serve), 20)
+                await wait_until(serve.is_whole, 20)
             await trio.sleep(0.005)
         await producer.say("task_completed", result={"n": count})
         for viewer in viewers:

@@ -77,6 +77,12 @@ class Serve:
         (pid,) = (pid for pid, command in children_of(self.pid) if "nats-server" in command)
         return pid
 
+    def is_whole(self, workers: int = 2) -> bool:
+        """Whether this many workers live, and nats-server with them."""
+        commands = [command for _, command in children_of(self.pid)]
+        counts = [sum(name in command for command in commands) for name in ("workers.worker", "nats-server")]
+        return counts == [workers, 1]
+
     def stderr_text(self) -> str:
         return (self.directory / "stderr.txt").read_text()
 
@@ -169,6 +175,16 @@ async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> No
     with trio.fail_after(seconds):
         while not condition():  # other processes set no event
             await trio.sleep(0.01)
+
+
+async def kill(pid: int) -> None:
+    """SIGKILL for a process; returns when it has ended, so that whoever looks next does not find it alive."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        await trio.lowlevel.wait_readable(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 def alive(pid: int) -> bool:
