@@ -73,7 +73,7 @@ class Server:
         self._counters = Counters()
         self._faults = Faults(self._counters)
         self._namespaces = Namespaces(settings.namespaces)
-        self._places = UserPlaces(bus, self._members)
+        self._places = UserPlaces(bus, self._members, self._access.check_revoked)
         self._audit = Audit(settings.audit_log, name)
         self._revocations = Revocations(bus)
         readiness = Readiness(bus, self._namespaces, lambda: self._draining)

@@ -8,7 +8,7 @@ that are no longer live are taken over by whoever needs one.
 import logging
 import random
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2s
 from typing import NamedTuple, NoReturn
 
@@ -44,18 +44,21 @@ class PlacesEntry(msgspec.Struct):
 
 
 class UserPlaces:
-    """The places that the connections of one worker hold."""
+    """The places that the connections of one worker hold. `check`: called with an identity once it has waited for its
+    place; AccessError if it no longer gets in.
+    """
 
-    def __init__(self, bus: Bus, members: Members) -> None:
+    def __init__(self, bus: Bus, members: Members, check: Callable[[Identity], None]) -> None:
         self._bus = bus
         self._members = members
+        self._check = check
         self._given_back: dict[Place, None] = {}
         self._work = trio.Event()
 
     async def take(self, identity: Identity) -> Place | None:
         """A place for a connection of this identity; None if its connections are not counted.
 
-        AccessError: LIMIT_EXCEEDED if all are taken, UNAVAILABLE if the bus cannot say.
+        AccessError: LIMIT_EXCEEDED if all are taken, UNAVAILABLE if the bus cannot say, or that of `check`.
         """
         if identity.user is None or identity.connections is None:
             return None
@@ -66,6 +69,11 @@ class UserPlaces:
             except BusError as error:  # it may have been taken
                 self.give_back(place)
                 raise AccessError(f"connections cannot be counted now: {error}", ErrorCode.UNAVAILABLE) from None
+        try:
+            self._check(identity)
+        except AccessError:
+            self.give_back(place)
+            raise
         return place
 
     async def _take(self, place: Place, most: int) -> None:

@@ -142,13 +142,7 @@ class Handshakes:
         token = token_of(request, self._access.tokens.cookie)
         try:
             identity = await self._access.admit(token, may_follow=dialect is not PLAIN)
-            place = await self._places.take(identity)
-            try:
-                self._access.check_revoked(identity)
-            except AccessError:
-                self._places.give_back(place)
-                raise
-            return Admission(identity, place)
+            return Admission(identity, await self._places.take(identity))
         except AccessError as error:
             if dialect is not PLAIN:
                 return Admission(NOBODY, refusal=error)

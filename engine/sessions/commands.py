@@ -129,7 +129,6 @@ class Commands:
             raise MessageError(ErrorCode.PERMISSION_DENIED, text)
         if session.place is None:
             session.place = await self._places.take(identity)
-            self._access.check_revoked(identity)
         session.identity = identity
         self._audit.record(AuditEvent.AUTHENTICATED, identity)
         self._expiry.watch(session)
