@@ -17,8 +17,20 @@ MAY_SEE = {
     "fanline": {"protocol", "fanline"},
     "loadtest": {"protocol", "loadtest"},
 }
-# The layers of the engine: each sees those before it. What stands in engine/ itself, but for the server, is below all.
-LAYERS = ("base", "bus", "cluster", "access", "sending", "tasks", "channels", "sessions", "connections", "server")
+# The layers of the engine: each sees those before it. Of what stands in engine/ itself, all but the last two is below.
+LAYERS = (
+    "base",
+    "bus",
+    "cluster",
+    "access",
+    "sending",
+    "tasks",
+    "channels",
+    "sessions",
+    "connections",
+    "assembly",
+    "server",
+)
 # Sans-I/O: no loop, no socket, no clock, no chance; whoever calls brings them.
 NOT_IN_PROTOCOL = frozenset(
     ("asyncio", "os", "random", "secrets", "select", "socket", "ssl", "subprocess", "threading", "time", "trio")

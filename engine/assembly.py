@@ -1,0 +1,159 @@
+"""The parts of one worker, put together bottom up, as the layers are."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from fanline.engine.access.access import Access, Verifier
+from fanline.engine.access.audit import Audit, AuditEvent
+from fanline.engine.access.permissions import Permissions
+from fanline.engine.access.revocations import Revocations
+from fanline.engine.access.user_places import UserPlaces
+from fanline.engine.bus.interface import Bus
+from fanline.engine.channels.durable.history import History
+from fanline.engine.channels.durable.log_budget import LogBudget
+from fanline.engine.channels.durable.recovery import Recovery
+from fanline.engine.channels.durable.stream_states import StreamStates
+from fanline.engine.channels.flusher import Flusher
+from fanline.engine.channels.hub import Hub
+from fanline.engine.channels.join import Joining
+from fanline.engine.channels.messages import MessageReader
+from fanline.engine.channels.subscription import Router
+from fanline.engine.clock import unix_ms
+from fanline.engine.cluster.members import Members
+from fanline.engine.connections.connection import ConnectionShared
+from fanline.engine.connections.registry import Registry
+from fanline.engine.counters import Counters
+from fanline.engine.faults import Faults
+from fanline.engine.namespaces import Namespaces
+from fanline.engine.sending.outbox import OutboxShared
+from fanline.engine.sessions.calls import Calls
+from fanline.engine.sessions.commands import Commands
+from fanline.engine.sessions.expiry import Expiry
+from fanline.engine.sessions.publisher import ClientPublisher
+from fanline.engine.sessions.rate import Rate
+from fanline.engine.sessions.store import SessionStore
+from fanline.engine.settings import EngineSettings
+from fanline.engine.slices import Turns
+from fanline.engine.tasks.monitor.monitor import TaskMonitor
+from fanline.protocol.errors import CloseReason
+from fanline.protocol.messages import Limits
+
+RunVital = Callable[[str, Callable[[], Awaitable[None]]], Awaitable[None]]
+"""Runs what the whole worker depends on, under this name."""
+
+
+class Assembly:
+    """What the connections of one worker need. `name`: what the other workers and people call this one."""
+
+    def __init__(self, bus: Bus, settings: EngineSettings, access: Access, name: str) -> None:
+        self.access = access
+        self.namespaces = Namespaces(settings.namespaces)
+        self.counters = Counters()
+        self.audit = Audit(settings.audit_log, name)
+        self.faults = Faults(self.counters)
+        self.registry = Registry(settings.heartbeat, self.counters, self.faults)
+        self._bus = bus
+        self._settings = settings
+        self._members = Members(bus, name)
+        self.places = UserPlaces(bus, self._members, access.check_revoked)
+        self._revocations = Revocations(bus)
+
+    async def start(self, nursery: trio.Nursery, run_vital: RunVital) -> ConnectionShared:
+        """Start what runs in the background; what all connections share. BusError, if the bus does not let this worker
+        hear what all workers hear.
+        """
+        shared = self._start_parts(nursery, run_vital)
+        for namespace in self.namespaces.everywhere():
+            await self._bus.wait_joined(f"{namespace}:")
+        if self.access.verifier is not None:
+            await self._start_tokens(nursery, self.access.verifier)
+        return shared
+
+    def _start_parts(self, nursery: trio.Nursery, run_vital: RunVital) -> ConnectionShared:
+        """Make what all connections share, and start what runs in the background."""
+        settings, counters, faults = self._settings, self.counters, self.faults
+        outboxes = OutboxShared(
+            nursery,
+            counters,
+            max_bytes=settings.outbox_bytes,
+            max_messages=settings.outbox_messages,
+            on_fault=faults.report,
+        )
+        joining = self._start_channels(nursery, run_vital)
+        store = SessionStore(self._bus)
+        expiry = Expiry(self.access.tokens.grace)
+        commands = self._make_commands(nursery, joining, store, expiry)
+        nursery.start_soon(faults.keep, "the session store", store.run)
+        nursery.start_soon(faults.keep, "the heartbeat", self.registry.beat)
+        nursery.start_soon(faults.keep, "the end of tokens", expiry.run)
+        nursery.start_soon(faults.keep, "the places of users", self.places.run)
+        rate = Rate(settings.messages_per_second, settings.bytes_per_second)
+        limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
+        return ConnectionShared(settings, limits, counters, outboxes, commands, store, expiry, rate, self.places)
+
+    async def _start_tokens(self, nursery: trio.Nursery, verifier: Verifier) -> None:
+        """Know which tokens were taken back before the first one is accepted. BusError."""
+        self.access.is_revoked = self._revocations.covers
+        await self._revocations.read()
+
+        def close_revoked() -> None:
+            for connection in self.registry:
+                if self._revocations.covers(connection.session.identity):
+                    self.audit.record(AuditEvent.REVOKED, connection.session.identity)
+                    connection.close(CloseReason.UNAUTHENTICATED)
+
+        nursery.start_soon(self.faults.keep, "revocations", partial(self._revocations.run, close_revoked))
+        nursery.start_soon(self.faults.keep, "the keys of tokens", verifier.run)
+
+    def _start_channels(self, nursery: trio.Nursery, run_vital: RunVital) -> Joining:
+        """The hub with all that is behind it, from the bus to the flusher."""
+        bus, settings, counters, faults = self._bus, self._settings, self.counters, self.faults
+        turns = Turns()
+        reader = MessageReader(self.namespaces, counters, faults, unix_ms, turns)
+        budget = LogBudget(settings.log_bytes)
+        everyone, log_limit = self.registry.everyone, settings.log_messages
+        hub = Hub(self.namespaces, reader, counters, faults, everyone, log_limit=log_limit, budget=budget)
+        states = StreamStates(bus)
+        recovery = Recovery(bus, hub, states, reader, faults, nursery)
+        monitor = TaskMonitor(bus, self._members, self.namespaces, reader.read_stored, reader.refuse, counters, faults)
+
+        def bus_is_back(sound_until: float) -> None:
+            recovery.bus_is_back(sound_until)
+            monitor.bus_is_back()
+            self._revocations.bus_is_back()
+
+        flusher = Flusher(hub, counters, coalesce_ms=settings.coalesce)
+        bus.attach(hub.receive, bus_is_back, flusher.after_burst)
+        nursery.start_soon(faults.keep, "the list of live workers", self._members.run)
+        nursery.start_soon(monitor.run)
+        nursery.start_soon(run_vital, "the flusher", flusher.run)
+        return Joining(
+            bus,
+            Router(hub, bus, settings.bus_timeout),
+            recovery,
+            History(bus, states, reader, recovery),
+            counters,
+            faults,
+            timeout=settings.bus_timeout,
+            patience=settings.idle_timeout,
+            turns=turns,
+        )
+
+    def _make_commands(self, nursery: trio.Nursery, joining: Joining, store: SessionStore, expiry: Expiry) -> Commands:
+        bus, settings, namespaces = self._bus, self._settings, self.namespaces
+        return Commands(
+            bus=bus,
+            access=self.access,
+            places=self.places,
+            audit=self.audit,
+            expiry=expiry,
+            permissions=Permissions(namespaces, closed=self.access.closed),
+            joining=joining,
+            publisher=ClientPublisher(bus, namespaces),
+            calls=Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=self.faults.report),
+            store=store,
+            counters=self.counters,
+            max_subscriptions=settings.max_subscriptions,
+        )
