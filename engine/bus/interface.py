@@ -50,6 +50,10 @@ class NoListenerError(BusError):
     """No producer listens there: nothing was done, and waiting would not help."""
 
 
+class LateError(BusError):
+    """There was no answer in time: whoever was asked may have done it."""
+
+
 class ConflictError(BusError):
     """The key has another revision by now: nothing was done; read it again."""
 
@@ -153,6 +157,12 @@ class NamespaceListener(Protocol):
 
 Deliver = Callable[[str, bytes, StreamPosition | None], None]
 """Called with (channel, payload, position) for each message; an ephemeral message has no position."""
+
+Respond = Callable[[bytes], None]
+"""Sends an answer, at once or later; it is lost if the bus is away."""
+
+Answerer = Callable[[bytes, Respond], None]
+"""Called with whatever is asked or told on a subject; must not raise. The answer to a `tell` goes nowhere."""
 
 AfterBurst = Callable[[], None]
 """Called when a burst of messages has been delivered, still without a task switch."""
@@ -273,6 +283,34 @@ class Bus(Protocol):
         """Key -> entry, without those whose value is empty. BusError.
 
         `prefix`: only of the keys that begin with it and a dot; `after`: only entries with a higher revision.
+        """
+        ...
+
+    # --- other processes of the cluster --------------------------------------------------------------------------
+
+    async def ask(self, subject: str, payload: bytes, seconds: float) -> bytes:
+        """Ask whoever answers on a subject, and return the first answer.
+
+        NoListenerError at once if nobody listens there; LateError if there is no answer within `seconds` seconds;
+        BusError.
+        """
+        ...
+
+    async def ask_all(self, subject: str, payload: bytes, seconds: float, count: int) -> list[bytes]:
+        """Ask all who answer on a subject: the answers that come within `seconds` seconds, `count` at most.
+
+        BusError, and then what has come is dropped.
+        """
+        ...
+
+    def tell(self, subject: str, payload: bytes) -> None:
+        """Tell all who listen on a subject, soon and without a confirmation; lost if the bus is away."""
+        ...
+
+    async def answer(self, subject: str, take: Answerer | None) -> None:
+        """Have whatever is asked or told on a subject answered; None ends it. A subject has one answerer in a worker.
+
+        Returns when it is in effect; BusError if the bus is away: then it takes effect once the bus is back.
         """
         ...
 

@@ -14,11 +14,13 @@ from fanline.engine.bus.interface import (
     PING_SECONDS,
     READ_BATCH,
     AfterBurst,
+    Answerer,
     BusError,
     ConflictError,
     Deliver,
     Epoch,
     KvEntry,
+    LateError,
     NamespaceListener,
     NoListenerError,
     OnLoss,
@@ -139,6 +141,11 @@ class MemoryBroker:
         for bus in self.buses:
             bus.hear(channel)
 
+    def answerers(self, subject: str) -> list[Answerer]:
+        """Those of all workers on a subject, while the broker is available."""
+        found = (bus.answerers.get(subject) for bus in self.buses)
+        return [take for take in found if take is not None] if self.available else []
+
     def find(self, bucket: Bucket, key: str) -> KvEntry | None:
         found = self.buckets.get((bucket, key))
         return None if found is None or found.expires <= trio.current_time() else found.entry
@@ -165,6 +172,7 @@ class MemoryBus:
         self._deliver: Deliver | None = None
         self.on_loss: OnLoss = lambda _: None
         self._after_burst: AfterBurst = lambda: None
+        self.answerers: dict[str, Answerer] = {}
         self._take_beat: Callable[[str], None] | None = None
         self._listeners: dict[str, NamespaceListener] = {}
         self.reads = 0
@@ -280,6 +288,46 @@ class MemoryBus:
         await self._reach_broker()
         return self.broker.streams[namespace].read(None, start)
 
+    async def ask(self, subject: str, payload: bytes, seconds: float) -> bytes:
+        answers = await self._ask(subject, payload, seconds, 1)
+        if answers is None:
+            raise NoListenerError(f"nobody answers on {subject}")
+        if not answers:
+            raise LateError(f"no answer on {subject} within {seconds:g} s")
+        return answers[0]
+
+    async def ask_all(self, subject: str, payload: bytes, seconds: float, count: int) -> list[bytes]:
+        return await self._ask(subject, payload, seconds, count) or []
+
+    async def _ask(self, subject: str, payload: bytes, seconds: float, count: int) -> list[bytes] | None:
+        """The answers; None if nobody listens there."""
+        await self._reach_broker()
+        answers, complete = list[bytes](), trio.Event()
+
+        def reply(answer: bytes) -> None:
+            answers.append(answer)
+            if len(answers) >= count:
+                complete.set()
+
+        answerers = self.broker.answerers(subject)
+        for take in answerers:
+            take(payload, reply)
+        with trio.move_on_after(seconds):
+            if answerers:
+                await complete.wait()
+        return answers[:count] if answerers else None
+
+    def tell(self, subject: str, payload: bytes) -> None:
+        for take in self.broker.answerers(subject):
+            take(payload, lambda _: None)
+
+    async def answer(self, subject: str, take: Answerer | None) -> None:
+        if take is None:
+            self.answerers.pop(subject, None)
+        else:
+            self.answerers[subject] = take
+        await self._reach_broker()
+
     async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:
         await self._reach_broker()
         listener = self.broker.listeners.get(channel)
@@ -287,7 +335,7 @@ class MemoryBus:
             raise NoListenerError(f"no producer is attached to {channel}")
         with trio.move_on_after(seconds):
             return await listener(payload)
-        raise BusError(f"the producer of {channel} did not answer within {seconds:g} s")
+        raise LateError(f"the producer of {channel} did not answer within {seconds:g} s")
 
     async def has_producer(self, channel: str) -> bool:
         await self._reach_broker()

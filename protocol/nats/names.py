@@ -33,6 +33,11 @@ class Bucket(StrEnum):
     """Worker id -> what is known of a live worker. Expires three seconds after the worker's last sign of life."""
 
 
+def system_subject(*parts: str) -> str:
+    """A subject on which the engine's processes ask and tell each other something. Producers may not use it."""
+    return ".".join(("fanline.sys", *parts))
+
+
 def stream_name(namespace: str) -> str:
     """The stream of a durable namespace."""
     return f"FANLINE_{namespace}"

@@ -10,12 +10,14 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
 
 from fanline.engine.bus.interface import (
     AfterBurst,
+    Answerer,
     BusError,
     Deliver,
     NamespaceListener,
@@ -182,6 +184,17 @@ class NatsBus(Requests):
         listener = self._listeners.get(namespace_of(channel))
         if listener is not None and listener.wants(channel, sequence_of(message)):
             listener.take(heard_of(channel, message))
+
+    async def answer(self, subject: str, take: Answerer | None) -> None:
+        if take is None:
+            self._interest.drop(subject)
+            return
+        self._interest.want(subject, lambda asked: take(asked.payload, partial(self._reply, asked.reply)))
+        await self._interest.wait(subject)
+
+    def _reply(self, subject: str, payload: bytes) -> None:
+        if subject:
+            self.tell(subject, payload)
 
     def hear_beats(self, take: Callable[[str], None] | None) -> None:
         self._take_beat = take

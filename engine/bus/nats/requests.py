@@ -19,6 +19,7 @@ from fanline.engine.bus.interface import (
     BusError,
     ConflictError,
     KvEntry,
+    LateError,
     NoListenerError,
     Page,
     StorageFullError,
@@ -61,18 +62,14 @@ waits for the answer must not wait much longer than the election.
 """
 
 
-class LateError(BusError):
-    """There was no reply in time."""
-
-
 class _Request:
-    """A request under way. It gets one reply, or with `many` any number of them up to one with a status."""
+    """A request under way. It gets `most` replies, or fewer of which the last has a status."""
 
-    __slots__ = ("done", "failure", "is_done", "many", "replies", "subject")
+    __slots__ = ("done", "failure", "is_done", "most", "replies", "subject")
 
-    def __init__(self, subject: str, many: bool, done: trio.Event | None) -> None:
+    def __init__(self, subject: str, most: float, done: trio.Event | None) -> None:
         self.subject = subject
-        self.many = many
+        self.most = most
         self.replies: list[NatsMessage] = []
         self.failure: BusError | None = None
         self.is_done = False
@@ -83,7 +80,7 @@ class _Request:
         if self.is_done:
             return  # a second answer to the same request
         self.replies.append(reply)
-        if not self.many or reply.status is not None:
+        if len(self.replies) >= self.most or reply.status is not None:
             self._finish()
 
     @property
@@ -231,13 +228,34 @@ class Requests(ABC):
         self.full_store.hear(None)
         return StoreAck(int(ack["seq"]), bool(ack.get("duplicate", False)))
 
-    async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:
+    async def ask(self, subject: str, payload: bytes, seconds: float) -> bytes:
         await self.wait_room(len(payload))
-        with self._request(to_subject(channel, Direction.CTL), payload) as request:
-            await request.wait(seconds, f"the producer of {channel} did not answer within {seconds:g} s")
+        with self._request(subject, payload) as request:
+            await request.wait(seconds, f"no answer on {subject} within {seconds:g} s")
         if request.status == 503:
-            raise NoListenerError(f"no producer is attached to {channel}")
+            raise NoListenerError(f"nobody answers on {subject}")
         return request.replies[0].payload
+
+    async def ask_all(self, subject: str, payload: bytes, seconds: float, count: int) -> list[bytes]:
+        await self.wait_room(len(payload))
+        with self._request(subject, payload, most=count) as request:
+            with trio.move_on_after(seconds):
+                await request.done.wait()
+        if request.failure is not None:
+            raise request.failure
+        return [reply.payload for reply in request.replies if reply.status is None]
+
+    def tell(self, subject: str, payload: bytes) -> None:
+        with suppress(BusError):
+            self.send(subject, payload)
+
+    async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:
+        try:
+            return await self.ask(to_subject(channel, Direction.CTL), payload, seconds)
+        except NoListenerError:
+            raise NoListenerError(f"no producer is attached to {channel}") from None
+        except LateError:
+            raise LateError(f"the producer of {channel} did not answer within {seconds:g} s") from None
 
     async def has_producer(self, channel: str) -> bool:
         try:
@@ -248,17 +266,17 @@ class Requests(ABC):
 
     async def _read(self, stream: str, request: bytes) -> tuple[list[NatsMessage], int]:
         """Messages of a stream, by a batched direct get, and how many more there are."""
-        *messages, end = await self.question(f"$JS.API.DIRECT.GET.{stream}", request, many=True)
+        *messages, end = await self.question(f"$JS.API.DIRECT.GET.{stream}", request, most=math.inf)
         if end.status not in (204, 404):  # the end of the batch, or nothing found
             raise BusError(f"JetStream could not read {stream}: status {end.status}")
         return messages, int(header_of(end.headers, "Nats-Num-Pending") or 0)
 
-    async def question(self, subject: str, payload: bytes, *, many: bool = False) -> list[NatsMessage]:
+    async def question(self, subject: str, payload: bytes, *, most: float = 1) -> list[NatsMessage]:
         """Ask JetStream for something that changes nothing, several times if need be. BusError."""
         done, attempts = trio.Event(), list[_Request]()
         with ExitStack() as stack:  # each may still be answered while the next ones are made: JetStream may be slow
             for _ in range(round(REQUEST_TIMEOUT / QUESTION_SECONDS)):
-                attempts.append(stack.enter_context(self._request(subject, payload, None, many, done)))
+                attempts.append(stack.enter_context(self._request(subject, payload, None, most, done)))
                 first = await _first_done(attempts, QUESTION_SECONDS)
                 if first is not None:
                     return _replies_of(first)
@@ -270,11 +288,10 @@ class Requests(ABC):
         payload: bytes,
         *,
         headers: dict[str, str] | None = None,
-        many: bool = False,
         seconds: float = REQUEST_TIMEOUT,
     ) -> list[NatsMessage]:
         """Ask JetStream and return its replies; BusError if they do not all come."""
-        with self._request(subject, payload, headers, many) as request:
+        with self._request(subject, payload, headers) as request:
             await request.wait(seconds, "NATS did not answer; it may have been done")
         return _replies_of(request)
 
@@ -284,12 +301,12 @@ class Requests(ABC):
         subject: str,
         payload: bytes,
         headers: dict[str, str] | None = None,
-        many: bool = False,
+        most: float = 1,
         done: trio.Event | None = None,
     ) -> Iterator[_Request]:
         """Send a request, which takes replies until the end of the block. BusError."""
         token = str(next(self._numbers))
-        request = self._requests[token] = _Request(subject, many, done)
+        request = self._requests[token] = _Request(subject, most, done)
         try:
             self.send(subject, payload, headers, reply=f"{self.inbox}.{token}")
             yield request

@@ -6,7 +6,7 @@ Those about streams and buckets are in test_store_contract.py.
 import pytest
 import trio
 
-from fanline.engine.bus.interface import BusError, NoListenerError, Stored
+from fanline.engine.bus.interface import Answerer, Bus, BusError, LateError, NoListenerError, Respond, Stored
 from tests.engine.bus.cluster import Cluster, Inbox, OpenBus, join
 
 
@@ -120,6 +120,73 @@ async def test_a_listener_is_replaced_by_the_next_one_and_none_ends_it(open_bus:
             await inbox.wait(number + 1)
         assert [taken[2] for taken in first.taken] == [1]
         assert [taken[2] for taken in second.taken] == [2]
+
+
+# --- other processes of the cluster -------------------------------------------------------------------------------
+
+
+def answering(said: bytes) -> Answerer:
+    return lambda asked, respond: respond(said + asked)
+
+
+async def test_a_question_gets_the_first_answer(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other:
+        await one.answer("fanline.sys.x", lambda asked, respond: None)
+        await other.answer("fanline.sys.x", answering(b"yes, "))
+        assert await one.ask("fanline.sys.x", b"you?", 5) == b"yes, you?"
+
+
+async def test_an_answer_may_come_later(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other, trio.open_nursery() as nursery:
+        asked = list[Respond]()
+        await other.answer("fanline.sys.x", lambda _, respond: asked.append(respond))
+        nursery.start_soon(ask_and_expect, one, b"at last")
+        while not asked:  # another connection sets no event
+            await trio.sleep(0.001)
+        asked[0](b"at last")
+
+
+async def ask_and_expect(bus: Bus, answer: bytes) -> None:
+    assert await bus.ask("fanline.sys.x", b"", 10) == answer
+
+
+async def test_a_question_that_nobody_hears_fails_at_once_and_one_without_an_answer_in_time(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other:
+        with pytest.raises(NoListenerError, match=r"nobody answers on fanline\.sys\.x"):
+            await one.ask("fanline.sys.x", b"", 3600)
+        await other.answer("fanline.sys.x", lambda asked, respond: None)
+        with pytest.raises(LateError, match=r"no answer on fanline\.sys\.x within 0\.05 s"):
+            await one.ask("fanline.sys.x", b"", 0.05)
+
+
+async def test_a_question_to_all_gets_the_answers_that_come_in_time(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other, open_bus() as mute:
+        assert await one.ask_all("fanline.sys.x", b"", 3600, 3) == []
+        await one.answer("fanline.sys.x", answering(b"one "))
+        await other.answer("fanline.sys.x", answering(b"other "))
+        await mute.answer("fanline.sys.x", lambda asked, respond: None)
+        assert {*await one.ask_all("fanline.sys.x", b"?", 3600, 2)} == {b"one ?", b"other ?"}
+        assert {*await one.ask_all("fanline.sys.x", b"?", 0.3, 3)} == {b"one ?", b"other ?"}
+
+
+async def test_what_is_told_reaches_all_who_listen_until_they_end_it(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other:
+        heard = list[bytes]()
+
+        def hear(told: bytes, respond: Respond) -> None:
+            heard.append(told)
+            respond(b"to nobody")
+
+        for bus in (one, other):
+            await bus.answer("fanline.sys.x", hear)
+            await bus.answer("fanline.sys.y", answering(b""))
+        one.tell("fanline.sys.x", b"1")
+        await one.ask_all("fanline.sys.y", b"", 3600, 2)
+        assert heard == [b"1", b"1"]
+        await other.answer("fanline.sys.x", None)
+        one.tell("fanline.sys.x", b"2")
+        await one.ask_all("fanline.sys.y", b"", 3600, 2)
+        assert heard == [b"1", b"1", b"2"]
 
 
 # --- producers of tasks -------------------------------------------------------------------------------------------
