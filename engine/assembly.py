@@ -13,6 +13,7 @@ from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.durable.history import History
 from fanline.engine.channels.durable.log_budget import LogBudget
+from fanline.engine.channels.durable.paging import Paging
 from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.flusher import Flusher
@@ -81,10 +82,10 @@ class Assembly:
             max_messages=settings.outbox_messages,
             on_fault=faults.report,
         )
-        joining = self._start_channels(nursery, run_vital)
+        joining, paging = self._start_channels(nursery, run_vital)
         store = SessionStore(self._bus)
         expiry = Expiry(self.access.tokens.grace)
-        commands = self._make_commands(nursery, joining, store, expiry)
+        commands = self._make_commands(nursery, joining, paging, store, expiry)
         nursery.start_soon(faults.keep, "the session store", store.run)
         nursery.start_soon(faults.keep, "the heartbeat", self.registry.beat)
         nursery.start_soon(faults.keep, "the end of tokens", expiry.run)
@@ -107,7 +108,7 @@ class Assembly:
         nursery.start_soon(self.faults.keep, "revocations", partial(self._revocations.run, close_revoked))
         nursery.start_soon(self.faults.keep, "the keys of tokens", verifier.run)
 
-    def _start_channels(self, nursery: trio.Nursery, run_vital: RunVital) -> Joining:
+    def _start_channels(self, nursery: trio.Nursery, run_vital: RunVital) -> tuple[Joining, Paging]:
         """The hub with all that is behind it, from the bus to the flusher."""
         bus, settings, counters, faults = self._bus, self._settings, self.counters, self.faults
         turns = Turns()
@@ -129,7 +130,7 @@ class Assembly:
         nursery.start_soon(faults.keep, "the list of live workers", self._members.run)
         nursery.start_soon(monitor.run)
         nursery.start_soon(run_vital, "the flusher", flusher.run)
-        return Joining(
+        joining = Joining(
             bus,
             Router(hub, bus, settings.bus_timeout),
             recovery,
@@ -140,8 +141,11 @@ class Assembly:
             patience=settings.idle_timeout,
             turns=turns,
         )
+        return joining, Paging(bus, states, reader)
 
-    def _make_commands(self, nursery: trio.Nursery, joining: Joining, store: SessionStore, expiry: Expiry) -> Commands:
+    def _make_commands(
+        self, nursery: trio.Nursery, joining: Joining, paging: Paging, store: SessionStore, expiry: Expiry
+    ) -> Commands:
         bus, settings, namespaces = self._bus, self._settings, self.namespaces
         return Commands(
             bus=bus,
@@ -151,6 +155,8 @@ class Assembly:
             expiry=expiry,
             permissions=Permissions(namespaces, closed=self.access.closed),
             joining=joining,
+            paging=paging,
+            namespaces=namespaces,
             publisher=ClientPublisher(bus, namespaces),
             calls=Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=self.faults.report),
             store=store,

@@ -13,7 +13,7 @@ import typing
 
 if typing.TYPE_CHECKING:
     from fanline.client.client import Client
-    from fanline.client.message import Gap, Message, Position, Published
+    from fanline.client.message import Gap, Message, PastMessages, Position, Published
     from fanline.client.subscription import Subscription
     from fanline.client.task_events import OutputLine, TaskUpdate
     from fanline.client.task_view import TaskView
@@ -44,6 +44,7 @@ __all__ = [
     "Message",
     "NatsOptions",
     "OutputLine",
+    "PastMessages",
     "Position",
     "Published",
     "ServerError",
@@ -66,7 +67,7 @@ __all__ = [
 # A name is imported when it is first used: a job that only reports needs neither Trio nor a WebSocket client.
 _MODULES = {
     "client.client": ("Client",),
-    "client.message": ("Gap", "Message", "Position", "Published"),
+    "client.message": ("Gap", "Message", "PastMessages", "Position", "Published"),
     "client.subscription": ("Subscription",),
     "client.task_events": ("OutputLine", "TaskUpdate"),
     "client.task_view": ("TaskView",),

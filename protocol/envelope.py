@@ -147,12 +147,32 @@ def decode_json(payload: bytes) -> Envelope:
 
 def encode_cbor(envelope: Envelope) -> bytes:
     """CBOR map with integer keys in wire order, definite lengths, shortest integers."""
+    return cbor2.dumps(_cbor_map(envelope), default=_encode_nested)
+
+
+def _cbor_map(envelope: Envelope) -> dict[int, Any]:
     fields: dict[int, Any] = {0: VERSION}
     for attribute, number in _CBOR_KEY_OF.items():
         value = getattr(envelope, attribute)
         if value is not None:
             fields[number] = _json_value.decode(value) if isinstance(value, Raw) else value
-    return cbor2.dumps(fields)
+    return fields
+
+
+def _encode_nested(encoder: cbor2.CBOREncoder, envelope: Envelope) -> None:
+    """An envelope in the data of another one."""
+    encoder.encode(_cbor_map(envelope))
+
+
+def nested(value: Any) -> Envelope:
+    """An envelope in the data of another one, decoded from either codec or not yet encoded. Raises
+    msgspec.ValidationError.
+    """
+    if isinstance(value, Envelope):
+        return value
+    if isinstance(value, dict) and 0 in value:
+        value = {_JSON_NAME_OF[key]: field for key, field in value.items() if key in _JSON_NAME_OF}
+    return msgspec.convert(value, Envelope)
 
 
 def decode_cbor(payload: bytes) -> Envelope:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from fanline.protocol.envelope import Envelope
+from fanline.protocol.envelope import Envelope, nested
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.text import NAME_PATTERN, explain
 
@@ -25,6 +25,10 @@ MAX_LINES = 1000
 """Lines of a task's output that a server keeps."""
 MAX_LAST = 1_000_000
 """The largest N of `{"last": N}`."""
+DEFAULT_PAGE = 100
+"""Messages of a page of history, if the client does not say how many."""
+MAX_PAGE = 500
+"""The most messages of a page."""
 CANCEL_SECONDS = 30.0
 """How long a producer may take to stop, if the request does not say."""
 
@@ -120,6 +124,28 @@ class PublishResult(ControlData):
     """The message was stored before, under the same de-duplication id; the offset is that of the first one."""
 
 
+class HistoryAnswer(ControlData, omit_defaults=False):
+    """The answer to `history`. The envelope's offset is the `before` or `after` of the next page, and its epoch that of
+    all offsets.
+    """
+
+    messages: list[Envelope]
+    """Oldest first; each has its offset, and no previous one."""
+    more: bool = False
+    """Whether there are more in the direction that was asked for."""
+
+    def fields(self) -> dict[str, Any]:
+        return {"messages": self.messages, "more": self.more}  # the codecs write the envelopes in their own form
+
+    @classmethod
+    def from_value(cls, value: Any) -> Self:
+        known = value if isinstance(value, dict) else {}
+        messages = known.get("messages")
+        if not isinstance(messages, list):
+            raise msgspec.ValidationError("`messages` is no list")
+        return cls(messages=[nested(message) for message in messages], more=bool(known.get("more")))
+
+
 class ErrorData(ControlData, omit_defaults=False):
     """The data of `err`. `error_of` reads it."""
 
@@ -193,6 +219,19 @@ class Subscribe(ControlData, forbid_unknown_fields=True):
     """How many of the newest lines of output a task's snapshot has."""
 
 
+class AskHistory(ControlData, forbid_unknown_fields=True):
+    """Which stored messages a `history` is about; without `before` and `after` the newest. Both name offsets of the
+    epoch in the envelope.
+    """
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE
+    """How many messages at most."""
+    before: _Offset | None = None
+    """The newest ones with a lower offset."""
+    after: _Offset | None = None
+    """The oldest ones with a higher offset."""
+
+
 class Authenticate(ControlData, forbid_unknown_fields=True):
     """The data of `auth`: who the client is, and the session that it takes up."""
 
@@ -236,5 +275,6 @@ def message_id_of(command: Envelope) -> str | None:
 
 _EXPECTED: dict[type[ControlData], str] = {
     Subscribe: 'the data of `sub` is {"last": N}, {"start": true} or {"snapshot": true}',
+    AskHistory: 'the data of `history` is {"limit": N, "before": OFFSET} or {"limit": N, "after": OFFSET}',
     Authenticate: 'the data of `auth` is {"token": TOKEN}, or {"session": ID, "positions": {...}}, or both',
 }

@@ -235,8 +235,11 @@ class Bus(Protocol):
         """
         ...
 
-    async def read(self, channel: str, start: int) -> Page:
-        """Stored messages of a channel from offset `start` on: READ_BATCH at most, fewer if large. BusError."""
+    async def read(self, channel: str, start: int, most: int = READ_BATCH) -> Page:
+        """Stored messages of a channel from offset `start` on: `most` (1 to READ_BATCH) of them, or fewer if large.
+
+        BusError.
+        """
         ...
 
     async def read_one(self, channel: str, offset: int) -> Stored | None:

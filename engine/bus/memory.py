@@ -85,10 +85,10 @@ class _Stream:
         first_time = datetime.fromisoformat(oldest.time).timestamp()
         return StreamState(self._epoch, oldest.offset, self._last, first_time, size)
 
-    def read(self, channel: str | None, start: int) -> Page:
+    def read(self, channel: str | None, start: int, most: int = READ_BATCH) -> Page:
         """Messages of one channel; None: of all."""
         matching = [m for m in self._messages if channel in (None, m.channel) and m.position.offset >= start]
-        return Page(matching[:READ_BATCH], max(0, len(matching) - READ_BATCH))
+        return Page(matching[:most], max(0, len(matching) - most))
 
     def newest(self, channel: str) -> int | None:
         return next((m.position.offset for m in reversed(self._messages) if m.channel == channel), None)
@@ -242,10 +242,10 @@ class MemoryBus:
         newest = ((channel, self._stream(channel).newest(channel)) for channel in channels)
         return {channel: offset for channel, offset in newest if offset is not None}
 
-    async def read(self, channel: str, start: int) -> Page:
+    async def read(self, channel: str, start: int, most: int = READ_BATCH) -> Page:
         await self._reach_broker()
         self.reads += 1
-        return self._stream(channel).read(channel, start)
+        return self._stream(channel).read(channel, start, most)
 
     async def read_one(self, channel: str, offset: int) -> Stored | None:
         await self._reach_broker()

@@ -12,6 +12,7 @@ import trio
 from fanline.engine.channels.subscription import ChannelSubscription
 from fanline.engine.counters import Counters
 from fanline.engine.faults import Faults
+from fanline.engine.sending.outbox import Outbox
 from fanline.engine.slices import SMALL_BYTES, Turns
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope
@@ -107,14 +108,14 @@ class HistorySender:
             return b"".join(frames)
 
     async def _push(self, subscription: ChannelSubscription, frames: Sequence[bytes]) -> None:
-        await self._wait_drained(subscription)  # of what other channels have brought meanwhile
+        await self.wait_read(subscription.outbox)  # of what other channels have brought meanwhile
         if frames:
             subscription.outbox.push(b"".join(frames))
             self._counters.deliveries += len(frames)
-            await self._wait_drained(subscription)
+            await self.wait_read(subscription.outbox)
 
-    async def _wait_drained(self, subscription: ChannelSubscription) -> None:
-        outbox = subscription.outbox
+    async def wait_read(self, outbox: Outbox) -> None:
+        """Wait until the client has read what it was sent, but for what the kernel has taken."""
         if outbox.backlog_bytes:
             await outbox.wait_drained()
             outbox.life.extend(self._patience)  # it reads: it lives

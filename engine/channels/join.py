@@ -98,6 +98,10 @@ class Joining:
                 await self._catch_up(subscription, durable, history.reached, lives, told, owed=owed)
             subscription.activate()
 
+    async def wait_read(self, outbox: Outbox) -> None:
+        """Wait until a client has read what it was sent: a large answer never closes a connection for slowness."""
+        await self._sender.wait_read(outbox)
+
     @asynccontextmanager
     async def steady(self, name: str) -> AsyncIterator[DurableChannel]:
         """A durable channel that is up to date, and kept so inside the block, without a subscriber. BusError."""

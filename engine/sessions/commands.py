@@ -10,11 +10,13 @@ from fanline.engine.access.permissions import Permissions
 from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.bus.interface import Bus, BusError, StorageFullError, TooLargeError
 from fanline.engine.channels.durable.channel import DurableChannel
+from fanline.engine.channels.durable.paging import Paging
 from fanline.engine.channels.inbox import move_cursor
 from fanline.engine.channels.join import Answer, Joining
 from fanline.engine.channels.start import Live, start_of
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
+from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
@@ -25,7 +27,7 @@ from fanline.protocol.channels import check_channel
 from fanline.protocol.dialects import PLAIN
 from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
-from fanline.protocol.messages import Authenticate, Authenticated, ErrorData, message_id_of, read
+from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, ErrorData, message_id_of, read
 
 _MAX_REASON = 500  # characters: the engine's reasons quote the command, whatever its size; a producer's are its own
 
@@ -46,6 +48,8 @@ class Commands:
         permissions: Permissions,
         audit: Audit,
         joining: Joining,
+        paging: Paging,
+        namespaces: Namespaces,
         publisher: ClientPublisher,
         calls: Calls,
         store: SessionStore,
@@ -59,6 +63,8 @@ class Commands:
         self._permissions = permissions
         self._audit = audit
         self._joining = joining
+        self._paging = paging
+        self._namespaces = namespaces
         self._publisher = publisher
         self._calls = calls
         self._store = store
@@ -216,6 +222,16 @@ class Commands:
         self._audit.record(AuditEvent.PUBLISHED, session.identity, channel=channel)
         return answer
 
+    async def history(self, session: Session, command: Envelope) -> Envelope:
+        """A page of what is stored of a channel, whether the session is subscribed to it or not."""
+        channel = _channel_of(command)
+        await self._permissions.check(session.identity, Right.HISTORY, channel)
+        if not self._namespaces.of(channel).durable:
+            raise MessageError(ErrorCode.NOT_SUPPORTED, f"{channel} has no history: its namespace is not durable")
+        answer = await self._paging.page(channel, read(AskHistory, command), command.epoch)
+        await self._joining.wait_read(session.outbox)
+        return answer
+
     async def ack(self, session: Session, command: Envelope) -> Envelope:
         """Move an inbox's cursor to an offset (`o`), or to the message whose id is the data."""
         inbox = _inbox_of(session, command)
@@ -264,7 +280,7 @@ COMMANDS: dict[str, Perform] = {
     MessageType.ACK: Commands.ack,
     MessageType.CALL: Commands.call,
     MessageType.PRESENCE: Commands.not_supported,
-    MessageType.HISTORY: Commands.not_supported,
+    MessageType.HISTORY: Commands.history,
 }
 
 

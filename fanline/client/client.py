@@ -14,7 +14,7 @@ import trio
 from fanline.backoff import Backoff
 from fanline.client.connection import ServerConnection, V1Dialect, open_connection
 from fanline.client.control import read_control
-from fanline.client.message import Gap, Message, Position, Published
+from fanline.client.message import Gap, Message, PastMessages, Position, Published, from_envelope
 from fanline.client.subscription import Subscription
 from fanline.client.subscription_driver import SubscriptionDriver
 from fanline.client.subscriptions.start import StartPosition
@@ -25,7 +25,7 @@ from fanline.groups import only_error
 from fanline.plain import plain
 from fanline.protocol.dialects import CBOR, JSON
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import MAX_LINES, Authenticate, PublishResult, Subscribe
+from fanline.protocol.messages import MAX_LINES, AskHistory, Authenticate, HistoryAnswer, PublishResult, Subscribe
 
 Codec = Literal["json", "cbor"]
 StoredPositions = Mapping[str, Position | Sequence[Any]]
@@ -177,6 +177,26 @@ class Client:
                 self._driver.machine.learn(channel, reply)
                 result = read_control(PublishResult, reply)
                 return Published(result.id, reply.offset, result.duplicate)
+
+    async def history(
+        self, channel: str, *, limit: int = 100, before: Position | None = None, after: Position | None = None
+    ) -> PastMessages:
+        """The newest `limit` (1 to 500) messages that are stored of a durable channel, subscribed to or not; those
+        before a position, or the oldest after one. Fewer if they are large.
+
+        Page by page: `before=page.next`, or `after=page.next`, until that is None. Raises ServerError if the server
+        refuses or the position is of another epoch, and ConnectionLost if the connection ends before the answer.
+        """
+        place = before or after
+        asked = AskHistory(limit=limit, before=before and before.offset, after=after and after.offset)
+        command = Envelope(
+            MessageType.HISTORY, channel=channel, id=uuid4().hex, epoch=place and place.epoch, data=asked.fields()
+        )
+        reply = await self._request(await self._connected(), command)
+        page = read_control(HistoryAnswer, reply)
+        messages = [from_envelope(each, reply.epoch) for each in page.messages if each.type == MessageType.PUB]
+        more = page.more and reply.offset is not None
+        return PastMessages(messages, Position(reply.offset or 0, reply.epoch) if more else None)
 
     def task(
         self,

@@ -49,6 +49,15 @@ class Message:
     """The life of the channel that the offset belongs to."""
 
 
+class PastMessages(NamedTuple):
+    """Part of what is stored of a channel."""
+
+    messages: list[Message]
+    """Oldest first."""
+    next: Position | None
+    """From where on there are more in the direction that was asked for; None if there are none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """Messages that will not come, reported where they belong between the messages around them."""

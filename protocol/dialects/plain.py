@@ -13,7 +13,7 @@ import msgspec
 
 from fanline.protocol.envelope import Envelope, MessageType, check_value
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import CallData, PublishResult, Welcome, error_of, read
+from fanline.protocol.messages import CallData, HistoryAnswer, PublishResult, Welcome, error_of, read
 from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
 from fanline.protocol.text import harmless
@@ -105,6 +105,19 @@ def _new_message(fields: _Fields) -> Envelope:
     return Envelope(MessageType.PUB, channel=channel, event="new_message", data=fields.get("data"))
 
 
+def _history(fields: _Fields) -> Envelope:
+    """`before` is what the page after it named: OFFSET@EPOCH."""
+    command = _channel_command(MessageType.HISTORY, fields)
+    data = {"limit": fields["limit"]} if "limit" in fields else {}
+    if fields.get("before") is not None:
+        offset, _, epoch = str(fields["before"]).partition("@")
+        if not (offset.isascii() and offset.isdigit() and len(offset) <= _MAX_DIGITS):
+            raise MessageError(ErrorCode.BAD_MESSAGE, "`before` is that of another `history`")
+        data["before"], command.epoch = int(offset), epoch or None
+    command.data = data
+    return command
+
+
 def _ack(fields: _Fields) -> Envelope:
     return Envelope(MessageType.ACK, event="ack", data=_text(fields, "message_id", "Message id required"))
 
@@ -129,6 +142,7 @@ _COMMANDS: dict[str, Callable[[_Fields], Envelope | None]] = {
     "subscribe": partial(_channel_command, MessageType.SUB),
     "unsubscribe": partial(_channel_command, MessageType.UNSUB),
     "new_message": _new_message,
+    "history": _history,
     "ack": _ack,
     "get_status": partial(_task_command, "status"),
     "status_request": partial(_task_command, "status"),
@@ -218,6 +232,17 @@ def _status(command: Envelope, reply: Envelope) -> dict[str, Any]:
     }
 
 
+def _page(command: Envelope, reply: Envelope) -> dict[str, Any]:
+    answer = read(HistoryAnswer, reply)
+    page = {
+        "type": "history",
+        "channel": command.channel,
+        "messages": [_published(message) for message in answer.messages if message.type == MessageType.PUB],
+        "more": answer.more,
+    }
+    return page | ({"before": f"{reply.offset}@{reply.epoch}"} if answer.more else {})
+
+
 _REPLIES: dict[str, Callable[[Envelope, Envelope], dict[str, Any]]] = {
     "ping": _pong,
     "heartbeat": _pong,
@@ -228,6 +253,7 @@ _REPLIES: dict[str, Callable[[Envelope, Envelope], dict[str, Any]]] = {
         "unsubscribed": True,
     },
     "status": _status,
+    "history": _page,
     "input": lambda command, _: _result(command, success=True),
     "cancel": lambda command, _: _result(command, success=True),
     "new_message": lambda _, reply: {

@@ -8,6 +8,7 @@ from msgspec import NODEFAULT
 
 from fanline.protocol import messages
 from fanline.protocol.messages import (
+    AskHistory,
     Authenticate,
     Authenticated,
     ByeData,
@@ -17,6 +18,7 @@ from fanline.protocol.messages import (
     Expiring,
     GapData,
     GapReason,
+    HistoryAnswer,
     Limits,
     PublishResult,
     ReconnectData,
@@ -29,6 +31,7 @@ from tests.protocol.test_reference_pages import PROTOCOL, table
 ON_THE_PAGE: dict[str, type[ControlData]] = {
     "auth": Authenticate,
     "sub": Subscribe,
+    "history": AskHistory,
     "call": CallData,
     "welcome": Welcome,
     "limits` of `welcome": Limits,
@@ -36,6 +39,7 @@ ON_THE_PAGE: dict[str, type[ControlData]] = {
     "auth` of the server": Expiring,
     "ok` to `sub": Subscribed,
     "ok` to `pub": PublishResult,
+    "ok` to `history": HistoryAnswer,
     "err": ErrorData,
     "gap": GapData,
     "reconnect": ReconnectData,
@@ -50,6 +54,8 @@ def value_of(type_: Any) -> str:
     if get_origin(type_) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(type_) if kind is not msgspec.UnsetType]
         return " or ".join(value_of(kind) for kind in kinds)
+    if get_origin(type_) is list:
+        return "list"
     words = {str: "text", int: "integer", float: "number", bool: "boolean", Any: "any", type(None): "null"}
     return words.get(type_, "map")
 

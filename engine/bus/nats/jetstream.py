@@ -120,9 +120,9 @@ DELETED_STREAMS = "$JS.EVENT.ADVISORY.STREAM.DELETED.*"
 """Subjects on which the server announces that a stream was deleted; the last token is the stream's name."""
 
 
-def read_request(subject: str, start: int) -> bytes:
+def read_request(subject: str, start: int, most: int = READ_BATCH) -> bytes:
     """Batched direct get: messages on a subject (wildcards allowed) from sequence `start` on, oldest first."""
-    request = {"seq": max(1, start), "batch": READ_BATCH, "max_bytes": READ_BYTES, "next_by_subj": subject}
+    request = {"seq": max(1, start), "batch": most, "max_bytes": READ_BYTES, "next_by_subj": subject}
     return _encoder.encode(request)
 
 

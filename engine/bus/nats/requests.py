@@ -16,6 +16,7 @@ import trio
 from fanline.engine.bus.interface import (
     PING,
     PING_SECONDS,
+    READ_BATCH,
     BusError,
     ConflictError,
     KvEntry,
@@ -158,8 +159,9 @@ class Requests(ABC):
             newest |= {stored.channel: stored.position.offset for stored in _page(messages, more).messages}
         return newest
 
-    async def read(self, channel: str, start: int) -> Page:
-        return _page(*await self._read(stream_name(namespace_of(channel)), read_request(to_subject(channel), start)))
+    async def read(self, channel: str, start: int, most: int = READ_BATCH) -> Page:
+        request = read_request(to_subject(channel), start, most)
+        return _page(*await self._read(stream_name(namespace_of(channel)), request))
 
     async def read_one(self, channel: str, offset: int) -> Stored | None:
         stream = stream_name(namespace_of(channel))

@@ -306,3 +306,14 @@ async def test_a_value_that_is_too_large_is_refused(open_bus: OpenBus) -> None:
     async with open_bus() as bus:
         with pytest.raises(TooLargeError, match=r"\d bytes"):
             await bus.kv_put(Bucket.TASKS, "task.a", b"x" * (1024 * 1024 + 1), 60)
+
+
+async def test_a_read_of_a_few_messages_says_how_many_more_there_are(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        for number in range(9):
+            await bus.store(("task:a", "task:b", "task:a")[number % 3], b"%d" % number)
+        page = await bus.read("task:a", 2, 1)
+        assert ([stored.payload for stored in page.messages], page.more) == ([b"2"], 4)
+        page = await bus.read("task:a", 8, 5)
+        assert ([stored.payload for stored in page.messages], page.more) == ([b"8"], 0)
+        assert await bus.read("task:a", 10, 1) == ([], 0)

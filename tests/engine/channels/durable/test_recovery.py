@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from fanline.engine.bus.interface import BusError, Page, StreamPosition, StreamState
+from fanline.engine.bus.interface import READ_BATCH, BusError, Page, StreamPosition, StreamState
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.channels.hub import Channel
@@ -34,8 +34,8 @@ class SlowBus(MemoryBus):
         if position is None or position.offset not in self.lost:
             super().hand_over(channel, payload, position)
 
-    async def read(self, channel: str, start: int) -> Page:
-        page = await super().read(channel, start)
+    async def read(self, channel: str, start: int, most: int = READ_BATCH) -> Page:
+        page = await super().read(channel, start, most)
         await self._pass()
         return page
 

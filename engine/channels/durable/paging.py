@@ -1,0 +1,112 @@
+"""Pages of what is stored of a channel, for clients that look back, subscribed to it or not.
+
+A stream counts the messages of a channel from any offset on, so the place where a page backwards begins is found by
+bisection: a look at one message each time, however long the history is.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+import trio
+
+from fanline.engine.bus.interface import Bus, BusError, Stored
+from fanline.engine.channels.durable.stream_states import StreamStates
+from fanline.engine.channels.messages import MessageReader
+from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.messages import AskHistory, HistoryAnswer
+
+PAGE_BYTES = 256 * 1024
+"""What the messages of a page take together, about; a page has one message at least."""
+_OVERHEAD = 100  # bytes of an encoded message besides what its producer wrote
+_READS = 4  # pages on their way at a time
+
+
+class Paging:
+    """Of one worker's durable channels."""
+
+    def __init__(self, bus: Bus, states: StreamStates, reader: MessageReader) -> None:
+        self._bus = bus
+        self._states = states
+        self._reader = reader
+        self._reading = trio.CapacityLimiter(_READS)
+
+    async def page(self, channel: str, asked: AskHistory, epoch: str | None) -> Envelope:
+        """The `ok` to a `history`. `epoch`: that of the offset that was asked for, if the client knows it.
+
+        MessageError: BAD_MESSAGE, or BAD_OFFSET if the offset is of another epoch. BusError.
+        """
+        if asked.before is not None and asked.after is not None:
+            raise MessageError(ErrorCode.BAD_MESSAGE, "give `before` or `after`, not both")
+        async with self._reading:
+            state = await self._states.now(channel)
+            offset = asked.before or asked.after or 0
+            if not state.epoch.covers(epoch, offset):
+                raise MessageError(ErrorCode.BAD_OFFSET, f"offset {offset} is of another epoch of {channel}")
+            if asked.after is not None:
+                stored, more = await self._oldest_after(channel, asked.after, asked.limit)
+            else:
+                end = state.last + 1 if asked.before is None else min(asked.before, state.last + 1)
+                stored, more = await self._newest_before(channel, end, asked.limit)
+            if (await self._states.now(channel)).epoch != state.epoch:
+                raise BusError(f"the stream of {channel} was recreated; try again")
+            messages = []
+            for envelope, position in await self._reader.read_page(stored):
+                if envelope is not None:
+                    envelope.offset = position.offset
+                    messages.append(envelope)
+        answer = Envelope(MessageType.OK, channel=channel, epoch=state.epoch.name)
+        answer.data = HistoryAnswer(messages=messages, more=more).fields()
+        if stored:  # not that of a message in the answer, which may lack some that cannot be read
+            answer.offset = stored[0 if asked.after is None else -1].position.offset
+        return answer
+
+    async def _oldest_after(self, channel: str, offset: int, limit: int) -> tuple[list[Stored], bool]:
+        page = await self._bus.read(channel, offset + 1, limit)
+        fitting = _fitting(page.messages)
+        return fitting, page.more > 0 or len(fitting) < len(page.messages)
+
+    async def _newest_before(self, channel: str, end: int, limit: int) -> tuple[list[Stored], bool]:
+        start, count = await self._start_before(channel, end, limit)
+        newest = deque[Stored](maxlen=limit)
+        while start < end:
+            page = await self._bus.read(channel, start, 2 * limit)
+            newest.extend(stored for stored in page.messages if stored.position.offset < end)
+            if not page.more or not page.messages:
+                break
+            start = page.messages[-1].position.offset + 1
+        fitting = _fitting(reversed(newest))
+        return fitting[::-1], count > len(fitting)
+
+    async def _start_before(self, channel: str, end: int, limit: int) -> tuple[int, int]:
+        """From where on to read for the newest `limit` messages before `end`: at least these are from there on, and at
+        most twice as many, unless that is everything. And how many there are in all.
+        """
+        beyond, _ = await self._count(channel, end)
+        total, first = await self._count(channel, 1)
+        low, high = first, end  # from `low` on, there are too many; from `high` on, too few
+        if total - beyond <= 2 * limit:
+            return low, total - beyond
+        while high - low > 1:
+            middle = (low + high) // 2
+            count = (await self._count(channel, middle))[0] - beyond
+            if limit <= count <= 2 * limit:
+                return middle, total - beyond
+            low, high = (middle, high) if count > limit else (low, middle)
+        return low, total - beyond
+
+    async def _count(self, channel: str, start: int) -> tuple[int, int]:
+        """How many messages are stored from an offset on, and the offset of the first of them."""
+        page = await self._bus.read(channel, start, 1)
+        return len(page.messages) + page.more, page.messages[0].position.offset if page.messages else start
+
+
+def _fitting(messages: Iterable[Stored]) -> list[Stored]:
+    """The first messages, one at least, as many as fit into a page."""
+    found, size = list[Stored](), 0
+    for stored in messages:
+        size += len(stored.payload) + _OVERHEAD
+        if found and size > PAGE_BYTES:
+            break
+        found.append(stored)
+    return found
