@@ -40,6 +40,7 @@ from fanline.engine.slices import Turns
 from fanline.engine.tasks.monitor.monitor import TaskMonitor
 from fanline.protocol.errors import CloseReason
 from fanline.protocol.messages import Limits
+from fanline.protocol.nats.names import AUDIT_SUBJECT
 
 RunVital = Callable[[str, Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs what the whole worker depends on, under this name."""
@@ -52,7 +53,8 @@ class Assembly:
         self.access = access
         self.namespaces = Namespaces(settings.namespaces)
         self.counters = Counters()
-        self.audit = Audit(settings.audit_log, name)
+        tell = partial(bus.tell, AUDIT_SUBJECT) if settings.audit_events else None
+        self.audit = Audit(settings.audit_log, name, tell)
         self.faults = Faults(self.counters)
         self.registry = Registry(settings.heartbeat, self.counters, self.faults)
         self._bus = bus

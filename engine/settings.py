@@ -61,6 +61,8 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Origins whose pages may connect, besides pages of the very host and port that they connect to."""
     audit_log: str = ""
     """Path of a file to which JSON lines are appended: who came, who was refused, who did what. Empty: none."""
+    audit_events: bool = False
+    """Publish the same lines on the NATS subject `fanline.event.audit`, without a confirmation."""
     compression: bool = False
     """Offer permessage-deflate: less traffic for more CPU. Each message is compressed once for all its receivers."""
     ssl_certfile: str = ""

@@ -6,6 +6,7 @@ POSIX keeps whole. The system may rotate the file: a file that is gone, or anoth
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from typing import Any
@@ -32,11 +33,14 @@ class AuditEvent(StrEnum):
 
 
 class Audit:
-    """One worker's. `path`: the file; "" for none, and then nothing is done."""
+    """One worker's. `path`: the file, "" for none; `tell`: where each line goes besides, without its line feed, None
+    for nowhere. Without either nothing is done.
+    """
 
-    def __init__(self, path: str, worker: str) -> None:
-        self.enabled = bool(path)
+    def __init__(self, path: str, worker: str, tell: Callable[[bytes], None] | None = None) -> None:
+        self.enabled = bool(path) or tell is not None
         self._path = path
+        self._tell = tell
         self._worker = worker
         self._file: int | None = None
         self._failing = False
@@ -47,7 +51,11 @@ class Audit:
             return
         who = {} if identity is None else {"user": identity.user, "token_id": identity.token_id}
         line = {"ts": unix_ms(), "event": event, "worker": self._worker, **who, **fields}
-        self._write(msgspec.json.encode({key: value for key, value in line.items() if value is not None}) + b"\n")
+        encoded = msgspec.json.encode({key: value for key, value in line.items() if value is not None})
+        if self._tell is not None:
+            self._tell(encoded)
+        if self._path:
+            self._write(encoded + b"\n")
 
     def close(self) -> None:
         """Give the file back."""

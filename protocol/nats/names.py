@@ -12,6 +12,10 @@ MESSAGE_ID = "Nats-Msg-Id"
 """Header with a message's store id. Within two minutes, a stream stores each store id only once."""
 
 
+AUDIT_SUBJECT = "fanline.event.audit"
+"""On which workers tell whoever listens who came, who was refused, and who did what."""
+
+
 class Bucket(StrEnum):
     """The key-value buckets of a cluster. Their keys consist of characters that a channel's id may contain."""
 

@@ -14,7 +14,7 @@ from tests.engine.access.clients import token, token_access
 from tests.engine.running import running_engine
 from tests.protocol.test_reference_pages import table
 from tests.support.paths import ROOT
-from tests.support.raw_client import connect_raw, upgrade_request
+from tests.support.raw_client import connect, connect_raw, upgrade_request
 
 PAGE = (ROOT / "docs" / "reference" / "authentication.md").read_text(encoding="utf-8")
 
@@ -32,6 +32,18 @@ def test_a_pipe_that_nobody_reads_does_not_hold_the_worker(tmp_path: Path, caplo
     os.mkfifo(path)
     Audit(str(path), "worker-0").record(AuditEvent.CONNECTED)
     assert "cannot be written" in caplog.text
+
+
+async def test_what_is_in_the_file_is_told_to_whoever_listens(tmp_path: Path) -> None:
+    path, told = tmp_path / "audit.jsonl", list[bytes]()
+    for settings in (EngineSettings(audit_log=str(path), audit_events=True), EngineSettings(audit_events=True)):
+        with trio.fail_after(10):
+            async with running_engine(settings) as engine:
+                await engine.bus.answer("fanline.event.audit", lambda line, _: told.append(line))
+                async with connect(engine.host, engine.port):
+                    pass
+    assert path.read_bytes().splitlines() == told[:1]
+    assert [json.loads(line)["event"] for line in told] == ["connected", "connected"]
 
 
 async def test_a_client_leaves_its_traces_and_none_of_its_secrets(tmp_path: Path) -> None:
