@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import random
 import resource
 import socket
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,8 @@ from fanline.protocol.errors import CloseReason
 
 _ACCEPT_BATCH = 64  # accepted between two turns of the loop
 _OWN_FILES = 128  # open files a worker needs besides its connections; some are for clients that are turned away
+_RETURNS_PER_SECOND = 1000  # at which the clients of a worker that stops are to come back to the others
+_LONGEST_RETURN = 10.0  # seconds
 _DRAIN_SLICE = 256  # connections closed between two turns of the loop
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NO_ROOM_SECONDS = 0.1  # before the kernel is asked again
@@ -86,14 +89,28 @@ class Server:
         self._accepting.cancel()
         self._draining = True
         with trio.move_on_after(seconds):
-            for number, connection in enumerate(self._parts.registry):
-                connection.close(CloseReason.RESTART)
-                if number % _DRAIN_SLICE == 0:
-                    await trio.lowlevel.checkpoint()
+            await self._send_away(seconds / 2)
             while self._sockets:
                 self._empty = trio.Event()
                 await self._empty.wait()
         self._serving.cancel()
+
+    async def _send_away(self, seconds: float) -> None:
+        """Close all connections so that their clients come back to other workers one after the other: those who can be
+        told when, at once, and the others by and by, within `seconds` seconds.
+        """
+        connections = [*self._parts.registry]
+        spread = min(len(connections) / _RETURNS_PER_SECOND, _LONGEST_RETURN)
+        told = [connection for connection in connections if connection.can_be_told]
+        others = [connection for connection in connections if not connection.can_be_told]
+        for number, connection in enumerate(told):
+            connection.send_away(random.uniform(0, spread))  # noqa: S311  # no secret
+            if number % _DRAIN_SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        begun, pace = trio.current_time(), min(spread, seconds) / max(1, len(others))
+        for number, connection in enumerate(others):
+            connection.close(CloseReason.RESTART)
+            await trio.sleep_until(begun + pace * (number + 1))
 
     async def _accept(
         self, listener: socket.socket, spare: SpareFile, nursery: trio.Nursery, shared: ConnectionShared

@@ -22,8 +22,10 @@ from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
 from fanline.engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered
+from fanline.protocol.dialects import PLAIN
+from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason, ErrorCode, FrameError, MessageError
-from fanline.protocol.messages import Limits
+from fanline.protocol.messages import Limits, ReconnectData
 from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMessage, decode_close, encode_frame
 
 _TOO_FAST = "you send more than you may; what you send is read more slowly from now on"
@@ -81,6 +83,17 @@ class Connection:
         """Say why the client does not get in, before anything else is said."""
         self.session.push(refusal(None, error))
         self.outbox.finish(close_reason(error))
+
+    @property
+    def can_be_told(self) -> bool:
+        """Whether its client knows `reconnect`."""
+        return self.session.encoding.dialect is not PLAIN
+
+    def send_away(self, seconds: float) -> None:
+        """The worker stops: tell the client to come back after this time, and close."""
+        data = ReconnectData(delay=round(seconds * 1000), reason=CloseReason.RESTART.text)
+        self.session.push(Envelope(MessageType.RECONNECT, data=data.fields()))
+        self.close(CloseReason.RESTART)
 
     def close(self, reason: CloseReason) -> None:
         """End the connection from our side: a close frame, then up to `close_timeout` for the client to take it."""

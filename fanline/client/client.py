@@ -13,7 +13,7 @@ import trio
 
 from fanline.backoff import Backoff
 from fanline.client.connection import ServerConnection, V1Dialect, open_connection
-from fanline.client.control import read_control
+from fanline.client.control import read_control, server_error
 from fanline.client.message import Gap, Message, PastMessages, Position, Published, from_envelope
 from fanline.client.subscription import Subscription
 from fanline.client.subscription_driver import SubscriptionDriver
@@ -25,7 +25,15 @@ from fanline.groups import only_error
 from fanline.plain import plain
 from fanline.protocol.dialects import CBOR, JSON
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import MAX_LINES, AskHistory, Authenticate, HistoryAnswer, PublishResult, Subscribe
+from fanline.protocol.messages import (
+    MAX_LINES,
+    AskHistory,
+    Authenticate,
+    HistoryAnswer,
+    PublishResult,
+    ReconnectData,
+    Subscribe,
+)
 
 Codec = Literal["json", "cbor"]
 StoredPositions = Mapping[str, Position | Sequence[Any]]
@@ -75,6 +83,7 @@ class Client:
         self._error: ConnectionLost | ConnectionRefused | None = None
         self._connected_once = False
         self._away = False  # and reported so
+        self._return_in: float | None = None  # seconds, if the server has said so
         self._driver = SubscriptionDriver()
         self._reading: trio.CancelScope | None = None  # while a connection is open
         self._life = self._live()
@@ -198,6 +207,16 @@ class Client:
         more = page.more and reply.offset is not None
         return PastMessages(messages, Position(reply.offset or 0, reply.epoch) if more else None)
 
+    async def ack(self, message: Message) -> None:
+        """Acknowledge an inbox (`user:NAME`) up to this message: whoever subscribes to it without a position, on any
+        device of the user, begins behind it.
+
+        Raises ServerError if it is no message of an inbox to which this client is subscribed, and ConnectionLost if
+        the connection ends before the answer: acknowledge it, or a later one, again.
+        """
+        command = Envelope(MessageType.ACK, channel=message.channel, id=uuid4().hex, offset=message.offset)
+        await self._request(await self._connected(), command)
+
     def task(
         self,
         id: str,  # noqa: A002  # the word of the protocol
@@ -288,7 +307,8 @@ class Client:
                 return
             if trio.current_time() - begun > self._backoff.cap:
                 self._backoff.reset()
-            await trio.sleep(self._backoff.next_delay())
+            delay, self._return_in = self._return_in, None
+            await trio.sleep(self._backoff.next_delay() if delay is None else min(delay, self._backoff.cap))
 
     async def _use(self, connection: ServerConnection, nursery: trio.Nursery) -> None:
         """Read one connection until it is lost, which is an exception, or the client leaves."""
@@ -319,6 +339,10 @@ class Client:
                     self._driver.receive(envelope)
                 elif envelope.type == MessageType.AUTH:
                     nursery.start_soon(self._renew, connection)
+                elif envelope.type == MessageType.UNSUB:
+                    self._driver.lose(envelope.channel or "", server_error(envelope))
+                elif envelope.type == MessageType.RECONNECT:
+                    self._return_in = read_control(ReconnectData, envelope).delay / 1000
                 elif not self._driver.answer(envelope):
                     connection.settle(envelope)
             await self._driver.wait_room(connection)

@@ -75,6 +75,10 @@ class SubscriptionDriver:
         """Take a `pub` or `gap` of the server."""
         self._perform(self.machine.receive(envelope))
 
+    def lose(self, channel: str, error: ServerError) -> None:
+        """The server has ended the subscription to a channel."""
+        self._perform(self.machine.lose(channel, error))
+
     def answer(self, reply: Envelope) -> bool:
         """Take any other envelope of the server; whether it was for a subscription."""
         effects = self.machine.answer(reply, trio.current_time())

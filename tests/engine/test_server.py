@@ -2,11 +2,13 @@
 
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 import trio
 
+from fanline.engine import server as server_module
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.websocket.frames import Opcode, encode_masked_frame
 from tests.engine.running import RunningEngine, running_engine
@@ -232,6 +234,31 @@ async def test_only_the_backend_publishes_to_the_system_namespace(engine: Runnin
     async with connect(engine.host, engine.port) as client:
         answer = await client.ask({"t": "pub", "c": "system:alerts", "i": "m", "pr": 9, "d": "fake"})
         assert answer["d"]["code"] == "permission_denied"
+
+
+async def test_a_drain_says_when_to_come_back_and_spreads_the_closes_of_those_who_would_not_understand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "_RETURNS_PER_SECOND", 10)
+    with trio.fail_after(20):
+        async with running_engine() as engine, AsyncExitStack() as stack:
+            told = [await stack.enter_async_context(connect(engine.host, engine.port)) for _ in range(10)]
+            others = [await stack.enter_async_context(connect(engine.host, engine.port, None)) for _ in range(10)]
+            started = trio.current_time()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(engine.server.drain, 4)
+                delays = []
+                for client in told:
+                    message = await client.json()
+                    assert (message["t"], set(message["d"])) == ("reconnect", {"delay", "reason"})
+                    delays.append(message["d"]["delay"])
+                    assert (await client.closed())[0] == 1012
+                    await client.stream.aclose()
+                assert 0 <= min(delays) < max(delays) <= 2000
+                for client in others:
+                    assert (await client.closed())[0] == 1012
+                    await client.stream.aclose()
+                assert trio.current_time() - started > 1.5  # twenty clients at ten a second, within half of the time
 
 
 async def test_drain_tells_every_client_and_ends_serve() -> None:

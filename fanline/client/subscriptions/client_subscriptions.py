@@ -99,6 +99,17 @@ class ClientSubscriptions:
             return channel.receive_gap(envelope)
         return channel.receive(envelope)
 
+    def lose(self, channel: str, error: ServerError) -> list[Effect]:
+        """The server has ended the subscription to a channel: the client has lost its right to it."""
+        found = self._channels.pop(channel, None)
+        if found is None:
+            return []
+        self._requests.drop(found)
+        cursors = [*found.cursors]
+        for cursor in cursors:
+            cursor.move(CursorEvent.ENDED)
+        return [*(End(cursor, error) for cursor in cursors), *self._answered(channel)]
+
     def answer(self, reply: Envelope, now: float) -> list[Effect] | None:
         """An `ok` or `err`; None if it does not answer a `sub` of ours."""
         channel = self._requests.pop(reply.id)

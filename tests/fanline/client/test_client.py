@@ -110,6 +110,66 @@ async def test_a_publish_under_way_when_the_connection_is_lost_says_that_its_out
             await client.publish("news:a", 1)
 
 
+async def test_a_client_does_not_come_back_before_the_server_told_it_to() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        if talk.number == 0:
+            await talk.send(Envelope(MessageType.RECONNECT, data={"delay": 600, "reason": "restart"}))
+            await talk.close(CloseReason.RESTART.code)
+            left.append(trio.current_time())
+        else:
+            left.append(trio.current_time())
+            back.set()
+            await _answer_all(talk)
+
+    back = trio.Event()
+    left: list[float] = []
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url):
+            await back.wait()
+    assert left[1] - left[0] > 0.55  # its own back-off begins with a quarter of a second at most
+
+
+async def test_a_right_that_is_lost_ends_the_subscriptions_of_its_channel_with_the_reason() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        await talk.accept("sub")
+        await talk.accept("sub")
+        await talk.publish("news:a", "last words")
+        data = {"code": "permission_denied", "message": "you have left"}
+        await talk.send(Envelope(MessageType.UNSUB, channel="news:a", data=data))
+        await talk.publish("news:b", "goes on")
+        command = await talk.accept("sub")
+        assert command.channel == "news:a"
+        await talk.until_closed()
+
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            async with client.subscribe("news:b") as others, client.subscribe("news:a") as messages:
+                assert (await anext(messages)).data == "last words"
+                with pytest.raises(fanline.ServerError, match="you have left") as caught:
+                    await anext(messages)
+                assert caught.value.code == "permission_denied"
+                assert (await anext(others)).data == "goes on"
+                async with client.subscribe("news:a"):
+                    pass
+
+
+async def test_an_acknowledgement_names_the_inbox_and_the_offset() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        command = await talk.accept("ack")
+        assert (command.channel, command.offset) == ("user:ann", 7)
+        await talk.refuse("unknown_message")
+        await talk.until_closed()
+
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            await client.ack(fanline.Message("user:ann", 1, offset=7))
+            with pytest.raises(fanline.ServerError):
+                await client.ack(fanline.Message("user:ann", 1, offset=8))
+
+
 async def test_a_subscription_refused_after_a_reconnect_ends_alone() -> None:
     async def script(talk: Talk) -> None:
         await talk.welcome()
