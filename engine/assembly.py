@@ -119,7 +119,7 @@ class Assembly:
         everyone, log_limit = self.registry.everyone, settings.log_messages
         hub = Hub(self.namespaces, reader, counters, faults, everyone, log_limit=log_limit, budget=budget)
         states = StreamStates(bus)
-        recovery = Recovery(bus, hub, states, reader, faults, nursery)
+        recovery = Recovery(bus, hub, states, reader, faults, nursery, turns)
         monitor = TaskMonitor(bus, self._members, self.namespaces, reader.read_stored, reader.refuse, counters, faults)
 
         def bus_is_back(sound_until: float) -> None:

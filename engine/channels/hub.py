@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import msgspec
+import trio
 
 from fanline.engine.bus.interface import StreamPosition
 from fanline.engine.channels.durable.channel import DurableChannel, DurableState
@@ -103,6 +104,7 @@ class Hub:
         self._dirty: list[Group] = []
         self._broadcasts: list[FlushBatch] = []
         self._flushing: list[Group] = []
+        self._taken: trio.Event | None = None  # set when what is pending is taken, if anybody waits for it
         self.pending_bytes = 0
         """Bytes of the messages that `receive` has taken since the last flush."""
         self.on_dirty: Callable[[], None] = lambda: None
@@ -246,9 +248,21 @@ class Hub:
             return False
         return sum([len(group.members) + len(group.joiners) for group in self._dirty]) <= most
 
+    def pending_taken(self) -> trio.Event:
+        """Is set when what is pending now has been taken. For those who deliver much, so that it does not pile up."""
+        taken = trio.Event() if self._taken is None else self._taken
+        if self.is_dirty:
+            self._taken = taken
+        else:
+            taken.set()
+        return taken
+
     def take_dirty(self) -> list[FlushBatch]:
         """What is pending, group by group; call `flushed` when it has been sent."""
         self.pending_bytes = 0
+        if self._taken is not None:
+            self._taken.set()
+            self._taken = None
         dirty, self._dirty = self._dirty, []
         broadcasts, self._broadcasts = self._broadcasts, []
         self._flushing = dirty

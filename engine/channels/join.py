@@ -253,8 +253,8 @@ class Joining:
         owed.
         """
         owed = owed or (durable.fold is not None and any(each.type == MessageType.GAP for each in piece.messages))
-        if not owed or piece.reached < durable.last:
-            return piece, owed
+        if not owed or piece.reached < durable.last or durable.folded > durable.last:
+            return piece, owed  # in the last case the recovery that is under way sends it
         snapshot = self._snapshots.of(durable, DEFAULT_LINES)
         messages, weight = [*piece.messages, snapshot], piece.weight + weight_of(snapshot)
         return piece._replace(messages=messages, weight=weight), False

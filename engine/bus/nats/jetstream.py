@@ -27,8 +27,8 @@ from fanline.protocol.nats.parser import NatsMessage, header_of
 from fanline.protocol.nats.replies import is_storage_full
 from fanline.protocol.nats.subjects import Direction, channel_of
 
-READ_BYTES = 8 * 1024 * 1024
-"""Bytes asked for with one; the server would cut at 64 MiB."""
+_PAGE_BYTES = 1024 * 1024  # what is read at once; a worker holds many pages at a time
+_LAST_BYTES = 8 * 1024 * 1024  # of the newest messages of many channels; the server would cut at 64 MiB
 
 _DEDUPLICATION_SECONDS = 120.0
 _encoder = msgspec.json.Encoder()
@@ -122,7 +122,7 @@ DELETED_STREAMS = "$JS.EVENT.ADVISORY.STREAM.DELETED.*"
 
 def read_request(subject: str, start: int, most: int = READ_BATCH) -> bytes:
     """Batched direct get: messages on a subject (wildcards allowed) from sequence `start` on, oldest first."""
-    request = {"seq": max(1, start), "batch": most, "max_bytes": READ_BYTES, "next_by_subj": subject}
+    request = {"seq": max(1, start), "batch": most, "max_bytes": _PAGE_BYTES, "next_by_subj": subject}
     return _encoder.encode(request)
 
 
@@ -133,7 +133,7 @@ def one_request(sequence: int) -> bytes:
 
 def last_request(subjects: Sequence[str]) -> bytes:
     """multi_last: the newest message on each subject that has one."""
-    return _encoder.encode({"multi_last": subjects, "max_bytes": READ_BYTES})
+    return _encoder.encode({"multi_last": subjects, "max_bytes": _LAST_BYTES})
 
 
 def position_of(headers: bytes) -> StreamPosition:

@@ -51,6 +51,9 @@ DURABLE: dict[tuple[DurableState, DurableEvent], DurableState] = {
 class Fold(Protocol):
     """What is known of a channel besides its messages; TaskFold (engine/tasks/fold.py) is the one of task channels."""
 
+    offset: int
+    """Everything up to here is folded in."""
+
     def take(self, envelope: Envelope, offset: int) -> Envelope | None:
         """Fold the next message; what viewers get of it, None for nothing."""
         ...
@@ -147,23 +150,22 @@ class DurableChannel:
         self.sound_until = min(self.sound_until or sound_until, sound_until)
         self._move(DurableEvent.DOUBTED)
 
-    def recover(self, found: Sequence[Readable], lost_until: int = 0, read_until: int = 0) -> list[Envelope]:
-        """Close a hole with what the stream holds after `last`; what can be handed out, in order.
+    def advance(self, found: Sequence[Readable], lost_until: int = 0, read_until: int = 0) -> list[Envelope]:
+        """Close a part of a hole with what the stream holds after `last`; what can be handed out, in order.
 
         `lost_until`: the newest offset that may be gone for good; 0 for none. `read_until`: `found` is all that the
         stream holds up to here, so a message that another one follows on and that is not in it is gone for good.
         """
-        known = {position.offset: (envelope, 0) for envelope, position in found}
-        for envelope, position in self._held or ():
-            if position.offset <= read_until:
-                known[position.offset] = (envelope, position.previous)
-        ready = self._lose(lost_until)
-        for offset, (envelope, previous) in sorted(known.items()):
-            if offset > self.last:
-                ready += self._lose(previous)
-                ready += self._append(envelope, offset)
+        owed = self.folded > self.last
+        return self._with_owed_snapshot(self._fill(found, lost_until, read_until), owed=owed)
+
+    def recover(self, found: Sequence[Readable], lost_until: int = 0, read_until: int = 0) -> list[Envelope]:
+        """The same with the last part: the hole is closed, and what was held can be handed out, too."""
+        owed = self.folded > self.last
+        ready = self._fill(found, lost_until, read_until)
+        ready += self._lose(self.folded)  # the task record knows of what the stream no longer has
         self._move(DurableEvent.RECOVERED)
-        return self.with_snapshot(ready + self._release())
+        return self._with_owed_snapshot(ready + self._release(), owed=owed)
 
     def meet(self, epoch: Epoch) -> list[Envelope] | None:
         """The stream has said its epoch. None if all that was handed out stands; otherwise the messages that say that
@@ -201,6 +203,13 @@ class DurableChannel:
         self._forget(until)
         self._move(DurableEvent.RECOVERED)
         return self.with_snapshot([gap])
+
+    @property
+    def folded(self) -> int:
+        """Offset up to which everything is in the fold; 0 without one. In the middle of a recovery it may be newer than
+        `last`, if the fold was loaded from a task record: a snapshot would then say more than was handed out.
+        """
+        return 0 if self.fold is None else self.fold.offset
 
     # --- for clients ---------------------------------------------------------------------------------------------
 
@@ -300,6 +309,24 @@ class DurableChannel:
             envelope.epoch = self._said = self.epoch.name
             self._marked = envelope
         return [envelope]
+
+    def _fill(self, found: Sequence[Readable], lost_until: int, read_until: int) -> list[Envelope]:
+        known = {position.offset: (envelope, 0) for envelope, position in found}
+        for envelope, position in self._held or ():
+            if position.offset <= read_until:
+                known[position.offset] = (envelope, position.previous)
+        ready = self._lose(lost_until)
+        for offset, (envelope, previous) in sorted(known.items()):
+            if offset > self.last:
+                ready += self._lose(previous)
+                ready += self._append(envelope, offset)
+        return ready
+
+    def _with_owed_snapshot(self, envelopes: list[Envelope], *, owed: bool) -> list[Envelope]:
+        """`with_snapshot`, but not before the channel has caught up with its fold. `owed`: it had not before."""
+        if self.folded > self.last:
+            return envelopes
+        return [*envelopes, self.snapshot()] if owed else self.with_snapshot(envelopes)
 
     def _release(self) -> list[Envelope]:
         """Hand out what was held, as far as it follows on; another hole starts over."""

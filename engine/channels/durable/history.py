@@ -16,7 +16,7 @@ from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.log import LogPart, Readable, stored_offset
 from fanline.engine.channels.durable.log_budget import up_to
 from fanline.engine.channels.durable.pages import HistoryPage, RecentPages
-from fanline.engine.channels.durable.recovery import Recovery
+from fanline.engine.channels.durable.recovery import Recovery, read_on
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.messages import MessageReader
 from fanline.protocol.envelope import Envelope
@@ -120,10 +120,10 @@ class History:
         """
         log = channel.log
         if log.floor != log.last and channel.namespace.history <= READ_BATCH and not self._pages.has(channel):
-            page = await self._bus.read(channel.name, 1)
+            page = await read_on(self._bus, channel.name, min(1, offset))
             if not page.more or offset <= 1:
                 return page, not page.more
-        return await self._bus.read(channel.name, max(1, offset)), False
+        return await read_on(self._bus, channel.name, offset), False
 
 
 def _piece(part: LogPart | None, gap: Envelope | None = None) -> Piece:

@@ -8,22 +8,25 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import trio
 
-from fanline.engine.bus.interface import MULTI_LAST, Bus, BusError, Epoch, Stored, StreamState
+from fanline.engine.bus.interface import MULTI_LAST, Bus, BusError, Epoch, Page, Stored, StreamState
 from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.hub import Hub
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.faults import Faults
+from fanline.engine.slices import SMALL_BYTES, Turns
 from fanline.engine.tasks.fold import TaskFold
 from fanline.engine.tasks.restore import restore
 from fanline.protocol.channels import namespace_of
 
 _RETRY_SECONDS = 0.2
-_PARALLEL = 32  # channels recovered at a time
+PAGES = 32
+"""Pages of what was missed that a worker holds at a time: with them, its memory does not grow with the outage."""
+_STEP = 16  # messages delivered between two looks at the clock
 _PATIENCE = 10  # looks at a stream that does not show what the bus has delivered, before that counts as gone
 _log = logging.getLogger("fanline.recovery")
 
@@ -39,6 +42,7 @@ class Recovery:
         reader: MessageReader,
         faults: Faults,
         nursery: trio.Nursery,
+        turns: Turns | None = None,
     ) -> None:
         self._bus = bus
         self._hub = hub
@@ -46,6 +50,8 @@ class Recovery:
         self._reader = reader
         self._faults = faults
         self._nursery = nursery
+        self._turns = turns or Turns()
+        self._reading = trio.CapacityLimiter(PAGES)
         self._outages = 0
         hub.on_hole = self.recover_soon
 
@@ -119,15 +125,15 @@ class Recovery:
         self._nursery.start_soon(self._recover, channel, name="recovery")
 
     async def _recover(self, channel: DurableChannel) -> None:
-        """Bring a channel up to its stream, trying until that is done or nobody listens any more. One in quarantine
-        waits that out, and what it has missed is read then.
+        """Bring a channel up to its stream, page by page, trying until that is done or nobody listens any more. One in
+        quarantine waits that out, and what it has missed is read then.
         """
         tries = 0
         while self._is_doubtful(channel):
             await self._sit_out(channel)
             last, epoch = channel.last, channel.epoch
             try:
-                async with channel.asking:
+                async with channel.asking, self._reading:
                     await self._compare_with_stream(channel, patient=tries < _PATIENCE)
             except BusError as error:
                 _log.debug("cannot recover %s yet: %s", channel.name, error)
@@ -141,44 +147,67 @@ class Recovery:
         channel.wake()
 
     async def _compare_with_stream(self, channel: DurableChannel, *, patient: bool) -> None:
-        """`patient`: take for granted that the stream will still show what the bus has already delivered; the replica
-        that answers may lag behind.
+        """Deliver the next page of what the stream holds after `last`. With its last page the channel is steady again.
+
+        `patient`: take for granted that the stream will still show what the bus has already delivered, or what the task
+        monitor knows of; the replica that answers may lag behind.
         """
         if channel.state is not DurableState.RECOVERING:
             return
         heard = channel.heard
-        found = await self._read_all(channel.name, channel.last)  # with `last` itself: if it is there, nothing has left
+        page = await read_on(self._bus, channel.name, channel.last)
         state = await self._states.now(channel.name)
         if state.epoch != channel.epoch:  # what was found may be of either epoch: look again
-            torn = channel.meet(state.epoch)
-            if torn is not None:
-                _log.warning("the stream of %s was recreated, or went back to an older copy", channel.name)
-                self._hub.deliver(channel, torn)
+            self._meet(channel, state.epoch)
             return
         lost_until = 0
-        if not channel.is_complete(state, len(found), time.time()):
-            found, lost_until = await self._read_beyond_the_fold(channel, state, found)
-        newest = found[-1].position.offset if found else 0
-        readable = await self._reader.read_page([each for each in found if each.position.offset > channel.last])
-        read_until = newest if patient else max(newest, heard)
-        self._hub.deliver(channel, channel.recover(readable, lost_until, read_until))
+        if not channel.is_complete(state, len(page.messages) + page.more, time.time()):
+            lost_until = page.messages[0].position.offset - 1 if page.messages else state.last
+        if lost_until > channel.last:  # the task monitor may have seen what is gone
+            await self._restore(channel, channel.epoch, lost_until)
+        newest = page.messages[-1].position.offset if page.messages else 0
+        if (page.more and page.messages) or (patient and max(newest, lost_until) < channel.folded):
+            read_until = None
+        else:
+            read_until = newest if patient else max(newest, heard)
+        await self._hand_out(channel, page.messages, lost_until, read_until)
 
-    async def _read_beyond_the_fold(
-        self, channel: DurableChannel, state: StreamState, found: list[Stored]
-    ) -> tuple[list[Stored], int]:
-        """What is there of a channel of which some is gone, and up to where it may be gone.
+    def _meet(self, channel: DurableChannel, epoch: Epoch) -> None:
+        torn = channel.meet(epoch)
+        if torn is not None:
+            _log.warning("the stream of %s was recreated, or went back to an older copy", channel.name)
+            self._hub.deliver(channel, torn)
 
-        The task monitor may have seen what is gone, so its record is loaded. It may already know of messages that were
-        not found yet: those are read, so that the fold is never ahead of the channel.
+    async def _hand_out(
+        self, channel: DurableChannel, found: Sequence[Stored], lost_until: int, read_until: int | None
+    ) -> None:
+        """Deliver what was found: at once if it is small, otherwise by turns, and so that no more than that is pending.
+
+        `lost_until`, `read_until`: as of `DurableChannel.recover`; None: more pages are to come.
         """
-        lost_until = _gone_before(found, state)
-        folded = await self._restore(channel, channel.epoch, lost_until)
-        if folded > lost_until:
-            found = await self._read_all(channel.name, channel.last)
-            lost_until = _gone_before(found, await self._states.now(channel.name))
-            if max(lost_until, found[-1].position.offset if found else 0) < folded:
-                raise BusError("the replica that answers lags behind the task monitor")
-        return found, lost_until
+        steps = self._steps(channel, found, lost_until, read_until)
+        if sum(len(stored.payload) for stored in found) <= SMALL_BYTES:
+            for _ in steps:
+                pass
+        else:
+            await self._turns.all(steps)
+            await self._hub.pending_taken().wait()
+
+    def _steps(
+        self, channel: DurableChannel, found: Sequence[Stored], lost_until: int, read_until: int | None
+    ) -> Iterator[None]:
+        missed = [stored for stored in found if stored.position.offset > channel.last]
+        for start in range(0, len(missed) or 1, _STEP):
+            if not self._is_doubtful(channel):
+                return  # it was compared with its stream meanwhile, or everybody has left
+            step = [(self._reader.read_stored(each), each.position) for each in missed[start : start + _STEP]]
+            if read_until is not None and start + _STEP >= len(missed):
+                envelopes = channel.recover(step, lost_until, read_until)
+            else:
+                envelopes = channel.advance(step, lost_until, step[-1][1].offset if step else 0)
+            self._hub.deliver(channel, envelopes)
+            lost_until = 0
+            yield
 
     # --- after an outage -----------------------------------------------------------------------------------------
 
@@ -231,40 +260,28 @@ class Recovery:
         self._recover_all(channels)
 
     def _recover_all(self, channels: Sequence[DurableChannel]) -> None:
-        limiter = trio.CapacityLimiter(_PARALLEL)
         for channel in channels:
             if channel.state is DurableState.RECOVERING:
-                self._nursery.start_soon(self._recover_limited, channel, limiter, name="recovery")
+                self._nursery.start_soon(self._recover, channel, name="recovery")
 
     def _take_unmoved(self, channel: DurableChannel, newest: int | None, state: StreamState) -> None:
         """A channel that has not moved since it was last heard misses nothing."""
         unmoved = newest == channel.last or (newest is None and channel.is_complete(state, 0, time.time()))
-        if unmoved and state.epoch.covers(channel.epoch.name, channel.last):
+        if unmoved and channel.folded <= channel.last and state.epoch.covers(channel.epoch.name, channel.last):
             channel.meet(state.epoch)
             self._hub.deliver(channel, channel.recover([]))
             channel.wake()
 
-    async def _recover_limited(self, channel: DurableChannel, limiter: trio.CapacityLimiter) -> None:
-        await self._sit_out(channel)
-        async with limiter:
-            await self._recover(channel)
-
     async def _sit_out(self, channel: DurableChannel) -> None:
         await trio.sleep(self._faults.seconds_left(channel.name))
 
-    # --- reading -------------------------------------------------------------------------------------------------
 
-    async def _read_all(self, channel: str, start: int) -> list[Stored]:
-        found: list[Stored] = []
-        more = 1
-        while more:
-            page, more = await self._bus.read(channel, start)
-            found += page
-            start = page[-1].position.offset + 1 if page else start
-            more = more if page else 0
-        return found
-
-
-def _gone_before(found: Sequence[Stored], state: StreamState) -> int:
-    """The newest offset that may be gone, of a channel of which this was found."""
-    return found[0].position.offset - 1 if found else state.last
+async def read_on(bus: Bus, channel: str, offset: int) -> Page:
+    """The next page for those who have everything up to `offset`. It begins with that very message: if it is still
+    there, nothing behind it has left the stream. BusError.
+    """
+    page = await bus.read(channel, max(1, offset))
+    if not page.more or not page.messages or page.messages[-1].position.offset > offset:
+        return page
+    rest = await bus.read(channel, offset + 1)  # the message is so long that no other has found room
+    return Page(page.messages + rest.messages, rest.more)

@@ -230,6 +230,18 @@ def test_a_hub_that_nobody_listens_to_works_as_well() -> None:
     hub.flushed()
 
 
+def test_who_waits_for_what_is_pending_learns_when_it_is_taken() -> None:
+    hub, _ = make_hub()
+    hub.open("c:a").add(IN_JSON, idle_outbox())
+    assert hub.pending_taken().is_set()
+    hub.receive("c:a", b"1", None)
+    taken = [hub.pending_taken(), hub.pending_taken()]
+    assert [each.is_set() for each in taken] == [False, False]
+    hub.take_dirty()
+    hub.receive("c:a", b"2", None)
+    assert [each.is_set() for each in [*taken, hub.pending_taken()]] == [True, True, False]
+
+
 def test_what_was_flushed_is_over_for_those_who_leave_later() -> None:
     hub, _ = make_hub()
     channel = hub.open("c:a")

@@ -24,6 +24,7 @@ class RecordingFold:
     def __init__(self, unfit: Sequence[int] = ()) -> None:
         self.taken: list[tuple[object, int]] = []
         self.restarts = 0
+        self.offset = 0
         self._unfit = unfit
 
     def take(self, envelope: Envelope, offset: int) -> Envelope | None:
@@ -86,6 +87,30 @@ def test_a_snapshot_follows_a_gap_and_nothing_else() -> None:
     gap = {"from": 3, "to": 5, "reason": GapReason.EXPIRED}
     out = [("gap", gap, None), ("pub", "told 6", 6), ("snapshot", DEFAULT_LINES, 6)]
     assert told(channel.recover([message(6)], lost_until=5)) == out
+
+
+def test_a_snapshot_waits_until_all_that_the_fold_knows_of_was_handed_out() -> None:
+    fold = RecordingFold()
+    channel = channel_of(fold)
+    channel.doubt(NOW)
+    fold.offset = 8  # the task record knows of it already
+    gap = {"from": 1, "to": 5, "reason": GapReason.EXPIRED}
+    assert told(channel.advance([message(6)], lost_until=5)) == [("gap", gap, None), ("pub", "told 6", 6)]
+    assert told(channel.advance([message(7)])) == [("pub", "told 7", 7)]
+    states = [channel.state]
+    out = [("pub", "told 8", 8), ("pub", "told 9", 9), ("snapshot", DEFAULT_LINES, 9)]
+    assert told(channel.recover([message(8), message(9)])) == out
+    assert [*states, channel.state] == [DurableState.RECOVERING, DurableState.STEADY]
+
+
+def test_what_the_fold_knows_of_and_the_stream_no_longer_has_is_gone() -> None:
+    fold = RecordingFold()
+    channel = channel_of(fold)
+    channel.doubt(NOW)
+    fold.offset = 8
+    gap = {"from": 7, "to": 8, "reason": GapReason.EXPIRED}
+    out = [("pub", "told 6", 6), ("gap", gap, None), ("snapshot", DEFAULT_LINES, 8)]
+    assert told(channel.recover([message(6)])) == out
 
 
 def test_without_a_fold_a_gap_stands_alone() -> None:

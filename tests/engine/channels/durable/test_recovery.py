@@ -1,41 +1,46 @@
 """The recovery: what a worker missed is put right from the stream, whatever happens meanwhile, or told by a `gap`."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import trio
 import trio.testing
 
-from fanline.engine.bus.interface import READ_BATCH, BusError, Page, StreamPosition, StreamState
+from fanline.engine.bus.interface import READ_BATCH, BusError, Page, Stored, StreamPosition, StreamState
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.channels.hub import Channel
 from fanline.engine.namespaces import Namespace, Namespaces
+from fanline.protocol.dialects import JSON
+from fanline.protocol.dialects.encoding import encoding_of
 from fanline.protocol.envelope import Envelope, MessageType
-from tests.engine.parts import Parts
+from tests.engine.parts import Parts, idle_outbox
 
 CHANNEL = "task:1"
 OTHER = "task:other"
 
 
 class SlowBus(MemoryBus):
-    """Waits at a gate before each answer; `lost` are the offsets that never reach this worker."""
+    """Waits at a gate before each answer; `lost` are the offsets that never reach this worker. A read has `page` messages
+    at most.
+    """
 
     def __init__(self, broker: MemoryBroker) -> None:
         super().__init__(broker)
         self.gate: trio.Event | None = None
         self.waiting = trio.Event()
         self.lost: set[int] = set()
+        self.page = READ_BATCH
 
     def hand_over(self, channel: str, payload: bytes, position: StreamPosition | None) -> None:
         if position is None or position.offset not in self.lost:
             super().hand_over(channel, payload, position)
 
     async def read(self, channel: str, start: int, most: int = READ_BATCH) -> Page:
-        page = await super().read(channel, start, most)
+        page = await super().read(channel, start, min(most, self.page))
         await self._pass()
         return page
 
@@ -86,6 +91,9 @@ class Worker:
         await self.recovery.wait_steady(channel.durable)
         return channel.durable
 
+    def opened(self, name: str) -> Channel:
+        return self._open[name]
+
     def leave(self, name: str = CHANNEL) -> None:
         self.router.release(self._open.pop(name))
 
@@ -101,6 +109,11 @@ class Worker:
         self.bus.leave(channel)
         await self.store(count, channel)
         self.bus.join(channel)
+
+    async def wait_told_some(self) -> None:
+        """Wait until anything has been delivered."""
+        while not self.told:
+            await self._news.wait()
 
     async def wait_told(self, *expected: Any) -> None:
         """Wait for as much as is expected, and compare."""
@@ -175,6 +188,142 @@ async def test_an_outage_longer_than_messages_are_kept_is_a_gap_and_not_silence(
         assert one.told[2:] == [(5, 6, "expired")]
         await one.store()
         await one.wait_told((2, 3, "expired"), (3, 4), (5, 6, "expired"), (6, 7))
+
+
+class CountedPayload(bytes):
+    """A payload that was read from the stream; `held` counts those that anything still refers to."""
+
+    held = 0
+
+    def __new__(cls, payload: bytes) -> Self:
+        CountedPayload.held += 1
+        return super().__new__(cls, payload)
+
+    def __del__(self) -> None:
+        CountedPayload.held -= 1
+
+
+async def test_what_is_held_at_once_of_a_long_outage_is_a_page_and_the_log() -> None:
+    held = [0]
+    async with worker(log_limit=5, history=5000) as one:
+        one.bus.page = 20
+        read = one.bus.read
+
+        async def counted(channel: str, start: int, most: int = READ_BATCH) -> Page:
+            held.append(CountedPayload.held)
+            page = await read(channel, start, most)
+            return page._replace(messages=[Stored(c, CountedPayload(data), at) for c, data, at in page.messages])
+
+        one.bus.read = counted  # type: ignore[method-assign]  # the test's eye
+        await one.store()
+        await one.join()
+        await one.missed(1000)
+        one.bus.on_loss(time.time() - 1)
+        await one.wait_told(*chain(2, 1001))
+        assert len(held) > 50
+        assert max(held) <= 20 + 5
+
+
+async def test_no_large_page_is_read_before_the_last_one_was_taken_for_the_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fanline.engine.channels.durable.recovery.SMALL_BYTES", 10)
+    async with worker() as one:
+        one.bus.page = 10
+        log = await one.join()
+        one.opened(CHANNEL).add(encoding_of(JSON, False), idle_outbox())
+        await one.missed(100)
+        one.bus.on_loss(time.time() - 1)
+        for reached in (10, 19, 28):  # each page begins with the last message of the one before
+            await trio.testing.wait_all_tasks_blocked()
+            assert log.last == reached
+            one.hub.take_dirty()
+
+
+async def test_messages_that_fill_a_page_each_are_recovered_and_joined_all_the_same() -> None:
+    async with worker(log_limit=2) as one:
+        one.bus.page = 1
+        await one.store()
+        log = await one.join()
+        await one.missed(9)
+        one.bus.on_loss(time.time() - 1)
+        await one.wait_told(*chain(2, 10))
+        for offset in range(10):
+            assert await offsets_since(one, log, offset) == (list(range(offset + 1, 11)), [])
+
+
+async def test_two_channels_with_a_long_outage_are_recovered_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanline.engine.channels.durable.recovery.PAGES", 1)
+    async with worker() as one:
+        one.bus.page = 10
+        logs = [await one.join(), await one.join(OTHER)]
+        lasts: list[tuple[int, int]] = []
+        deliver = one.hub.deliver
+
+        def note(durable: DurableChannel, envelopes: Iterable[Envelope]) -> None:
+            deliver(durable, envelopes)
+            lasts.append((logs[0].last, logs[1].last))
+
+        one.hub.deliver = note  # type: ignore[method-assign]
+        await one.missed(100)
+        await one.missed(100, OTHER)
+        one.bus.on_loss(time.time() - 1)
+        for log in logs:
+            await one.recovery.wait_steady(log)
+        assert [log.last for log in logs] == [100, 200]
+        assert any(0 < first < 100 and 0 < other < 200 for first, other in lasts)
+
+
+async def test_an_outage_in_the_middle_of_a_long_recovery_costs_nothing_that_was_stored() -> None:
+    async with worker() as one:
+        one.bus.page = 10
+        await one.store()
+        log = await one.join()
+        await one.missed(50)
+        gate = one.bus.close_gate()
+        one.bus.on_loss(time.time() - 1)
+        await one.bus.waiting.wait()
+        one.bus.gate = None
+        gate.set()
+        await one.wait_told_some()
+        assert 1 < log.last < 51
+        one.broker.available = False
+        one.bus.leave(CHANNEL)
+        await trio.testing.wait_all_tasks_blocked()
+        one.broker.available = True
+        await one.missed(50)
+        one.bus.on_loss(time.time())
+        await one.store()
+        await one.wait_told(*chain(2, 102))
+
+
+async def test_a_stream_recreated_in_the_middle_of_a_long_recovery_is_reported_and_read_from_its_start() -> None:
+    async with worker() as one:
+        one.bus.page = 10
+        await one.store()
+        await one.join()
+        await one.missed(50)
+        one.bus.on_loss(time.time() - 1)
+        await one.wait_told_some()
+        told = len(one.told)
+        assert told < 50
+        one.broker.recreate("task")
+        await one.store(30)
+        await one.wait_told(*chain(2, told + 1), (0, 0, "epoch"), *chain(1, 30))
+
+
+async def test_messages_that_expire_in_the_middle_of_a_long_recovery_are_a_gap() -> None:
+    async with worker(max_age=60) as one:
+        one.bus.page = 10
+        await one.store()
+        await one.join()
+        await one.missed(50)
+        one.bus.on_loss(time.time() - 61)
+        await one.wait_told_some()
+        reached = one.told[-1][1]
+        assert reached < 40
+        one.broker.streams["task"].expire(45)
+        await one.wait_told(*chain(2, reached), (reached + 1, 45, "expired"), (45, 46), *chain(47, 51))
 
 
 async def test_a_short_outage_of_a_channel_whose_history_expired_long_ago_is_no_false_gap() -> None:
