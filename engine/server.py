@@ -129,16 +129,10 @@ class Server:
                 self._parts.counters.accepted += 1
                 self._out_of_room = False
                 if self._sockets >= self._max_sockets:
-                    self._turn_away(sock, nursery)
+                    nursery.start_soon(self._handshakes.turn_away, sock, self._tls, name="turned away")
                     continue
                 self._sockets += 1
                 nursery.start_soon(self._run, sock, shared, name="connection")
-
-    def _turn_away(self, sock: socket.socket, nursery: trio.Nursery) -> None:
-        if self._tls is None:
-            nursery.start_soon(self._handshakes.turn_away, sock, name="turned away")
-        else:
-            sock.close()  # the answer would take a TLS handshake, which costs more than a connection
 
     async def _dismiss_next(self, listener: socket.socket, spare: SpareFile, error: OSError) -> bool:
         """The kernel has no file or no memory for another socket: say so once, and give up the spare file to tell the
@@ -151,9 +145,7 @@ class Server:
             with spare.given_up():
                 sock, _address = listener.accept()
                 self._parts.counters.accepted += 1
-                if self._tls is None:
-                    await self._handshakes.dismiss(sock)
-                sock.close()
+                await self._handshakes.dismiss(sock, self._tls)
         except BlockingIOError:
             return False
         except OSError:

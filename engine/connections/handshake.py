@@ -3,6 +3,7 @@
 import logging
 import math
 import socket
+import ssl
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from fanline.engine.connections.address_limits import AddressLimits
 from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
 from fanline.engine.settings import EngineSettings
-from fanline.engine.transport import WOULD_BLOCK, end_sending, has_buffered
+from fanline.engine.transport import WOULD_BLOCK, end_sending, has_buffered, start_tls
 from fanline.protocol.auth.request_token import token_of
 from fanline.protocol.dialects import BY_SUBPROTOCOL, PLAIN
 from fanline.protocol.dialects.base import Dialect
@@ -43,7 +44,9 @@ _LINGER_BYTES = 1024 * 1024
 _WARNING_SECONDS = 10.0  # between two log lines about pages that are refused
 _TURNED_AWAY = 32  # clients at a time that are told to come back; each holds a socket
 _TURNED_AWAY_SECONDS = 0.5
+_TURNED_AWAY_TLS_SECONDS = 2.0
 _DISMISSED_SECONDS = 0.01
+_DISMISSED_TLS_SECONDS = 0.25  # nobody else is accepted meanwhile
 _LATER = (("Retry-After", "5"),)
 _log = logging.getLogger("fanline.handshake")
 
@@ -164,37 +167,47 @@ class Handshakes:
             else (200, {"status": "ready", "auth": self._access.mode})
         )
 
-    async def turn_away(self, sock: socket.socket) -> None:
+    async def turn_away(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Tell a client for which there is no room when to come back, and let it read that; then close the socket.
 
-        Only few at a time are waited for: those beyond get the answer and the end at once, which may overtake it.
+        Only few at a time are waited for. Those beyond get the answer and the end at once, which may overtake it; with
+        TLS, whose handshake has to be waited for, only the end.
         """
         self._counters.refused += 1
-        response = _refusal_response(_full())
         self._turned_away += 1
         try:
-            with sock, suppress(OSError):
-                sock.setblocking(False)
-                if self._turned_away <= _TURNED_AWAY:
-                    await _send_http(sock, response, _TURNED_AWAY_SECONDS)
-                else:
-                    sock.send(response)
+            sock.setblocking(False)
+            if self._turned_away <= _TURNED_AWAY:
+                with await _secured(sock, tls, _TURNED_AWAY_TLS_SECONDS) as secured:
+                    await _send_http(secured, _refusal_response(_full()), _TURNED_AWAY_SECONDS)
+            elif tls is None:
+                sock.send(_refusal_response(_full()))
+        except (OSError, trio.TooSlowError):
+            pass
         finally:
+            sock.close()
             self._turned_away -= 1
 
-    async def dismiss(self, sock: socket.socket) -> None:
+    async def dismiss(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Tell it to a client whose socket is the only one that there is room for: others wait until it is closed.
 
-        A request comes together with the end of TCP's own handshake. It is read first: a close would reset it.
+        A request comes together with the end of TCP's own handshake, or of that of TLS. It is read first: a close would
+        reset it.
         """
         self._counters.refused += 1
-        with sock, suppress(OSError):
+        try:
             sock.setblocking(False)
-            with trio.move_on_after(_DISMISSED_SECONDS):
-                await trio.lowlevel.wait_readable(sock)
-                sock.recv(65536)
-            sock.send(_refusal_response(_full()))
-            end_sending(sock)
+            with await _secured(sock, tls, _DISMISSED_TLS_SECONDS) as secured:
+                with trio.move_on_after(_DISMISSED_SECONDS), suppress(*WOULD_BLOCK):
+                    if not has_buffered(secured):
+                        await trio.lowlevel.wait_readable(secured)
+                    secured.recv(65536)
+                secured.send(_refusal_response(_full()))
+                end_sending(secured)
+        except (OSError, trio.TooSlowError):
+            pass
+        finally:
+            sock.close()
 
     def _note(self, sock: socket.socket, identity: Identity | None = None, code: str | None = None) -> None:
         """In the audit log: the client was let in, or refused for the reason `code`."""
@@ -251,6 +264,14 @@ async def _read_head(sock: socket.socket) -> Request | None:
         request = reader.feed(data)
         if request is not None:
             return request
+
+
+async def _secured(sock: socket.socket, tls: ssl.SSLContext | None, seconds: float) -> socket.socket:
+    """The socket behind a TLS handshake, if there is to be one. OSError, TooSlowError."""
+    if tls is None:
+        return sock
+    with trio.fail_after(seconds):
+        return await start_tls(sock, tls)
 
 
 async def _send_http(sock: socket.socket, response: bytes, linger: float = _LINGER_SECONDS) -> None:

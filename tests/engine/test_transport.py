@@ -1,19 +1,18 @@
 """TLS and compression against independent clients: the same outbox, the same promises."""
 
-import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import trio
-import trustme
 from trio_websocket import connect_websocket_url
 
 from fanline.engine.settings import EngineSettings
 from fanline.engine.transport import load_tls
 from fanline.protocol.websocket.frames import FrameReader
 from tests.engine.running import running_engine
+from tests.support.certificates import Certificates
 from tests.support.raw_client import RawClient, connect_raw, upgrade_request
 
 # `websockets` negotiates compression by default; it runs on asyncio, hence in a process of its own.
@@ -31,20 +30,6 @@ with connect(sys.argv[1], subprotocols=["fanline.v1.json"]) as socket:
     socket.send('{"t":"ping","i":"2","d":"' + "y" * 5000 + '"}')
     print(len(socket.recv()), flush=True)
 """
-
-
-class Certificates:
-    """A throw-away authority and the server files it signed."""
-
-    def __init__(self, directory: Path) -> None:
-        authority = trustme.CA()
-        certificate = authority.issue_cert("127.0.0.1", "localhost")
-        self.cert, self.key = str(directory / "cert.pem"), str(directory / "key.pem")
-        for number, blob in enumerate(certificate.cert_chain_pems):
-            blob.write_to_path(self.cert, append=number > 0)
-        certificate.private_key_pem.write_to_path(self.key)
-        self.client_context = ssl.create_default_context()
-        authority.configure_trust(self.client_context)
 
 
 @pytest.fixture
