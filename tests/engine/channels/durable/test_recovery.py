@@ -24,8 +24,8 @@ OTHER = "task:other"
 
 
 class SlowBus(MemoryBus):
-    """Waits at a gate before each answer; `lost` are the offsets that never reach this worker. A read has `page` messages
-    at most.
+    """Waits at a gate before each answer; `lost` are the offsets that never reach this worker. A read has
+    `page` messages at most.
     """
 
     def __init__(self, broker: MemoryBroker) -> None:
