@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta, Raw
 
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.extra import check_extra
 from fanline.protocol.text import is_name
 
 VERSION = 1
@@ -67,6 +68,8 @@ KEYS: dict[str, tuple[str, int]] = {
     "key": ("k", 11),
     "priority": ("pr", 12),
     "ttl": ("ttl", 13),
+    "extra": ("x", 14),
+    "excluded": ("n", 15),
     "deduplication_id": ("dd", 16),
 }
 
@@ -107,6 +110,10 @@ class Envelope(
     priority: Annotated[int, Meta(ge=0, le=9)] | None = None
     ttl: Annotated[int, Meta(ge=1, le=2**31)] | None = None
     """Seconds after `time` at which the message is no longer delivered."""
+    extra: dict[str, Any] | None = None
+    """Small attributes besides the data (extra.py)."""
+    excluded: _Short | None = None
+    """Public id of the connection that does not get the message, usually its sender's. Hubs never send it on."""
     deduplication_id: _Long | None = None
     """Of a `pub` of a client: a durable channel stores the message only once, however often it is sent."""
 
@@ -120,6 +127,7 @@ class _JsonEnvelope(Envelope):
     data: Raw = None  # type: ignore[assignment]  # Raw keeps the bytes; a union with None would not be Raw
 
 
+_NAMES = ("id", "event", "sender", "key", "epoch", "excluded")
 _LEAVES = (str, float, bytes, bool, type(None))
 _LEAF_TYPES = frozenset(_LEAVES)  # one look tells that most items of a list or a map need no check
 _json_decoder = msgspec.json.Decoder(_JsonEnvelope)
@@ -140,6 +148,8 @@ def decode_json(payload: bytes) -> Envelope:
         envelope = _json_decoder.decode(_utf8(payload))
         if envelope.data is not None:
             check_value(_json_value.decode(envelope.data))
+        if envelope.extra is not None:
+            check_value(envelope.extra)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _bad(error) from None
     return envelope
@@ -230,7 +240,7 @@ def cbor_value(payload: bytes, depth: int = MAX_DEPTH) -> Any:
 
 def check_texts(envelope: Envelope) -> None:
     """Refuse texts that every receiver would refuse. Raises MessageError(BAD_MESSAGE) with the name of the field."""
-    for name in ("id", "event", "sender", "key", "epoch"):
+    for name in _NAMES:
         text = getattr(envelope, name)
         if text is not None and len(text) > MAX_TEXT:
             raise MessageError(ErrorCode.BAD_MESSAGE, f"{name}: {len(text)} characters, at most {MAX_TEXT}")
@@ -247,7 +257,8 @@ def check_deduplication_id(text: str) -> None:
 
 
 def check_names(envelope: Envelope) -> None:
-    """Refuse control characters in all texts but the data. Raises MessageError(BAD_MESSAGE) with the name of the field.
+    """Refuse control characters in all texts but the data, and extra attributes over their bounds. Raises
+    MessageError(BAD_MESSAGE) with the name of the field.
 
     Not a part of decoding: a client reads whatever its server has accepted.
     """
@@ -258,11 +269,15 @@ def check_names(envelope: Envelope) -> None:
         and ((text := envelope.sender) is None or text.isprintable())
         and ((text := envelope.key) is None or text.isprintable())
         and ((text := envelope.epoch) is None or text.isprintable())
+        and envelope.extra is None
+        and envelope.excluded is None
     ):
         return
-    for name in ("id", "event", "sender", "key", "epoch"):
+    for name in _NAMES:
         if not is_name(getattr(envelope, name) or ""):
             raise MessageError(ErrorCode.BAD_MESSAGE, f"{name}: control characters are not allowed in it")
+    if envelope.extra is not None:
+        check_extra(envelope.extra)
 
 
 def check_value(value: Any, depth: int = MAX_DEPTH) -> None:

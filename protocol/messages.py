@@ -80,6 +80,8 @@ class Welcome(ControlData, kw_only=True, omit_defaults=False):
 
     session: str
     """A secret: whoever names it takes up the session."""
+    connection: str = ""
+    """The connection's public id, which others may know; it changes with each connection."""
     user: str | None = None
     heartbeat: int
     """Milliseconds between two pings of the server; 0 for none."""

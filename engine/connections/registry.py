@@ -14,6 +14,7 @@ from fanline.engine.connections.connection import Connection
 from fanline.engine.counters import Counters
 from fanline.engine.faults import Faults
 from fanline.engine.sending.outbox import Outbox
+from fanline.engine.sessions.connection_ids import number_of
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.errors import CloseReason
 from fanline.protocol.websocket.frames import Opcode, encode_frame
@@ -27,28 +28,34 @@ class Registry:
     def __init__(self, heartbeat: float, counters: Counters, faults: Faults) -> None:
         self._counters = counters
         self._faults = faults
-        self._slices: list[dict[Connection, None]] = [{} for _ in range(max(1, round(heartbeat)))]
+        self._slices: list[dict[int, Connection]] = [{} for _ in range(max(1, round(heartbeat)))]
+        """Each by the numbers of its connections."""
         self._tick = heartbeat / len(self._slices)
-        self._next = 0
 
     def __iter__(self) -> Iterator[Connection]:
         """A snapshot: connections may come and go while it is gone through."""
-        return iter([connection for members in self._slices for connection in members])
+        return iter([connection for members in self._slices for connection in members.values()])
 
     def everyone(self) -> Iterable[tuple[Encoding, Outbox]]:
         """Encoding and outbox of every connection."""
-        return ((connection.session.encoding, connection.outbox) for members in self._slices for connection in members)
+        return ((connection.session.encoding, connection.outbox) for connection in self)
+
+    def find(self, connection: str) -> Outbox | None:
+        """The outbox of the connection with this public id; None if it is not open in this worker."""
+        number = number_of(connection)
+        found = None if number is None else self._slice_of(number).get(number)
+        return None if found is None else found.outbox
 
     async def serve(self, connection: Connection, rest: bytes) -> None:
         """Run a connection, which is open until this returns; `rest` is what came with its handshake."""
-        self._next = (self._next + 1) % len(self._slices)
-        members = self._slices[self._next]
-        members[connection] = None
+        number = connection.session.number
+        members = self._slice_of(number)
+        members[number] = connection
         self._counters.connections += 1
         try:
             await connection.run(rest)
         finally:
-            del members[connection]
+            del members[number]
             self._counters.connections -= 1
 
     async def beat(self) -> None:
@@ -56,7 +63,10 @@ class Registry:
         while True:
             for members in self._slices:
                 await trio.sleep(self._tick)
-                self._ping(list(members))
+                self._ping(list(members.values()))
+
+    def _slice_of(self, number: int) -> dict[int, Connection]:
+        return self._slices[number % len(self._slices)]
 
     def _ping(self, connections: Iterable[Connection]) -> None:
         beats: dict[Encoding, bytes] = {}

@@ -218,6 +218,8 @@ class Commands:
     async def pub(self, session: Session, command: Envelope) -> Envelope:
         channel = _channel_of(command)
         await self._permissions.check(session.identity, Right.PUB, channel)
+        if command.excluded not in (None, session.connection):
+            raise MessageError(ErrorCode.PERMISSION_DENIED, "n: a client may leave out its own connection only")
         answer = await self._publisher.publish(command, channel, session.identity.user)
         self._audit.record(AuditEvent.PUBLISHED, session.identity, channel=channel)
         return answer

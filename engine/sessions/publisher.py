@@ -17,6 +17,7 @@ from fanline.protocol.envelope import (
     from_producer,
 )
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.extra import check_extra_of_client
 from fanline.protocol.messages import PublishResult
 from fanline.protocol.nats.names import client_store_id
 from fanline.protocol.tasks.states import ENGINE_EVENTS
@@ -36,6 +37,8 @@ class ClientPublisher:
             raise MessageError(ErrorCode.PERMISSION_DENIED, f"only the engine says {command.event}; use `call`")
         if command.deduplication_id is not None:
             check_deduplication_id(command.deduplication_id)
+        if command.extra is not None:
+            check_extra_of_client(command.extra)
         message_id = secrets.token_urlsafe(12)  # not the request's id, which other clients may use as well
         payload = _payload(command, message_id, user)
         if namespace.durable:
@@ -78,7 +81,9 @@ def _payload(command: Envelope, message_id: str, user: str | None) -> bytes:
         key=command.key,
         priority=command.priority,
         ttl=command.ttl,
+        extra=command.extra,
+        excluded=command.excluded,
     )
-    # CBOR data may hold byte strings, which only CBOR carries as they are.
-    as_json = command.data is None or isinstance(command.data, Raw)
+    # What came as CBOR may hold byte strings, which only CBOR carries as they are.
+    as_json = isinstance(command.data, Raw) or (command.data is None and command.extra is None)
     return encode_json(message) if as_json else encode_cbor(message)

@@ -9,6 +9,7 @@ from fanline.engine.access.user_places import Place
 from fanline.engine.channels.subscription import ChannelSubscription
 from fanline.engine.clock import unix_ms
 from fanline.engine.sending.outbox import Outbox
+from fanline.engine.sessions.connection_ids import connection_id, next_number
 from fanline.engine.sessions.store import STORE_AGAIN, SessionStore
 from fanline.protocol.dialects import PLAIN
 from fanline.protocol.dialects.encoding import Encoding
@@ -30,6 +31,7 @@ class Session:
         "encoding",
         "id",
         "identity",
+        "number",
         "outbox",
         "place",
         "subscriptions",
@@ -38,6 +40,8 @@ class Session:
     def __init__(self, store: SessionStore, encoding: Encoding, identity: Identity, outbox: Outbox) -> None:
         self.id = secrets.token_urlsafe(12)
         """A secret: a client that names it takes the session up."""
+        self.number = next_number()
+        """That of its connection in this process."""
         self.encoding = encoding
         self.identity = identity
         """Replaced when the client shows a new token."""
@@ -51,9 +55,20 @@ class Session:
         self._store = store
         self._stored_at = 0.0  # Trio time
 
+    @property
+    def connection(self) -> str:
+        """The connection's public id, which others may know."""
+        return connection_id(self.number)
+
     def welcome(self, heartbeat: float, limits: Limits) -> None:
         """Greet the client. `heartbeat` in seconds."""
-        data = Welcome(session=self.id, user=self.identity.user, heartbeat=int(heartbeat * 1000), limits=limits)
+        data = Welcome(
+            session=self.id,
+            connection=self.connection,
+            user=self.identity.user,
+            heartbeat=int(heartbeat * 1000),
+            limits=limits,
+        )
         self.push(Envelope(MessageType.WELCOME, time=unix_ms(), data=data.fields()))
 
     def push(self, envelope: Envelope) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import trio
@@ -28,6 +28,7 @@ from fanline.nats.publish import open_nats_publisher
 from fanline.nats.settings import find_options
 from fanline.protocol.envelope import Envelope, check_deduplication_id, check_value
 from fanline.protocol.errors import MessageError
+from fanline.protocol.extra import check_extra
 from fanline.protocol.nats.options import NatsOptions
 
 FLUSH_MESSAGES = 1000
@@ -45,6 +46,7 @@ class Publication:
 
     channel: str
     event: str | None = None
+    x: dict[str, Any] | None = None
     deduplication_id: str | None = None
 
 
@@ -69,7 +71,11 @@ async def publish_to_nats(what: Publication, text: str, nats: NatsOptions | None
         count, stored = 0, await publisher.is_stored(what.channel)
         async for value in _values(text):
             envelope = Envelope(
-                channel=what.channel, event=what.event, data=value, deduplication_id=what.deduplication_id
+                channel=what.channel,
+                event=what.event,
+                data=value,
+                extra=what.x,
+                deduplication_id=what.deduplication_id,
             )
             publisher.publish(envelope, stored=stored)
             count += 1
@@ -82,7 +88,8 @@ async def publish_to_url(what: Publication, text: str, url: str, codec: Codec) -
     """The same through a WebSocket, where the server acknowledges each value."""
     async with open_client(url, codec=codec) as client:
         async for value in _values(text):
-            await client.publish(what.channel, value, event=what.event, deduplication_id=what.deduplication_id)
+            once = what.deduplication_id
+            await client.publish(what.channel, value, event=what.event, x=what.x, deduplication_id=once)
     return 0
 
 
@@ -125,6 +132,19 @@ def _json_value(text: str) -> str:
     return text
 
 
+def _extra(text: str | None) -> str | None:
+    """Checks the option."""
+    try:
+        if text is not None:
+            value = parse_json(text)
+            if not isinstance(value, dict):
+                raise typer.BadParameter("""a JSON object, as in '{"task_id": "42"}'""")
+            check_extra(value)
+    except (NotJson, MessageError) as error:
+        raise typer.BadParameter(str(error).removeprefix("x: ")) from None
+    return text
+
+
 def _deduplication_id(text: str | None) -> str | None:
     """Checks the option."""
     try:
@@ -148,6 +168,10 @@ def pub(
     ],
     event: Annotated[
         str | None, typer.Option(callback=short_text, help="Event name of the message, as in task_progress.")
+    ] = None,
+    x: Annotated[
+        str | None,
+        typer.Option("--x", metavar="JSON", callback=_extra, help="""Extra attributes, as in '{"task_id": "42"}'."""),
     ] = None,
     deduplication_id: Annotated[
         str | None,
@@ -183,7 +207,8 @@ def pub(
         raise typer.BadParameter("give --nats or --url, not both")
     if value == "-" and deduplication_id is not None:
         raise typer.BadParameter("--deduplication-id is for one message, and stdin may hold many")
-    what = Publication(channel, event, deduplication_id)
+    extra = None if x is None else msgspec.json.decode(x, type=dict[str, Any])
+    what = Publication(channel, event, extra, deduplication_id)
     if url is not None:
         run(partial(publish_to_url, what, value, url, codec.value))
     options = nats_from_flags(

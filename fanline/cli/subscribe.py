@@ -75,6 +75,7 @@ def envelope_line(item: Message | Gap) -> str:
         data=item.data,
         sender=item.sender,
         time=item.time,
+        extra=item.x,
     )
     return encode_json(envelope).decode()
 

@@ -149,7 +149,14 @@ class Client:
         return Subscription(self._driver, starts, buffer, gaps=gaps)
 
     async def publish(
-        self, channel: str, data: Any, *, event: str | None = None, deduplication_id: str | None = None
+        self,
+        channel: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        x: Mapping[str, Any] | None = None,
+        to_others: bool = False,
+        deduplication_id: str | None = None,
     ) -> Published:
         """Publish `data` and wait for the answer: on a durable channel that it is stored, else that the bus has it.
 
@@ -162,6 +169,9 @@ class Client:
         Raises ServerError if the server refuses or cannot store it, TypeError or ValueError for data that JSON and CBOR
         cannot hold. Give a `deduplication_id` (16 to 128 printable characters, such as a UUID) to publish the message
         again yourself: within two minutes, a durable channel stores it only once, and the result says `duplicate`.
+
+        `x`: extra attributes, at most 32 with lower-case keys, together at most 4 KiB. `to_others`: this client does
+        not get the message itself, whatever it is subscribed to.
         """
         command = Envelope(
             MessageType.PUB,
@@ -169,11 +179,13 @@ class Client:
             id=uuid4().hex,
             event=event,
             data=plain(data),
+            extra=None if x is None else plain(x),
             deduplication_id=uuid4().hex if deduplication_id is None else deduplication_id,
         )
         connection = await self._connected()
         deadline = trio.current_time() + _RETRY_SECONDS
         while True:
+            command.excluded = connection.id if to_others else None
             try:
                 reply = await self._request(connection, command)
             except ConnectionLost as error:

@@ -49,6 +49,8 @@ class ServerConnection:
         # Unbounded, but each caller waits for its answer: no more is queued than callers are waiting.
         self._outgoing, self._queue = trio.open_memory_channel[bytes](math.inf)
         self.lost = False
+        self.id: str | None = None
+        """The connection's public id; None if the server names none."""
 
     @property
     def waiting(self) -> bool:
@@ -69,6 +71,7 @@ class ServerConnection:
                 raise ConnectionRefused(f"the server's welcome cannot be read: {error}", final=True) from None
             self._silence = welcome.heartbeat / 1000 or math.inf
             self._limit = welcome.limits.message
+            self.id = welcome.connection or None
             return
         raise ConnectionRefused(f"the server did not say welcome within {OPEN_SECONDS:g} seconds")
 

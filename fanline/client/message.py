@@ -47,6 +47,8 @@ class Message:
     """The offset of the message before it, as the server sends them."""
     epoch: str | None = None
     """The life of the channel that the offset belongs to."""
+    x: dict[str, Any] | None = None
+    """Extra attributes: small values besides the data, such as `task_id`."""
 
 
 class PastMessages(NamedTuple):
@@ -98,6 +100,7 @@ def from_envelope(envelope: Envelope, epoch: str | None) -> Message:
         offset=envelope.offset,
         previous=envelope.previous,
         epoch=None if envelope.offset is None else epoch,
+        x=envelope.extra,
     )
 
 

@@ -1,5 +1,6 @@
 """Encodings: a dialect, with or without compression. All connections of one encoding are sent the same bytes."""
 
+from fanline.protocol.copies import as_delivered
 from fanline.protocol.dialects import CBOR, Dialect
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.websocket.frames import encode_deflated_frame, encode_frame
@@ -22,7 +23,9 @@ class Encoding:
         return self._encode_frame(self.dialect.opcode, payload)
 
     def encode(self, envelope: Envelope) -> bytes:
-        """The frame of an envelope."""
+        """The frame of an envelope, without what is for hubs alone."""
+        if envelope.extra is not None or envelope.excluded is not None:
+            envelope = as_delivered(envelope)
         return self._encode_frame(self.dialect.opcode, self.dialect.encode(envelope))
 
 

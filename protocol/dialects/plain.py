@@ -154,6 +154,8 @@ _COMMANDS: dict[str, Callable[[_Fields], Envelope | None]] = {
 # --- server to client ---------------------------------------------------------------------------------------------
 
 
+_OWN_KEYS = frozenset(("type", "channel", "data", "timestamp", "message_id"))
+"""What an extra attribute never stands for."""
 _OLD_NAMES = {"task_progress": "task_progress_update"}  # the names that these clients know
 
 
@@ -167,13 +169,16 @@ def _published(envelope: Envelope) -> dict[str, Any]:
         "user_id": envelope.sender,
         "priority": envelope.priority,
     }
-    return {key: value for key, value in fields.items() if value is not None or key == "data"}
+    shown = {key: value for key, value in fields.items() if value is not None or key == "data"}
+    if envelope.extra is not None:
+        shown |= {key: value for key, value in envelope.extra.items() if key not in _OWN_KEYS}
+    return shown
 
 
 def _welcome(envelope: Envelope) -> dict[str, Any]:
     return {
         "type": "connection_established",
-        "connection_id": read(Welcome, envelope).session,
+        "connection_id": read(Welcome, envelope).connection,
         "timestamp": iso_time(envelope.time),
     }
 

@@ -1,5 +1,6 @@
 """Values and envelopes for property tests."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,11 @@ cbor_values = _nested(
 )
 """With what only CBOR can carry: byte strings, NaN, infinities, integer keys."""
 
+extras = st.dictionaries(
+    st.from_regex(r"[a-z_][a-z0-9_]{0,7}", fullmatch=True).filter(lambda key: key != "via"), json_values, max_size=4
+).filter(lambda extra: len(json.dumps(extra)) <= 4096)
+"""Extra attributes that every sender may write."""
+
 
 def envelopes(
     data: st.SearchStrategy[Any] = json_values,
@@ -55,6 +61,8 @@ def envelopes(
         key=st.none() | texts,
         priority=st.none() | st.integers(0, 9),
         ttl=st.none() | st.integers(1, 2**31),
+        extra=st.none() | extras,
+        excluded=st.none() | texts,
         deduplication_id=st.none() | texts,
     )
 

@@ -37,12 +37,12 @@ LIMITS = Limits(message=65536, subscriptions=1024)
 
 WIRE: list[tuple[ControlData, str]] = [
     (
-        Welcome(session="h2Zq0mJ4", heartbeat=30000, limits=LIMITS),
-        '{"session":"h2Zq0mJ4","user":null,"heartbeat":30000,"limits":{"message":65536,"subscriptions":1024}}',
+        Welcome(session="h2Zq0mJ4", connection="c-1", heartbeat=30000, limits=LIMITS),
+        '{"session":"h2Zq0mJ4","connection":"c-1","user":null,"heartbeat":30000,"limits":{"message":65536,"subscriptions":1024}}',
     ),
     (
-        Welcome(session="h2Zq0mJ4", user="ann", heartbeat=0, limits=Limits(message=1)),
-        '{"session":"h2Zq0mJ4","user":"ann","heartbeat":0,"limits":{"message":1,"subscriptions":0}}',
+        Welcome(session="h2Zq0mJ4", connection="c-1", user="ann", heartbeat=0, limits=Limits(message=1)),
+        '{"session":"h2Zq0mJ4","connection":"c-1","user":"ann","heartbeat":0,"limits":{"message":1,"subscriptions":0}}',
     ),
     (Authenticated(None, "h2Zq0mJ4"), '{"user":null,"session":"h2Zq0mJ4"}'),
     (Authenticated("ann", "h2Zq0mJ4", resumed=False), '{"user":"ann","session":"h2Zq0mJ4","resumed":false}'),

@@ -16,11 +16,12 @@ SCHEMA = json.loads((REFERENCE / "envelope.schema.json").read_text(encoding="utf
 CDDL = (REFERENCE / "envelope.cddl").read_text(encoding="utf-8")
 ENVELOPES = load("envelopes.json", "envelopes")
 CONVERSIONS = load("envelopes.json", "conversions")
-# pycddl 0.6 itself fails on a byte string where the CDDL wants one of several texts.
+# pycddl 0.6 fails on a byte string where the CDDL wants one of several texts, and takes a list where it wants a map.
+NOT_FOR_PYCDDL = {"type is a byte string", "extra attributes are a list"}
 REFUSED = [
     row
     for row in load("refused.json", "refused")
-    if row["by_schema"] and (row["codec"], row["name"]) != ("cbor", "type is a byte string")
+    if row["by_schema"] and not (row["codec"] == "cbor" and row["name"] in NOT_FOR_PYCDDL)
 ]
 
 
@@ -61,7 +62,7 @@ def test_a_payload_of_the_wrong_shape_is_refused_by_its_schema(row: Any) -> None
 
 def test_unknown_keys_are_valid() -> None:
     check("json", b'{"v":1,"t":"ping","later":{"x":[1]}}')
-    check("cbor", cbor2.dumps({0: 1, 1: "ping", 14: {"x": [1]}, "later": 1}))
+    check("cbor", cbor2.dumps({0: 1, 1: "ping", 17: {"x": [1]}, "later": 1}))
 
 
 def test_the_schemas_name_every_type_and_every_field() -> None:

@@ -36,6 +36,8 @@ class RawClient:
         self.stream = stream
         self._reader = FrameReader(64 * 1024 * 1024, from_client=False)
         self._messages: list[WebSocketMessage] = []
+        self.connection = ""
+        """The public id, if the `welcome` was read by `connect` and is JSON."""
 
     async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)
@@ -117,5 +119,8 @@ async def connect(host: str, port: int, subprotocol: str | None = "fanline.v1.js
     """An open WebSocket whose `welcome` has been read."""
     async with connect_raw(host, port) as client:
         await client.upgrade(subprotocol)
-        await client.message()
+        welcome = await client.message()
+        if welcome.opcode is Opcode.TEXT:
+            said = msgspec.json.decode(welcome.payload)
+            client.connection = said.get("d", {}).get("connection") or said.get("connection_id", "")
         yield client

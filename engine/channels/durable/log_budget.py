@@ -71,7 +71,8 @@ def up_to(messages: Iterable[Envelope], most: int) -> tuple[list[Envelope], int]
 
 def weight_of(envelope: Envelope) -> int:
     """The bytes of memory that a message takes, about."""
-    data = envelope.data
+    data, extra = envelope.data, envelope.extra
+    weight = _OVERHEAD if extra is None else _OVERHEAD + _DECODED * len(_encode(extra))
     if type(data) is Raw:
-        return _OVERHEAD + memoryview(data).nbytes
-    return _OVERHEAD if data is None else _OVERHEAD + _DECODED * len(_encode(data))
+        return weight + memoryview(data).nbytes
+    return weight if data is None else weight + _DECODED * len(_encode(data))

@@ -108,3 +108,40 @@ async def test_an_inbox_is_acknowledged_up_to_the_one_message_that_is_named() ->
         assert (await ask(one, t="ack", c="user:ann", d=ids[0]))["o"] == 1
         await ask(other, t="sub", c="user:ann")
         assert (await other.json())["i"] == ids[1]
+
+
+# --- extra attributes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channel", ["project:1", "typing:1"])
+async def test_extra_attributes_reach_the_subscribers(channel: str) -> None:
+    async with two_clients() as (_, one, other):
+        await ask(other, t="sub", c=channel)
+        assert (await ask(one, t="pub", c=channel, x={"task_id": "42", "tags": [1, None]}))["t"] == "ok"
+        assert (await other.json())["x"] == {"task_id": "42", "tags": [1, None]}
+
+
+@pytest.mark.parametrize(
+    ("x", "code"),
+    [
+        ({"user_id": "5"}, "permission_denied"),
+        ({"username": "Eve"}, "permission_denied"),
+        ({"via": ["task:1"]}, "permission_denied"),
+        ({"taskId": 1}, "bad_message"),
+        ({f"k{n}": n for n in range(33)}, "bad_message"),
+    ],
+)
+async def test_extra_attributes_that_a_client_may_not_set_are_refused(x: dict[str, Any], code: str) -> None:
+    async with two_clients() as (engine, one, _):
+        answer = await ask(one, t="pub", c="task:1", x=x)
+        assert (answer["t"], answer["i"], answer["d"]["code"]) == ("err", "1", code)
+        assert await stored(engine, "task:1") == []
+
+
+async def test_a_client_may_leave_out_its_own_connection_only() -> None:
+    async with two_clients() as (engine, one, other):
+        assert (await ask(one, t="pub", c="task:1", n=one.connection))["t"] == "ok"
+        for named in (other.connection, f"{one.connection}0", ""):
+            refused = await ask(one, t="pub", c="task:1", n=named)
+            assert refused["d"]["code"] == "permission_denied"
+        assert len(await stored(engine, "task:1")) == 1

@@ -34,6 +34,9 @@ def _call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
         (["pub", "news:all", "1", "--url", "ws://x/ws", "--nats", "x"], "not both"),
         (["pub", "news:all", "-", "--deduplication-id", "a" * 16], "--deduplication-id is for one"),
         (["pub", "news:all", "1", "--deduplication-id", "short"], "16 to 128 printable characters"),
+        (["pub", "news:all", "1", "--x", "task_id"], "not JSON"),
+        (["pub", "news:all", "1", "--x", "[1]"], "a JSON object, as in"),
+        (["pub", "news:all", "1", "--x", '{"taskId": 1}'], "'taskId' is no key"),
         (["pub", "news:all", "1", "--codec", "xml"], "xml"),
         (["sub"], "Missing argument"),
         (["sub", "news:*"], "not a channel name"),
@@ -113,8 +116,9 @@ def test_a_message_is_one_line_of_channel_event_and_data() -> None:
 
 
 def test_a_json_line_is_the_envelope_that_was_received() -> None:
-    message = Message("news:a", {"x": None}, "e", "i", "u", 5)
-    assert envelope_line(message) == '{"v":1,"t":"pub","c":"news:a","i":"i","e":"e","d":{"x":null},"u":"u","ts":5}'
+    message = Message("news:a", {"x": None}, "e", "i", "u", 5, x={"a": 1})
+    shown = '{"v":1,"t":"pub","c":"news:a","i":"i","e":"e","d":{"x":null},"u":"u","ts":5,"x":{"a":1}}'
+    assert envelope_line(message) == shown
 
 
 def test_a_json_line_has_what_is_needed_to_resume_after_it_and_a_gap_is_one_too() -> None:

@@ -20,7 +20,8 @@ class Talk:
         self.number = number
 
     async def welcome(self, heartbeat: int = 25_000) -> None:
-        welcome = Welcome(session="s", heartbeat=heartbeat, limits=Limits(message=65536, subscriptions=100))
+        limits = Limits(message=65536, subscriptions=100)
+        welcome = Welcome(session="s", connection=f"peer-{self.number}", heartbeat=heartbeat, limits=limits)
         await self.send(Envelope(MessageType.WELCOME, data=welcome.fields()))
 
     async def receive(self) -> Envelope:

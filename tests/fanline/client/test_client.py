@@ -1,6 +1,7 @@
 """The client against a scripted server: what a real one does too rarely to wait for."""
 
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -31,7 +32,17 @@ async def test_a_message_reaches_its_subscriber_with_all_its_fields() -> None:
         await talk.welcome()
         await talk.accept("sub")
         await talk.send(
-            Envelope("pub", channel="news:all", data={"a": [1]}, event="e", id="i", sender="u", time=5, offset=7)
+            Envelope(
+                "pub",
+                channel="news:all",
+                data={"a": [1]},
+                event="e",
+                id="i",
+                sender="u",
+                time=5,
+                offset=7,
+                extra={"task_id": "42"},
+            )
         )
         await talk.until_closed()
 
@@ -39,7 +50,30 @@ async def test_a_message_reaches_its_subscriber_with_all_its_fields() -> None:
         async with running_peer(script) as url, fanline.Client(url) as client:
             async with client.subscribe("news:all") as messages:
                 message = await anext(messages)
-    assert message == fanline.Message("news:all", {"a": [1]}, "e", "i", "u", 5, 7)
+    assert message == fanline.Message("news:all", {"a": [1]}, "e", "i", "u", 5, 7, x={"task_id": "42"})
+
+
+async def test_what_is_for_the_others_names_the_connection_it_is_sent_on_also_after_a_reconnect() -> None:
+    published: list[Envelope] = []
+
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        published.append(await talk.accept("pub"))
+        if talk.number == 0:
+            await talk.close(1012)
+        else:
+            published.append(await talk.accept("pub"))
+            await talk.until_closed()
+
+    with trio.fail_after(5):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            await client.publish("room:1", 1, to_others=True, x={"task_id": "42"})
+            while len(published) < 2:
+                with suppress(fanline.ConnectionLost):  # it may meet the end of the first connection
+                    await client.publish("room:1", 2, to_others=True)
+            await client.publish("room:1", 3)
+    assert [each.excluded for each in published] == ["peer-0", "peer-1", None]
+    assert [each.extra for each in published] == [{"task_id": "42"}, None, None]
 
 
 @pytest.mark.parametrize("reason", [reason for reason in CloseReason if not reason.reconnect])

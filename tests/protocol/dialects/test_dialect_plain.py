@@ -174,7 +174,7 @@ def test_a_published_envelope_is_flat_and_leaves_out_what_is_absent() -> None:
 
 
 def test_the_welcome_and_other_events() -> None:
-    data = Welcome(session="s-1", heartbeat=30000, limits=Limits(message=65536)).fields()
+    data = Welcome(session="a-secret", connection="s-1", heartbeat=30000, limits=Limits(message=65536)).fields()
     welcome = Envelope("welcome", time=NOW, data=data)
     assert told(PLAIN.encode(welcome)) == {
         "type": "connection_established",
