@@ -229,6 +229,12 @@ class Bus(Protocol):
         """The state of the stream that holds a durable channel. BusError."""
         ...
 
+    async def check_writable(self, namespace: str) -> None:
+        """Raises BusError or StorageFullError if the stream of a durable namespace takes no messages now. Nothing is
+        stored: that the whole store is full shows only in a real write.
+        """
+        ...
+
     async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
         """Channel -> offset of its newest stored message, without the channels that have none. All channels belong to
         one durable namespace. BusError.

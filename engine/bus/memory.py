@@ -237,6 +237,9 @@ class MemoryBus:
         await self._reach_broker()
         return self._stream(channel).state()
 
+    async def check_writable(self, namespace: str) -> None:
+        await self._reach_broker()
+
     async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
         await self._reach_broker()
         newest = ((channel, self._stream(channel).newest(channel)) for channel in channels)

@@ -1,7 +1,7 @@
 """Whether a worker can do its work now, for load balancers and operators: `/readyz`. (`/healthz` says that it lives.)
 
-It is asked anew for, not concluded: the streams answer, and something small is written. Whoever asks more often than
-once a second gets what was found last, so that this costs NATS little.
+It is tried, not concluded: each stream is given a message that it would store but for an impossible condition, and
+something small is written. What was found stands for a second, so that this costs NATS little.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,8 @@ from fanline.engine.namespaces import Namespaces
 from fanline.protocol.nats.names import Bucket
 
 _FRESH_SECONDS = 1.0
-_PATIENCE_SECONDS = 2.0
+_PATIENCE_SECONDS = 2.0  # for everything
+_STREAM_SECONDS = 1.0
 _KEY = "readyz"  # no task has this key: theirs hold a dot
 _KEY_SECONDS = 60.0
 
@@ -25,7 +26,7 @@ class Reason(StrEnum):
     """The `code` of a problem. docs/reference/protocol.md has the same list; a test compares."""
 
     NATS = "nats"  # it cannot be reached, or does not answer
-    STREAMS = "streams"  # one of them does not answer
+    STREAMS = "streams"  # one of them takes no messages
     STORAGE_FULL = "storage_full"  # nothing can be stored for want of room
     STORAGE = "storage"  # nothing can be stored, for another reason
     DRAINING = "draining"  # the worker is about to end
@@ -71,7 +72,10 @@ class Readiness:
 
         async def ask(namespace: str) -> None:
             try:
-                await self._bus.stream_state(f"{namespace}:x")
+                with trio.move_on_after(_STREAM_SECONDS):
+                    await self._bus.check_writable(namespace)
+                    return
+                failures[namespace] = BusError(f"no answer within {_STREAM_SECONDS:g} s")
             except BusError as error:
                 failures[namespace] = error
 
@@ -79,7 +83,10 @@ class Readiness:
         if failures and len(failures) == len(namespaces):
             return [Problem(Reason.NATS, f"NATS cannot be used: {failures[namespaces[0]]}")]
         return [
-            Problem(Reason.STREAMS, f"the stream of namespace {name} does not answer: {failures[name]}")
+            Problem(
+                Reason.STORAGE_FULL if isinstance(failures[name], StorageFullError) else Reason.STREAMS,
+                f"the stream of namespace {name} takes no messages: {failures[name]}",
+            )
             for name in namespaces
             if name in failures
         ]

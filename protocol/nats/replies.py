@@ -84,6 +84,8 @@ def complaint_of(reply: Reply) -> Complaint:
 # Numbers of JetStream's errors: nats-server, server/errors.json.
 _NO_RESOURCES = 10023  # the limit of the server, or of the account, is reached
 _NOT_STORED = 10077  # with the reason in words
+OTHER_STREAM = 10060
+"""The message was for another stream."""
 
 
 def is_storage_full(error: Mapping[str, Any]) -> bool:

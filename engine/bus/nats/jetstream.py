@@ -24,7 +24,7 @@ from fanline.engine.bus.nats.starts import read_starts
 from fanline.engine.namespaces import Namespace, Storage
 from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject, namespace_subject, stream_name
 from fanline.protocol.nats.parser import NatsMessage, header_of
-from fanline.protocol.nats.replies import is_storage_full
+from fanline.protocol.nats.replies import OTHER_STREAM, is_storage_full
 from fanline.protocol.nats.subjects import Direction, channel_of
 
 _PAGE_BYTES = 1024 * 1024  # what is read at once; a worker holds many pages at a time
@@ -100,20 +100,44 @@ def api_reply(payload: bytes) -> dict[str, Any]:
         description = error.get("description", "no reason given")
         if is_storage_full(error):
             raise StorageFullError(f"the store is full, and nothing was stored (JetStream: {description})")
-        raise JetStreamError(error.get("code", 0), description)
+        raise JetStreamError(error.get("code", 0), description, error.get("err_code", 0))
     return reply
 
 
 class JetStreamError(BusError):
-    """JetStream refused; `code` is its HTTP-like status."""
+    """JetStream refused; `code` is its HTTP-like status, `number` that of the error itself."""
 
-    def __init__(self, code: int, description: str) -> None:
+    def __init__(self, code: int, description: str, number: int = 0) -> None:
         super().__init__(f"JetStream refused: {description}")
         self.code = code
+        self.number = number
 
 
 class NoJetStreamError(BusError):
     """No JetStream listens there: nothing was done."""
+
+
+EXPECTED_STREAM = "Nats-Expected-Stream"
+"""Header of a message that is to be stored by the stream of this name alone."""
+
+
+def check_room(info: Mapping[str, Any]) -> None:
+    """StorageFullError if a stream is full that refuses what is new, as an operator may have set it up."""
+    config, state = info["config"], info["state"]
+    if config.get("discard") != "new":
+        return
+    for limit, used in (("max_bytes", state["bytes"]), ("max_msgs", state["messages"])):
+        if 0 < config.get(limit, -1) <= used:
+            raise StorageFullError(f"{config['name']} has reached its {limit}, and drops no old messages")
+
+
+def check_refusal(payload: bytes) -> None:
+    """Raises BusError unless a stream has refused a message for EXPECTED_STREAM alone."""
+    try:
+        api_reply(payload)
+    except JetStreamError as error:
+        if error.number != OTHER_STREAM:
+            raise
 
 
 DELETED_STREAMS = "$JS.EVENT.ADVISORY.STREAM.DELETED.*"

@@ -30,9 +30,12 @@ from fanline.engine.bus.interface import (
 )
 from fanline.engine.bus.nats.full_store import FullStore
 from fanline.engine.bus.nats.jetstream import (
+    EXPECTED_STREAM,
     JetStreamError,
     NoJetStreamError,
     api_reply,
+    check_refusal,
+    check_room,
     entry_of,
     get_request,
     last_request,
@@ -148,6 +151,13 @@ class Requests(ABC):
     async def stream_state(self, channel: str) -> StreamState:
         (reply,) = await self.question(f"$JS.API.STREAM.INFO.{stream_name(namespace_of(channel))}", b"")
         return state_of(api_reply(reply.payload))
+
+    async def check_writable(self, namespace: str) -> None:
+        (reply,) = await self.question(f"$JS.API.STREAM.INFO.{stream_name(namespace)}", b"")
+        check_room(api_reply(reply.payload))
+        # Only the stream's leader refuses this message, and only if it would take one without the condition.
+        (reply,) = await self.request(to_subject(f"{namespace}:x"), b"", headers={EXPECTED_STREAM: "none"})
+        check_refusal(reply.payload)
 
     async def last_offsets(self, channels: Sequence[str]) -> dict[str, int]:
         stream = stream_name(namespace_of(channels[0]))

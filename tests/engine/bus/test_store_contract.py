@@ -130,6 +130,19 @@ async def test_the_state_of_a_stream_gives_its_bounds_its_age_and_its_epoch(open
         assert (await bus.stream_state("doc:a")).epoch != state.epoch
 
 
+async def test_to_try_whether_a_stream_takes_messages_stores_none_and_nobody_hears_of_it(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        inbox = Inbox(bus)
+        await bus.store("task:a", b"1", "1")
+        await join(bus, "task:a")
+        await join(bus, "task:x")
+        before = await bus.stream_state("task:a")
+        await bus.check_writable("task")
+        assert await bus.stream_state("task:a") == before
+        await bus.store("task:a", b"2", "2")
+        assert await inbox.wait(1) == [("task:a", b"2")]
+
+
 async def test_a_channel_keeps_its_newest_messages_and_its_neighbours_keep_theirs(open_bus: OpenBus) -> None:
     async with open_bus() as bus:
         inbox = Inbox(bus)

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 import trio
 
-from fanline.engine.bus.interface import BusError, StreamState
+from fanline.engine.bus.interface import BusError, StorageFullError, StreamState
 from fanline.engine.bus.nats.bus import NatsBus, open_nats_bus
 from fanline.engine.bus.nats.jetstream import bucket_config, stream_config
 from fanline.engine.namespaces import Namespace, Namespaces, Storage
@@ -16,7 +16,8 @@ from fanline.protocol.nats.names import Bucket
 from fanline.protocol.nats.options import NatsOptions
 from tests.engine.bus.cluster import Inbox, join
 from tests.support.fault_proxy import running_proxy
-from tests.support.nats.client import connect_nats
+from tests.support.nats.client import NatsClient, connect_nats
+from tests.support.nats.cluster import running_cluster
 from tests.support.nats.server import NatsServer, running_nats
 
 STREAM = "FANLINE_mine"
@@ -179,3 +180,54 @@ async def test_a_bucket_created_without_expiry_per_key_is_updated_and_its_keys_s
                 await bus.kv_put(Bucket.TASKS, "task.new", b"2", 60)
                 found = await bus.kv_entries(Bucket.TASKS)
         assert {key: entry.value for key, entry in found.items()} == {"task.old": b"1", "task.new": b"2"}
+
+
+# --- whether a stream takes messages ------------------------------------------------------------------------------
+
+
+async def change(operator: NatsClient, **config: Any) -> None:
+    found = (await operator.api("STREAM.INFO", stream=STREAM))["config"]
+    await operator.api("STREAM.UPDATE", found | config, stream=STREAM)
+
+
+async def test_a_stream_that_an_operator_made_drop_nothing_is_full_at_its_limit() -> None:
+    with trio.fail_after(30):
+        async with running_nats() as server, worker(server) as bus, connect_nats(server.url) as operator:
+            await change(operator, discard="new", max_msgs=2)
+            await bus.store("mine:a", b"x")
+            await bus.check_writable("mine")
+            await bus.store("mine:a", b"x")
+            with pytest.raises(BusError, match="maximum messages exceeded"):
+                await bus.store("mine:a", b"x")
+            with pytest.raises(StorageFullError, match="FANLINE_mine has reached its max_msgs"):
+                await bus.check_writable("mine")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [({"sealed": True}, "sealed"), ({"subjects": ["elsewhere"], "republish": None}, "not there")],
+)
+async def test_a_stream_that_is_there_and_takes_no_messages_is_found_out(config: dict[str, Any], said: str) -> None:
+    with trio.fail_after(30):
+        async with running_nats() as server, worker(server) as bus, connect_nats(server.url) as operator:
+            await bus.check_writable("mine")
+            await change(operator, **config)
+            assert (await bus.stream_state("mine:a")).last == 0
+            with pytest.raises(BusError, match=said):
+                await bus.check_writable("mine")
+
+
+async def test_a_stream_without_a_leader_is_found_out() -> None:
+    # The one server that is left still says what the stream holds.
+    with trio.fail_after(60):
+        async with running_cluster() as cluster, worker(cluster.servers[0], replicas=3) as bus:
+            await bus.check_writable("mine")
+            for server in cluster.servers[1:]:
+                server.kill()
+            while True:
+                with trio.move_on_after(1) as patience, suppress(BusError):
+                    await bus.check_writable("mine")
+                    continue
+                if patience.cancelled_caught:
+                    break
+                await trio.sleep(0.1)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import trio
 
-from fanline.engine.bus.interface import BusError, StorageFullError, StreamState
+from fanline.engine.bus.interface import BusError, StorageFullError
 from fanline.engine.connections import readiness
 from fanline.protocol.nats.names import Bucket
 from tests.engine.running import RunningEngine, running_engine
@@ -70,20 +70,35 @@ async def test_a_store_that_takes_nothing_is_a_reason(
     assert "insufficient storage" in answer[1]["reasons"][0]["message"]
 
 
-async def test_a_stream_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("error", "code"), [(BusError, "streams"), (StorageFullError, "storage_full")])
+async def test_a_stream_that_takes_no_messages_is_named(
+    monkeypatch: pytest.MonkeyPatch, error: type[BusError], code: str
+) -> None:
+    async def one_takes_none(namespace: str) -> None:
+        if namespace == "user":
+            raise error("no leader")
+
     with trio.fail_after(10):
         async with running_engine() as engine:
-            real = engine.bus.stream_state
+            monkeypatch.setattr(engine.bus, "check_writable", one_takes_none)
+            answer = await get(engine, "/readyz")
+    assert codes(answer) == (503, [code])
+    assert answer[1]["reasons"][0]["message"] == "the stream of namespace user takes no messages: no leader"
 
-            async def one_is_gone(channel: str) -> StreamState:
-                if channel.startswith("user:"):
-                    raise BusError("no leader")
-                return await real(channel)
 
-            monkeypatch.setattr(engine.bus, "stream_state", one_is_gone)
+async def test_a_stream_that_does_not_answer_is_named_among_those_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def one_hangs(namespace: str) -> None:
+        if namespace == "user":
+            await trio.sleep_forever()
+
+    monkeypatch.setattr(readiness, "_STREAM_SECONDS", 0.2)
+    with trio.fail_after(10):
+        async with running_engine() as engine:
+            monkeypatch.setattr(engine.bus, "check_writable", one_hangs)
             answer = await get(engine, "/readyz")
     assert codes(answer) == (503, ["streams"])
-    assert answer[1]["reasons"][0]["message"] == "the stream of namespace user does not answer: no leader"
+    message = answer[1]["reasons"][0]["message"]
+    assert message == "the stream of namespace user takes no messages: no answer within 0.2 s"
 
 
 async def test_a_bus_that_hangs_is_a_reason_and_delays_no_other_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +108,7 @@ async def test_a_bus_that_hangs_is_a_reason_and_delays_no_other_answer(monkeypat
     monkeypatch.setattr(readiness, "_PATIENCE_SECONDS", 0.2)
     with trio.fail_after(10):
         async with running_engine() as engine, trio.open_nursery() as nursery:
-            monkeypatch.setattr(engine.bus, "stream_state", hang)
+            monkeypatch.setattr(engine.bus, "check_writable", hang)
 
             async def is_not_ready() -> None:
                 assert codes(await get(engine, "/readyz")) == (503, ["nats"])
