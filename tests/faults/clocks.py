@@ -8,6 +8,7 @@ import trio
 
 from tests.faults.fault import SkippedError, Stage, settings
 from tests.faults.probe.sitecustomize import CLOCK
+from tests.faults.vdso import NotHereError, WrongClock
 from tests.support.paths import ROOT
 from tests.support.serve import Serve, running_serve
 
@@ -40,9 +41,12 @@ async def step_worker_and_job(stage: Stage) -> None:
             await trio.sleep(_STEP_SECONDS)
 
 
-async def step_nats_server(_: Stage) -> None:
-    """Not possible by our means."""
-    raise SkippedError(
-        "nats-server is a static Go program: no library can be put before it, a time namespace has only the monotonic "
-        "clocks, and the clock of this machine is not ours to set"
-    )
+async def step_nats_server(stage: Stage) -> None:
+    """The clock of nats-server jumps an hour ahead, then two hours back, then is right again."""
+    clock = WrongClock(stage.serve.nats_pid())
+    for seconds in (_HOUR, -_HOUR, 0):
+        try:
+            await clock.step_to(seconds)
+        except NotHereError as error:
+            raise SkippedError(str(error)) from None
+        await trio.sleep(_STEP_SECONDS)

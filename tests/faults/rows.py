@@ -104,7 +104,7 @@ ROWS = (
     ),
     Fault(
         "clock-nats",
-        "the clock of nats-server steps",
+        "the clock of nats-server steps by one hour, in both directions",
         "nobody notices",
         clocks.step_nats_server,
         silence=3,
