@@ -67,6 +67,8 @@ class StreamPosition(msgspec.Struct, frozen=True, gc=False):
     """Offset of the message before it in the channel; 0 also if that one is no longer stored (docs: ADR 0006)."""
     time: str
     """When it was stored, RFC 3339."""
+    signed: bool = False
+    """Whether the engine has stored it as `signed`, or it is older than any signature."""
 
 
 class Stored(NamedTuple):
@@ -215,9 +217,17 @@ class Bus(Protocol):
     # --- streams ------------------------------------------------------------------------------------------------
 
     async def store(
-        self, channel: str, payload: bytes, store_id: str | None = None, last: int | None = None
+        self,
+        channel: str,
+        payload: bytes,
+        store_id: str | None = None,
+        last: int | None = None,
+        *,
+        signed: bool = False,
     ) -> StoreAck:
         """Store a durable message; within two minutes a stream stores each `store_id` only once.
+
+        `signed`: as the engine's own; it needs a store id, which is then compared with those of signed messages alone.
 
         `last`: only if this is the offset of the channel's newest stored message (0: there is none); ConflictError if
         it is not. BusError if the store has not confirmed the message: it may or may not be stored, and may be sent

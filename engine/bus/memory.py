@@ -49,14 +49,16 @@ class _Stream:
         self._last = 0
         self._epoch = Epoch(f"memory{next(self._epochs)}")
 
-    def append(self, channel: str, payload: bytes, store_id: str | None) -> tuple[Stored | None, int]:
+    def append(
+        self, channel: str, payload: bytes, store_id: str | None, *, signed: bool = False
+    ) -> tuple[Stored | None, int]:
         """The message to republish, None if the store id is a repeat, and its offset."""
         if store_id in self._ids:
             return None, self._ids[store_id]
         own = [stored for stored in self._messages if stored.channel == channel]
         previous = own[-1].position.offset if own else 0
         self._last += 1
-        stored = Stored(channel, payload, StreamPosition(self._last, previous, self._timestamp()))
+        stored = Stored(channel, payload, StreamPosition(self._last, previous, self._timestamp(), signed))
         if len(own) >= self._namespace.history:
             self._messages.remove(own[0])
         self._messages.append(stored)
@@ -220,13 +222,21 @@ class MemoryBus:
             bus.hand_over(channel, payload, None)
 
     async def store(
-        self, channel: str, payload: bytes, store_id: str | None = None, last: int | None = None
+        self,
+        channel: str,
+        payload: bytes,
+        store_id: str | None = None,
+        last: int | None = None,
+        *,
+        signed: bool = False,
     ) -> StoreAck:
+        assert store_id or not signed
         await self._reach_broker()
         self._check_size(payload)
         if last is not None and (self._stream(channel).newest(channel) or 0) != last:
             raise ConflictError(f"{channel} has newer messages")
-        stored, offset = self._stream(channel).append(channel, payload, store_id)
+        compared = f"{store_id}/signed" if signed else store_id
+        stored, offset = self._stream(channel).append(channel, payload, compared, signed=signed)
         for bus in self.broker.buses if stored else ():
             bus.hand_over(channel, payload, stored.position if stored else None)
             if stored:

@@ -11,8 +11,9 @@ from fanline.engine.faults import Faults, fault_gap
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.slices import SMALL_BYTES, Turns
 from fanline.engine.tasks.fold import check_task_message
+from fanline.engine.tasks.monitor.stored.table import TABLE_CHANNEL
 from fanline.protocol.envelope import Envelope, from_producer
-from fanline.protocol.errors import MessageError
+from fanline.protocol.errors import ErrorCode, MessageError
 
 _log = logging.getLogger("fanline.hub")
 
@@ -45,8 +46,7 @@ class MessageReader:
         """
         try:
             envelope = from_producer(payload)
-            if namespace.tasks:
-                check_task_message(envelope)
+            _check(channel, namespace, envelope, signed=position is not None and position.signed)
             if envelope.time is None:
                 envelope.time = self._clock_ms() if position is None else unix_ms_of(position.time)
         except MessageError as error:
@@ -79,3 +79,11 @@ class MessageReader:
             self._warned_at = second
             total = self._counters.messages_bad
             _log.warning("dropped a message on %s that a producer published (%d so far): %s", channel, total, error)
+
+
+def _check(channel: str, namespace: Namespace, envelope: Envelope, *, signed: bool) -> None:
+    """MessageError if whoever published a message may not say it. `signed`: it was the engine."""
+    if namespace.tasks:
+        check_task_message(envelope, signed=signed)
+    elif channel == TABLE_CHANNEL and not signed:
+        raise MessageError(ErrorCode.PERMISSION_DENIED, "only the engine publishes there, and signs it")

@@ -204,7 +204,7 @@ class Calls:
         envelope = Envelope(MessageType.PUB, id=call_id, event=event, data=fields, sender=call.by, time=unix_ms())
         channel = call.task.channel
         with call.task.expect(call_id) as outcome:
-            await self._bus.store(channel, encode_json(envelope), engine_store_id(channel, call_id))
+            await self._bus.store(channel, encode_json(envelope), engine_store_id(channel, call_id), signed=True)
             with trio.move_on_after(_STORED_SECONDS) as scope:
                 await outcome.settled.wait()
         if scope.cancelled_caught:

@@ -271,9 +271,20 @@ def is_mistake(event: TaskEvent | None, error: MessageError) -> bool:
 # --- for others ---------------------------------------------------------------------------------------------------
 
 
-def check_task_message(envelope: Envelope) -> None:
-    """Make a producer's message fit for a task channel; MessageError(BAD_MESSAGE) if nobody may say it."""
+def check_task_message(envelope: Envelope, *, signed: bool) -> None:
+    """Make a message fit for a task channel; MessageError if whoever published it may not say it. `signed`: it was the
+    engine.
+    """
     if envelope.event == TaskEvent.SNAPSHOT:
         raise MessageError(ErrorCode.BAD_MESSAGE, f"only the engine says {envelope.event}")
-    if event_of(envelope) is not None:
-        envelope.ttl = None  # it has been folded, so everybody must get it
+    event = event_of(envelope)
+    if event is None:
+        return
+    if not signed and _is_engines(envelope, event):
+        raise MessageError(ErrorCode.PERMISSION_DENIED, f"only the engine says {event}, and signs it")
+    envelope.ttl = None  # it has been folded, so everybody must get it
+
+
+def _is_engines(envelope: Envelope, event: TaskEvent) -> bool:
+    """Whether only the engine may say this. That a task was cancelled its producer says, too, but not by force."""
+    return event in ENGINE_EVENTS or (event is TaskEvent.CANCELLED and data_of(envelope, event).forced)

@@ -10,6 +10,12 @@ from fanline.protocol.nats.subjects import Direction
 
 MESSAGE_ID = "Nats-Msg-Id"
 """Header with a message's store id. Within two minutes, a stream stores each store id only once."""
+SIGNATURE = "Fanline-Signature"
+"""Header with the engine's signature (engine/bus/nats/signatures.py)."""
+SIGNING_KEY = "signing"
+"""Key of the bucket KEYS."""
+STREAM_NAMES = "fanline.streams"
+"""Where a producer with an account of its own finds `$JS.API.STREAM.NAMES` of the engine's account."""
 
 
 AUDIT_SUBJECT = "fanline.event.audit"
@@ -35,6 +41,8 @@ class Bucket(StrEnum):
     """Token or user -> which tokens were taken back. Expires when all of them have ended."""
     WORKERS = "fanline_workers"
     """Worker id -> what is known of a live worker. Expires three seconds after the worker's last sign of life."""
+    KEYS = "fanline_keys"
+    """The key with which the engine signs what only the engine may say. Producers must not be able to read it."""
 
 
 def system_subject(*parts: str) -> str:

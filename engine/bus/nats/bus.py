@@ -22,6 +22,7 @@ from fanline.engine.bus.interface import (
     Deliver,
     NamespaceListener,
     OnLoss,
+    Stored,
     TooLargeError,
 )
 from fanline.engine.bus.nats.client import NatsClient
@@ -30,8 +31,6 @@ from fanline.engine.bus.nats.jetstream import (
     DELETED_STREAMS,
     NoJetStreamError,
     api_reply,
-    heard_of,
-    position_of,
     sequence_of,
 )
 from fanline.engine.bus.nats.requests import Requests
@@ -145,7 +144,8 @@ class NatsBus(Requests):
     def _take_stored(self, message: NatsMessage) -> None:
         if self._lost_since is not None:
             return  # taken now, it would hide what was lost before it; all is read once the loss is reported
-        self._deliver(channel_of(message.subject), message.payload, position_of(message.headers))
+        channel = channel_of(message.subject)
+        self._deliver(channel, message.payload, self.signatures.position_of(channel, message))
 
     def _take_everywhere(self, message: NatsMessage) -> None:
         """Of a namespace whose only subscription serves its listener as well."""
@@ -183,7 +183,7 @@ class NatsBus(Requests):
         channel = channel_of(message.subject)
         listener = self._listeners.get(namespace_of(channel))
         if listener is not None and listener.wants(channel, sequence_of(message)):
-            listener.take(heard_of(channel, message))
+            listener.take(Stored(channel, message.payload, self.signatures.position_of(channel, message)))
 
     async def answer(self, subject: str, take: Answerer | None) -> None:
         if take is None:
@@ -251,6 +251,7 @@ class NatsBus(Requests):
         self._interest.want(DELETED_STREAMS, self._take_advisory)
         await self._interest.wait(DELETED_STREAMS)
         await self.streams.prepare()
+        await self.signatures.prepare(self)
 
     async def open_inbox(self) -> None:
         """Make requests possible. BusError."""

@@ -16,7 +16,6 @@ from fanline.engine.bus.interface import (
     Epoch,
     KvEntry,
     StorageFullError,
-    Stored,
     StreamPosition,
     StreamState,
 )
@@ -25,7 +24,7 @@ from fanline.engine.namespaces import Namespace, Storage
 from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject, namespace_subject, stream_name
 from fanline.protocol.nats.parser import NatsMessage, header_of
 from fanline.protocol.nats.replies import OTHER_STREAM, is_storage_full
-from fanline.protocol.nats.subjects import Direction, channel_of
+from fanline.protocol.nats.subjects import Direction
 
 _PAGE_BYTES = 1024 * 1024  # what is read at once; a worker holds many pages at a time
 _LAST_BYTES = 8 * 1024 * 1024  # of the newest messages of many channels; the server would cut at 64 MiB
@@ -60,7 +59,7 @@ def bucket_config(bucket: Bucket, max_age: float, replicas: int, max_bytes: int)
     oldest entries: nothing may wait for room in it. `max_age` in seconds, 0 for no limit; `max_bytes`: -1 for no limit.
     """
     ages_by_key = bucket in (Bucket.TASKS, Bucket.RUNNING, Bucket.REVOKED, Bucket.WORKERS)  # for `kv_put`
-    if bucket in (Bucket.LEASES, Bucket.PLACES, Bucket.REVOKED, Bucket.WORKERS):
+    if bucket in (Bucket.LEASES, Bucket.PLACES, Bucket.REVOKED, Bucket.WORKERS, Bucket.KEYS):
         max_bytes = -1  # they are small, and must never be refused or dropped
     return {
         "name": bucket_stream(bucket),
@@ -179,16 +178,6 @@ def sequence_of(message: NatsMessage) -> int:
 def subject_of(message: NatsMessage) -> str:
     """The subject under which it is stored."""
     return header_of(message.headers, "Nats-Subject") or ""
-
-
-def stored_of(message: NatsMessage) -> Stored:
-    """One message read from a stream."""
-    return heard_of(channel_of(subject_of(message)), message)
-
-
-def heard_of(channel: str, message: NatsMessage) -> Stored:
-    """A message that a stream has republished, or that was read from it."""
-    return Stored(channel, message.payload, position_of(message.headers))
 
 
 def entry_of(message: NatsMessage) -> KvEntry:

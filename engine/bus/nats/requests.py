@@ -42,9 +42,9 @@ from fanline.engine.bus.nats.jetstream import (
     one_request,
     read_request,
     state_of,
-    stored_of,
     subject_of,
 )
+from fanline.engine.bus.nats.signatures import Signatures
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.nats.names import (
     MESSAGE_ID,
@@ -128,6 +128,7 @@ class Requests(ABC):
         self.inbox = ""
         """Subject prefix of replies; set before the first request."""
         self.full_store = FullStore()
+        self.signatures = Signatures()
         self._requests: dict[str, _Request] = {}
         self._numbers = itertools.count()
 
@@ -142,15 +143,28 @@ class Requests(ABC):
         """
 
     async def store(
-        self, channel: str, payload: bytes, store_id: str | None = None, last: int | None = None
+        self,
+        channel: str,
+        payload: bytes,
+        store_id: str | None = None,
+        last: int | None = None,
+        *,
+        signed: bool = False,
     ) -> StoreAck:
+        if signed and self.signatures.needs_time:
+            await self.stream_state(channel)
         await self.wait_room(len(payload))
         headers = {} if store_id is None else {MESSAGE_ID: store_id}
+        if signed:
+            headers = self.signatures.headers(channel, store_id or "", payload)
         return await self._write(to_subject(channel), payload, headers, last)
 
     async def stream_state(self, channel: str) -> StreamState:
         (reply,) = await self.question(f"$JS.API.STREAM.INFO.{stream_name(namespace_of(channel))}", b"")
-        return state_of(api_reply(reply.payload))
+        info = api_reply(reply.payload)
+        if "ts" in info:
+            self.signatures.hear_time(info["ts"])
+        return state_of(info)
 
     async def check_writable(self, namespace: str) -> None:
         (reply,) = await self.question(f"$JS.API.STREAM.INFO.{stream_name(namespace)}", b"")
@@ -166,21 +180,21 @@ class Requests(ABC):
         while more:  # large messages do not fit into one answer
             rest = [channel for channel in channels if channel not in newest]
             messages, more = await self._read(stream, last_request([to_subject(channel) for channel in rest]))
-            newest |= {stored.channel: stored.position.offset for stored in _page(messages, more).messages}
+            newest |= {stored.channel: stored.position.offset for stored in self._page(messages, more).messages}
         return newest
 
     async def read(self, channel: str, start: int, most: int = READ_BATCH) -> Page:
         request = read_request(to_subject(channel), start, most)
-        return _page(*await self._read(stream_name(namespace_of(channel)), request))
+        return self._page(*await self._read(stream_name(namespace_of(channel)), request))
 
     async def read_one(self, channel: str, offset: int) -> Stored | None:
         stream = stream_name(namespace_of(channel))
         (reply,) = await self.question(f"$JS.API.DIRECT.GET.{stream}", one_request(offset))
-        found = None if reply.status == 404 else stored_of(reply)
+        found = None if reply.status == 404 else self.signatures.stored_of(reply)
         return found if found is not None and found.channel == channel else None
 
     async def read_namespace(self, namespace: str, start: int) -> Page:
-        page = _page(*await self._read(stream_name(namespace), read_request(namespace_subject(namespace), start)))
+        page = self._page(*await self._read(stream_name(namespace), read_request(namespace_subject(namespace), start)))
         if page.messages:
             # JetStream says for each message which one came before it in the page, whatever its channel; and of the
             # first one that none did, which would hide what its channel has from before the page.
@@ -283,6 +297,9 @@ class Requests(ABC):
             raise BusError(f"JetStream could not read {stream}: status {end.status}")
         return messages, int(header_of(end.headers, "Nats-Num-Pending") or 0)
 
+    def _page(self, messages: Sequence[NatsMessage], more: int) -> Page:
+        return Page([self.signatures.stored_of(message) for message in messages], more)
+
     async def question(self, subject: str, payload: bytes, *, most: float = 1) -> list[NatsMessage]:
         """Ask JetStream for something that changes nothing, several times if need be. BusError."""
         done, attempts = trio.Event(), list[_Request]()
@@ -344,7 +361,3 @@ def _replies_of(request: _Request) -> list[NatsMessage]:
     if request.status == 503:
         raise NoJetStreamError("JetStream is not there; nothing was done")
     return request.replies
-
-
-def _page(messages: Sequence[NatsMessage], more: int) -> Page:
-    return Page([stored_of(message) for message in messages], more)

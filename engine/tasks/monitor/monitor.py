@@ -208,5 +208,6 @@ class TaskMonitor:
         """Store a message of the monitor's own; its offset. One of the same name is stored once. BusError."""
         message_id = f"{MESSAGE_ID_PREFIX}{name}"
         envelope = Envelope(MessageType.PUB, id=message_id, event=event, data=data, time=self._clock_ms())
-        stored = await self._bus.store(channel, encode_json(envelope), engine_store_id(channel, message_id), last)
+        store_id = engine_store_id(channel, message_id)
+        stored = await self._bus.store(channel, encode_json(envelope), store_id, last, signed=True)
         return stored.offset

@@ -157,7 +157,7 @@ def test_a_stream_that_went_back_begins_at_0_and_the_task_with_it() -> None:
 
 def test_a_snapshot_is_what_only_the_engine_says() -> None:
     with pytest.raises(MessageError, match=r"^only the engine says task_snapshot$") as caught:
-        check_task_message(event("task_snapshot"))
+        check_task_message(event("task_snapshot"), signed=True)
     assert caught.value.code == ErrorCode.BAD_MESSAGE
 
 
@@ -165,5 +165,5 @@ def test_an_event_of_the_task_never_expires_and_any_other_message_may() -> None:
     progress, note = event("task_progress"), event("note")
     for message in (progress, note):
         message.ttl = 5
-        check_task_message(message)
+        check_task_message(message, signed=False)
     assert (progress.ttl, note.ttl) == (None, 5)

@@ -28,10 +28,16 @@ class RecordingBus(MemoryBus):
         super().hear_beats(take)
 
     async def store(
-        self, channel: str, payload: bytes, store_id: str | None = None, last: int | None = None
+        self,
+        channel: str,
+        payload: bytes,
+        store_id: str | None = None,
+        last: int | None = None,
+        *,
+        signed: bool = False,
     ) -> StoreAck:
         self.stores.append(channel)
-        return await super().store(channel, payload, store_id, last)
+        return await super().store(channel, payload, store_id, last, signed=signed)
 
 
 class MeetingBus(RecordingBus):
@@ -44,13 +50,19 @@ class MeetingBus(RecordingBus):
         parties.append(self._here)
 
     async def store(
-        self, channel: str, payload: bytes, store_id: str | None = None, last: int | None = None
+        self,
+        channel: str,
+        payload: bytes,
+        store_id: str | None = None,
+        last: int | None = None,
+        *,
+        signed: bool = False,
     ) -> StoreAck:
         if channel.startswith("task:"):
             self._here.set()
             for party in self._parties:
                 await party.wait()
-        return await super().store(channel, payload, store_id, last)
+        return await super().store(channel, payload, store_id, last, signed=signed)
 
 
 class SplitBus(MeetingBus):
