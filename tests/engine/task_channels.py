@@ -7,6 +7,7 @@ import msgspec
 
 from fanline.engine.bus.interface import PING
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.protocol.tasks.states import ENGINE_EVENTS
 from tests.support.raw_client import RawClient
 
 CHANNEL = "task:build"
@@ -24,9 +25,10 @@ class Producer:
         self._numbers = itertools.count()
 
     async def say(self, event: str, **data: Any) -> int:
-        """Publish an event; its offset."""
+        """Publish an event, as the engine if only that says it; its offset."""
         payload = msgspec.json.encode({"v": 1, "e": event, "d": data})
-        return (await self._bus.store(CHANNEL, payload, f"{id(self)}-{next(self._numbers)}")).offset
+        name = f"{id(self)}-{next(self._numbers)}"
+        return (await self._bus.store(CHANNEL, payload, name, signed=event in ENGINE_EVENTS)).offset
 
     def attach(self) -> None:
         self.broker.listeners[CHANNEL] = self._take

@@ -28,6 +28,7 @@ from fanline.engine.tasks.monitor.roster import ReadMessage
 from fanline.engine.tasks.monitor.stored.entry import channel_of_entry
 from fanline.engine.tasks.monitor.stored.table import ROWS_PREFIX, TABLE_CHANNEL
 from fanline.protocol.nats.names import Bucket
+from fanline.protocol.tasks.states import ENGINE_EVENTS
 
 EPOCH_MS = 1_700_000_000_000
 """The wall clock, in Unix milliseconds, when Trio's clock is at zero."""
@@ -78,11 +79,11 @@ class World:
         self._messages = 0
 
     async def say(self, task: str, event: str, **data: Any) -> None:
-        """Store an event of the task's producer."""
+        """Store an event of the task's producer, or of the engine if only that says it."""
         self._messages += 1
         name = f"p{self._messages}"
         payload = {"v": 1, "e": f"task_{event}", "i": name, "ts": now_ms() + self.producers_ahead, "d": data}
-        await self.bus.store(f"task:{task}", msgspec.json.encode(payload), name)
+        await self.bus.store(f"task:{task}", msgspec.json.encode(payload), name, signed=payload["e"] in ENGINE_EVENTS)
 
     async def run_monitor(self, bus: MemoryBus, read: ReadMessage | None = None) -> None:
         """The monitor of one worker, for ever."""
