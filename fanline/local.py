@@ -26,7 +26,7 @@ def find_server(environ: Mapping[str, str] = os.environ, *, pid: int | None = No
 
 
 def nats_address(state: ServeState) -> NatsAddress:
-    """The address of a server's NATS, with credentials. Raises NoServer if a URL cannot hold what NATS requires."""
+    """The address of a server's NATS, with producers' credentials. NoServer if a URL cannot hold what NATS requires."""
     address = nats_login(state)
     if address is None:
         raise NoServer(

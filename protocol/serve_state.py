@@ -1,7 +1,8 @@
 """The state file of a running `fanline serve`, through which commands, producers and load users find it.
 
-`fanline serve` writes `<directory>/serve-<port>.json` with mode 0600, since the file holds the NATS token, and removes
-it when it ends. A server that was killed leaves its file behind, so a file counts only while its `pid` is alive.
+`fanline serve` writes `<directory>/serve-<port>.json` with mode 0600, since the file holds passwords for NATS, and
+removes it when it ends. A server that was killed leaves its file behind, so a file counts only while its `pid` is
+alive.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +30,7 @@ class ServeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nats: str
     """NATS URLs without credentials, as in nats://127.0.0.1:4222, separated by commas."""
     nats_token: str = ""
+    """This and what follows is how producers log in; the engine, too, unless it has a user of its own."""
     nats_user: str = ""
     nats_password: str = ""
     nats_creds: str = ""
@@ -40,6 +42,9 @@ class ServeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nats_tls_cert: str = ""
     """Path of the client certificate, PEM."""
     nats_tls_key: str = ""
+    engine_user: str = ""
+    """Of the embedded nats-server: the engine's own user, which may do everything."""
+    engine_password: str = ""
     token_secret: str = ""
     """The secret with which tokens for this server may be signed; "" if it has none."""
 
@@ -80,8 +85,15 @@ def newest_server(
     return max(states, key=lambda state: state.started, default=None)
 
 
+def as_engine(state: ServeState) -> ServeState:
+    """The same server, with the engine's login to NATS where producers have their own."""
+    if not state.engine_user:
+        return state
+    return msgspec.structs.replace(state, nats_user=state.engine_user, nats_password=state.engine_password)
+
+
 def nats_options(state: ServeState) -> NatsOptions:
-    """How to reach the server's NATS."""
+    """How producers reach the server's NATS."""
     return NatsOptions(
         servers=split_urls(state.nats),
         user=state.nats_user,
@@ -96,7 +108,7 @@ def nats_options(state: ServeState) -> NatsOptions:
 
 
 def nats_login(state: ServeState) -> NatsAddress | None:
-    """The address of the server's NATS, the first of several, with its credentials; None if files are needed, too.
+    """The address of the server's NATS, the first of several, with producers' credentials; None if files are needed.
 
     Raises NatsError if the NATS URL is malformed.
     """

@@ -22,6 +22,7 @@ from fanline.cli.token import add_token
 from fanline.errors import FanlineError
 from fanline.local import find_server, nats_address
 from fanline.protocol.nats.addresses import url_of
+from fanline.protocol.serve_state import as_engine
 
 app = typer.Typer(
     name="fanline",
@@ -93,13 +94,21 @@ def demo(
     run(partial(run_demo, seconds), interrupted=0)
 
 
-def nats_url() -> None:
+def nats_url(
+    engine: Annotated[
+        bool, typer.Option("--engine", help="With the engine's credentials, which may do everything there.")
+    ] = False,
+) -> None:
     """Print the URL of the local server's NATS, with its credentials: all that a producer needs.
 
     \b
       export NATS_URL=$(fanline nats-url)
+
+    Producers may publish events, and hear and answer the calls to their tasks. To look into streams and buckets with
+    the tools of NATS, use --engine.
     """
-    put(url_of(nats_address(find_server())))
+    server = find_server()
+    put(url_of(nats_address(as_engine(server) if engine else server)))
 
 
 # In the order of the help: the main job first.

@@ -16,7 +16,7 @@ from fanline.cli.terminal import put
 from fanline.errors import FanlineError
 from fanline.local import find_server
 from fanline.nats.publish import open_nats_publisher
-from fanline.nats.settings import find_options
+from fanline.nats.settings import find_engine_options
 from fanline.protocol.auth.claims import MIN_SECRET_BYTES, TokenError, read_claims
 from fanline.protocol.auth.revocation import Revocation, encode_revocation
 from fanline.protocol.auth.rights import Grant, GrantError, Right, parse_grant, right_names
@@ -122,7 +122,7 @@ def revoke(
 
 
 async def _revoke(revocation: Revocation, seconds: float) -> int:
-    async with open_nats_publisher(find_options(None)) as publisher:
+    async with open_nats_publisher(find_engine_options()) as publisher:
         publisher.put(Bucket.REVOKED, revocation.key, encode_revocation(revocation), seconds)
     return 0
 

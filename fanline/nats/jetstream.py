@@ -3,7 +3,7 @@
 import msgspec
 
 from fanline.protocol.nats.parser import NatsError
-from fanline.protocol.nats.replies import is_storage_full
+from fanline.protocol.nats.replies import is_not_enabled, is_storage_full
 
 
 class JetStreamAnswer(msgspec.Struct):
@@ -14,6 +14,10 @@ class JetStreamAnswer(msgspec.Struct):
     """Whether it was stored before."""
     streams: list[str] | None = None
     error: dict[str, object] | None = None
+
+
+class NoJetStreamHere(NatsError):  # noqa: N818  # reads as what was found
+    """The account of this connection has no JetStream of its own."""
 
 
 def check_answer(payload: bytes) -> JetStreamAnswer:
@@ -28,5 +32,6 @@ def check_answer(payload: bytes) -> JetStreamAnswer:
         description = answer.error.get("description", "no reason given")
         if is_storage_full(answer.error):
             raise NatsError(f"its store is full ({description})")
-        raise NatsError(f"JetStream refused: {description}")
+        refused = NoJetStreamHere if is_not_enabled(answer.error) else NatsError
+        raise refused(f"JetStream refused: {description}")
     return answer

@@ -5,7 +5,7 @@ The variables have the names of the server's settings (docs/reference/settings.m
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -14,7 +14,7 @@ from fanline.local import NoServer, find_server
 from fanline.protocol.nats.addresses import parse_url
 from fanline.protocol.nats.options import NatsOptions, split_urls
 from fanline.protocol.nats.parser import NatsError
-from fanline.protocol.serve_state import nats_options
+from fanline.protocol.serve_state import as_engine, nats_options
 
 URL_VARIABLES = ("FANLINE_NATS", "NATS_URL")
 """The first one that names a server counts."""
@@ -35,12 +35,14 @@ def given_options(nats: str | NatsOptions, environ: Mapping[str, str] | None = N
     return _checked(nats)
 
 
-def environment_options(environ: Mapping[str, str] | None = None) -> NatsOptions | None:
+def environment_options(
+    environ: Mapping[str, str] | None = None, names: Sequence[str] = URL_VARIABLES
+) -> NatsOptions | None:
     """What the environment says; None if it names no server. A variable that cannot be used is ignored, with a warning,
     so that no job fails.
     """
     environ = os.environ if environ is None else environ
-    for name in URL_VARIABLES:
+    for name in names:
         urls = environ.get(name, "").strip()
         if not urls or urls == _EMBEDDED:
             continue
@@ -54,6 +56,19 @@ def environment_options(environ: Mapping[str, str] | None = None) -> NatsOptions
 def find_options(given: NatsOptions | None) -> NatsOptions:
     """The given ones, those of the environment, or those of the local server. Raises NoServer."""
     return given or environment_options() or nats_options(find_server())
+
+
+def find_engine_options() -> NatsOptions:
+    """Those with which a command changes what is the engine's own: of FANLINE_NATS, which is for the server as well, or
+    of the local server; NATS_URL, which may be a producer's, comes last. Raises NoServer.
+    """
+    server = environment_options(names=URL_VARIABLES[:1])
+    if server is not None:
+        return server
+    try:
+        return nats_options(as_engine(find_server()))
+    except NoServer:
+        return find_options(None)
 
 
 def has_server(given: NatsOptions | None = None) -> bool:

@@ -1,5 +1,6 @@
 """The sides of a comparison: our server and its peers, each started for one run."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ from fanline.loadtest.bench.machine import children
 from fanline.loadtest.bench.plan import BALLAST, Plan
 from fanline.loadtest.bench.processes import Tool, options, program, running
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
+from fanline.protocol.nats.commands import Login
 from fanline.protocol.serve_state import decode_state
 
 READY_SECONDS = 30.0
@@ -30,7 +32,9 @@ class Side(NamedTuple):
     """Each starts after a line on stdin, and answers once it has published everything. None without messages."""
     nats: str = ""
     """The URL of our server's NATS; empty for a peer."""
-    token: str = ""
+    login: Login = Login()
+    """Of producers."""
+    engine_login: Login = Login()
     nats_pids: tuple[int, ...] = ()
 
 
@@ -59,7 +63,7 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
             raise BenchError(f"fanline serve was not ready within {READY_SECONDS:g} s")
         (file,) = state_directory.glob("serve-*.json")
         state = decode_state(file.read_bytes())
-        url = urlsplit(state.url)
+        url, login = urlsplit(state.url), Login(state.nats_user, state.nats_password)
         receiver: dict[str, object] = {
             "port": url.port,
             "path": url.path,
@@ -69,7 +73,7 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
             "answer": '"t":"ok"',
         }
         publishers = tuple(
-            stack.enter_context(nats_publisher(subject, traffic, state.nats, state.nats_token))
+            stack.enter_context(nats_publisher(subject, traffic, state.nats, login))
             for subject, traffic in plan.publications().items()
         )
         yield Side(
@@ -77,19 +81,25 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
             children(serve.pid, "workers.worker"),
             publishers,
             state.nats,
-            state.nats_token,
+            login,
+            Login(state.engine_user, state.engine_password),
             children(serve.pid, "nats-server"),
         )
 
 
 @contextmanager
-def nats_publisher(subject: str, traffic: dict[str, object], nats: str, token: str) -> Iterator[Tool]:
+def nats_publisher(subject: str, traffic: dict[str, object], nats: str, login: Login) -> Iterator[Tool]:
     """The C publisher, connected to the NATS at `nats` and ready to start."""
     where = {"port": urlsplit(nats).port, "subject": subject}
     with running([program("publisher"), *options(where | traffic)]) as tool:
-        tool.send(token)
-        tool.read(READY_SECONDS)
+        log_in(tool, login)
         yield tool
+
+
+def log_in(tool: Tool, login: Login) -> None:
+    """Tell a program in C how to log in to NATS, and wait until it has."""
+    tool.send(json.dumps({"user": login.user, "pass": login.password})[1:-1] if login.user else "")
+    tool.read(READY_SECONDS)
 
 
 def _subscribe(channel: str) -> str:

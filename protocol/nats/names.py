@@ -14,6 +14,8 @@ SIGNATURE = "Fanline-Signature"
 """Header with the engine's signature (engine/bus/nats/signatures.py)."""
 SIGNING_KEY = "signing"
 """Key of the bucket KEYS."""
+TABLE_NAMESPACE = "tasks"
+"""Namespace of the table of running tasks, which only the engine publishes."""
 STREAM_NAMES = "fanline.streams"
 """Where a producer with an account of its own finds `$JS.API.STREAM.NAMES` of the engine's account."""
 

@@ -86,6 +86,12 @@ _NO_RESOURCES = 10023  # the limit of the server, or of the account, is reached
 _NOT_STORED = 10077  # with the reason in words
 OTHER_STREAM = 10060
 """The message was for another stream."""
+_NOT_ENABLED = 10039
+
+
+def is_not_enabled(error: Mapping[str, Any]) -> bool:
+    """Whether the account has no JetStream of its own, by the `error` of its answer."""
+    return error.get("err_code") == _NOT_ENABLED
 
 
 def is_storage_full(error: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ HOLDER_SECONDS = 15.0
 
 async def wait_for_holder(serve: Serve, share: int) -> int | None:
     """Process id of the worker that holds the share, once a live one does; None if none does for a long time."""
-    async with connect_nats(serve.nats_url, serve.nats_token) as nats:
+    async with connect_nats(serve.engine_url) as nats:
         with trio.move_on_after(HOLDER_SECONDS):
             while (pid := await _lease_holder(nats, share)) not in serve.worker_pids():
                 await trio.sleep(0.1)
@@ -26,7 +26,7 @@ async def wait_for_holder(serve: Serve, share: int) -> int | None:
 async def unattended(serve: Serve) -> list[str]:
     """A sentence about the shares that no live worker takes, though all have had the time for it."""
     left: set[int] = set(range(SHARES))
-    async with connect_nats(serve.nats_url, serve.nats_token) as nats:
+    async with connect_nats(serve.engine_url) as nats:
         with trio.move_on_after(HOLDER_SECONDS):
             while left:
                 left = {share for share in left if await _lease_holder(nats, share) not in serve.worker_pids()}

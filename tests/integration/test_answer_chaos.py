@@ -81,7 +81,7 @@ class Tripwire:
         started = False
         while True:
             with suppress(*_LOST):
-                async with connect_nats(self._serve.nats_url, self._serve.nats_token) as nats:
+                async with connect_nats(self._serve.engine_url) as nats:
                     await nats._stream.send_all(b"SUB fanline.ctl.> 8\r\nSUB fanline.out.task.asks 9\r\n")
                     await nats.flush()
                     if not started:
@@ -132,7 +132,7 @@ class Stage(NamedTuple):
     @contextmanager
     def job(self, out: Path, *args: str) -> Iterator[subprocess.Popen[bytes]]:
         """A process that asks questions, and writes down the answers; after each it waits for a line on its stdin."""
-        url = f"nats://{self.serve.nats_token}@127.0.0.1:{self.link.port}"
+        url = self.serve.producer_url.rpartition(":")[0] + f":{self.link.port}"
         environ = os.environ | {"PYTHONPATH": str(ROOT), "FANLINE_NATS": url}
         command = [sys.executable, "-P", "-c", JOB, str(out), *args]
         with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE) as process:

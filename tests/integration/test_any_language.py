@@ -72,7 +72,7 @@ async def test_viewers_see_a_producer_step_by_step_and_can_stop_it(command: Comm
         async with running_serve(workers=1) as serve:
             async with (
                 connect("127.0.0.1", serve.port) as viewer,
-                connect_nats(serve.nats_url, serve.nats_token) as bus,
+                connect_nats(serve.engine_url) as bus,
             ):
                 await bus._stream.send_all(b"SUB fanline.beat.task.> 2\r\n")
                 await bus.flush()
@@ -94,7 +94,7 @@ async def test_viewers_see_a_producer_step_by_step_and_can_stop_it(command: Comm
 async def run_to_its_end(args: list[str], serve: Serve, directory: Path) -> None:
     """Run a producer, which must succeed."""
     paths = os.pathsep.join([str(directory), os.environ["PATH"]])
-    url = serve.nats_url.replace("://", f"://{serve.nats_token}@")
+    url = serve.producer_url
     environ = os.environ | {"NATS_URL": url, "PATH": paths, "PYTHONPATH": str(ROOT)}
     await trio.run_process(args, env=environ, check=True)
 

@@ -74,7 +74,7 @@ class Example:
     async def cancel(self, result: AsyncResult[Any]) -> dict[str, Any]:
         """Ask the producer to stop, as the engine does; returns its answer."""
         call = {"v": 1, "t": "call", "c": f"task:celery-{result.id}", "e": "cancel", "u": "ann", "d": {"by": "ann"}}
-        async with connect_nats(self._serve.nats_url, self._serve.nats_token) as nats:
+        async with connect_nats(self._serve.engine_url) as nats:
             return await nats.ask(f"fanline.ctl.task.celery-{result.id}", msgspec.json.encode(call))
 
 

@@ -12,7 +12,6 @@ import trio
 import fanline
 from fanline.nats.publish import open_nats_publisher
 from fanline.protocol.envelope import Envelope
-from fanline.protocol.nats.options import NatsOptions
 from tests.support.fault_proxy import running_proxy
 from tests.support.nats.server import running_nats
 from tests.support.serve import Serve, running_serve, wait_until
@@ -66,7 +65,7 @@ async def test_both_codecs_see_the_same_data_however_it_was_published() -> None:
 
 
 async def _publish_over_nats(serve: Serve, data: object) -> None:
-    async with open_nats_publisher(NatsOptions((serve.nats_url,), token=serve.nats_token)) as publisher:
+    async with open_nats_publisher(serve.producer) as publisher:
         # Without a time each worker would add its own.
         publisher.publish(Envelope(channel="news:all", event="from_nats", data=data, time=1))
 

@@ -68,7 +68,7 @@ def assert_perfect(clients: Sequence[ResumingClient], expected: Sequence[object]
 async def test_clients_whose_connections_keep_breaking_get_everything_once_and_in_order() -> None:
     seed, count = new_seed(), 1500 if HARD else 500
     with trio.fail_after(100):
-        async with running_serve(workers=2) as serve, connect_nats(serve.nats_url, serve.nats_token) as nats:
+        async with running_serve(workers=2) as serve, connect_nats(serve.engine_url) as nats:
             target = ("127.0.0.1", serve.port)
             async with running_proxy(target, seed, Weather()) as proxy:
                 clients = [
@@ -205,7 +205,7 @@ async def test_joins_at_random_moments_and_offsets_are_exact_while_a_thousand_me
     numbers = sorted(rng.sample(range(count), k=count * 9 // 10))  # the rest go to another channel: offsets have holes
     of_channel = {number + 1: number for number in numbers}
     with trio.fail_after(100):
-        async with running_serve(workers=2) as serve, connect_nats(serve.nats_url, serve.nats_token) as nats:
+        async with running_serve(workers=2) as serve, connect_nats(serve.engine_url) as nats:
             clients: list[ResumingClient] = []
             sent = Counter[str]()
             async with trio.open_nursery() as nursery:

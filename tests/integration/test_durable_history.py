@@ -27,7 +27,7 @@ async def serving(path: Path, workers: int = 1, **namespace: object) -> AsyncIte
     config.write_text("[namespaces.project]\n" + "".join(f"{key} = {value}\n" for key, value in namespace.items()))
     with trio.fail_after(60):
         async with running_serve(workers, extra_args=("--config", str(config))) as serve:
-            async with connect_nats(serve.nats_url, serve.nats_token) as nats:
+            async with connect_nats(serve.engine_url) as nats:
                 yield serve, nats
 
 
@@ -153,7 +153,7 @@ async def test_a_subscriber_of_a_quiet_channel_gets_no_false_gap_when_nats_comes
         async with subscribed(serve, o=0) as live:
             await wait_until(lambda: live.offset == 3)
             await restart_nats(serve)
-            async with connect_nats(serve.nats_url, serve.nats_token) as again:
+            async with connect_nats(serve.engine_url) as again:
                 await publish(again, [4])
             await wait_until(lambda: live.offset == 4)
     assert (live.data, live.gaps, live.faults, live.connections) == ([1, 2, 3, 4], [], [], 1)

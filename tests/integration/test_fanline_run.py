@@ -45,7 +45,7 @@ class Running:
     async def call(self, verb: str, **data: Any) -> dict[str, Any]:
         """Call the producer as the engine does; returns its answer."""
         call = {"v": 1, "t": "call", "c": "task:job", "i": "1", "e": verb, "d": {"by": "ann", **data}, "u": "ann"}
-        async with connect_nats(self._serve.nats_url, self._serve.nats_token) as nats:
+        async with connect_nats(self._serve.engine_url) as nats:
             return await nats.ask("fanline.ctl.task.job", msgspec.json.encode(call))
 
     def lines(self, stream: str = "stdout") -> list[str]:

@@ -75,7 +75,7 @@ def lines_about(serve: Serve, channel: str) -> int:
 
 async def test_a_poisoned_task_ends_no_worker_and_its_viewers_are_told() -> None:
     with trio.fail_after(90):
-        async with running_serve(workers=2) as serve, connect_nats(serve.nats_url, serve.nats_token) as nats:
+        async with running_serve(workers=2) as serve, connect_nats(serve.engine_url) as nats:
             await poison(nats)
             workers = serve.worker_pids()
             for first in (0, EVENTS):  # in the second round the first worker has been replaced

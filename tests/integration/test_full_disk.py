@@ -88,10 +88,10 @@ async def test_a_task_hears_that_the_store_is_full_and_reports_everything_when_t
     caplog.set_level(logging.INFO, "fanline")
     with trio.fail_after(90):
         async with serving_on(tmp_path / "disk") as (serve, disk):
-            url = serve.nats_url.replace("://", f"://{serve.nats_token}@")
+            url = serve.producer_url
             with fanline.Task("full-1", nats=url) as task:
                 task.progress(10)
-                async with connect_nats(serve.nats_url, serve.nats_token) as nats:
+                async with connect_nats(serve.engine_url) as nats:
                     while (await nats.api("STREAM.INFO"))["state"]["messages"] < 2:
                         await trio.sleep(0.05)
                 disk.fill()
@@ -103,7 +103,7 @@ async def test_a_task_hears_that_the_store_is_full_and_reports_everything_when_t
                 disk.free()
                 task.log("the last line")
             async with (
-                connect_nats(serve.nats_url, serve.nats_token) as nats,
+                connect_nats(serve.engine_url) as nats,
                 connect("127.0.0.1", serve.port) as viewer,
             ):
                 del nats
@@ -119,7 +119,7 @@ async def test_a_task_hears_that_the_store_is_full_and_reports_everything_when_t
 async def test_a_namespace_that_is_full_drops_its_oldest_messages_and_takes_no_room_of_others(tmp_path: Path) -> None:
     with trio.fail_after(90):
         async with serving_on(tmp_path / "disk") as (serve, _), connect("127.0.0.1", serve.port) as client:
-            async with connect_nats(serve.nats_url, serve.nats_token) as nats:
+            async with connect_nats(serve.engine_url) as nats:
                 for number in range(1500):  # 60 MB into a store of 32 MB
                     answer = await nats.ask(
                         f"fanline.pub.doc.{number % 50}", b'"' + os.urandom(20_000).hex().encode() + b'"'

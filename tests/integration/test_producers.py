@@ -443,9 +443,9 @@ async def _eventually_served(serve: Serve) -> AsyncIterator[StoredTasks]:
     with trio.fail_after(SECONDS):
         while True:
             try:
-                async with connect_nats(serve.nats_url, serve.nats_token) as client:
+                async with connect_nats(serve.engine_url) as client:
                     await client.api("STREAM.INFO")
-                    yield StoredTasks(serve.nats_url, serve.nats_token, client)
+                    yield StoredTasks(serve.producer_url, "", client)
                     return
             except OSError:
                 await trio.sleep(0.05)

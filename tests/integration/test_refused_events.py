@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 import fanline
 from fanline.producer.exporter import task_publisher
 from fanline.protocol.nats.addresses import parse_url
+from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
 from tests.support.nats.refusing_proxy import Answer, RefusingProxy, refusing_proxy
@@ -61,9 +63,11 @@ async def watch_and_work(serve: Serve, work: Callable[[], Any]) -> tuple[Watched
             return watched, task.snapshot
 
 
-def report(port: int, token: str) -> None:
+def report(port: int, producer: NatsOptions) -> None:
     """A job with 100 output events that are in flight together, between others."""
-    with fanline.Task("job", nats=f"nats://{token}@127.0.0.1:{port}", linger=SECONDS, attempt=1) as task:
+    with fanline.Task(
+        "job", nats=replace(producer, servers=(f"nats://127.0.0.1:{port}",)), linger=SECONDS, attempt=1
+    ) as task:
         for number in range(100):
             task.log(f"line {number}", stream=("stdout", "stderr")[number % 2])
         task.progress(50, stage="half")
@@ -89,7 +93,7 @@ async def test_whatever_of_100_messages_in_flight_is_refused_each_line_counts_on
         return Answer(refused=number < 150 and number % 7 == 2)
 
     async with served_through(choose) as (serve, nats, proxy):
-        watched, later = await watch_and_work(serve, lambda: report(proxy.port, serve.nats_token))
+        watched, later = await watch_and_work(serve, lambda: report(proxy.port, serve.producer))
         assert proxy.refused > 15
         check(watched, later)
         stored = [int(envelope["i"].rpartition("-")[2]) for envelope in await nats.stored("job")]
@@ -104,7 +108,7 @@ async def test_events_that_are_stored_twice_since_their_acknowledgements_were_la
     async with served_through(lambda number: late if number < 250 else Answer()) as (serve, nats, proxy):
         config = (await nats.client.api("STREAM.INFO"))["config"]
         await nats.client.api("STREAM.UPDATE", {**config, "duplicate_window": round(WINDOW_SECONDS * 1e9)})
-        watched, later = await watch_and_work(serve, lambda: report(proxy.port, serve.nats_token))
+        watched, later = await watch_and_work(serve, lambda: report(proxy.port, serve.producer))
         check(watched, later)
         stored = [envelope["i"] for envelope in await nats.stored("job")]
         assert len(stored) > len(set(stored))  # the faults happened

@@ -89,7 +89,7 @@ async def test_a_producer_on_nats_and_a_client_with_the_same_id_publish_two_mess
     with trio.fail_after(60):
         async with (
             running_serve(workers=1) as serve,
-            connect_nats(serve.nats_url, serve.nats_token) as nats,
+            connect_nats(serve.engine_url) as nats,
             fanline.Client(serve.url) as client,
         ):
             assert not (await client.publish(CHANNEL, "client", deduplication_id=once)).duplicate

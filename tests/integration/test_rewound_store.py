@@ -23,7 +23,7 @@ CHANNEL, SUBJECT = "doc:1", "fanline.pub.doc.1"
 async def publish(serve: Serve, course: str, count: int) -> int:
     """Store `count` messages, and return the offset of the last one."""
     last = 0
-    async with connect_nats(serve.nats_url, serve.nats_token) as nats:
+    async with connect_nats(serve.engine_url) as nats:
         for number in range(count):
             last = (await nats.ask(SUBJECT, b'"%s %d"' % (course.encode(), number)))["seq"]
     return last

@@ -16,6 +16,7 @@ import trio
 import trustme
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
+from fanline.protocol.nats.addresses import parse_url
 from fanline.protocol.serve_state import decode_state
 from tests.support.serve import COMMAND, Serve, alive, running_serve, start_serve, wait_until
 
@@ -273,20 +274,22 @@ async def test_a_killed_nats_server_is_back_on_the_same_port_and_clients_carry_o
 async def test_an_external_nats_is_used_with_the_credentials_of_the_environment() -> None:
     with trio.fail_after(30):
         async with running_serve(workers=1) as first:
-            env = {"FANLINE_NATS_TOKEN": first.nats_token}
+            login = parse_url(first.engine_url)
+            env = {"FANLINE_NATS_USER": login.user, "FANLINE_NATS_PASSWORD": login.password}
             extra = ("--nats", first.nats_url)
             async with running_serve(workers=1, extra_args=extra, env=env) as second:
                 assert "(external)" in second.ready_line
                 async with subscriber(second, "task:1") as ws:
                     await _publish(first, "task:1", "across")
                     assert await receive_data(ws) == "across"
-                await _assert_secret(first.nats_token, second.worker_pids())
+                await _assert_secret(login.password, second.worker_pids())
 
 
 async def test_secrets_stand_in_no_argument_and_no_environment() -> None:
     with trio.fail_after(30):
         async with running_serve(workers=1) as serve:
-            await _assert_secret(serve.nats_token, [*serve.worker_pids(), serve.nats_pid()])
+            for url in (serve.engine_url, serve.producer_url):
+                await _assert_secret(parse_url(url).password, [*serve.worker_pids(), serve.nats_pid()])
 
 
 async def _assert_secret(secret: str, pids: list[int]) -> None:

@@ -48,7 +48,7 @@ BAD_EVENTS = [
 
 
 async def test_events_that_make_no_sense_reach_no_viewer_and_are_counted_in_the_log() -> None:
-    async with bystanders() as people, connect_nats(people.serve.nats_url, people.serve.nats_token) as nats:
+    async with bystanders() as people, connect_nats(people.serve.engine_url) as nats:
         async with _watching(people.serve, "task:bad") as viewers:
             await nats.publish((BAD, event("task_started")))
             for payload in BAD_EVENTS:
@@ -65,7 +65,7 @@ async def test_events_that_make_no_sense_reach_no_viewer_and_are_counted_in_the_
 
 
 async def test_a_line_of_900_kilobytes_arrives_and_is_cut_in_the_log_tail() -> None:
-    async with bystanders() as people, connect_nats(people.serve.nats_url, people.serve.nats_token) as nats:
+    async with bystanders() as people, connect_nats(people.serve.engine_url) as nats:
         async with _watching(people.serve, "task:bad") as viewers:
             for number in range(20):
                 await nats.publish((BAD, event("task_output", lines=[f"{number}" + "x" * 900_000])))
@@ -99,7 +99,7 @@ async def test_a_producer_that_publishes_as_fast_as_it_can_leaves_the_workers_re
         event("task_output", lines=[str(number)]) if number % 2 else event("task_progress", done=number, total=count)
         for number in range(count)
     ]
-    async with bystanders() as people, connect_nats(people.serve.nats_url, people.serve.nats_token) as nats:
+    async with bystanders() as people, connect_nats(people.serve.engine_url) as nats:
         async with _watching(people.serve, "task:bad") as viewers, trio.open_nursery() as nursery:
             told: dict[int, list[int]] = {pid: [] for pid in people.serve.worker_pids()}
             for pid, lines in told.items():

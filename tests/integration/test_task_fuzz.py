@@ -173,7 +173,7 @@ async def test_whatever_is_sent_nothing_breaks_and_every_command_gets_one_answer
             producer.answer = odd_answers(random.Random(f"{seed}/producer {number}"))
             await nursery.start(producer.run)
         odd_viewers = [OddViewer(random.Random(f"{seed}/viewer {number}")) for number in range(4)]
-        async with connect_nats(serve.nats_url, serve.nats_token) as nats, trio.open_nursery() as talking:
+        async with connect_nats(serve.engine_url) as nats, trio.open_nursery() as talking:
             talking.start_soon(_odd_producer, nats, random.Random(f"{seed}/nats"))
             async with trio.open_nursery() as asking:
                 for number, viewer in enumerate(odd_viewers):

@@ -76,7 +76,7 @@ async def beat(serve: Serve, subject: str) -> None:
     """Beat as producers do, which reconnect whenever they have to."""
     while True:
         try:
-            async with connect_nats(serve.nats_url, serve.nats_token) as nats:
+            async with connect_nats(serve.engine_url) as nats:
                 while True:
                     await nats.publish((subject, b""))
                     await trio.sleep(HEARTBEAT / 4)
@@ -86,7 +86,7 @@ async def beat(serve: Serve, subject: str) -> None:
 
 async def test_silence_longer_than_the_heartbeat_is_a_stall_and_the_next_beat_ends_it() -> None:
     with trio.fail_after(60):
-        async with running_serve(workers=2) as serve, connect_nats(serve.nats_url, serve.nats_token) as nats:
+        async with running_serve(workers=2) as serve, connect_nats(serve.engine_url) as nats:
             await holder_pid(nats, 0)
             async with watching(serve, "task:a") as client, watching(serve, "tasks:running") as table:
                 await say(nats, "a", "started", heartbeat=HEARTBEAT, title="A")
@@ -110,7 +110,7 @@ async def test_silence_longer_than_the_heartbeat_is_a_stall_and_the_next_beat_en
 async def test_when_a_worker_is_killed_another_has_its_timers_soon_after_its_leases_have_expired() -> None:
     count = 2000
     with trio.fail_after(90):
-        async with running_serve(workers=2) as serve, connect_nats(serve.nats_url, serve.nats_token) as nats:
+        async with running_serve(workers=2) as serve, connect_nats(serve.engine_url) as nats:
             holders = await until_shared_out(serve, nats)
             victim = holders[0]
             names = tasks_of(holders, victim, count)
@@ -135,7 +135,7 @@ async def test_when_a_worker_is_killed_another_has_its_timers_soon_after_its_lea
 
 async def test_a_worker_that_was_stopped_in_the_middle_of_its_work_overwrites_nothing_and_ends_no_task() -> None:
     with trio.fail_after(90):
-        async with running_serve(workers=2) as serve, connect_nats(serve.nats_url, serve.nats_token) as nats:
+        async with running_serve(workers=2) as serve, connect_nats(serve.engine_url) as nats:
             holders = await until_shared_out(serve, nats)
             victim = holders[0]
             names = tasks_of(holders, victim, 300)
@@ -164,7 +164,7 @@ async def test_a_worker_that_was_stopped_in_the_middle_of_its_work_overwrites_no
 async def test_an_outage_of_nats_is_no_silence_of_a_producer_and_the_task_goes_on() -> None:
     with trio.fail_after(90):
         async with running_serve(workers=2) as serve, trio.open_nursery() as nursery:
-            async with connect_nats(serve.nats_url, serve.nats_token) as nats:
+            async with connect_nats(serve.engine_url) as nats:
                 await holder_pid(nats, 0)
                 await say(nats, "a", "started", heartbeat=HEARTBEAT)
             nursery.start_soon(beat, serve, "fanline.beat.task.a")
@@ -174,7 +174,7 @@ async def test_an_outage_of_nats_is_no_silence_of_a_producer_and_the_task_goes_o
                     os.kill(victim, signal.SIGKILL)
                     await wait_until(partial(has_another_nats, serve, victim), 20)
                     await trio.sleep(2 * HEARTBEAT + 3)  # long enough for a monitor to miss the producer
-                async with connect_nats(serve.nats_url, serve.nats_token) as nats:
+                async with connect_nats(serve.engine_url) as nats:
                     await say(nats, "a", "completed", result=7)
                     seen = [(message := await client.json()).get("e")]
                     while message.get("e") != "task_completed":

@@ -21,8 +21,7 @@ FANLINE = [sys.executable, "-P", "-m", "fanline"]
 
 
 def _job(serve: Serve, name: str) -> fanline.Task:
-    nats = serve.nats_url.replace("nats://", f"nats://{serve.nats_token}@")
-    return fanline.Task(name, title="A job", nats=nats, heartbeat=5)
+    return fanline.Task(name, title="A job", nats=serve.producer, heartbeat=5)
 
 
 async def _until(task: TaskView, kind: TaskEvent) -> None:

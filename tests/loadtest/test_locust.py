@@ -53,8 +53,7 @@ async def test_the_users_run_five_seconds_against_a_real_server_and_lose_nothing
 
 async def test_lost_messages_are_failures_and_show_in_the_exit_code() -> None:
     async with running_serve(workers=1) as heard, running_serve(workers=1) as spoken_to:
-        token, address = spoken_to.nats_token, spoken_to.nats_url.removeprefix("nats://")
-        environ = {"FANLINE_LOAD_URL": heard.url, "FANLINE_LOAD_NATS": f"nats://{token}@{address}"}
+        environ = {"FANLINE_LOAD_URL": heard.url, "FANLINE_LOAD_NATS": spoken_to.producer_url}
         result = await locust("-u", "5", "-r", "5", "-t", "3s", environ=environ)
     output = result.stdout.decode()
     assert result.returncode == 1, output

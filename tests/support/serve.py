@@ -15,7 +15,8 @@ from pathlib import Path
 
 import trio
 
-from fanline.protocol.serve_state import decode_state
+from fanline.protocol.nats.options import NatsOptions
+from fanline.protocol.serve_state import ServeState, as_engine, decode_state, nats_options
 from fanline.workers.supervision.child import Child
 from tests.support.paths import ROOT
 
@@ -66,8 +67,24 @@ class Serve:
         return self.directory / "state"
 
     @property
-    def nats_token(self) -> str:
-        return decode_state((self.state_directory / f"serve-{self.port}.json").read_bytes()).nats_token
+    def engine_url(self) -> str:
+        """The URL of its NATS with the engine's login."""
+        return self._nats_with_login(as_engine(self._state()))
+
+    @property
+    def producer_url(self) -> str:
+        """The same with that of producers."""
+        return self._nats_with_login(self._state())
+
+    @property
+    def producer(self) -> NatsOptions:
+        return nats_options(self._state())
+
+    def _state(self) -> ServeState:
+        return decode_state((self.state_directory / f"serve-{self.port}.json").read_bytes())
+
+    def _nats_with_login(self, state: ServeState) -> str:
+        return self.nats_url.replace("://", f"://{state.nats_user}:{state.nats_password}@")
 
     def worker_pids(self) -> list[int]:
         """The live workers, oldest first."""

@@ -88,3 +88,10 @@ def remembered_limit(data_dir: Path, limit: int) -> int:
     if limit > former:
         write_private(file, b"%d" % limit)
     return max(limit, former)
+
+
+def adopt_store(data_dir: Path, account: str) -> None:
+    """Give an account the streams of the nameless one, in which a former version kept them. Raises OSError."""
+    former, own = data_dir / "jetstream" / "$G", data_dir / "jetstream" / account
+    if former.exists() and not own.exists():
+        former.rename(own)

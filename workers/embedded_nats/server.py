@@ -1,6 +1,6 @@
-"""The embedded nats-server: a child process on loopback with a random port and token, JetStream store in the data dir.
+"""The embedded nats-server: a child process on loopback, with a random port and passwords, that stores in the data dir.
 
-Port, token and store are chosen once and survive restarts of the process, so clients reconnect by themselves. Each
+Port, passwords and store are chosen once and survive restarts of the process, so clients reconnect by themselves. Each
 start is noted in the store before the first client comes, by a process of its own on another port: see
 docs/explanation/decisions/0016. While the disk is full, it runs without permission to store: see disk_watch.py.
 """
@@ -23,7 +23,15 @@ import trio
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.settings import EngineSettings
 from fanline.workers.configuration.settings import Settings
-from fanline.workers.embedded_nats.data_directory import free_bytes, locked, remembered_limit, unusable, used_bytes
+from fanline.workers.embedded_nats.accounts import ENGINE_ACCOUNT, ENGINE_USER, accounts_text
+from fanline.workers.embedded_nats.data_directory import (
+    adopt_store,
+    free_bytes,
+    locked,
+    remembered_limit,
+    unusable,
+    used_bytes,
+)
 from fanline.workers.embedded_nats.disk_watch import has_write_error, levels_of
 from fanline.workers.embedded_nats.limits import LEAST_BYTES, StoreLimits, share_out
 from fanline.workers.embedded_nats.survey import prepare_store
@@ -54,11 +62,11 @@ class NatsServer:
         data_dir = Path(settings.data_dir)
         self._port, survey_port = ports
         self.url = f"nats://{LOOPBACK}:{self._port}"
-        self.token = secrets.token_hex(24)
+        self.engine_password, self.producer_password = secrets.token_hex(24), secrets.token_hex(24)
         self._limits = limits
         self.engine = _limited(settings.engine, limits)
         """The settings for workers, with the limits of the store."""
-        self._survey_url, self._survey_token = f"nats://{LOOPBACK}:{survey_port}", secrets.token_hex(24)
+        self._survey_url, self._survey_password = f"nats://{LOOPBACK}:{survey_port}", secrets.token_hex(24)
         self._data_dir = data_dir
         self._lock_fd = lock_fd
         self._log = data_dir / "nats-server.log"
@@ -66,16 +74,22 @@ class NatsServer:
         self._levels = levels_of(limits.file_bytes)
         self._full = False
 
-        def configure(name: str, port: int, token: str, file_bytes: int) -> tuple[str, ...]:
+        task_namespaces = list(Namespaces(settings.engine.namespaces).tasks())
+
+        def configure(name: str, port: int, passwords: tuple[str, str], file_bytes: int) -> tuple[str, ...]:
             config, most = data_dir / name, limits._replace(file_bytes=file_bytes)
-            text = config_text(data_dir, self._log, port, token, most, settings.sync_interval)
+            users = accounts_text(task_namespaces, *passwords)
+            text = config_text(data_dir, self._log, port, users, most, settings.sync_interval)
             write_private(config, text.encode())
             return str(binary), "-c", str(config)
 
-        self._configure = partial(configure, "nats-server.conf", self._port, self.token)
+        passwords = self.engine_password, self.producer_password
+        self._configure = partial(configure, "nats-server.conf", self._port, passwords)
         self._argv = self._configure(limits.file_bytes)
-        self._full_argv = configure("nats-server-full.conf", self._port, self.token, 1)
-        self._survey_argv = configure("nats-server-start.conf", survey_port, self._survey_token, _UNLIMITED)
+        self._full_argv = configure("nats-server-full.conf", self._port, passwords, 1)
+        # No producer knows the password of its own there: the process is gone before the first one comes.
+        passwords = self._survey_password, secrets.token_hex(24)
+        self._survey_argv = configure("nats-server-start.conf", survey_port, passwords, _UNLIMITED)
 
     async def prepare(self) -> None:
         """Note the new start in the store, and bring its streams in line with the limits, unless there is none yet, or
@@ -87,7 +101,7 @@ class NatsServer:
         child = self._start(self._survey_argv)
         try:
             await self._wait_ready(child, self._survey_url)
-            reserved = await prepare_store(self._survey_url, self._survey_token, self.engine)
+            reserved = await prepare_store(self._survey_url, ENGINE_USER, self._survey_password, self.engine)
             # Streams of namespaces that the settings no longer have keep what they have reserved.
             self._argv = self._configure(max(self._limits.file_bytes, reserved + self._limits.bucket_bytes))
         except OSError as error:
@@ -175,6 +189,7 @@ async def run_nats_server(
     async with locked(data_dir, owner) as lock_fd:
         with _reserved_port() as port, _reserved_port() as survey_port:
             try:
+                adopt_store(data_dir, ENGINE_ACCOUNT)
                 limits = limits_for(data_dir, Namespaces(settings.engine.namespaces).durable(), settings.store_bytes)
                 server = NatsServer(binary, settings, (port, survey_port), lock_fd, limits)
             except OSError as error:
@@ -224,8 +239,10 @@ def find_binary() -> Path:
     )
 
 
-def config_text(data_dir: Path, log: Path, port: int, token: str, limits: StoreLimits, sync: float) -> str:
-    """The configuration of nats-server, in which JSON strings are valid. `sync`: seconds; 0: always."""
+def config_text(data_dir: Path, log: Path, port: int, users: str, limits: StoreLimits, sync: float) -> str:
+    """The configuration of nats-server, in which JSON strings are valid. `users`: the part that says who may do what;
+    `sync`: seconds; 0: always.
+    """
 
     def quoted(path: Path) -> str:
         return json.dumps(str(path), ensure_ascii=False)
@@ -235,7 +252,7 @@ def config_text(data_dir: Path, log: Path, port: int, token: str, limits: StoreL
 host: "{LOOPBACK}"
 port: {port}
 server_name: "fanline"
-authorization {{ token: "{token}" }}
+{users}
 jetstream {{
   store_dir: {quoted(data_dir)}  # nats-server adds /jetstream
   max_file_store: {limits.file_bytes}

@@ -11,13 +11,13 @@ from fanline.protocol.nats.options import NatsOptions
 from fanline.workers.errors import ServeError, first_leaf
 
 
-async def prepare_store(url: str, token: str, settings: EngineSettings) -> int:
+async def prepare_store(url: str, user: str, password: str, settings: EngineSettings) -> int:
     """Prepare the store of a nats-server that no one else knows of, and that has no limit of its own: JetStream changes
     no stream, not even to a smaller one, while what all streams may hold is more than it may store.
 
     Returns how many bytes all streams together may hold. Raises ServeError.
     """
-    bus = NatsBus(NatsOptions((url,), token=token), "start", Namespaces(settings.namespaces))
+    bus = NatsBus(NatsOptions((url,), user=user, password=password), "start", Namespaces(settings.namespaces))
     reserved = 0
     try:
         await bus.client.connect()

@@ -17,6 +17,7 @@ from fanline.engine.transport import load_tls
 from fanline.protocol.serve_state import ServeState
 from fanline.workers.access import make_verifier
 from fanline.workers.configuration.settings import Settings
+from fanline.workers.embedded_nats.accounts import ENGINE_USER, PRODUCER_USER
 from fanline.workers.embedded_nats.server import run_nats_server
 from fanline.workers.errors import ServeError
 from fanline.workers.own_secret import with_secret
@@ -69,6 +70,8 @@ class Supervisor:
         self._listeners = listeners
         self._port = listeners[0].getsockname()[1]
         self._url = websocket_url(listeners[0], tls=bool(settings.engine.ssl_certfile))
+        self._producer_password = ""
+        """Of the embedded nats-server."""
         self._alive: set[Child] = set()
         self._stopping = trio.CancelScope()
         """Cancelled, it ends the server in order: clients leave, workers end, then nats-server."""
@@ -96,14 +99,21 @@ class Supervisor:
             nursery.cancel_scope.cancel()  # nats-server last: workers still send it what they have
 
     async def _start_nats(self, nursery: trio.Nursery) -> Settings:
-        """The settings for workers: with the URL, the token and the limits of the embedded nats-server, unless NATS is
+        """The settings for workers: with the URL, the login and the limits of the embedded nats-server, unless NATS is
         external.
         """
         if not self._settings.embedded:
             return self._settings
         owner = f"pid {os.getpid()}, {self._url}"
         server = await nursery.start(run_nats_server, self._settings, owner, self._alive)
-        return msgspec.structs.replace(self._settings, nats=server.url, nats_token=server.token, engine=server.engine)
+        self._producer_password = server.producer_password
+        return msgspec.structs.replace(
+            self._settings,
+            nats=server.url,
+            nats_user=ENGINE_USER,
+            nats_password=server.engine_password,
+            engine=server.engine,
+        )
 
     async def _start_workers(self, nursery: trio.Nursery, settings: Settings) -> None:
         """Start all at once, and return when every one is ready."""
@@ -150,6 +160,18 @@ class Supervisor:
             child.kill()
 
     def _state(self, settings: Settings) -> ServeState:
+        state = self._engines_state(settings)
+        if not self._settings.embedded:
+            return state
+        return msgspec.structs.replace(
+            state,
+            nats_user=PRODUCER_USER,
+            nats_password=self._producer_password,
+            engine_user=settings.nats_user,
+            engine_password=settings.nats_password,
+        )
+
+    def _engines_state(self, settings: Settings) -> ServeState:
         return ServeState(
             pid=os.getpid(),
             started=time.time(),

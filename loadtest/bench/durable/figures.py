@@ -41,7 +41,7 @@ def started(start: StartSide, plan: Plan) -> Iterator[tuple[Side, Endpoint, Requ
     """A running side, where it listens, and the count of its JetStream requests."""
     with tempfile.TemporaryDirectory(prefix="fanline-bench-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         side = stack.enter_context(start(plan, Path(name)))
-        requests = stack.enter_context(closing(RequestCount(side.nats, side.token, plan.namespace)))
+        requests = stack.enter_context(closing(RequestCount(side.nats, side.engine_login, plan.namespace)))
         yield side, Endpoint(int(str(side.receiver["port"])), str(side.receiver["path"])), requests
 
 

@@ -21,7 +21,7 @@ from fanline.loadtest.bench.plan import NAMESPACE, LongJoinsPlan, Plan
 from fanline.loadtest.bench.server import Side, StartSide
 from fanline.protocol.dialects import CBOR, JSON, Dialect
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.nats.commands import PING, PONG, Login, hello, publish
+from fanline.protocol.nats.commands import PING, PONG, hello, publish
 from fanline.protocol.nats.replies import ServerInfo
 from fanline.protocol.nats.subjects import to_subject
 
@@ -152,7 +152,7 @@ def _connected(endpoint: Endpoint, dialect: Dialect) -> Iterator[socket.socket]:
 def _nats(side: Side) -> Iterator[socket.socket]:
     where = urlsplit(side.nats)
     with closing(socket.create_connection((where.hostname, where.port), PATIENCE_SECONDS)) as nats:
-        nats.sendall(hello(ServerInfo(), Login(token=side.token), name="bench", tls=False))
+        nats.sendall(hello(ServerInfo(), side.login, name="bench", tls=False))
         _wait_pong(nats)
         yield nats
 

@@ -19,14 +19,14 @@ _TIMEOUT = 5.0
 class RequestCount:
     """One connection to NATS. Call `read` whenever `socket` is readable."""
 
-    def __init__(self, url: str, token: str, namespace: str) -> None:
+    def __init__(self, url: str, login: Login, namespace: str) -> None:
         where = urlsplit(url)
         self.socket = socket.create_connection((where.hostname, where.port), _TIMEOUT)
         self._stream = stream_name(namespace)
         self._rest = b""
         self._counts: Counter[str] = Counter()
-        login = hello(ServerInfo(), Login(token=token), name="bench", tls=False)
-        self.socket.sendall(login + subscribe(f"{_SUBJECTS}>", 1) + PING)
+        greeting = hello(ServerInfo(), login, name="bench", tls=False)
+        self.socket.sendall(greeting + subscribe(f"{_SUBJECTS}>", 1) + PING)
         while self._rest.count(PONG) < 2:  # that of the login, and our own
             self._rest += self.socket.recv(65536)
         self._rest = b""

@@ -52,10 +52,10 @@ static void flush(void) {
     while (nats.pongs == before) take_replies(0);
 }
 
-// Connect; the token is the next line of stdin.
+// Connect; the next line of stdin has the login, as members of a JSON object, or nothing.
 static void open_nats(char **argv) {
-    char token[256], connect_line[512];
-    read_command(token, sizeof token);
+    char login[256], connect_line[512];
+    read_command(login, sizeof login);
     struct sockaddr_in to = address_of(option(argv, "host", "127.0.0.1"), number(argv, "port", 4222));
     nats.fd = socket(AF_INET, SOCK_STREAM, 0);
     int on = 1;
@@ -63,7 +63,7 @@ static void open_nats(char **argv) {
     if (connect(nats.fd, (void *)&to, sizeof to)) die("cannot connect to NATS: %s", strerror(errno));
     while (!nats.info) take_replies(0);
     int size = snprintf(connect_line, sizeof connect_line,
-                        "CONNECT {\"verbose\":false,\"headers\":true,\"auth_token\":\"%s\"}\r\n", token);
+                        "CONNECT {\"verbose\":false,\"headers\":true%s%s}\r\n", *login ? "," : "", login);
     send_all(connect_line, size);
     flush();
 }

@@ -18,6 +18,7 @@ from fanline.loadtest.bench.errors import BenchError
 from fanline.loadtest.bench.plan import NAMESPACE, Plan
 from fanline.loadtest.bench.processes import options, program, running
 from fanline.loadtest.bench.server import READY_SECONDS, Side, StartSide, nats_publisher, with_our_packages
+from fanline.protocol.nats.commands import Login
 
 _NATS_CONFIG = """
 listen: "127.0.0.1:-1"
@@ -61,7 +62,7 @@ def nats_websocket(plan: Plan, directory: Path) -> Iterator[Side]:
             "answer": "PONG",
             "stream": 1,
         }
-        with nats_publisher(plan.subject, plan.published(), nats, "") as publisher:
+        with nats_publisher(plan.subject, plan.published(), nats, Login()) as publisher:
             yield Side(receiver, (server.pid,), (publisher,))
 
 

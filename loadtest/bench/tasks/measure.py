@@ -82,7 +82,7 @@ def measure_tasks(start: StartSide, plan: Plan) -> TaskFigures:
         endpoint = Endpoint(int(str(side.receiver["port"])), str(side.receiver["path"]))
         record = Path(name, "record")
         tool = stack.enter_context(running([program("viewers"), *options(_viewers(side, plan, record))]))
-        producer = stack.enter_context(ScriptedProducer(CHANNEL, side.nats, side.token))
+        producer = stack.enter_context(ScriptedProducer(CHANNEL, side.nats, side.login))
         approver, late = stack.enter_context(ControlClient(endpoint)), stack.enter_context(ControlClient(endpoint))
         tool.read(OPENING_SECONDS)
         tool.send("join")

@@ -25,7 +25,7 @@ _TIMEOUT = 10.0
 class ScriptedProducer:
     """One task's connection to NATS."""
 
-    def __init__(self, channel: str, url: str, token: str) -> None:
+    def __init__(self, channel: str, url: str, login: Login) -> None:
         where = parse_url(url)
         self.calls: list[dict[str, Any]] = []
         """The calls of viewers, oldest first."""
@@ -36,8 +36,8 @@ class ScriptedProducer:
         self._unanswered = 1  # pings of ours: that of the login
         self._socket = socket.create_connection((where.host, where.port), _TIMEOUT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        login = hello(ServerInfo(), Login(token=token), name="bench", tls=False)
-        self._socket.sendall(login + subscribe(to_subject(channel, Direction.CTL), 1))
+        greeting = hello(ServerInfo(), login, name="bench", tls=False)
+        self._socket.sendall(greeting + subscribe(to_subject(channel, Direction.CTL), 1))
         self.flush()
 
     def __enter__(self) -> Self:

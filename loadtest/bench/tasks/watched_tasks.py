@@ -13,7 +13,7 @@ from fanline.loadtest.bench.fanout import ANSWER_SECONDS, MAX_CONNECTIONS, OPENI
 from fanline.loadtest.bench.machine import cpu_seconds
 from fanline.loadtest.bench.plan import ManyTasksPlan
 from fanline.loadtest.bench.processes import options, program, running
-from fanline.loadtest.bench.server import READY_SECONDS, Side
+from fanline.loadtest.bench.server import Side, log_in
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
 from fanline.protocol.messages import Subscribe
 from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
@@ -94,8 +94,7 @@ class WatchedTasks:
             self._publisher = stack.enter_context(
                 running([program("task_publisher"), *options(_events(self._side, self._plan.channels))])
             )
-            self._publisher.send(self._side.token)
-            self._publisher.read(READY_SECONDS)
+            log_in(self._publisher, self._side.login)
             self._publish("started", _SETUP_RATE, self._plan.channels)
             self._viewers = stack.enter_context(running([program("task_viewers"), *options(self._watching())]))
             self.join_seconds = self._viewers.read(OPENING_SECONDS)["seconds"]

@@ -13,6 +13,7 @@ from fanline.engine.bus.nats.bus import open_nats_bus
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.addresses import parse_url
+from fanline.protocol.nats.commands import Login
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.subjects import Direction, from_subject, to_subject
 from tests.support.nats.client import NatsClient
@@ -139,7 +140,7 @@ async def nats_producers(url: str) -> AsyncIterator[NatsProducers]:
     address = parse_url(url)
     async with await trio.open_tcp_stream(address.host, address.port) as stream, trio.open_nursery() as nursery:
         producers = NatsProducers(stream, nursery)
-        await producers.greet("")
+        await producers.greet(Login())
         yield producers
         nursery.cancel_scope.cancel()
 

@@ -49,10 +49,10 @@ class NatsClient:
         assert "error" not in reply, reply
         return reply
 
-    async def greet(self, token: str) -> None:
+    async def greet(self, login: Login) -> None:
         assert (await self._line()).startswith(b"INFO ")
-        login = hello(ServerInfo(), Login(token=token), name="", tls=False)
-        await self._stream.send_all(login + subscribe(self._inbox, 1))
+        greeting = hello(ServerInfo(), login, name="", tls=False)
+        await self._stream.send_all(greeting + subscribe(self._inbox, 1))
         while await self._line() != b"PONG":  # of the login
             pass
         await self.flush()
@@ -82,8 +82,10 @@ class NatsClient:
 
 @asynccontextmanager
 async def connect_nats(url: str, token: str = "") -> AsyncIterator[NatsClient]:
+    """`url` may hold the login."""
     address = parse_url(url)
+    login = Login(address.user, address.password, token or address.token)
     async with await trio.open_tcp_stream(address.host, address.port) as stream:
         client = NatsClient(stream)
-        await client.greet(token)
+        await client.greet(login)
         yield client

@@ -70,10 +70,10 @@ class NatsProducer:
         return stored.is_set()
 
     async def _connect_and_read(self, task_status: trio.TaskStatus[None]) -> None:
-        address, token = parse_url(self._serve.nats_url), self._serve.nats_token  # new ones after a new start
+        address = parse_url(self._serve.producer_url)  # another one after a new start
         async with await trio.open_tcp_stream(address.host, address.port) as stream:
             control = self._subject.replace("fanline.pub.", "fanline.ctl.", 1)
-            login = hello(ServerInfo(), Login(token=token), name="", tls=False)
+            login = hello(ServerInfo(), Login(address.user, address.password), name="", tls=False)
             ours = subscribe(control, _CALLS) + subscribe(f"{self._inbox}.>", _ACKS)
             await stream.send_all(login + ours + PING)
             parser, pongs = Parser(), 0

@@ -70,8 +70,8 @@ async def running_stream() -> AsyncIterator[tuple[NatsServer, StoredTasks]]:
 
 @asynccontextmanager
 async def served_tasks(serve: Serve) -> AsyncIterator[StoredTasks]:
-    async with connect_nats(serve.nats_url, serve.nats_token) as client:
-        yield StoredTasks(serve.nats_url, serve.nats_token, client)
+    async with connect_nats(serve.engine_url) as client:
+        yield StoredTasks(serve.producer_url, "", client)
 
 
 async def in_thread(job: Callable[[], Any]) -> Any:

@@ -26,12 +26,12 @@ def at(data_dir: Path) -> Settings:
     return Settings(data_dir=str(data_dir))
 
 
-async def connect(server: NatsServer, token: str) -> bytes:
+async def connect(server: NatsServer, password: str, user: str = "engine") -> bytes:
     """The server's answer to CONNECT and PING."""
     stream = await trio.open_tcp_stream("127.0.0.1", int(server.url.rpartition(":")[2]))
     async with stream:
         await stream.send_all(
-            b"CONNECT " + json.dumps({"auth_token": token, "verbose": False}).encode() + b"\r\nPING\r\n"
+            b"CONNECT " + json.dumps({"user": user, "pass": password, "verbose": False}).encode() + b"\r\nPING\r\n"
         )
         received = b""
         while b"PONG" not in received and b"-ERR" not in received and (data := await stream.receive_some()):
@@ -39,31 +39,34 @@ async def connect(server: NatsServer, token: str) -> bytes:
         return received
 
 
-async def test_it_serves_on_loopback_and_only_with_its_token(tmp_path: Path) -> None:
+async def test_it_serves_on_loopback_and_only_with_its_passwords(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             server: NatsServer = await nursery.start(run_nats_server, at(tmp_path / "data"), "pid 1", set())
             assert server.url.startswith("nats://127.0.0.1:")
-            assert b"PONG" in await connect(server, server.token)
-            assert b"Authorization Violation" in await connect(server, "guessed")
+            assert b"PONG" in await connect(server, server.engine_password)
+            assert b"PONG" in await connect(server, server.producer_password, "producer")
+            for password, user in (("guessed", "engine"), (server.producer_password, "engine"), ("", "")):
+                assert b"Authorization Violation" in await connect(server, password, user)
             assert (tmp_path / "data" / "jetstream").is_dir()
             nursery.cancel_scope.cancel()
 
 
-async def test_its_token_is_in_a_private_file_and_not_an_argument(tmp_path: Path) -> None:
+async def test_its_passwords_are_in_a_private_file_and_not_an_argument(tmp_path: Path) -> None:
     alive: set[Child] = set()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             server: NatsServer = await nursery.start(run_nats_server, at(tmp_path), "pid 1", alive)
             config = tmp_path / "nats-server.conf"
-            assert server.token in config.read_text()
+            passwords = server.engine_password, server.producer_password
+            assert all(password in config.read_text() for password in passwords)
             assert stat.S_IMODE(config.stat().st_mode) == 0o600
             (child,) = alive
-            assert server.token not in command_line(child.pid)
+            assert not any(password in command_line(child.pid) for password in passwords)
             nursery.cancel_scope.cancel()
 
 
-async def test_after_a_kill_it_is_back_on_the_same_port_with_the_same_token(tmp_path: Path) -> None:
+async def test_after_a_kill_it_is_back_on_the_same_port_with_the_same_passwords(tmp_path: Path) -> None:
     alive: set[Child] = set()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
@@ -74,7 +77,7 @@ async def test_after_a_kill_it_is_back_on_the_same_port_with_the_same_token(tmp_
             answer = b""
             while b"PONG" not in answer:
                 try:
-                    answer = await connect(server, server.token)
+                    answer = await connect(server, server.engine_password)
                 except OSError:
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
@@ -134,7 +137,8 @@ async def test_a_store_whose_limits_are_lowered_and_whose_namespaces_change_star
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 server: NatsServer = await nursery.start(run_nats_server, settings, "pid 1", set())
-                options, limited = NatsOptions((server.url,), token=server.token), Namespaces(server.engine.namespaces)
+                options = NatsOptions((server.url,), user="engine", password=server.engine_password)
+                limited = Namespaces(server.engine.namespaces)
                 async with open_nats_bus(options, "test", limited, bucket_bytes=server.engine.bucket_bytes) as bus:
                     for namespace in limited.durable():
                         await bus.store(f"{namespace}:1", b"1", f"{store_bytes}")
