@@ -143,7 +143,7 @@ def steps(count: int) -> list[tuple[str, dict[str, Any]]]:
 
 
 async def receive_a_heartbeat(bus: Any, task_id: str) -> None:
-    while not (await bus._line()).startswith(f"MSG fanline.beat.task.{task_id} ".encode()):
+    while f"MSG fanline.beat.task.{task_id} ".encode() not in await bus._line():  # MSG, or HMSG with headers
         pass
 
 

@@ -8,7 +8,9 @@ const [id, count = "20"] = process.argv.slice(2);
 const steps = Number(count);
 
 const url = new URL(process.env.NATS_URL);
-const connection = await connect({ servers: url.host, token: decodeURIComponent(url.username) || undefined });
+const [name, password] = [url.username, url.password].map(decodeURIComponent);
+const login = password ? { user: name, pass: password } : { token: name || undefined }; // a name alone is a token
+const connection = await connect({ servers: url.host, ...login });
 
 function tell(event, data) {
   const i = randomUUID();

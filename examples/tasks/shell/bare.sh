@@ -5,8 +5,11 @@ export LC_ALL=C # lengths in bytes
 
 id=${1:?usage: bare.sh ID [STEPS]} steps=${2:-20}
 heartbeat=5 cancelled=
-address=${NATS_URL##*[/@]} token=
-[[ $NATS_URL == *@* ]] && token=${NATS_URL#nats://} token=${token%@*}
+address=${NATS_URL##*[/@]} login=
+if [[ $NATS_URL == *@* ]]; then # user:password, or a token
+    login=${NATS_URL#nats://} login=${login%@*}
+    [[ $login == *:* ]] && login="\"user\":\"${login%%:*}\",\"pass\":\"${login#*:}\"" || login="\"auth_token\":\"$login\""
+fi
 
 publish() { # SUBJECT PAYLOAD
     local message
@@ -53,7 +56,7 @@ beat() {
 }
 
 exec 3<>"/dev/tcp/${address%:*}/${address##*:}"
-printf 'CONNECT {"verbose":false,"auth_token":"%s"}\r\nSUB fanline.ctl.task.%s 1\r\n' "$token" "$id" >&3
+printf 'CONNECT {"verbose":false%s}\r\nSUB fanline.ctl.task.%s 1\r\n' "${login:+,$login}" "$id" >&3
 trap cancelled=yes USR1
 trap 'kill $(jobs -p) 2>/dev/null' EXIT
 listen &

@@ -24,7 +24,8 @@ class Connection:
         address = parse_url(os.environ["NATS_URL"])
         self._socket = socket.create_connection((address.host, address.port))
         self.received = self._socket.makefile("rb")
-        self.send(commands.hello(ServerInfo(), Login(token=address.token), name="nats", tls=False))
+        login = Login(address.user, address.password, address.token)
+        self.send(commands.hello(ServerInfo(), login, name="nats", tls=False))
         self.wait()
 
     def send(self, data: bytes) -> None:
@@ -53,9 +54,10 @@ def reply(subject: str, command: str) -> None:
     while line := connection.received.readline():
         if line == PING:
             connection.send(PONG)
-        elif line.startswith(b"MSG "):
-            *_, answer_to, size = line.decode().split()
-            body = connection.received.read(int(size) + 2)[:-2]
+        elif line.startswith((b"MSG ", b"HMSG ")):
+            verb, _, _, answer_to, *sizes = line.decode().split()
+            body = connection.received.read(int(sizes[-1]) + 2)[:-2]
+            body = body[int(sizes[0]) :] if verb == "HMSG" else body
             environ = os.environ | {"NATS_REQUEST_SUBJECT": subject, "NATS_REQUEST_BODY": body.decode()}
             told = subprocess.run(shlex.split(command), env=environ, capture_output=True, check=False)
             connection.send(commands.publish(answer_to, told.stdout + told.stderr))
