@@ -9,9 +9,6 @@ from fanline.protocol.nats.replies import is_not_enabled, is_storage_full
 class JetStreamAnswer(msgspec.Struct):
     """The answer to a publish, or to STREAM.NAMES. Sources: ADR-1 and the `$JS.API` reference of NATS."""
 
-    seq: int = 0
-    duplicate: bool = False
-    """Whether it was stored before."""
     streams: list[str] | None = None
     error: dict[str, object] | None = None
 

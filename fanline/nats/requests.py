@@ -20,7 +20,6 @@ class NatsRequests:
         """The subject of all answers."""
         self._connection: NatsConnection | None = None
         self._waiting: dict[str, Sink] = {}
-        self._many: set[str] = set()  # requests with several answers
         self._last = 0
         self.subscribe(self.inbox, self._take_answer)
 
@@ -38,7 +37,6 @@ class NatsRequests:
         """There is no connection any more."""
         self._connection = None
         self._waiting.clear()
-        self._many.clear()
 
     def publish(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Raises NatsError for an impossible subject."""
@@ -52,10 +50,8 @@ class NatsRequests:
         headers: Mapping[str, str] | None = None,
         *,
         number: int | None = None,
-        many: bool = False,
     ) -> int:
-        """Publish a request; `take` gets the answer, if one comes, or with `many` all answers up to one with a status.
-        Returns the request's number.
+        """Publish a request; `take` gets the answer, if one comes. Returns the request's number.
 
         With a `number`, that request is published again, and the first answer to either counts. Raises NatsError for an
         impossible subject.
@@ -64,8 +60,6 @@ class NatsRequests:
             self._last += 1
             number = self._last
         self._waiting[str(number)] = take
-        if many:
-            self._many.add(str(number))
         self._send(commands.publish(subject, payload, headers, reply=f"{self.inbox[:-1]}{number}"))
         return number
 
@@ -91,11 +85,6 @@ class NatsRequests:
             self._connection.send(command)
 
     def _take_answer(self, message: NatsMessage) -> None:
-        number = message.subject.rpartition(".")[2]
-        take = self._waiting.get(number)
-        if take is None:
-            return
-        if number not in self._many or message.status is not None:
-            del self._waiting[number]
-            self._many.discard(number)
-        take(message)
+        take = self._waiting.pop(message.subject.rpartition(".")[2], None)
+        if take is not None:
+            take(message)

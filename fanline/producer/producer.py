@@ -255,11 +255,6 @@ class Producer:
             self._next_look = -_NEVER if events or held_back else self._buffer.due
             return events
 
-    def is_asking(self, ask_id: str) -> bool:
-        """Whether the job waits for the answer to this question."""
-        with self._lock:
-            return self._question is not None and self._question.id == ask_id and not self._question.answer.done()
-
     @property
     def due(self) -> float:
         """Monotonic time from which `take` returns an event; infinity if the buffer is empty."""

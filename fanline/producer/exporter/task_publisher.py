@@ -26,7 +26,6 @@ from fanline.backoff import Backoff
 from fanline.nats.jetstream import check_answer
 from fanline.nats.requests import NatsRequests
 from fanline.producer.buffer import BufferedEvent
-from fanline.producer.exporter.answer_reader import AnswerReader
 from fanline.producer.exporter.attempt import AttemptQuestion
 from fanline.producer.exporter.in_flight import InFlight
 from fanline.producer.exporter.pending_publish import PendingPublish, pending_publishes, serial_numbers
@@ -90,7 +89,6 @@ class TaskPublisher:
         self._next_beat = -_NEVER
         self._backoff = Backoff(base=0.1, cap=5.0)
         self._serials = serial_numbers()
-        self._answers = AnswerReader(requests, producer)
         self._subject = to_subject(producer.channel)
 
     @property
@@ -101,7 +99,6 @@ class TaskPublisher:
     def connected(self, now: float) -> None:
         """There is a new connection: send again what the last one may have lost."""
         self._question, self._next_beat = None, -_NEVER
-        self._answers.connected()
         self._publish_again(now)
         self.wake()
 
@@ -260,13 +257,11 @@ class TaskPublisher:
         self._heard = True
         self.wake()
         try:
-            stored = check_answer(answer.payload)
+            check_answer(answer.payload)
         except NatsError as error:
             self._refused = True
             self._report_trouble(str(error))
         else:
-            if pending.event is TaskEvent.ASKED:
-                self._answers.asked(pending.payload, stored)
             self.troubled = False
             self._backoff.reset()
             self._in_flight.remove(pending)
@@ -280,12 +275,18 @@ class TaskPublisher:
     # --- calls ---------------------------------------------------------------------------------------------------
 
     def _handle_call(self, message: NatsMessage) -> None:
-        """A viewer's call, or the engine asking whether a producer is attached."""
+        """A viewer's call, or the engine asking whether a producer is attached.
+
+        A call that names no subject for its answer is not the engine's. Another producer can have JetStream deliver it
+        here, which names none.
+        """
+        if not message.reply:
+            return
         try:
             envelope = decode_json(message.payload)
         except MessageError:
             return
-        reply = partial(self._reply, message.reply) if message.reply else _discard
+        reply = partial(self._reply, message.reply)
         if envelope.type == MessageType.PING:
             reply(_PONG)
         elif envelope.type == MessageType.CALL and envelope.event:
@@ -297,7 +298,3 @@ class TaskPublisher:
 
 def _unix_ms(monotonic: float) -> int:
     return round((time.time() - time.monotonic() + monotonic) * 1000)
-
-
-def _discard(payload: bytes) -> None:
-    """The reply to a caller that wants none."""
