@@ -30,8 +30,8 @@ from fanline.protocol.nats.subjects import channel_of
 
 FRESH_SECONDS = 30.0
 """How far the times of signing and storing may be apart: twice this is less than JetStream's de-duplication window."""
-SYNC_SECONDS = 60.0
-"""The store's clock is asked for this often, while messages are signed."""
+SYNC_SECONDS = 1.0
+"""The store's clock is asked for this often, while messages are signed: it may be set while it runs."""
 _TRIES = 50  # looks for the key: in a cluster, a replica may lag behind
 _TRY_SECONDS = 0.1
 _ID = b"\r\n%s:" % MESSAGE_ID.encode()
