@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
@@ -13,10 +14,12 @@ from fanline.loadtest.bench.errors import BenchError
 from fanline.loadtest.bench.machine import children
 from fanline.loadtest.bench.plan import BALLAST, Plan
 from fanline.loadtest.bench.processes import Tool, options, program, running
+from fanline.protocol.auth.tokens import sign
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
 from fanline.protocol.serve_state import decode_state
 
 READY_SECONDS = 30.0
+_SECRET = "of the bench alone, and long enough for SHA-256"
 
 
 class Side(NamedTuple):
@@ -51,7 +54,8 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
     """The real `fanline serve` in `directory`, with a C publisher on its embedded NATS."""
     state_directory = directory / "state"
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("FANLINE_")}
-    environ = with_our_packages(inherited | {"FANLINE_STATE_DIR": str(state_directory)} | plan.environment)
+    secret = {"FANLINE_TOKENS_SECRET": _SECRET} if plan.tokens else {}
+    environ = with_our_packages(inherited | {"FANLINE_STATE_DIR": str(state_directory)} | secret | plan.environment)
     command = (sys.executable, "-P", "-m", "fanline.workers", "--port", "0", "--workers", str(plan.workers))
     with ExitStack() as stack:
         serve = stack.enter_context(running([*command, "--data-dir", str(directory / "data")], environ, directory))
@@ -68,6 +72,8 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
             "ballast": _subscribe(BALLAST),
             "answer": '"t":"ok"',
         }
+        if plan.tokens:
+            receiver["tokens"] = _write_tokens(directory / "tokens.txt", plan)
         publishers = tuple(
             stack.enter_context(nats_publisher(subject, traffic, state.nats, state.nats_token))
             for subject, traffic in plan.publications().items()
@@ -90,6 +96,15 @@ def nats_publisher(subject: str, traffic: dict[str, object], nats: str, token: s
         tool.send(token)
         tool.read(READY_SECONDS)
         yield tool
+
+
+def _write_tokens(path: Path, plan: Plan) -> Path:
+    """A line for each subscriber; no two tokens are the same, as in a storm of users that come back."""
+    now, grants = int(time.time()), {f"{plan.namespace}:*": ["sub"]}
+    people = ({"sub": f"user-{number}", "jti": f"{number:08x}"} for number in range(plan.subscribers))
+    claims = ({**person, "iat": now, "exp": now + 3600, "channels": grants} for person in people)
+    path.write_text("".join(f"{sign(each, _SECRET.encode())}\n" for each in claims))
+    return path
 
 
 def _subscribe(channel: str) -> str:
