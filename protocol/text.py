@@ -54,8 +54,8 @@ def is_name(text: str) -> bool:
 
 
 def explain(error: Exception) -> str:
-    """What msgspec says of a value, in words for NAME_PATTERN."""
-    return str(error).replace(f"matching regex {NAME_PATTERN!r}", "without control characters")
+    """What msgspec says of a value, in words for NAME_PATTERN, as one line: it quotes the names of unknown fields."""
+    return harmless(str(error).replace(f"matching regex {NAME_PATTERN!r}", "without control characters"))
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -1,10 +1,15 @@
 """Errors that end `fanline serve` with one line on stderr."""
 
+from fanline.protocol.text import harmless
+
 
 class ServeError(Exception):
     """Something outside the server is in the way. str() is one sentence: what, where, what to do."""
 
     exit_code = 1
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(harmless(sentence))  # it may quote a key or a value, which may hold anything
 
 
 class SettingsError(ServeError):

@@ -10,3 +10,4 @@ def configure_logging(source: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(HarmlessFormatter(f"%(asctime)s %(levelname)s {source}: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it reports each request with the whole URL

@@ -6,9 +6,10 @@ whatever tokens come: a client can invent key names.
 """
 
 import logging
-import time
+import ssl
 from collections.abc import Sequence
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 import httpx
 import trio
@@ -21,6 +22,7 @@ RETRY_SECONDS = 5.0
 """Between two attempts, whatever they are for."""
 _TIMEOUT_SECONDS = 5.0
 _MAX_BYTES = 256 * 1024
+_PLAIN = {"Accept-Encoding": "identity"}
 _log = logging.getLogger("fanline.access")
 
 
@@ -29,6 +31,8 @@ class KeySet:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._shown = _without_secrets(url)
+        self._tls = httpx.create_ssl_context()
         self.keys: Sequence[VerifyingKey] = ()
         self._reading = trio.Lock()
         self._tried_at = -RETRY_SECONDS  # Trio time
@@ -47,8 +51,7 @@ class KeySet:
                 return
             self._tried_at = trio.current_time()
             try:
-                document = await trio.to_thread.run_sync(_read, self._url, abandon_on_cancel=True)
-                self._take(read_key_set(document))
+                self._take(read_key_set(await _read(self._url, self._tls)))
             except (httpx.HTTPError, httpx.InvalidURL, UnusableKeyError) as error:
                 self._complain(str(error) or type(error).__name__)
 
@@ -57,26 +60,35 @@ class KeySet:
             self._complain("it holds no public key for signatures")
             return
         if self._failing:
-            _log.info("the key set at %s can be read again", self._url)
+            _log.info("the key set at %s can be read again", self._shown)
         self._failing = False
         self.keys = keys
 
     def _complain(self, reason: str) -> None:
         if not self._failing:
-            _log.error("cannot read the key set at %s: %s; the keys that are known stay in use", self._url, reason)
+            _log.error("cannot read the key set at %s: %s; the keys that are known stay in use", self._shown, reason)
         self._failing = True
 
 
-def _read(url: str) -> bytes:
-    """The document, read in a thread: httpx under Trio leaves its generators behind when a document is cut off."""
-    ends = time.monotonic() + _TIMEOUT_SECONDS
-    with httpx.stream("GET", url, timeout=_TIMEOUT_SECONDS) as response:
-        response.raise_for_status()
-        document = b""
-        for part in response.iter_bytes():
-            document += part
-            if len(document) > _MAX_BYTES:
-                raise UnusableKeyError(f"it has more than {_MAX_BYTES} bytes")
-            if time.monotonic() > ends:
-                raise UnusableKeyError(f"it takes longer than {_TIMEOUT_SECONDS:g} seconds")
-        return document
+async def _read(url: str, tls: ssl.SSLContext) -> bytes:
+    """The document, as it is sent: a compressed one, which might be anything of any size, is no key set."""
+    document = b""
+    with trio.move_on_after(_TIMEOUT_SECONDS) as scope:
+        async with httpx.AsyncClient(verify=tls) as client, client.stream("GET", url, headers=_PLAIN) as response:
+            if response.status_code != 200:
+                raise UnusableKeyError(f"it answers {response.status_code}")
+            async for part in response.aiter_raw():
+                document += part
+                if len(document) > _MAX_BYTES:
+                    scope.cancel()  # not `break`: it would leave httpx's generators behind, unfinished
+    if len(document) > _MAX_BYTES:
+        raise UnusableKeyError(f"it has more than {_MAX_BYTES} bytes")
+    if scope.cancelled_caught:
+        raise UnusableKeyError(f"it takes longer than {_TIMEOUT_SECONDS:g} seconds")
+    return document
+
+
+def _without_secrets(url: str) -> str:
+    """For the log: without user, password and query, which may hold a key of the provider's."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -18,7 +18,7 @@ from fanline.engine.connections.address_limits import AddressLimits
 from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
 from fanline.engine.settings import EngineSettings
-from fanline.engine.transport import WOULD_BLOCK, end_sending, has_buffered, start_tls
+from fanline.engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered, start_tls
 from fanline.protocol.auth.request_token import token_of
 from fanline.protocol.dialects import BY_SUBPROTOCOL, PLAIN
 from fanline.protocol.dialects.base import Dialect
@@ -131,7 +131,7 @@ class Handshakes:
         response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
         admission = await self._admit(request, dialect)
         try:
-            sock.send(response)  # a fresh socket's buffer always has room for it
+            sock.send(response, _with_greeting(sock))  # a fresh socket's buffer always has room for it
         except OSError:
             self._places.give_back(admission.place)
             raise
@@ -248,6 +248,11 @@ def _own_address(sock: socket.socket) -> str:
     """The address at which the client has reached us, without the zone of a link-local one."""
     address = sock.getsockname()
     return str(address[0]).partition("%")[0] if isinstance(address, tuple) else ""
+
+
+def _with_greeting(sock: socket.socket) -> int:
+    """The flag with which the answer leaves together with what is said next, in one segment; TLS takes no flags."""
+    return socket.MSG_MORE if can_gather(sock) else 0
 
 
 async def _read_head(sock: socket.socket) -> Request | None:

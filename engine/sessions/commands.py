@@ -252,8 +252,8 @@ class Commands:
     async def call(self, session: Session, command: Envelope) -> None:
         """Ask a task's producer; the answer comes when it comes, and the next command need not wait for it."""
         channel = _channel_of(command)
-        self._calls.check_is_task(channel)
         await self._permissions.check(session.identity, right_of_verb(command.event or ""), channel)
+        self._calls.check_is_task(channel)
 
         def answer(reply: Envelope | MessageError | BusError) -> None:
             code = None if isinstance(reply, Envelope) else _code(reply)

@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--most", action="store_true", help="many-tasks: find the most events a second, from the rate on"
     )
+    parser.add_argument("--token", action="store_true", help="each subscriber shows a token, signed with HS256")
     parser.add_argument("--json", action="store_true", help="one JSON object with every round")
     return parser
 
@@ -89,6 +90,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     """The bench's own plan, changed as the options say, but for the rate."""
     plan = BENCHES[options.bench].plan
     asked = _numbers(plan, options) | {"seconds": options.seconds, "workers": options.workers}
+    asked |= {"tokens": options.token or None}
     if isinstance(plan, TaskPlan):
         asked |= {"progress": options.progress, "lines": options.lines, "slow": options.slow}
     if isinstance(plan, ManyTasksPlan):

@@ -46,7 +46,11 @@ BENCHES = {
         Plan(subscribers=5000, channels=5000, rate=10_000, seconds=5),
     ),
     "memory": Bench("idle subscribers", ("kb_per_connection",), Plan(subscribers=9000, seconds=1)),
-    "handshake": Bench("opening and subscribing", ("handshakes_per_second",), Plan(subscribers=5000)),
+    "handshake": Bench(
+        "opening and subscribing; with --token each subscriber shows one, and the baseline is the same run without",
+        ("handshakes_per_second", "cpu_us_per_handshake"),
+        Plan(subscribers=5000),
+    ),
     "idle": Bench(
         "heartbeats every 30 s",
         ("cpu_percent",),
@@ -155,6 +159,8 @@ def _sides(name: str, plan: Plan, peers: Sequence[str]) -> Iterator[tuple[str, C
     if name == "slow":
         yield "without", partial(measure, fanline, plan)
         plan = msgspec.structs.replace(plan, stalled=max(1, plan.subscribers // 100))
+    if plan.tokens:
+        yield "without", partial(measure, fanline, msgspec.structs.replace(plan, tokens=False))
     yield OURS, partial(measure, fanline, plan)
     for peer in peers:
         yield peer, partial(measure_fanout, PEERS[peer], plan)

@@ -30,6 +30,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     data: int = 128
     """Bytes of data in one message."""
     workers: int = 1
+    tokens: bool = False
+    """Whether each subscriber shows a token of its own, signed with HS256."""
     namespace: str = NAMESPACE
     """NAMESPACE is ephemeral, DURABLE durable."""
     environment: dict[str, str] = {}

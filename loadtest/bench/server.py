@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
@@ -14,11 +15,13 @@ from fanline.loadtest.bench.errors import BenchError
 from fanline.loadtest.bench.machine import children
 from fanline.loadtest.bench.plan import BALLAST, Plan
 from fanline.loadtest.bench.processes import Tool, options, program, running
+from fanline.protocol.auth.tokens import sign
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
 from fanline.protocol.nats.commands import Login
 from fanline.protocol.serve_state import decode_state
 
 READY_SECONDS = 30.0
+_SECRET = "of the bench alone, and long enough for SHA-256"
 
 
 class Side(NamedTuple):
@@ -55,7 +58,8 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
     """The real `fanline serve` in `directory`, with a C publisher on its embedded NATS."""
     state_directory = directory / "state"
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("FANLINE_")}
-    environ = with_our_packages(inherited | {"FANLINE_STATE_DIR": str(state_directory)} | plan.environment)
+    secret = {"FANLINE_TOKENS_SECRET": _SECRET} if plan.tokens else {}
+    environ = with_our_packages(inherited | {"FANLINE_STATE_DIR": str(state_directory)} | secret | plan.environment)
     command = (sys.executable, "-P", "-m", "fanline.workers", "--port", "0", "--workers", str(plan.workers))
     with ExitStack() as stack:
         serve = stack.enter_context(running([*command, "--data-dir", str(directory / "data")], environ, directory))
@@ -72,6 +76,8 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
             "ballast": _subscribe(BALLAST),
             "answer": '"t":"ok"',
         }
+        if plan.tokens:
+            receiver["tokens"] = _write_tokens(directory / "tokens.txt", plan)
         publishers = tuple(
             stack.enter_context(nats_publisher(subject, traffic, state.nats, login))
             for subject, traffic in plan.publications().items()
@@ -100,6 +106,15 @@ def log_in(tool: Tool, login: Login) -> None:
     """Tell a program in C how to log in to NATS, and wait until it has."""
     tool.send(json.dumps({"user": login.user, "pass": login.password})[1:-1] if login.user else "")
     tool.read(READY_SECONDS)
+
+
+def _write_tokens(path: Path, plan: Plan) -> Path:
+    """A line for each subscriber; no two tokens are the same, as in a storm of users that come back."""
+    now, grants = int(time.time()), {f"{plan.namespace}:*": ["sub"]}
+    people = ({"sub": f"user-{number}", "jti": f"{number:08x}"} for number in range(plan.subscribers))
+    claims = ({**person, "iat": now, "exp": now + 3600, "channels": grants} for person in people)
+    path.write_text("".join(f"{sign(each, _SECRET.encode())}\n" for each in claims))
+    return path
 
 
 def _subscribe(channel: str) -> str:

@@ -53,11 +53,18 @@ def read_key_set(document: bytes) -> list[VerifyingKey]:
 
 def _usable(keys: list[Any]) -> Iterator[VerifyingKey]:
     for key in keys:
-        if isinstance(key, dict) and key.get("use", "sig") == "sig" and key.get("kty") in ("RSA", "EC", "OKP"):
+        if isinstance(key, dict) and _is_meant(key):
             try:
                 yield _jwk(key)
             except (jwt.PyJWTError, ValueError, TypeError, KeyError, UnsupportedAlgorithm):
                 continue
+
+
+def _is_meant(key: Mapping[str, Any]) -> bool:
+    """Whether a key is a public one for signatures (RFC 7517 sections 4.2 and 4.3)."""
+    operations = key.get("key_ops", ["verify"])
+    verifies = isinstance(operations, list) and "verify" in operations
+    return verifies and key.get("use", "sig") == "sig" and key.get("kty") in ("RSA", "EC", "OKP")
 
 
 def _jwk(values: Mapping[str, Any]) -> VerifyingKey:

@@ -13,6 +13,7 @@ name nothing is granted. It cannot stand before a star: `doc:{user}*` would give
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntFlag
+from functools import lru_cache
 from typing import NamedTuple
 
 from fanline.protocol.channels import check_channel, namespace_of
@@ -83,6 +84,11 @@ def parse_grant(text: str) -> Grant:
 
 def make_grant(pattern: str, names: Iterable[str]) -> Grant:
     """A grant of the rights of these names. Raises GrantError."""
+    return _grant(pattern, tuple(names))
+
+
+@lru_cache(maxsize=1024)
+def _grant(pattern: str, names: tuple[str, ...]) -> Grant:
     rights = Right.NONE
     for name in names:
         if name not in RIGHT_NAMES:
@@ -104,24 +110,36 @@ def right_names(rights: Right) -> list[str]:
 
 
 class Grants:
-    """All that one identity may do. Identities with the same grants share one object."""
+    """All that one identity may do: a table, which identities with the same grants share, and the user's name."""
 
-    __slots__ = ("_all", "_by_name", "_by_start")
+    __slots__ = ("_table", "_user")
 
     def __init__(self, grants: Sequence[Grant] = (), user: str | None = None) -> None:
+        self._table = _table(tuple(grants))
+        self._user = user
+
+    def on(self, channel: str) -> Right:
+        """The rights on a channel; for `ns:*` those on the whole namespace."""
+        return self._table.on(channel, self._user)
+
+
+class _Table:
+    """What some grants allow, whoever the user is."""
+
+    __slots__ = ("_all", "_by_name", "_by_start", "_own")
+
+    def __init__(self) -> None:
         self._all = Right.NONE
         self._by_name: dict[str, Right] = {}
         """Channel, or namespace for all its channels (a namespace holds no colon) -> rights."""
         self._by_start: list[Grant] = []
-        for pattern, rights in grants:
-            self._add(pattern, rights, user)
+        self._own: list[Grant] = []
+        """Start of a name that ends with the user's -> rights."""
 
-    def _add(self, pattern: str, rights: Right, user: str | None) -> None:
+    def add(self, pattern: str, rights: Right) -> None:
         if pattern.endswith(USER):
-            pattern = pattern.replace(USER, user or "*")
-            if not _is_channel(pattern):
-                return
-        if pattern == "*":
+            self._own.append(Grant(pattern.removesuffix(USER), rights))
+        elif pattern == "*":
             self._all |= rights
         elif pattern.endswith(":*") and pattern.count(":") == 1:
             self._by_name[namespace_of(pattern)] = self._by_name.get(namespace_of(pattern), Right.NONE) | rights
@@ -130,14 +148,24 @@ class Grants:
         else:
             self._by_name[pattern] = self._by_name.get(pattern, Right.NONE) | rights
 
-    def on(self, channel: str) -> Right:
-        """The rights on a channel; for `ns:*` those on the whole namespace."""
+    def on(self, channel: str, user: str | None) -> Right:
         found = self._all | self._by_name.get(channel, Right.NONE)
         found |= self._by_name.get(namespace_of(channel), Right.NONE)
         for start, rights in self._by_start:
             if channel.startswith(start):
                 found |= rights
+        for start, rights in self._own:
+            if user and channel == start + user and _is_channel(channel):  # a user may be called `*`
+                found |= rights
         return found
+
+
+@lru_cache(maxsize=256)  # tokens of one kind grant the same; those that do not push each other out
+def _table(grants: tuple[Grant, ...]) -> _Table:
+    table = _Table()
+    for pattern, rights in grants:
+        table.add(pattern, rights)
+    return table
 
 
 def _check_pattern(pattern: str) -> None:

@@ -199,11 +199,15 @@ _EVENTS: dict[str, Callable[[Envelope], dict[str, Any]]] = {
 
 
 def _refusal(command: Envelope | None, reply: Envelope) -> dict[str, Any]:
-    """Commands with a result of their own report a failure in it; all others get an `error`."""
-    form = {"type": "error"}
+    """Commands with a result of their own report a failure in it; all others, and a right that is missing, get an
+    `error`.
+    """
+    form, error = {"type": "error"}, error_of(reply)
+    if command is not None and error.code == ErrorCode.PERMISSION_DENIED:
+        return form | {"message": "Task access denied" if command.type == MessageType.CALL else "Channel access denied"}
     if command is not None and command.event in _RESULTS:
         form = _result(command, success=False)
-    return form | {"message": error_of(reply).message}
+    return form | {"message": error.message}
 
 
 def _pong(command: Envelope, reply: Envelope) -> dict[str, Any]:

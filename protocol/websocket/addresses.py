@@ -13,6 +13,8 @@ from msgspec import Meta
 
 NetworkName = Annotated[str, Meta(max_length=50, description="addresses or networks like 10.0.0.0/8")]
 _Address = IPv4Address | IPv6Address
+_MAX_LENGTH = 100
+"""Of an address with brackets, zone and port."""
 
 
 class Networks:
@@ -48,9 +50,13 @@ def is_loopback(address: str) -> bool:
     return read is not None and read.is_loopback
 
 
-@lru_cache(maxsize=4096)
 def read_address(text: str) -> _Address | None:
     """An address, also with a port or a zone; IPv4 that is written as IPv6 is IPv4. None for what is no address."""
+    return _read(text) if len(text) <= _MAX_LENGTH else None
+
+
+@lru_cache(maxsize=4096)  # of texts that clients may have written: only short ones get here
+def _read(text: str) -> _Address | None:
     try:
         read = ip_address(_without_port(text).partition("%")[0])
     except ValueError:

@@ -5,20 +5,24 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fanline.protocol.auth.claims import TokenError
+from fanline.protocol.auth.claims import TokenError, check_meant, check_times, decode_claims
 from fanline.protocol.auth.public_keys import read_key_set
 from fanline.protocol.auth.request_token import token_of
-from fanline.protocol.auth.rights import GrantError, parse_grant
+from fanline.protocol.auth.revocation import decode_revocation, encode_revocation
+from fanline.protocol.auth.rights import GrantError, Grants, parse_grant
 from fanline.protocol.auth.tokens import TokenRules, UnusableKeyError, secret_key, sign, verify
 from fanline.protocol.channels import check_channel
 from fanline.protocol.dialects import PLAIN
-from fanline.protocol.envelope import decode_cbor, decode_json, encode_cbor, encode_json, from_producer
+from fanline.protocol.envelope import check_names, decode_cbor, decode_json, encode_cbor, encode_json, from_producer
 from fanline.protocol.errors import FrameError, HttpError, MessageError
-from fanline.protocol.nats.parser import NatsError, Parser
-from fanline.protocol.websocket.addresses import Networks, client_address
+from fanline.protocol.messages import AskHistory, Authenticate, CallData, ControlData, Subscribe, read
+from fanline.protocol.nats.parser import NatsError, NatsMessage, Parser, header_of, status_of
+from fanline.protocol.websocket.addresses import Networks, client_address, read_address
 from fanline.protocol.websocket.frames import FrameReader, Opcode, encode_masked_frame
 from fanline.protocol.websocket.handshake import HeadReader, check_upgrade, choose_subprotocol
 from fanline.protocol.websocket.origins import HostRules
+from fanline.workers.configuration.settings import load_settings
+from fanline.workers.errors import SettingsError
 from tests.support.paths import ROOT
 from tests.support.raw_client import MASK, upgrade_request
 
@@ -99,6 +103,49 @@ def _token(data: bytes, chance: random.Random) -> None:
     assert data in TARGETS["token"].good, text
 
 
+def _claims(data: bytes, chance: random.Random) -> None:
+    """What a provider may have signed, whose users choose some of it."""
+    claims = decode_claims(data)
+    Grants(claims.grants(), claims.sub).on("task:42")
+    check_meant(claims, "fanline", None)
+    check_times(claims, 1e9, 10.0)
+
+
+def _revocation(data: bytes, chance: random.Random) -> None:
+    revocation = decode_revocation(data)
+    assert decode_revocation(encode_revocation(revocation)) == revocation
+    assert revocation.key.isascii()
+    revocation.covers("anna", "t", 1.0)
+
+
+def _control(data: bytes, chance: random.Random) -> None:
+    """The data of what a client says."""
+    command = decode_json(data)
+    check_names(command)
+    read(_DATA.get(command.type, CallData), command)
+
+
+_DATA: dict[str, type[ControlData]] = {"auth": Authenticate, "sub": Subscribe, "history": AskHistory}
+
+
+def _forwarded(data: bytes, chance: random.Random) -> None:
+    """The answer is an address, and nothing that a client sends in front of what proxies add changes it."""
+    header = data.decode("latin-1")
+    found = client_address("10.0.0.1", {"x-forwarded-for": header}, _PROXIES)
+    assert read_address(found) is not None
+    if found not in _PROXIES:
+        assert client_address("10.0.0.1", {"x-forwarded-for": f"6.6.6.6, {header}"}, _PROXIES) == found
+
+
+def _settings(data: bytes, chance: random.Random) -> None:
+    load_settings({}, {"HOME": "~"}, ("fanline.toml", data.decode("utf-8", "replace")))
+
+
+def _environment(data: bytes, chance: random.Random) -> None:
+    name, _, value = data.decode("utf-8", "surrogateescape").partition("=")
+    load_settings({}, {"HOME": "~", f"FANLINE_{name}": value})
+
+
 def _key_set(data: bytes, chance: random.Random) -> None:
     for key in read_key_set(data):
         assert not key.algorithms & {"none", "HS256", "HS384", "HS512"}
@@ -108,7 +155,9 @@ def _nats(data: bytes, chance: random.Random) -> None:
     parser = Parser()
     for piece in pieces(data, chance):
         for found in parser.feed(piece):
-            assert found is not None
+            if isinstance(found, NatsMessage):
+                status_of(found.headers)
+                header_of(found.headers, "Nats-Sequence")
 
 
 _ENVELOPES = json.loads((ROOT / "tests" / "vectors" / "envelopes.json").read_text())["envelopes"]
@@ -116,12 +165,18 @@ _TOKENS = [
     sign(claims, SECRET.encode()).encode()
     for claims in ({"exp": 2e9, "sub": "anna"}, {"exp": 2e9, "channels": {"task:*": ["sub"]}})
 ]
+_HEADERS = b"NATS/1.0 503 No Responders\r\nNats-Sequence: 7\r\n\r\n"
 TARGETS: dict[str, Target] = {
     "handshake": Target(
         [
             upgrade_request(),
+            upgrade_request(subprotocol="fanline.token.a.b.c, fanline.v1.cbor"),
+            upgrade_request(subprotocol=None, Authorization="Bearer a.b.c", Host="app.example"),
             upgrade_request(
-                "/ws?token=a.b.c", Cookie="other=x", Origin="https://app.example", X_Forwarded_For="1.2.3.4, 10.0.0.2"
+                "/ws?project_id=1",
+                Cookie="other=x; session=a.b.c",
+                Origin="https://app.example",
+                X_Forwarded_For="1.2.3.4, 10.0.0.2",
             ),
         ],
         _handshake,
@@ -158,6 +213,62 @@ TARGETS: dict[str, Target] = {
     "channel": Target([b"task:42", b"user:anna@example.com", b"doc:a.b.c"], _channel, (MessageError,)),
     "grant": Target([b"task:*:sub+call", b"user:{user}:sub", b"*:pub"], _grant, (GrantError,)),
     "token": Target(_TOKENS, _token, (TokenError,)),
+    "claims": Target(
+        [
+            b'{"exp":2e9,"aud":["fanline"],"sub":"anna","channels":{"task:*":["sub","call"],"user:{user}":["pub"]}}',
+            b'{"exp":1000000000,"nbf":1,"iat":0.5,"aud":"fanline","roles":["admin"],"jti":"t","username":"A","connections":5}',
+        ],
+        _claims,
+        (TokenError,),
+    ),
+    "revocation": Target(
+        [
+            b'{"token_id":"t","user":null,"before":1700000000.5,"until":2e9}',
+            b'{"user":"anna","before":1,"until":2}',
+            b'{"before":1,"until":2}',
+        ],
+        _revocation,
+        (ValueError,),
+    ),
+    "control data": Target(
+        [
+            b'{"v":1,"t":"auth","i":"1","d":{"token":"a.b.c"}}',
+            b'{"v":1,"t":"auth","d":{"session":"abc","positions":{"task:1":[5,"e"]}}}',
+            b'{"v":1,"t":"sub","c":"task:1","d":{"last":5,"lines":10}}',
+            b'{"v":1,"t":"call","c":"task:1","e":"cancel","d":{"by":"ann","deadline":3,"ask":"q","value":1}}',
+        ],
+        _control,
+        (MessageError,),
+    ),
+    "forwarded for": Target(
+        [
+            b"1.2.3.4",
+            b"1.2.3.4, 10.0.0.2, 10.0.0.3",
+            b"[2001:db8::1]:80, 10.0.0.2:8080",
+            b"fe80::1%eth0,::ffff:10.0.0.9",
+        ],
+        _forwarded,
+        (),
+    ),
+    "settings": Target(
+        [
+            b'port = 8080\nauth = "token"\n[tokens]\nsecret = "a secret that is long enough for SHA-256"\n',
+            b'[access]\neveryone = ["news:*:sub"]\n[access.roles]\neditor = ["doc:*:sub+pub"]\n',
+            b'[namespaces.news]\ndurable = true\nhistory = 10\n[engine]\norigins = ["https://app.example"]\n',
+        ],
+        _settings,
+        (SettingsError,),
+    ),
+    "environment": Target(
+        [
+            b"HOST=localhost",
+            b"PORT=8080",
+            b"ENGINE_ORIGINS=https://a.example, https://b.example",
+            b"NATS=tls://a:1,nats://b",
+        ],
+        _environment,
+        (SettingsError,),
+    ),
     "key set": Target(
         [
             b'{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","kid":"a"}]}',
@@ -169,6 +280,7 @@ TARGETS: dict[str, Target] = {
     "NATS": Target(
         [
             b"MSG fanline.pub.task.1 1 5\r\nhello\r\n",
+            b"HMSG a 2 %d %d\r\n%shello\r\n" % (len(_HEADERS), len(_HEADERS) + 5, _HEADERS),
             b"HMSG a 2 r 12 17\r\nNATS/1.0\r\n\r\nhello\r\n",
             b'INFO {"version":"2.11"}\r\nPING\r\n',
             b"-ERR 'x'\r\n+OK\r\n",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fanline.protocol.envelope import Envelope, check_names, check_texts, encode_cbor, encode_json, from_producer
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import CallData, read
+from fanline.protocol.messages import CallData, Subscribe, read
 from fanline.protocol.tasks.events import TaskEvent, data_of
 from fanline.protocol.text import NAME_PATTERN, HarmlessFormatter, harmless, harmless_json, is_name
 
@@ -127,3 +127,9 @@ def test_a_name_in_a_call_is_refused(field: str) -> None:
     with pytest.raises(MessageError, match="without control characters"):
         read(CallData, Envelope("call", data={field: "a\x07"}))
     assert read(CallData, Envelope("call", data={"value": "a\x07"})).value == "a\x07"
+
+
+def test_a_refusal_that_quotes_an_unknown_field_has_one_line() -> None:
+    with pytest.raises(MessageError) as raised:
+        read(Subscribe, Envelope("sub", data={"a\nb\x1b[31m": 1}))
+    assert str(raised.value).isprintable()

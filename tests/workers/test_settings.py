@@ -169,6 +169,16 @@ def test_the_error_about_an_unknown_setting_suggests_the_likely_one(
     assert refused({}, environ, toml) == sentence
 
 
+@pytest.mark.parametrize("name", ["PORT", "HOST", "TOKENS_SECRET", "ENGINE_ORIGINS", "DATA_DIR"])
+def test_bytes_that_are_no_text_are_refused_in_a_sentence(name: str) -> None:
+    assert refused({}, {f"FANLINE_{name}": "a\udc83"}) == f"bad value for FANLINE_{name}: it is not UTF-8"
+
+
+def test_a_sentence_has_one_line_whatever_it_quotes() -> None:
+    for sentence in (refused({}, {}, r'"a\n\u001b[31mb" = 1'), refused({}, {"FANLINE_A\nB": "1"})):
+        assert sentence.isprintable()
+
+
 @pytest.mark.parametrize("toml", ["nats_password = 12345", 'nats = "nats://ada:12345@host"'])
 def test_a_secret_never_appears_in_an_error(toml: str) -> None:
     assert "12345" not in refused({}, {}, toml)

@@ -166,6 +166,8 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]]:
             ]
             hint = f"did you mean {moved[0]}?" if moved else suggest(name, names, ENV_PREFIX)
             raise SettingsError(f"unknown setting {name}; {hint}")
+        if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise SettingsError(f"bad value for {name}: it is not UTF-8")
         yield names[name], _Given(value, name)
 
 

@@ -1,19 +1,19 @@
 // receiver: opens many WebSockets, subscribes each, then reads and checks every message of every connection.
 //
 //   receiver host= port= path= connections= [first=0] [channels=1] [subprotocol=] [subscribe=TEXT] [answer=TEXT]
-//            [stream=0] [expect=0] [stalled=0] [ballast=TEXT] [window=64]
+//            [stream=0] [expect=0] [stalled=0] [ballast=TEXT] [window=64] [tokens=FILE]
 //
 // `subscribe` may contain one %d, for the channel's number: connections, counted from `first`, take the channels in
 // turn. A connection is ready once a message that contains `answer` has come. When all are ready, one JSON line is
 // printed. Then messages are read until every connection that reads has had `expect` of them, or a line comes on stdin.
-// The first `stalled` connections send `ballast` as well, and are not read until then. `stream=1`: a frame is a piece
+// Of `tokens` each connection shows one line, also counted from `first`. The first `stalled` connections send `ballast` as well, and are not read until then. `stream=1`: a frame is a piece
 // of a byte stream with any number of messages (NATS over WebSocket). Ends with a JSON line.
 #include "websocket.h"
 #include "histogram.h"
 
 #include <sys/epoll.h>
 
-enum { EVENTS = 1024, STALLED_MS = 10000, QUIET_MS = 1000 };
+enum { EVENTS = 1024, STALLED_MS = 10000, QUIET_MS = 1000, MAX_TOKEN = 1536 };
 
 struct connection {
     struct stream stream;
@@ -38,14 +38,31 @@ static struct {
 
 static struct connection *connections;
 static int epoll, ready, in_flight;
+static FILE *tokens;
 
 static void watch(int fd, struct connection *c) {
     struct epoll_event event = {EPOLLIN, {.ptr = c}};
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event)) die("cannot watch descriptor %d: %s", fd, strerror(errno));
 }
 
+// Open the file of tokens at the line of the first connection.
+static FILE *open_tokens(const char *path) {
+    char line[MAX_TOKEN];
+    FILE *file = *path ? fopen(path, "r") : NULL;
+    if (*path && !file) die("cannot read %s: %s", path, strerror(errno));
+    for (int skipped = 0; file && skipped < want.first; skipped++)
+        if (!fgets(line, sizeof line, file)) die("%s has too few lines", path);
+    return file;
+}
+
 static void open_connection(int index) {
+    static char token[MAX_TOKEN];
     struct connection *c = &connections[index];
+    if (tokens) {
+        if (!fgets(token, sizeof token, tokens)) die("there is no token for connection %d", want.first + index);
+        token[strcspn(token, "\n")] = 0;
+        want.place.token = token;
+    }
     c->stream.fd = new_socket(index < want.stalled, 0);
     open_stream(&c->stream, &want.place, want.first + index);
     watch(c->stream.fd, c);
@@ -231,6 +248,7 @@ int main(int argc, char **argv) {
     want.stalled = number(argv, "stalled", 0);
     want.window = number(argv, "window", 64);
     want.expect = number(argv, "expect", 0);
+    tokens = open_tokens(option(argv, "tokens", ""));
     connections = calloc(want.connections, sizeof *connections);
     epoll = epoll_create1(0);
     watch(STDIN_FILENO, NULL);

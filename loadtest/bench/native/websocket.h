@@ -19,7 +19,7 @@ struct frame {
 };
 
 struct place {
-    const char *host, *path, *subprotocol;
+    const char *host, *path, *subprotocol, *token;  // a token may be NULL
     int port;
 };
 
@@ -57,9 +57,11 @@ static void open_stream(struct stream *s, const struct place *to, int number) {
     char request[2048];
     int size = snprintf(request, sizeof request,
                         "GET %s HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n%s%s%s\r\n",
+                        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n%s%s%s%s%s%s\r\n",
                         to->path, to->host, to->port, KEY, *to->subprotocol ? "Sec-WebSocket-Protocol: " : "",
-                        to->subprotocol, *to->subprotocol ? "\r\n" : "");
+                        to->subprotocol, *to->subprotocol ? "\r\n" : "", to->token ? "Authorization: Bearer " : "",
+                        to->token ? to->token : "", to->token ? "\r\n" : "");
+    if (size >= (int)sizeof request) die("the request of connection %d is too long", number);
     send(s->fd, request, size, MSG_NOSIGNAL);
 }
 

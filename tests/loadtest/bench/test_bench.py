@@ -60,6 +60,11 @@ def test_a_bench_without_messages_connects_all_subscribers(name: str, capsys: py
     assert figures["cpu_us_per_delivery"] is None
 
 
+def test_handshakes_with_tokens_are_compared_with_those_without(capsys: pytest.CaptureFixture[str]) -> None:
+    sides = bench(capsys, "handshake", "--token")
+    assert {name: figures["subscribers"] for name, figures in sides.items()} == {"without": 20, "fanline": 20}
+
+
 def test_subscribers_that_stop_reading_are_closed_and_the_others_lose_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -219,6 +219,23 @@ def test_every_changed_character_is_noticed() -> None:
             check(changed)
 
 
+@pytest.mark.parametrize("change", ["{}!", "{}====", " {}", "{}\n", "{}=", "\t{}"])
+def test_a_token_has_no_second_spelling(change: str) -> None:
+    for place in range(3):
+        parts = token().split(".")
+        parts[place] = change.format(parts[place])
+        if change == "{}=" and len(parts[place]) % 4 == 0:
+            continue  # some issuers pad
+        with pytest.raises(TokenError):
+            check(".".join(parts))
+
+
+def test_what_is_a_key_of_another_kind_is_no_secret() -> None:
+    for text in (pem(RSA).decode(), f" \n{pem(EC).decode()}", "ssh-rsa AAAA" * 9, json.dumps(jwk(RSA.public_key()))):
+        with pytest.raises(UnusableKeyError, match="not a secret"):
+            secret_key(text)
+
+
 # --- keys ---------------------------------------------------------------------------------------------------------
 
 

@@ -137,6 +137,23 @@ def test_a_task_command_is_a_call_and_its_result_says_whether_it_was_done(kind: 
     }
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ({"type": "subscribe", "channel": "task:42"}, "Channel access denied"),
+        ({"type": "new_message", "session_id": "1"}, "Channel access denied"),
+        ({"type": "task_cancel", "task_id": 42}, "Task access denied"),
+        ({"type": "task_input", "task_id": 42, "input": "yes"}, "Task access denied"),
+        ({"type": "get_status", "task_id": 42}, "Task access denied"),
+    ],
+)
+def test_a_right_that_is_missing_is_an_error_in_the_words_that_these_clients_know(
+    command: dict[str, Any], message: str
+) -> None:
+    denied = Envelope(MessageType.ERR, data=ErrorData("permission_denied", "you have no right to sub").fields())
+    assert answer(said(**command), denied) == {"type": "error", "message": message}
+
+
 @pytest.mark.parametrize("kind", ["get_status", "status_request"])
 def test_a_status_is_the_snapshot_with_the_old_names(kind: str) -> None:
     command = said(type=kind, task_id="build")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanline.protocol.websocket.addresses import Networks, client_address, is_loopback, read_address
+from fanline.protocol.websocket.addresses import Networks, _read, client_address, is_loopback, read_address
 
 PROXIES = Networks(["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
 
@@ -46,6 +46,13 @@ def test_what_a_client_invents_never_changes_the_address_that_a_proxy_saw(client
     if client in PROXIES or read_address(client) is None:
         return
     assert behind("10.0.0.1", f"{invented},{client}") == str(read_address(client))
+
+
+def test_a_text_that_is_too_long_for_an_address_is_not_remembered() -> None:
+    before = _read.cache_info().currsize
+    assert read_address("1.2.3.4" + " " * 200) is None
+    assert _read.cache_info().currsize == before
+    assert str(read_address("[fe80:0000:0000:0000:0000:0000:255.255.255.255%interface0]:65535")) == "fe80::ffff:ffff"
 
 
 def test_networks_hold_what_they_say() -> None:
