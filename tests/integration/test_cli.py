@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import trio
 
-from fanline.protocol.nats.addresses import parse_url
 from tests.support.nats.client import connect_nats
 from tests.support.serve import Serve, running_serve, serve_environ
 
@@ -81,8 +80,12 @@ async def test_nats_url_prints_all_that_a_producer_needs() -> None:
     with trio.fail_after(60):
         async with running_serve() as serve:
             printed = (await _run(serve, "nats-url")).stdout.decode().strip()
-            async with connect_nats(printed, parse_url(printed).token) as nats:
-                await nats.flush()
+            assert printed == serve.producer_url
+            async with connect_nats(printed) as nats:
+                assert "seq" in await nats.ask("fanline.pub.task.1", b"1")
+            engine = (await _run(serve, "nats-url", "--engine")).stdout.decode().strip()
+            async with connect_nats(engine) as nats:
+                await nats.api("STREAM.INFO")
         gone = await _run(serve, "nats-url")
     assert gone.returncode == 1
     assert gone.stderr.startswith(b"fanline: error: no running `fanline serve` found")

@@ -1,7 +1,7 @@
 """A producer that lies, beside an honest one: NATS denies it what it can deny, and nobody believes the rest."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,6 +15,8 @@ from fanline.protocol.tasks.events import TaskEvent
 from fanline.protocol.tasks.states import ENGINE_EVENTS
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.liar import Liar, lying
+from tests.support.nats.server import running_nats
+from tests.support.paths import ROOT
 from tests.support.serve import Serve, running_serve
 
 JOB = "task:job"
@@ -35,23 +37,50 @@ FORGED: dict[str, dict[str, Any]] = {
 
 class Scene(NamedTuple):
     serve: Serve
+    producer: str
+    """URL of NATS with the producers' login."""
     liar: Liar
     engine: NatsClient
     """An operator with the engine's login, who looks into the store."""
     client: fanline.Client
 
 
+OpenServe = Callable[[], AbstractAsyncContextManager[tuple[Serve, str]]]
+"""A server, and the URL of its NATS with the producers' login."""
+
+
 @asynccontextmanager
-async def scene() -> AsyncIterator[Scene]:
+async def embedded() -> AsyncIterator[tuple[Serve, str]]:
+    async with running_serve(workers=2) as serve:
+        yield serve, serve.producer_url
+
+
+@asynccontextmanager
+async def external() -> AsyncIterator[tuple[Serve, str]]:
+    """On a NATS that is configured as the reference says."""
+    page = (ROOT / "docs" / "reference" / "nats.md").read_text(encoding="utf-8")
+    config = next(block for block in page.split("```\n") if block.startswith("jetstream {"))
+    async with running_nats(config=config.partition("\n")[2]) as nats:
+        env = {"FANLINE_NATS_USER": "engine", "FANLINE_NATS_PASSWORD": "change-this"}
+        async with running_serve(workers=2, extra_args=("--nats", nats.url), env=env) as serve:
+            yield serve, nats.url.replace("//", "//producer:and-this@")
+
+
+EVERYWHERE = pytest.mark.parametrize("open_serve", [embedded, external])
+
+
+@asynccontextmanager
+async def scene(open_serve: OpenServe = embedded) -> AsyncIterator[Scene]:
     with trio.fail_after(90):
-        async with (
-            running_serve(workers=2) as serve,
-            lying(serve.producer_url) as liar,
-            connect_nats(serve.engine_url) as engine,
-            fanline.Client(serve.url) as client,
-        ):
-            yield Scene(serve, liar, engine, client)
-            assert "Traceback" not in serve.stderr_text()
+        async with open_serve() as (serve, producer):
+            engine_url = serve.engine_url if open_serve is embedded else serve.producer_url  # the server's own login
+            async with (
+                lying(producer) as liar,
+                connect_nats(engine_url) as engine,
+                fanline.Client(serve.url) as client,
+            ):
+                yield Scene(serve, producer, liar, engine, client)
+                assert "Traceback" not in serve.stderr_text()
 
 
 def event(name: str, **data: Any) -> bytes:
@@ -78,8 +107,9 @@ def test_every_event_of_the_engine_is_forged_here() -> None:
     assert set(FORGED) == {*ENGINE_EVENTS, TaskEvent.CANCELLED}
 
 
-async def test_no_viewer_and_no_monitor_believes_what_only_the_engine_says() -> None:
-    async with scene() as at, fanline.Task("job", nats=at.serve.producer) as task:
+@EVERYWHERE
+async def test_no_viewer_and_no_monitor_believes_what_only_the_engine_says(open_serve: OpenServe) -> None:
+    async with scene(open_serve) as at, fanline.Task("job", nats=at.producer) as task:
         async with at.client.subscribe(JOB) as viewer, trio.open_nursery() as nursery:
             answers: list[Any] = []
 
@@ -110,7 +140,7 @@ async def test_nobody_believes_the_table_of_a_producer() -> None:
         await at.liar.say("fanline.pub.tasks.running", event("task_table", tasks=[], total=99))
         assert "Permissions Violation" in at.liar.denied.pop()
         await at.engine.ask("fanline.pub.tasks.running", event("task_table", tasks=[], total=99))  # not signed
-        async with fanline.Task("job", nats=at.serve.producer):
+        async with fanline.Task("job", nats=at.producer):
             totals: list[int] = []
             async for message in viewer:
                 totals.append(message.data["total"])
@@ -120,7 +150,7 @@ async def test_nobody_believes_the_table_of_a_producer() -> None:
 
 
 async def test_a_copy_of_what_the_engine_has_said_is_not_believed() -> None:
-    async with scene() as at, fanline.Task("job", nats=at.serve.producer) as task:
+    async with scene() as at, fanline.Task("job", nats=at.producer) as task:
         async with at.client.subscribe(JOB) as viewer, at.client.task("job") as view, trio.open_nursery() as nursery:
 
             async def refuse() -> None:
@@ -171,8 +201,9 @@ FORBIDDEN = (
 )
 
 
-async def test_nats_denies_a_producer_what_is_the_engines() -> None:
-    async with scene() as at:
+@EVERYWHERE
+async def test_nats_denies_a_producer_what_is_the_engines(open_serve: OpenServe) -> None:
+    async with scene(open_serve) as at:
         for subject in FORBIDDEN:
             await at.liar.say(subject, b"{}", reply="_INBOX.liar.x")
             assert f'Permissions Violation for Publish to "{subject}"' in at.liar.denied.pop()
@@ -185,7 +216,8 @@ async def test_nats_denies_a_producer_what_is_the_engines() -> None:
         assert (at.liar.heard, at.liar.denied) == ([], [])
 
 
-async def test_no_answer_can_be_sent_to_the_engine_or_to_another_producer() -> None:
+@EVERYWHERE
+async def test_no_answer_can_be_sent_to_the_engine_or_to_another_producer(open_serve: OpenServe) -> None:
     """NATS looks only at the subject of a request: JetStream would answer to any other one that it names."""
     targets = (
         "$JS.API.STREAM.DELETE.FANLINE_user",
@@ -197,7 +229,7 @@ async def test_no_answer_can_be_sent_to_the_engine_or_to_another_producer() -> N
         "fanline.ctl.task.job",
     )
     call = msgspec.json.encode({"v": 1, "t": "call", "c": JOB, "i": "forged", "e": "cancel", "d": {"attempt": 1}})
-    async with scene() as at, fanline.Task("job", nats=at.serve.producer) as task:
+    async with scene(open_serve) as at, fanline.Task("job", nats=at.producer) as task:
         async with at.client.subscribe(JOB) as viewer:
             await at.client.publish("user:ann", "mail")
             for payload in (b" ", b"{}", call):
@@ -220,7 +252,7 @@ async def test_headers_of_jetstream_harm_no_other_message() -> None:
     async with (
         scene() as at,
         at.client.subscribe(JOB) as viewer,
-        fanline.Task("job", nats=at.serve.producer) as task,
+        fanline.Task("job", nats=at.producer) as task,
     ):
         task.log("kept")
         await names_until(viewer, "task_output")

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.serve_state import (
     ServeState,
+    as_engine,
     decode_state,
     encode_state,
     nats_login,
@@ -68,3 +69,12 @@ def test_the_login_is_what_the_state_says_unless_nats_requires_files() -> None:
     assert (address.user, address.password, address.token) == ("ann", "pw", "t")
     for file in ("nats_creds", "nats_nkey", "nats_tls_ca", "nats_tls_cert"):
         assert nats_login(replace(STATE, **{file: "/a"})) is None
+
+
+def test_the_engine_has_a_login_of_its_own_where_producers_have_theirs() -> None:
+    assert as_engine(STATE) == STATE
+    embedded = replace(
+        STATE, nats_token="", nats_user="producer", nats_password="p", engine_user="e", engine_password="q"
+    )
+    assert nats_options(embedded).user == "producer"
+    assert (nats_options(as_engine(embedded)).user, nats_options(as_engine(embedded)).password) == ("e", "q")

@@ -44,6 +44,28 @@ async def test_a_stored_message_is_delivered_with_its_position_and_read_with_the
         ]
 
 
+async def test_what_is_stored_as_signed_is_signed_when_it_is_heard_and_however_it_is_read(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other:
+        inbox = Inbox(other)
+        await join(other, "task:a")
+        await one.store("task:a", b"x", "first", signed=True)
+        await one.store("task:a", b"x", "second")
+        await inbox.wait(2)
+        expected = [True, False]
+        assert [position.signed for position in inbox.positions if position is not None] == expected
+        for page in (await other.read("task:a", 1), await other.read_namespace("task", 1)):
+            assert [stored.position.signed for stored in page.messages] == expected
+        alone = [await other.read_one("task:a", offset) for offset in (1, 2)]
+        assert [stored.position.signed for stored in alone if stored is not None] == expected
+
+
+async def test_a_message_that_is_not_signed_cannot_take_the_store_id_of_one_that_is(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other:
+        assert await one.store("task:a", b"x", "id") == (1, False)
+        assert await one.store("task:a", b"x", "id", signed=True) == (2, False)
+        assert await other.store("task:a", b"x", "id", signed=True) == (2, True)
+
+
 async def test_a_repeated_store_id_is_stored_once_and_the_answer_says_so_with_the_first_offset(
     open_bus: OpenBus,
 ) -> None:
