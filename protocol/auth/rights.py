@@ -92,11 +92,6 @@ def make_grant(pattern: str, names: Iterable[str]) -> Grant:
     return Grant(pattern, rights)
 
 
-def format_grant(grant: Grant) -> str:
-    """The inverse of `parse_grant`."""
-    return f"{grant.pattern}:{'+'.join(right_names(grant.rights))}"
-
-
 def right_names(rights: Right) -> list[str]:
     """The names of rights, without those that are part of another one."""
     held = [name for name, right in RIGHT_NAMES.items() if right in rights]
@@ -104,7 +99,7 @@ def right_names(rights: Right) -> list[str]:
 
 
 class Grants:
-    """All that one identity may do. Identities with the same grants share one object."""
+    """All that one identity may do."""
 
     __slots__ = ("_all", "_by_name", "_by_start")
 
