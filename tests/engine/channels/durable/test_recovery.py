@@ -18,6 +18,7 @@ from fanline.protocol.dialects import JSON
 from fanline.protocol.dialects.encoding import encoding_of
 from fanline.protocol.envelope import Envelope, MessageType
 from tests.engine.parts import Parts, idle_outbox
+from tests.support.breaking import raise_zero_division
 
 CHANNEL = "task:1"
 OTHER = "task:other"
@@ -120,11 +121,6 @@ class Worker:
         while len(self.told) < len(expected):
             await self._news.wait()
         assert self.told == list(expected)
-
-
-def raise_zero_division(*_: Any) -> None:
-    """In the place of what is broken."""
-    raise ZeroDivisionError
 
 
 def brief(envelope: Envelope) -> Any:
