@@ -33,7 +33,9 @@ NOBODY = Identity(grants=Grants(), known=False)
 
 
 class AccessError(MessageError):
-    """A client is not let in; the sentence may be shown to it. The code is UNAUTHENTICATED or UNAVAILABLE."""
+    """A client is not let in; the sentence may be shown to it. The code is UNAUTHENTICATED, UNAVAILABLE or
+    LIMIT_EXCEEDED.
+    """
 
     def __init__(self, message: str, code: ErrorCode = ErrorCode.UNAUTHENTICATED) -> None:
         super().__init__(code, message)

@@ -9,7 +9,6 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Iterable
-from hashlib import blake2s
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -20,7 +19,7 @@ from fanline.engine.bus.interface import Bus, BusError, ConflictError
 from fanline.engine.cluster.members import Members
 from fanline.engine.stored_entry import read_entry
 from fanline.protocol.errors import ErrorCode
-from fanline.protocol.nats.names import Bucket
+from fanline.protocol.nats.names import Bucket, name_key
 
 _TRIES = 60
 _PAUSE_SECONDS = 0.02  # between two tries, drawn anew each time, and longer after each
@@ -62,7 +61,7 @@ class UserPlaces:
         """
         if identity.user is None or identity.connections is None:
             return None
-        place = Place(f"user.{_digest(identity.user)}", self._members.id, secrets.token_hex(6))
+        place = Place(f"user.{name_key(identity.user)}", self._members.id, secrets.token_hex(6))
         with trio.CancelScope(shield=True):  # or nobody would know that the place was taken
             try:
                 await self._take(place, identity.connections)
@@ -141,7 +140,3 @@ class UserPlaces:
         except ConflictError:
             return False
         return True
-
-
-def _digest(name: str) -> str:
-    return blake2s(name.encode(), digest_size=16).hexdigest()

@@ -205,7 +205,7 @@ class Joining:
         while True:
             piece = await self._history.after(durable, offset)
             if durable.lives != lives:
-                return Piece([durable.gap(0, 0, GapReason.EPOCH)], durable.last)
+                return Piece([durable.gap(0, 0, GapReason.EPOCH)], 0)  # all that it holds is still to come
             history += piece.messages if stored and not history else piece.all
             offset, weight = piece.reached, weight + piece.weight
             if offset >= durable.last or weight >= PIECE_BYTES:

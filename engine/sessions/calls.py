@@ -188,7 +188,9 @@ class Calls:
             raise MessageError(ErrorCode.TOO_LARGE, f"an answer has at most {MAX_RESULT_BYTES:,} bytes as JSON")
         answered = {"ask": name, "by": call.by, "verb": call.verb, "value": value}
         stored = await self._record(call, TaskEvent.ANSWERED, answered)
-        return await self._deliver(call, answer_delivery(stored, call.verb, name, value, call.by))
+        ask = _named_ask(call)
+        again = ask.again if ask is not None and ask.call == stored else 0
+        return await self._deliver(call, answer_delivery(stored, call.verb, name, value, call.by, again))
 
     # --- the stream and the producer -----------------------------------------------------------------------------
 

@@ -32,12 +32,14 @@ class Delivery(NamedTuple):
     verb: str
     data: dict[str, Any]
     by: str
+    again: int = 0
+    """How often the question had been asked again."""
 
     def confirmation(self, refusal: str | None = None) -> tuple[TaskEvent, dict[str, Any]]:
         """The event that says that the producer has replied, and its data; `refusal`: the producer's words."""
         told = {} if refusal is None else {"message": refusal[:MAX_TEXT]}
         if self.verb != CANCEL:
-            return TaskEvent.DELIVERED, {"ask": self.data["ask"], **told}
+            return TaskEvent.DELIVERED, {"ask": self.data["ask"]} | ({"again": self.again} if self.again else {}) | told
         if refusal is not None:
             return TaskEvent.CANCEL_REFUSED, told
         deadline = self.data["deadline"]
@@ -56,13 +58,13 @@ def undelivered(snapshot: Snapshot, now: int) -> Iterator[Delivery]:
     """What the producer has not confirmed; `now`: Unix ms."""
     ask, stop = snapshot.ask, snapshot.stop
     if ask is not None and _waits(ask):
-        yield answer_delivery(ask.call or ask.id, _verb(ask), ask.id, ask.value, ask.by or "")
+        yield answer_delivery(ask.call or ask.id, _verb(ask), ask.id, ask.value, ask.by or "", ask.again)
     if stop is not None and not stop.accepted:
         yield stop_delivery(stop.call or "", _seconds_left(stop, now), snapshot.attempt, stop.by or "")
 
 
-def answer_delivery(call_id: str, verb: str, ask: str, value: Any, by: str) -> Delivery:
-    return Delivery(call_id, verb, {"ask": ask, "value": value}, by)
+def answer_delivery(call_id: str, verb: str, ask: str, value: Any, by: str, again: int = 0) -> Delivery:
+    return Delivery(call_id, verb, {"ask": ask, "value": value}, by, again)
 
 
 def stop_delivery(call_id: str, deadline: float, attempt: int, by: str) -> Delivery:

@@ -19,7 +19,7 @@ from fanline.nats.publish import open_nats_publisher
 from fanline.nats.settings import find_engine_options
 from fanline.protocol.auth.claims import MIN_SECRET_BYTES, TokenError, read_claims
 from fanline.protocol.auth.revocation import Revocation, encode_revocation
-from fanline.protocol.auth.rights import Grant, GrantError, Right, parse_grant, right_names
+from fanline.protocol.auth.rights import Grant, GrantError, Right, make_grant, parse_grant, right_names
 from fanline.protocol.nats.names import Bucket
 
 SECRET_VARIABLE = "FANLINE_TOKENS_SECRET"
@@ -91,7 +91,10 @@ def share(
 
     It names no user, so whoever has it may pass it on: keep its time short. It is signed as by `fanline token`.
     """
-    (grant,) = _grants([f"{channel}:{'+'.join([*_SHARED, *(allow or [])])}"])
+    try:
+        grant = make_grant(channel, [*_SHARED, *(allow or [])])
+    except GrantError as error:
+        raise typer.BadParameter(str(error)) from None
     if Right.PUB in grant.rights:
         raise typer.BadParameter("a shared channel is watched, not published to; make a token for a user instead")
     _print_token({"jti": f"share-{uuid4().hex}"}, [grant], _seconds(ttl))

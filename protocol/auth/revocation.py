@@ -3,13 +3,13 @@
 Revocations stand in the bucket `fanline_revoked`, where every worker of the cluster reads them.
 """
 
-from hashlib import blake2s
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from fanline.protocol.auth.claims import Name
+from fanline.protocol.nats.names import name_key
 
 _Time = Annotated[float, Meta(ge=0, le=1e12)]
 
@@ -36,10 +36,10 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """Its key in the bucket; names of users may hold what keys cannot."""
+        """Its key in the bucket."""
         if self.token_id is not None:
-            return f"token.{_digest(self.token_id)}"
-        return "all" if self.user is None else f"user.{_digest(self.user)}"
+            return f"token.{name_key(self.token_id)}"
+        return "all" if self.user is None else f"user.{name_key(self.user)}"
 
 
 def encode_revocation(revocation: Revocation) -> bytes:
@@ -50,7 +50,3 @@ def encode_revocation(revocation: Revocation) -> bytes:
 def decode_revocation(value: bytes) -> Revocation:
     """The inverse of `encode_revocation`. Raises ValueError, which says what is wrong."""
     return msgspec.json.decode(value, type=Revocation)
-
-
-def _digest(name: str) -> str:
-    return blake2s(name.encode(), digest_size=16).hexdigest()

@@ -98,11 +98,6 @@ def _grant(pattern: str, names: tuple[str, ...]) -> Grant:
     return Grant(pattern, rights)
 
 
-def format_grant(grant: Grant) -> str:
-    """The inverse of `parse_grant`."""
-    return f"{grant.pattern}:{'+'.join(right_names(grant.rights))}"
-
-
 def right_names(rights: Right) -> list[str]:
     """The names of rights, without those that are part of another one."""
     held = [name for name, right in RIGHT_NAMES.items() if right in rights]

@@ -4,6 +4,7 @@ Sources: ADR-8 (key-value buckets) of the NATS architecture documents; the `Nats
 """
 
 from enum import StrEnum
+from hashlib import blake2s
 from urllib.parse import quote
 
 from fanline.protocol.nats.subjects import Direction
@@ -85,6 +86,11 @@ def channel_key(channel: str) -> str:
 def channel_of_key(key: str) -> str:
     """The channel of a key that `channel_key` made."""
     return key.replace(".", ":", 1)
+
+
+def name_key(name: str) -> str:
+    """A key, or a part of one, for a name that may hold what keys cannot."""
+    return blake2s(name.encode(), digest_size=16).hexdigest()
 
 
 def client_store_id(user: str | None, channel: str, deduplication_id: str) -> str:

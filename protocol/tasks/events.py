@@ -43,7 +43,7 @@ class TaskEvent(StrEnum):
     RESUMED = "task_resumed"
     ASKED = "task_confirmation_required"  # ask, text, kind, options, deadline
     ANSWERED = "task_input"  # ask, by, verb, value; without `ask`: input that the producer had not asked for
-    DELIVERED = "task_input_delivered"  # ask, message; from the engine: the producer has replied to the answer
+    DELIVERED = "task_input_delivered"  # ask, again, message; from the engine: the producer has replied to the answer
     ASK_EXPIRED = "task_confirmation_expired"  # ask; from the engine
     CANCEL_REQUESTED = "task_cancel_requested"  # by, deadline; from the engine
     CANCEL_ACCEPTED = "task_cancel_accepted"  # from the engine, once the producer has agreed
@@ -102,6 +102,8 @@ class TaskData(msgspec.Struct, gc=False):
     """Of a question: how long it can be answered. Of a cancel request: how long until the end is forced."""
     ask: _Name | None = None
     """Id of a question, unique in the task."""
+    again: Annotated[int, Meta(ge=0, le=10**9)] | None = None
+    """Of the delivery of an answer: how often the producer had asked again when it got the answer. None: never."""
     text: _Text | None = None
     options: Annotated[list[_Title], Meta(max_length=MAX_OPTIONS)] | None = None
     by: _Name | None = None

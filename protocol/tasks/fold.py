@@ -138,6 +138,8 @@ def _refuse_late(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> None:
     if event is TaskEvent.DELIVERED:
         if ask.by is None or ask.delivered:
             raise MessageError(ErrorCode.BAD_STATE, f"no answer to {data.ask!r} is to be delivered")
+        if (data.again or 0) != ask.again:
+            raise MessageError(ErrorCode.BAD_STATE, f"{data.ask!r} was asked again, and not answered since")
         return
     if ask.by is not None:
         raise MessageError(ErrorCode.ALREADY_ANSWERED, f"already answered by {ask.by}")
@@ -193,7 +195,7 @@ def _output(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
 def _asked(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     answered = _answer_on_its_way(snapshot.ask, data)
     if answered is not None:
-        return {"ask": replace(answered)}  # equal, but another object: whoever delivers it sees that it is wanted now
+        return {"ask": replace(answered, again=answered.again + 1)}
     kind = AskKind.INPUT if data.kind == AskKind.INPUT else AskKind.APPROVE
     return {"ask": Ask(data.ask or "", data.text, kind, data.options, _after(time, data.deadline))}
 

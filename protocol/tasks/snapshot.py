@@ -28,8 +28,10 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """With which it was answered: `approve`, `reject` or `input`."""
     call: str | None = None
     """The `call` of the answer that won."""
+    again: int = 0
+    """How often the producer has asked it again while the answer was on its way."""
     delivered: bool = False
-    """Whether the producer has replied to the answer."""
+    """Whether the producer has replied to the answer, after it last asked."""
     expired: bool = False
 
     @property

@@ -68,7 +68,7 @@ class HostRules:
             raise HttpError(403, _origin_refusal(origin))
 
     def _is_ours(self, host: str, own_address: str) -> bool:
-        return host in self._hosts or host == "localhost" or host == own_address.lower() or _is_loopback(host)
+        return host in self._hosts or host == own_address.lower() or is_loopback_host(host)
 
     def _is_allowed(self, origin: str, authority: _Authority) -> bool:
         if re.fullmatch(_ORIGIN, origin) is None:
@@ -95,11 +95,12 @@ def _bare(host: str) -> str:
     return host.lower().strip("[]").removesuffix(".")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback_host(host: str) -> bool:
+    """Whether a host can be reached from this machine only. The only name accepted is `localhost`."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return False
+        return host == "localhost"
 
 
 def _origin_refusal(origin: str) -> str:

@@ -2,7 +2,6 @@
 log says so once. Injected here; tests/integration/test_faults.py has real processes.
 """
 
-import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +25,7 @@ from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, from_producer
 from fanline.protocol.nats.names import Bucket
 from tests.engine.running import RunningEngine, running_engine
+from tests.support.breaking import breaking, faults_logged
 from tests.support.raw_client import RawClient, connect
 
 BAD, GOOD = "task:bad", "task:good"
@@ -40,23 +40,8 @@ async def engine() -> AsyncIterator[RunningEngine]:
             yield engine
 
 
-def breaking(function: Callable[..., Any], is_poisoned: Callable[..., bool]) -> Callable[..., Any]:
-    """The function, but for calls that are poisoned: these raise."""
-
-    def broken(*args: Any, **kwargs: Any) -> Any:
-        if is_poisoned(*args):
-            raise ZeroDivisionError
-        return function(*args, **kwargs)
-
-    return broken
-
-
 def is_poison(envelope: Envelope) -> bool:
     return envelope.data is not None and b"poison" in bytes(envelope.data) if envelope.event else False
-
-
-def faults_logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.message for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def say(engine: RunningEngine, channel: str, name: str, message: str) -> None:

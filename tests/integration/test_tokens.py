@@ -96,6 +96,11 @@ async def test_the_secret_of_a_server_is_its_owners_alone_and_outlives_it() -> N
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             assert len(path.read_bytes()) >= 32
             assert path.read_bytes() not in serve.ready_line.encode()
+            shown, secret = await printed(serve, "token", "--sub", "anna"), path.read_bytes()
+            os.kill(serve.pid, signal.SIGTERM)
+            await serve.start_again()
+            assert path.read_bytes() == secret
+            assert await status(serve, shown) == 101
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from fanline.engine.access.settings import AccessSettings, AuthMode, TokenSettings
 from fanline.engine.namespaces import DEFAULTS, Namespace
 from fanline.engine.settings import EngineSettings
-from fanline.workers.configuration.access import is_loopback
+from fanline.protocol.websocket.origins import is_loopback_host
 from fanline.workers.configuration.settings import Settings, load_settings
 from fanline.workers.errors import SettingsError
 
@@ -232,7 +232,7 @@ def test_roles_come_from_their_table() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_all_of_loopback_is_accepted(host: str) -> None:
-    assert is_loopback(host)
+    assert is_loopback_host(host)
     assert load_settings({"host": host}, HOME).host == host
 
 

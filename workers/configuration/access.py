@@ -1,6 +1,5 @@
 """The settings of authentication: roles, and the rules between mode, tokens and rights."""
 
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import msgspec
@@ -9,6 +8,7 @@ from fanline.engine.access.rules import AccessRules
 from fanline.engine.access.settings import AccessSettings, GrantText, TokenSettings
 from fanline.protocol.auth.claims import MIN_SECRET_BYTES
 from fanline.protocol.auth.rights import GrantError
+from fanline.protocol.websocket.origins import is_loopback_host
 from fanline.workers.errors import SettingsError
 
 
@@ -35,14 +35,6 @@ def check_access(tokens: TokenSettings, access: AccessSettings) -> None:
         raise SettingsError("tokens.jwks_url: expected an https:// URL, or an http:// one on loopback")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address is reachable from this machine only. The only name accepted is `localhost`."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _is_safe(url: str) -> bool:
     """Whoever changes a key set on its way makes tokens of his own."""
     try:
@@ -50,4 +42,4 @@ def _is_safe(url: str) -> bool:
     except ValueError:
         return False
     host = parts.hostname or ""
-    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback_host(host)))

@@ -15,7 +15,8 @@ from msgspec import Meta
 
 from fanline.engine.access.settings import AccessSettings, AuthMode, TokenSettings
 from fanline.engine.settings import EngineSettings
-from fanline.workers.configuration.access import check_access, is_loopback, read_roles
+from fanline.protocol.websocket.origins import is_loopback_host
+from fanline.workers.configuration.access import check_access, read_roles
 from fanline.workers.configuration.namespaces import read_namespaces
 from fanline.workers.configuration.wording import describe_type, field_types, is_list, suggest
 from fanline.workers.errors import SettingsError
@@ -234,7 +235,7 @@ def _source(key: str, given: Mapping[str, _Given]) -> str:
 def _check_host(settings: Settings, given: Mapping[str, _Given]) -> None:
     if settings.auth is not AuthMode.DEVELOPMENT:
         return
-    if not is_loopback(settings.host):
+    if not is_loopback_host(settings.host):
         raise SettingsError(
             f"{_source('host', given)}: {settings.host} is not loopback, and in development mode everybody who "
             f"reaches the port may do everything; {_MODES}"

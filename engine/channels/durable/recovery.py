@@ -91,7 +91,11 @@ class Recovery:
             state = await self._states.now(channel.name)
             newest, epoch = newest or state.last, state.epoch
         reached = await self._restore(channel, epoch, newest)
-        self._hub.deliver(channel, channel.open(epoch, reached))
+        try:
+            self._hub.deliver(channel, channel.open(epoch, reached))
+        except Exception:
+            self.recover_soon(channel, asked)  # what was held may be lost: it is read when the quarantine is over
+            raise
         if self._outages != outages:
             channel.doubt(asked)  # what came after `newest` may have been lost while we asked for the epoch
         if channel.state is DurableState.RECOVERING:

@@ -12,9 +12,12 @@ from typing import TextIO
 
 import trio
 
+from fanline.cli.token import SECRET_VARIABLE
+from fanline.cli.viewer import TOKEN_VARIABLE
 from fanline.errors import FanlineError
 
 CHUNK_BYTES = 1 << 16
+_OURS_ALONE = (TOKEN_VARIABLE, SECRET_VARIABLE)
 QUIET_SECONDS = 0.5
 
 
@@ -119,7 +122,10 @@ class PassThrough:
 
 
 async def start_command(argv: Sequence[str]) -> CommandProcess:
-    """Start a command, without a shell. Raises OSError."""
+    """Start a command, without a shell. Raises OSError.
+
+    It inherits our environment, with what a producer needs to publish to the same NATS, but not what acts for a viewer.
+    """
     return CommandProcess(
         await trio.lowlevel.open_process(
             list(argv),
@@ -127,6 +133,7 @@ async def start_command(argv: Sequence[str]) -> CommandProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name not in _OURS_ALONE},
         )
     )
 

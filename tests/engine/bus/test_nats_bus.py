@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import time_ns
@@ -83,29 +83,47 @@ async def test_a_thousand_joins_at_once_are_all_confirmed() -> None:
             assert len(await inbox.wait(1000)) == 1000
 
 
+PassOn = Callable[[bytes, trio.SocketStream], Awaitable[None]]
+"""Sends what a client has sent on to the server."""
+
+
 @asynccontextmanager
-async def tapped(server: NatsServer, reply_seconds: float = 0.0) -> AsyncIterator[tuple[NatsOptions, bytearray]]:
-    """A proxy to a server, which it makes slow: how to reach it, and what its clients have sent."""
-    sent = bytearray()
+async def proxied(server: NatsServer, pass_on: PassOn, reply_seconds: float = 0.0) -> AsyncIterator[NatsOptions]:
+    """A proxy to a server, whose replies it may make late: how to reach it."""
 
     async def handle(client: trio.SocketStream) -> None:
-        async def pass_replies() -> None:
+        async def pass_replies(scope: trio.CancelScope) -> None:
             async for data in upstream:
                 await trio.sleep(reply_seconds)
                 await client.send_all(data)
+            scope.cancel()
 
-        async with await trio.open_tcp_stream("127.0.0.1", server.port) as upstream, trio.open_nursery() as nursery:
-            nursery.start_soon(pass_replies)
-            async for data in client:
-                sent.extend(data)
-                await upstream.send_all(data)
-            nursery.cancel_scope.cancel()
+        with suppress(OSError, trio.BrokenResourceError):
+            async with await trio.open_tcp_stream("127.0.0.1", server.port) as upstream, client:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(pass_replies, nursery.cancel_scope)
+                    async for data in client:
+                        await pass_on(bytes(data), upstream)
+                    nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, handle, [listener])
-        yield NatsOptions((f"nats://127.0.0.1:{listener.socket.getsockname()[1]}",)), sent
+        yield NatsOptions((f"nats://127.0.0.1:{listener.socket.getsockname()[1]}",))
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def tapped(server: NatsServer, reply_seconds: float = 0.0) -> AsyncIterator[tuple[NatsOptions, bytearray]]:
+    """A proxy to a server: how to reach it, and what its clients have sent."""
+    sent = bytearray()
+
+    async def pass_on(data: bytes, upstream: trio.SocketStream) -> None:
+        sent.extend(data)
+        await upstream.send_all(data)
+
+    async with proxied(server, pass_on, reply_seconds) as options:
+        yield options, sent
 
 
 async def test_a_store_that_always_answers_later_than_it_is_asked_again_is_still_understood(
@@ -278,27 +296,8 @@ class Hold:
 async def holding(server: NatsServer) -> AsyncIterator[tuple[NatsOptions, Hold]]:
     """A proxy to a server: how to reach it, and what it holds back."""
     hold = Hold()
-
-    async def handle(client: trio.SocketStream) -> None:
-        with suppress(OSError, trio.BrokenResourceError):
-            async with await trio.open_tcp_stream("127.0.0.1", server.port) as upstream, client:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(pass_replies, upstream, client, nursery.cancel_scope)
-                    async for data in client:
-                        await hold.pass_on(bytes(data), upstream)
-                    nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, handle, [listener])
-        yield NatsOptions((f"nats://127.0.0.1:{listener.socket.getsockname()[1]}",)), hold
-        nursery.cancel_scope.cancel()
-
-
-async def pass_replies(upstream: trio.SocketStream, client: trio.SocketStream, scope: trio.CancelScope) -> None:
-    async for data in upstream:
-        await client.send_all(data)
-    scope.cancel()
+    async with proxied(server, hold.pass_on) as options:
+        yield options, hold
 
 
 @asynccontextmanager

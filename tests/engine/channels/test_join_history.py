@@ -80,6 +80,20 @@ async def test_a_stream_that_is_recreated_while_its_history_is_read_is_a_gap(sta
     assert (told["ep"], told["d"]) == ("f", {"from": 0, "to": 0, "reason": "epoch"})
 
 
+async def test_what_a_recreated_stream_holds_already_follows_its_gap(stage: Stage) -> None:
+    def recreated() -> Piece:
+        stage.durable().doubt(1.0)
+        stage.durable().restart(Epoch("f"))
+        stage.durable().recover([])
+        for offset in (1, 2):  # other clients have been sent them
+            stage.durable().log.append(message(offset), offset)
+        return Piece([], 2)
+
+    await stage.join(After(5), Piece([message(6)], 6), recreated, Piece([message(1), message(2)], 2), last=9)
+    assert stage.answer() == (0, "f", {"recovered": False, "count": 0})
+    assert stage.chain() == [("gap", 0, 0), ("pub", 1, 0), ("pub", 2, 1)]
+
+
 # --- the newest messages ------------------------------------------------------------------------------------------
 
 

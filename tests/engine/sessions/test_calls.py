@@ -283,6 +283,32 @@ async def test_that_an_answer_was_delivered_is_seen_before_its_sender_hears_ok()
         assert status["ask"]["call"] == producer.calls[-1]["i"]
 
 
+async def test_who_asks_again_while_an_answer_is_being_delivered_gets_it_too() -> None:
+    # The producer of the reply is not the one that asks again: the confirmation of the one is none for the other.
+    async with attached() as (engine, producer, client):
+        await producer.say("task_confirmation_required", ask="q")
+        take = engine.broker.listeners[CHANNEL]
+        calls: list[bytes] = []
+
+        async def slow(payload: bytes) -> bytes:
+            reply = await take(payload)
+            if payload != PING:
+                calls.append(payload)
+            if len(calls) == 1:
+                calls.append(b"")
+                await producer.say("task_confirmation_required", ask="q")
+            return reply
+
+        engine.broker.listeners[CHANNEL] = slow
+        assert (await call(client, "approve"))["t"] == "ok"
+        while len(producer.calls) < 2:
+            await trio.sleep(0.05)
+        first, second = producer.calls
+        assert (first["d"], first["i"]) == (second["d"], second["i"])
+        while "delivered" not in (await call(client, "status"))["d"]["ask"]:
+            await trio.sleep(0.05)
+
+
 async def test_an_answer_that_a_producer_refuses_counts_as_delivered() -> None:
     async with attached() as (engine, producer, client), connect(engine.host, engine.port) as viewer:
         await producer.say("task_confirmation_required", ask="q")

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,16 @@ def at(data_dir: Path) -> Settings:
     return Settings(data_dir=str(data_dir))
 
 
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[tuple[NatsServer, set[Child]]]:
+    """The server, and the process that it is at the moment."""
+    alive = set[Child]()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            yield await nursery.start(run_nats_server, settings, "pid 1", alive), alive
+            nursery.cancel_scope.cancel()
+
+
 async def connect(server: NatsServer, password: str, user: str = "engine") -> bytes:
     """The server's answer to CONNECT and PING."""
     stream = await trio.open_tcp_stream("127.0.0.1", int(server.url.rpartition(":")[2]))
@@ -40,67 +52,51 @@ async def connect(server: NatsServer, password: str, user: str = "engine") -> by
 
 
 async def test_it_serves_on_loopback_and_only_with_its_passwords(tmp_path: Path) -> None:
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            server: NatsServer = await nursery.start(run_nats_server, at(tmp_path / "data"), "pid 1", set())
-            assert server.url.startswith("nats://127.0.0.1:")
-            assert b"PONG" in await connect(server, server.engine_password)
-            assert b"PONG" in await connect(server, server.producer_password, "producer")
-            for password, user in (("guessed", "engine"), (server.producer_password, "engine"), ("", "")):
-                assert b"Authorization Violation" in await connect(server, password, user)
-            assert (tmp_path / "data" / "jetstream").is_dir()
-            nursery.cancel_scope.cancel()
+    async with running(at(tmp_path / "data")) as (server, _):
+        assert server.url.startswith("nats://127.0.0.1:")
+        assert b"PONG" in await connect(server, server.engine_password)
+        assert b"PONG" in await connect(server, server.producer_password, "producer")
+        for password, user in (("guessed", "engine"), (server.producer_password, "engine"), ("", "")):
+            assert b"Authorization Violation" in await connect(server, password, user)
+        assert (tmp_path / "data" / "jetstream").is_dir()
 
 
 async def test_its_passwords_are_in_a_private_file_and_not_an_argument(tmp_path: Path) -> None:
-    alive: set[Child] = set()
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            server: NatsServer = await nursery.start(run_nats_server, at(tmp_path), "pid 1", alive)
-            config = tmp_path / "nats-server.conf"
-            passwords = server.engine_password, server.producer_password
-            assert all(password in config.read_text() for password in passwords)
-            assert stat.S_IMODE(config.stat().st_mode) == 0o600
-            (child,) = alive
-            assert not any(password in command_line(child.pid) for password in passwords)
-            nursery.cancel_scope.cancel()
+    async with running(at(tmp_path)) as (server, alive):
+        config = tmp_path / "nats-server.conf"
+        passwords = server.engine_password, server.producer_password
+        assert all(password in config.read_text() for password in passwords)
+        assert stat.S_IMODE(config.stat().st_mode) == 0o600
+        (child,) = alive
+        assert not any(password in command_line(child.pid) for password in passwords)
 
 
 async def test_after_a_kill_it_is_back_on_the_same_port_with_the_same_passwords(tmp_path: Path) -> None:
-    alive: set[Child] = set()
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            server: NatsServer = await nursery.start(run_nats_server, at(tmp_path), "pid 1", alive)
-            (first,) = alive
-            os.kill(first.pid, signal.SIGKILL)
-            await wait_until(lambda: bool(alive) and first not in alive)
-            answer = b""
-            while b"PONG" not in answer:
-                try:
-                    answer = await connect(server, server.engine_password)
-                except OSError:
-                    await trio.sleep(0.01)
-            nursery.cancel_scope.cancel()
+    async with running(at(tmp_path)) as (server, alive):
+        (first,) = alive
+        os.kill(first.pid, signal.SIGKILL)
+        await wait_until(lambda: bool(alive) and first not in alive)
+        answer = b""
+        while b"PONG" not in answer:
+            try:
+                answer = await connect(server, server.engine_password)
+            except OSError:
+                await trio.sleep(0.01)
 
 
 async def test_a_second_server_on_the_same_data_directory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data_directory, "LOCK_SECONDS", 0.1)
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(run_nats_server, at(tmp_path), "pid 1", set())
-            with pytest.raises(ServeError, match=r"in use by another fanline serve \(pid 1\); .*--data-dir"):
-                await run_nats_server(at(tmp_path), "pid 2", set())
-            nursery.cancel_scope.cancel()
+    async with running(at(tmp_path)):
+        with pytest.raises(ServeError, match=r"in use by another fanline serve \(pid 1\); .*--data-dir"):
+            await run_nats_server(at(tmp_path), "pid 2", set())
 
 
 async def test_the_data_directory_can_be_used_again_after_the_server_ended(tmp_path: Path) -> None:
     for _ in range(2):
-        with trio.fail_after(20):
-            async with trio.open_nursery() as nursery:
-                await nursery.start(run_nats_server, at(tmp_path), "pid 1", set())
-                nursery.cancel_scope.cancel()
+        async with running(at(tmp_path)):
+            pass
 
 
 async def test_a_data_directory_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
@@ -134,12 +130,9 @@ async def test_a_store_whose_limits_are_lowered_and_whose_namespaces_change_star
     for store_bytes, declared in ((1 << 30, {}), (32 << 20, namespaces), (16 << 20, {}), (1 << 30, namespaces)):
         engine = EngineSettings(namespaces=declared)
         settings = Settings(data_dir=str(tmp_path), store_bytes=store_bytes, engine=engine)
-        with trio.fail_after(30):
-            async with trio.open_nursery() as nursery:
-                server: NatsServer = await nursery.start(run_nats_server, settings, "pid 1", set())
-                options = NatsOptions((server.url,), user="engine", password=server.engine_password)
-                limited = Namespaces(server.engine.namespaces)
-                async with open_nats_bus(options, "test", limited, bucket_bytes=server.engine.bucket_bytes) as bus:
-                    for namespace in limited.durable():
-                        await bus.store(f"{namespace}:1", b"1", f"{store_bytes}")
-                nursery.cancel_scope.cancel()
+        async with running(settings) as (server, _):
+            options = NatsOptions((server.url,), user="engine", password=server.engine_password)
+            limited = Namespaces(server.engine.namespaces)
+            async with open_nats_bus(options, "test", limited, bucket_bytes=server.engine.bucket_bytes) as bus:
+                for namespace in limited.durable():
+                    await bus.store(f"{namespace}:1", b"1", f"{store_bytes}")

@@ -18,6 +18,7 @@ from fanline.protocol.dialects import JSON
 from fanline.protocol.dialects.encoding import encoding_of
 from fanline.protocol.envelope import Envelope, MessageType
 from tests.engine.parts import Parts, idle_outbox
+from tests.support.breaking import raise_zero_division
 
 CHANNEL = "task:1"
 OTHER = "task:other"
@@ -435,9 +436,6 @@ async def test_a_join_waits_for_the_mending_and_goes_on_with_it() -> None:
 async def test_a_join_that_waits_for_the_mending_goes_on_when_what_was_held_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(*_: Any) -> None:
-        raise ZeroDivisionError
-
     async with worker() as one:
         log = await one.join()
         await one.store()
@@ -448,7 +446,7 @@ async def test_a_join_that_waits_for_the_mending_goes_on_when_what_was_held_is_g
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.recovery.wait_steady, log)
             await trio.testing.wait_all_tasks_blocked()
-            monkeypatch.setattr(DurableChannel, "recover", broken)
+            monkeypatch.setattr(DurableChannel, "recover", raise_zero_division)
             gate.set()
         await one.wait_told((0, 1), (2, 2, "fault"))
 
@@ -456,18 +454,39 @@ async def test_a_join_that_waits_for_the_mending_goes_on_when_what_was_held_is_g
 async def test_a_channel_whose_repeated_message_cannot_be_held_is_recovered_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(*_: Any) -> None:
-        raise ZeroDivisionError
-
     async with worker() as one:
         log = await one.join()
         await one.store(2)
         with monkeypatch.context() as patch:
-            patch.setattr(DurableChannel, "_hold", broken)
+            patch.setattr(DurableChannel, "_hold", raise_zero_division)
             one.hub.receive(CHANNEL, b"2", StreamPosition(2, 1, "2026-01-01T00:00:00Z"))
         await one.recovery.wait_steady(log)
         await one.store()
         assert log.last == 3
+
+
+async def test_what_was_held_while_a_channel_was_opened_is_read_again_after_a_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fanline.engine.faults.QUARANTINE_SECONDS", 0.2)
+    async with worker() as one:
+        await one.store()
+        gate = one.bus.close_gate()
+        async with trio.open_nursery() as nursery:
+
+            async def join_in_vain() -> None:
+                with pytest.raises(BusError, match="out of service"):
+                    await one.join()
+
+            nursery.start_soon(join_in_vain)
+            await one.bus.waiting.wait()
+            await one.store(2)  # held
+            with monkeypatch.context() as patch:
+                patch.setattr(DurableChannel, "_release", raise_zero_division)
+                gate.set()
+                await trio.testing.wait_all_tasks_blocked()
+        await one.wait_told(*chain(2, 3))
+        assert (await one.join()).last == 3
 
 
 async def test_a_hole_whose_messages_were_purged_is_a_gap_and_not_a_stall() -> None:

@@ -30,6 +30,12 @@ class Job:
         await self._world.say("a", "started")
         await self._world.say("a", "confirmation_required", ask="q", text="which?")
 
+    async def ask_and_be_answered(self) -> None:
+        """The answer is only in the stream, of which the monitor hears."""
+        await self._world.until_held()
+        await self.ask()
+        await self._world.say("a", "input", **ANSWER)
+
     def attach(self) -> None:
         self._world.broker.listeners["task:a"] = self._take
 
@@ -60,9 +66,7 @@ async def test_an_answer_that_only_the_stream_has_is_delivered_once_the_producer
     autojump_clock: MockClock, world: World, job: Job
 ) -> None:
     async with world.running_monitor():
-        await world.until_held()
-        await job.ask()
-        await world.say("a", "input", **ANSWER)
+        await job.ask_and_be_answered()
         await trio.sleep(40)
         job.attach()
         begun = trio.current_time()
@@ -79,9 +83,7 @@ async def test_a_producer_without_beats_is_found_within_half_a_minute(
     autojump_clock: MockClock, world: World, job: Job
 ) -> None:
     async with world.running_monitor():
-        await world.until_held()
-        await job.ask()
-        await world.say("a", "input", **ANSWER)
+        await job.ask_and_be_answered()
         await trio.sleep(600)
         job.attach()
         with trio.fail_after(LONGEST_REST_SECONDS + 2):
@@ -92,9 +94,7 @@ async def test_a_producer_that_asks_again_is_given_the_answer_that_is_stored(
     autojump_clock: MockClock, world: World, job: Job
 ) -> None:
     async with world.running_monitor():
-        await world.until_held()
-        await job.ask()
-        await world.say("a", "input", **ANSWER)
+        await job.ask_and_be_answered()
         await trio.sleep(600)
         job.attach()
         await job.ask()
@@ -125,9 +125,7 @@ async def test_a_stop_is_delivered_with_the_attempt_and_the_time_that_is_left(
 async def test_what_the_producer_refuses_is_not_delivered_again(autojump_clock: MockClock, world: World) -> None:
     job = Job(world, REFUSED)
     async with world.running_monitor():
-        await world.until_held()
-        await job.ask()
-        await world.say("a", "input", **ANSWER)
+        await job.ask_and_be_answered()
         await world.say("a", "cancel_requested", **STOP)
         job.attach()
         await trio.sleep(60)
@@ -144,9 +142,7 @@ async def test_a_new_holder_of_the_share_delivers_with_the_value_although_entrie
     bus = MortalBus(world.broker)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.run_monitor, bus)
-        await world.until_held()
-        await job.ask()
-        await world.say("a", "input", **ANSWER)
+        await job.ask_and_be_answered()
         await trio.sleep(2)
         bus.kill()
         nursery.cancel_scope.cancel()
@@ -164,9 +160,7 @@ async def test_nothing_is_delivered_after_the_attempt(
     autojump_clock: MockClock, world: World, job: Job, end: str
 ) -> None:
     async with world.running_monitor():
-        await world.until_held()
-        await job.ask()
-        await world.say("a", "input", **ANSWER)
+        await job.ask_and_be_answered()
         await world.say("a", "cancel_requested", **STOP)
         await world.say("a", end, attempt=2)
         job.attach()
@@ -206,9 +200,7 @@ async def test_an_answer_to_which_the_producer_never_replies_does_not_hold_up_a_
 
     world.broker.listeners["task:a"] = only_cancel
     async with world.running_monitor():
-        await world.until_held()
-        await job.ask()
-        await world.say("a", "input", **ANSWER)
+        await job.ask_and_be_answered()
         await world.say("a", "cancel_requested", **STOP)
         await trio.sleep(10)
         assert [event for event, _ in await world.timer_events("a")] == ["task_cancel_accepted"]
@@ -224,9 +216,7 @@ async def test_a_stop_that_is_confirmed_late_does_not_stop_the_next_attempt(
 
     world.broker.listeners["task:a"] = slow
     async with world.running_monitor():
-        await world.until_held()
-        await job.ask()
-        await world.say("a", "input", **ANSWER)
+        await job.ask_and_be_answered()
         await world.say("a", "cancel_requested", **STOP)
         await trio.sleep(2)
         await world.say("a", "started", attempt=2)

@@ -1,6 +1,5 @@
 """A task with which the monitor cannot deal is left alone for a while by each worker; no other task notices."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,21 +13,9 @@ from fanline.engine.tasks.monitor import monitored_task, roster
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask
 from fanline.engine.tasks.monitor.stored import entry, records, restorer, table
 from tests.engine.tasks.monitor.world import World
+from tests.support.breaking import breaking, faults_logged
 
 BAD, GOOD = "bad", "good"
-
-
-def faults_logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.message for record in caplog.records if record.levelno >= logging.ERROR]
-
-
-def breaking(function: Callable[..., Any], is_poisoned: Callable[..., bool]) -> Callable[..., Any]:
-    def broken(*args: Any, **kwargs: Any) -> Any:
-        if is_poisoned(*args):
-            raise ZeroDivisionError
-        return function(*args, **kwargs)
-
-    return broken
 
 
 def names_bad(*args: Any) -> bool:
