@@ -27,6 +27,7 @@ def test_the_public_names_are_these() -> None:
         "Message",
         "NatsOptions",
         "OutputLine",
+        "PastMessages",
         "Position",
         "Published",
         "ServerError",
