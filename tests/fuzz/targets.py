@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from fanline.engine.bus.nats.signatures import Signatures
 from fanline.protocol.auth.claims import TokenError, check_meant, check_times, decode_claims
 from fanline.protocol.auth.public_keys import read_key_set
 from fanline.protocol.auth.request_token import token_of
@@ -160,6 +161,12 @@ def _nats(data: bytes, chance: random.Random) -> None:
                 header_of(found.headers, "Nats-Sequence")
 
 
+def _signature(data: bytes, chance: random.Random) -> None:
+    position = b"Nats-Sequence: 7\r\nNats-Time-Stamp: 2026-01-01T00:00:00Z\r\n\r\n"
+    message = NatsMessage(1, "fanline.out.task.1", "", b"{}", b"NATS/1.0\r\n" + data + b"\r\n" + position)
+    assert not Signatures(b"key").position_of("task:1", message).signed
+
+
 _ENVELOPES = json.loads((ROOT / "tests" / "vectors" / "envelopes.json").read_text())["envelopes"]
 _TOKENS = [
     sign(claims, SECRET.encode()).encode()
@@ -287,6 +294,14 @@ TARGETS: dict[str, Target] = {
         ],
         _nats,
         (NatsError,),
+    ),
+    "signature": Target(
+        [
+            b"Fanline-Signature: 1767225600000 " + b"ab" * 32 + b"\r\nNats-Msg-Id: e/task:1/x",
+            b"Nats-Msg-Id: e/task:1/x\r\nFanline-Signature: 1767225600000 00",
+        ],
+        _signature,
+        (),
     ),
 }
 """Name -> reader."""

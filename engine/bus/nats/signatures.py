@@ -41,8 +41,8 @@ _MARK = b"\r\n%s:" % SIGNATURE.encode()
 class Signatures:
     """`prepare` it before the first message is signed or read."""
 
-    def __init__(self) -> None:
-        self._key = b""
+    def __init__(self, key: bytes = b"") -> None:
+        self._key = key
         self._since = ""
         """When the key was created, RFC 3339."""
         self._ahead = 0.0  # milliseconds between Trio's clock and the store's
