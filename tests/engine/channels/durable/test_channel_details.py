@@ -113,6 +113,20 @@ def test_what_the_fold_knows_of_and_the_stream_no_longer_has_is_gone() -> None:
     assert told(channel.recover([message(6)])) == out
 
 
+def test_what_we_fail_to_hand_out_is_a_gap_up_to_the_newest_that_is_known() -> None:
+    channel = channel_of()
+    channel.receive(*message(1))
+    channel.doubt(NOW)
+    nothing_known = {"reason": GapReason.FAULT}
+    assert (told(channel.give_up()), channel.state) == ([("gap", nothing_known, None)], DurableState.RECOVERING)
+    for until, held, end in ((0, 3, 3), (6, 5, 6), (7, 9, 9)):
+        channel.doubt(NOW)
+        channel.receive(*message(held, held - 1))
+        gap = {"from": channel.last + 1, "to": end, "reason": GapReason.FAULT}
+        assert told(channel.give_up(until)) == [("gap", gap, None)]
+        assert (channel.last, channel.heard, channel.state) == (end, 0, DurableState.STEADY)
+
+
 def test_without_a_fold_a_gap_stands_alone() -> None:
     channel = channel_of()
     channel.doubt(NOW)
