@@ -9,7 +9,6 @@ A message's `Nats-Last-Sequence` proves a hole when it is newer than `last`. Whe
 for the predecessor may have expired; but this worker has listened without a break, so `last` is the true predecessor.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Protocol
@@ -17,14 +16,14 @@ from typing import Protocol
 import trio
 
 from fanline.engine.bus.interface import Epoch, StreamPosition, StreamState
+from fanline.engine.channels.durable.held import HeldMessages
 from fanline.engine.channels.durable.log import ChannelLog, Readable
-from fanline.engine.channels.durable.log_budget import LogBudget, weight_of
+from fanline.engine.channels.durable.log_budget import LogBudget
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import DEFAULT_LINES, GapData, GapReason
 
 _GAP = MessageType.GAP  # looked at for every message
-_HELD_MOST = 10_000  # messages held while the stream cannot be asked; older ones are read from it anyway
 _CLOCK_SKEW = 1.0  # seconds by which the NATS server's clock may be behind ours
 
 
@@ -71,9 +70,7 @@ class DurableChannel:
     """One durable channel. `log_limit`: messages kept for clients that come back; `budget` bounds their bytes."""
 
     __slots__ = (
-        "_budget",
         "_held",
-        "_held_weight",
         "_marked",
         "_said",
         "_steady",
@@ -94,8 +91,8 @@ class DurableChannel:
     ) -> None:
         self.name = name
         self.namespace = namespace
-        self._budget = budget or LogBudget()
-        self.log = ChannelLog(log_limit, self._budget)
+        budget = budget or LogBudget()
+        self.log = ChannelLog(log_limit, budget)
         self.fold = fold
         self.state = DurableState.OPENING
         self.epoch = Epoch("")
@@ -107,8 +104,7 @@ class DurableChannel:
         """While something may be missing: the Unix time up to which nothing was."""
         self.asking = trio.Lock()
         """Held by the task that asks the stream about this channel; others wait, and find the log extended."""
-        self._held: deque[Readable] | None = None  # while something may be missing
-        self._held_weight = 0
+        self._held = HeldMessages(budget)  # while something may be missing
         self._said = ""  # name of the epoch that the clients who listen know of
         self._marked: Envelope | None = None  # the message that has told them
         self._steady = trio.Event()
@@ -121,7 +117,7 @@ class DurableChannel:
     @property
     def heard(self) -> int:
         """Offset of the newest message that is held; 0 for none."""
-        return max((position.offset for _, position in self._held or ()), default=0)
+        return self._held.newest
 
     # --- messages ------------------------------------------------------------------------------------------------
 
@@ -187,7 +183,7 @@ class DurableChannel:
             self.fold.restart(forget=epoch.went_back_from(self.epoch.name, self.last))
         self.epoch, self._said = epoch, epoch.name
         self.lives += 1
-        self._take_held()  # what has come since is in the new stream
+        self._held.take()  # what has come since is in the new stream
         self._forget(0)
         return self.with_snapshot([self.gap(0, 0, GapReason.EPOCH)])
 
@@ -196,7 +192,7 @@ class DurableChannel:
         which it goes on. If nothing is known to be missing, a gap without offsets, and nothing else changes.
         """
         until = max(until, self.heard)
-        self._take_held()
+        self._held.take()
         if until <= self.last:
             return [self._gap(GapData(reason=GapReason.FAULT))]
         gap = self.gap(self.last + 1, until, GapReason.FAULT)
@@ -262,7 +258,7 @@ class DurableChannel:
 
     def close(self) -> None:
         """Nobody is interested any more: give back the memory, and take no more."""
-        self._take_held()
+        self._held.take()
         self.log.close()
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -271,30 +267,8 @@ class DurableChannel:
         self.state = DURABLE.get((self.state, event), self.state)
 
     def _hold(self, envelope: Envelope | None, position: StreamPosition) -> list[Envelope]:
-        held = self._held = self._held or deque()
-        held.append((envelope, position))
-        self._weigh_held(envelope, 1)
-        self._budget.make_room()
-        # The newest one stays whatever its size: it shows that there is something to read.
-        while len(held) > 1 and self._holds_too_much(len(held)):
-            self._weigh_held(held.popleft()[0], -1)
+        self._held.add(envelope, position)
         return []
-
-    def _holds_too_much(self, count: int) -> bool:
-        budget = self._budget
-        return count > _HELD_MOST or self._held_weight > budget.share or budget.used > budget.most
-
-    def _weigh_held(self, envelope: Envelope | None, sign: int) -> None:
-        weight = 0 if envelope is None else sign * weight_of(envelope)
-        self._held_weight += weight
-        self._budget.used += weight
-
-    def _take_held(self) -> Sequence[Readable]:
-        """All that is held, which is held no longer."""
-        held, self._held = self._held or (), None
-        self._budget.used -= self._held_weight
-        self._held_weight = 0
-        return held
 
     def _append(self, envelope: Envelope | None, offset: int) -> list[Envelope]:
         if envelope is not None and self.fold is not None:
@@ -312,7 +286,7 @@ class DurableChannel:
 
     def _fill(self, found: Sequence[Readable], lost_until: int, read_until: int) -> list[Envelope]:
         known = {position.offset: (envelope, 0) for envelope, position in found}
-        for envelope, position in self._held or ():
+        for envelope, position in self._held:
             if position.offset <= read_until:
                 known[position.offset] = (envelope, position.previous)
         ready = self._lose(lost_until)
@@ -330,7 +304,7 @@ class DurableChannel:
 
     def _release(self) -> list[Envelope]:
         """Hand out what was held, as far as it follows on; another hole starts over."""
-        held = sorted(self._take_held(), key=lambda readable: readable[1].offset)
+        held = sorted(self._held.take(), key=lambda readable: readable[1].offset)
         ready = []
         for envelope, position in held:
             if self.state is DurableState.STEADY and position.offset <= self.last:

@@ -26,6 +26,7 @@ CHANNELS = st.builds("{}:{}".format, st.sampled_from(("task", "user", "ta")), TO
     [
         ("task:42:sub", ("task:42",), ("task:421", "task:4", "tasks:42", "task:*", "user:42")),
         ("task:*:sub", ("task:42", "task:a.b:c", "task:*"), ("tasks:42", "user:42")),
+        ("task:a:*:sub", ("task:a:b",), ("task:a", "task:b", "task:*")),
         ("task:build-*:sub", ("task:build-1", "task:build-"), ("task:build", "task:bui", "task:*")),
         ("*:sub", ("task:42", "user:anna", "task:*"), ()),
         ("user:{user}:sub", ("user:anna",), ("user:ann", "user:anna2", "user:{user}", "user:*")),
@@ -53,6 +54,17 @@ def test_grants_add_up() -> None:
     assert grants.on("task:42") == Right.PRESENCE | Right.SUB | Right.HISTORY | Right.PUB | Right.CANCEL
     assert grants.on("task:5") == Right.PRESENCE | Right.SUB
     assert grants.on("doc:1") == Right.PRESENCE
+
+
+@pytest.mark.parametrize("pattern", ["*", "task:*", "task:4*", "task:42"])
+def test_two_grants_on_one_pattern_add_up(pattern: str) -> None:
+    grants = Grants([Grant(pattern, Right.SUB), Grant(pattern, Right.PUB)])
+    assert grants.on("task:42") == Right.SUB | Right.PUB
+
+
+def test_rights_that_are_part_of_another_one_are_not_named_beside_it() -> None:
+    assert right_names(Right.CALL | Right.SUB) == ["sub", "call"]
+    assert right_names(Right.CANCEL | Right.ANSWER) == ["cancel", "answer"]
 
 
 def test_without_grants_nothing_is_allowed() -> None:

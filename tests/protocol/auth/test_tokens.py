@@ -110,23 +110,23 @@ def test_keys_that_the_token_brings_along_are_not_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "now", "passes"),
+    ("said", "now", "refusal"),
     [
-        ({"exp": NOW}, NOW + 9.9, True),
-        ({"exp": NOW}, NOW + 10, False),
-        ({"nbf": NOW}, NOW - 10, True),
-        ({"nbf": NOW}, NOW - 10.1, False),
-        ({"iat": NOW}, NOW - 10, True),
-        ({"iat": NOW}, NOW - 10.1, False),
-        ({"iat": NOW - 1e9, "exp": NOW + 1e9}, NOW, True),
+        ({"exp": NOW}, NOW + 9.9, None),
+        ({"exp": NOW}, NOW + 10, "the token has expired"),
+        ({"nbf": NOW}, NOW - 10, None),
+        ({"nbf": NOW}, NOW - 10.1, "the token is not valid yet"),
+        ({"iat": NOW}, NOW - 10, None),
+        ({"iat": NOW}, NOW - 10.1, "the token was issued in the future"),
+        ({"iat": NOW - 1e9, "exp": NOW + 1e9}, NOW, None),
     ],
 )
-def test_times_count_with_the_leeway(said: dict[str, float], now: float, passes: bool) -> None:
+def test_times_count_with_the_leeway(said: dict[str, float], now: float, refusal: str | None) -> None:
     text = token(**said)
-    if passes:
+    if refusal is None:
         assert check(text, now=now).sub == "anna"
     else:
-        with pytest.raises(TokenError):
+        with pytest.raises(TokenError, match=f"^{refusal}$"):
             check(text, now=now)
 
 
@@ -178,9 +178,15 @@ def test_audience_and_issuer_count_if_they_are_configured() -> None:
     rules = TokenRules("fanline", "https://id.example")
     good = {"aud": ["other", "fanline"], "iss": "https://id.example"}
     assert check(token(**good), rules=rules).sub == "anna"
-    for wrong in ({"aud": "other"}, {"iss": "https://evil.example"}, {"aud": None}, {"iss": None}):
+    refusals: list[tuple[dict[str, Any], str]] = [
+        ({"aud": "other"}, "the token is for another audience"),
+        ({"iss": "https://evil.example"}, "the token is from another issuer"),
+        ({"aud": None}, "the token has no claim aud"),
+        ({"iss": None}, "the token has no claim iss"),
+    ]
+    for wrong, refusal in refusals:
         said = {key: value for key, value in claims(**(good | wrong)).items() if value is not None}
-        with pytest.raises(TokenError):
+        with pytest.raises(TokenError, match=f"^{refusal}$"):
             check(sign(said, SECRET.encode()), rules=rules)
 
 

@@ -7,7 +7,8 @@ import pytest
 import trio
 
 from fanline.engine.bus.interface import Epoch, StreamPosition, StreamState
-from fanline.engine.channels.durable.channel import _CLOCK_SKEW, _HELD_MOST, DurableChannel, DurableState
+from fanline.engine.channels.durable.channel import _CLOCK_SKEW, DurableChannel, DurableState
+from fanline.engine.channels.durable.held import HELD_MOST
 from fanline.engine.channels.durable.log import Readable
 from fanline.engine.faults import fault_gap
 from fanline.engine.namespaces import Namespace
@@ -113,6 +114,20 @@ def test_what_the_fold_knows_of_and_the_stream_no_longer_has_is_gone() -> None:
     assert told(channel.recover([message(6)])) == out
 
 
+def test_what_we_fail_to_hand_out_is_a_gap_up_to_the_newest_that_is_known() -> None:
+    channel = channel_of()
+    channel.receive(*message(1))
+    channel.doubt(NOW)
+    nothing_known = {"reason": GapReason.FAULT}
+    assert (told(channel.give_up()), channel.state) == ([("gap", nothing_known, None)], DurableState.RECOVERING)
+    for until, held, end in ((0, 3, 3), (6, 5, 6), (7, 9, 9)):
+        channel.doubt(NOW)
+        channel.receive(*message(held, held - 1))
+        gap = {"from": channel.last + 1, "to": end, "reason": GapReason.FAULT}
+        assert told(channel.give_up(until)) == [("gap", gap, None)]
+        assert (channel.last, channel.heard, channel.state) == (end, 0, DurableState.STEADY)
+
+
 def test_without_a_fold_a_gap_stands_alone() -> None:
     channel = channel_of()
     channel.doubt(NOW)
@@ -175,9 +190,9 @@ def test_what_was_held_and_is_recovered_too_is_handed_out_once() -> None:
 def test_no_more_messages_are_held_than_the_stream_can_be_asked_for_again() -> None:
     channel = channel_of()
     channel.doubt(NOW)
-    for offset in range(1, _HELD_MOST + 3):
+    for offset in range(1, HELD_MOST + 3):
         channel.receive(*message(offset, offset - 1))
-    assert (channel.heard, len(channel._held or ())) == (_HELD_MOST + 2, _HELD_MOST)
+    assert (channel.heard, len(list(channel._held))) == (HELD_MOST + 2, HELD_MOST)
 
 
 def test_what_came_after_the_stream_was_read_is_not_taken_for_gone() -> None:
