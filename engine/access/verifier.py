@@ -38,7 +38,8 @@ class TokenVerifier:
 
     async def verify(self, token: str, now: float) -> Claims:
         """The claims of a token that is valid `now` (Unix seconds). TokenError; AccessError while there are no keys."""
-        return verify(token, await self._keys_for(read_header(token)), self._rules, now)
+        keys = self._keys if self._key_set is None else await self._keys_with(self._key_set, read_header(token))
+        return verify(token, keys, self._rules, now)
 
     async def run(self) -> NoReturn:
         """Keep the keys fresh."""
@@ -46,12 +47,11 @@ class TokenVerifier:
             await self._key_set.run()
         await trio.sleep_forever()
 
-    async def _keys_for(self, header: Header) -> Sequence[VerifyingKey]:
-        if self._key_set is None:
-            return self._keys
-        if not candidates(known := (*self._keys, *self._key_set.keys), header):
-            await self._key_set.refresh()
-            known = (*self._keys, *self._key_set.keys)
+    async def _keys_with(self, key_set: KeySource, header: Header) -> Sequence[VerifyingKey]:
+        """All keys there are; those of the provider are looked for again if none is the one that a token names."""
+        if not candidates(known := (*self._keys, *key_set.keys), header):
+            await key_set.refresh()
+            known = (*self._keys, *key_set.keys)
         if not known:
             raise AccessError("tokens cannot be verified now: their keys cannot be read", ErrorCode.UNAVAILABLE)
         return known

@@ -76,7 +76,8 @@ async def test_no_token_and_no_secret_can_be_read_by_others(tmp_path: Path) -> N
     with trio.fail_after(100):
         async with running_serve(1, ("--auth", "token"), environ) as serve:
             (file,) = serve.state_directory.glob("serve-*.json")
-            secret = decode_state(file.read_bytes()).token_secret
+            state = decode_state(file.read_bytes())
+            secret, nats = state.token_secret, state.nats_password or state.nats_token
             shown = tokens(secret)
             answers = b"".join([await everything_said(serve, text) for text in shown])
             lines = command_lines(serve.pid)
@@ -84,11 +85,11 @@ async def test_no_token_and_no_secret_can_be_read_by_others(tmp_path: Path) -> N
             directories = {path: mode(path) for path in (serve.state_directory, serve.data_directory)}
             told = serve.stderr_text() + serve.ready_line
     pieces = {piece for text in shown for piece in (text, *text.split(".")[1:])} - {CANARY}
-    hidden = [*pieces, secret, urlsafe_b64encode(secret.encode()).decode(), CANARY]
+    hidden = [*pieces, secret, nats, urlsafe_b64encode(secret.encode()).decode(), CANARY]
     assert [each for each in hidden if each in told] == [], "the log"
     assert [each for each in hidden if each in lines] == [], "a command line"
     assert [each for each in hidden if each.encode() in answers] == [], "an answer"
-    assert [each for each in [*pieces, secret] if each in audit.read_text()] == [], "the audit log"
+    assert [each for each in [*pieces, secret, nats] if each in audit.read_text()] == [], "the audit log"
     assert CANARY in audit.read_text()  # the user's name belongs there
     assert "Traceback" not in told
     assert {*modes.values()} == {0o600}, modes

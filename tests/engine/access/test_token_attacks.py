@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import quote
 
 import pytest
@@ -189,6 +190,26 @@ async def test_a_token_of_any_size_costs_no_more_than_a_refusal(tmp_path: Path) 
                 await client.say({"v": 1, "t": "auth", "i": "a", "d": {"token": "A" * 10**6}})
                 assert (await client.closed())[0] == 1009
             assert (await answered(engine, PLACES["header"](token(**claims()), V1)))[0] == "in"
+
+
+@pytest.mark.parametrize("spoken", [V1, None])
+async def test_a_fault_of_ours_while_a_token_is_verified_shows_nothing_of_it(
+    spoken: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = token(**claims())
+
+    async def fail(self: TokenVerifier, token: str, now: float) -> NoReturn:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(TokenVerifier, "verify", fail)
+    with trio.fail_after(20):
+        async with attacked(tmp_path / "audit.jsonl") as engine:
+            for place in places_of(spoken).values():
+                async with connect_raw(engine.host, engine.port) as client:
+                    await client.send(place(shown, spoken))
+                    assert await _rest(client) == b""  # not let in
+    assert caplog.text.count("RuntimeError: boom") == len(places_of(spoken))
+    assert not any(each in caplog.text for each in secrets_of(shown))
 
 
 @pytest.mark.parametrize("spoken", [V1, None])
