@@ -14,7 +14,7 @@
 
 enum { EVENT_BYTES = 2048, IN_FLIGHT = 4000 };
 
-static const char ACKS[] = "bench.acks";
+static const char ACKS[] = "_INBOX.bench";
 
 struct task {
     long events, progress, output;
