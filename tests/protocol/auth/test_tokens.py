@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from fanline.protocol.auth.claims import TokenError
+from fanline.protocol.auth.claims import TokenError, read_claims
 from fanline.protocol.auth.public_keys import pem_key, read_key_set
 from fanline.protocol.auth.rights import Right
 from fanline.protocol.auth.tokens import (
@@ -168,6 +168,12 @@ def test_a_grant_that_cannot_be_read_is_refused_and_not_left_out(channels: dict[
         check(token(channels=channels)).grants()
 
 
+def test_claims_are_read_before_they_are_signed_as_they_are_afterwards() -> None:
+    assert read_claims(claims(roles=["admin"])) == check(token(roles=["admin"]))
+    with pytest.raises(TokenError, match="exp"):
+        read_claims({"sub": "anna"})
+
+
 @pytest.mark.parametrize("claim", ["sub", "jti", "username"])
 def test_a_claim_that_no_text_can_hold_is_refused(claim: str) -> None:
     with pytest.raises(TokenError, match="claims"):
@@ -178,7 +184,9 @@ def test_audience_and_issuer_count_if_they_are_configured() -> None:
     rules = TokenRules("fanline", "https://id.example")
     good = {"aud": ["other", "fanline"], "iss": "https://id.example"}
     assert check(token(**good), rules=rules).sub == "anna"
+    assert check(token(**(good | {"aud": "fanline"})), rules=rules).sub == "anna"
     refusals: list[tuple[dict[str, Any], str]] = [
+        ({"aud": "not-fanline"}, "the token is for another audience"),
         ({"aud": "other"}, "the token is for another audience"),
         ({"iss": "https://evil.example"}, "the token is from another issuer"),
         ({"aud": None}, "the token has no claim aud"),
