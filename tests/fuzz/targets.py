@@ -22,6 +22,7 @@ from fanline.protocol.websocket.addresses import Networks, client_address, read_
 from fanline.protocol.websocket.frames import FrameReader, Opcode, encode_masked_frame
 from fanline.protocol.websocket.handshake import HeadReader, check_upgrade, choose_subprotocol
 from fanline.protocol.websocket.origins import HostRules
+from fanline.protocol.websocket.proxy_protocol import MAX_SIZE, ProxyHeaderError, ProxyHeaderReader
 from fanline.workers.configuration.settings import load_settings
 from fanline.workers.errors import SettingsError
 from tests.support.paths import ROOT
@@ -57,6 +58,19 @@ def _handshake(data: bytes, chance: random.Random) -> None:
             token_of(request, "session")
             client_address("10.0.0.1", request.headers, _PROXIES)
             return
+
+
+def _proxy_header(data: bytes, chance: random.Random) -> None:
+    """Nothing behind the header is asked for, and what it names is an address."""
+    reader, most = ProxyHeaderReader(), chance.choice((1, 16, MAX_SIZE))
+    while data:
+        wanted = min(reader.wanted, most)
+        assert wanted > 0
+        header = reader.feed(data[:wanted])
+        if header is not None:
+            assert header.address is None or read_address(header.address) is not None
+            return
+        data = data[wanted:]
 
 
 def _frames(data: bytes, chance: random.Random) -> None:
@@ -188,6 +202,16 @@ TARGETS: dict[str, Target] = {
         ],
         _handshake,
         (HttpError,),
+    ),
+    "PROXY protocol": Target(
+        [
+            b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n",
+            b"PROXY UNKNOWN\r\n",
+            b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x01\xdc\x04\x01\xbb",
+            b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00",
+        ],
+        _proxy_header,
+        (ProxyHeaderError,),
     ),
     "frames": Target(
         [
