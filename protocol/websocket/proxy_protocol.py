@@ -102,7 +102,7 @@ def _text(line: bytes) -> ProxyHeader:
     if words[1] == b"UNKNOWN":
         return ProxyHeader(None)
     if words[1] not in _VERSIONS or len(words) != 6 or not all(map(_is_port, words[4:])):
-        raise ProxyHeaderError(f"its header cannot be read: {line[:-2].decode('ascii', 'backslashreplace')}")
+        raise ProxyHeaderError(f"its header cannot be read: {_shown(line[:-2])}")
     source, _ = (_address(word, _VERSIONS[words[1]]) for word in words[2:4])
     return ProxyHeader(str(source))
 
@@ -113,9 +113,13 @@ def _address(word: bytes, version: int) -> IPv4Address | IPv6Address:
     except ValueError:
         address = None
     if address is None or address.version != version or b"%" in word:
-        raise ProxyHeaderError(f"its header has a bad address: {word.decode('ascii', 'backslashreplace')}")
+        raise ProxyHeaderError(f"its header has a bad address: {_shown(word)}")
     return address
 
 
 def _is_port(word: bytes) -> bool:
     return word.isdigit() and len(word) <= 5 and int(word) <= 65535 and (word == b"0" or word[0] != ord("0"))
+
+
+def _shown(word: bytes) -> str:
+    return repr(word)[2:-1]  # control characters are escaped
