@@ -51,6 +51,7 @@ class CloseReason(Enum):
     RESTART = (1012, "server is restarting", True)
     SLOW = (4008, "slow consumer", True)
     SILENT = (4009, "nothing heard within the heartbeat time", True)
+    REPLACED = (4010, "replaced by a newer connection of this user", False)
     UNAUTHENTICATED = (4401, "no valid token", False)
     LIMITED = (4429, "over a limit", True)
 

@@ -13,7 +13,7 @@ import trio
 from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.identity import NOBODY, AccessError, Identity
-from fanline.engine.access.user_places import Place, UserPlaces
+from fanline.engine.access.user_places import Place, PlaceRule, UserPlaces
 from fanline.engine.connections.address_limits import AddressLimits
 from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
@@ -145,7 +145,7 @@ class Handshakes:
         token = token_of(request, self._access.tokens.cookie)
         try:
             identity = await self._access.admit(token, may_follow=dialect is not PLAIN)
-            return Admission(identity, await self._places.take(identity))
+            return Admission(identity, await self._places.take(identity, PlaceRule()))
         except AccessError as error:
             if dialect is not PLAIN:
                 return Admission(NOBODY, refusal=error)

@@ -7,7 +7,7 @@ from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.identity import AccessError
 from fanline.engine.access.permissions import Permissions
-from fanline.engine.access.user_places import UserPlaces
+from fanline.engine.access.user_places import PlaceRule, UserPlaces
 from fanline.engine.bus.interface import Bus, BusError, StorageFullError, TooLargeError
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.paging import Paging
@@ -134,7 +134,8 @@ class Commands:
             text = "this connection belongs to another user; open a new one with this token"
             raise MessageError(ErrorCode.PERMISSION_DENIED, text)
         if session.place is None:
-            session.place = await self._places.take(identity)
+            session.place = await self._places.take(identity, PlaceRule())
+            self._places.hold(session.place, session)
         session.identity = identity
         self._audit.record(AuditEvent.AUTHENTICATED, identity)
         self._expiry.watch(session)

@@ -77,7 +77,8 @@ class Session:
 
     def close(self, reason: CloseReason) -> None:
         """End the connection from our side: a close frame, then a moment for the client to take it."""
-        self.outbox.finish(reason)
+        is_plain = self.encoding.dialect is PLAIN  # its clients know 1000 as the code with which not to come back
+        self.outbox.finish(CloseReason.NORMAL if is_plain and reason is CloseReason.REPLACED else reason)
         self.outbox.life.scope.cancel()
 
     def store(self) -> None:

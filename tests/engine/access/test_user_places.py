@@ -9,7 +9,7 @@ import trio
 
 from fanline.engine.access import user_places
 from fanline.engine.access.settings import AccessSettings
-from fanline.engine.access.user_places import PlacesEntry
+from fanline.engine.access.user_places import PlacesEntry, TakenPlace
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.protocol.nats.names import Bucket
 from tests.engine.access.clients import token, token_access
@@ -115,7 +115,7 @@ async def test_the_places_of_a_dead_worker_are_free_again() -> None:
             (key,) = await bus.kv_entries(Bucket.PLACES)
         await until_taken(engines[0].broker, 0)
         revision = (await bus.kv_get(Bucket.PLACES, key) or pytest.fail("no entry")).revision
-        await bus.kv_update(Bucket.PLACES, key, msgspec.json.encode(PlacesEntry([("dead", "x")])), revision)
+        await bus.kv_update(Bucket.PLACES, key, msgspec.json.encode(PlacesEntry([TakenPlace("dead", "x")])), revision)
         assert (await enter(stack, engines[1], token("anna")))[1] == "welcome"
 
 
