@@ -27,13 +27,14 @@ from fanline.engine.connections.connection import ConnectionShared
 from fanline.engine.connections.registry import Registry
 from fanline.engine.counters import Counters
 from fanline.engine.faults import Faults
+from fanline.engine.limits import LimitHits
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sending.outbox import OutboxShared
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.commands import Commands
 from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
-from fanline.engine.sessions.rate import Rate
+from fanline.engine.sessions.rate import Rate, SlowLane
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
 from fanline.engine.slices import Turns
@@ -54,13 +55,14 @@ class Assembly:
         self.namespaces = Namespaces(settings.namespaces)
         self.counters = Counters()
         tell = partial(bus.tell, AUDIT_SUBJECT) if settings.audit_events else None
+        self.hits = LimitHits(self.counters)
         self.audit = Audit(settings.audit_log, name, tell)
         self.faults = Faults(self.counters)
         self.registry = Registry(settings.heartbeat, self.counters, self.faults)
         self._bus = bus
         self._settings = settings
         self._members = Members(bus, name)
-        self.places = UserPlaces(bus, self._members, access.check_revoked)
+        self.places = UserPlaces(bus, self._members, access.check_revoked, self.hits)
         self._revocations = Revocations(bus)
 
     async def start(self, nursery: trio.Nursery, run_vital: RunVital) -> ConnectionShared:
@@ -80,6 +82,7 @@ class Assembly:
         outboxes = OutboxShared(
             nursery,
             counters,
+            self.hits,
             max_bytes=settings.outbox_bytes,
             max_messages=settings.outbox_messages,
             on_fault=faults.report,
@@ -92,9 +95,11 @@ class Assembly:
         nursery.start_soon(faults.keep, "the heartbeat", self.registry.beat)
         nursery.start_soon(faults.keep, "the end of tokens", expiry.run)
         nursery.start_soon(faults.keep, "the places of users", self.places.run)
-        rate = Rate(settings.messages_per_second, settings.bytes_per_second)
+        rate = Rate(settings.messages_per_second, settings.bytes_per_second, settings.reading_share)
         limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
-        return ConnectionShared(settings, limits, counters, outboxes, commands, store, expiry, rate, self.places)
+        return ConnectionShared(
+            settings, limits, counters, self.hits, outboxes, commands, store, expiry, rate, SlowLane(), self.places
+        )
 
     async def _start_tokens(self, nursery: trio.Nursery, verifier: Verifier) -> None:
         """Know which tokens were taken back before the first one is accepted. BusError."""
@@ -163,5 +168,6 @@ class Assembly:
             calls=Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=self.faults.report),
             store=store,
             counters=self.counters,
+            hits=self.hits,
             max_subscriptions=settings.max_subscriptions,
         )

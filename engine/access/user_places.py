@@ -22,6 +22,7 @@ import trio
 from fanline.engine.access.identity import AccessError, Identity
 from fanline.engine.bus.interface import Bus, BusError, ConflictError, NoListenerError, Respond
 from fanline.engine.cluster.members import Members
+from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.stored_entry import read_entry
 from fanline.protocol.errors import CloseReason, ErrorCode
 from fanline.protocol.nats.names import Bucket, name_key, system_subject
@@ -109,10 +110,11 @@ class UserPlaces:
     place; AccessError if it no longer gets in.
     """
 
-    def __init__(self, bus: Bus, members: Members, check: Callable[[Identity], None]) -> None:
+    def __init__(self, bus: Bus, members: Members, check: Callable[[Identity], None], hits: LimitHits) -> None:
         self._bus = bus
         self._members = members
         self._check = check
+        self._hits = hits
         self._holders: dict[Place, Holder | None] = {}
         """Each place that is held here -> its connection; None while there is none yet."""
         self._given_back: dict[Place, float] = {}
@@ -131,6 +133,9 @@ class UserPlaces:
         with trio.CancelScope(shield=True):  # or nobody would know that the place was taken
             try:
                 await self._take(_Want(place, rule, identity.connections))
+            except AccessError as error:
+                self._hits.hit(Limit.USER_CONNECTIONS, error)
+                raise
             except BusError as error:  # it may have been taken
                 self.give_back(place)
                 raise AccessError(f"connections cannot be counted now: {error}", ErrorCode.UNAVAILABLE) from None

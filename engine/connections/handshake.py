@@ -15,8 +15,10 @@ from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.identity import NOBODY, AccessError, Identity
 from fanline.engine.access.user_places import Place, PlaceRule, UserPlaces
 from fanline.engine.connections.address_limits import AddressLimits
+from fanline.engine.connections.arrivals import Arrival
 from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
+from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.settings import EngineSettings
 from fanline.engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered, start_tls
 from fanline.protocol.auth.request_token import token_of
@@ -83,6 +85,7 @@ class Handshakes:
         readiness: Readiness,
         audit: Audit,
         places: UserPlaces,
+        hits: LimitHits,
     ) -> None:
         self._settings = settings
         self._access = access
@@ -91,41 +94,46 @@ class Handshakes:
         self._audit = audit
         self._places = places
         self._turned_away = 0
-        self.limits = AddressLimits(settings, trio.current_time)
+        self._hits = hits
+        self.limits = AddressLimits(settings, hits, trio.current_time)
         self._rules = HostRules(settings.hosts, settings.origins)
         self._warned_at = -math.inf  # Trio time
 
-    async def open_websocket(self, sock: socket.socket) -> Opened | None:
+    async def open_websocket(self, sock: socket.socket, arrival: Arrival) -> Opened | None:
         """Read the request head and answer it; None if the answer was plain HTTP or the peer went away."""
         timeout = self._settings.handshake_timeout
         try:
-            with trio.move_on_after(timeout):
-                request = await _read_head(sock)
-                return None if request is None else await self._answer(sock, request)
-            await self._refuse(sock, HttpError(408, f"no request head within {timeout:g} seconds"))
+            with trio.move_on_after(timeout) as scope:
+                with arrival.awaiting(scope):
+                    request = await _read_head(sock)
+                return None if request is None else await self._answer(sock, request, arrival)
+            if trio.current_time() >= arrival.since + timeout:
+                self._hits.hit(Limit.HANDSHAKE_TIME)
+            await self._refuse(sock, HttpError(408, f"no request head within {timeout:g} seconds"), arrival)
         except HttpError as error:
-            await self._refuse(sock, error)
+            await self._refuse(sock, error, arrival)
         return None
 
-    async def _refuse(self, sock: socket.socket, refusal: HttpError) -> None:
+    async def _refuse(self, sock: socket.socket, refusal: HttpError, arrival: Arrival) -> None:
         self._counters.refused += 1
-        self._note(sock, code=refusal.body["error"])
+        self._note(arrival, code=refusal.body["error"])
         await _send_http(sock, _refusal_response(refusal))
 
-    async def _answer(self, sock: socket.socket, request: Request) -> Opened | None:
+    async def _answer(self, sock: socket.socket, request: Request, arrival: Arrival) -> Opened | None:
         if request.method in ("GET", "HEAD") and request.path in (HEALTH_PATH, READY_PATH):
             status, body = await (self._health() if request.path == HEALTH_PATH else self._ready())
             is_head = request.method == "HEAD"
             await _send_http(sock, http_response(status, msgspec.json.encode(body), is_head=is_head))
             return None
         self._check_page(sock, request)
-        address = self.limits.check(sock, request)
+        address = self.limits.check(arrival.address, request)
         if request.path != WEBSOCKET_PATH:
             raise HttpError(404, f"nothing here; the WebSocket endpoint is {WEBSOCKET_PATH}")
         accept = check_upgrade(request)
         subprotocol = choose_subprotocol(request, tuple(BY_SUBPROTOCOL))
         dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
         if self._counters.connections >= self._settings.max_connections > 0:
+            self._hits.hit(Limit.CONNECTIONS)
             raise _full()
         deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
         response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
@@ -135,7 +143,7 @@ class Handshakes:
         except OSError:
             self._places.give_back(admission.place)
             raise
-        self._note(sock, admission.identity, None if admission.refusal is None else admission.refusal.code)
+        self._note(arrival, admission.identity, None if admission.refusal is None else admission.refusal.code)
         return Opened(encoding_of(dialect, deflated), admission, request.rest, address)
 
     async def _admit(self, request: Request, dialect: Dialect) -> Admission:
@@ -209,11 +217,11 @@ class Handshakes:
         finally:
             sock.close()
 
-    def _note(self, sock: socket.socket, identity: Identity | None = None, code: str | None = None) -> None:
+    def _note(self, arrival: Arrival, identity: Identity | None = None, code: str | None = None) -> None:
         """In the audit log: the client was let in, or refused for the reason `code`."""
         if self._audit.enabled:
             event = AuditEvent.CONNECTED if code is None else AuditEvent.REFUSED
-            self._audit.record(event, identity, address=_peer(sock), code=code)
+            self._audit.record(event, identity, address=arrival.address, code=code)
 
     def _check_page(self, sock: socket.socket, request: Request) -> None:
         """Raises HttpError. Browsers do not show a page the answer, so the log has to say which setting is concerned;
@@ -226,14 +234,6 @@ class Handshakes:
                 self._warned_at = trio.current_time()
                 _log.warning("refused a request: %s", error)
             raise
-
-
-def _peer(sock: socket.socket) -> str:
-    """The address at the other end, which may be a proxy's."""
-    with suppress(OSError):
-        peer = sock.getpeername()
-        return str(peer[0]) if isinstance(peer, tuple) else ""
-    return ""
 
 
 def _full() -> HttpError:

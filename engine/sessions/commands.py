@@ -1,6 +1,7 @@
 """What a client may say, and how each command is performed. To add one, write a method and put it into the table."""
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from fanline.engine.access.access import Access
@@ -16,6 +17,7 @@ from fanline.engine.channels.join import Answer, Joining
 from fanline.engine.channels.start import Live, start_of
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
+from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.expiry import Expiry
@@ -29,6 +31,7 @@ from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
 from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, ErrorData, message_id_of, read
 
+_SMALL = 256  # bytes of a message; smaller ones are bounded well enough by their number
 _MAX_REASON = 500  # characters: the engine's reasons quote the command, whatever its size; a producer's are its own
 
 Perform = Callable[["Commands", Session, Envelope], Awaitable[Envelope | None]]
@@ -54,6 +57,7 @@ class Commands:
         calls: Calls,
         store: SessionStore,
         counters: Counters,
+        hits: LimitHits,
         max_subscriptions: int,
     ) -> None:
         self._bus = bus
@@ -69,21 +73,30 @@ class Commands:
         self._calls = calls
         self._store = store
         self._counters = counters
+        self._hits = hits
         self._max_subscriptions = max_subscriptions
 
-    async def handle(self, session: Session, payload: bytes) -> None:
-        """Perform the commands of one client message, each to its end before the next, and answer them."""
+    async def handle(self, session: Session, payload: bytes) -> float:
+        """Perform the commands of one client message, each to its end before the next, and answer them. Returns the CPU
+        seconds that it took to decode a message that is not small, and to answer it with its own data.
+        """
+        is_small = len(payload) <= _SMALL
+        begun = 0.0 if is_small else time.thread_time()
         try:
             commands = session.encoding.dialect.decode(payload)
         except MessageError as error:
             self._counters.commands += 1
             self._answer(session, None, refusal(None, error))
-            return
+            commands = []
+        seconds = 0.0 if is_small else time.thread_time() - begun
         for command in commands:
             self._counters.commands += 1
             reply = await self._perform(session, command)
             if reply is not None:
+                begun = 0.0 if is_small else time.thread_time()
                 self._answer(session, command, reply)
+                seconds += 0.0 if is_small else time.thread_time() - begun
+        return seconds
 
     async def _perform(self, session: Session, command: Envelope) -> Envelope | None:
         perform = COMMANDS.get(command.type, Commands.unknown)
@@ -104,7 +117,9 @@ class Commands:
             reply.id = command.id
         payload = session.encoding.dialect.encode_reply(command, reply)
         if payload is not None:
-            session.outbox.push(session.encoding.frame(payload))
+            frame = session.encoding.frame(payload)
+            session.outbox.push(frame)
+            session.outbox.answered += len(frame)
 
     # --- the session ---------------------------------------------------------------------------------------------
 
@@ -193,6 +208,7 @@ class Commands:
             answer(Envelope(MessageType.OK, channel=channel))
             return
         if known is None and len(subscriptions) >= self._max_subscriptions:
+            self._hits.hit(Limit.SUBSCRIPTIONS)
             limit = f"a connection may subscribe to {self._max_subscriptions} channels at most"
             raise MessageError(ErrorCode.LIMIT_EXCEEDED, limit)
         subscription = known or self._joining.subscription(channel, session.encoding, session.outbox)

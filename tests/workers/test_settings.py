@@ -270,6 +270,7 @@ def test_a_namespace_table_changes_what_it_names_and_keeps_the_other_defaults() 
         ('[namespaces.task]\nslow = "drop"', '[namespaces.task] in f: slow = "drop" is for ephemeral namespaces'),
         ("[namespaces.x]\ntasks = true", "[namespaces.x] in f: tasks = true requires durable = true"),
         ("[engine]\nssl_certfile = 'x'", "engine.ssl_certfile and engine.ssl_keyfile belong together"),
+        ("[engine]\nproxy_protocol = true", "engine.proxy_protocol needs engine.trusted_proxies"),
         ("[engine]\nidle_timeout = 30", "engine.idle_timeout must be longer than engine.heartbeat"),
         (
             "[engine]\ncompression = 'maybe'",

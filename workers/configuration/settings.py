@@ -224,6 +224,8 @@ def _check_together(settings: Settings, given: Mapping[str, _Given]) -> None:
     _check_pair("nats_tls_cert", settings.nats_tls_cert, "nats_tls_key", settings.nats_tls_key)
     engine = settings.engine
     _check_pair("engine.ssl_certfile", engine.ssl_certfile, "engine.ssl_keyfile", engine.ssl_keyfile)
+    if engine.proxy_protocol and not engine.trusted_proxies:
+        raise SettingsError("engine.proxy_protocol needs engine.trusted_proxies: only their headers are read")
     if engine.idle_timeout <= engine.heartbeat:
         raise SettingsError("engine.idle_timeout must be longer than engine.heartbeat, or live clients are closed")
 

@@ -15,6 +15,8 @@ from fanline.engine.access.user_places import Place, PlaceRule, PlacesEntry, Tak
 from fanline.engine.bus.interface import Answerer
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.cluster.members import Members
+from fanline.engine.counters import Counters
+from fanline.engine.limits import LimitHits
 from fanline.protocol.auth.rights import Grants
 from fanline.protocol.errors import CloseReason, ErrorCode
 from fanline.protocol.nats.names import Bucket
@@ -65,7 +67,7 @@ class Worker:
     def __init__(self, broker: MemoryBroker, kind: type[MemoryBus]) -> None:
         bus = kind(broker)
         self.members = Members(bus)
-        self.places = UserPlaces(bus, self.members, lambda identity: None)
+        self.places = UserPlaces(bus, self.members, lambda identity: None, LimitHits(Counters()))
         self.scope = trio.CancelScope()
 
     async def run(self) -> None:
