@@ -141,9 +141,9 @@ class Connection:
                 self._shared.hits.hit(pace.first)
                 self.session.push(refusal(None, MessageError(ErrorCode.LIMIT_EXCEEDED, _TOO_FAST)))
             await trio.sleep(pace.pause)
-            if work.seconds:
-                await self._shared.lane.rest(work.seconds)
-                self.outbox.life.extend(self._shared.settings.idle_timeout)
+        if work.seconds and not pace.over:
+            await self._shared.lane.rest(work.seconds, held_back=pace.pause > 0)
+            self.outbox.life.extend(self._shared.settings.idle_timeout)  # it was not read meanwhile
 
     async def _feed(self, data: bytes) -> Work:
         """Take what has come; what that was, with bytes that are inflated."""

@@ -13,7 +13,9 @@ from fanline.engine.limits import Limit
 CLOSE_AFTER = 30.0
 """Seconds of being held back without a break after which a client is closed."""
 _LONGEST_PAUSE = 1.0
-_LANE_SHARE = 0.005
+_HEAVY_SECONDS = 0.002  # of work for one message: documents of 64 KiB take less, as a rule
+_SHARE = 0.05
+_HELD_BACK_SHARE = 0.005
 _LONGEST_REST = 5.0
 
 
@@ -82,18 +84,20 @@ class Account:
 
 
 class SlowLane:
-    """What the connections of a worker that are held back may take of it together: their messages are read one after
-    the other, with a rest after each that is much longer than the work. So a hundred clients that send nothing but tiny
-    values take no more than one does, and too little for the slowest percent of the others' messages to be any slower.
+    """What messages that take long to read may take of a worker together: they are read one after the other, with a
+    rest after each that is much longer than the work. A hundred clients that send nothing but tiny values take no more
+    than one does; and if they are held back, too little for the slowest percent of the others' messages to be slower.
     """
 
     def __init__(self) -> None:
         self._lock = trio.Lock()
 
-    async def rest(self, seconds: float) -> None:
+    async def rest(self, seconds: float, *, held_back: bool) -> None:
         """Wait for this connection's turn, and then until its work was only a small share of the time."""
+        if not held_back and seconds < _HEAVY_SECONDS:
+            return
         async with self._lock:
-            await trio.sleep(min(seconds / _LANE_SHARE, _LONGEST_REST))
+            await trio.sleep(min(seconds / (_HELD_BACK_SHARE if held_back else _SHARE), _LONGEST_REST))
 
 
 def _seconds_of(rate: Rate, work: Work) -> float:

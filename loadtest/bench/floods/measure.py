@@ -12,7 +12,7 @@ from fanline.loadtest.bench.plan import Plan
 from fanline.loadtest.bench.processes import running
 from fanline.loadtest.bench.server import READY_SECONDS, Side, StartSide, with_our_packages
 
-_WARM_SECONDS = 1.0
+_WARM_SECONDS = 2.0
 """Until a flood has used up what may come at once."""
 
 

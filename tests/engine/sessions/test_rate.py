@@ -1,5 +1,8 @@
 """What a client may send, and what follows if it sends more."""
 
+from functools import partial
+
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,16 +85,29 @@ def test_whatever_a_client_sends_no_more_is_read_than_its_rate_and_a_second_at_o
         assert taken <= RATE.messages * (now + 1.0) + 1e-6
 
 
-async def test_those_who_are_held_back_for_their_work_take_half_a_percent_together(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(("held_back", "share"), [(True, 0.005), (False, 0.05)])
+async def test_messages_that_take_long_take_a_small_share_together_and_less_of_those_who_are_held_back(
+    autojump_clock: MockClock, held_back: bool, share: float
+) -> None:
     lane, done = SlowLane(), list[int]()
 
     async def flood(number: int) -> None:
         for _ in range(5):
-            await lane.rest(0.01)
+            await lane.rest(0.01, held_back=held_back)
             done.append(number)
 
     async with trio.open_nursery() as nursery:
         for number in range(20):
             nursery.start_soon(flood, number)
-    assert round(trio.current_time()) == 20 * 5 * 0.01 / 0.005
+    assert round(trio.current_time()) == 20 * 5 * 0.01 / share
     assert sorted(done[:20]) == list(range(20))  # each in its turn
+
+
+async def test_messages_that_take_no_time_do_not_wait_for_those_that_do(autojump_clock: MockClock) -> None:
+    lane = SlowLane()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(lane.rest, 1.0, held_back=True))
+        await trio.testing.wait_all_tasks_blocked()
+        await lane.rest(0.001, held_back=False)
+        assert trio.current_time() == 0
+        nursery.cancel_scope.cancel()
