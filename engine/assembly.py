@@ -9,6 +9,7 @@ from fanline.engine.access.access import Access, Verifier
 from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.permissions import Permissions
 from fanline.engine.access.revocations import Revocations
+from fanline.engine.access.routes import Routes
 from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.durable.history import History
@@ -23,6 +24,7 @@ from fanline.engine.channels.messages import MessageReader
 from fanline.engine.channels.subscription import Router
 from fanline.engine.clock import unix_ms
 from fanline.engine.cluster.members import Members
+from fanline.engine.connections.admission import Admissions
 from fanline.engine.connections.connection import ConnectionShared
 from fanline.engine.connections.registry import Registry
 from fanline.engine.counters import Counters
@@ -61,6 +63,9 @@ class Assembly:
         self._settings = settings
         self._members = Members(bus, name)
         self.places = UserPlaces(bus, self._members, access.check_revoked)
+        self.routes = Routes(settings.routes, settings.idle_timeout, access.settings.connections)
+        self._permissions = Permissions(self.namespaces, closed=access.closed)
+        self.admissions = Admissions(access, self._permissions, self.places)
         self._revocations = Revocations(bus)
 
     async def start(self, nursery: trio.Nursery, run_vital: RunVital) -> ConnectionShared:
@@ -155,7 +160,7 @@ class Assembly:
             places=self.places,
             audit=self.audit,
             expiry=expiry,
-            permissions=Permissions(namespaces, closed=self.access.closed),
+            permissions=self._permissions,
             joining=joining,
             paging=paging,
             namespaces=namespaces,

@@ -45,7 +45,7 @@ class Server:
         self._settings = settings
         self._parts = parts = Assembly(bus, settings, access or Access(), name)
         readiness = Readiness(bus, parts.namespaces, lambda: self._draining)
-        self._handshakes = Handshakes(settings, parts.access, parts.counters, readiness, parts.audit, parts.places)
+        self._handshakes = Handshakes(settings, parts.routes, parts.admissions, parts.counters, readiness, parts.audit)
         self._sockets = 0  # accepted and not closed, whatever state they are in
         self._draining = False
         self._out_of_room = False

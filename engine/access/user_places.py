@@ -27,6 +27,17 @@ _RETRY_SECONDS = 1.0
 _log = logging.getLogger("fanline.access")
 
 
+class PlaceRule(NamedTuple):
+    """How many connections a user may have."""
+
+    most: int | None
+    """None: any number."""
+    replace: bool = False
+    """Whether a further one takes the place of the oldest."""
+    where: str = ""
+    """The route whose connections are counted; "" for all that are not counted by route."""
+
+
 class Place(NamedTuple):
     """One connection of a user."""
 
@@ -54,17 +65,17 @@ class UserPlaces:
         self._given_back: dict[Place, None] = {}
         self._work = trio.Event()
 
-    async def take(self, identity: Identity) -> Place | None:
-        """A place for a connection of this identity; None if its connections are not counted.
+    async def take(self, identity: Identity, most: int | None, replace: bool, where: str) -> Place | None:
+        """A place for a connection of this identity, as a PlaceRule says; None if its connections are not counted.
 
         AccessError: LIMIT_EXCEEDED if all are taken, UNAVAILABLE if the bus cannot say, or that of `check`.
         """
-        if identity.user is None or identity.connections is None:
+        if identity.user is None or most is None:
             return None
-        place = Place(f"user.{name_key(identity.user)}", self._members.id, secrets.token_hex(6))
+        place = Place(_key(identity.user, where), self._members.id, secrets.token_hex(6))
         with trio.CancelScope(shield=True):  # or nobody would know that the place was taken
             try:
-                await self._take(place, identity.connections)
+                await self._take(place, most)
             except BusError as error:  # it may have been taken
                 self.give_back(place)
                 raise AccessError(f"connections cannot be counted now: {error}", ErrorCode.UNAVAILABLE) from None
@@ -140,3 +151,7 @@ class UserPlaces:
         except ConflictError:
             return False
         return True
+
+
+def _key(user: str, where: str) -> str:
+    return f"user.{name_key(user)}.{name_key(where)}" if where else f"user.{name_key(user)}"
