@@ -87,13 +87,9 @@ class Calls:
         self._held: dict[Session, int] = {}  # bytes of memory that the calls of a session take while they are under way
         self._on_fault = on_fault
 
-    def is_task(self, channel: str) -> bool:
-        """Whether a channel is that of a task."""
-        return self._namespaces.of(channel).tasks
-
     def check_is_task(self, channel: str) -> None:
         """MessageError(NOT_SUPPORTED) for a channel that has no producer."""
-        if not self.is_task(channel):
+        if not self._namespaces.of(channel).tasks:
             raise MessageError(ErrorCode.NOT_SUPPORTED, f"{channel} is no task (namespace {namespace_of(channel)})")
 
     def begin(self, session: Session, command: Envelope, channel: str, answer: Answer) -> None:

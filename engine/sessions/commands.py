@@ -21,13 +21,14 @@ from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.refusals import close_reason, code_of, refusal
+from fanline.engine.sessions.route_joins import join_route
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
 from fanline.protocol.auth.rights import Right, right_of_verb
 from fanline.protocol.channels import check_channel
 from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, ErrorData, Subscribe, message_id_of, read
+from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, ErrorData, message_id_of, read
 
 Perform = Callable[["Commands", Session, Envelope], Awaitable[Envelope | None]]
 """The answer to a command; None if it has been answered, or is answered later. MessageError, BusError: the `err`."""
@@ -173,26 +174,11 @@ class Commands:
 
     async def join_route(self, session: Session) -> None:
         """Subscribe a client that is known to what its route joins. The connection ends if that cannot be done."""
-        if not session.identity.known:
-            return
-        is_plain = session.encoding.dialect.is_plain
         try:
-            for channel in session.route.channels(session.visit, session.identity.user, is_plain=is_plain):
-                if channel not in (session.subscriptions or {}):
-                    await self._join_one(session, channel, is_plain=is_plain)
+            await join_route(session, self._subscribe, self._namespaces)
         except (MessageError, BusError) as error:
             self._answer(session, None, refusal(None, error))
             session.close(close_reason(error))
-
-    async def _join_one(self, session: Session, channel: str, *, is_plain: bool) -> None:
-        """A plain client is not told, and just gets what is to be shown of the channel. A v1 client that does not know
-        of the subscription either, and subscribes by itself, gets an answer as to any first `sub`.
-        """
-        data = Subscribe(snapshot=True).fields() if self._calls.is_task(channel) else None
-        command = Envelope(MessageType.SUB, channel=channel, data=data)
-        await self._subscribe(session, command, _unheard if is_plain else session.push)
-        if not is_plain:
-            session.unasked = {*(session.unasked or ()), channel}
 
     async def ping(self, session: Session, command: Envelope) -> Envelope:
         return Envelope(MessageType.PONG, data=command.data, time=unix_ms())
@@ -313,10 +299,6 @@ COMMANDS: dict[str, Perform] = {
     MessageType.PRESENCE: Commands.not_supported,
     MessageType.HISTORY: Commands.history,
 }
-
-
-def _unheard(reply: Envelope) -> None:
-    """An answer that is not sent."""
 
 
 def _channel_of(command: Envelope) -> str:

@@ -146,7 +146,7 @@ def _refusal(command: Envelope | None, reply: Envelope) -> dict[str, Any]:
         denied = "Task access denied" if command.type == MessageType.CALL else "Channel access denied"
         return {"type": "error", "message": denied}
     if isinstance(command, PlainCommand):
-        if error.code == ErrorCode.NOT_SUBSCRIBED:
+        if error.code == ErrorCode.NOT_SUBSCRIBED and kind == "unsubscribe":
             return _REPLIES["unsubscribe"](command, reply)  # which is what the client wants
         if kind in _RESULTS:
             return _result(command, success=False) | {"message": error.message}

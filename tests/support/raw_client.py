@@ -57,9 +57,9 @@ class RawClient:
         pairs = (line.split(": ", 1) for line in lines)
         return int(status.split()[1]), {name.lower(): value for name, value in pairs}, body
 
-    async def upgrade(self, subprotocol: str | None = "fanline.v1.json", **headers: str) -> None:
+    async def upgrade(self, subprotocol: str | None = "fanline.v1.json", path: str = "/ws", **headers: str) -> None:
         """Shake hands, and read the 101 response. ConnectionRefusedError if the server has no room."""
-        await self.send(upgrade_request(subprotocol=subprotocol, **headers))
+        await self.send(upgrade_request(path, subprotocol=subprotocol, **headers))
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             data = await self.stream.receive_some(1)
