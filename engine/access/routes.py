@@ -30,10 +30,12 @@ class ServedRoute(NamedTuple):
     """That of a client whose path and query have no values."""
 
     def place_rule(self, identity: Identity) -> PlaceRule:
-        """How many connections the client's user may have. A number in a token is one for all routes together."""
-        if identity.connections is None:
+        """How many connections the client's user may have besides what its token says, which counts those of all
+        routes, and stands in place of the server's own number.
+        """
+        if identity.connections is None or self.place.where:
             return self.place
-        return PlaceRule(identity.connections, self.place.replace)
+        return self.place._replace(most=None)
 
     def channels(self, visit: Visit, user: str | None, *, is_plain: bool) -> list[str]:
         """The channels that a client joins. MessageError(BAD_CHANNEL) for a name that is too long.

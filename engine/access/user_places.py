@@ -28,10 +28,10 @@ _log = logging.getLogger("fanline.access")
 
 
 class PlaceRule(NamedTuple):
-    """How many connections a user may have."""
+    """How many connections a user may have, as the route of a connection says."""
 
-    most: int | None
-    """None: any number."""
+    most: int | None = None
+    """None: any number, as far as the identity says nothing else."""
     replace: bool = False
     """Whether a further one takes the place of the oldest."""
     where: str = ""
@@ -65,11 +65,13 @@ class UserPlaces:
         self._given_back: dict[Place, None] = {}
         self._work = trio.Event()
 
-    async def take(self, identity: Identity, most: int | None, replace: bool, where: str) -> Place | None:
-        """A place for a connection of this identity, as a PlaceRule says; None if its connections are not counted.
+    async def take(self, identity: Identity, rule: PlaceRule) -> Place | None:
+        """A place for a connection of this identity; None if its connections are not counted. A number of the identity
+        is one for all its connections, and goes before that of the rule.
 
         AccessError: LIMIT_EXCEEDED if all are taken, UNAVAILABLE if the bus cannot say, or that of `check`.
         """
+        most, where = (rule.most, rule.where) if identity.connections is None else (identity.connections, "")
         if identity.user is None or most is None:
             return None
         place = Place(_key(identity.user, where), self._members.id, secrets.token_hex(6))

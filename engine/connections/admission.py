@@ -53,7 +53,7 @@ class Admissions:
             identity = await self._access.admit(token, may_follow=not is_plain, anonymous=route.anonymous)
             if identity.known:
                 await self._check_joins(identity, route.channels(visit, identity.user, is_plain=is_plain))
-            return Admission(identity, await self._places.take(identity, *route.place_rule(identity)))
+            return Admission(identity, await self._places.take(identity, route.place_rule(identity)))
         except MessageError as error:
             if not is_plain and error.code is not ErrorCode.BAD_CHANNEL:  # which is a matter of the path
                 return Admission(NOBODY, refusal=error)

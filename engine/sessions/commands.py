@@ -139,7 +139,7 @@ class Commands:
             text = "this connection belongs to another user; open a new one with this token"
             raise MessageError(ErrorCode.PERMISSION_DENIED, text)
         if session.place is None:
-            session.place = await self._places.take(identity, *session.route.place_rule(identity))
+            session.place = await self._places.take(identity, session.route.place_rule(identity))
         session.identity = identity
         self._audit.record(AuditEvent.AUTHENTICATED, identity)
         self._expiry.watch(session)

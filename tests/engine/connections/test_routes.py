@@ -283,7 +283,7 @@ async def test_the_id_of_a_connection_is_no_secret_and_takes_up_no_session() -> 
             answer = await client.ask({"t": "auth", "i": "1", "d": {"session": welcome["connection"]}})
             assert answer["d"]["resumed"] is False
         async with visiting(engine, "/ws") as client:
-            assert len((await client.json())["connection_id"]) == len(welcome["connection"]) == 12
+            assert (await client.json())["connection_id"] not in ("", welcome["connection"])
 
 
 def test_every_option_of_a_route_has_a_test_or_belongs_to_another() -> None:
