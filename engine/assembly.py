@@ -59,13 +59,14 @@ class Assembly:
         self.audit = Audit(settings.audit_log, name, tell)
         self.faults = Faults(self.counters)
         self.registry = Registry(settings.heartbeat, self.counters, self.faults)
+        self._calls: Calls | None = None  # until `start`
         self._bus = bus
         self._settings = settings
         self._members = Members(bus, name)
         self.places = UserPlaces(bus, self._members, access.check_revoked)
         self.routes = Routes(settings.routes, settings.idle_timeout, access.settings.connections)
         self._permissions = Permissions(self.namespaces, closed=access.closed)
-        self.admissions = Admissions(access, self._permissions, self.places)
+        self.admissions = Admissions(access, self._permissions, self.places, self._knows_task)
         self._revocations = Revocations(bus)
 
     async def start(self, nursery: trio.Nursery, run_vital: RunVital) -> ConnectionShared:
@@ -78,6 +79,10 @@ class Assembly:
         if self.access.verifier is not None:
             await self._start_tokens(nursery, self.access.verifier)
         return shared
+
+    async def _knows_task(self, channel: str) -> bool:
+        assert self._calls is not None, "nobody is admitted before the start"
+        return await self._calls.knows(channel)
 
     def _start_parts(self, nursery: trio.Nursery, run_vital: RunVital) -> ConnectionShared:
         """Make what all connections share, and start what runs in the background."""
@@ -154,6 +159,8 @@ class Assembly:
         self, nursery: trio.Nursery, joining: Joining, paging: Paging, store: SessionStore, expiry: Expiry
     ) -> Commands:
         bus, settings, namespaces = self._bus, self._settings, self.namespaces
+        on_fault = self.faults.report
+        self._calls = Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=on_fault)
         return Commands(
             bus=bus,
             access=self.access,
@@ -165,7 +172,7 @@ class Assembly:
             paging=paging,
             namespaces=namespaces,
             publisher=ClientPublisher(bus, namespaces),
-            calls=Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=self.faults.report),
+            calls=self._calls,
             store=store,
             counters=self.counters,
             max_subscriptions=settings.max_subscriptions,

@@ -58,6 +58,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """The namespace of channels that plain clients name without one."""
     flat: bool = False
     """Whether plain clients get the progress of tasks at the top level of a message."""
+    must_exist: bool = False
+    """Whether a task that is joined has to be known already; otherwise it is waited for."""
 
 
 _WS = Route(joins=("user:{user}", "project:{?project_id}"))

@@ -1,7 +1,7 @@
 """Who gets in by a route: the client's token, what it may join, and its place among the connections of its user."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from fanline.engine.access.access import Access
@@ -10,6 +10,7 @@ from fanline.engine.access.permissions import Permissions
 from fanline.engine.access.routes import ServedRoute
 from fanline.engine.access.settings import AuthMode
 from fanline.engine.access.user_places import Place, UserPlaces
+from fanline.engine.bus.interface import BusError
 from fanline.engine.routes import Serves
 from fanline.protocol.auth.request_token import token_of
 from fanline.protocol.auth.rights import Grants, Right
@@ -19,6 +20,8 @@ from fanline.protocol.websocket.handshake import Request
 from fanline.protocol.websocket.routes import Visit
 
 LATER = (("Retry-After", "5"),)
+KnowsTask = Callable[[str], Awaitable[bool]]
+"""Whether anything was ever heard of a task; True for a channel that is none. BusError."""
 _VISITOR = Identity(grants=Grants())
 """A client of a route that serves no channels."""
 _NOT_IN_QUOTES = re.compile(r"[^\x20-\x7e]|[\"\\]")
@@ -37,10 +40,11 @@ class Admission(NamedTuple):
 class Admissions:
     """Decides for one worker."""
 
-    def __init__(self, access: Access, permissions: Permissions, places: UserPlaces) -> None:
+    def __init__(self, access: Access, permissions: Permissions, places: UserPlaces, knows_task: KnowsTask) -> None:
         self._access = access
         self._permissions = permissions
         self._places = places
+        self._knows_task = knows_task
 
     async def admit(self, request: Request, route: ServedRoute, visit: Visit, *, is_plain: bool) -> Admission:
         """Who the client is. HttpError for one of the plain dialect that does not get in; others are told once they
@@ -52,7 +56,10 @@ class Admissions:
         try:
             identity = await self._access.admit(token, may_follow=not is_plain, anonymous=route.anonymous)
             if identity.known:
-                await self._check_joins(identity, route.channels(visit, identity.user, is_plain=is_plain))
+                channels = route.channels(visit, identity.user, is_plain=is_plain)
+                await self._check_joins(identity, channels)
+                if route.options.must_exist:
+                    await self._check_known(channels)
             return Admission(identity, await self._places.take(identity, route.place_rule(identity)))
         except MessageError as error:
             if not is_plain and error.code is not ErrorCode.BAD_CHANNEL:  # which is a matter of the path
@@ -78,12 +85,24 @@ class Admissions:
                     raise
                 raise MessageError(error.code, f"{namespace_of(channel).capitalize()} access denied") from None
 
+    async def _check_known(self, channels: Sequence[str]) -> None:
+        """MessageError(UNKNOWN_TASK) if one of them is a task of which nothing was ever heard."""
+        for channel in channels:
+            try:
+                known = await self._knows_task(channel)
+            except BusError as error:
+                raise MessageError(ErrorCode.UNAVAILABLE, str(error)) from None
+            if not known:
+                raise MessageError(ErrorCode.UNKNOWN_TASK, f"nothing was ever heard of {channel}")
+
 
 def _http_error(error: MessageError, *, has_token: bool) -> HttpError:
     """The refusal of a handshake, in the words that plain clients know."""
     match error.code:
         case ErrorCode.PERMISSION_DENIED:
             return HttpError(403, str(error))
+        case ErrorCode.UNKNOWN_TASK:
+            return HttpError(404, str(error))
         case ErrorCode.LIMIT_EXCEEDED:
             return HttpError(429, str(error), LATER)
         case ErrorCode.UNAVAILABLE:

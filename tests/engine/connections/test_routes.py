@@ -181,6 +181,21 @@ async def test_the_routes_for_trying_a_server_out_ask_for_no_token_and_give_no_r
         assert engine.server.statistics().channels == 0
 
 
+async def test_a_route_may_ask_that_its_task_is_known() -> None:
+    route = Route(joins=("task:{id}", "doc:all"), must_exist=True)
+    access = token_access(AccessSettings(anonymous=("task:4*:sub", "doc:*:sub")))
+    async with serving(access, **{"tasks/{id}": route}) as engine:
+        await publish(engine, "task:42", "task_created", {})
+        async with visiting(engine, "/tasks/42") as client:
+            assert (await client.json())["type"] == "connection_established"
+        status, body = await refused(engine, "/tasks/43")
+        assert (status, body) == (404, {"error": "not_found", "message": "nothing was ever heard of task:43"})
+        assert (await refused(engine, "/tasks/5"))[0] == 403  # who may not see it does not learn whether it exists
+        async with visiting(engine, "/tasks/43", V1) as client:
+            assert (await client.json())["d"]["code"] == "unknown_task"
+            assert (await client.closed())[0] == CloseReason.FORBIDDEN.code
+
+
 # --- connections of one user ----------------------------------------------------------------------------------------
 
 
@@ -290,6 +305,6 @@ def test_every_option_of_a_route_has_a_test_or_belongs_to_another() -> None:
     """A new option fails here until it has one."""
     assert set(Route.__struct_fields__) == {
         *("enabled", "serves", "dialect", "idle", "greeting", "anonymous", "per_user", "replace", "joins"),
-        *("rooms", "flat"),
+        *("rooms", "flat", "must_exist"),
     }
     assert (len(Serves), len(Overflow)) == (3, 2)
