@@ -19,6 +19,7 @@ from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.flusher import Flusher
 from fanline.engine.channels.hub import Hub
+from fanline.engine.channels.inbox import Acknowledgements
 from fanline.engine.channels.join import Joining
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.channels.subscription import Router
@@ -159,7 +160,8 @@ class Assembly:
         self, nursery: trio.Nursery, joining: Joining, paging: Paging, store: SessionStore, expiry: Expiry
     ) -> Commands:
         bus, settings, namespaces = self._bus, self._settings, self.namespaces
-        on_fault = self.faults.report
+        acknowledgements, on_fault = Acknowledgements(bus), self.faults.report
+        nursery.start_soon(self.faults.keep, "acknowledgements of inboxes", acknowledgements.run)
         self._calls = Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=on_fault)
         return Commands(
             bus=bus,
@@ -174,6 +176,7 @@ class Assembly:
             publisher=ClientPublisher(bus, namespaces),
             calls=self._calls,
             store=store,
+            acknowledgements=acknowledgements,
             counters=self.counters,
             max_subscriptions=settings.max_subscriptions,
         )

@@ -28,6 +28,13 @@ class Overflow(StrEnum):
     REPLACE_OLDEST = "replace_oldest"
 
 
+class Acknowledge(StrEnum):
+    """What counts as an acknowledgement of a plain client. In both cases its first `ack` makes it explicit."""
+
+    AUTO = "auto"  # the pong to a ping behind the message
+    EXPLICIT = "explicit"  # its `ack`
+
+
 class Speech(StrEnum):
     """Which dialects a route accepts."""
 
@@ -54,6 +61,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     replace: Overflow = Overflow.REJECT
     joins: tuple[TemplateText, ...] = ()
     """Channels that a connection is subscribed to from the beginning."""
+    ack: Acknowledge = Acknowledge.AUTO
+    """How plain clients acknowledge the messages of an inbox."""
     rooms: Annotated[str, Meta(min_length=1, max_length=32)] = "project"
     """The namespace of channels that plain clients name without one."""
     flat: bool = False

@@ -154,8 +154,11 @@ class Connection:
     async def _take(self, message: WebSocketMessage) -> None:
         if message.opcode is Opcode.CLOSE:
             self._take_goodbye(message.payload)
-        elif not self.outbox.life.is_open or message.opcode is Opcode.PONG:
+        elif not self.outbox.life.is_open:
             return
+        elif message.opcode is Opcode.PONG:
+            if message.payload:
+                self._shared.commands.take_pong(self.session, message.payload)
         elif message.opcode is Opcode.PING:
             self.outbox.push(encode_frame(Opcode.PONG, message.payload))
         elif message.opcode is self.session.encoding.dialect.opcode:

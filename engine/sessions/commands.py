@@ -11,7 +11,7 @@ from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.bus.interface import Bus, BusError
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.paging import Paging
-from fanline.engine.channels.inbox import move_cursor
+from fanline.engine.channels.inbox import Acknowledgements, move_cursor
 from fanline.engine.channels.join import Answer, Joining
 from fanline.engine.channels.start import Live, start_of
 from fanline.engine.clock import unix_ms
@@ -29,6 +29,7 @@ from fanline.protocol.channels import check_channel
 from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, ErrorData, message_id_of, read
+from fanline.protocol.websocket.ack_pings import acknowledged_offset
 
 Perform = Callable[["Commands", Session, Envelope], Awaitable[Envelope | None]]
 """The answer to a command; None if it has been answered, or is answered later. MessageError, BusError: the `err`."""
@@ -52,6 +53,7 @@ class Commands:
         publisher: ClientPublisher,
         calls: Calls,
         store: SessionStore,
+        acknowledgements: Acknowledgements,
         counters: Counters,
         max_subscriptions: int,
     ) -> None:
@@ -67,6 +69,7 @@ class Commands:
         self._publisher = publisher
         self._calls = calls
         self._store = store
+        self._acknowledgements = acknowledgements
         self._counters = counters
         self._max_subscriptions = max_subscriptions
 
@@ -251,6 +254,7 @@ class Commands:
 
     async def ack(self, session: Session, command: Envelope) -> Envelope:
         """Move an inbox's cursor to an offset (`o`), or to the message whose id is the data."""
+        session.acknowledges = True
         inbox = _inbox_of(session, command)
         message_id = message_id_of(command)
         offset = command.offset
@@ -261,6 +265,16 @@ class Commands:
             raise MessageError(ErrorCode.UNKNOWN_MESSAGE, f"{inbox.name} has no message {named!r} to acknowledge")
         await move_cursor(self._bus, inbox.name, offset, inbox.epoch)
         return Envelope(MessageType.OK, channel=inbox.name, offset=offset)
+
+    def take_pong(self, session: Session, payload: bytes) -> None:
+        """The client has taken an inbox up to what the ping behind a message has named."""
+        if session.acknowledges:
+            return
+        for each in (session.subscriptions or {}).values():
+            inbox = each.channel.durable if each.channel.namespace.inbox else None
+            offset = None if inbox is None else acknowledged_offset(payload, inbox.name)
+            if inbox is not None and offset is not None and offset <= inbox.last:
+                self._acknowledgements.note(inbox.name, offset, inbox.epoch)
 
     # --- producers -----------------------------------------------------------------------------------------------
 

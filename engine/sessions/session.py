@@ -9,6 +9,7 @@ from fanline.engine.access.routes import ServedRoute
 from fanline.engine.access.user_places import Place
 from fanline.engine.channels.subscription import ChannelSubscription
 from fanline.engine.clock import unix_ms
+from fanline.engine.routes import Acknowledge
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.sessions.connection_ids import connection_id, next_number
 from fanline.engine.sessions.store import STORE_AGAIN, SessionStore
@@ -28,6 +29,7 @@ class Session:
         "__weakref__",
         "_store",
         "_stored_at",
+        "acknowledges",
         "calls",
         "encoding",
         "id",
@@ -63,6 +65,8 @@ class Session:
         self.visit = visit
         self.subscriptions: dict[str, ChannelSubscription] | None = None
         """Channel -> subscription, once it was answered; None before the first: most connections are idle."""
+        self.acknowledges = route.options.ack is Acknowledge.EXPLICIT
+        """Whether the client itself says what it has taken of an inbox, so that a pong does not."""
         self.unasked: set[str] | None = None
         """Of a v1 client: the channels that its route has joined, and for which it has sent no `sub`."""
         self.place: Place | None = None

@@ -36,6 +36,7 @@ class RawClient:
         self.stream = stream
         self._reader = FrameReader(64 * 1024 * 1024, from_client=False)
         self._messages: list[WebSocketMessage] = []
+        self.answers_pings = False
         self.connection = ""
         """The public id, if the `welcome` was read by `connect` and is JSON."""
 
@@ -79,6 +80,8 @@ class RawClient:
                 message = self._messages.pop(0)
                 if message.opcode is not Opcode.PING:
                     return message
+                if self.answers_pings:
+                    await self.send(encode_masked_frame(Opcode.PONG, message.payload, MASK))
             data = await self.stream.receive_some()
             if not data:
                 raise trio.EndOfChannel

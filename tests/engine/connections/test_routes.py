@@ -305,6 +305,6 @@ def test_every_option_of_a_route_has_a_test_or_belongs_to_another() -> None:
     """A new option fails here until it has one."""
     assert set(Route.__struct_fields__) == {
         *("enabled", "serves", "dialect", "idle", "greeting", "anonymous", "per_user", "replace", "joins"),
-        *("rooms", "flat", "must_exist"),
+        *("rooms", "flat", "must_exist", "ack"),
     }
     assert (len(Serves), len(Overflow)) == (3, 2)
