@@ -50,7 +50,12 @@ def channel_named(name: str, rooms: str) -> str:
     if name == _SYSTEM_ALIAS:
         return SYSTEM
     namespace, colon, local = name.partition(":")
-    return f"{namespace}:{escape_id(local)}" if colon else f"{rooms}:{escape_id(name)}"
+    return _in(namespace, local) if colon else _in(rooms, name)
+
+
+def _in(namespace: str, local: str) -> str:
+    """The channel of an id; a lone star is none, but stands for all of them."""
+    return f"{namespace}:{local if local == '*' else escape_id(local)}"
 
 
 def name_of(channel: str | None) -> str | None:
@@ -100,7 +105,7 @@ def _channel_command(kind: MessageType, fields: _Fields, visit: Visit) -> PlainC
 
 def _new_message(fields: _Fields, visit: Visit) -> PlainCommand:
     if "session_id" in fields:
-        channel = f"session:{escape_id(_text(fields, 'session_id', 'Session id required'))}"
+        channel = _in("session", _text(fields, "session_id", "Session id required"))
     else:
         channel = _channel(fields, visit)
     return PlainCommand(MessageType.PUB, channel=channel, event="new_message", data=fields.get("data"))
@@ -124,7 +129,7 @@ def _ack(fields: _Fields, visit: Visit) -> PlainCommand:
 
 
 def _task_command(verb: str, fields: _Fields, visit: Visit, missing: str = "Task ID required") -> PlainCommand:
-    channel = f"task:{escape_id(_text(fields, 'task_id', missing))}"
+    channel = _in("task", _text(fields, "task_id", missing))
     return PlainCommand(MessageType.CALL, channel=channel, event=verb, said=fields)
 
 

@@ -152,8 +152,9 @@ def test_a_task_command_is_a_call_and_its_result_says_whether_it_was_done(kind: 
 def test_a_right_that_is_missing_is_an_error_in_the_words_that_these_clients_know(
     command: dict[str, Any], message: str
 ) -> None:
-    denied = Envelope(MessageType.ERR, data=ErrorData("permission_denied", "you have no right to sub").fields())
-    assert answer(said(**command), denied) == {"type": "error", "message": message}
+    data = ErrorData("permission_denied", "you have no right to sub").fields()
+    denied = Envelope(MessageType.ERR, data=data, time=NOW)
+    assert answer(said(**command), denied) == {"type": "error", "message": message, "timestamp": NOW_ISO}
 
 
 @pytest.mark.parametrize("kind", ["get_status", "status_request"])

@@ -47,6 +47,7 @@ def welcome(dialect: Dialect, visit: Visit) -> Any:
         ("room:anna b", "room:anna~20b"),
         ("房间", "session:~E6~88~BF~E9~97~B4"),
         ("task:a.b", "task:a.b"),
+        ("task:*", "task:*"),  # which is no channel
     ],
 )
 def test_names_of_channels_are_understood_and_come_back_as_they_were(name: str | int, channel: str) -> None:
