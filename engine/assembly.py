@@ -9,6 +9,7 @@ from fanline.engine.access.access import Access, Verifier
 from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.permissions import Permissions
 from fanline.engine.access.revocations import Revocations
+from fanline.engine.access.routes import Routes
 from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.durable.history import History
@@ -18,11 +19,13 @@ from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.flusher import Flusher
 from fanline.engine.channels.hub import Hub
+from fanline.engine.channels.inbox import Acknowledgements
 from fanline.engine.channels.join import Joining
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.channels.subscription import Router
 from fanline.engine.clock import unix_ms
 from fanline.engine.cluster.members import Members
+from fanline.engine.connections.admission import Admissions
 from fanline.engine.connections.connection import ConnectionShared
 from fanline.engine.connections.registry import Registry
 from fanline.engine.counters import Counters
@@ -59,10 +62,14 @@ class Assembly:
         self.audit = Audit(settings.audit_log, name, tell)
         self.faults = Faults(self.counters)
         self.registry = Registry(settings.heartbeat, self.counters, self.faults)
+        self._calls: Calls | None = None  # until `start`
         self._bus = bus
         self._settings = settings
         self._members = Members(bus, name)
         self.places = UserPlaces(bus, self._members, access.check_revoked, self.hits)
+        self.routes = Routes(settings.routes, settings.idle_timeout, access.settings.connections)
+        self._permissions = Permissions(self.namespaces, closed=access.closed)
+        self.admissions = Admissions(access, self._permissions, self.places, self._knows_task)
         self._revocations = Revocations(bus)
 
     async def start(self, nursery: trio.Nursery, run_vital: RunVital) -> ConnectionShared:
@@ -75,6 +82,10 @@ class Assembly:
         if self.access.verifier is not None:
             await self._start_tokens(nursery, self.access.verifier)
         return shared
+
+    async def _knows_task(self, channel: str) -> bool:
+        assert self._calls is not None, "nobody is admitted before the start"
+        return await self._calls.knows(channel)
 
     def _start_parts(self, nursery: trio.Nursery, run_vital: RunVital) -> ConnectionShared:
         """Make what all connections share, and start what runs in the background."""
@@ -154,19 +165,23 @@ class Assembly:
         self, nursery: trio.Nursery, joining: Joining, paging: Paging, store: SessionStore, expiry: Expiry
     ) -> Commands:
         bus, settings, namespaces = self._bus, self._settings, self.namespaces
+        acknowledgements, on_fault = Acknowledgements(bus), self.faults.report
+        nursery.start_soon(self.faults.keep, "acknowledgements of inboxes", acknowledgements.run)
+        self._calls = Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=on_fault)
         return Commands(
             bus=bus,
             access=self.access,
             places=self.places,
             audit=self.audit,
             expiry=expiry,
-            permissions=Permissions(namespaces, closed=self.access.closed),
+            permissions=self._permissions,
             joining=joining,
             paging=paging,
             namespaces=namespaces,
             publisher=ClientPublisher(bus, namespaces),
-            calls=Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=self.faults.report),
+            calls=self._calls,
             store=store,
+            acknowledgements=acknowledgements,
             counters=self.counters,
             hits=self.hits,
             max_subscriptions=settings.max_subscriptions,

@@ -48,7 +48,7 @@ class Server:
         self._parts = parts = Assembly(bus, settings, access or Access(), name)
         readiness = Readiness(bus, parts.namespaces, lambda: self._draining)
         self._handshakes = Handshakes(
-            settings, parts.access, parts.counters, readiness, parts.audit, parts.places, parts.hits
+            settings, parts.routes, parts.admissions, parts.counters, readiness, parts.audit, parts.hits
         )
         self._arrivals = Arrivals(settings, parts.hits)
         self._sockets = 0  # accepted and not closed, whatever state they are in

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from fanline.engine.namespaces import Namespace
+from fanline.engine.routes import Route
 from fanline.protocol.websocket.addresses import NetworkName
 from fanline.protocol.websocket.origins import HostName, OriginName
 
@@ -31,8 +32,8 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """How long a client may take for its TLS handshake, and for its request head."""
     heartbeat: _Seconds = 30.0
     """Time between two pings on one connection."""
-    idle_timeout: _Seconds = 75.0
-    """A connection without any input for this time is closed (4009)."""
+    idle_timeout: _Seconds = 90.0
+    """A connection without any input for this time is closed (4009), unless its route says otherwise."""
     close_timeout: _Seconds = 3.0
     """How long a client may take to read what is queued before a close frame, and to answer it."""
     bus_timeout: _Seconds = 5.0
@@ -81,6 +82,8 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Path of the private key of that certificate, PEM, without a passphrase."""
     namespaces: dict[str, Namespace] = {}
     """Namespaces that are declared in addition to the default ones, or in their place."""
+    routes: dict[str, Route] = {}
+    """Path -> route, in addition to the default ones, or in their place."""
     bucket_bytes: Annotated[int, Meta(ge=-1)] = -1
     """The most that a bucket which grows with what is done may hold, before it drops what is oldest; -1: no limit."""
     log_messages: Annotated[int, Meta(ge=1)] = 1000

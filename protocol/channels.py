@@ -18,7 +18,8 @@ from fanline.protocol.errors import ErrorCode, MessageError
 
 MAX_CHANNEL_LENGTH = 200
 
-_TOKEN = r"[A-Za-z0-9_=@+~,:/\-]+"
+TOKEN_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=@+~,:/-"
+_TOKEN = rf"[{re.escape(TOKEN_CHARACTERS)}]+"
 _CHANNEL = re.compile(rf"([a-z][a-z0-9_\-]{{0,31}}):({_TOKEN}(?:\.{_TOKEN})*)")
 
 
@@ -32,6 +33,11 @@ def check_channel(name: str) -> str:
             ErrorCode.BAD_CHANNEL, f"not a channel name: '{shown}' (expected namespace:id, as in task:42)"
         )
     return name
+
+
+def is_channel(name: str) -> bool:
+    """Whether `name` is in the grammar."""
+    return len(name) <= MAX_CHANNEL_LENGTH and _CHANNEL.fullmatch(name) is not None
 
 
 def namespace_of(channel: str) -> str:

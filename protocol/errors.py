@@ -45,7 +45,7 @@ class CloseReason(Enum):
     UNSUPPORTED_DATA = (1003, "this dialect does not take that kind of message", False)
     ABNORMAL = (1006, "connection lost", True)  # never sent: stands for a connection that ended without a close frame
     INVALID_UTF8 = (1007, "text is not valid UTF-8", False)
-    POLICY = (1008, "refused by policy", False)  # not sent yet: will refuse an authentication
+    POLICY = (1008, "refused by policy", False)  # not sent by this server
     TOO_BIG = (1009, "message over the size limit", False)
     INTERNAL = (1011, "internal error", True)
     RESTART = (1012, "server is restarting", True)
@@ -53,6 +53,7 @@ class CloseReason(Enum):
     SILENT = (4009, "nothing heard within the heartbeat time", True)
     REPLACED = (4010, "replaced by a newer connection of this user", False)
     UNAUTHENTICATED = (4401, "no valid token", False)
+    FORBIDDEN = (4403, "not allowed here", False)
     LIMITED = (4429, "over a limit", True)
 
     def __init__(self, code: int, text: str, reconnect: bool) -> None:

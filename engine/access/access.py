@@ -41,7 +41,8 @@ class Access:
         self.tokens = tokens or TokenSettings()
         self.verifier = verifier
         self.is_revoked: Callable[[Identity], bool] = lambda identity: False
-        self._rules = AccessRules(access or AccessSettings())
+        self.settings = access or AccessSettings()
+        self._rules = AccessRules(self.settings)
         self._clock = clock
 
     @property
@@ -49,11 +50,14 @@ class Access:
         """Whether a namespace that nobody configured is closed."""
         return self.mode is AuthMode.TOKEN
 
-    async def admit(self, token: str | None, *, may_follow: bool) -> Identity:
+    async def admit(self, token: str | None, *, may_follow: bool, anonymous: Grants | None = None) -> Identity:
         """The identity behind a handshake. `may_follow`: a client that brings no token may still send one, in time.
+        `anonymous`: the rights of clients without a token, if they are not those of the whole server.
 
         AccessError.
         """
+        if token is None and anonymous is not None and self.mode is AuthMode.TOKEN:
+            return Identity(grants=anonymous)
         if token is not None or self.mode is not AuthMode.TOKEN or self._rules.anonymous is not None:
             return await self.identify(token)
         if may_follow:

@@ -20,7 +20,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """False: it has shown nothing yet, and may only authenticate itself, until `expires`."""
     expires: float = math.inf
     connections: int | None = None
-    """The most connections that the user may have in the whole cluster; None: any number."""
+    """The most connections that the user may have in the whole cluster; None: as the route or the settings say."""
     token_id: str | None = None
     issued: float | None = None
 

@@ -6,7 +6,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-GrantText = Annotated[str, Meta(min_length=3, max_length=300, description="grants like task:*:sub+call")]
+from fanline.protocol.auth.rights import GrantText
+
 _Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 
 

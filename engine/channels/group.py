@@ -10,6 +10,7 @@ from fanline.engine.sending.batch import EncodedBatch, EncodedMessage
 from fanline.engine.sending.outbox import Outbox
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope
+from fanline.protocol.websocket.ack_pings import ack_ping
 
 Left = set[tuple[int, Outbox]]
 """Who has left a group during a flush: the `id` of the messages that are no longer for them, and the outbox."""
@@ -29,11 +30,13 @@ class FlushBatch(msgspec.Struct, frozen=True, gc=False):
 class Group:
     """Its members, and the messages they have not been sent yet."""
 
-    __slots__ = ("encoding", "flushing", "joiners", "members", "namespace", "pending")
+    __slots__ = ("acknowledges", "encoding", "flushing", "joiners", "members", "namespace", "pending")
 
     def __init__(self, encoding: Encoding, namespace: Namespace) -> None:
         self.encoding = encoding
         self.namespace = namespace
+        self.acknowledges = namespace.inbox and encoding.dialect.is_plain
+        """Whether the members acknowledge what they are sent with the pong to a ping behind it."""
         self.members: dict[Outbox, None] = {}
         self.pending: list[EncodedMessage] = []
         self.joiners: dict[Outbox, int] = {}  # came while messages were pending: how many of those are not theirs
@@ -66,7 +69,10 @@ class Group:
 
     def append(self, envelope: Envelope) -> None:
         """Have a message sent at the next flush."""
-        self.pending.append(EncodedMessage(self.encoding.encode(envelope), envelope))
+        frame = self.encoding.encode(envelope)
+        if self.acknowledges and envelope.offset is not None:
+            frame += ack_ping(envelope.channel or "", envelope.offset)
+        self.pending.append(EncodedMessage(frame, envelope))
 
     def take(self, left: Left) -> FlushBatch:
         """The pending messages and whose they are; joiners become members. `left`: that of the flush."""

@@ -16,14 +16,14 @@ from fanline.engine.counters import Counters
 from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.sending.life import Life, LifeState
 from fanline.engine.sending.outbox import Outbox, OutboxShared
-from fanline.engine.sessions.commands import Commands, close_reason, refusal
+from fanline.engine.sessions.commands import Commands
 from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.rate import Account, Rate, SlowLane, Work
+from fanline.engine.sessions.refusals import close_reason, refusal
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
 from fanline.engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered
-from fanline.protocol.dialects import PLAIN
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason, ErrorCode, FrameError, MessageError
 from fanline.protocol.messages import Limits, ReconnectData
@@ -62,7 +62,8 @@ class Connection:
         self._account = Account(trio.current_time())
         self._reader: FrameReader | None = None  # only while a message is incomplete
         self.outbox = Outbox(sock, Life(), shared.outboxes)
-        self.session = Session(shared.store, opened.encoding, opened.admission.identity, self.outbox)
+        identity = opened.admission.identity
+        self.session = Session(shared.store, opened.encoding, identity, self.outbox, opened.route, opened.visit)
         self.session.place = opened.admission.place
         shared.places.hold(self.session.place, self.session)
 
@@ -71,8 +72,10 @@ class Connection:
         try:
             self.session.welcome(self._shared.settings.heartbeat, self._shared.limits)
             self._shared.expiry.watch(self.session)
-            self.outbox.life.begin(self._shared.settings.idle_timeout)
+            self.outbox.life.begin(self.session.route.idle)
             with self.outbox.life.scope:
+                if self.session.route.joins:
+                    await self._shared.commands.join_route(self.session)
                 if rest:
                     await self._feed(rest)
                 await self._read()
@@ -92,7 +95,7 @@ class Connection:
     @property
     def can_be_told(self) -> bool:
         """Whether its client knows `reconnect`."""
-        return self.session.encoding.dialect is not PLAIN
+        return not self.session.encoding.dialect.is_plain
 
     def send_away(self, seconds: float) -> None:
         """The worker stops: tell the client to come back after this time, and close."""
@@ -110,7 +113,7 @@ class Connection:
                 await trio.lowlevel.wait_readable(self._socket)
             data = self._receive()
             if data:
-                self.outbox.life.extend(self._shared.settings.idle_timeout)
+                self.outbox.life.extend(self.session.route.idle)
                 await self._pace(await self._feed(data))
             del data  # not kept while waiting for the next
 
@@ -166,8 +169,11 @@ class Connection:
         """Take one message; the CPU seconds that it took to decode it."""
         if message.opcode is Opcode.CLOSE:
             self._take_goodbye(message.payload)
-        elif not self.outbox.life.is_open or message.opcode is Opcode.PONG:
+        elif not self.outbox.life.is_open:
             pass
+        elif message.opcode is Opcode.PONG:
+            if message.payload:
+                self._shared.commands.take_pong(self.session, message.payload)
         elif message.opcode is Opcode.PING:
             self.outbox.push(encode_frame(Opcode.PONG, message.payload))
         elif message.opcode is self.session.encoding.dialect.opcode:

@@ -8,11 +8,11 @@ from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.identity import AccessError
 from fanline.engine.access.permissions import Permissions
-from fanline.engine.access.user_places import PlaceRule, UserPlaces
-from fanline.engine.bus.interface import Bus, BusError, StorageFullError, TooLargeError
+from fanline.engine.access.user_places import UserPlaces
+from fanline.engine.bus.interface import Bus, BusError
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.paging import Paging
-from fanline.engine.channels.inbox import move_cursor
+from fanline.engine.channels.inbox import Acknowledgements, move_cursor
 from fanline.engine.channels.join import Answer, Joining
 from fanline.engine.channels.start import Live, start_of
 from fanline.engine.clock import unix_ms
@@ -22,17 +22,18 @@ from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
+from fanline.engine.sessions.refusals import close_reason, code_of, refusal
+from fanline.engine.sessions.route_joins import join_route
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
 from fanline.protocol.auth.rights import Right, right_of_verb
 from fanline.protocol.channels import check_channel
-from fanline.protocol.dialects import PLAIN
 from fanline.protocol.envelope import Envelope, MessageType, check_names
-from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
+from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, ErrorData, message_id_of, read
+from fanline.protocol.websocket.ack_pings import acknowledged_offset
 
 _SMALL = 256  # bytes of a message; smaller ones are bounded well enough by their number
-_MAX_REASON = 500  # characters: the engine's reasons quote the command, whatever its size; a producer's are its own
 
 Perform = Callable[["Commands", Session, Envelope], Awaitable[Envelope | None]]
 """The answer to a command; None if it has been answered, or is answered later. MessageError, BusError: the `err`."""
@@ -56,6 +57,7 @@ class Commands:
         publisher: ClientPublisher,
         calls: Calls,
         store: SessionStore,
+        acknowledgements: Acknowledgements,
         counters: Counters,
         hits: LimitHits,
         max_subscriptions: int,
@@ -72,6 +74,7 @@ class Commands:
         self._publisher = publisher
         self._calls = calls
         self._store = store
+        self._acknowledgements = acknowledgements
         self._counters = counters
         self._hits = hits
         self._max_subscriptions = max_subscriptions
@@ -83,7 +86,7 @@ class Commands:
         is_small = len(payload) <= _SMALL
         begun = 0.0 if is_small else time.thread_time()
         try:
-            commands = session.encoding.dialect.decode(payload)
+            commands = session.encoding.dialect.decode(payload, session.visit)
         except MessageError as error:
             self._counters.commands += 1
             self._answer(session, None, refusal(None, error))
@@ -115,7 +118,10 @@ class Commands:
             self._counters.errors += 1
         elif command is not None:
             reply.id = command.id
-        payload = session.encoding.dialect.encode_reply(command, reply)
+        dialect = session.encoding.dialect
+        if dialect.is_plain and reply.time is None:
+            reply.time = unix_ms()  # every message to a plain client has one
+        payload = dialect.encode_reply(command, reply)
         if payload is not None:
             frame = session.encoding.frame(payload)
             session.outbox.push(frame)
@@ -125,7 +131,7 @@ class Commands:
 
     async def auth(self, session: Session, command: Envelope) -> Envelope | None:
         """Take a token, take up a session, or both. The connection of a client that is not known then ends."""
-        wanted = read(Authenticate, command)
+        wanted, was_known = read(Authenticate, command), session.identity.known
         try:
             if wanted.token is not None or not session.identity.known:
                 await self._authenticate(session, wanted.token)
@@ -140,7 +146,10 @@ class Commands:
             data.expires = int(session.identity.expires * 1000)
         if wanted.session is not None:
             data.resumed = await self._resume(session, wanted.session, wanted.positions)
-        return Envelope(MessageType.OK, data=data.fields())
+        self._answer(session, command, Envelope(MessageType.OK, data=data.fields()))
+        if not was_known:
+            await self.join_route(session)
+        return None
 
     async def _authenticate(self, session: Session, token: str | None) -> None:
         """Replace the session's identity, and end the subscriptions that the new one may not have."""
@@ -149,7 +158,7 @@ class Commands:
             text = "this connection belongs to another user; open a new one with this token"
             raise MessageError(ErrorCode.PERMISSION_DENIED, text)
         if session.place is None:
-            session.place = await self._places.take(identity, PlaceRule())
+            session.place = await self._places.take(identity, session.route.place_rule(identity))
             self._places.hold(session.place, session)
         session.identity = identity
         self._audit.record(AuditEvent.AUTHENTICATED, identity)
@@ -183,6 +192,14 @@ class Commands:
                 session.push(refusal(command, error))
         return True
 
+    async def join_route(self, session: Session) -> None:
+        """Subscribe a client that is known to what its route joins. The connection ends if that cannot be done."""
+        try:
+            await join_route(session, self._subscribe, self._namespaces)
+        except (MessageError, BusError) as error:
+            self._answer(session, None, refusal(None, error))
+            session.close(close_reason(error))
+
     async def ping(self, session: Session, command: Envelope) -> Envelope:
         return Envelope(MessageType.PONG, data=command.data, time=unix_ms())
 
@@ -192,7 +209,7 @@ class Commands:
         """Subscribe to a channel, or go on from another position of one that is subscribed."""
 
         def answer(reply: Envelope) -> None:
-            if command.id is None and session.encoding.dialect is not PLAIN and reply.offset is not None:
+            if command.id is None and not session.encoding.dialect.is_plain and reply.offset is not None:
                 session.push(reply)  # not asked for by an id, but the client must know where its history begins
             else:
                 self._answer(session, command, reply)
@@ -204,7 +221,7 @@ class Commands:
         await self._permissions.check(session.identity, Right.SUB, channel)
         subscriptions = session.subscriptions or {}
         known = subscriptions.get(channel)
-        if known is not None and isinstance(start, Live):
+        if known is not None and isinstance(start, Live) and channel not in (session.unasked or ()):
             answer(Envelope(MessageType.OK, channel=channel))
             return
         if known is None and len(subscriptions) >= self._max_subscriptions:
@@ -217,6 +234,8 @@ class Commands:
             # In one step with the answer: a session that is cut off during its history is taken up with this channel.
             subscriptions[channel] = subscription
             session.subscriptions = subscriptions
+            if session.unasked is not None:
+                session.unasked.discard(channel)
             self._audit.record(AuditEvent.SUBSCRIBED, session.identity, channel=channel)
             session.store()
             answer(reply)
@@ -253,6 +272,7 @@ class Commands:
 
     async def ack(self, session: Session, command: Envelope) -> Envelope:
         """Move an inbox's cursor to an offset (`o`), or to the message whose id is the data."""
+        session.acknowledges = True
         inbox = _inbox_of(session, command)
         message_id = message_id_of(command)
         offset = command.offset
@@ -264,6 +284,16 @@ class Commands:
         await move_cursor(self._bus, inbox.name, offset, inbox.epoch)
         return Envelope(MessageType.OK, channel=inbox.name, offset=offset)
 
+    def take_pong(self, session: Session, payload: bytes) -> None:
+        """The client has taken an inbox up to what the ping behind a message has named."""
+        if session.acknowledges:
+            return
+        for each in (session.subscriptions or {}).values():
+            inbox = each.channel.durable if each.channel.namespace.inbox else None
+            offset = None if inbox is None else acknowledged_offset(payload, inbox.name)
+            if inbox is not None and offset is not None and offset <= inbox.last:
+                self._acknowledgements.note(inbox.name, offset, inbox.epoch)
+
     # --- producers -----------------------------------------------------------------------------------------------
 
     async def call(self, session: Session, command: Envelope) -> None:
@@ -273,7 +303,7 @@ class Commands:
         self._calls.check_is_task(channel)
 
         def answer(reply: Envelope | MessageError | BusError) -> None:
-            code = None if isinstance(reply, Envelope) else _code(reply)
+            code = None if isinstance(reply, Envelope) else code_of(reply)
             self._audit.record(AuditEvent.CALLED, session.identity, channel=channel, verb=command.event, code=code)
             self._answer(session, command, reply if isinstance(reply, Envelope) else refusal(command, reply))
 
@@ -301,29 +331,6 @@ COMMANDS: dict[str, Perform] = {
     MessageType.PRESENCE: Commands.not_supported,
     MessageType.HISTORY: Commands.history,
 }
-
-
-def refusal(command: Envelope | None, error: MessageError | BusError) -> Envelope:
-    """The `err` that says why a command (None: one that could not be read) was not performed."""
-    code, reason = _code(error), str(error)
-    data = ErrorData(code, reason if code is ErrorCode.REFUSED else reason[:_MAX_REASON]).fields()
-    if command is None:
-        return Envelope(MessageType.ERR, id=error.request if isinstance(error, MessageError) else None, data=data)
-    return Envelope(MessageType.ERR, id=command.id, channel=command.channel, data=data)
-
-
-_CODES = {TooLargeError: ErrorCode.TOO_LARGE, StorageFullError: ErrorCode.STORAGE_FULL}
-
-
-def close_reason(error: MessageError) -> CloseReason:
-    """With which a client is let go that does not get in."""
-    return CloseReason.LIMITED if error.code is ErrorCode.LIMIT_EXCEEDED else CloseReason.UNAUTHENTICATED
-
-
-def _code(error: MessageError | BusError) -> ErrorCode:
-    if isinstance(error, MessageError):
-        return error.code
-    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), ErrorCode.UNAVAILABLE)
 
 
 def _channel_of(command: Envelope) -> str:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from fanline.engine.access.routes import Routes
 from fanline.engine.bus.nats.signatures import Signatures
 from fanline.protocol.auth.claims import TokenError, check_meant, check_times, decode_claims
 from fanline.protocol.auth.public_keys import read_key_set
@@ -12,15 +13,16 @@ from fanline.protocol.auth.request_token import token_of
 from fanline.protocol.auth.revocation import decode_revocation, encode_revocation
 from fanline.protocol.auth.rights import GrantError, Grants, parse_grant
 from fanline.protocol.auth.tokens import TokenRules, UnusableKeyError, secret_key, sign, verify
-from fanline.protocol.channels import check_channel
-from fanline.protocol.dialects import PLAIN
+from fanline.protocol.channels import check_channel, is_channel
+from fanline.protocol.dialects import ECHO, FLAT, PLAIN
 from fanline.protocol.envelope import check_names, decode_cbor, decode_json, encode_cbor, encode_json, from_producer
 from fanline.protocol.errors import FrameError, HttpError, MessageError
+from fanline.protocol.escapes import escape_id, unescape_id
 from fanline.protocol.messages import AskHistory, Authenticate, CallData, ControlData, Subscribe, read
 from fanline.protocol.nats.parser import NatsError, NatsMessage, Parser, header_of, status_of
 from fanline.protocol.websocket.addresses import Networks, client_address, read_address
 from fanline.protocol.websocket.frames import FrameReader, Opcode, encode_masked_frame
-from fanline.protocol.websocket.handshake import HeadReader, check_upgrade, choose_subprotocol
+from fanline.protocol.websocket.handshake import HeadReader, Request, check_upgrade, choose_subprotocol
 from fanline.protocol.websocket.origins import HostRules
 from fanline.protocol.websocket.proxy_protocol import MAX_SIZE, ProxyHeaderError, ProxyHeaderReader
 from fanline.workers.configuration.settings import load_settings
@@ -31,6 +33,7 @@ from tests.support.raw_client import MASK, upgrade_request
 SECRET = "a secret that is long enough for SHA-256"
 _LIMIT = 64 * 1024
 _PROXIES = Networks(["10.0.0.0/8"])
+ROUTES = Routes({}, 90.0, 0)
 
 
 class Target(NamedTuple):
@@ -92,7 +95,18 @@ def _cbor(data: bytes, chance: random.Random) -> None:
     decode_cbor(encode_cbor(envelope))
 
 
+def _route(data: bytes, chance: random.Random) -> None:
+    """Whatever is joined is a channel, and the names in a path come back from it."""
+    path, _, query = data.decode("latin-1").partition("?")
+    found = ROUTES.find(Request("GET", path, query, "1.1", {}, b""))
+    if found is not None:
+        route, visit = found
+        assert all(is_channel(name) for name in route.channels(visit, "anna", is_plain=True))
+        assert all(unescape_id(escape_id(value)) == value for value in visit.path_values.values())
+
+
 def _plain(data: bytes, chance: random.Random) -> None:
+    ECHO.decode(data)
     PLAIN.decode(data)
 
 
@@ -101,6 +115,7 @@ def _producer(data: bytes, chance: random.Random) -> None:
     encode_json(envelope)
     encode_cbor(envelope)
     PLAIN.encode(envelope)
+    FLAT.encode(envelope)
 
 
 def _channel(data: bytes, chance: random.Random) -> None:
@@ -212,6 +227,11 @@ TARGETS: dict[str, Target] = {
         ],
         _proxy_header,
         (ProxyHeaderError,),
+    ),
+    "route": Target(
+        [b"/ws?project_id=7", b"/ws/review/%E4%BB%BB", b"/ws/chat/session/a.b", b"/ws/board?token=x&project_id=a%20b"],
+        _route,
+        (HttpError, MessageError),
     ),
     "frames": Target(
         [

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fanline.protocol.dialects import PLAIN
-from fanline.protocol.dialects.plain import _COMMANDS as PLAIN_COMMANDS
+from fanline.protocol.dialects.plain_commands import COMMANDS as PLAIN_COMMANDS
 from fanline.protocol.envelope import KEYS, MessageType, decode_json
 from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
 from fanline.protocol.nats.subjects import to_subject

@@ -57,7 +57,7 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
         f"FANLINE_{prefix}{field.name}".upper(): _as_text(field.default)
         for prefix, struct in tables.items()
         for field in msgspec.structs.fields(struct)
-        if field.name not in ("engine", "tokens", "access", "namespaces", "roles")
+        if field.name not in ("engine", "tokens", "access", "namespaces", "routes", "roles")
     }
     environ["FANLINE_DATA_DIR"] = "/d"
     assert load_settings({}, environ) == Settings(data_dir="/d")

@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from fanline.engine.access.rules import AccessRules
-from fanline.engine.access.settings import AccessSettings, GrantText, TokenSettings
+from fanline.engine.access.settings import AccessSettings, TokenSettings
 from fanline.protocol.auth.claims import MIN_SECRET_BYTES
-from fanline.protocol.auth.rights import GrantError
+from fanline.protocol.auth.rights import GrantError, GrantText
 from fanline.protocol.websocket.origins import is_loopback_host
 from fanline.workers.errors import SettingsError
 

@@ -18,6 +18,7 @@ from fanline.engine.settings import EngineSettings
 from fanline.protocol.websocket.origins import is_loopback_host
 from fanline.workers.configuration.access import check_access, read_roles
 from fanline.workers.configuration.namespaces import read_namespaces
+from fanline.workers.configuration.routes import check_routes, read_routes
 from fanline.workers.configuration.wording import describe_type, field_types, is_list, suggest
 from fanline.workers.errors import SettingsError
 
@@ -126,7 +127,12 @@ def load_settings(
 _TYPES = field_types(Settings)
 for _name, _struct in _TABLES.items():
     _TYPES |= field_types(_struct, f"{_name}.")
-for _table in (*_TABLES, "engine.namespaces", "access.roles"):  # tables, which are read in their own way
+for _table in (
+    *_TABLES,
+    "engine.namespaces",
+    "engine.routes",
+    "access.roles",
+):  # tables, which are read in their own way
     del _TYPES[_table]
 
 
@@ -141,6 +147,8 @@ def _from_toml(path: str, text: str) -> Iterator[tuple[str, _Given]]:
         raise SettingsError(f"{path} is not valid TOML: {error}") from None
     if "namespaces" in table:
         yield "engine.namespaces", _Given(read_namespaces(table.pop("namespaces"), path), path, typed=True)
+    if "routes" in table:
+        yield "engine.routes", _Given(read_routes(table.pop("routes"), path), path, typed=True)
     for name in _TABLES:
         inner = table.pop(name, {})
         if not isinstance(inner, dict):
@@ -187,7 +195,7 @@ def _where_it_belongs(key: str) -> str:
             return f"{key.rpartition('.')[2]} belongs in the table [{table}]"
     if (bare := key.rpartition(".")[2]) in _TYPES:
         return f"{bare} belongs above all tables"
-    return suggest(key, (*_TYPES, *_TABLES, "namespaces"))
+    return suggest(key, (*_TYPES, *_TABLES, "namespaces", "routes"))
 
 
 def _check(key: str, given: _Given) -> object:
@@ -228,6 +236,7 @@ def _check_together(settings: Settings, given: Mapping[str, _Given]) -> None:
         raise SettingsError("engine.proxy_protocol needs engine.trusted_proxies: only their headers are read")
     if engine.idle_timeout <= engine.heartbeat:
         raise SettingsError("engine.idle_timeout must be longer than engine.heartbeat, or live clients are closed")
+    check_routes(engine.routes, engine.heartbeat)
 
 
 def _source(key: str, given: Mapping[str, _Given]) -> str:
