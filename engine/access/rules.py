@@ -31,6 +31,7 @@ class AccessRules:
         return Identity(
             user=claims.sub,
             username=claims.username,
+            roles=claims.roles,
             grants=Grants(grants, claims.sub),
             connections=claims.connections or self._connections,
             expires=claims.exp,

@@ -42,15 +42,17 @@ class AddressLimits:
         """The address of a client, if its connections are to be `counted`. HttpError 403 or 429 if it is refused."""
         if not self._active:
             return None
-        peer = sock.getpeername()
-        address = client_address(
-            str(peer[0]) if isinstance(peer, tuple) else "127.0.0.1", request.headers, self._proxies
-        )
+        address = self.address_of(sock, request)
         self._check_listed(address)
         if is_loopback(address) or address in self._proxies:
             return None
         self._check_account(address)
         return address if self._most else None
+
+    def address_of(self, sock: socket.socket, request: Request) -> str:
+        """The address of a client: what the trusted proxies say, if it comes through them."""
+        peer = sock.getpeername()
+        return client_address(str(peer[0]) if isinstance(peer, tuple) else "127.0.0.1", request.headers, self._proxies)
 
     def _check_listed(self, address: str) -> None:
         if address in self._denied or (self._allowed and address not in self._allowed):

@@ -60,6 +60,7 @@ class Connection:
         self.outbox = Outbox(sock, Life(), shared.outboxes)
         self.session = Session(shared.store, opened.encoding, opened.admission.identity, self.outbox)
         self.session.place = opened.admission.place
+        self.session.request = opened.admission.request
 
     async def run(self, rest: bytes) -> None:
         """Serve the client until one side ends it; `rest` is what came with the handshake."""

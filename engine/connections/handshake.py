@@ -12,6 +12,7 @@ import trio
 
 from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
+from fanline.engine.access.authenticator import question_of, remembered
 from fanline.engine.access.identity import NOBODY, AccessError, Identity
 from fanline.engine.access.user_places import Place, UserPlaces
 from fanline.engine.connections.address_limits import AddressLimits
@@ -24,6 +25,7 @@ from fanline.protocol.dialects import BY_SUBPROTOCOL, PLAIN
 from fanline.protocol.dialects.base import Dialect
 from fanline.protocol.dialects.encoding import Encoding, encoding_of
 from fanline.protocol.errors import ErrorCode, HttpError
+from fanline.protocol.handlers import AuthenticateRequest
 from fanline.protocol.websocket import deflate
 from fanline.protocol.websocket.handshake import (
     HeadReader,
@@ -57,6 +59,8 @@ class Admission(NamedTuple):
     identity: Identity
     place: Place | None = None
     """The connection's among those of its user, if they are limited."""
+    request: AuthenticateRequest | None = None
+    """For the authenticator, if there is one, when the client shows another token."""
     refusal: AccessError | None = None
     """Why the client does not get in after all; browsers would show their page no other answer to the handshake."""
 
@@ -129,7 +133,7 @@ class Handshakes:
             raise _full()
         deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
         response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
-        admission = await self._admit(request, dialect)
+        admission = await self._admit(sock, request, dialect)
         try:
             sock.send(response, _with_greeting(sock))  # a fresh socket's buffer always has room for it
         except OSError:
@@ -138,14 +142,18 @@ class Handshakes:
         self._note(sock, admission.identity, None if admission.refusal is None else admission.refusal.code)
         return Opened(encoding_of(dialect, deflated), admission, request.rest, address)
 
-    async def _admit(self, request: Request, dialect: Dialect) -> Admission:
+    async def _admit(self, sock: socket.socket, request: Request, dialect: Dialect) -> Admission:
         """Who the client is. HttpError for one of the plain dialect that does not get in; others are told once they
         are connected.
         """
         token = token_of(request, self._access.tokens.cookie)
+        question = None
+        if self._access.authenticator is not None:
+            question = question_of(request, self.limits.address_of(sock, request))
         try:
-            identity = await self._access.admit(token, may_follow=dialect is not PLAIN)
-            return Admission(identity, await self._places.take(identity))
+            identity = await self._access.admit(token, may_follow=dialect is not PLAIN, request=question)
+            kept = remembered(question) if identity.known else question
+            return Admission(identity, await self._places.take(identity), kept)
         except AccessError as error:
             if dialect is not PLAIN:
                 return Admission(NOBODY, refusal=error)

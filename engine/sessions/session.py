@@ -14,8 +14,9 @@ from fanline.engine.sessions.store import STORE_AGAIN, SessionStore
 from fanline.protocol.dialects import PLAIN
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.errors import CloseReason
-from fanline.protocol.messages import Limits, Welcome
+from fanline.protocol.errors import CloseReason, ErrorCode
+from fanline.protocol.handlers import AuthenticateRequest
+from fanline.protocol.messages import ErrorData, Limits, Welcome
 
 
 class Session:
@@ -34,6 +35,7 @@ class Session:
         "number",
         "outbox",
         "place",
+        "request",
         "subscriptions",
     )
 
@@ -50,6 +52,8 @@ class Session:
         """Channel -> subscription, once it was answered; None before the first: most connections are idle."""
         self.place: Place | None = None
         """That of the connection among those of its user, if they are limited."""
+        self.request: AuthenticateRequest | None = None
+        """What the authenticator, if there is one, is asked again when the client shows another token."""
         self.calls = 0
         """Calls to producers under way."""
         self._store = store
@@ -79,6 +83,15 @@ class Session:
         """End the connection from our side: a close frame, then a moment for the client to take it."""
         self.outbox.finish(reason)
         self.outbox.life.scope.cancel()
+
+    def end_subscription(self, channel: str, code: ErrorCode, message: str) -> None:
+        """End a subscription from our side, and say why; nothing happens if there is none."""
+        subscription = (self.subscriptions or {}).pop(channel, None)
+        if subscription is not None:
+            subscription.leave()
+            data = ErrorData(code=code, message=message).fields()
+            self.push(Envelope(MessageType.UNSUB, channel=channel, data=data, time=unix_ms()))
+            self.store()
 
     def store(self) -> None:
         """Have the session stored soon, with what it is subscribed to."""

@@ -183,6 +183,16 @@ def _welcome(envelope: Envelope) -> dict[str, Any]:
     }
 
 
+def _unsubscribed(envelope: Envelope) -> dict[str, Any]:
+    """A subscription has ended from the server's side."""
+    return {
+        "type": "unsubscribed",
+        "channel": envelope.channel,
+        "reason": error_of(envelope).message,
+        "timestamp": iso_time(envelope.time),
+    }
+
+
 def _other(envelope: Envelope) -> dict[str, Any]:
     return {
         "type": envelope.type,
@@ -195,6 +205,7 @@ def _other(envelope: Envelope) -> dict[str, Any]:
 _EVENTS: dict[str, Callable[[Envelope], dict[str, Any]]] = {
     MessageType.PUB: _published,
     MessageType.WELCOME: _welcome,
+    MessageType.UNSUB: _unsubscribed,
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from fanline.engine.access.settings import AccessSettings, TokenSettings
+from fanline.engine.access.settings import AccessSettings, HandlerSettings, TokenSettings
 from fanline.engine.namespaces import DEFAULTS, Namespace
 from fanline.engine.settings import EngineSettings
 from fanline.workers.configuration.settings import OTHER_VARIABLES, Settings, load_settings
@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 
 PAGE = (ROOT / REFERENCE).read_text(encoding="utf-8")
 AS_READ = load_settings({}, {"HOME": "~"})
-TABLES = ("engine", "namespaces", "tokens", "access", "roles")
+TABLES = ("engine", "namespaces", "tokens", "access", "handlers", "roles")
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -44,6 +44,7 @@ def expected(struct: type[msgspec.Struct], values: object, prefix: str | None) -
         ("## [engine]", EngineSettings, AS_READ.engine, "FANLINE_ENGINE_"),
         ("## [tokens]", TokenSettings, AS_READ.tokens, "FANLINE_TOKENS_"),
         ("## [access]", AccessSettings, AS_READ.access, "FANLINE_ACCESS_"),
+        ("## [handlers]", HandlerSettings, AS_READ.handlers, "FANLINE_HANDLERS_"),
         ("## [namespaces.NAME]", Namespace, Namespace(), None),
     ],
 )
@@ -58,7 +59,14 @@ def test_every_setting_is_on_the_page_with_its_variable_its_type_and_its_default
 def test_times_and_sizes_have_a_unit() -> None:
     measured = [
         row
-        for heading in ("## Server", "## [engine]", "## [tokens]", "## [access]", "## [namespaces.NAME]")
+        for heading in (
+            "## Server",
+            "## [engine]",
+            "## [tokens]",
+            "## [access]",
+            "## [handlers]",
+            "## [namespaces.NAME]",
+        )
         for row in rows(heading)
     ]
     without = [row[0] for row in measured if "number" in row[-4] and not row[-2]]
@@ -84,6 +92,8 @@ def test_variables_that_are_not_settings_are_on_the_page() -> None:
         "docs/how-to/durable-channels.md",
         "docs/how-to/serve-behind-a-proxy.md",
         "docs/reference/authentication.md",
+        "docs/reference/handlers.md",
+        "docs/how-to/authenticate-with-your-own-code.md",
         "README.md",
     ],
 )
