@@ -46,12 +46,18 @@ class AddressLimits:
         """
         if not self._active:
             return None
-        address = client_address(peer, request.headers, self._proxies)
+        address = self.address_of(peer, request)
         self._check_listed(address)
         if is_loopback(address) or address in self._proxies:
             return None
         self._check_account(address)
         return address if self._most else None
+
+    def address_of(self, peer: str, request: Request) -> str:
+        """The address of a client whose connection comes from `peer`: what the trusted proxies say, if it comes through
+        them.
+        """
+        return client_address(peer, request.headers, self._proxies)
 
     def _check_listed(self, address: str) -> None:
         if address in self._denied or (self._allowed and address not in self._allowed):

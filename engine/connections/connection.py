@@ -66,6 +66,7 @@ class Connection:
         self.session = Session(shared.store, opened.encoding, identity, self.outbox, opened.route, opened.visit)
         self.session.place = opened.admission.place
         shared.places.hold(self.session.place, self.session)
+        self.session.request = opened.admission.request
 
     async def run(self, rest: bytes) -> None:
         """Serve the client until one side ends it; `rest` is what came with the handshake."""

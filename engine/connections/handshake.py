@@ -5,6 +5,7 @@ import math
 import socket
 import ssl
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -130,7 +131,8 @@ class Handshakes:
             raise _full()
         deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
         response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
-        admission = await self._admissions.admit(request, route, visit, is_plain=dialect.is_plain)
+        peer = partial(self.limits.address_of, arrival.address, request)
+        admission = await self._admissions.admit(request, route, visit, peer, is_plain=dialect.is_plain)
         try:
             sock.send(response, _with_greeting(sock))  # a fresh socket's buffer always has room for it
         except OSError:

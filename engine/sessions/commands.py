@@ -4,12 +4,17 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+import trio
+
 from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
+from fanline.engine.access.authenticator import remembered
 from fanline.engine.access.identity import AccessError
 from fanline.engine.access.permissions import Permissions
+from fanline.engine.access.removals import Removals
 from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.bus.parallel import for_each
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.paging import Paging
 from fanline.engine.channels.inbox import Acknowledgements, move_cursor
@@ -26,14 +31,16 @@ from fanline.engine.sessions.refusals import close_reason, code_of, refusal
 from fanline.engine.sessions.route_joins import join_route
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
+from fanline.protocol.auth.revocation import Removal
 from fanline.protocol.auth.rights import Right, right_of_verb
 from fanline.protocol.channels import check_channel, check_channel_or_pattern, is_pattern
 from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, ErrorData, message_id_of, read
+from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, message_id_of, read
 from fanline.protocol.websocket.ack_pings import acknowledged_offset
 
 _SMALL = 256  # bytes of a message; smaller ones are bounded well enough by their number
+_CONFIRM_SECONDS = 15.0  # for all channels of a connection whose client shows another token
 
 Perform = Callable[["Commands", Session, Envelope], Awaitable[Envelope | None]]
 """The answer to a command; None if it has been answered, or is answered later. MessageError, BusError: the `err`."""
@@ -50,6 +57,7 @@ class Commands:
         places: UserPlaces,
         expiry: Expiry,
         permissions: Permissions,
+        removals: Removals,
         audit: Audit,
         joining: Joining,
         paging: Paging,
@@ -67,6 +75,7 @@ class Commands:
         self._places = places
         self._expiry = expiry
         self._permissions = permissions
+        self._removals = removals
         self._audit = audit
         self._joining = joining
         self._paging = paging
@@ -153,7 +162,7 @@ class Commands:
 
     async def _authenticate(self, session: Session, token: str | None) -> None:
         """Replace the session's identity, and end the subscriptions that the new one may not have."""
-        identity = await self._access.identify(token)
+        identity = await self._access.identify(token, session.request)
         if session.identity.user not in (None, identity.user):
             text = "this connection belongs to another user; open a new one with this token"
             raise MessageError(ErrorCode.PERMISSION_DENIED, text)
@@ -162,19 +171,27 @@ class Commands:
             self._places.hold(session.place, session)
         session.identity = identity
         self._audit.record(AuditEvent.AUTHENTICATED, identity)
+        session.request = remembered(session.request)
         self._expiry.watch(session)
-        self._end_lost(session)
+        await self._end_lost(session)
 
-    def _end_lost(self, session: Session) -> None:
-        """End the subscriptions that the session's identity may not have any more, each with its reason."""
-        subscriptions = session.subscriptions or {}
-        for channel in [*subscriptions]:
-            error = self._permissions.denial(session.identity, Right.SUB, channel)
-            if error is not None:
-                subscriptions.pop(channel).leave()
-                data = ErrorData(code=error.code, message=str(error)).fields()
-                session.push(Envelope(MessageType.UNSUB, channel=channel, data=data))
-                session.store()
+    async def _end_lost(self, session: Session) -> None:
+        """End the subscriptions that the session's identity may not have any more, each with its reason. What an
+        authorizer has not confirmed in time is among them.
+        """
+        unconfirmed = dict.fromkeys(session.subscriptions or {})
+
+        async def check(channel: str) -> None:
+            try:
+                await self._permissions.check(session.identity, Right.SUB, channel)
+            except MessageError as error:
+                session.end_subscription(channel, error.code, str(error))
+            del unconfirmed[channel]
+
+        with trio.move_on_after(_CONFIRM_SECONDS):
+            await for_each(check, [*unconfirmed])
+        for channel in unconfirmed:
+            session.end_subscription(channel, ErrorCode.UNAVAILABLE, "rights cannot be checked now; subscribe again")
 
     async def _resume(self, session: Session, wanted: str, positions: Mapping[str, tuple[int, str]]) -> bool:
         """Subscribe to what another connection had; each channel's answer and history come first. The session keeps its
@@ -217,7 +234,7 @@ class Commands:
         await self._subscribe(session, command, answer)
 
     async def _subscribe(self, session: Session, command: Envelope, answer: Answer) -> None:
-        channel, start = _channel_of(command, or_pattern=True), start_of(command)
+        channel, start, mark = _channel_of(command, or_pattern=True), start_of(command), self._removals.mark()
         if is_pattern(channel) and not isinstance(start, Live):
             raise MessageError(ErrorCode.BAD_MESSAGE, f"{channel} has no start position: a pattern is live")
         await self._permissions.check(session.identity, Right.SUB, channel)
@@ -243,6 +260,9 @@ class Commands:
             answer(reply)
 
         await self._joining.join(subscription, start, admit)
+        removal = self._removals.since(mark, session.identity.user, channel)
+        if removal is not None:  # it came between the check and the answer, and found no subscription
+            end_removed(session, removal)
 
     async def unsub(self, session: Session, command: Envelope) -> Envelope:
         channel = _channel_of(command, or_pattern=True)
@@ -333,6 +353,12 @@ COMMANDS: dict[str, Perform] = {
     MessageType.PRESENCE: Commands.not_supported,
     MessageType.HISTORY: Commands.history,
 }
+
+
+def end_removed(session: Session, removal: Removal) -> None:
+    """End a subscription of a user who has lost the channel."""
+    reason = removal.reason or f"you have been removed from {removal.channel}"
+    session.end_subscription(removal.channel, ErrorCode.PERMISSION_DENIED, reason)
 
 
 def _channel_of(command: Envelope, *, or_pattern: bool = False) -> str:

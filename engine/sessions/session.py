@@ -15,8 +15,9 @@ from fanline.engine.sessions.connection_ids import connection_id, next_number
 from fanline.engine.sessions.store import STORE_AGAIN, SessionStore
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.errors import CloseReason
-from fanline.protocol.messages import Limits, Welcome
+from fanline.protocol.errors import CloseReason, ErrorCode
+from fanline.protocol.handlers import AuthenticateRequest
+from fanline.protocol.messages import ErrorData, Limits, Welcome
 from fanline.protocol.websocket.routes import Visit
 
 
@@ -37,6 +38,7 @@ class Session:
         "number",
         "outbox",
         "place",
+        "request",
         "route",
         "subscriptions",
         "unasked",
@@ -71,6 +73,8 @@ class Session:
         """Of a v1 client: the channels that its route has joined, and for which it has sent no `sub`."""
         self.place: Place | None = None
         """That of the connection among those of its user, if they are limited."""
+        self.request: AuthenticateRequest | None = None
+        """What the authenticator, if there is one, is asked again when the client shows another token."""
         self.calls = 0
         """Calls to producers under way."""
         self._store = store
@@ -102,6 +106,15 @@ class Session:
         is_plain = self.encoding.dialect.is_plain  # its clients know 1000 as the code with which not to come back
         self.outbox.finish(CloseReason.NORMAL if is_plain and reason is CloseReason.REPLACED else reason)
         self.outbox.life.scope.cancel()
+
+    def end_subscription(self, channel: str, code: ErrorCode, message: str) -> None:
+        """End a subscription from our side, and say why; nothing happens if there is none."""
+        subscription = (self.subscriptions or {}).pop(channel, None)
+        if subscription is not None:
+            subscription.leave()
+            data = ErrorData(code=code, message=message).fields()
+            self.push(Envelope(MessageType.UNSUB, channel=channel, data=data, time=unix_ms()))
+            self.store()
 
     def store(self) -> None:
         """Have the session stored soon, with what it is subscribed to."""

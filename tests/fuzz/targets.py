@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from fanline.engine.access.routes import Routes
@@ -10,7 +11,7 @@ from fanline.engine.bus.nats.signatures import Signatures
 from fanline.protocol.auth.claims import TokenError, check_meant, check_times, decode_claims
 from fanline.protocol.auth.public_keys import read_key_set
 from fanline.protocol.auth.request_token import token_of
-from fanline.protocol.auth.revocation import decode_revocation, encode_revocation
+from fanline.protocol.auth.revocation import decode_removal, decode_revocation, encode_revocation
 from fanline.protocol.auth.rights import GrantError, Grants, parse_grant
 from fanline.protocol.auth.tokens import TokenRules, UnusableKeyError, secret_key, sign, verify
 from fanline.protocol.channels import check_channel, is_channel
@@ -18,6 +19,13 @@ from fanline.protocol.dialects import ECHO, FLAT, PLAIN
 from fanline.protocol.envelope import check_names, decode_cbor, decode_json, encode_cbor, encode_json, from_producer
 from fanline.protocol.errors import FrameError, HttpError, MessageError
 from fanline.protocol.escapes import escape_id, unescape_id
+from fanline.protocol.handlers import (
+    AuthenticateAnswer,
+    AuthorizeAnswer,
+    HandlerError,
+    decode_answer,
+    encode_answer,
+)
 from fanline.protocol.messages import AskHistory, Authenticate, CallData, ControlData, Subscribe, read
 from fanline.protocol.nats.parser import NatsError, NatsMessage, Parser, header_of, status_of
 from fanline.protocol.websocket.addresses import Networks, client_address, read_address
@@ -196,6 +204,19 @@ def _signature(data: bytes, chance: random.Random) -> None:
     assert not Signatures(b"key").position_of("task:1", message).signed
 
 
+def _answer(data: bytes, chance: random.Random) -> None:
+    """Only one that allows something says so."""
+    for kind in (AuthenticateAnswer, AuthorizeAnswer):
+        with suppress(HandlerError):
+            answer = decode_answer(data, kind)
+            assert not answer.allow or json.loads(data)["allow"] is True, data
+            assert decode_answer(encode_answer(answer), kind) == answer
+
+
+def _removal(data: bytes, chance: random.Random) -> None:
+    assert decode_removal(encode_revocation(decode_removal(data))) == decode_removal(data)
+
+
 _ENVELOPES = json.loads((ROOT / "tests" / "vectors" / "envelopes.json").read_text())["envelopes"]
 _TOKENS = [
     sign(claims, SECRET.encode()).encode()
@@ -263,6 +284,17 @@ TARGETS: dict[str, Target] = {
     ),
     "channel": Target([b"task:42", b"user:anna@example.com", b"doc:a.b.c"], _channel, (MessageError,)),
     "grant": Target([b"task:*:sub+call", b"user:{user}:sub", b"*:pub"], _grant, (GrantError,)),
+    "answers of handlers": Target(
+        [
+            b'{"allow":true,"identity":{"user":"anna","channels":{"task:*":["sub"]},"expires":2e9}}',
+            b'{"allow":true,"ttl":60}',
+            b'{"allow":false,"reason":"who are you?"}',
+            b'{"error":"it raised ValueError"}',
+        ],
+        _answer,
+        (),
+    ),
+    "removal": Target([b'{"user":"anna","channel":"project:7","reason":"gone"}'], _removal, (ValueError,)),
     "token": Target(_TOKENS, _token, (TokenError,)),
     "claims": Target(
         [

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fanline.engine.access.settings import AccessSettings, AuthMode, TokenSettings
+from fanline.engine.access.settings import AccessSettings, AuthMode, HandlerSettings, TokenSettings
 from fanline.engine.namespaces import DEFAULTS, Namespace
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.websocket.origins import is_loopback_host
@@ -52,12 +52,13 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
         "ENGINE_": EngineSettings,
         "TOKENS_": TokenSettings,
         "ACCESS_": AccessSettings,
+        "HANDLERS_": HandlerSettings,
     }
     environ = {
         f"FANLINE_{prefix}{field.name}".upper(): _as_text(field.default)
         for prefix, struct in tables.items()
         for field in msgspec.structs.fields(struct)
-        if field.name not in ("engine", "tokens", "access", "namespaces", "routes", "roles")
+        if field.name not in ("engine", "tokens", "access", "handlers", "namespaces", "routes", "roles")
     }
     environ["FANLINE_DATA_DIR"] = "/d"
     assert load_settings({}, environ) == Settings(data_dir="/d")
