@@ -13,7 +13,7 @@ import trio
 from fanline.engine.access.access import Access
 from fanline.engine.assembly import Assembly
 from fanline.engine.bus.interface import Bus
-from fanline.engine.connections.arrivals import Arrivals
+from fanline.engine.connections.arrivals import Arrival, Arrivals
 from fanline.engine.connections.connection import Connection, ConnectionShared
 from fanline.engine.connections.handshake import Handshakes, Opened
 from fanline.engine.connections.readiness import Readiness
@@ -166,16 +166,20 @@ class Server:
         Not a part of `_run`, whose frame lives as long as the connection, and would be 0.3 KB larger.
         """
         with self._arrivals.one(peer) as arrival:
-            with trio.fail_after(self._settings.handshake_timeout) as scope, arrival.awaiting(scope):
-                await self._arrivals.read_proxy_header(sock, arrival)
-                if self._tls is not None:
-                    sock = await start_tls(sock, self._tls)
+            if self._tls is not None or self._arrivals.expects_header(arrival):
+                sock = await self._before_http(sock, arrival)
             try:
                 return sock, await self._handshakes.open_websocket(sock, arrival)
             except BaseException:
                 trio.lowlevel.notify_closing(sock)
                 sock.close()
                 raise
+
+    async def _before_http(self, sock: socket.socket, arrival: Arrival) -> socket.socket:
+        """Read a proxy's header, and begin TLS. OSError, TooSlowError."""
+        with trio.fail_after(self._settings.handshake_timeout) as scope, arrival.awaiting(scope):
+            await self._arrivals.read_proxy_header(sock, arrival)
+            return sock if self._tls is None else await start_tls(sock, self._tls)
 
     async def _run(self, sock: socket.socket, peer: str, shared: ConnectionShared) -> None:
         """One connection from its accept to its close."""

@@ -80,9 +80,13 @@ class Arrivals:
             await trio.sleep(seconds)
         self._allowed -= 1
 
+    def expects_header(self, arrival: Arrival) -> bool:
+        """Whether a connection comes from a trusted proxy that has to say where it comes from."""
+        return bool(self._proxies) and arrival.address in self._proxies
+
     async def read_proxy_header(self, sock: socket.socket, arrival: Arrival) -> None:
         """Learn from a trusted proxy where a connection comes from. OSError if it ends, or its header is bad."""
-        if not self._proxies or arrival.address not in self._proxies:
+        if not self.expects_header(arrival):
             return
         reader = ProxyHeaderReader()
         try:
