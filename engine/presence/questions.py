@@ -29,7 +29,8 @@ class DeltaNumbers(msgspec.Struct, frozen=True):
 
 
 encode = msgspec.json.Encoder().encode
-_questions = msgspec.json.Decoder(AskSnapshot | AskNumbers)
+PresenceQuestion = AskSnapshot | AskNumbers
+_questions: msgspec.json.Decoder[PresenceQuestion] = msgspec.json.Decoder(PresenceQuestion)
 _numbers = msgspec.json.Decoder(DeltaNumbers)
 
 
@@ -38,7 +39,7 @@ def delta_subject(channel: str) -> str:
     return system_subject("presence", channel_key(channel))
 
 
-def decode_question(payload: bytes) -> AskSnapshot | AskNumbers | None:
+def decode_question(payload: bytes) -> PresenceQuestion | None:
     """None for a question that cannot be read, as of a later version."""
     try:
         return _questions.decode(payload)

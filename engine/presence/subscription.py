@@ -17,9 +17,7 @@ class PresentSubscription(ChannelSubscription):
 
     __slots__ = ("_identity", "_presence", "_watch")
 
-    def __init__(
-        self, router: Router, name: str, encoding: Encoding, outbox: Outbox, presence: "Presence"
-    ) -> None:
+    def __init__(self, router: Router, name: str, encoding: Encoding, outbox: Outbox, presence: "Presence") -> None:
         super().__init__(router, name, encoding, outbox)
         self._presence = presence
         self._identity: Identity | None = None  # while it has a place

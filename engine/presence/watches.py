@@ -5,6 +5,7 @@ roster is true as fast as deltas travel, and queries are answered from it. What 
 numbers of the deltas: by the next delta, and by a comparison now and then.
 """
 
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -100,7 +101,9 @@ class PresenceWatches:
         with trio.move_on_after(self._timeout) as patience:
             await watch.ready.wait()
         if patience.cancelled_caught or watch.error is not None:
-            raise BusError(f"who is on {watch.name} cannot be found out now: {watch.error or 'the bus does not answer'}")
+            raise BusError(
+                f"who is on {watch.name} cannot be found out now: {watch.error or 'the bus does not answer'}"
+            )
 
     # --- the other workers ---------------------------------------------------------------------------------------
 
@@ -169,6 +172,8 @@ class PresenceWatches:
     def _announce(self, watch: PresenceWatch) -> None:
         envelopes = watch.news.take(unix_ms(), trio.current_time())
         if envelopes and watch.groups:
+            for envelope in envelopes:
+                envelope.id = secrets.token_urlsafe(12)
             self._hub.announce(watch.groups, envelopes)
 
     # --- now and then --------------------------------------------------------------------------------------------

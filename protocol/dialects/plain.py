@@ -141,6 +141,7 @@ _COMMANDS: dict[str, Callable[[_Fields], Envelope | None]] = {
     "pong": lambda _: None,  # counts as a sign of life, as any byte does
     "subscribe": partial(_channel_command, MessageType.SUB),
     "unsubscribe": partial(_channel_command, MessageType.UNSUB),
+    "get_online_users": partial(_channel_command, MessageType.PRESENCE),
     "new_message": _new_message,
     "history": _history,
     "ack": _ack,
@@ -192,9 +193,34 @@ def _other(envelope: Envelope) -> dict[str, Any]:
     }
 
 
+def _user_notice(kind: str, envelope: Envelope) -> dict[str, Any]:
+    fields = {
+        "type": kind,
+        "channel": envelope.channel,
+        "data": envelope.data,
+        "timestamp": iso_time(envelope.time),
+        "message_id": envelope.id,
+        "user_id": envelope.sender,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _crowd(envelope: Envelope) -> dict[str, Any]:
+    return {
+        "type": "online_users",
+        "channel": envelope.channel,
+        **envelope.value,
+        "timestamp": iso_time(envelope.time),
+        "message_id": envelope.id,
+    }
+
+
 _EVENTS: dict[str, Callable[[Envelope], dict[str, Any]]] = {
     MessageType.PUB: _published,
     MessageType.WELCOME: _welcome,
+    MessageType.JOIN: partial(_user_notice, "user_online"),
+    MessageType.LEAVE: partial(_user_notice, "user_offline"),
+    MessageType.PRESENCE: _crowd,
 }
 
 
@@ -260,6 +286,11 @@ _REPLIES: dict[str, Callable[[Envelope, Envelope], dict[str, Any]]] = {
         "type": "unsubscription_result",
         "channel": command.channel,
         "unsubscribed": True,
+    },
+    "get_online_users": lambda command, reply: {
+        "type": "online_users",
+        "channel": command.channel,
+        **reply.value,
     },
     "status": _status,
     "history": _page,

@@ -1,0 +1,101 @@
+"""Presence as clients use it: who may ask, who is told, and under which name a session is on a channel."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+
+from fanline.engine.access.identity import Identity
+from fanline.engine.access.permissions import Permissions
+from fanline.engine.channels.join import Joining
+from fanline.engine.channels.start import presence_of
+from fanline.engine.channels.subscription import ChannelSubscription
+from fanline.engine.presence.online import OnlineCounter
+from fanline.engine.presence.presence import Presence
+from fanline.engine.presence.subscription import PresentSubscription
+from fanline.engine.sessions.session import Session
+from fanline.protocol.auth.rights import EVERY_CHANNEL, Right
+from fanline.protocol.dialects import PLAIN
+from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.messages import ErrorData
+
+Begin = Callable[[ChannelSubscription], None]
+"""Called with the subscription in the step in which a `sub` is answered."""
+_NOTHING: AbstractAsyncContextManager[Begin] = nullcontext(lambda _: None)
+
+
+class Attending:
+    """For all sessions of one worker."""
+
+    def __init__(self, joining: Joining, presence: Presence, online: OnlineCounter, permissions: Permissions) -> None:
+        self._joining = joining
+        self._presence = presence
+        self._online = online
+        self._permissions = permissions
+
+    def subscription(self, session: Session, channel: str) -> ChannelSubscription:
+        """A subscription that holds nothing yet; on a channel with presence, its user will be on the channel."""
+        make = self._presence if self._presence.covers(channel) else self._joining
+        return make.subscription(channel, session.encoding, session.outbox)
+
+    def beginning(self, session: Session, command: Envelope, channel: str) -> AbstractAsyncContextManager[Begin]:
+        """Around the join that a `sub` asks for. MessageError, BusError on entering."""
+        if self._presence.covers(channel):
+            return self._beginning(session, command, channel)
+        if presence_of(command):
+            self._presence.check_covers(channel)
+        return _NOTHING
+
+    @asynccontextmanager
+    async def _beginning(self, session: Session, command: Envelope, channel: str) -> AsyncIterator[Begin]:
+        wanted = self._wants(session, command, channel)
+
+        def enter(subscription: ChannelSubscription) -> None:
+            assert isinstance(subscription, PresentSubscription)
+            subscription.enter(session.identity)
+            if wanted is False:
+                subscription.look_away()
+
+        if not wanted:
+            yield enter
+            return
+        async with self._presence.watches.following(channel) as watch:
+
+            def enter_and_view(subscription: ChannelSubscription) -> None:
+                assert isinstance(subscription, PresentSubscription)
+                subscription.enter(session.identity)
+                subscription.view(watch)
+
+            yield enter_and_view
+
+    def _wants(self, session: Session, command: Envelope, channel: str) -> bool | None:
+        """Whether the client is to be told who comes and goes; None: as before. MessageError if it may not."""
+        error = self._permissions.denial(session.identity, Right.PRESENCE, channel)
+        if session.encoding.dialect is PLAIN:
+            return error is None  # its clients cannot ask for it, and expect it
+        wanted = presence_of(command)
+        if wanted and error is not None:
+            raise error
+        return wanted
+
+    def identify(self, session: Session) -> None:
+        """The session has another identity: it is on its channels under that one."""
+        for subscription in (session.subscriptions or {}).values():
+            if not isinstance(subscription, PresentSubscription):
+                continue
+            subscription.enter(session.identity)
+            error = self._permissions.denial(session.identity, Right.PRESENCE, subscription.name)
+            if subscription.is_viewer and error is not None:
+                subscription.look_away()
+                data = ErrorData(code=error.code, message=str(error)).fields()
+                session.push(Envelope(MessageType.ERR, channel=subscription.name, data=data))
+
+    async def query(self, identity: Identity, channel: str | None) -> Envelope:
+        """The answer to `presence`. MessageError, BusError."""
+        if channel is None:
+            if Right.PRESENCE not in identity.grants.on(EVERY_CHANNEL):
+                raise MessageError(ErrorCode.PERMISSION_DENIED, "you have no right to presence on all channels")
+            return Envelope(MessageType.OK, data=(await self._online.count()).fields())
+        await self._permissions.check(identity, Right.PRESENCE, channel)
+        self._presence.check_covers(channel)
+        async with self._presence.watches.following(channel) as watch:
+            return Envelope(MessageType.OK, channel=channel, data=watch.news.data())
