@@ -128,8 +128,8 @@ class PresentUser(ControlData):
 
 
 class PresenceData(ControlData):
-    """Who is on a channel: the answer to `presence`, and what viewers of a large channel are sent in place of `join` and
-    `leave`. Of the whole system if the envelope names no channel.
+    """Who is on a channel, or in the whole system: the answer to `presence`, and what viewers of a large channel are
+    sent in place of `join` and `leave`.
     """
 
     count: int

@@ -138,10 +138,8 @@ class Attendance:
             return None
         del self._dirty[name]
         channel = self._channels[name]
-        if channel.empty:
+        if channel.empty:  # told even if no delta has named anybody: a snapshot may have
             del self._channels[name]
-            if not channel.number:
-                return None  # nobody has heard of it
         previous = channel.number
         turned = self._turn(channel)
         changed, channel.changed = list(channel.users) if turned else list(channel.changed), {}
