@@ -97,6 +97,8 @@ _PRESENCE = (
     ("others' p99 ms", "quiet", ".2f"),
     ("... dull storm", "dull", ".2f"),
     ("... in the storm", "storm", ".2f"),
+    ("CPU µs/change", "storm_cpu", ".0f"),
+    ("... if dull", "dull_cpu", ".0f"),
     ("changes/s", "changes", ",.0f"),
     ("right after s", "right", ".1f"),
     ("users left", "left", ",.0f"),

@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from fanline.loadtest.bench.durable.figures import PATIENCE_SECONDS, ranks
 from fanline.loadtest.bench.durable.subscriber_pool import Endpoint
 from fanline.loadtest.bench.errors import BenchError
+from fanline.loadtest.bench.machine import cpu_seconds
 from fanline.loadtest.bench.plan import Plan
 from fanline.loadtest.bench.presence.crowd import Crowd, CrowdUser
 from fanline.loadtest.bench.processes import Tool, running
@@ -50,6 +52,9 @@ class PresenceFigures(msgspec.Struct, frozen=True, kw_only=True):
     dull: float
     storm: float
     """The p99 of other clients' messages: without a storm, in one on a channel without presence, and with presence."""
+    dull_cpu: float
+    storm_cpu: float
+    """CPU microseconds of the workers for each join or leave, in the same storms."""
     changes: float
     """Joins and leaves a second during the storm."""
     right: float
@@ -89,6 +94,18 @@ def _bystanders(url: str) -> Iterator[Tool]:
         yield tool
 
 
+class _Storm(NamedTuple):
+    """What was noticed of a storm."""
+
+    p99: float
+    """Of the bystanders' messages, in milliseconds."""
+    changes: int
+    cpu: float
+    """Seconds of the workers."""
+    asked: list[float]
+    """Milliseconds that queries took."""
+
+
 class _Run:
     def __init__(self, crowd: Crowd, others: Tool, plan: Plan, pids: tuple[int, ...]) -> None:
         self._crowd = crowd
@@ -103,9 +120,9 @@ class _Run:
         queries = [self._query(self._plan.subscribers)[0] for _ in range(_QUERIES)]
         for viewer in self._crowd.users[:_VIEWERS]:
             viewer.say(Envelope(MessageType.SUB, channel=ROOM, data={"presence": True}))
-        quiet, _, _ = self._beside(None)
-        dull, _, _ = self._beside(_DULL)
-        storm, changes, asked = self._beside(ROOM)
+        quiet = self._beside(None)
+        dull = self._beside(_DULL)
+        storm = self._beside(ROOM)
         p50, p99 = ranks(queries, (0.5, 0.99))
         right, left = self._kill()
         return PresenceFigures(
@@ -113,11 +130,13 @@ class _Run:
             first=first,
             p50=p50,
             p99=p99,
-            storm_p99=ranks(asked, (0.99,))[0],
-            quiet=quiet,
-            dull=dull,
-            storm=storm,
-            changes=changes,
+            storm_p99=ranks(storm.asked, (0.99,))[0],
+            quiet=quiet.p99,
+            dull=dull.p99,
+            storm=storm.p99,
+            dull_cpu=(dull.cpu - quiet.cpu) / dull.changes * 1e6,
+            storm_cpu=(storm.cpu - quiet.cpu) / storm.changes * 1e6,
+            changes=storm.changes / self._plan.seconds,
             right=right,
             left=left,
             fault_count=self._faults,
@@ -130,29 +149,28 @@ class _Run:
             self._faults += 1
         return seconds * 1000, data.count
 
-    def _beside(self, channel: str | None) -> tuple[float, float, list[float]]:
-        """The p99 of others during a storm on a channel (None: no storm), its changes a second, and what queries
-        took.
-        """
+    def _beside(self, channel: str | None) -> _Storm:
+        """What others notice of a storm on a channel; None: of none."""
         self._crowd.run(_SETTLE_SECONDS)
         storm = self._crowd.users[_VIEWERS : _VIEWERS + _STORM_USERS]
         self._others.send(str(self._plan.seconds))
-        begun, changes, asked = time.perf_counter(), 0, list[float]()
+        begun, changes, asked, cpu = time.perf_counter(), 0, list[float](), cpu_seconds(self._pids)
         while (passed := time.perf_counter() - begun) < self._plan.seconds:
             if channel is not None:
                 while changes < passed * self._plan.rate:
                     join = bool(changes // len(storm) % 2) is not (channel == _DULL)  # they are on ROOM already
                     _change(storm[changes % len(storm)], channel, join=join)
                     changes += 1
-                asked.append(self._query(None)[0])
+            asked.append(self._query(None)[0])
             self._crowd.run(_TICK_SECONDS)
         took = self._others.read(PATIENCE_SECONDS)
+        cpu = cpu_seconds(self._pids) - cpu
         for user in storm if channel == ROOM else ():
             _change(user, ROOM, join=True)
         if channel == ROOM:
             self._crowd.run(_SETTLE_SECONDS)
             self._query(self._plan.subscribers)
-        return ranks(took, (0.99,))[0], changes / self._plan.seconds, asked
+        return _Storm(ranks(took, (0.99,))[0], changes, cpu, asked)
 
     def _kill(self) -> tuple[float, int]:
         """Kill the worker that does not serve the asker; seconds until the count is right, and the count."""
