@@ -39,15 +39,13 @@ class Attending:
 
     def beginning(self, session: Session, command: Envelope, channel: str) -> AbstractAsyncContextManager[Begin]:
         """Around the join that a `sub` asks for. MessageError, BusError on entering."""
-        if self._presence.covers(channel):
-            return self._beginning(session, command, channel)
-        if presence_of(command):
-            self._presence.check_covers(channel)
-        return _NOTHING
-
-    @asynccontextmanager
-    async def _beginning(self, session: Session, command: Envelope, channel: str) -> AsyncIterator[Begin]:
+        if not self._presence.covers(channel):
+            if presence_of(command):
+                self._presence.check_covers(channel)
+            return _NOTHING
         wanted = self._wants(session, command, channel)
+        if wanted:
+            return self._viewing(session, channel)
 
         def enter(subscription: ChannelSubscription) -> None:
             assert isinstance(subscription, PresentSubscription)
@@ -55,17 +53,18 @@ class Attending:
             if wanted is False:
                 subscription.look_away()
 
-        if not wanted:
-            yield enter
-            return
+        return nullcontext(enter)
+
+    @asynccontextmanager
+    async def _viewing(self, session: Session, channel: str) -> AsyncIterator[Begin]:
         async with self._presence.watches.following(channel) as watch:
 
-            def enter_and_view(subscription: ChannelSubscription) -> None:
+            def enter(subscription: ChannelSubscription) -> None:
                 assert isinstance(subscription, PresentSubscription)
                 subscription.enter(session.identity)
                 subscription.view(watch)
 
-            yield enter_and_view
+            yield enter
 
     def _wants(self, session: Session, command: Envelope, channel: str) -> bool | None:
         """Whether the client is to be told who comes and goes; None: as before. MessageError if it may not."""
