@@ -39,6 +39,17 @@ class OnlineUsers(msgspec.Struct, frozen=True):
     """Whether these are all users."""
 
 
+_users = msgspec.json.Decoder(OnlineUsers)
+
+
+def decode_users(payload: bytes) -> OnlineUsers | None:
+    """None for an answer that cannot be read, as of a later version."""
+    try:
+        return _users.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
 def sample(connections: int, anonymous: int, digests: Iterable[bytes], most: int = SAMPLE) -> OnlineUsers:
     """What a worker with these users tells."""
     ordered = sorted(digests)
@@ -81,7 +92,7 @@ class OnlineCounter:
         async with self._asking:
             if self._counted is None or trio.current_time() >= self._stale_at:
                 answers = await self._bus.ask_all(SUBJECT, b"", ANSWER_SECONDS, len(self._members.live()))
-                told = [msgspec.json.decode(answer, type=OnlineUsers) for answer in answers]
+                told = [each for each in map(decode_users, answers) if each is not None]
                 connections, anonymous = sum(each.connections for each in told), sum(each.anonymous for each in told)
                 self._counted = PresenceData(count_users(told), connections, anonymous)
                 self._stale_at = trio.current_time() + FRESH_SECONDS
