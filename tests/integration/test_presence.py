@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from fanline.protocol.auth.tokens import sign
-from tests.support.raw_client import RawClient, connect_raw
+from tests.support.raw_client import RawClient, upgrade_request
 from tests.support.serve import Serve, running_serve
 from tests.support.tasks.on_worker import worker_of
 
@@ -37,11 +37,25 @@ async def running_rooms(directory: Path) -> AsyncIterator[Serve]:
         yield serve
 
 
+class Member(RawClient):
+    """Reads the answer to its handshake at once: byte by byte, hundreds that come back would take seconds."""
+
+    async def upgrade(self, subprotocol: str | None = "fanline.v1.json", **headers: str) -> None:
+        await self.send(upgrade_request(subprotocol=subprotocol, **headers))
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += await self.stream.receive_some() or b"\r\n\r\n"
+        head, _, rest = data.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        self._messages.extend(self._reader.feed(rest))
+
+
 @asynccontextmanager
 async def member(serve: Serve, user: str, *, viewer: bool = False) -> AsyncIterator[RawClient]:
     """A client of this user on the channel."""
     claims = {"sub": user, "exp": 4e9, "channels": {"room:*": ["sub", "presence"]}}
-    async with connect_raw("127.0.0.1", serve.port) as client:
+    async with await trio.open_tcp_stream("127.0.0.1", serve.port) as stream:
+        client = Member(stream)
         await client.upgrade(Authorization=f"Bearer {sign(claims, SECRET.encode())}")
         await client.message()
         reply = await client.ask({"t": "sub", "c": "room:1", "i": "1", "d": {"presence": viewer}})
