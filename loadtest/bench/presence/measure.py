@@ -71,6 +71,8 @@ class PresenceFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 def measure_presence(start: StartSide, plan: Plan) -> PresenceFigures:
     """Raises BenchError."""
+    if plan.subscribers <= _VIEWERS:
+        raise BenchError(f"{_VIEWERS} users are viewers: take more --subscribers")
     with tempfile.TemporaryDirectory(prefix="fanline-bench-", ignore_cleanup_errors=True) as name:
         (Path(name) / "fanline.toml").write_text(_SETTINGS)
         with start(plan, Path(name)) as side:
