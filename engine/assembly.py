@@ -5,10 +5,14 @@ from functools import partial
 
 import trio
 
-from fanline.engine.access.access import Access, Verifier
+from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
+from fanline.engine.access.authorizers import Authorizers
+from fanline.engine.access.handlers import HandlerClient
 from fanline.engine.access.permissions import Permissions
+from fanline.engine.access.removals import Removals
 from fanline.engine.access.revocations import Revocations
+from fanline.engine.access.routes import Routes
 from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.durable.history import History
@@ -18,25 +22,28 @@ from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.flusher import Flusher
 from fanline.engine.channels.hub import Hub
+from fanline.engine.channels.inbox import Acknowledgements
 from fanline.engine.channels.join import Joining
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.channels.subscription import Router
 from fanline.engine.clock import unix_ms
 from fanline.engine.cluster.members import Members
+from fanline.engine.connections.admission import Admissions
 from fanline.engine.connections.connection import ConnectionShared
 from fanline.engine.connections.registry import Registry
 from fanline.engine.counters import Counters
 from fanline.engine.faults import Faults
+from fanline.engine.limits import LimitHits
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.presence.online import OnlineCounter
 from fanline.engine.presence.presence import Presence
 from fanline.engine.sending.outbox import OutboxShared
 from fanline.engine.sessions.attending import Attending
 from fanline.engine.sessions.calls import Calls
-from fanline.engine.sessions.commands import Commands
+from fanline.engine.sessions.commands import Commands, end_removed
 from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
-from fanline.engine.sessions.rate import Rate
+from fanline.engine.sessions.rate import Rate, SlowLane
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
 from fanline.engine.slices import Turns
@@ -55,17 +62,24 @@ class Assembly:
     def __init__(self, bus: Bus, settings: EngineSettings, access: Access, name: str) -> None:
         self.access = access
         self.namespaces = Namespaces(settings.namespaces)
-        self._permissions = Permissions(self.namespaces, closed=access.closed)
         self.counters = Counters()
         tell = partial(bus.tell, AUDIT_SUBJECT) if settings.audit_events else None
+        self.hits = LimitHits(self.counters)
         self.audit = Audit(settings.audit_log, name, tell)
         self.faults = Faults(self.counters)
         self.registry = Registry(settings.heartbeat, self.counters, self.faults)
+        self._calls: Calls | None = None  # until `start`
         self._bus = bus
         self._settings = settings
         self._members = Members(bus, name)
-        self.places = UserPlaces(bus, self._members, access.check_revoked)
-        self._revocations = Revocations(bus)
+        self.places = UserPlaces(bus, self._members, access.check_revoked, self.hits)
+        self.routes = Routes(settings.routes, settings.idle_timeout, access.settings.connections)
+        self._removals = Removals()
+        self._revocations = Revocations(bus, self._removals)
+        handlers = access.handlers or HandlerClient(bus)
+        self._authorizers = Authorizers(handlers, settings.namespaces, self._removals)
+        self._permissions = Permissions(self.namespaces, self._authorizers, closed=access.closed)
+        self.admissions = Admissions(access, self._permissions, self.places, self._knows_task)
 
     async def start(self, nursery: trio.Nursery, run_vital: RunVital) -> ConnectionShared:
         """Start what runs in the background; what all connections share. BusError, if the bus does not let this worker
@@ -75,8 +89,14 @@ class Assembly:
         for namespace in self.namespaces.everywhere():
             await self._bus.wait_joined(f"{namespace}:")
         if self.access.verifier is not None:
-            await self._start_tokens(nursery, self.access.verifier)
+            nursery.start_soon(self.faults.keep, "the keys of tokens", self.access.verifier.run)
+        if self.access.verifier is not None or self.access.authenticator is not None or self._authorizers:
+            await self._start_revocations(nursery)
         return shared
+
+    async def _knows_task(self, channel: str) -> bool:
+        assert self._calls is not None, "nobody is admitted before the start"
+        return await self._calls.knows(channel)
 
     def _start_parts(self, nursery: trio.Nursery, run_vital: RunVital) -> ConnectionShared:
         """Make what all connections share, and start what runs in the background."""
@@ -84,6 +104,7 @@ class Assembly:
         outboxes = OutboxShared(
             nursery,
             counters,
+            self.hits,
             max_bytes=settings.outbox_bytes,
             max_messages=settings.outbox_messages,
             on_fault=faults.report,
@@ -96,23 +117,33 @@ class Assembly:
         nursery.start_soon(faults.keep, "the heartbeat", self.registry.beat)
         nursery.start_soon(faults.keep, "the end of tokens", expiry.run)
         nursery.start_soon(faults.keep, "the places of users", self.places.run)
-        rate = Rate(settings.messages_per_second, settings.bytes_per_second)
+        rate = Rate(settings.messages_per_second, settings.bytes_per_second, settings.reading_share)
         limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
-        return ConnectionShared(settings, limits, counters, outboxes, commands, store, expiry, rate, self.places)
+        return ConnectionShared(
+            settings, limits, counters, self.hits, outboxes, commands, store, expiry, rate, SlowLane(), self.places
+        )
 
-    async def _start_tokens(self, nursery: trio.Nursery, verifier: Verifier) -> None:
+    async def _start_revocations(self, nursery: trio.Nursery) -> None:
         """Know which tokens were taken back before the first one is accepted. BusError."""
         self.access.is_revoked = self._revocations.covers
         await self._revocations.read()
 
-        def close_revoked() -> None:
-            for connection in self.registry:
-                if self._revocations.covers(connection.session.identity):
-                    self.audit.record(AuditEvent.REVOKED, connection.session.identity)
-                    connection.close(CloseReason.UNAUTHENTICATED)
+        nursery.start_soon(self.faults.keep, "revocations", partial(self._revocations.run, self._take_back))
 
-        nursery.start_soon(self.faults.keep, "revocations", partial(self._revocations.run, close_revoked))
-        nursery.start_soon(self.faults.keep, "the keys of tokens", verifier.run)
+    def _take_back(self) -> None:
+        """End what was taken back: connections, and subscriptions."""
+        removals = self._removals.take_new()
+        for removal in removals:
+            self._authorizers.forget(removal.user, removal.channel)
+        for connection in self.registry:
+            session = connection.session
+            if self._revocations.covers(session.identity):
+                self.audit.record(AuditEvent.REVOKED, session.identity)
+                connection.close(CloseReason.UNAUTHENTICATED)
+            for removal in removals:
+                if removal.user == session.identity.user and removal.channel in (session.subscriptions or ()):
+                    self.audit.record(AuditEvent.REMOVED, session.identity, channel=removal.channel)
+                    end_removed(session, removal)
 
     def _start_channels(self, nursery: trio.Nursery, run_vital: RunVital) -> tuple[Joining, Paging, Attending]:
         """The hub with all that is behind it, from the bus to the flusher."""
@@ -120,8 +151,8 @@ class Assembly:
         turns = Turns()
         reader = MessageReader(self.namespaces, counters, faults, unix_ms, turns)
         budget = LogBudget(settings.log_bytes)
-        everyone, log_limit = self.registry.everyone, settings.log_messages
-        hub = Hub(self.namespaces, reader, counters, faults, everyone, log_limit=log_limit, budget=budget)
+        everyone, find, log_limit = self.registry.everyone, self.registry.find, settings.log_messages
+        hub = Hub(self.namespaces, reader, counters, faults, everyone, find, log_limit=log_limit, budget=budget)
         states = StreamStates(bus)
         recovery = Recovery(bus, hub, states, reader, faults, nursery, turns)
         monitor = TaskMonitor(bus, self._members, self.namespaces, reader.read_stored, reader.refuse, counters, faults)
@@ -132,11 +163,13 @@ class Assembly:
         def bus_is_back(sound_until: float) -> None:
             presence.watches.compare_soon()
             recovery.bus_is_back(sound_until)
+            hub.bus_is_back()
             monitor.bus_is_back()
             self._revocations.bus_is_back()
+            self._authorizers.forget()  # what was taken back meanwhile may have expired
 
         flusher = Flusher(hub, counters, coalesce_ms=settings.coalesce)
-        bus.attach(hub.receive, bus_is_back, flusher.after_burst)
+        bus.attach(hub.receive, bus_is_back, flusher.after_burst, hub.overhear)
         nursery.start_soon(faults.keep, "the list of live workers", self._members.run)
         nursery.start_soon(monitor.run)
         nursery.start_soon(run_vital, "the flusher", flusher.run)
@@ -176,6 +209,9 @@ class Assembly:
         expiry: Expiry,
     ) -> Commands:
         bus, settings, namespaces = self._bus, self._settings, self.namespaces
+        acknowledgements, on_fault = Acknowledgements(bus), self.faults.report
+        nursery.start_soon(self.faults.keep, "acknowledgements of inboxes", acknowledgements.run)
+        self._calls = Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=on_fault)
         return Commands(
             bus=bus,
             access=self.access,
@@ -184,12 +220,15 @@ class Assembly:
             expiry=expiry,
             permissions=self._permissions,
             attending=attending,
+            removals=self._removals,
             joining=joining,
             paging=paging,
             namespaces=namespaces,
             publisher=ClientPublisher(bus, namespaces),
-            calls=Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=self.faults.report),
+            calls=self._calls,
             store=store,
+            acknowledgements=acknowledgements,
             counters=self.counters,
+            hits=self.hits,
             max_subscriptions=settings.max_subscriptions,
         )

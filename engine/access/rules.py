@@ -17,7 +17,6 @@ class AccessRules:
     """The rules of one server. Raises GrantError for settings that cannot be read."""
 
     def __init__(self, settings: AccessSettings) -> None:
-        self._connections = settings.connections or None
         self._everyone = (OWN_INBOX, *_parsed(settings.everyone))
         self._roles = {**_ROLES, **{name: _parsed(texts) for name, texts in settings.roles.items()}}
         self.anonymous = Grants(_parsed(settings.anonymous)) if settings.anonymous else None
@@ -31,8 +30,9 @@ class AccessRules:
         return Identity(
             user=claims.sub,
             username=claims.username,
+            roles=claims.roles,
             grants=Grants(grants, claims.sub),
-            connections=claims.connections or self._connections,
+            connections=claims.connections,
             expires=claims.exp,
             token_id=claims.jti,
             issued=claims.iat,

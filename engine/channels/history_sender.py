@@ -16,6 +16,7 @@ from fanline.engine.sending.outbox import Outbox
 from fanline.engine.slices import SMALL_BYTES, Turns
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope
+from fanline.protocol.websocket.ack_pings import ack_ping
 
 SEND_BYTES = 256 * 1024
 """Bytes pushed at a time: less than the bound of an outbox, so a history never closes a connection for slowness."""
@@ -91,9 +92,13 @@ class HistorySender:
         frames = map(partial(self._frame, subscription), messages)
         if weight <= SMALL_BYTES:
             await self._push(subscription, list(frames))
-            return
-        while some := await self._turns.some(frames, SEND_BYTES, len):
-            await self._push(subscription, some)
+        else:
+            while some := await self._turns.some(frames, SEND_BYTES, len):
+                await self._push(subscription, some)
+        if subscription.channel.namespace.inbox and subscription.encoding.dialect.is_plain:
+            last = next((each.offset for each in reversed(messages) if each.offset is not None), None)
+            if last is not None:
+                subscription.outbox.push(ack_ping(subscription.channel.name, last))
 
     def _frame(self, subscription: ChannelSubscription, message: Envelope) -> bytes:
         """The frame of a message; of what stands in its place if it cannot be encoded."""
@@ -110,7 +115,9 @@ class HistorySender:
     async def _push(self, subscription: ChannelSubscription, frames: Sequence[bytes]) -> None:
         await self.wait_read(subscription.outbox)  # of what other channels have brought meanwhile
         if frames:
-            subscription.outbox.push(b"".join(frames))
+            data = b"".join(frames)
+            subscription.outbox.push(data)
+            subscription.outbox.answered += len(data)
             self._counters.deliveries += len(frames)
             await self.wait_read(subscription.outbox)
 

@@ -6,10 +6,50 @@ not acknowledged come again. It names the epoch of its offset, for it is stored 
 power it may be newer than they are, and must not hide the next ones.
 """
 
+import logging
+from typing import NoReturn
+
+import trio
+
 from fanline.engine.bus.interface import Bus, BusError, ConflictError, Epoch
+from fanline.engine.bus.parallel import for_each
 from fanline.protocol.nats.names import Bucket, channel_key
 
 _TRIES = 5
+_PAUSE_SECONDS = 0.1  # in which acknowledgements of one inbox become one
+_log = logging.getLogger("fanline.inbox")
+
+
+class Acknowledgements:
+    """Those of one worker that nobody waits for: they are written soon, and if they cannot be, messages come again."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._noted: dict[str, tuple[int, Epoch]] = {}
+        self._work = trio.Event()
+
+    def note(self, channel: str, offset: int, epoch: Epoch) -> None:
+        """A client has taken everything up to this offset."""
+        known = self._noted.get(channel)
+        newest = max(offset, known[0]) if known is not None and known[1] == epoch else offset
+        self._noted[channel] = (newest, epoch)
+        self._work.set()
+
+    async def run(self) -> NoReturn:
+        """Move cursors for ever."""
+        while True:
+            await self._work.wait()
+            await trio.sleep(_PAUSE_SECONDS)
+            self._work = trio.Event()
+            noted, self._noted = self._noted, {}
+            await for_each(self._move, list(noted.items()))
+
+    async def _move(self, noted: tuple[str, tuple[int, Epoch]]) -> None:
+        channel, (offset, epoch) = noted
+        try:
+            await move_cursor(self._bus, channel, offset, epoch)
+        except BusError as error:
+            _log.debug("the cursor of %s cannot be moved: %s", channel, error)
 
 
 async def read_cursor(bus: Bus, channel: str, epoch: Epoch) -> int:

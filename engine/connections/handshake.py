@@ -5,25 +5,28 @@ import math
 import socket
 import ssl
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 import trio
 
-from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
-from fanline.engine.access.identity import NOBODY, AccessError, Identity
-from fanline.engine.access.user_places import Place, UserPlaces
+from fanline.engine.access.identity import Identity
+from fanline.engine.access.routes import Routes, ServedRoute
 from fanline.engine.connections.address_limits import AddressLimits
+from fanline.engine.connections.admission import LATER, Admission, Admissions
+from fanline.engine.connections.arrivals import Arrival
 from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
+from fanline.engine.limits import Limit, LimitHits
+from fanline.engine.routes import Serves, Speech
 from fanline.engine.settings import EngineSettings
 from fanline.engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered, start_tls
-from fanline.protocol.auth.request_token import token_of
-from fanline.protocol.dialects import BY_SUBPROTOCOL, PLAIN
+from fanline.protocol.dialects import BY_SUBPROTOCOL, ECHO, FLAT, HEALTH, PLAIN
 from fanline.protocol.dialects.base import Dialect
 from fanline.protocol.dialects.encoding import Encoding, encoding_of
-from fanline.protocol.errors import ErrorCode, HttpError
+from fanline.protocol.errors import HttpError
 from fanline.protocol.websocket import deflate
 from fanline.protocol.websocket.handshake import (
     HeadReader,
@@ -34,8 +37,8 @@ from fanline.protocol.websocket.handshake import (
     upgrade_response,
 )
 from fanline.protocol.websocket.origins import HostRules
+from fanline.protocol.websocket.routes import Visit
 
-WEBSOCKET_PATH = "/ws"
 HEALTH_PATH = "/healthz"
 READY_PATH = "/readyz"
 _READ_SIZE = 4096
@@ -47,18 +50,7 @@ _TURNED_AWAY_SECONDS = 0.5
 _TURNED_AWAY_TLS_SECONDS = 2.0
 _DISMISSED_SECONDS = 0.01
 _DISMISSED_TLS_SECONDS = 0.25  # nobody else is accepted meanwhile
-_LATER = (("Retry-After", "5"),)
 _log = logging.getLogger("fanline.handshake")
-
-
-class Admission(NamedTuple):
-    """Who the client is, and whether it gets in."""
-
-    identity: Identity
-    place: Place | None = None
-    """The connection's among those of its user, if they are limited."""
-    refusal: AccessError | None = None
-    """Why the client does not get in after all; browsers would show their page no other answer to the handshake."""
 
 
 class Opened(NamedTuple):
@@ -70,6 +62,8 @@ class Opened(NamedTuple):
     """The first frames, if the client did not wait for our answer."""
     address: str | None
     """The client's address, if its connections are counted."""
+    route: ServedRoute
+    visit: Visit
 
 
 class Handshakes:
@@ -78,82 +72,74 @@ class Handshakes:
     def __init__(
         self,
         settings: EngineSettings,
-        access: Access,
+        routes: Routes,
+        admissions: Admissions,
         counters: Counters,
         readiness: Readiness,
         audit: Audit,
-        places: UserPlaces,
+        hits: LimitHits,
     ) -> None:
         self._settings = settings
-        self._access = access
+        self._routes = routes
+        self._admissions = admissions
         self._counters = counters
         self._readiness = readiness
         self._audit = audit
-        self._places = places
         self._turned_away = 0
-        self.limits = AddressLimits(settings, trio.current_time)
+        self._hits = hits
+        self.limits = AddressLimits(settings, hits, trio.current_time)
         self._rules = HostRules(settings.hosts, settings.origins)
         self._warned_at = -math.inf  # Trio time
 
-    async def open_websocket(self, sock: socket.socket) -> Opened | None:
+    async def open_websocket(self, sock: socket.socket, arrival: Arrival) -> Opened | None:
         """Read the request head and answer it; None if the answer was plain HTTP or the peer went away."""
         timeout = self._settings.handshake_timeout
         try:
-            with trio.move_on_after(timeout):
-                request = await _read_head(sock)
-                return None if request is None else await self._answer(sock, request)
-            await self._refuse(sock, HttpError(408, f"no request head within {timeout:g} seconds"))
+            with trio.move_on_after(timeout) as scope:
+                with arrival.awaiting(scope):
+                    request = await _read_head(sock)
+                return None if request is None else await self._answer(sock, request, arrival)
+            if trio.current_time() >= arrival.since + timeout:
+                self._hits.hit(Limit.HANDSHAKE_TIME)
+            await self._refuse(sock, HttpError(408, f"no request head within {timeout:g} seconds"), arrival)
         except HttpError as error:
-            await self._refuse(sock, error)
+            await self._refuse(sock, error, arrival)
         return None
 
-    async def _refuse(self, sock: socket.socket, refusal: HttpError) -> None:
+    async def _refuse(self, sock: socket.socket, refusal: HttpError, arrival: Arrival) -> None:
         self._counters.refused += 1
-        self._note(sock, code=refusal.body["error"])
+        self._note(arrival, code=refusal.body["error"])
         await _send_http(sock, _refusal_response(refusal))
 
-    async def _answer(self, sock: socket.socket, request: Request) -> Opened | None:
+    async def _answer(self, sock: socket.socket, request: Request, arrival: Arrival) -> Opened | None:
         if request.method in ("GET", "HEAD") and request.path in (HEALTH_PATH, READY_PATH):
             status, body = await (self._health() if request.path == HEALTH_PATH else self._ready())
             is_head = request.method == "HEAD"
             await _send_http(sock, http_response(status, msgspec.json.encode(body), is_head=is_head))
             return None
         self._check_page(sock, request)
-        address = self.limits.check(sock, request)
-        if request.path != WEBSOCKET_PATH:
-            raise HttpError(404, f"nothing here; the WebSocket endpoint is {WEBSOCKET_PATH}")
+        address = self.limits.check(arrival.address, request)
+        found = self._routes.find(request)
+        if found is None:
+            raise HttpError(404, "there is nothing at this path")
+        route, visit = found
         accept = check_upgrade(request)
         subprotocol = choose_subprotocol(request, tuple(BY_SUBPROTOCOL))
-        dialect = PLAIN if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
+        dialect = _dialect(subprotocol, route)
         if self._counters.connections >= self._settings.max_connections > 0:
+            self._hits.hit(Limit.CONNECTIONS)
             raise _full()
         deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
         response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
-        admission = await self._admit(request, dialect)
+        peer = partial(self.limits.address_of, arrival.address, request)
+        admission = await self._admissions.admit(request, route, visit, peer, is_plain=dialect.is_plain)
         try:
             sock.send(response, _with_greeting(sock))  # a fresh socket's buffer always has room for it
         except OSError:
-            self._places.give_back(admission.place)
+            self._admissions.take_back(admission)
             raise
-        self._note(sock, admission.identity, None if admission.refusal is None else admission.refusal.code)
-        return Opened(encoding_of(dialect, deflated), admission, request.rest, address)
-
-    async def _admit(self, request: Request, dialect: Dialect) -> Admission:
-        """Who the client is. HttpError for one of the plain dialect that does not get in; others are told once they
-        are connected.
-        """
-        token = token_of(request, self._access.tokens.cookie)
-        try:
-            identity = await self._access.admit(token, may_follow=dialect is not PLAIN)
-            return Admission(identity, await self._places.take(identity))
-        except AccessError as error:
-            if dialect is not PLAIN:
-                return Admission(NOBODY, refusal=error)
-            if error.code is ErrorCode.LIMIT_EXCEEDED:
-                raise HttpError(429, str(error), _LATER) from None
-            if error.code is ErrorCode.UNAVAILABLE:
-                raise HttpError(503, str(error), _LATER) from None
-            raise HttpError(401, str(error), (("WWW-Authenticate", "Bearer"),)) from None  # RFC 9110 section 11.6.1
+        self._note(arrival, admission.identity, None if admission.refusal is None else admission.refusal.code)
+        return Opened(encoding_of(dialect, deflated), admission, request.rest, address, route, visit)
 
     async def _health(self) -> tuple[int, dict[str, Any]]:
         """Whether the loop runs: it does, as it answers."""
@@ -164,7 +150,7 @@ class Handshakes:
         return (
             (503, {"status": "unready", "reasons": problems})
             if problems
-            else (200, {"status": "ready", "auth": self._access.mode})
+            else (200, {"status": "ready", "auth": self._admissions.mode})
         )
 
     async def turn_away(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
@@ -209,11 +195,11 @@ class Handshakes:
         finally:
             sock.close()
 
-    def _note(self, sock: socket.socket, identity: Identity | None = None, code: str | None = None) -> None:
+    def _note(self, arrival: Arrival, identity: Identity | None = None, code: str | None = None) -> None:
         """In the audit log: the client was let in, or refused for the reason `code`."""
         if self._audit.enabled:
             event = AuditEvent.CONNECTED if code is None else AuditEvent.REFUSED
-            self._audit.record(event, identity, address=_peer(sock), code=code)
+            self._audit.record(event, identity, address=arrival.address, code=code)
 
     def _check_page(self, sock: socket.socket, request: Request) -> None:
         """Raises HttpError. Browsers do not show a page the answer, so the log has to say which setting is concerned;
@@ -228,16 +214,22 @@ class Handshakes:
             raise
 
 
-def _peer(sock: socket.socket) -> str:
-    """The address at the other end, which may be a proxy's."""
-    with suppress(OSError):
-        peer = sock.getpeername()
-        return str(peer[0]) if isinstance(peer, tuple) else ""
-    return ""
+def _dialect(subprotocol: str | None, route: ServedRoute) -> Dialect:
+    """What is spoken. HttpError 400 if the route does not speak it."""
+    speech, serves = route.options.dialect, route.options.serves
+    if subprotocol is not None:
+        if speech is Speech.PLAIN:
+            raise HttpError(400, "only plain clients are served here, which offer no subprotocol")
+        return BY_SUBPROTOCOL[subprotocol]
+    if speech is Speech.V1:
+        raise HttpError(400, f"a subprotocol is needed here: one of {', '.join(BY_SUBPROTOCOL)}")
+    if serves is Serves.CHANNELS:
+        return FLAT if route.options.flat else PLAIN
+    return HEALTH if serves is Serves.HEALTH else ECHO
 
 
 def _full() -> HttpError:
-    return HttpError(503, "this worker is full", _LATER)
+    return HttpError(503, "this worker is full", LATER)
 
 
 def _refusal_response(refusal: HttpError) -> bytes:

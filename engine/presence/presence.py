@@ -22,7 +22,7 @@ from fanline.engine.presence.subscription import PresentSubscription
 from fanline.engine.presence.watches import PresenceWatches
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.slices import Slices
-from fanline.protocol.channels import namespace_of
+from fanline.protocol.channels import is_pattern
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.errors import ErrorCode, MessageError
 
@@ -59,14 +59,13 @@ class Presence:
         )
 
     def covers(self, channel: str) -> bool:
-        """Whether a channel has presence."""
-        return self._namespaces.of(channel).presence
+        """Whether a channel has presence; a pattern has none."""
+        return self._namespaces.of(channel).presence and not is_pattern(channel)
 
     def check_covers(self, channel: str) -> None:
         """MessageError(NOT_SUPPORTED) for a channel without presence."""
         if not self.covers(channel):
-            text = f"channels of the namespace {namespace_of(channel)} have no presence"
-            raise MessageError(ErrorCode.NOT_SUPPORTED, text)
+            raise MessageError(ErrorCode.NOT_SUPPORTED, f"{channel} has no presence")
 
     def subscription(self, channel: str, encoding: Encoding, outbox: Outbox) -> PresentSubscription:
         """A subscription to a channel with presence, which holds nothing yet."""

@@ -47,5 +47,5 @@ class PresenceWatch:
         """Tell a viewer nothing more."""
         group = next(group for group in self.groups if group.encoding is encoding)
         group.discard(outbox)
-        if group.empty:
+        if not group:
             self.groups = tuple(other for other in self.groups if other is not group)

@@ -1,7 +1,7 @@
 """Presence as clients use it: who may ask, who is told, and under which name a session is on a channel."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 
 from fanline.engine.access.identity import Identity
 from fanline.engine.access.permissions import Permissions
@@ -11,9 +11,9 @@ from fanline.engine.channels.subscription import ChannelSubscription
 from fanline.engine.presence.online import OnlineCounter
 from fanline.engine.presence.presence import Presence
 from fanline.engine.presence.subscription import PresentSubscription
+from fanline.engine.presence.watch import PresenceWatch
 from fanline.engine.sessions.session import Session
 from fanline.protocol.auth.rights import EVERY_CHANNEL, Right
-from fanline.protocol.dialects import PLAIN
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import ErrorData
@@ -43,8 +43,8 @@ class Attending:
             if presence_of(command):
                 self._presence.check_covers(channel)
             return _NOTHING
-        wanted = self._wants(session, command, channel)
-        if wanted:
+        wanted = presence_of(command)
+        if wanted or session.encoding.dialect.is_plain:
             return self._viewing(session, channel)
 
         def enter(subscription: ChannelSubscription) -> None:
@@ -57,36 +57,39 @@ class Attending:
 
     @asynccontextmanager
     async def _viewing(self, session: Session, channel: str) -> AsyncIterator[Begin]:
-        async with self._presence.watches.following(channel) as watch:
-
-            def enter(subscription: ChannelSubscription) -> None:
-                assert isinstance(subscription, PresentSubscription)
-                subscription.enter(session.identity)
+        def enter(subscription: ChannelSubscription) -> None:
+            assert isinstance(subscription, PresentSubscription)
+            subscription.enter(session.identity)
+            if watch is not None:
                 subscription.view(watch)
 
+        async with AsyncExitStack() as stack:
+            watch: PresenceWatch | None = None
+            try:
+                await self._permissions.check(session.identity, Right.PRESENCE, channel)
+            except MessageError:
+                if not session.encoding.dialect.is_plain:  # its clients have not asked for it
+                    raise
+            else:
+                watch = await stack.enter_async_context(self._presence.watches.following(channel))
             yield enter
 
-    def _wants(self, session: Session, command: Envelope, channel: str) -> bool | None:
-        """Whether the client is to be told who comes and goes; None: as before. MessageError if it may not."""
-        error = self._permissions.denial(session.identity, Right.PRESENCE, channel)
-        if session.encoding.dialect is PLAIN:
-            return error is None  # its clients cannot ask for it, and expect it
-        wanted = presence_of(command)
-        if wanted and error is not None:
-            raise error
-        return wanted
-
-    def identify(self, session: Session) -> None:
+    async def identify(self, session: Session) -> None:
         """The session has another identity: it is on its channels under that one."""
-        for subscription in (session.subscriptions or {}).values():
-            if not isinstance(subscription, PresentSubscription):
-                continue
-            subscription.enter(session.identity)
-            error = self._permissions.denial(session.identity, Right.PRESENCE, subscription.name)
-            if subscription.is_viewer and error is not None:
-                subscription.look_away()
-                data = ErrorData(code=error.code, message=str(error)).fields()
-                session.push(Envelope(MessageType.ERR, channel=subscription.name, data=data))
+        for subscription in [*(session.subscriptions or {}).values()]:
+            if isinstance(subscription, PresentSubscription):
+                subscription.enter(session.identity)
+                if subscription.is_viewer:
+                    await self._check_viewer(session, subscription)
+
+    async def _check_viewer(self, session: Session, subscription: PresentSubscription) -> None:
+        """A client that may not look any more is told so."""
+        try:
+            await self._permissions.check(session.identity, Right.PRESENCE, subscription.name)
+        except MessageError as error:
+            subscription.look_away()
+            data = ErrorData(code=error.code, message=str(error)).fields()
+            session.push(Envelope(MessageType.ERR, channel=subscription.name, data=data))
 
     async def query(self, identity: Identity, channel: str | None) -> Envelope:
         """The answer to `presence`. MessageError, BusError."""

@@ -87,6 +87,14 @@ class Calls:
         self._held: dict[Session, int] = {}  # bytes of memory that the calls of a session take while they are under way
         self._on_fault = on_fault
 
+    async def knows(self, channel: str) -> bool:
+        """Whether anything was ever heard of a task; True for a channel that is none. BusError."""
+        if not self._namespaces.of(channel).tasks:
+            return True
+        async with self._joining.steady(channel) as durable:
+            assert isinstance(durable.fold, TaskFold)
+            return durable.fold.snapshot.state is not TaskState.UNKNOWN
+
     def check_is_task(self, channel: str) -> None:
         """MessageError(NOT_SUPPORTED) for a channel that has no producer."""
         if not self._namespaces.of(channel).tasks:

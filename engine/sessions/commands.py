@@ -1,36 +1,47 @@
 """What a client may say, and how each command is performed. To add one, write a method and put it into the table."""
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
+
+import trio
 
 from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
+from fanline.engine.access.authenticator import remembered
 from fanline.engine.access.identity import AccessError
 from fanline.engine.access.permissions import Permissions
+from fanline.engine.access.removals import Removals
 from fanline.engine.access.user_places import UserPlaces
-from fanline.engine.bus.interface import Bus, BusError, StorageFullError, TooLargeError
+from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.bus.parallel import for_each
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.paging import Paging
-from fanline.engine.channels.inbox import move_cursor
+from fanline.engine.channels.inbox import Acknowledgements, move_cursor
 from fanline.engine.channels.join import Answer, Joining
 from fanline.engine.channels.start import Live, start_of
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
+from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.attending import Attending, Begin
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
+from fanline.engine.sessions.refusals import close_reason, code_of, refusal
+from fanline.engine.sessions.route_joins import join_route
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
+from fanline.protocol.auth.revocation import Removal
 from fanline.protocol.auth.rights import Right, right_of_verb
-from fanline.protocol.channels import check_channel
-from fanline.protocol.dialects import PLAIN
+from fanline.protocol.channels import check_channel, check_channel_or_pattern, is_pattern
 from fanline.protocol.envelope import Envelope, MessageType, check_names
-from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
-from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, ErrorData, message_id_of, read
+from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, message_id_of, read
+from fanline.protocol.websocket.ack_pings import acknowledged_offset
 
-_MAX_REASON = 500  # characters: the engine's reasons quote the command, whatever its size; a producer's are its own
+_SMALL = 256  # bytes of a message; smaller ones are bounded well enough by their number
+_CONFIRM_SECONDS = 15.0  # for all channels of a connection whose client shows another token
 
 Perform = Callable[["Commands", Session, Envelope], Awaitable[Envelope | None]]
 """The answer to a command; None if it has been answered, or is answered later. MessageError, BusError: the `err`."""
@@ -47,6 +58,7 @@ class Commands:
         places: UserPlaces,
         expiry: Expiry,
         permissions: Permissions,
+        removals: Removals,
         attending: Attending,
         audit: Audit,
         joining: Joining,
@@ -55,7 +67,9 @@ class Commands:
         publisher: ClientPublisher,
         calls: Calls,
         store: SessionStore,
+        acknowledgements: Acknowledgements,
         counters: Counters,
+        hits: LimitHits,
         max_subscriptions: int,
     ) -> None:
         self._bus = bus
@@ -63,6 +77,7 @@ class Commands:
         self._places = places
         self._expiry = expiry
         self._permissions = permissions
+        self._removals = removals
         self._attending = attending
         self._audit = audit
         self._joining = joining
@@ -71,22 +86,32 @@ class Commands:
         self._publisher = publisher
         self._calls = calls
         self._store = store
+        self._acknowledgements = acknowledgements
         self._counters = counters
+        self._hits = hits
         self._max_subscriptions = max_subscriptions
 
-    async def handle(self, session: Session, payload: bytes) -> None:
-        """Perform the commands of one client message, each to its end before the next, and answer them."""
+    async def handle(self, session: Session, payload: bytes) -> float:
+        """Perform the commands of one client message, each to its end before the next, and answer them. Returns the CPU
+        seconds that it took to decode a message that is not small, and to answer it with its own data.
+        """
+        is_small = len(payload) <= _SMALL
+        begun = 0.0 if is_small else time.thread_time()
         try:
-            commands = session.encoding.dialect.decode(payload)
+            commands = session.encoding.dialect.decode(payload, session.visit)
         except MessageError as error:
             self._counters.commands += 1
             self._answer(session, None, refusal(None, error))
-            return
+            commands = []
+        seconds = 0.0 if is_small else time.thread_time() - begun
         for command in commands:
             self._counters.commands += 1
             reply = await self._perform(session, command)
             if reply is not None:
+                begun = 0.0 if is_small else time.thread_time()
                 self._answer(session, command, reply)
+                seconds += 0.0 if is_small else time.thread_time() - begun
+        return seconds
 
     async def _perform(self, session: Session, command: Envelope) -> Envelope | None:
         perform = COMMANDS.get(command.type, Commands.unknown)
@@ -105,15 +130,20 @@ class Commands:
             self._counters.errors += 1
         elif command is not None:
             reply.id = command.id
-        payload = session.encoding.dialect.encode_reply(command, reply)
+        dialect = session.encoding.dialect
+        if dialect.is_plain and reply.time is None:
+            reply.time = unix_ms()  # every message to a plain client has one
+        payload = dialect.encode_reply(command, reply)
         if payload is not None:
-            session.outbox.push(session.encoding.frame(payload))
+            frame = session.encoding.frame(payload)
+            session.outbox.push(frame)
+            session.outbox.answered += len(frame)
 
     # --- the session ---------------------------------------------------------------------------------------------
 
     async def auth(self, session: Session, command: Envelope) -> Envelope | None:
         """Take a token, take up a session, or both. The connection of a client that is not known then ends."""
-        wanted = read(Authenticate, command)
+        wanted, was_known = read(Authenticate, command), session.identity.known
         try:
             if wanted.token is not None or not session.identity.known:
                 await self._authenticate(session, wanted.token)
@@ -128,32 +158,44 @@ class Commands:
             data.expires = int(session.identity.expires * 1000)
         if wanted.session is not None:
             data.resumed = await self._resume(session, wanted.session, wanted.positions)
-        return Envelope(MessageType.OK, data=data.fields())
+        self._answer(session, command, Envelope(MessageType.OK, data=data.fields()))
+        if not was_known:
+            await self.join_route(session)
+        return None
 
     async def _authenticate(self, session: Session, token: str | None) -> None:
         """Replace the session's identity, and end the subscriptions that the new one may not have."""
-        identity = await self._access.identify(token)
+        identity = await self._access.identify(token, session.request)
         if session.identity.user not in (None, identity.user):
             text = "this connection belongs to another user; open a new one with this token"
             raise MessageError(ErrorCode.PERMISSION_DENIED, text)
         if session.place is None:
-            session.place = await self._places.take(identity)
+            session.place = await self._places.take(identity, session.route.place_rule(identity))
+            self._places.hold(session.place, session)
         session.identity = identity
         self._audit.record(AuditEvent.AUTHENTICATED, identity)
+        session.request = remembered(session.request)
         self._expiry.watch(session)
-        self._end_lost(session)
-        self._attending.identify(session)
+        await self._end_lost(session)
+        await self._attending.identify(session)
 
-    def _end_lost(self, session: Session) -> None:
-        """End the subscriptions that the session's identity may not have any more, each with its reason."""
-        subscriptions = session.subscriptions or {}
-        for channel in [*subscriptions]:
-            error = self._permissions.denial(session.identity, Right.SUB, channel)
-            if error is not None:
-                subscriptions.pop(channel).leave()
-                data = ErrorData(code=error.code, message=str(error)).fields()
-                session.push(Envelope(MessageType.UNSUB, channel=channel, data=data))
-                session.store()
+    async def _end_lost(self, session: Session) -> None:
+        """End the subscriptions that the session's identity may not have any more, each with its reason. What an
+        authorizer has not confirmed in time is among them.
+        """
+        unconfirmed = dict.fromkeys(session.subscriptions or {})
+
+        async def check(channel: str) -> None:
+            try:
+                await self._permissions.check(session.identity, Right.SUB, channel)
+            except MessageError as error:
+                session.end_subscription(channel, error.code, str(error))
+            del unconfirmed[channel]
+
+        with trio.move_on_after(_CONFIRM_SECONDS):
+            await for_each(check, [*unconfirmed])
+        for channel in unconfirmed:
+            session.end_subscription(channel, ErrorCode.UNAVAILABLE, "rights cannot be checked now; subscribe again")
 
     async def _resume(self, session: Session, wanted: str, positions: Mapping[str, tuple[int, str]]) -> bool:
         """Subscribe to what another connection had; each channel's answer and history come first. The session keeps its
@@ -171,6 +213,14 @@ class Commands:
                 session.push(refusal(command, error))
         return True
 
+    async def join_route(self, session: Session) -> None:
+        """Subscribe a client that is known to what its route joins. The connection ends if that cannot be done."""
+        try:
+            await join_route(session, self._subscribe, self._namespaces)
+        except (MessageError, BusError) as error:
+            self._answer(session, None, refusal(None, error))
+            session.close(close_reason(error))
+
     async def ping(self, session: Session, command: Envelope) -> Envelope:
         return Envelope(MessageType.PONG, data=command.data, time=unix_ms())
 
@@ -180,7 +230,7 @@ class Commands:
         """Subscribe to a channel, or go on from another position of one that is subscribed."""
 
         def answer(reply: Envelope) -> None:
-            if command.id is None and session.encoding.dialect is not PLAIN and reply.offset is not None:
+            if command.id is None and not session.encoding.dialect.is_plain and reply.offset is not None:
                 session.push(reply)  # not asked for by an id, but the client must know where its history begins
             else:
                 self._answer(session, command, reply)
@@ -188,20 +238,26 @@ class Commands:
         await self._subscribe(session, command, answer)
 
     async def _subscribe(self, session: Session, command: Envelope, answer: Answer) -> None:
-        channel = _channel_of(command)
+        channel, mark = _channel_of(command, or_pattern=True), self._removals.mark()
         await self._permissions.check(session.identity, Right.SUB, channel)
         async with self._attending.beginning(session, command, channel) as begin:
             await self._join(session, command, channel, begin, answer)
+        removal = self._removals.since(mark, session.identity.user, channel)
+        if removal is not None:  # it came between the check and the answer, and found no subscription
+            end_removed(session, removal)
 
     async def _join(self, session: Session, command: Envelope, channel: str, begin: Begin, answer: Answer) -> None:
         start = start_of(command)
+        if is_pattern(channel) and not isinstance(start, Live):
+            raise MessageError(ErrorCode.BAD_MESSAGE, f"{channel} has no start position: a pattern is live")
         subscriptions = session.subscriptions or {}
         known = subscriptions.get(channel)
-        if known is not None and isinstance(start, Live):
+        if known is not None and isinstance(start, Live) and channel not in (session.unasked or ()):
             begin(known)
             answer(Envelope(MessageType.OK, channel=channel))
             return
         if known is None and len(subscriptions) >= self._max_subscriptions:
+            self._hits.hit(Limit.SUBSCRIPTIONS)
             limit = f"a connection may subscribe to {self._max_subscriptions} channels at most"
             raise MessageError(ErrorCode.LIMIT_EXCEEDED, limit)
         subscription = known or self._attending.subscription(session, channel)
@@ -210,6 +266,8 @@ class Commands:
             # In one step with the answer: a session that is cut off during its history is taken up with this channel.
             subscriptions[channel] = subscription
             session.subscriptions = subscriptions
+            if session.unasked is not None:
+                session.unasked.discard(channel)
             self._audit.record(AuditEvent.SUBSCRIBED, session.identity, channel=channel)
             session.store()
             begin(subscription)
@@ -218,7 +276,7 @@ class Commands:
         await self._joining.join(subscription, start, admit)
 
     async def unsub(self, session: Session, command: Envelope) -> Envelope:
-        channel = _channel_of(command)
+        channel = _channel_of(command, or_pattern=True)
         subscription = (session.subscriptions or {}).pop(channel, None)
         if subscription is None:
             raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {channel}")
@@ -252,6 +310,7 @@ class Commands:
 
     async def ack(self, session: Session, command: Envelope) -> Envelope:
         """Move an inbox's cursor to an offset (`o`), or to the message whose id is the data."""
+        session.acknowledges = True
         inbox = _inbox_of(session, command)
         message_id = message_id_of(command)
         offset = command.offset
@@ -263,6 +322,16 @@ class Commands:
         await move_cursor(self._bus, inbox.name, offset, inbox.epoch)
         return Envelope(MessageType.OK, channel=inbox.name, offset=offset)
 
+    def take_pong(self, session: Session, payload: bytes) -> None:
+        """The client has taken an inbox up to what the ping behind a message has named."""
+        if session.acknowledges:
+            return
+        for each in (session.subscriptions or {}).values():
+            inbox = each.channel.durable if each.channel.namespace.inbox else None
+            offset = None if inbox is None else acknowledged_offset(payload, inbox.name)
+            if inbox is not None and offset is not None and offset <= inbox.last:
+                self._acknowledgements.note(inbox.name, offset, inbox.epoch)
+
     # --- producers -----------------------------------------------------------------------------------------------
 
     async def call(self, session: Session, command: Envelope) -> None:
@@ -272,7 +341,7 @@ class Commands:
         self._calls.check_is_task(channel)
 
         def answer(reply: Envelope | MessageError | BusError) -> None:
-            code = None if isinstance(reply, Envelope) else _code(reply)
+            code = None if isinstance(reply, Envelope) else code_of(reply)
             self._audit.record(AuditEvent.CALLED, session.identity, channel=channel, verb=command.event, code=code)
             self._answer(session, command, reply if isinstance(reply, Envelope) else refusal(command, reply))
 
@@ -299,33 +368,16 @@ COMMANDS: dict[str, Perform] = {
 }
 
 
-def refusal(command: Envelope | None, error: MessageError | BusError) -> Envelope:
-    """The `err` that says why a command (None: one that could not be read) was not performed."""
-    code, reason = _code(error), str(error)
-    data = ErrorData(code, reason if code is ErrorCode.REFUSED else reason[:_MAX_REASON]).fields()
-    if command is None:
-        return Envelope(MessageType.ERR, id=error.request if isinstance(error, MessageError) else None, data=data)
-    return Envelope(MessageType.ERR, id=command.id, channel=command.channel, data=data)
+def end_removed(session: Session, removal: Removal) -> None:
+    """End a subscription of a user who has lost the channel."""
+    reason = removal.reason or f"you have been removed from {removal.channel}"
+    session.end_subscription(removal.channel, ErrorCode.PERMISSION_DENIED, reason)
 
 
-_CODES = {TooLargeError: ErrorCode.TOO_LARGE, StorageFullError: ErrorCode.STORAGE_FULL}
-
-
-def close_reason(error: MessageError) -> CloseReason:
-    """With which a client is let go that does not get in."""
-    return CloseReason.LIMITED if error.code is ErrorCode.LIMIT_EXCEEDED else CloseReason.UNAUTHENTICATED
-
-
-def _code(error: MessageError | BusError) -> ErrorCode:
-    if isinstance(error, MessageError):
-        return error.code
-    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), ErrorCode.UNAVAILABLE)
-
-
-def _channel_of(command: Envelope) -> str:
+def _channel_of(command: Envelope, *, or_pattern: bool = False) -> str:
     if command.channel is None:
         raise MessageError(ErrorCode.BAD_CHANNEL, f"`{command.type}` needs a channel (`c`)")
-    return check_channel(command.channel)
+    return check_channel_or_pattern(command.channel) if or_pattern else check_channel(command.channel)
 
 
 def _inbox_of(session: Session, command: Envelope) -> DurableChannel:

@@ -5,17 +5,20 @@ import secrets
 import trio
 
 from fanline.engine.access.identity import Identity
+from fanline.engine.access.routes import ServedRoute
 from fanline.engine.access.user_places import Place
 from fanline.engine.channels.subscription import ChannelSubscription
 from fanline.engine.clock import unix_ms
+from fanline.engine.routes import Acknowledge
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.sessions.connection_ids import connection_id, next_number
 from fanline.engine.sessions.store import STORE_AGAIN, SessionStore
-from fanline.protocol.dialects import PLAIN
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.errors import CloseReason
-from fanline.protocol.messages import Limits, Welcome
+from fanline.protocol.errors import CloseReason, ErrorCode
+from fanline.protocol.handlers import AuthenticateRequest
+from fanline.protocol.messages import ErrorData, Limits, Welcome
+from fanline.protocol.websocket.routes import Visit
 
 
 class Session:
@@ -27,6 +30,7 @@ class Session:
         "__weakref__",
         "_store",
         "_stored_at",
+        "acknowledges",
         "calls",
         "encoding",
         "id",
@@ -34,10 +38,22 @@ class Session:
         "number",
         "outbox",
         "place",
+        "request",
+        "route",
         "subscriptions",
+        "unasked",
+        "visit",
     )
 
-    def __init__(self, store: SessionStore, encoding: Encoding, identity: Identity, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        encoding: Encoding,
+        identity: Identity,
+        outbox: Outbox,
+        route: ServedRoute,
+        visit: Visit,
+    ) -> None:
         self.id = secrets.token_urlsafe(12)
         """A secret: a client that names it takes the session up."""
         self.number = next_number()
@@ -46,10 +62,19 @@ class Session:
         self.identity = identity
         """Replaced when the client shows a new token."""
         self.outbox = outbox
+        self.route = route
+        """The one by which the client has come, and shares with all that have."""
+        self.visit = visit
         self.subscriptions: dict[str, ChannelSubscription] | None = None
         """Channel -> subscription, once it was answered; None before the first: most connections are idle."""
+        self.acknowledges = route.options.ack is Acknowledge.EXPLICIT
+        """Whether the client itself says what it has taken of an inbox, so that a pong does not."""
+        self.unasked: set[str] | None = None
+        """Of a v1 client: the channels that its route has joined, and for which it has sent no `sub`."""
         self.place: Place | None = None
         """That of the connection among those of its user, if they are limited."""
+        self.request: AuthenticateRequest | None = None
+        """What the authenticator, if there is one, is asked again when the client shows another token."""
         self.calls = 0
         """Calls to producers under way."""
         self._store = store
@@ -69,7 +94,8 @@ class Session:
             heartbeat=int(heartbeat * 1000),
             limits=limits,
         )
-        self.push(Envelope(MessageType.WELCOME, time=unix_ms(), data=data.fields()))
+        welcome = Envelope(MessageType.WELCOME, time=unix_ms(), data=data.fields())
+        self.outbox.push(self.encoding.frame(self.encoding.dialect.welcome(welcome, self.visit)))
 
     def push(self, envelope: Envelope) -> None:
         """Send an envelope that is no answer to a command by its id."""
@@ -77,12 +103,22 @@ class Session:
 
     def close(self, reason: CloseReason) -> None:
         """End the connection from our side: a close frame, then a moment for the client to take it."""
-        self.outbox.finish(reason)
+        is_plain = self.encoding.dialect.is_plain  # its clients know 1000 as the code with which not to come back
+        self.outbox.finish(CloseReason.NORMAL if is_plain and reason is CloseReason.REPLACED else reason)
         self.outbox.life.scope.cancel()
+
+    def end_subscription(self, channel: str, code: ErrorCode, message: str) -> None:
+        """End a subscription from our side, and say why; nothing happens if there is none."""
+        subscription = (self.subscriptions or {}).pop(channel, None)
+        if subscription is not None:
+            subscription.leave()
+            data = ErrorData(code=code, message=message).fields()
+            self.push(Envelope(MessageType.UNSUB, channel=channel, data=data, time=unix_ms()))
+            self.store()
 
     def store(self) -> None:
         """Have the session stored soon, with what it is subscribed to."""
-        if self.encoding.dialect is not PLAIN:  # its clients know no sessions
+        if not self.encoding.dialect.is_plain:  # its clients know no sessions
             self._stored_at = trio.current_time()
             self._store.put(self.id, self.identity.user, self.subscriptions or ())
 

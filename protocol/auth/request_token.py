@@ -25,7 +25,7 @@ def token_of(request: Request, cookie: str = "") -> str | None:
         *_bearer(headers.get("authorization", "")),
         *_offered(headers.get("sec-websocket-protocol", "")),
         *(_cookies(headers.get("cookie", ""), cookie) if cookie else ()),
-        *(value for name, value in _query(request.query) if name == "token"),
+        *(value for name, value in query_of(request) if name == "token"),
     ]
     if len(found) > 1:
         raise HttpError(400, "the request has two tokens; send one")
@@ -46,8 +46,9 @@ def _cookies(header: str, wanted: str) -> list[str]:
     return [value.strip().strip('"') for name, _, value in pairs if name.strip() == wanted]
 
 
-def _query(query: str) -> list[tuple[str, str]]:
+def query_of(request: Request) -> list[tuple[str, str]]:
+    """The fields of a query. HttpError 400 for too many."""
     try:
-        return parse_qsl(query, keep_blank_values=True, max_num_fields=64)
+        return parse_qsl(request.query, keep_blank_values=True, max_num_fields=64)
     except ValueError:
         raise HttpError(400, "the query has too many fields") from None

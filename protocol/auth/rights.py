@@ -14,13 +14,16 @@ name nothing is granted. It cannot stand before a star: `doc:{user}*` would give
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntFlag
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
 
 from fanline.protocol.channels import check_channel, namespace_of
 from fanline.protocol.errors import MessageError
 
 USER = "{user}"
 EVERY_CHANNEL = "*"
+GrantText = Annotated[str, Meta(min_length=3, max_length=300, description="grants like task:*:sub+call")]
 MAX_GRANTS = 256
 """Grants that one token may carry."""
 

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.websocket.frames import Opcode
+from fanline.protocol.websocket.routes import Visit
 
 
 class Dialect(Protocol):
@@ -18,12 +19,19 @@ class Dialect(Protocol):
     opcode: Opcode
     """TEXT or BINARY: the kind of WebSocket message that this dialect sends and accepts."""
 
-    def decode(self, payload: bytes) -> list[Envelope]:
+    is_plain: bool
+    """Of clients that offer no subprotocol: they know no sessions, and are refused before the upgrade."""
+
+    def decode(self, payload: bytes, visit: Visit = Visit()) -> list[Envelope]:  # noqa: B008  # it is immutable
         """The commands in one client message, in order. Raises MessageError, with the command's id if it is known."""
         ...
 
+    def welcome(self, envelope: Envelope, visit: Visit) -> bytes:
+        """The first message, in the form of the client's route."""
+        ...
+
     def encode(self, envelope: Envelope) -> bytes:
-        """An envelope that answers no command: `pub`, `welcome`, `gap`, `join`, `leave`, `reconnect`, `bye`."""
+        """An envelope that answers no command: `pub`, `gap`, `join`, `leave`, `unsub`, `auth`, `reconnect`, `bye`."""
         ...
 
     def encode_reply(self, command: Envelope | None, reply: Envelope) -> bytes | None:

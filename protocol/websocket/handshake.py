@@ -17,6 +17,16 @@ from fanline.protocol.errors import HttpError
 MAX_HEAD_BYTES = 16 * 1024
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _LISTS = frozenset(("connection", "sec-websocket-protocol", "sec-websocket-extensions", "upgrade", "x-forwarded-for"))
+SECURITY_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),  # JSON stays JSON, whatever a browser thinks it looks like
+    ("Cache-Control", "no-store"),  # an answer is about one client at one moment, and its URL may hold a token
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),  # nothing in it is run, or framed
+    ("Referrer-Policy", "no-referrer"),  # a URL that may hold a token is told to nobody
+    ("Cross-Origin-Resource-Policy", "same-origin"),  # no page of another origin may embed it
+)
+"""Of every answer but 101. None says what server this is. `Strict-Transport-Security` is left to those who serve the
+host's pages: it would concern all its ports.
+"""
 _STATUS = {
     101: "Switching Protocols",
     200: "OK",
@@ -165,7 +175,7 @@ def upgrade_response(accept: str, subprotocol: str | None, extension: str | None
 def http_response(status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), *, is_head: bool = False) -> bytes:
     """A complete JSON response that closes the connection; the answer to HEAD leaves out the body."""
     own = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
-    return _response_head(status, [*headers, *own]) + (b"" if is_head else body)
+    return _response_head(status, [*headers, *own, *SECURITY_HEADERS]) + (b"" if is_head else body)
 
 
 def _response_head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:

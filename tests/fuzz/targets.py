@@ -3,8 +3,10 @@
 import json
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
+from fanline.engine.access.routes import Routes
 from fanline.engine.bus.nats.signatures import Signatures
 from fanline.engine.presence.delta import decode as decode_delta
 from fanline.engine.presence.online import decode_users
@@ -13,19 +15,28 @@ from fanline.engine.presence.roster import Roster
 from fanline.protocol.auth.claims import TokenError, check_meant, check_times, decode_claims
 from fanline.protocol.auth.public_keys import read_key_set
 from fanline.protocol.auth.request_token import token_of
-from fanline.protocol.auth.revocation import decode_revocation, encode_revocation
+from fanline.protocol.auth.revocation import decode_removal, decode_revocation, encode_revocation
 from fanline.protocol.auth.rights import GrantError, Grants, parse_grant
 from fanline.protocol.auth.tokens import TokenRules, UnusableKeyError, secret_key, sign, verify
-from fanline.protocol.channels import check_channel
-from fanline.protocol.dialects import PLAIN
+from fanline.protocol.channels import check_channel, is_channel
+from fanline.protocol.dialects import ECHO, FLAT, PLAIN
 from fanline.protocol.envelope import check_names, decode_cbor, decode_json, encode_cbor, encode_json, from_producer
 from fanline.protocol.errors import FrameError, HttpError, MessageError
+from fanline.protocol.escapes import escape_id, unescape_id
+from fanline.protocol.handlers import (
+    AuthenticateAnswer,
+    AuthorizeAnswer,
+    HandlerError,
+    decode_answer,
+    encode_answer,
+)
 from fanline.protocol.messages import AskHistory, Authenticate, CallData, ControlData, Subscribe, read
 from fanline.protocol.nats.parser import NatsError, NatsMessage, Parser, header_of, status_of
 from fanline.protocol.websocket.addresses import Networks, client_address, read_address
 from fanline.protocol.websocket.frames import FrameReader, Opcode, encode_masked_frame
-from fanline.protocol.websocket.handshake import HeadReader, check_upgrade, choose_subprotocol
+from fanline.protocol.websocket.handshake import HeadReader, Request, check_upgrade, choose_subprotocol
 from fanline.protocol.websocket.origins import HostRules
+from fanline.protocol.websocket.proxy_protocol import MAX_SIZE, ProxyHeaderError, ProxyHeaderReader
 from fanline.workers.configuration.settings import load_settings
 from fanline.workers.errors import SettingsError
 from tests.support.paths import ROOT
@@ -34,6 +45,7 @@ from tests.support.raw_client import MASK, upgrade_request
 SECRET = "a secret that is long enough for SHA-256"
 _LIMIT = 64 * 1024
 _PROXIES = Networks(["10.0.0.0/8"])
+ROUTES = Routes({}, 90.0, 0)
 
 
 class Target(NamedTuple):
@@ -72,6 +84,19 @@ def _presence(data: bytes, _: random.Random) -> None:
     decode_users(data)
 
 
+def _proxy_header(data: bytes, chance: random.Random) -> None:
+    """Nothing behind the header is asked for, and what it names is an address."""
+    reader, most = ProxyHeaderReader(), chance.choice((1, 16, MAX_SIZE))
+    while data:
+        wanted = min(reader.wanted, most)
+        assert wanted > 0
+        header = reader.feed(data[:wanted])
+        if header is not None:
+            assert header.address is None or read_address(header.address) is not None
+            return
+        data = data[wanted:]
+
+
 def _frames(data: bytes, chance: random.Random) -> None:
     reader = FrameReader(_LIMIT, deflated=chance.random() < 0.5)
     for piece in pieces(data, chance):
@@ -91,7 +116,18 @@ def _cbor(data: bytes, chance: random.Random) -> None:
     decode_cbor(encode_cbor(envelope))
 
 
+def _route(data: bytes, chance: random.Random) -> None:
+    """Whatever is joined is a channel, and the names in a path come back from it."""
+    path, _, query = data.decode("latin-1").partition("?")
+    found = ROUTES.find(Request("GET", path, query, "1.1", {}, b""))
+    if found is not None:
+        route, visit = found
+        assert all(is_channel(name) for name in route.channels(visit, "anna", is_plain=True))
+        assert all(unescape_id(escape_id(value)) == value for value in visit.path_values.values())
+
+
 def _plain(data: bytes, chance: random.Random) -> None:
+    ECHO.decode(data)
     PLAIN.decode(data)
 
 
@@ -100,6 +136,7 @@ def _producer(data: bytes, chance: random.Random) -> None:
     encode_json(envelope)
     encode_cbor(envelope)
     PLAIN.encode(envelope)
+    FLAT.encode(envelope)
 
 
 def _channel(data: bytes, chance: random.Random) -> None:
@@ -180,6 +217,19 @@ def _signature(data: bytes, chance: random.Random) -> None:
     assert not Signatures(b"key").position_of("task:1", message).signed
 
 
+def _answer(data: bytes, chance: random.Random) -> None:
+    """Only one that allows something says so."""
+    for kind in (AuthenticateAnswer, AuthorizeAnswer):
+        with suppress(HandlerError):
+            answer = decode_answer(data, kind)
+            assert not answer.allow or json.loads(data)["allow"] is True, data
+            assert decode_answer(encode_answer(answer), kind) == answer
+
+
+def _removal(data: bytes, chance: random.Random) -> None:
+    assert decode_removal(encode_revocation(decode_removal(data))) == decode_removal(data)
+
+
 _ENVELOPES = json.loads((ROOT / "tests" / "vectors" / "envelopes.json").read_text())["envelopes"]
 _TOKENS = [
     sign(claims, SECRET.encode()).encode()
@@ -201,6 +251,21 @@ TARGETS: dict[str, Target] = {
         ],
         _handshake,
         (HttpError,),
+    ),
+    "PROXY protocol": Target(
+        [
+            b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n",
+            b"PROXY UNKNOWN\r\n",
+            b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x01\xdc\x04\x01\xbb",
+            b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00",
+        ],
+        _proxy_header,
+        (ProxyHeaderError,),
+    ),
+    "route": Target(
+        [b"/ws?project_id=7", b"/ws/review/%E4%BB%BB", b"/ws/chat/session/a.b", b"/ws/board?token=x&project_id=a%20b"],
+        _route,
+        (HttpError, MessageError),
     ),
     "frames": Target(
         [
@@ -232,6 +297,17 @@ TARGETS: dict[str, Target] = {
     ),
     "channel": Target([b"task:42", b"user:anna@example.com", b"doc:a.b.c"], _channel, (MessageError,)),
     "grant": Target([b"task:*:sub+call", b"user:{user}:sub", b"*:pub"], _grant, (GrantError,)),
+    "answers of handlers": Target(
+        [
+            b'{"allow":true,"identity":{"user":"anna","channels":{"task:*":["sub"]},"expires":2e9}}',
+            b'{"allow":true,"ttl":60}',
+            b'{"allow":false,"reason":"who are you?"}',
+            b'{"error":"it raised ValueError"}',
+        ],
+        _answer,
+        (),
+    ),
+    "removal": Target([b'{"user":"anna","channel":"project:7","reason":"gone"}'], _removal, (ValueError,)),
     "token": Target(_TOKENS, _token, (TokenError,)),
     "claims": Target(
         [

@@ -40,8 +40,8 @@ async def running_rooms(directory: Path) -> AsyncIterator[Serve]:
 class Member(RawClient):
     """Reads the answer to its handshake at once: byte by byte, hundreds that come back would take seconds."""
 
-    async def upgrade(self, subprotocol: str | None = "fanline.v1.json", **headers: str) -> None:
-        await self.send(upgrade_request(subprotocol=subprotocol, **headers))
+    async def shake_hands(self, token: str) -> None:
+        await self.send(upgrade_request(Authorization=f"Bearer {token}"))
         data = b""
         while b"\r\n\r\n" not in data:
             data += await self.stream.receive_some() or b"\r\n\r\n"
@@ -56,7 +56,7 @@ async def member(serve: Serve, user: str, *, viewer: bool = False) -> AsyncItera
     claims = {"sub": user, "exp": 4e9, "channels": {"room:*": ["sub", "presence"]}}
     async with await trio.open_tcp_stream("127.0.0.1", serve.port) as stream:
         client = Member(stream)
-        await client.upgrade(Authorization=f"Bearer {sign(claims, SECRET.encode())}")
+        await client.shake_hands(sign(claims, SECRET.encode()))
         await client.message()
         reply = await client.ask({"t": "sub", "c": "room:1", "i": "1", "d": {"presence": viewer}})
         assert reply["t"] == "ok", reply

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fanline.protocol.dialects import PLAIN
-from fanline.protocol.dialects.plain import _COMMANDS as PLAIN_COMMANDS
+from fanline.protocol.dialects.plain_commands import COMMANDS as PLAIN_COMMANDS
 from fanline.protocol.envelope import KEYS, MessageType, decode_json
 from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
 from fanline.protocol.nats.subjects import to_subject
@@ -67,7 +67,7 @@ def test_the_page_says_how_compression_is_answered() -> None:
 
 def test_the_conversation_is_made_of_envelopes() -> None:
     lines = re.findall(r"^[<>] (\{.*\})$", PROTOCOL, re.MULTILINE)
-    assert len(lines) == 30
+    assert len(lines) == 34
     assert {decode_json(line.encode()).type for line in lines} <= set(MessageType)
 
 

@@ -36,6 +36,7 @@ class RawClient:
         self.stream = stream
         self._reader = FrameReader(64 * 1024 * 1024, from_client=False)
         self._messages: list[WebSocketMessage] = []
+        self.answers_pings = False
         self.connection = ""
         """The public id, if the `welcome` was read by `connect` and is JSON."""
 
@@ -57,9 +58,9 @@ class RawClient:
         pairs = (line.split(": ", 1) for line in lines)
         return int(status.split()[1]), {name.lower(): value for name, value in pairs}, body
 
-    async def upgrade(self, subprotocol: str | None = "fanline.v1.json", **headers: str) -> None:
+    async def upgrade(self, subprotocol: str | None = "fanline.v1.json", path: str = "/ws", **headers: str) -> None:
         """Shake hands, and read the 101 response. ConnectionRefusedError if the server has no room."""
-        await self.send(upgrade_request(subprotocol=subprotocol, **headers))
+        await self.send(upgrade_request(path, subprotocol=subprotocol, **headers))
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             data = await self.stream.receive_some(1)
@@ -79,6 +80,8 @@ class RawClient:
                 message = self._messages.pop(0)
                 if message.opcode is not Opcode.PING:
                     return message
+                if self.answers_pings:
+                    await self.send(encode_masked_frame(Opcode.PONG, message.payload, MASK))
             data = await self.stream.receive_some()
             if not data:
                 raise trio.EndOfChannel

@@ -3,13 +3,15 @@
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import pytest
 
-from fanline.engine.access.settings import AccessSettings, TokenSettings
+from fanline.engine.access.settings import AccessSettings, HandlerSettings, TokenSettings
 from fanline.engine.namespaces import DEFAULTS, Namespace
+from fanline.engine.routes import DEFAULTS as ROUTES
+from fanline.engine.routes import Route
 from fanline.engine.settings import EngineSettings
 from fanline.workers.configuration.settings import OTHER_VARIABLES, Settings, load_settings
 from fanline.workers.configuration.wording import REFERENCE, describe_type, field_types
@@ -17,7 +19,7 @@ from tests.support.paths import ROOT
 
 PAGE = (ROOT / REFERENCE).read_text(encoding="utf-8")
 AS_READ = load_settings({}, {"HOME": "~"})
-TABLES = ("engine", "namespaces", "tokens", "access", "roles")
+TABLES = ("engine", "namespaces", "routes", "tokens", "access", "handlers", "roles")
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -44,7 +46,9 @@ def expected(struct: type[msgspec.Struct], values: object, prefix: str | None) -
         ("## [engine]", EngineSettings, AS_READ.engine, "FANLINE_ENGINE_"),
         ("## [tokens]", TokenSettings, AS_READ.tokens, "FANLINE_TOKENS_"),
         ("## [access]", AccessSettings, AS_READ.access, "FANLINE_ACCESS_"),
+        ("## [handlers]", HandlerSettings, AS_READ.handlers, "FANLINE_HANDLERS_"),
         ("## [namespaces.NAME]", Namespace, Namespace(), None),
+        ('## [routes."PATH"]', Route, Route(), None),
     ],
 )
 def test_every_setting_is_on_the_page_with_its_variable_its_type_and_its_default(
@@ -58,17 +62,25 @@ def test_every_setting_is_on_the_page_with_its_variable_its_type_and_its_default
 def test_times_and_sizes_have_a_unit() -> None:
     measured = [
         row
-        for heading in ("## Server", "## [engine]", "## [tokens]", "## [access]", "## [namespaces.NAME]")
+        for heading in (
+            *("## Server", "## [engine]", "## [tokens]", "## [access]", "## [handlers]"),
+            *("## [namespaces.NAME]", '## [routes."PATH"]'),
+        )
         for row in rows(heading)
     ]
     without = [row[0] for row in measured if "number" in row[-4] and not row[-2]]
     assert without == ["`port`"]
 
 
-def test_the_default_namespaces_are_on_the_page() -> None:
-    plain = Namespace()
-    for (name, changes), (key, namespace) in zip(rows("### Default namespaces"), DEFAULTS.items(), strict=True):
-        own = {field: getattr(namespace, field) for field in field_types(Namespace)}
+@pytest.mark.parametrize(
+    ("heading", "plain", "defaults"),
+    [("### Default namespaces", Namespace(), DEFAULTS), ("### Default routes", Route(), ROUTES)],
+)
+def test_the_defaults_are_on_the_page(
+    heading: str, plain: msgspec.Struct, defaults: Mapping[str, msgspec.Struct]
+) -> None:
+    for (name, changes), (key, value) in zip(rows(heading), defaults.items(), strict=True):
+        own = {field: getattr(value, field) for field in field_types(type(plain))}
         different = [f"`{key} = {json.dumps(value)}`" for key, value in own.items() if value != getattr(plain, key)]
         assert (name, changes) == (f"`{key}`", ", ".join(different))
 
@@ -84,6 +96,8 @@ def test_variables_that_are_not_settings_are_on_the_page() -> None:
         "docs/how-to/durable-channels.md",
         "docs/how-to/serve-behind-a-proxy.md",
         "docs/reference/authentication.md",
+        "docs/reference/handlers.md",
+        "docs/how-to/authenticate-with-your-own-code.md",
         "README.md",
     ],
 )

@@ -1,17 +1,15 @@
 """The `[namespaces.NAME]` tables of fanline.toml: a key that is given replaces the namespace's default."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
 from fanline.engine.namespaces import DEFAULTS, Namespace, SlowPolicy
 from fanline.protocol.channels import check_channel
 from fanline.protocol.errors import MessageError
-from fanline.workers.configuration.wording import describe_type, field_types, suggest
+from fanline.workers.configuration.access import check_handler
+from fanline.workers.configuration.wording import read_value
 from fanline.workers.errors import SettingsError
-
-_FIELDS = field_types(Namespace)
 
 
 def read_namespaces(tables: object, source: str) -> dict[str, Namespace]:
@@ -29,20 +27,11 @@ def _namespace(name: str, table: object, source: str) -> Namespace:
         raise SettingsError(f"{where}: the name of a namespace is a-z, 0-9, _ and -, starting with a letter") from None
     if not isinstance(table, Mapping):
         raise SettingsError(f"bad value for {where}: expected a table")
-    given = {key: _value(key, value, where) for key, value in table.items()}
+    given = {key: read_value(Namespace, key, value, where) for key, value in table.items()}
     namespace = msgspec.structs.replace(DEFAULTS.get(name, Namespace()), **given)
     if namespace.durable and namespace.slow is SlowPolicy.DROP:
         raise SettingsError(f'{where}: slow = "drop" is for ephemeral namespaces; a durable one never loses messages')
     if namespace.tasks and not namespace.durable:
         raise SettingsError(f"{where}: tasks = true requires durable = true: a task is folded from its stream")
+    check_handler(f"{where}: authorizer", namespace.authorizer)
     return namespace
-
-
-def _value(key: str, value: object, where: str) -> Any:
-    if key not in _FIELDS:
-        raise SettingsError(f"unknown setting {key} in {where}; {suggest(key, _FIELDS)}")
-    try:
-        return msgspec.convert(value, _FIELDS[key])
-    except msgspec.ValidationError:
-        expected = describe_type(_FIELDS[key])
-        raise SettingsError(f"bad value for {key} in {where} ({value!r}): expected {expected}") from None

@@ -7,7 +7,21 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from fanline.workers.errors import SettingsError
+
 REFERENCE = "docs/reference/settings.md"
+
+
+def read_value(struct: type[msgspec.Struct], key: str, value: object, where: str) -> Any:
+    """The value of a key in a table of the file, in the type of its field. Raises SettingsError."""
+    fields = field_types(struct)
+    if key not in fields:
+        raise SettingsError(f"unknown setting {key} in {where}; {suggest(key, fields)}")
+    try:
+        return msgspec.convert(value, fields[key])
+    except msgspec.ValidationError:
+        expected = describe_type(fields[key])
+        raise SettingsError(f"bad value for {key} in {where} ({value!r}): expected {expected}") from None
 
 
 def suggest(unknown: str, known: Iterable[str], prefix: str = "") -> str:

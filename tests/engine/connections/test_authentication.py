@@ -1,6 +1,7 @@
 """Tokens on the wire: where they may stand, what they open, and how a connection goes on with another one."""
 
 import base64
+import json
 import time
 from typing import Any
 
@@ -30,7 +31,7 @@ def places(text: str, subprotocol: str | None) -> list[bytes]:
         upgrade_request(subprotocol=subprotocol, Authorization=f"Bearer {text}"),
         upgrade_request(subprotocol=subprotocol, Authorization=f"bearer  {text}"),
         upgrade_request(f"/ws?token={text}", subprotocol=subprotocol),
-        upgrade_request(f"/ws?project_id=1&token={text}&x=", subprotocol=subprotocol),
+        upgrade_request(f"/ws?a=1&token={text}&x=", subprotocol=subprotocol),
         upgrade_request(subprotocol=subprotocol, Cookie=f"a=b; session={text}; c=d"),
         *([upgrade_request(subprotocol=offered)] if subprotocol else []),
     ]
@@ -94,9 +95,13 @@ async def test_a_plain_client_is_refused_before_the_upgrade(bad: str | None) -> 
         async with running_engine(access=token_access()) as engine:
             path = "/ws" if bad is None else f"/ws?token={bad}"
             status, headers, body = await refused(engine, upgrade_request(path, subprotocol=None))
-            assert (status, headers["www-authenticate"]) == (401, "Bearer")
-            assert b'"error":"unauthenticated"' in body
-            assert bad is None or bad.encode() not in body
+            assert status == 401
+            said = "Authentication required" if bad is None else "Invalid token"
+            assert json.loads(body) == {"error": "unauthenticated", "message": said}
+            scheme, _, why = headers["www-authenticate"].partition(" ")
+            assert scheme == "Bearer"
+            assert why.startswith('error="invalid_token", error_description="') == (bad is not None)
+            assert bad is None or bad not in why
 
 
 @pytest.mark.parametrize("bad", BAD[1:])

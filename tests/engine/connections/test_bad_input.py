@@ -128,7 +128,7 @@ async def test_fragments_without_end_meet_the_size_limit(engine: RunningEngine, 
         ('{"t":"welcome"}', "unknown_type"),
         ('{"t":"sub"}', "bad_channel"),
         ('{"t":"sub","c":"no-namespace"}', "bad_channel"),
-        ('{"t":"sub","c":"news:*"}', "bad_channel"),
+        ('{"t":"sub","c":"news:a*"}', "bad_channel"),
         ('{"t":"sub","c":"news:>"}', "bad_channel"),
         ('{"t":"sub","c":"news:a b"}', "bad_channel"),
         ('{"t":"sub","c":"' + "n" * 500 + ':x"}', "bad_channel"),
@@ -169,7 +169,9 @@ async def test_the_plain_dialect_says_what_its_clients_know(engine: RunningEngin
             ('{"type":"subscribe"}', "Channel name required"),
         ):
             await client.say(text)
-            assert await client.json() == {"type": "error", "message": message}
+            answer = await client.json()
+            assert answer.pop("timestamp").endswith("Z")
+            assert answer == {"type": "error", "message": message}
 
 
 async def test_a_client_that_vanishes_in_the_middle_of_anything_leaves_nothing(engine: RunningEngine) -> None:

@@ -137,7 +137,7 @@ async def test_presence_needs_the_right_and_a_namespace_that_has_it() -> None:
                 refused = await ask(ann, c="dull:1", **command)
                 assert refused["d"] == {
                     "code": "not_supported",
-                    "message": "channels of the namespace dull have no presence",
+                    "message": "dull:1 has no presence",
                 }
             await subscribe(bob)
             await wait_names(ann, ["bob"])
@@ -231,6 +231,7 @@ async def test_a_plain_client_without_the_right_subscribes_as_before() -> None:
         ):
             for channel in ("room:1", "dull:1"):
                 told = await ann.ask({"type": "subscribe", "channel": channel})
+                del told["timestamp"]
                 assert told == {"type": "subscription_result", "channel": channel, "subscribed": True}
 
 

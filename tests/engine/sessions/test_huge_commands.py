@@ -52,6 +52,6 @@ async def test_a_plain_task_id_may_have_any_number_of_digits(digits: int, kind: 
             await client.say({"type": kind, "task_id": task, "input": 1})
             answer = await client.json()
             if kind != "get_status":  # whose error does not name the task
-                assert answer["task_id"] == (int(task) if digits < 20 else task)
+                assert answer["task_id"] == task
             await client.say({"type": "ping", "timestamp": 1})
             assert await client.json() == {"type": "pong", "timestamp": 1}

@@ -12,15 +12,16 @@ from fanline.protocol.dialects.plain import iso_time
 from fanline.protocol.envelope import Envelope, MessageType, from_producer
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import ByeData, ErrorData, Limits, PublishResult, Welcome
+from fanline.protocol.websocket.routes import Visit
 from tests.support.paths import REFERENCE
 
 NOW = 1_789_000_000_123
 NOW_ISO = "2026-09-10T00:26:40.123Z"
 
 
-def said(**fields: Any) -> Envelope:
+def said(visit: Visit = Visit(), **fields: Any) -> Envelope:  # noqa: B008  # it is immutable
     """The one command in a client's message."""
-    (command,) = PLAIN.decode(json.dumps(fields).encode())
+    (command,) = PLAIN.decode(json.dumps(fields).encode(), visit)
     return command
 
 
@@ -64,7 +65,8 @@ def test_a_refusal_has_the_text_that_clients_know(sent: bytes, code: ErrorCode, 
     assert (caught.value.code, str(caught.value)) == (code, text)
     assert f"| `{text.partition(': ')[0]}" in (REFERENCE / "plain-dialect.md").read_text(encoding="utf-8")
     reply = Envelope(MessageType.ERR, data=ErrorData(code, text).fields())
-    assert told(PLAIN.encode_reply(None, reply)) == {"type": "error", "message": text}
+    reply.time = NOW
+    assert told(PLAIN.encode_reply(None, reply)) == {"type": "error", "message": text, "timestamp": NOW_ISO}
 
 
 def test_a_long_unknown_type_is_not_repeated_whole() -> None:
@@ -99,7 +101,11 @@ def test_a_pong_is_no_command() -> None:
 def test_subscriptions_are_confirmed_with_their_channel(kind: str, command_type: str, expected: dict[str, Any]) -> None:
     command = said(type=kind, channel="task:42")
     assert (command.type, command.channel) == (command_type, "task:42")
-    assert answer(command, Envelope(MessageType.OK)) == {**expected, "channel": "task:42"}
+    assert answer(command, Envelope(MessageType.OK, time=NOW)) == {
+        **expected,
+        "channel": "task:42",
+        "timestamp": NOW_ISO,
+    }
 
 
 @pytest.mark.parametrize(
@@ -115,8 +121,8 @@ def test_a_new_message_is_published_and_its_sender_gets_the_id(target: dict[str,
     command = said(type="new_message", data={"text": "hi"}, **target)
     assert (command.type, command.channel, command.event) == (MessageType.PUB, channel, "new_message")
     assert command.data == {"text": "hi"}
-    reply = Envelope(MessageType.OK, data=PublishResult("m-1").fields())
-    expected = {"type": "message_status_update", "message_id": "m-1", "status": "sent"}
+    reply = Envelope(MessageType.OK, data=PublishResult("m-1").fields(), time=NOW)
+    expected = {"type": "message_status_update", "message_id": "m-1", "status": "sent", "timestamp": NOW_ISO}
     assert answer(command, reply) == expected
 
 
@@ -127,14 +133,10 @@ def test_a_task_command_is_a_call_and_its_result_says_whether_it_was_done(kind: 
     command = said(type=kind, task_id=42, input="yes")
     assert (command.type, command.channel, command.event) == (MessageType.CALL, "task:42", verb)
     assert command.data == ({"value": "yes"} if verb == "input" else None)
-    assert answer(command, Envelope(MessageType.OK)) == {"type": result, "task_id": 42, "success": True}
-    refused = Envelope(MessageType.ERR, data=ErrorData("no_producer", "nobody is there").fields())
-    assert answer(command, refused) == {
-        "type": result,
-        "task_id": 42,
-        "success": False,
-        "message": "nobody is there",
-    }
+    done = {"type": result, "task_id": 42, "success": True, "timestamp": NOW_ISO}
+    assert answer(command, Envelope(MessageType.OK, time=NOW)) == done
+    refused = Envelope(MessageType.ERR, data=ErrorData("no_producer", "nobody is there").fields(), time=NOW)
+    assert answer(command, refused) == {**done, "success": False, "message": "nobody is there"}
 
 
 @pytest.mark.parametrize(
@@ -150,20 +152,22 @@ def test_a_task_command_is_a_call_and_its_result_says_whether_it_was_done(kind: 
 def test_a_right_that_is_missing_is_an_error_in_the_words_that_these_clients_know(
     command: dict[str, Any], message: str
 ) -> None:
-    denied = Envelope(MessageType.ERR, data=ErrorData("permission_denied", "you have no right to sub").fields())
-    assert answer(said(**command), denied) == {"type": "error", "message": message}
+    data = ErrorData("permission_denied", "you have no right to sub").fields()
+    denied = Envelope(MessageType.ERR, data=data, time=NOW)
+    assert answer(said(**command), denied) == {"type": "error", "message": message, "timestamp": NOW_ISO}
 
 
 @pytest.mark.parametrize("kind", ["get_status", "status_request"])
 def test_a_status_is_the_snapshot_with_the_old_names(kind: str) -> None:
     command = said(type=kind, task_id="build")
     snapshot = {"state": "running", "attempt": 1, "percent": 4.0, "created": NOW, "updated": NOW}
-    assert answer(command, Envelope(MessageType.OK, data=snapshot)) == {
+    assert answer(command, Envelope(MessageType.OK, data=snapshot, time=NOW + 1)) == {
         "type": "status",
         "task_id": "build",
         "status": "PROCESSING",
         "created_at": NOW_ISO,
         "updated_at": NOW_ISO,
+        "timestamp": NOW_ISO.replace("3Z", "4Z"),
         **snapshot,
     }
     ended = answer(command, Envelope(MessageType.OK, data={"state": "timed_out"}))
@@ -191,11 +195,11 @@ def test_a_published_envelope_is_flat_and_leaves_out_what_is_absent() -> None:
 
 
 def test_the_welcome_and_other_events() -> None:
-    data = Welcome(session="a-secret", connection="s-1", heartbeat=30000, limits=Limits(message=65536)).fields()
+    data = Welcome(session="s-1", connection="c-1", heartbeat=30000, limits=Limits(message=65536)).fields()
     welcome = Envelope("welcome", time=NOW, data=data)
     assert told(PLAIN.encode(welcome)) == {
         "type": "connection_established",
-        "connection_id": "s-1",
+        "connection_id": "c-1",
         "timestamp": NOW_ISO,
     }
     bye = Envelope("bye", time=NOW, data=ByeData(1012, "restart").fields())

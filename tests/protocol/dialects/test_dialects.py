@@ -1,4 +1,4 @@
-"""The contract of a dialect, checked for all three, and the rules of envelope v1."""
+"""The contract of a dialect, checked for all of them, and the rules of envelope v1."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanline.protocol.dialects import BY_SUBPROTOCOL, CBOR, JSON, PLAIN, Dialect
+from fanline.protocol.dialects import BY_SUBPROTOCOL, CBOR, ECHO, FLAT, HEALTH, JSON, PLAIN, Dialect
 from fanline.protocol.envelope import (
     Envelope,
     MessageType,
@@ -21,9 +21,21 @@ from fanline.protocol.envelope import (
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import ErrorData, Limits, PublishResult, Welcome
 from fanline.protocol.websocket.frames import Opcode
+from fanline.protocol.websocket.routes import Visit
 from tests.protocol.strategies import cbor_values, envelopes, json_values, mutated, refusal
 
-every_dialect = pytest.mark.parametrize("dialect", [JSON, CBOR, PLAIN], ids=lambda dialect: dialect.name)
+DIALECTS: list[Dialect] = [JSON, CBOR, PLAIN, FLAT, HEALTH, ECHO]
+every_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+flat_events = st.sampled_from(
+    ["task_snapshot", "task_progress", "task_completed", "task_failed", "task_timeout", "task_cancelled"]
+)
+task_values = st.fixed_dictionaries(
+    {},
+    optional={
+        key: json_values | st.integers(0, 100)
+        for key in ("percent", "done", "total", "stage", "message", "result", "error", "snapshot")
+    },
+)
 
 plain_messages = st.fixed_dictionaries(
     {"type": st.sampled_from(["ping", "pong", "heartbeat", "subscribe", "unsubscribe", "new_message"]) | st.text()},
@@ -68,11 +80,21 @@ def test_encode_never_fails_on_what_from_producer_accepted(dialect: Dialect, pay
 
 
 @every_dialect
+@given(event=flat_events, value=json_values | task_values)
+def test_encode_never_fails_on_events_of_tasks_whatever_their_data(dialect: Dialect, event: str, value: Any) -> None:
+    envelope = from_producer(json.dumps({"v": 1, "e": event, "d": value}).encode())
+    assert_valid_for(dialect.opcode, dialect.encode(envelope))
+
+
+@every_dialect
 @pytest.mark.parametrize("kind", ["welcome", "gap", "join", "leave", "reconnect", "bye"])
 def test_a_message_that_answers_no_command_is_valid(dialect: Dialect, kind: str) -> None:
     welcome = Welcome(session="s", heartbeat=30000, limits=Limits(message=65536))
     data = welcome.fields() if kind == "welcome" else None
-    assert_valid_for(dialect.opcode, dialect.encode(Envelope(kind, channel="task:42", time=1, data=data)))
+    envelope = Envelope(kind, channel="task:42", time=1, data=data)
+    assert_valid_for(dialect.opcode, dialect.encode(envelope))
+    if kind == "welcome":
+        assert_valid_for(dialect.opcode, dialect.welcome(envelope, Visit({"task_id": "7"}, greeting="{task_id}")))
 
 
 @every_dialect

@@ -13,6 +13,7 @@ from fanline.protocol.dialects import BY_SUBPROTOCOL
 from fanline.protocol.errors import HttpError
 from fanline.protocol.websocket.handshake import (
     MAX_HEAD_BYTES,
+    SECURITY_HEADERS,
     HeadReader,
     Request,
     accept_value,
@@ -237,6 +238,7 @@ def test_responses_are_complete_http_messages() -> None:
         b"Content-Type: application/json",
         b"Content-Length: 8",
         b"Connection: close",
+        *(f"{name}: {value}".encode() for name, value in SECURITY_HEADERS),
     ]
     assert response_body == body
     assert http_response(200, body, is_head=True) == http_response(200, body).removesuffix(body)

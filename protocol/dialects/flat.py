@@ -1,0 +1,74 @@
+"""The plain dialect of routes that watch one task: its progress stands at the top level of a message."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from fanline.protocol.dialects.plain import PlainDialect, encode_object, iso_time, status_of
+from fanline.protocol.dialects.plain_commands import task_id_of
+from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.escapes import unescape_id
+from fanline.protocol.tasks.events import TaskData, TaskEvent
+from fanline.protocol.tasks.states import TaskState
+
+_Fields = dict[str, Any]
+
+
+class FlatDialect(PlainDialect):
+    """For clients that show a `stage` and a `progress`, and leave out what has no stage."""
+
+    name = "flat"
+
+    def encode(self, envelope: Envelope) -> bytes:
+        build = _FORMS.get(envelope.event or "") if envelope.type == MessageType.PUB else None
+        if build is None:
+            return super().encode(envelope)
+        try:
+            fields = build(envelope)
+        except msgspec.ValidationError:  # the event of another namespace, whose data may be anything
+            return super().encode(envelope)
+        return encode_object({**fields, "timestamp": iso_time(envelope.time)})
+
+
+class _SnapshotData(msgspec.Struct):
+    snapshot: _Fields
+
+
+def _snapshot(envelope: Envelope) -> _Fields:
+    task = unescape_id((envelope.channel or "").partition(":")[2])
+    return status_of(task_id_of(task), msgspec.convert(envelope.value, _SnapshotData).snapshot)
+
+
+def _progress(envelope: Envelope) -> _Fields:
+    data = _data(envelope)
+    percent = data.percent
+    if percent is None and data.total:
+        percent = 100 * (data.done or 0) / data.total
+    return {"stage": data.stage or TaskState.RUNNING, "progress": percent or 0, "message": data.message or ""}
+
+
+def _completed(envelope: Envelope) -> _Fields:
+    result = _data(envelope).result
+    shown = result if isinstance(result, dict) else {} if result is None else {"value": result}
+    return {"stage": "complete", "progress": 100, "result": shown}
+
+
+def _failed(envelope: Envelope) -> _Fields:
+    said = _data(envelope).error or (envelope.event or "").replace("_", " ")  # as in "task cancelled"
+    return {"type": "error", "message": said}
+
+
+def _data(envelope: Envelope) -> TaskData:
+    value = envelope.value
+    return msgspec.convert({} if value is None else value, TaskData)
+
+
+_FORMS: dict[str, Callable[[Envelope], _Fields]] = {
+    TaskEvent.SNAPSHOT: _snapshot,
+    TaskEvent.PROGRESS: _progress,
+    TaskEvent.COMPLETED: _completed,
+    TaskEvent.FAILED: _failed,
+    TaskEvent.TIMED_OUT: _failed,
+    TaskEvent.CANCELLED: _failed,
+}

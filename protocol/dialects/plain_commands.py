@@ -1,0 +1,167 @@
+"""The plain dialect, client to server: a flat JSON object as a command.
+
+Its commands carry no request id, so the form of an answer depends on the command. A decoded command therefore keeps the
+plain type in `Envelope.event`, and what the client said, since names and ids come back as they were.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from fanline.protocol.envelope import Envelope, MessageType, check_value
+from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.escapes import escape_id, unescape_id
+from fanline.protocol.messages import CallData
+from fanline.protocol.text import harmless
+from fanline.protocol.websocket.routes import Visit
+
+SYSTEM = "system:all"
+_SYSTEM_ALIAS = "system"
+_MAX_DIGITS = 19  # of any 64-bit integer; int() refuses what has thousands
+_decoder = msgspec.json.Decoder()
+
+_Fields = Mapping[str, Any]
+
+
+class PlainCommand(Envelope):
+    """A command of a plain client."""
+
+    said: _Fields = msgspec.field(default_factory=dict)
+    """The fields of the client's message."""
+
+
+def decode_plain(payload: bytes, visit: Visit) -> list[Envelope]:
+    """The command in one client message; none for what needs no answer. Raises MessageError."""
+    fields = _decode_object(payload)
+    kind = fields.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise MessageError(ErrorCode.BAD_MESSAGE, "Missing message type")
+    build = COMMANDS.get(kind)
+    if build is None:
+        raise MessageError(ErrorCode.UNKNOWN_TYPE, f"Unknown message type: {harmless(kind[:128])}")
+    command = build(fields, visit)
+    return [] if command is None else [command]
+
+
+def channel_named(name: str, rooms: str) -> str:
+    """The channel that these clients know by a name; one without a namespace is of the namespace `rooms`."""
+    if name == _SYSTEM_ALIAS:
+        return SYSTEM
+    namespace, colon, local = name.partition(":")
+    return _in(namespace, local) if colon else _in(rooms, name)
+
+
+def _in(namespace: str, local: str) -> str:
+    """The channel of an id; a lone star is none, but stands for all of them."""
+    return f"{namespace}:{local if local == '*' else escape_id(local)}"
+
+
+def name_of(channel: str | None) -> str | None:
+    """The name by which these clients know a channel."""
+    if channel is None or channel == SYSTEM:
+        return channel and _SYSTEM_ALIAS
+    namespace, _, local = channel.partition(":")
+    return f"{namespace}:{unescape_id(local)}"
+
+
+def task_id_of(text: str) -> int | str:
+    """The id of a task in a path: a number if it may have been one."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else text
+
+
+def _decode_object(payload: bytes) -> dict[str, Any]:
+    try:
+        fields = _decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise MessageError(ErrorCode.BAD_MESSAGE, "Invalid JSON format") from None
+    if not isinstance(fields, dict):
+        raise MessageError(ErrorCode.BAD_MESSAGE, "Missing message type")
+    check_value(fields)
+    return fields
+
+
+def _text(fields: _Fields, key: str, missing: str, code: ErrorCode = ErrorCode.BAD_MESSAGE) -> str:
+    value = fields.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # some of the old systems have numeric ids
+    if not isinstance(value, str) or not value:
+        raise MessageError(code, missing)
+    return value
+
+
+def _channel(fields: _Fields, visit: Visit) -> str:
+    return channel_named(_text(fields, "channel", "Channel name required", ErrorCode.BAD_CHANNEL), visit.rooms)
+
+
+def _ping(fields: _Fields, visit: Visit) -> PlainCommand:
+    return PlainCommand(MessageType.PING, event=fields["type"], data=fields.get("timestamp"))
+
+
+def _channel_command(kind: MessageType, fields: _Fields, visit: Visit) -> PlainCommand:
+    return PlainCommand(kind, channel=_channel(fields, visit), event=fields["type"], said=fields)
+
+
+def _new_message(fields: _Fields, visit: Visit) -> PlainCommand:
+    if "session_id" in fields:
+        channel = _in("session", _text(fields, "session_id", "Session id required"))
+    else:
+        channel = _channel(fields, visit)
+    return PlainCommand(MessageType.PUB, channel=channel, event="new_message", data=fields.get("data"))
+
+
+def _history(fields: _Fields, visit: Visit) -> PlainCommand:
+    """`before` is what the page after it named: OFFSET@EPOCH."""
+    command = _channel_command(MessageType.HISTORY, fields, visit)
+    data = {"limit": fields["limit"]} if "limit" in fields else {}
+    if fields.get("before") is not None:
+        offset, _, epoch = str(fields["before"]).partition("@")
+        if not (offset.isascii() and offset.isdigit() and len(offset) <= _MAX_DIGITS):
+            raise MessageError(ErrorCode.BAD_MESSAGE, "`before` is that of another `history`")
+        data["before"], command.epoch = int(offset), epoch or None
+    command.data = data
+    return command
+
+
+def _ack(fields: _Fields, visit: Visit) -> PlainCommand:
+    return PlainCommand(MessageType.ACK, event="ack", data=_text(fields, "message_id", "Message id required"))
+
+
+def _task_command(verb: str, fields: _Fields, visit: Visit, missing: str = "Task ID required") -> PlainCommand:
+    channel = _in("task", _text(fields, "task_id", missing))
+    return PlainCommand(MessageType.CALL, channel=channel, event=verb, said=fields)
+
+
+def _status(fields: _Fields, visit: Visit) -> PlainCommand:
+    own = visit.values.get("task_id")
+    if fields.get("task_id") is None and own is not None:
+        fields = {**fields, "task_id": task_id_of(own)}
+        return PlainCommand(MessageType.CALL, channel=f"task:{escape_id(own)}", event="status", said=fields)
+    return _task_command("status", fields, visit)
+
+
+def _task_input(fields: _Fields, visit: Visit) -> PlainCommand:
+    missing = "Task ID and input required"
+    if fields.get("input") is None:
+        raise MessageError(ErrorCode.BAD_MESSAGE, missing)
+    command = _task_command("input", fields, visit, missing)
+    command.data = CallData(value=fields["input"]).fields()
+    return command
+
+
+COMMANDS: dict[str, Callable[[_Fields, Visit], PlainCommand | None]] = {
+    "ping": _ping,
+    "heartbeat": _ping,
+    "pong": lambda fields, visit: None,  # counts as a sign of life, as any byte does
+    "subscribe": partial(_channel_command, MessageType.SUB),
+    "unsubscribe": partial(_channel_command, MessageType.UNSUB),
+    "new_message": _new_message,
+    "history": _history,
+    "get_online_users": partial(_channel_command, MessageType.PRESENCE),
+    "ack": _ack,
+    "get_status": _status,
+    "status_request": _status,
+    "task_input": _task_input,
+    "task_cancel": partial(_task_command, "cancel"),
+}
