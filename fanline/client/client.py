@@ -15,6 +15,7 @@ from fanline.backoff import Backoff
 from fanline.client.connection import ServerConnection, V1Dialect, open_connection
 from fanline.client.control import read_control, server_error
 from fanline.client.message import Gap, Message, PastMessages, Position, Published, from_envelope
+from fanline.client.presence_view import PresenceView, PresenceViews
 from fanline.client.subscription import Subscription
 from fanline.client.subscription_driver import SubscriptionDriver
 from fanline.client.subscriptions.start import StartPosition
@@ -31,6 +32,7 @@ from fanline.protocol.messages import (
     AskHistory,
     Authenticate,
     HistoryAnswer,
+    PresenceData,
     PublishResult,
     ReconnectData,
     Subscribe,
@@ -86,6 +88,7 @@ class Client:
         self._away = False  # and reported so
         self._return_in: float | None = None  # seconds, if the server has said so
         self._driver = SubscriptionDriver()
+        self._presence = PresenceViews(self._driver, self._connected)
         self._reading: trio.CancelScope | None = None  # while a connection is open
         self._life = self._live()
 
@@ -254,6 +257,22 @@ class Client:
         messages: Subscription[Message | Gap] = Subscription(self._driver, starts, buffer, gaps=True)
         return TaskView(messages, partial(self.call, f"task:{id}"), lines, follow=follow, by=by)
 
+    async def presence(self, channel: str | None = None) -> PresenceData:
+        """Who is on a channel: `users`, or None if there are too many to be named; `count`; `connections`. Without a
+        channel, how many users the whole system has.
+
+        Raises ServerError if the server refuses or the channel has no presence, and ConnectionLost if the connection
+        ends before the answer.
+        """
+        command = Envelope(MessageType.PRESENCE, channel=channel, id=uuid4().hex)
+        return read_control(PresenceData, await self._request(await self._connected(), command))
+
+    def watch_presence(self, channel: str, *, buffer: int = 1024) -> PresenceView:
+        """Who is on a channel, and who comes and goes: `async with client.watch_presence("room:lobby") as room:`. See
+        PresenceView. `buffer` is in notices, as it is in messages for `subscribe`.
+        """
+        return PresenceView(self._presence, channel, buffer)
+
     async def call(self, channel: str, verb: str, data: Any = None) -> Any:
         """Send a verb to whatever runs a channel, such as the producer of a task; returns the data of its answer.
 
@@ -359,7 +378,7 @@ class Client:
                     self._driver.lose(envelope.channel or "", server_error(envelope))
                 elif envelope.type == MessageType.RECONNECT:
                     self._return_in = read_control(ReconnectData, envelope).delay / 1000
-                elif not self._driver.answer(envelope):
+                elif not (self._presence.take(envelope) or self._driver.answer(envelope)):
                     connection.settle(envelope)
             await self._driver.wait_room(connection)
 
@@ -373,6 +392,7 @@ class Client:
                 self._away = False
                 self._notice("connected again")
             self._announce_change()
+            await self._presence.resume(connection)
 
     def _give_up(self, error: ConnectionLost | ConnectionRefused) -> None:
         """The client is over: wake and end everything that waits."""

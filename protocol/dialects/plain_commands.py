@@ -158,6 +158,7 @@ COMMANDS: dict[str, Callable[[_Fields, Visit], PlainCommand | None]] = {
     "unsubscribe": partial(_channel_command, MessageType.UNSUB),
     "new_message": _new_message,
     "history": _history,
+    "get_online_users": partial(_channel_command, MessageType.PRESENCE),
     "ack": _ack,
     "get_status": _status,
     "status_request": _status,
