@@ -309,14 +309,16 @@ class Commands:
         return answer
 
     async def ack(self, session: Session, command: Envelope) -> Envelope:
-        """Move an inbox's cursor to an offset (`o`), or to the message whose id is the data."""
+        """Move an inbox's cursor to an offset (`o`), which may name its epoch (`ep`), or to the message whose id is the
+        data.
+        """
         session.acknowledges = True
         inbox = _inbox_of(session, command)
         message_id = message_id_of(command)
         offset = command.offset
         if offset is None and message_id is not None:
             offset = inbox.log.offset_of(message_id)
-        if offset is None or offset > inbox.last:
+        if offset is None or offset > inbox.last or not inbox.epoch.covers(command.epoch, offset):
             named = command.value if command.offset is None else command.offset
             raise MessageError(ErrorCode.UNKNOWN_MESSAGE, f"{inbox.name} has no message {named!r} to acknowledge")
         await move_cursor(self._bus, inbox.name, offset, inbox.epoch)

@@ -233,7 +233,9 @@ class Client:
         Raises ServerError if it is no message of an inbox to which this client is subscribed, and ConnectionLost if
         the connection ends before the answer: acknowledge it, or a later one, again.
         """
-        command = Envelope(MessageType.ACK, channel=message.channel, id=uuid4().hex, offset=message.offset)
+        command = Envelope(
+            MessageType.ACK, channel=message.channel, id=uuid4().hex, offset=message.offset, epoch=message.epoch
+        )
         await self._request(await self._connected(), command)
 
     def task(
