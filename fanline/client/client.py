@@ -1,5 +1,6 @@
 """The client: one connection, reopened whenever it is lost, for any number of subscriptions and publishers."""
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
@@ -43,6 +44,7 @@ StoredPositions = Mapping[str, Position | Sequence[Any]]
 """What `Subscription.positions` returned, or what JSON made of it."""
 _DIALECTS: dict[str, V1Dialect] = {"json": JSON, "cbor": CBOR}
 _AUTH_ID = "~auth"
+_log = logging.getLogger("fanline")
 _PING_ID = "~ping"  # no id that a program would give to a message
 _RETRY_SECONDS = 100.0  # safely within the two minutes in which the server recognises a de-duplication id
 
@@ -61,6 +63,7 @@ class Client:
     `notice` is called with a sentence for people whenever an established connection is lost, and when it is back.
     `token` is what the server wants to see, or a function, plain or async, that returns it: it is called for each
     connection, and whenever the server says that the token ends soon, so that the connection goes on with a new one.
+    What it raises is raised by the client if it has no connection; else it is a warning of the logger "fanline".
     """
 
     def __init__(
@@ -364,10 +367,15 @@ class Client:
                 own.cancel_scope.cancel()
 
     async def _renew(self, connection: ServerConnection) -> None:
-        """The token ends soon: show another one, if there is one. A refusal is the server's to act upon."""
-        token = await self._tokens.next() if self._tokens.can_change else None
-        if token is not None:
-            connection.post(Envelope(MessageType.AUTH, id=_AUTH_ID, data=Authenticate(token=token).fields()))
+        """The token ends soon: show another one, if there is one. A refusal is the server's to act upon; while there is
+        no other token, the present one is still good for a while.
+        """
+        try:
+            token = await self._tokens.next() if self._tokens.can_change else None
+            if token is not None:
+                connection.post(Envelope(MessageType.AUTH, id=_AUTH_ID, data=Authenticate(token=token).fields()))
+        except Exception:  # noqa: BLE001  # whatever the caller's function raises
+            _log.warning("there is no new token to show", exc_info=True)
 
     async def _read(self, connection: ServerConnection, nursery: trio.Nursery) -> None:
         while True:
