@@ -139,8 +139,7 @@ class NatsBus(Requests):
     def join(self, channel: str) -> None:
         namespace = self._namespaces.of(channel)
         if is_pattern(channel):
-            sink = self._overhear_stored if namespace.durable else self._overhear_passing
-            self._whole.want(self._subject(channel), "pattern", sink)
+            self._whole.want(self._subject(channel), "pattern", self._overhear_all)
         elif not namespace.everywhere:
             self._interest.want(self._subject(channel), self._take_stored if namespace.durable else self._take)
 
@@ -154,13 +153,14 @@ class NatsBus(Requests):
         channel = channel_of(message.subject)
         self._deliver(channel, message.payload, self.signatures.position_of(channel, message))
 
-    def _overhear_passing(self, message: NatsMessage) -> None:
-        with suppress(MessageError):  # any producer may publish on the subject of no channel
-            self._overhear(from_subject(message.subject), message.payload, None)
-
-    def _overhear_stored(self, message: NatsMessage) -> None:
-        with suppress(MessageError):
-            self._overhear(from_subject(message.subject), message.payload, position_of(message.headers))
+    def _overhear_all(self, message: NatsMessage) -> None:
+        if self._lost_since is not None:
+            return  # the loss is reported where it ends
+        with suppress(MessageError):  # any client of NATS may publish on the subject of no channel
+            channel = from_subject(message.subject)
+            durable = self._namespaces.of(channel).durable
+            position = self.signatures.position_of(channel, message) if durable else None
+            self._overhear(channel, message.payload, position)
 
     def _subject(self, channel: str) -> str:
         """The subject on which a channel's messages arrive: one for all of a namespace that is heard as a whole."""
