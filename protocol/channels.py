@@ -46,7 +46,7 @@ def pattern_of(channel: str) -> str:
 
 def is_pattern(channel: str) -> bool:
     """Whether this stands for all channels of a namespace. No channel's own name does."""
-    return channel.endswith(":*")
+    return channel == pattern_of(channel)
 
 
 def check_channel_or_pattern(name: str) -> str:

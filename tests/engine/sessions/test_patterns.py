@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import trio
 
+import fanline
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.envelope import Envelope, encode_json
 from tests.engine.access.clients import token, token_access
@@ -64,6 +65,7 @@ async def test_every_message_of_the_namespace_comes_once_with_its_channel_and_of
         ({"t": "sub", "c": "project:a*"}, "bad_channel"),
         ({"t": "sub", "c": "project:*.a"}, "bad_channel"),
         ({"t": "sub", "c": "*:a"}, "bad_channel"),
+        ({"t": "sub", "c": "project:a:*"}, "bad_channel"),
         ({"t": "sub", "c": "project:>"}, "bad_channel"),
         ({"t": "unsub", "c": "project:*"}, "not_subscribed"),
         ({"t": "pub", "c": "project:*", "d": 1}, "bad_channel"),
@@ -215,3 +217,19 @@ async def test_a_slow_viewer_of_a_busy_namespace_is_closed_with_4008_and_delays_
             for _ in range(10_000):
                 assert (await quick.json())["t"] == "pub"
         assert engine.server.statistics().slow_closed == 1
+
+
+async def test_a_client_of_the_sdk_hears_a_namespace_and_keeps_no_position_in_it(engine: RunningEngine) -> None:
+    async with fanline.Client(f"ws://{engine.host}:{engine.port}/ws") as client:
+        async with (
+            client.subscribe("project:*", "project:1", last=5, gaps=True) as everything,
+            client.subscribe("project:2") as one,
+        ):
+            for number in range(1, 4):
+                await client.publish(f"project:{number}", number)
+            heard = [await anext(everything) for _ in range(3)]
+            assert sorted(each.data for each in heard if isinstance(each, fanline.Message)) == [1, 2, 3]
+            assert (await anext(one)).data == 2
+            assert set(everything.positions) == {"project:1"}
+            engine.bus.on_loss(0.0)
+            assert await anext(everything) == fanline.Gap("project:*", "outage")
