@@ -127,19 +127,20 @@ class Assembly:
         turns = Turns()
         reader = MessageReader(self.namespaces, counters, faults, unix_ms, turns)
         budget = LogBudget(settings.log_bytes)
-        everyone, log_limit = self.registry.everyone, settings.log_messages
-        hub = Hub(self.namespaces, reader, counters, faults, everyone, log_limit=log_limit, budget=budget)
+        everyone, find, log_limit = self.registry.everyone, self.registry.find, settings.log_messages
+        hub = Hub(self.namespaces, reader, counters, faults, everyone, find, log_limit=log_limit, budget=budget)
         states = StreamStates(bus)
         recovery = Recovery(bus, hub, states, reader, faults, nursery, turns)
         monitor = TaskMonitor(bus, self._members, self.namespaces, reader.read_stored, reader.refuse, counters, faults)
 
         def bus_is_back(sound_until: float) -> None:
             recovery.bus_is_back(sound_until)
+            hub.bus_is_back()
             monitor.bus_is_back()
             self._revocations.bus_is_back()
 
         flusher = Flusher(hub, counters, coalesce_ms=settings.coalesce)
-        bus.attach(hub.receive, bus_is_back, flusher.after_burst)
+        bus.attach(hub.receive, bus_is_back, flusher.after_burst, hub.overhear)
         nursery.start_soon(faults.keep, "the list of live workers", self._members.run)
         nursery.start_soon(monitor.run)
         nursery.start_soon(run_vital, "the flusher", flusher.run)

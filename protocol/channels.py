@@ -9,7 +9,7 @@ Grammar (channel `task:42` is subject `fanline.pub.task.42`):
 
 Each channel has exactly one subject and each of our subjects exactly one channel, because a namespace contains no dot
 and an id keeps its dots. NATS wildcards (`*`, `>`) and spaces are outside the grammar, so a client can never subscribe
-to more than it names.
+to more than it names. `task:*` is no channel, but a pattern: all channels of a namespace, for `sub` and `unsub` alone.
 """
 
 import re
@@ -43,3 +43,19 @@ def is_channel(name: str) -> bool:
 def namespace_of(channel: str) -> str:
     """The part before the first colon: `task` of `task:42`."""
     return channel.partition(":")[0]
+
+
+def pattern_of(channel: str) -> str:
+    """The pattern of all channels of a channel's namespace: `task:*` of `task:42`."""
+    return f"{channel.partition(':')[0]}:*"
+
+
+def is_pattern(channel: str) -> bool:
+    """Whether this stands for all channels of a namespace. No channel's own name does."""
+    return channel == pattern_of(channel)
+
+
+def check_channel_or_pattern(name: str) -> str:
+    """The same as `check_channel`, for what a client may subscribe to: `task:*` as well."""
+    check_channel(f"{name[:-1]}x" if is_pattern(name) else name)
+    return name

@@ -163,6 +163,7 @@ class GapReason(StrEnum):
     EXPIRED = "expired"  # the stream no longer holds them (age, length or size limit)
     EPOCH = "epoch"  # the stream was recreated: offsets start again
     FAULT = "fault"  # the server fails to handle them; its log says why
+    OUTAGE = "outage"  # the worker did not hear a namespace for a while, and nothing is read again
     SLOW = "slow"  # they were dropped, because this client did not keep up on an ephemeral channel
 
 

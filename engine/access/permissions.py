@@ -3,7 +3,7 @@
 from fanline.engine.access.identity import Identity
 from fanline.engine.namespaces import Namespaces, Publishers
 from fanline.protocol.auth.rights import Right, right_names
-from fanline.protocol.channels import namespace_of
+from fanline.protocol.channels import is_pattern, namespace_of
 from fanline.protocol.errors import ErrorCode, MessageError
 
 
@@ -26,6 +26,8 @@ class Permissions:
         """Why the identity may not do this on the channel; None if it may."""
         if right is Right.PUB and self._namespaces.of(channel).publish is Publishers.BACKEND:
             return _denied(f"only the backend publishes to {channel} (namespace {namespace_of(channel)})")
+        if is_pattern(channel) and (self._namespaces.of(channel).inbox or namespace_of(channel) == "user"):
+            return _denied(f"{channel} is nobody's: a channel of this namespace belongs to one user")
         if self._closed and not self._namespaces.is_declared(channel):
             return _denied(f"the namespace {namespace_of(channel)} is not configured on this server")
         if right not in identity.grants.on(channel):

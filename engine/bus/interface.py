@@ -5,12 +5,14 @@ tests/engine/bus/test_bus_contract.py and test_store_contract.py beside it:
 
 - Every message published after `wait_joined(channel)` has returned is delivered, until `leave(channel)`.
 - A namespace that is `everywhere` is delivered from soon after `attach` on, whatever is joined or left.
+- `task:*` can be joined as a channel can: it stands for all channels of its namespace, whose messages then come to
+  `overhear`, besides those of joined channels that come to `deliver`.
 - Messages of one publisher on one channel are delivered in the order they were published, at most once.
 - A worker hears its own messages when they come back from the bus, in the bus's order, as all other workers do.
 - A channel of a durable namespace delivers what its stream has stored, in the stream's order, each message with its
   position. The bus may lose some of them (a reconnect, a slow worker); `read` gets them back from the stream.
-- `deliver` is called synchronously and must not raise; the calls for one burst of messages follow each other without a
-  task switch in between.
+- `deliver` and `overhear` are called synchronously and must not raise; the calls for one burst of messages follow each
+  other without a task switch in between.
 
 Where a docstring names BusError alone, the bus is away or did not answer in time, and a change that was asked for may
 or may not have been made.
@@ -178,9 +180,15 @@ class Bus(Protocol):
 
     # --- live messages ------------------------------------------------------------------------------------------
 
-    def attach(self, deliver: Deliver, on_loss: OnLoss, after_burst: AfterBurst = lambda: None) -> None:
-        """Set the one receiver of all joined channels, and the callback for messages that may have been lost. To be
-        called before the first `join`.
+    def attach(
+        self,
+        deliver: Deliver,
+        on_loss: OnLoss,
+        after_burst: AfterBurst = lambda: None,
+        overhear: Deliver = lambda channel, payload, position: None,
+    ) -> None:
+        """Set the one receiver of all joined channels, that of all joined namespaces, and the callback for messages
+        that may have been lost. To be called before the first `join`.
         """
         ...
 

@@ -32,7 +32,7 @@ from fanline.engine.bus.interface import (
     TooLargeError,
 )
 from fanline.engine.namespaces import Namespace, Namespaces
-from fanline.protocol.channels import namespace_of
+from fanline.protocol.channels import namespace_of, pattern_of
 from fanline.protocol.nats.names import Bucket
 
 
@@ -174,14 +174,21 @@ class MemoryBus:
         self._deliver: Deliver | None = None
         self.on_loss: OnLoss = lambda _: None
         self._after_burst: AfterBurst = lambda: None
+        self._overhear: Deliver = lambda channel, payload, position: None
         self.answerers: dict[str, Answerer] = {}
         self._take_beat: Callable[[str], None] | None = None
         self._listeners: dict[str, NamespaceListener] = {}
         self.reads = 0
         """Calls of `read` so far."""
 
-    def attach(self, deliver: Deliver, on_loss: OnLoss, after_burst: AfterBurst = lambda: None) -> None:
-        self._deliver, self.on_loss, self._after_burst = deliver, on_loss, after_burst
+    def attach(
+        self,
+        deliver: Deliver,
+        on_loss: OnLoss,
+        after_burst: AfterBurst = lambda: None,
+        overhear: Deliver = lambda channel, payload, position: None,
+    ) -> None:
+        self._deliver, self.on_loss, self._after_burst, self._overhear = deliver, on_loss, after_burst, overhear
 
     def join(self, channel: str) -> None:
         self._joined.add(channel)
@@ -193,11 +200,13 @@ class MemoryBus:
         self._joined.discard(channel)
 
     def hand_over(self, channel: str, payload: bytes, position: StreamPosition | None) -> None:
-        """Deliver one message to this worker if it has joined the channel."""
+        """Deliver one message to this worker if it has joined the channel, or the whole namespace."""
         heard = channel in self._joined or self.broker.namespaces.of(channel).everywhere
         if heard and self._deliver is not None:
             self._deliver(channel, payload, position)
-            self._after_burst()
+        if pattern_of(channel) in self._joined:
+            self._overhear(channel, payload, position)
+        self._after_burst()
 
     async def hear_namespace(self, namespace: str, listener: NamespaceListener | None) -> None:
         self._listeners.pop(namespace, None)

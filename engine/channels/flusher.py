@@ -10,7 +10,6 @@ accepting and heartbeats get their turn between them.
 
 from collections.abc import Iterator
 
-import msgspec
 import trio
 
 from fanline.engine.channels.group import FlushBatch
@@ -88,8 +87,6 @@ class Flusher:
         for batch in batches:
             data = batch.messages.joined()
             self._counters.deliveries += len(batch.messages.messages) * len(batch.members)
-            if batch.joiners:
-                self._push_joiners(batch)
             for outboxes in _portions(batch):
                 _push(outboxes, data, batch.messages, None if len(batches) == 1 else bundles)
                 pushed += len(outboxes) or 1
@@ -102,15 +99,6 @@ class Flusher:
             if number % _CHECK_EVERY == 0:
                 yield
         self._hub.flushed()
-
-    def _push_joiners(self, batch: FlushBatch) -> None:
-        for outbox, skipped in batch.joiners.items():
-            if (id(batch.messages), outbox) in batch.left:
-                continue
-            rest = msgspec.structs.replace(batch.messages, messages=batch.messages.messages[skipped:])
-            if rest.messages:
-                self._counters.deliveries += len(rest.messages)
-                outbox.push(rest.joined(), rest)
 
 
 def _push(outboxes: list[Outbox], data: bytes, messages: EncodedBatch, bundles: _Bundles | None) -> None:

@@ -5,26 +5,29 @@
 add themselves to groups.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 
 import msgspec
 import trio
 
 from fanline.engine.bus.interface import StreamPosition
+from fanline.engine.channels.audience.channel import Channel
+from fanline.engine.channels.audience.omissions import FindOutbox, Omissions
 from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.channels.durable.log_budget import LogBudget
 from fanline.engine.channels.group import FlushBatch, Group, Left
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.counters import Counters
-from fanline.engine.faults import Faults, fault_gap
+from fanline.engine.faults import Faults
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.sending.batch import EncodedBatch, EncodedMessage, is_urgent
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.tasks.fold import TaskFold
+from fanline.protocol.channels import is_pattern, pattern_of
 from fanline.protocol.dialects.encoding import Encoding
-from fanline.protocol.envelope import Envelope
-from fanline.protocol.messages import GapReason
+from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.messages import GapData, GapReason
 
 _BROADCAST = Namespace(everywhere=True)
 """For urgent messages to connections that have not subscribed: neither dropped nor conflated."""
@@ -33,54 +36,10 @@ Everyone = Callable[[], Iterable[tuple[Encoding, Outbox]]]
 """All open connections of the worker."""
 
 
-class Channel:
-    """A channel that is open in this worker: somebody is interested in it, and the bus routes it here."""
-
-    __slots__ = ("durable", "groups", "interest", "name", "namespace")
-
-    def __init__(self, name: str, namespace: Namespace, durable: DurableChannel | None) -> None:
-        self.name = name
-        self.namespace = namespace
-        self.durable = durable
-        self.interest = 0
-        """How many hold it open; counted by `Hub.open` and `Hub.close` alone."""
-        self.groups: tuple[Group, ...] = ()
-
-    def add(self, encoding: Encoding, outbox: Outbox) -> None:
-        """Send an outbox the messages that are received from now on, and no others."""
-        group = self._group(encoding)
-        if group is None:
-            group = Group(encoding, self.namespace)
-            self.groups += (group,)
-        group.add(outbox)
-
-    def discard(self, encoding: Encoding, outbox: Outbox) -> None:
-        """Send an outbox that was added nothing more."""
-        group = self._group(encoding)
-        assert group is not None
-        group.discard(outbox)
-        if group.empty:
-            self.groups = tuple(other for other in self.groups if other is not group)
-
-    def substitutes(self, envelope: Envelope) -> Iterator[Envelope]:
-        """What is sent in place of a message that cannot be encoded, as far as that can be."""
-        durable = self.durable
-        if durable is None or envelope.offset is None:
-            yield fault_gap(self.name, None)
-            return
-        yield durable.gap(envelope.offset, envelope.offset, GapReason.FAULT)
-        if durable.fold is not None:
-            yield durable.snapshot()
-
-    def _group(self, encoding: Encoding) -> Group | None:
-        for group in self.groups:
-            if group.encoding is encoding:
-                return group
-        return None
-
-
 class Hub:
-    """`everyone` names all connections, for urgent messages; `budget` bounds the logs of all durable channels."""
+    """`everyone` names all connections, for urgent messages, and `find` one by its public id; `budget` bounds the logs
+    of all durable channels.
+    """
 
     def __init__(
         self,
@@ -89,6 +48,7 @@ class Hub:
         counters: Counters,
         faults: Faults,
         everyone: Everyone,
+        find: FindOutbox,
         *,
         log_limit: int = 1000,
         budget: LogBudget | None = None,
@@ -101,6 +61,7 @@ class Hub:
         self._log_limit = log_limit
         self._budget = budget or LogBudget()
         self._channels: dict[str, Channel] = {}
+        self._omissions = Omissions(self._channels, find)
         self._dirty: list[Group] = []
         self._broadcasts: list[FlushBatch] = []
         self._flushing: list[Group] = []
@@ -136,7 +97,7 @@ class Hub:
         return True
 
     def _new_durable(self, name: str, namespace: Namespace) -> DurableChannel | None:
-        if not namespace.durable:
+        if not namespace.durable or is_pattern(name):
             return None
         # What does not fit is reported by the monitor, once.
         fold = TaskFold(name, on_fault=self._faults.report) if namespace.tasks else None
@@ -189,8 +150,7 @@ class Hub:
         """Send what a durable channel has handed out to its subscribers, in order; to nobody if it is closed."""
         if self.is_open(durable):
             self._deliver(self._channels[durable.name], durable.namespace, envelopes)
-            if self.is_dirty:
-                self.on_dirty()
+            self._tell_of_dirt()
 
     def give_up(self, durable: DurableChannel, until: int = 0) -> None:
         """Tell the subscribers that we fail to deliver what comes next, up to an offset (0: unknown). Never raises."""
@@ -203,27 +163,34 @@ class Hub:
     def _deliver(self, channel: Channel | None, namespace: Namespace, envelopes: Iterable[Envelope]) -> None:
         for envelope in envelopes:
             if envelope.priority is not None and is_urgent(envelope, namespace):
-                self._broadcast(envelope, channel)
-            if channel is None:
-                continue
-            for group in channel.groups:
-                if not group.pending:
-                    self._dirty.append(group)
-                try:
-                    group.append(envelope)
-                except Exception:  # noqa: BLE001  # our own fault, and that of one encoding only
-                    self._faults.report(channel.name, "a message cannot be encoded")
-                    with suppress(Exception):  # the snapshot may be as bad
-                        for substitute in channel.substitutes(envelope):
-                            group.append(substitute)
+                self._broadcast(envelope)
+            if channel is not None:
+                selective = envelope.extra is not None or envelope.excluded is not None
+                for group in channel.groups:
+                    self._append(channel, group, envelope, self._omissions.of(envelope, group) if selective else ())
 
-    def _broadcast(self, envelope: Envelope, channel: Channel | None) -> None:
+    def _append(self, channel: Channel, group: Group, envelope: Envelope, left_out: Collection[Outbox]) -> None:
+        if not group.pending:
+            self._dirty.append(group)
+        try:
+            group.append(envelope, left_out)
+        except Exception:  # noqa: BLE001  # our own fault, and that of one encoding only
+            self._faults.report(channel.name, "a message cannot be encoded")
+            with suppress(Exception):  # the snapshot may be as bad
+                for substitute in channel.substitutes(envelope):
+                    group.append(substitute)
+
+    def _tell_of_dirt(self) -> None:
+        if self.is_dirty:
+            self.on_dirty()
+
+    def _broadcast(self, envelope: Envelope) -> None:
         """Send an urgent message to everybody who does not get it as a subscriber."""
         bare = msgspec.structs.replace(envelope, offset=None, previous=None)  # they keep no count of this channel
-        subscribed = {outbox for group in channel.groups for outbox in group} if channel is not None else set()
+        left_out = self._omissions.of_all(envelope)
         others: dict[Encoding, list[Outbox]] = {}
         for encoding, outbox in self._everyone():
-            if outbox not in subscribed:
+            if outbox not in left_out:
                 others.setdefault(encoding, []).append(outbox)
         for encoding, outboxes in others.items():
             try:
@@ -231,7 +198,37 @@ class Hub:
             except Exception:  # noqa: BLE001  # our own fault, and that of one encoding only
                 self._faults.report(envelope.channel or "", "an urgent message cannot be encoded")
             else:
-                self._broadcasts.append(FlushBatch(outboxes, messages, {}, set()))
+                self._broadcasts.append(FlushBatch(outboxes, messages, set()))
+
+    # --- whole namespaces ----------------------------------------------------------------------------------------
+
+    def overhear(self, name: str, payload: bytes, position: StreamPosition | None) -> None:
+        """Take a message of a namespace that somebody hears as a whole, unfolded and without a place in a chain. Never
+        raises. Who has subscribed to the channel itself gets it by `receive`.
+        """
+        pattern = self._channels.get(pattern_of(name))
+        if pattern is None:
+            return  # the last subscriber left while it was on its way
+        self._counters.messages_in += 1
+        self.pending_bytes += len(payload)
+        try:
+            envelope = self._reader.read(name, pattern.namespace, payload, position)
+            if envelope is None:
+                return
+            if position is not None and envelope.type == MessageType.PUB:
+                envelope.offset = position.offset
+            for group in pattern.groups:
+                self._append(pattern, group, envelope, self._omissions.of(envelope, group, by_pattern=True))
+        except Exception:  # noqa: BLE001  # the edge of one message
+            self._faults.report(name, "a message cannot be delivered")
+
+    def bus_is_back(self) -> None:
+        """Tell those who hear whole namespaces that something may be missing: nothing is read again for them."""
+        for channel in self._channels.values():
+            if is_pattern(channel.name):
+                data = GapData(reason=GapReason.OUTAGE).fields()
+                self._deliver(channel, channel.namespace, [Envelope(MessageType.GAP, channel=channel.name, data=data)])
+        self._tell_of_dirt()
 
     # --- flushing ------------------------------------------------------------------------------------------------
 
@@ -246,7 +243,7 @@ class Hub:
         """
         if self._broadcasts or len(self._dirty) > most:
             return False
-        return sum([len(group.members) + len(group.joiners) for group in self._dirty]) <= most
+        return sum([len(group) for group in self._dirty]) <= most
 
     def pending_taken(self) -> trio.Event:
         """Is set when what is pending now has been taken. For those who deliver much, so that it does not pile up."""
@@ -267,10 +264,10 @@ class Hub:
         broadcasts, self._broadcasts = self._broadcasts, []
         self._flushing = dirty
         left: Left = set()
-        return broadcasts + [group.take(left) for group in dirty]
+        return broadcasts + [batch for group in dirty for batch in group.take(left)]
 
     def flushed(self) -> None:
         """What was taken has been sent."""
         for group in self._flushing:
-            group.flushing = None
+            group.flushing = ()
         self._flushing = []

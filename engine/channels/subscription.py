@@ -19,7 +19,8 @@ from types import TracebackType
 import trio
 
 from fanline.engine.bus.interface import Bus, BusError
-from fanline.engine.channels.hub import Channel, Hub
+from fanline.engine.channels.audience.channel import Channel
+from fanline.engine.channels.hub import Hub
 from fanline.engine.sending.outbox import Outbox
 from fanline.protocol.dialects.encoding import Encoding
 
@@ -89,23 +90,26 @@ class ChannelInterest:
 
 
 class SubscriptionState(Enum):
-    JOINING = auto()  # the client does not get the channel's messages: not yet, or not until it has its history
+    JOINING = auto()  # not answered yet: the client does not get the channel's messages
+    CATCHING_UP = auto()  # answered: the client is sent its history, and by the log what comes meanwhile
     ACTIVE = auto()  # every message of the channel goes to the client
     LEAVING = auto()  # over: nothing is held
 
 
 class SubscriptionEvent(Enum):
     ACTIVATE = auto()  # the client has everything up to now
-    PAUSE = auto()  # the client wants to go on from another position
+    PAUSE = auto()  # the client has its answer, and is sent its history first
     LEAVE = auto()  # `unsub`, a `sub` that failed, or the end of the connection
 
 
 SUBSCRIPTION: dict[tuple[SubscriptionState, SubscriptionEvent], SubscriptionState] = {
     (SubscriptionState.JOINING, SubscriptionEvent.ACTIVATE): SubscriptionState.ACTIVE,
-    (SubscriptionState.JOINING, SubscriptionEvent.PAUSE): SubscriptionState.JOINING,
+    (SubscriptionState.JOINING, SubscriptionEvent.PAUSE): SubscriptionState.CATCHING_UP,
     (SubscriptionState.JOINING, SubscriptionEvent.LEAVE): SubscriptionState.LEAVING,
+    (SubscriptionState.CATCHING_UP, SubscriptionEvent.ACTIVATE): SubscriptionState.ACTIVE,
+    (SubscriptionState.CATCHING_UP, SubscriptionEvent.LEAVE): SubscriptionState.LEAVING,
     (SubscriptionState.ACTIVE, SubscriptionEvent.ACTIVATE): SubscriptionState.ACTIVE,
-    (SubscriptionState.ACTIVE, SubscriptionEvent.PAUSE): SubscriptionState.JOINING,
+    (SubscriptionState.ACTIVE, SubscriptionEvent.PAUSE): SubscriptionState.CATCHING_UP,
     (SubscriptionState.ACTIVE, SubscriptionEvent.LEAVE): SubscriptionState.LEAVING,
     # Cut off in the middle of a join: first the join gives it up, then the end of its session.
     (SubscriptionState.LEAVING, SubscriptionEvent.LEAVE): SubscriptionState.LEAVING,
@@ -151,7 +155,11 @@ class ChannelSubscription(ChannelInterest):
         before, self.state = self.state, SUBSCRIPTION[self.state, event]
         if self.state is before:
             return
+        if before is SubscriptionState.ACTIVE:
+            self.channel.discard(self.encoding, self.outbox)
+        elif before is SubscriptionState.CATCHING_UP:
+            self.channel.stop_awaiting(self.outbox)
         if self.state is SubscriptionState.ACTIVE:
             self.channel.add(self.encoding, self.outbox)
-        elif before is SubscriptionState.ACTIVE:
-            self.channel.discard(self.encoding, self.outbox)
+        elif self.state is SubscriptionState.CATCHING_UP:
+            self.channel.await_log(self.outbox)

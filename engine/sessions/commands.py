@@ -25,7 +25,7 @@ from fanline.engine.sessions.route_joins import join_route
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
 from fanline.protocol.auth.rights import Right, right_of_verb
-from fanline.protocol.channels import check_channel
+from fanline.protocol.channels import check_channel, check_channel_or_pattern, is_pattern
 from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, ErrorData, message_id_of, read
@@ -200,7 +200,9 @@ class Commands:
         await self._subscribe(session, command, answer)
 
     async def _subscribe(self, session: Session, command: Envelope, answer: Answer) -> None:
-        channel, start = _channel_of(command), start_of(command)
+        channel, start = _channel_of(command, or_pattern=True), start_of(command)
+        if is_pattern(channel) and not isinstance(start, Live):
+            raise MessageError(ErrorCode.BAD_MESSAGE, f"{channel} has no start position: a pattern is live")
         await self._permissions.check(session.identity, Right.SUB, channel)
         subscriptions = session.subscriptions or {}
         known = subscriptions.get(channel)
@@ -225,7 +227,7 @@ class Commands:
         await self._joining.join(subscription, start, admit)
 
     async def unsub(self, session: Session, command: Envelope) -> Envelope:
-        channel = _channel_of(command)
+        channel = _channel_of(command, or_pattern=True)
         subscription = (session.subscriptions or {}).pop(channel, None)
         if subscription is None:
             raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {channel}")
@@ -315,10 +317,10 @@ COMMANDS: dict[str, Perform] = {
 }
 
 
-def _channel_of(command: Envelope) -> str:
+def _channel_of(command: Envelope, *, or_pattern: bool = False) -> str:
     if command.channel is None:
         raise MessageError(ErrorCode.BAD_CHANNEL, f"`{command.type}` needs a channel (`c`)")
-    return check_channel(command.channel)
+    return check_channel_or_pattern(command.channel) if or_pattern else check_channel(command.channel)
 
 
 def _inbox_of(session: Session, command: Envelope) -> DurableChannel:

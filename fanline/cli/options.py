@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from fanline.protocol.channels import check_channel
+from fanline.protocol.channels import check_channel, check_channel_or_pattern
 from fanline.protocol.envelope import MAX_TEXT
 from fanline.protocol.errors import MessageError
 
@@ -23,8 +23,11 @@ def channel_name(name: str) -> str:
         raise typer.BadParameter(str(error)) from None
 
 
-def channel_names(names: list[str]) -> list[str]:
-    return [channel_name(name) for name in names]
+def channels_or_patterns(names: list[str]) -> list[str]:
+    try:
+        return [check_channel_or_pattern(name) for name in names]
+    except MessageError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def task_id(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 import typer
 
-from fanline.cli.options import CodecName, CodecOption, Url, channel_names
+from fanline.cli.options import CodecName, CodecOption, Url, channels_or_patterns
 from fanline.cli.runner import run
 from fanline.cli.terminal import note, put, put_json
 from fanline.cli.viewer import open_client
@@ -87,7 +87,8 @@ def add_sub(app: typer.Typer) -> None:
 
 def sub(
     channels: Annotated[
-        list[str], typer.Argument(metavar="CHANNEL...", callback=channel_names, help="As in news:all.")
+        list[str],
+        typer.Argument(metavar="CHANNEL...", callback=channels_or_patterns, help="As in news:all or news:*."),
     ],
     last: Annotated[int | None, typer.Option(min=1, help="Begin with the newest N stored messages.")] = None,
     from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest stored message.")] = False,

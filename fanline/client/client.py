@@ -23,6 +23,7 @@ from fanline.client.token_source import Token, TokenSource
 from fanline.errors import ConnectionLost, ConnectionRefused
 from fanline.groups import only_error
 from fanline.plain import plain
+from fanline.protocol.channels import is_pattern
 from fanline.protocol.dialects import CBOR, JSON
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import (
@@ -135,6 +136,9 @@ class Client:
         `Subscription.positions` once returned; channels that are not in there begin as the other arguments say. An
         ephemeral channel has no history, and begins now whatever the arguments say.
 
+        "project:*" stands for all channels of a namespace. It begins now, and is not made up for: what passes while the
+        client is away is missed without a report, and where the server may have missed something there is a Gap.
+
         `gaps=True`: besides Messages, the iterator yields a Gap wherever something is missing. `buffer` is in messages.
         See Subscription for what entering, iterating and leaving do.
         """
@@ -143,7 +147,7 @@ class Client:
         if start and last is not None:
             raise ValueError("give last or start, not both")
         history = Subscribe(last=last, start=start) if start or last is not None else None
-        starts = dict.fromkeys(channels, StartPosition(history=history))
+        starts = {each: StartPosition(history=None if is_pattern(each) else history) for each in channels}
         stored = {channel: StartPosition(Position(*place)) for channel, place in (positions or {}).items()}
         starts |= {channel: stored[channel] for channel in channels if channel in stored}
         return Subscription(self._driver, starts, buffer, gaps=gaps)

@@ -13,7 +13,7 @@ from wsproto.utilities import LocalProtocolError
 from fanline.client.control import server_error
 from fanline.errors import ConnectionLost, ConnectionRefused, ServerError
 from fanline.groups import first_error
-from fanline.protocol.channels import check_channel
+from fanline.protocol.channels import check_channel, check_channel_or_pattern
 from fanline.protocol.dialects import CborDialect, JsonDialect
 from fanline.protocol.envelope import Envelope, MessageType, check_texts
 from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
@@ -27,6 +27,9 @@ _FINAL_CLOSES = {reason.code for reason in CloseReason if not reason.reconnect}
 _PASSING_STATUS = {408, 425, 429}  # HTTP refusals that may end by themselves, besides 5xx
 
 V1Dialect = JsonDialect | CborDialect
+
+
+_FOR_PATTERNS = frozenset((MessageType.SUB, MessageType.UNSUB))
 
 
 class _Request:
@@ -99,7 +102,8 @@ class ServerConnection:
         try:
             check_texts(command)
             if command.channel is not None:
-                check_channel(command.channel)
+                check = check_channel_or_pattern if command.type in _FOR_PATTERNS else check_channel
+                check(command.channel)
         except MessageError as error:
             raise ServerError(error.code, str(error)) from None
         payload = self._dialect.encode(command)

@@ -69,7 +69,8 @@ class Gap:
     """"expired": no longer stored. "epoch": the channel was recreated, and its offsets start again; what was published
     after the last message of its former life is not known. "fault": the server fails to handle them; without offsets
     and count: what comes may be late. "slow": this client did not keep up on an ephemeral channel.
-    "unexplained": the server cannot say what became of them."""
+    "outage": of `project:*`, whose messages are not sent again. "unexplained": the server cannot say what became of
+    them."""
     first: int | None = None
     """The lowest offset that may be missing; None if it is not known."""
     last: int | None = None
@@ -82,6 +83,8 @@ class Gap:
     def __str__(self) -> str:
         if self.reason == "epoch":
             return f"{self.channel} was recreated: what it held before is gone, and offsets start again"
+        if self.reason == "outage":
+            return f"messages of {self.channel} may be missing: the server did not hear them for a while"
         if self.last is None and self.count is None:
             return f"messages of {self.channel} may be late ({self.reason})"
         which = f"{self.count} messages" if self.last is None else f"the messages from {self.first} to {self.last}"

@@ -98,7 +98,7 @@ class Subscription(Generic[Item]):
         while True:
             item = await self._next_item()
             offset = item.last if isinstance(item, Gap) else item.offset
-            if offset is not None:
+            if offset is not None and item.channel in self.channels:
                 self._positions[item.channel] = Position(offset, item.epoch)
             if self._gaps or isinstance(item, Message):
                 return cast("Item", item)

@@ -51,6 +51,10 @@ class NatsSubscriptions:
         self.by_sid[self._last] = NatsSubscription(subject, sink)
         return self._last
 
+    def redirect(self, sid: int, sink: Sink) -> None:
+        """Have another sink called from now on."""
+        self.by_sid[sid] = self.by_sid[sid]._replace(sink=sink)
+
     def remove(self, sid: int) -> None:
         """Its sink is not called any more."""
         del self.by_sid[sid]

@@ -7,6 +7,7 @@ from typing import Any, cast
 import trio
 
 from fanline.engine.bus.interface import Bus
+from fanline.engine.channels.audience.omissions import FindOutbox
 from fanline.engine.channels.durable.history import History
 from fanline.engine.channels.durable.log_budget import LogBudget
 from fanline.engine.channels.durable.recovery import Recovery
@@ -28,13 +29,14 @@ def make_hub(
     counters: Counters | None = None,
     clock_ms: Callable[[], int] = lambda: 1000,
     everyone: Everyone = tuple[tuple[Encoding, Outbox], ...],
+    find: FindOutbox = lambda _: None,
     log_limit: int = 1000,
     budget: LogBudget | None = None,
 ) -> tuple[Hub, Counters]:
     namespaces, counters = namespaces or Namespaces(), counters or Counters()
     faults = Faults(counters, clock=lambda: 0.0)  # many tests of the hub need no Trio
     reader = MessageReader(namespaces, counters, faults, clock_ms)
-    return Hub(namespaces, reader, counters, faults, everyone, log_limit=log_limit, budget=budget), counters
+    return Hub(namespaces, reader, counters, faults, everyone, find, log_limit=log_limit, budget=budget), counters
 
 
 def idle_outbox() -> Outbox:
@@ -53,7 +55,7 @@ class Parts:
         self.faults = faults = Faults(counters)
         self.reader = MessageReader(namespaces, counters, faults, lambda: 0)
         everyone = tuple[tuple[Encoding, Outbox], ...]
-        self.hub = Hub(namespaces, self.reader, counters, faults, everyone, log_limit=log_limit)
+        self.hub = Hub(namespaces, self.reader, counters, faults, everyone, lambda _: None, log_limit=log_limit)
         self.recovery = Recovery(bus, self.hub, states, self.reader, faults, nursery)
         self.history = History(bus, states, self.reader, self.recovery)
         self.router = Router(self.hub, bus, timeout=5.0)

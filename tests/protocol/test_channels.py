@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanline.protocol.channels import MAX_CHANNEL_LENGTH, check_channel, namespace_of
+from fanline.protocol.channels import (
+    MAX_CHANNEL_LENGTH,
+    check_channel,
+    check_channel_or_pattern,
+    is_pattern,
+    namespace_of,
+    pattern_of,
+)
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.nats.subjects import Direction, channel_of, from_subject, to_subject
 from tests.protocol.strategies import refusal
@@ -75,3 +82,21 @@ def test_checking_a_name_raises_nothing_but_message_errors(name: str) -> None:
         assert namespace_of(name) + ":" == name[: name.index(":") + 1]
     else:
         assert error.code == ErrorCode.BAD_CHANNEL
+
+
+@given(channels)
+def test_the_pattern_of_a_channel_is_one_and_no_channel_is(channel: str) -> None:
+    pattern = pattern_of(channel)
+    assert pattern == f"{namespace_of(channel)}:*"
+    assert (is_pattern(pattern), is_pattern(channel)) == (True, False)
+    assert check_channel_or_pattern(pattern) == pattern
+    assert check_channel_or_pattern(channel) == channel
+    with pytest.raises(MessageError):
+        check_channel(pattern)
+
+
+@pytest.mark.parametrize("name", ["*", ":*", "a:b:*", "a:b*", "a:*b", "*:*", "A:*", "a.b:*", "a:**", "a", "a:", "a:>"])
+def test_what_is_neither_a_channel_nor_a_pattern_is_refused(name: str) -> None:
+    with pytest.raises(MessageError) as caught:
+        check_channel_or_pattern(name)
+    assert caught.value.code == ErrorCode.BAD_CHANNEL

@@ -67,7 +67,7 @@ def test_the_page_says_how_compression_is_answered() -> None:
 
 def test_the_conversation_is_made_of_envelopes() -> None:
     lines = re.findall(r"^[<>] (\{.*\})$", PROTOCOL, re.MULTILINE)
-    assert len(lines) == 24
+    assert len(lines) == 28
     assert {decode_json(line.encode()).type for line in lines} <= set(MessageType)
 
 

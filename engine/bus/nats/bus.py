@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from fanline.engine.bus.interface import (
     TooLargeError,
 )
 from fanline.engine.bus.nats.client import NatsClient
-from fanline.engine.bus.nats.interest import SubjectInterest
+from fanline.engine.bus.nats.interest import NamespaceInterest, SubjectInterest
 from fanline.engine.bus.nats.jetstream import (
     DELETED_STREAMS,
     NoJetStreamError,
@@ -36,7 +36,7 @@ from fanline.engine.bus.nats.jetstream import (
 from fanline.engine.bus.nats.requests import Requests
 from fanline.engine.bus.nats.stream_keeper import StreamKeeper
 from fanline.engine.namespaces import Namespaces
-from fanline.protocol.channels import namespace_of
+from fanline.protocol.channels import is_pattern, namespace_of
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats import commands
 from fanline.protocol.nats.names import namespace_subject, stream_name
@@ -106,7 +106,9 @@ class NatsBus(Requests):
             on_complaint=self._on_complaint,
         )
         self._interest = SubjectInterest(self.client)
+        self._whole = NamespaceInterest(self._interest)
         self._deliver: Deliver = lambda channel, payload, position: None
+        self._overhear: Deliver = lambda channel, payload, position: None
         self._on_loss: OnLoss = lambda _: None
         self._take_beat: Callable[[str], None] | None = None
         self._listeners: dict[str, NamespaceListener] = {}
@@ -120,22 +122,26 @@ class NatsBus(Requests):
 
     # --- interest -------------------------------------------------------------------------------------------------
 
-    def attach(self, deliver: Deliver, on_loss: OnLoss, after_burst: AfterBurst = lambda: None) -> None:
-        self._deliver, self._on_loss = deliver, on_loss
+    def attach(
+        self,
+        deliver: Deliver,
+        on_loss: OnLoss,
+        after_burst: AfterBurst = lambda: None,
+        overhear: Deliver = lambda channel, payload, position: None,
+    ) -> None:
+        self._deliver, self._on_loss, self._overhear = deliver, on_loss, overhear
         self.client.after_read = after_burst
         for namespace in self._namespaces.everywhere():
-            if self._namespaces.of(f"{namespace}:").durable:
-                self._interest.want(self._subject(f"{namespace}:"), self._take_everywhere)
-            else:
-                self._want(f"{namespace}:")
+            durable = self._namespaces.of(f"{namespace}:").durable
+            sink = self._take_stored if durable else self._take
+            self._whole.want(self._subject(f"{namespace}:"), "everywhere", sink)
 
     def join(self, channel: str) -> None:
-        if not self._namespaces.of(channel).everywhere:
-            self._want(channel)
-
-    def _want(self, channel: str) -> None:
-        durable = self._namespaces.of(channel).durable
-        self._interest.want(self._subject(channel), self._take_stored if durable else self._take)
+        namespace = self._namespaces.of(channel)
+        if is_pattern(channel):
+            self._whole.want(self._subject(channel), "pattern", self._overhear_all)
+        elif not namespace.everywhere:
+            self._interest.want(self._subject(channel), self._take_stored if namespace.durable else self._take)
 
     # Only subjects made by to_subject are subscribed, so channel_of needs no checks.
     def _take(self, message: NatsMessage) -> None:
@@ -147,16 +153,20 @@ class NatsBus(Requests):
         channel = channel_of(message.subject)
         self._deliver(channel, message.payload, self.signatures.position_of(channel, message))
 
-    def _take_everywhere(self, message: NatsMessage) -> None:
-        """Of a namespace whose only subscription serves its listener as well."""
-        self._take_stored(message)
-        self._hear(message)
+    def _overhear_all(self, message: NatsMessage) -> None:
+        if self._lost_since is not None:
+            return  # the loss is reported where it ends
+        with suppress(MessageError):  # any client of NATS may publish on the subject of no channel
+            channel = from_subject(message.subject)
+            durable = self._namespaces.of(channel).durable
+            position = self.signatures.position_of(channel, message) if durable else None
+            self._overhear(channel, message.payload, position)
 
     def _subject(self, channel: str) -> str:
-        """The subject on which a channel's messages arrive: one for all of a namespace that every worker hears."""
+        """The subject on which a channel's messages arrive: one for all of a namespace that is heard as a whole."""
         namespace = self._namespaces.of(channel)
         direction = Direction.OUT if namespace.durable else Direction.PUB
-        if namespace.everywhere:
+        if namespace.everywhere or is_pattern(channel):
             return namespace_subject(namespace_of(channel), direction)
         return to_subject(channel, direction)
 
@@ -164,7 +174,9 @@ class NatsBus(Requests):
         await self._interest.wait(self._subject(channel))
 
     def leave(self, channel: str) -> None:
-        if not self._namespaces.of(channel).everywhere:
+        if is_pattern(channel):
+            self._whole.drop(self._subject(channel), "pattern")
+        elif not self._namespaces.of(channel).everywhere:
             self._interest.drop(self._subject(channel))
 
     async def hear_namespace(self, namespace: str, listener: NamespaceListener | None) -> None:
@@ -172,10 +184,10 @@ class NatsBus(Requests):
         self._listeners.pop(namespace, None)
         if listener is not None:
             self._listeners[namespace] = listener
-            self._interest.want(subject, self._hear)
+            self._whole.want(subject, "listener", self._hear)
             await self._interest.wait(subject)
-        elif not self._namespaces.of(f"{namespace}:").everywhere:
-            self._interest.drop(subject)
+        else:
+            self._whole.drop(subject, "listener")
 
     def _hear(self, message: NatsMessage) -> None:
         if self._lost_since is not None:

@@ -130,6 +130,10 @@ class NatsClient:
             self._connection.send(subscribe(subject, sid))
         return sid
 
+    def redirect(self, sid: int, sink: Sink) -> None:
+        """Have another sink called for a subscription from now on."""
+        self._subscriptions.redirect(sid, sink)
+
     def unsubscribe(self, sid: int) -> None:
         self._subscriptions.remove(sid)
         if self._connection is not None:

@@ -1,11 +1,14 @@
 """What a worker wants to hear: each subject with its subscription, and whether the server has it. No I/O."""
 
+from collections.abc import Mapping
+
 import trio
 
 from fanline.engine.bus.interface import BusError
 from fanline.engine.bus.nats.client import NatsClient
 from fanline.engine.bus.nats.confirmation import Confirmation
 from fanline.protocol.nats.connection import Sink
+from fanline.protocol.nats.parser import NatsMessage
 from fanline.protocol.nats.replies import ComplaintKind
 
 _DENIED = ComplaintKind.SUBSCRIBE_DENIED
@@ -22,7 +25,9 @@ class _Wanted:
 
 
 class SubjectInterest:
-    """`want` and `drop` are idempotent, and in effect at the server soon after; `wait` waits for that."""
+    """`want` and `drop` are idempotent, and in effect at the server soon after; `wait` waits for that. Of several sinks
+    that a subject was wanted with, the last one is called.
+    """
 
     def __init__(self, client: NatsClient) -> None:
         self._client = client
@@ -30,7 +35,10 @@ class SubjectInterest:
         self._renewed = trio.Event()
 
     def want(self, subject: str, sink: Sink) -> None:
-        if subject not in self._wanted:
+        wanted = self._wanted.get(subject)
+        if wanted is not None:
+            self._client.redirect(wanted.sid, sink)
+        else:
             sid = self._client.subscribe(subject, sink)
             self._wanted[subject] = _Wanted(sid, self._client.confirmation() if self._client.connected else None)
 
@@ -66,3 +74,37 @@ class SubjectInterest:
                     raise
                 if wanted.confirmation is confirmation:
                     await self._renewed.wait()
+
+
+class NamespaceInterest:
+    """Reasons to hear all channels of a namespace. One subscription serves all of them, each with a sink of its own."""
+
+    def __init__(self, interest: SubjectInterest) -> None:
+        self._interest = interest
+        self._sinks: dict[str, dict[str, Sink]] = {}  # subject -> reason -> sink
+
+    def want(self, subject: str, reason: str, sink: Sink) -> None:
+        self._sinks.setdefault(subject, {})[reason] = sink
+        self._interest.want(subject, _one_of(self._sinks[subject]))
+
+    def drop(self, subject: str, reason: str) -> None:
+        sinks = self._sinks.get(subject, {})
+        sinks.pop(reason, None)
+        if sinks:
+            self._interest.want(subject, _one_of(sinks))
+        else:
+            self._sinks.pop(subject, None)
+            self._interest.drop(subject)
+
+
+def _one_of(sinks: Mapping[str, Sink]) -> Sink:
+    """One sink that calls these."""
+    if len(sinks) == 1:
+        return next(iter(sinks.values()))  # without a detour: the task monitor hears very many messages
+    each = tuple(sinks.values())
+
+    def take(message: NatsMessage) -> None:
+        for sink in each:
+            sink(message)
+
+    return take

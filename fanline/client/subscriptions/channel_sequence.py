@@ -5,6 +5,7 @@ repeats and leave them out. What a cursor lacks is never skipped. It is `missing
 answered twice without sending it, it is a gap ("unexplained").
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from fanline.client.message import Gap, Message, from_envelope, is_snapshot
 from fanline.client.subscriptions.cursor import Cursor, CursorEvent, CursorState, Placement
 from fanline.client.subscriptions.effects import Begin, Deliver, Effect
 from fanline.client.subscriptions.sub_requests import SubRequest
-from fanline.protocol.envelope import Envelope
+from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import GapData, GapReason, Subscribed
 
 _IN_VAIN = 2  # answers that have left the same hole open
@@ -159,6 +160,23 @@ class ChannelSequence:
         if self._replay is not None and self._replay.left:
             self._replay.left = self._replay.left - 1 if offset <= self._replay.reach else 0
         return effects
+
+    def is_new(self, envelope: Envelope) -> bool:
+        """Whether a message that is about to be received is live, and none that was sent before."""
+        return envelope.offset is None or envelope.offset > self._newest
+
+    def overhear(self, envelope: Envelope, own: Sequence[Cursor]) -> list[Effect]:
+        """A live message or gap of one of the channels for which this pattern stands; it has no place in a sequence.
+        `own`: the cursors of that channel itself; a subscription of both gets it there.
+        """
+        owners = [cursor.owner for cursor in own]
+        concerned = [cursor for cursor in self.cursors if not cursor.new and cursor.owner not in owners]
+        if envelope.type == MessageType.PUB:
+            item: Message | Gap = from_envelope(envelope, None)
+        else:
+            data = read_control(GapData, envelope)
+            item = Gap(envelope.channel or "", data.reason, data.first, data.last, envelope.epoch, data.count)
+        return [Deliver(cursor, item) for cursor in concerned]
 
     def receive_gap(self, envelope: Envelope) -> list[Effect]:
         """A `gap` of the server. It stands between two messages, like a message."""

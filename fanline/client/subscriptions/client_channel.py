@@ -12,6 +12,8 @@ The rules:
   the refusal may pass; if not, those that it was sent for end.
 """
 
+from collections.abc import Sequence
+
 from fanline.backoff import Backoff
 from fanline.client.subscriptions.channel_sequence import ChannelSequence
 from fanline.client.subscriptions.channel_states import (
@@ -159,6 +161,14 @@ class ClientChannel:
         """A `pub` of the server."""
         effects = self._sequence.receive(envelope)
         return effects if self.state is _LIVE and not self._sequence.missing else self._proceed(effects)
+
+    def is_new(self, envelope: Envelope) -> bool:
+        """Whether a message that is about to be received is live, and none that was sent before."""
+        return self._sequence.is_new(envelope)
+
+    def overhear(self, envelope: Envelope, own: Sequence[Cursor]) -> list[Effect]:
+        """A live message or gap of one of the channels for which this pattern stands, whose own cursors are `own`."""
+        return self._sequence.overhear(envelope, own)
 
     def receive_gap(self, envelope: Envelope) -> list[Effect]:
         """A `gap` of the server."""

@@ -11,8 +11,9 @@ from fanline.client.subscriptions.cursor import Cursor, CursorEvent
 from fanline.client.subscriptions.effects import Effect, End, Resumed
 from fanline.client.subscriptions.sub_requests import SubRequests
 from fanline.errors import ConnectionLost, ConnectionRefused, ServerError
-from fanline.protocol.channels import namespace_of
+from fanline.protocol.channels import is_pattern, namespace_of, pattern_of
 from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.tasks.events import TaskEvent
 
 
 class ClientSubscriptions:
@@ -91,13 +92,16 @@ class ClientSubscriptions:
     # --- what the server says -----------------------------------------------------------------------------------
 
     def receive(self, envelope: Envelope) -> list[Effect]:
-        """A `pub` or `gap`. It is ignored if the channel has no local subscription."""
-        channel = self._channels.get(envelope.channel or "")
-        if channel is None:
-            return []
-        if envelope.type == MessageType.GAP:
-            return channel.receive_gap(envelope)
-        return channel.receive(envelope)
+        """A `pub` or `gap`. It is ignored if neither the channel nor its namespace has a local subscription."""
+        name = envelope.channel or ""
+        pattern = None if is_pattern(name) else self._channels.get(pattern_of(name))
+        own = None if pattern is not None and _is_overheard(envelope) else self._channels.get(name)
+        effects = list[Effect]()
+        if pattern is not None and (own is None or own.is_new(envelope)):
+            effects += pattern.overhear(envelope, [] if own is None else own.cursors)
+        if own is not None:
+            effects += own.receive_gap(envelope) if envelope.type == MessageType.GAP else own.receive(envelope)
+        return effects
 
     def lose(self, channel: str, error: ServerError) -> list[Effect]:
         """The server has ended the subscription to a channel: the client has lost its right to it."""
@@ -149,3 +153,11 @@ class ClientSubscriptions:
     def is_durable(self, channel: str) -> bool:
         """Whether an answer has said that the channel's namespace is durable."""
         return namespace_of(channel) in self._durable
+
+
+def _is_overheard(envelope: Envelope) -> bool:
+    """Whether a stored message came because of a pattern alone. It has no chain, so it says nothing of what is before
+    it, and has no place in the sequence of its channel.
+    """
+    stored = envelope.type == MessageType.PUB and envelope.offset is not None
+    return stored and envelope.previous is None and envelope.event != TaskEvent.SNAPSHOT

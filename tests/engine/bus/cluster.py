@@ -29,12 +29,21 @@ class Inbox:
     def __init__(self, bus: Bus, on_loss: OnLoss = lambda _: None) -> None:
         self.messages: list[tuple[str, bytes]] = []
         self.positions: list[StreamPosition | None] = []
+        self.overheard: list[tuple[str, bytes, int | None]] = []
+        """Channel, payload and offset of what came because a whole namespace was joined."""
         self._arrival = trio.Event()
-        bus.attach(self._deliver, on_loss)
+        bus.attach(self._deliver, on_loss, overhear=self._overhear)
 
     def _deliver(self, channel: str, payload: bytes, position: StreamPosition | None) -> None:
         self.messages.append((channel, payload))
         self.positions.append(position)
+        self._wake()
+
+    def _overhear(self, channel: str, payload: bytes, position: StreamPosition | None) -> None:
+        self.overheard.append((channel, payload, None if position is None else position.offset))
+        self._wake()
+
+    def _wake(self) -> None:
         self._arrival.set()
         self._arrival = trio.Event()
 
@@ -43,6 +52,12 @@ class Inbox:
         while len(self.messages) < count:
             await self._arrival.wait()
         return self.messages
+
+    async def wait_overheard(self, count: int) -> list[tuple[str, bytes, int | None]]:
+        """All that was overheard so far, once it is `count` messages."""
+        while len(self.overheard) < count:
+            await self._arrival.wait()
+        return self.overheard
 
 
 async def join(bus: Bus, channel: str) -> None:

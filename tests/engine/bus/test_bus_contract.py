@@ -122,6 +122,51 @@ async def test_a_listener_is_replaced_by_the_next_one_and_none_ends_it(open_bus:
         assert [taken[2] for taken in second.taken] == [2]
 
 
+# --- joined namespaces --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("namespace", "offsets"), [("news", [None] * 3), ("task", [1, 2, 3]), ("system", [1, 2, 3])])
+async def test_a_joined_namespace_brings_the_messages_of_all_its_channels_and_of_no_others(
+    open_bus: OpenBus, namespace: str, offsets: list[int | None]
+) -> None:
+    async with open_bus() as one, open_bus() as other:
+        inbox, bystander = Inbox(other), Inbox(one)
+        await join(other, f"{namespace}:*")
+        await join(other, "late:end")
+        for channel in ("doc:a", f"{namespace}:a", f"{namespace}:b.c", "late:end", f"{namespace}:a"):
+            await one.publish(channel, b"x")
+        channels = [f"{namespace}:{name}" for name in ("a", "b.c", "a")]
+        assert await inbox.wait_overheard(3) == [(name, b"x", at) for name, at in zip(channels, offsets, strict=True)]
+        assert bystander.overheard == []
+        if namespace != "system":
+            assert [channel for channel, _ in await inbox.wait(1)] == ["late:end"]
+
+
+@pytest.mark.parametrize("namespace", ["news", "task", "system"])
+async def test_a_channel_that_is_joined_beside_its_namespace_is_delivered_too_and_each_is_left_alone(
+    open_bus: OpenBus, namespace: str
+) -> None:
+    async with open_bus() as bus:
+        inbox, listener, here = Inbox(bus), Listener(), f"{namespace}:mine"
+        await join(bus, f"{namespace}:*")
+        await join(bus, here)
+        if namespace != "news":
+            await bus.hear_namespace(namespace, listener)
+        await bus.publish(here, b"1")
+        await inbox.wait(1)
+        await inbox.wait_overheard(1)
+        bus.leave(f"{namespace}:*")
+        await bus.publish(here, b"2")
+        await inbox.wait(2)
+        await join(bus, f"{namespace}:*")
+        bus.leave(here)
+        await bus.publish(here, b"3")
+        await inbox.wait_overheard(2)
+        assert [payload for _, payload, _ in inbox.overheard] == [b"1", b"3"]
+        assert [payload for _, payload in inbox.messages] == [b"1", b"2", *([b"3"] if namespace == "system" else [])]
+        assert [payload for _, payload, _ in listener.taken] == ([] if namespace == "news" else [b"1", b"2", b"3"])
+
+
 # --- other processes of the cluster -------------------------------------------------------------------------------
 
 

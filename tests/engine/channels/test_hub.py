@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, assert_no_checkpoints
 
+from fanline.engine.channels.audience.channel import Channel
 from fanline.engine.channels.flusher import Flusher
-from fanline.engine.channels.hub import Channel
 from fanline.engine.counters import Counters
 from fanline.engine.sending.life import Life
 from fanline.engine.sending.outbox import Outbox, OutboxShared
