@@ -38,6 +38,8 @@ from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.rate import Rate
 from fanline.engine.sessions.store import SessionStore
+from fanline.engine.sessions.talk.announcer import Announcer
+from fanline.engine.sessions.talk.talk import Talk
 from fanline.engine.settings import EngineSettings
 from fanline.engine.slices import Turns
 from fanline.engine.tasks.monitor.monitor import TaskMonitor
@@ -176,6 +178,7 @@ class Assembly:
             namespaces=namespaces,
             publisher=ClientPublisher(bus, namespaces),
             calls=self._calls,
+            talk=Talk(Announcer(bus, nursery)),
             store=store,
             acknowledgements=acknowledgements,
             counters=self.counters,

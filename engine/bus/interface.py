@@ -222,6 +222,12 @@ class Bus(Protocol):
         """
         ...
 
+    async def publish_live(self, channel: str, payload: bytes) -> None:
+        """The same for a message of the engine that is stored nowhere, not even in a durable namespace: it reaches who
+        hears the channel now, without a position. Not for namespaces of tasks.
+        """
+        ...
+
     # --- streams ------------------------------------------------------------------------------------------------
 
     async def store(

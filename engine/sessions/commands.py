@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
@@ -24,8 +25,12 @@ from fanline.engine.sessions.refusals import close_reason, code_of, refusal
 from fanline.engine.sessions.route_joins import join_route
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
+from fanline.engine.sessions.talk.names import named
+from fanline.engine.sessions.talk.rooms import room_answer
+from fanline.engine.sessions.talk.talk import Talk
 from fanline.protocol.auth.rights import Right, right_of_verb
-from fanline.protocol.channels import check_channel, check_channel_or_pattern, is_pattern
+from fanline.protocol.channels import check_channel, check_channel_or_pattern, is_pattern, namespace_of
+from fanline.protocol.dialects.plain_commands import TALK, PlainCommand
 from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, ErrorData, message_id_of, read
@@ -52,6 +57,7 @@ class Commands:
         namespaces: Namespaces,
         publisher: ClientPublisher,
         calls: Calls,
+        talk: Talk,
         store: SessionStore,
         acknowledgements: Acknowledgements,
         counters: Counters,
@@ -68,6 +74,7 @@ class Commands:
         self._namespaces = namespaces
         self._publisher = publisher
         self._calls = calls
+        self._talk = talk
         self._store = store
         self._acknowledgements = acknowledgements
         self._counters = counters
@@ -93,6 +100,8 @@ class Commands:
             check_names(command)
             if not session.identity.known and command.type not in _FOR_STRANGERS:
                 raise AccessError("authenticate first: `auth` with a token")
+            if command.type == TALK and isinstance(command, PlainCommand):
+                return await self._perform_talk(session, command)
             return await perform(self, session, command)
         except (MessageError, BusError) as error:
             if isinstance(error, MessageError) and error.code in _AUDITED:
@@ -155,6 +164,8 @@ class Commands:
             error = self._permissions.denial(session.identity, Right.SUB, channel)
             if error is not None:
                 subscriptions.pop(channel).leave()
+                if channel in session.rooms:
+                    self._talk.rooms.leave(session, channel)
                 data = ErrorData(code=error.code, message=str(error)).fields()
                 session.push(Envelope(MessageType.UNSUB, channel=channel, data=data))
                 session.store()
@@ -179,9 +190,58 @@ class Commands:
         """Subscribe a client that is known to what its route joins. The connection ends if that cannot be done."""
         try:
             await join_route(session, self._subscribe, self._namespaces)
+            if session.encoding.dialect.is_plain:
+                await self._enter_sessions(session)
         except (MessageError, BusError) as error:
             self._answer(session, None, refusal(None, error))
             session.close(close_reason(error))
+
+    # --- what only plain clients say ----------------------------------------------------------------------------------
+
+    async def _perform_talk(self, session: Session, command: PlainCommand) -> Envelope | None:
+        kind = command.event or ""
+        if kind == "leave_room":
+            return await self._leave_room(session, command)
+        if kind == "connect":
+            await self._name(session, command)
+        elif kind == "join_room":
+            await self._join_room(session, command)
+        else:
+            await self._talk.says[kind](session, command)
+        return None
+
+    async def _name(self, session: Session, command: PlainCommand) -> None:
+        identity = named(session.identity, command, self._access)
+        if session.place is None:
+            session.place = await self._places.take(identity, session.route.place_rule(identity))
+        session.identity = identity
+        self._audit.record(AuditEvent.AUTHENTICATED, identity)
+        self._answer(session, command, Envelope(MessageType.OK, data={"connection": session.connection}))
+        await self.join_route(session)
+
+    async def _join_room(self, session: Session, command: PlainCommand) -> None:
+        channel = _channel_of(command)
+        self._talk.rooms.check_room(session, channel)
+        await self._subscribe(session, command, lambda _: self._answer(session, command, room_answer(session, channel)))
+        await self._talk.rooms.enter(session, channel, command.said.get("room_name"))
+
+    async def _leave_room(self, session: Session, command: PlainCommand) -> Envelope:
+        channel = _channel_of(command)
+        with suppress(MessageError):  # it was not there, which is what the client wants
+            await self.unsub(session, command)
+        return room_answer(session, channel)
+
+    async def _enter_sessions(self, session: Session) -> None:
+        """Tell the others in a session that the route has joined that this client has come."""
+        for channel in session.subscriptions or {}:
+            if namespace_of(channel) == "session" == session.visit.rooms:
+                await self._talk.rooms.enter(session, channel)
+
+    def part(self, session: Session) -> None:
+        """The connection has ended."""
+        if session.rooms:
+            self._talk.rooms.leave(session, *session.rooms)
+        session.end()
 
     async def ping(self, session: Session, command: Envelope) -> Envelope:
         return Envelope(MessageType.PONG, data=command.data, time=unix_ms())
@@ -233,6 +293,8 @@ class Commands:
             raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {channel}")
         subscription.leave()
         session.store()
+        if channel in session.rooms:
+            self._talk.rooms.leave(session, channel)
         return Envelope(MessageType.OK, channel=channel)
 
     async def pub(self, session: Session, command: Envelope) -> Envelope:
@@ -240,7 +302,9 @@ class Commands:
         await self._permissions.check(session.identity, Right.PUB, channel)
         if command.excluded not in (None, session.connection):
             raise MessageError(ErrorCode.PERMISSION_DENIED, "n: a client may leave out its own connection only")
-        answer = await self._publisher.publish(command, channel, session.identity.user)
+        if isinstance(command, PlainCommand):
+            command.excluded = session.connection  # these clients speak to the others
+        answer = await self._publisher.publish(command, channel, session.identity)
         self._audit.record(AuditEvent.PUBLISHED, session.identity, channel=channel)
         return answer
 

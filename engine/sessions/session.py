@@ -37,6 +37,7 @@ class Session:
         "number",
         "outbox",
         "place",
+        "rooms",
         "route",
         "subscriptions",
         "unasked",
@@ -65,6 +66,8 @@ class Session:
         self.visit = visit
         self.subscriptions: dict[str, ChannelSubscription] | None = None
         """Channel -> subscription, once it was answered; None before the first: most connections are idle."""
+        self.rooms: frozenset[str] = frozenset()
+        """Of a plain client: the channels where others were told that it has come."""
         self.acknowledges = route.options.ack is Acknowledge.EXPLICIT
         """Whether the client itself says what it has taken of an inbox, so that a pong does not."""
         self.unasked: set[str] | None = None
