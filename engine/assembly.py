@@ -38,7 +38,6 @@ from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.rate import Rate
 from fanline.engine.sessions.store import SessionStore
-from fanline.engine.sessions.talk.announcer import Announcer
 from fanline.engine.sessions.talk.talk import Talk
 from fanline.engine.settings import EngineSettings
 from fanline.engine.slices import Turns
@@ -79,6 +78,7 @@ class Assembly:
         shared = self._start_parts(nursery, run_vital)
         for namespace in self.namespaces.everywhere():
             await self._bus.wait_joined(f"{namespace}:")
+        await self._talk.documents.start()
         if self.access.verifier is not None:
             await self._start_tokens(nursery, self.access.verifier)
         return shared
@@ -166,6 +166,7 @@ class Assembly:
         acknowledgements, on_fault = Acknowledgements(bus), self.faults.report
         nursery.start_soon(self.faults.keep, "acknowledgements of inboxes", acknowledgements.run)
         self._calls = Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=on_fault)
+        self._talk = Talk(bus, self._members, nursery)
         return Commands(
             bus=bus,
             access=self.access,
@@ -178,7 +179,7 @@ class Assembly:
             namespaces=namespaces,
             publisher=ClientPublisher(bus, namespaces),
             calls=self._calls,
-            talk=Talk(Announcer(bus, nursery)),
+            talk=self._talk,
             store=store,
             acknowledgements=acknowledgements,
             counters=self.counters,

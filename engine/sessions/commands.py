@@ -164,8 +164,7 @@ class Commands:
             error = self._permissions.denial(session.identity, Right.SUB, channel)
             if error is not None:
                 subscriptions.pop(channel).leave()
-                if channel in session.rooms:
-                    self._talk.rooms.leave(session, channel)
+                self._talk.leave(session, channel)
                 data = ErrorData(code=error.code, message=str(error)).fields()
                 session.push(Envelope(MessageType.UNSUB, channel=channel, data=data))
                 session.store()
@@ -202,6 +201,8 @@ class Commands:
         kind = command.event or ""
         if kind == "leave_room":
             return await self._leave_room(session, command)
+        if kind in ("collaboration_start", "collaboration_end"):
+            return await self._collaborate(session, command)
         if kind == "connect":
             await self._name(session, command)
         elif kind == "join_room":
@@ -231,6 +232,18 @@ class Commands:
             await self.unsub(session, command)
         return room_answer(session, channel)
 
+    async def _collaborate(self, session: Session, command: PlainCommand) -> Envelope:
+        """The client works on a document from now on, or no longer; who else does."""
+        channel, documents = _channel_of(command), self._talk.documents
+        if command.event == "collaboration_start":
+            await self._subscribe(session, command, lambda _: None)
+            collaborators = await documents.enter(session, channel)
+        else:
+            collaborators = await documents.leave(session, channel)
+            with suppress(MessageError):
+                await self.unsub(session, command)
+        return Envelope(MessageType.OK, channel=channel, data={"collaborators": collaborators})
+
     async def _enter_sessions(self, session: Session) -> None:
         """Tell the others in a session that the route has joined that this client has come."""
         for channel in session.subscriptions or {}:
@@ -239,8 +252,7 @@ class Commands:
 
     def part(self, session: Session) -> None:
         """The connection has ended."""
-        if session.rooms:
-            self._talk.rooms.leave(session, *session.rooms)
+        self._talk.part(session)
         session.end()
 
     async def ping(self, session: Session, command: Envelope) -> Envelope:
@@ -293,8 +305,7 @@ class Commands:
             raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {channel}")
         subscription.leave()
         session.store()
-        if channel in session.rooms:
-            self._talk.rooms.leave(session, channel)
+        self._talk.leave(session, channel)
         return Envelope(MessageType.OK, channel=channel)
 
     async def pub(self, session: Session, command: Envelope) -> Envelope:

@@ -264,6 +264,12 @@ def _edited(command: PlainCommand, reply: Envelope) -> dict[str, Any]:
     return _sent(command, reply) | {"document_id": command.said["document_id"], "sequence": reply.offset}
 
 
+def _collaboration(command: PlainCommand, reply: Envelope) -> dict[str, Any]:
+    """As the others are told it."""
+    known = {"document_id": command.said["document_id"], **reply.data}
+    return {"type": command.event, "channel": name_of(command.channel), **known, "data": known}
+
+
 def _room_result(kind: str, command: PlainCommand, reply: Envelope) -> dict[str, Any]:
     """As the others in the room are told it."""
     channel, data = name_of(command.channel), {**reply.data, "room_id": command.said["room_id"]}
@@ -281,6 +287,8 @@ _REPLIES: dict[str, Callable[[PlainCommand, Envelope], dict[str, Any]]] = {
     "cancel": lambda command, _: _result(command, success=True),
     "new_message": _sent,
     "document_edit": _edited,
+    "collaboration_start": _collaboration,
+    "collaboration_end": _collaboration,
     "connect": _named,
     "join_room": partial(_room_result, "session_joined"),
     "leave_room": partial(_room_result, "session_left"),

@@ -247,6 +247,8 @@ COMMANDS: dict[str, Callable[[_Fields, Visit], PlainCommand | None]] = {
     "message_read": _message_read,
     "user_status": _user_status,
     "document_edit": _document_edit,
+    "collaboration_start": _document_command,
+    "collaboration_end": _document_command,
     "history": _history,
     "ack": _ack,
     "get_status": _status,

@@ -23,29 +23,37 @@ class Announcer:
         self._nursery = nursery
 
     async def tell(
-        self, session: Session, channels: Iterable[str], event: str, data: Mapping[str, Any], about: str | None = None
+        self,
+        session: Session,
+        channels: Iterable[str],
+        event: str,
+        fields: Mapping[str, Any],
+        about: str | None = None,
+        **more: Any,
     ) -> None:
-        """Tell all but the session itself. `about`: the id of the message that it is about. BusError."""
+        """Tell all but the session itself. The data is `fields`, which stand at the top level as well, and `more`.
+        `about`: the id of the message that it is about. BusError.
+        """
         envelope = Envelope(
             MessageType.PUB,
             id=about or secrets.token_urlsafe(12),
             event=event,
-            data=data,
+            data={**fields, **more},
             sender=session.identity.user,
             time=unix_ms(),
-            extra={key: value for key, value in data.items() if value is not None},
+            extra={key: value for key, value in fields.items() if value is not None},
             excluded=session.connection,
         )
         for copy in copies_of(envelope, channels):
             await self._bus.publish_live(copy.channel or "", encode_json(copy))
 
-    def tell_soon(self, session: Session, channels: Iterable[str], event: str, data: Mapping[str, Any]) -> None:
+    def tell_soon(self, session: Session, channels: Iterable[str], event: str, fields: Mapping[str, Any]) -> None:
         """The same, without waiting for it; lost if the bus is away."""
-        self._nursery.start_soon(self._try, session, [*channels], event, data)
+        self._nursery.start_soon(self._try, session, [*channels], event, fields)
 
-    async def _try(self, session: Session, channels: list[str], event: str, data: Mapping[str, Any]) -> None:
+    async def _try(self, session: Session, channels: list[str], event: str, fields: Mapping[str, Any]) -> None:
         with suppress(BusError):
-            await self.tell(session, channels, event, data)
+            await self.tell(session, channels, event, fields)
 
 
 def user_fields(identity: Identity) -> dict[str, Any]:

@@ -2,8 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 
+import trio
+
+from fanline.engine.bus.interface import Bus
+from fanline.engine.cluster.members import Members
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.talk.announcer import Announcer
+from fanline.engine.sessions.talk.documents import Documents
 from fanline.engine.sessions.talk.receipts import Receipts
 from fanline.engine.sessions.talk.rooms import Rooms
 from fanline.protocol.dialects.plain_commands import PlainCommand
@@ -15,10 +20,26 @@ Say = Callable[[Session, PlainCommand], Awaitable[None]]
 class Talk:
     """`says`: by the type of the client's message."""
 
-    def __init__(self, announcer: Announcer) -> None:
+    def __init__(self, bus: Bus, members: Members, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        announcer = Announcer(bus, nursery)
+        self.documents = Documents(bus, members, announcer)
         self.rooms = Rooms(announcer)
         receipts = Receipts(announcer)
         self.says: dict[str, Say] = {
             "user_status": self.rooms.set_status,
             "message_read": receipts.message_read,
         }
+
+    def part(self, session: Session) -> None:
+        """A session has ended: tell the others, soon."""
+        if session.rooms:
+            self.rooms.leave(session, *session.rooms)
+        if self.documents.works(session):
+            self._nursery.start_soon(self.documents.part, session)
+
+    def leave(self, session: Session, channel: str) -> None:
+        """A session is no longer subscribed to a channel."""
+        self.rooms.leave(session, channel)
+        if self.documents.works(session):
+            self._nursery.start_soon(self.documents.drop, session, channel)
