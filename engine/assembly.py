@@ -5,9 +5,12 @@ from functools import partial
 
 import trio
 
-from fanline.engine.access.access import Access, Verifier
+from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
+from fanline.engine.access.authorizers import Authorizers
+from fanline.engine.access.handlers import HandlerClient
 from fanline.engine.access.permissions import Permissions
+from fanline.engine.access.removals import Removals
 from fanline.engine.access.revocations import Revocations
 from fanline.engine.access.routes import Routes
 from fanline.engine.access.user_places import UserPlaces
@@ -30,13 +33,14 @@ from fanline.engine.connections.connection import ConnectionShared
 from fanline.engine.connections.registry import Registry
 from fanline.engine.counters import Counters
 from fanline.engine.faults import Faults
+from fanline.engine.limits import LimitHits
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sending.outbox import OutboxShared
 from fanline.engine.sessions.calls import Calls
-from fanline.engine.sessions.commands import Commands
+from fanline.engine.sessions.commands import Commands, end_removed
 from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
-from fanline.engine.sessions.rate import Rate
+from fanline.engine.sessions.rate import Rate, SlowLane
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.sessions.talk.talk import Talk
 from fanline.engine.settings import EngineSettings
@@ -58,6 +62,7 @@ class Assembly:
         self.namespaces = Namespaces(settings.namespaces)
         self.counters = Counters()
         tell = partial(bus.tell, AUDIT_SUBJECT) if settings.audit_events else None
+        self.hits = LimitHits(self.counters)
         self.audit = Audit(settings.audit_log, name, tell)
         self.faults = Faults(self.counters)
         self.registry = Registry(settings.heartbeat, self.counters, self.faults)
@@ -65,11 +70,14 @@ class Assembly:
         self._bus = bus
         self._settings = settings
         self._members = Members(bus, name)
-        self.places = UserPlaces(bus, self._members, access.check_revoked)
+        self.places = UserPlaces(bus, self._members, access.check_revoked, self.hits)
         self.routes = Routes(settings.routes, settings.idle_timeout, access.settings.connections)
-        self._permissions = Permissions(self.namespaces, closed=access.closed)
+        self._removals = Removals()
+        self._revocations = Revocations(bus, self._removals)
+        handlers = access.handlers or HandlerClient(bus)
+        self._authorizers = Authorizers(handlers, settings.namespaces, self._removals)
+        self._permissions = Permissions(self.namespaces, self._authorizers, closed=access.closed)
         self.admissions = Admissions(access, self._permissions, self.places, self._knows_task)
-        self._revocations = Revocations(bus)
 
     async def start(self, nursery: trio.Nursery, run_vital: RunVital) -> ConnectionShared:
         """Start what runs in the background; what all connections share. BusError, if the bus does not let this worker
@@ -80,7 +88,9 @@ class Assembly:
             await self._bus.wait_joined(f"{namespace}:")
         await self._talk.documents.start()
         if self.access.verifier is not None:
-            await self._start_tokens(nursery, self.access.verifier)
+            nursery.start_soon(self.faults.keep, "the keys of tokens", self.access.verifier.run)
+        if self.access.verifier is not None or self.access.authenticator is not None or self._authorizers:
+            await self._start_revocations(nursery)
         return shared
 
     async def _knows_task(self, channel: str) -> bool:
@@ -93,6 +103,7 @@ class Assembly:
         outboxes = OutboxShared(
             nursery,
             counters,
+            self.hits,
             max_bytes=settings.outbox_bytes,
             max_messages=settings.outbox_messages,
             on_fault=faults.report,
@@ -105,23 +116,33 @@ class Assembly:
         nursery.start_soon(faults.keep, "the heartbeat", self.registry.beat)
         nursery.start_soon(faults.keep, "the end of tokens", expiry.run)
         nursery.start_soon(faults.keep, "the places of users", self.places.run)
-        rate = Rate(settings.messages_per_second, settings.bytes_per_second)
+        rate = Rate(settings.messages_per_second, settings.bytes_per_second, settings.reading_share)
         limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
-        return ConnectionShared(settings, limits, counters, outboxes, commands, store, expiry, rate, self.places)
+        return ConnectionShared(
+            settings, limits, counters, self.hits, outboxes, commands, store, expiry, rate, SlowLane(), self.places
+        )
 
-    async def _start_tokens(self, nursery: trio.Nursery, verifier: Verifier) -> None:
+    async def _start_revocations(self, nursery: trio.Nursery) -> None:
         """Know which tokens were taken back before the first one is accepted. BusError."""
         self.access.is_revoked = self._revocations.covers
         await self._revocations.read()
 
-        def close_revoked() -> None:
-            for connection in self.registry:
-                if self._revocations.covers(connection.session.identity):
-                    self.audit.record(AuditEvent.REVOKED, connection.session.identity)
-                    connection.close(CloseReason.UNAUTHENTICATED)
+        nursery.start_soon(self.faults.keep, "revocations", partial(self._revocations.run, self._take_back))
 
-        nursery.start_soon(self.faults.keep, "revocations", partial(self._revocations.run, close_revoked))
-        nursery.start_soon(self.faults.keep, "the keys of tokens", verifier.run)
+    def _take_back(self) -> None:
+        """End what was taken back: connections, and subscriptions."""
+        removals = self._removals.take_new()
+        for removal in removals:
+            self._authorizers.forget(removal.user, removal.channel)
+        for connection in self.registry:
+            session = connection.session
+            if self._revocations.covers(session.identity):
+                self.audit.record(AuditEvent.REVOKED, session.identity)
+                connection.close(CloseReason.UNAUTHENTICATED)
+            for removal in removals:
+                if removal.user == session.identity.user and removal.channel in (session.subscriptions or ()):
+                    self.audit.record(AuditEvent.REMOVED, session.identity, channel=removal.channel)
+                    end_removed(session, removal)
 
     def _start_channels(self, nursery: trio.Nursery, run_vital: RunVital) -> tuple[Joining, Paging]:
         """The hub with all that is behind it, from the bus to the flusher."""
@@ -140,6 +161,7 @@ class Assembly:
             hub.bus_is_back()
             monitor.bus_is_back()
             self._revocations.bus_is_back()
+            self._authorizers.forget()  # what was taken back meanwhile may have expired
 
         flusher = Flusher(hub, counters, coalesce_ms=settings.coalesce)
         bus.attach(hub.receive, bus_is_back, flusher.after_burst, hub.overhear)
@@ -174,6 +196,7 @@ class Assembly:
             audit=self.audit,
             expiry=expiry,
             permissions=self._permissions,
+            removals=self._removals,
             joining=joining,
             paging=paging,
             namespaces=namespaces,
@@ -183,5 +206,6 @@ class Assembly:
             store=store,
             acknowledgements=acknowledgements,
             counters=self.counters,
+            hits=self.hits,
             max_subscriptions=settings.max_subscriptions,
         )

@@ -10,6 +10,24 @@ class Counters(msgspec.Struct):
     """TCP connections taken from the listening socket."""
     refused: int = 0
     """Handshakes answered with an HTTP error."""
+    refused_full: int = 0
+    """Clients that were told that the worker has no room."""
+    refused_addresses: int = 0
+    """Handshakes from addresses that may not connect."""
+    refused_address_connections: int = 0
+    """Handshakes from addresses that have as many connections as they may have."""
+    refused_address_handshakes: int = 0
+    """Handshakes from addresses that have sent too many."""
+    refused_user_connections: int = 0
+    """Connections of users that have as many as they may have, replaced ones among them."""
+    refused_proxy_headers: int = 0
+    """Connections from trusted proxies that did not begin with a good header."""
+    handshakes_paced: int = 0
+    """Times that accepting a connection had to wait."""
+    handshakes_late: int = 0
+    """Clients that did not send their request in time."""
+    handshakes_cut: int = 0
+    """Clients that were given up before, because too many kept the worker waiting."""
     connections: int = 0
     """Gauge: open WebSockets."""
     messages_in: int = 0
@@ -34,6 +52,14 @@ class Counters(msgspec.Struct):
     """Connections closed because the client was silent for too long."""
     slowed: int = 0
     """Times that a connection sent more than it may, and was read more slowly."""
+    flooding_closed: int = 0
+    """Connections closed because they sent more than they may for long."""
+    answers_slowed: int = 0
+    """Times that a connection had asked for so much that it was read more slowly."""
+    too_big_closed: int = 0
+    """Connections closed because of a message over the size limit."""
+    subscriptions_refused: int = 0
+    """Subscriptions beyond the most that a connection may have."""
     broken_closed: int = 0
     """Connections closed because of a frame: it broke the WebSocket protocol, was too large or of the wrong kind."""
     channels: int = 0

@@ -48,6 +48,8 @@ class Namespace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Copies in a NATS cluster; the embedded server allows only one."""
     slow: SlowPolicy = SlowPolicy.RESUME
     publish: Publishers = Publishers.EVERYONE
+    authorizer: str = ""
+    """The handler that alone decides about rights on its channels; empty: what tokens, roles and settings grant."""
     inbox: bool = False
     """Each channel is a user's inbox: a `sub` without a start position gets what is not acknowledged yet."""
     everywhere: bool = False

@@ -22,6 +22,12 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Channels that one connection may be subscribed to."""
     max_connections: Annotated[int, Meta(ge=0)] = 0
     """Connections of one worker; further ones are answered with 503. 0: as many as its open-file limit allows."""
+    max_handshakes: Annotated[int, Meta(ge=16)] = 1024
+    """Connections of one worker that are not WebSockets yet. Further ones wait to be accepted, and where clients keep
+    the worker waiting for their request, the one that has done so longest is answered with 408.
+    """
+    handshakes_per_second: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
+    """Connections a second that one worker accepts; further ones wait, and none is refused. 0: any number."""
     handshake_timeout: _Seconds = 10.0
     """How long a client may take for its TLS handshake, and for its request head."""
     heartbeat: _Seconds = 30.0
@@ -40,9 +46,9 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Bytes queued for one slow connection beyond its kernel buffer; above it the namespace's `slow` policy decides."""
     outbox_messages: Annotated[int, Meta(ge=16)] = 16_384
     """The same limit in messages."""
-    max_connections_per_address: Annotated[int, Meta(ge=0)] = 0
+    max_connections_per_address: Annotated[int, Meta(ge=0)] = 10_000
     """Connections of one client address to one worker; further ones are answered with 429. 0: any number."""
-    handshakes_per_address: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
+    handshakes_per_address: Annotated[float, Meta(ge=0, le=100_000)] = 100.0
     """Handshakes a second of one client address with one worker; further ones are answered with 429. 0: any number."""
     messages_per_second: Annotated[float, Meta(ge=0)] = 1000.0
     """Messages a second that a client may send, each fragment counted; beyond, it is read more slowly, and later
@@ -50,8 +56,12 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """
     bytes_per_second: Annotated[float, Meta(ge=0)] = 4.0 * 1024 * 1024
     """The same limit in bytes; a compressed message counts with its inflated size."""
+    reading_share: Annotated[float, Meta(ge=0, le=1)] = 0.02
+    """The share of a core that reading the messages of one client may take, with the same consequences; 0: any."""
     trusted_proxies: tuple[NetworkName, ...] = ()
-    """Proxies whose `X-Forwarded-For` counts."""
+    """Proxies whose `X-Forwarded-For` counts, and whose PROXY protocol headers are read."""
+    proxy_protocol: bool = False
+    """Whether connections from trusted proxies begin with a header of the PROXY protocol (version 1 or 2)."""
     allow_addresses: tuple[NetworkName, ...] = ()
     """The only addresses whose clients may connect; empty: all."""
     deny_addresses: tuple[NetworkName, ...] = ()

@@ -185,9 +185,9 @@ def nested(value: Any) -> Envelope:
     return msgspec.convert(value, Envelope)
 
 
-def decode_cbor(payload: bytes) -> Envelope:
+def decode_cbor(payload: bytes, reads: int | None = None) -> Envelope:
     """Decode one CBOR envelope. Raises MessageError(BAD_MESSAGE) for whatever `cbor_value` refuses, too."""
-    value = cbor_value(payload, MAX_DEPTH + 1)  # the envelope's own map is not part of `d`
+    value = cbor_value(payload, MAX_DEPTH + 1, reads)  # the envelope's own map is not part of `d`
     if not isinstance(value, dict):
         raise MessageError(ErrorCode.BAD_MESSAGE, "a CBOR message is a map with integer keys")
     return _from_map(value)
@@ -213,13 +213,29 @@ def from_producer(payload: bytes) -> Envelope:
     return _as_published(decode_json(payload))
 
 
-def cbor_value(payload: bytes, depth: int = MAX_DEPTH) -> Any:
-    """One CBOR data item as a plain value. Raises MessageError(BAD_MESSAGE).
+class _FewReads(BytesIO):
+    """Refuses to be read from more than `left` times: each value takes one read or two."""
+
+    left = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("too many values in one message")
+        return super().read(size)
+
+
+def cbor_value(payload: bytes, depth: int = MAX_DEPTH, reads: int | None = None) -> Any:
+    """One CBOR data item as a plain value. Raises MessageError(BAD_MESSAGE). `reads`: how often it may be read from,
+    which bounds the number of its values; None: as often as it takes.
 
     Besides malformed input it refuses trailing bytes, repeated keys, indefinite lengths, tags, undefined and other
     simple values, map keys that are not text or integers, and nesting deeper than `depth`.
     """
     stream = BytesIO(payload)
+    if reads is not None and len(payload) > reads:  # else it has no more values than that
+        stream = _FewReads(payload)
+        stream.left = reads
     try:
         value = cbor2.CBORDecoder(
             stream,

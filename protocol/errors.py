@@ -30,7 +30,7 @@ class ErrorCode(StrEnum):
     NO_ANSWER = "no_answer"  # a producer is attached, but did not answer in time
     REFUSED = "refused"  # the producer refused
     STORAGE_FULL = "storage_full"  # the store has no room: nothing was stored; try again later
-    UNAVAILABLE = "unavailable"  # the bus cannot be reached: try again later
+    UNAVAILABLE = "unavailable"  # the bus cannot be reached, or a handler does not answer: try again later
 
 
 class CloseReason(Enum):
@@ -49,8 +49,10 @@ class CloseReason(Enum):
     TOO_BIG = (1009, "message over the size limit", False)
     INTERNAL = (1011, "internal error", True)
     RESTART = (1012, "server is restarting", True)
+    TRY_LATER = (1013, "try again later", True)
     SLOW = (4008, "slow consumer", True)
     SILENT = (4009, "nothing heard within the heartbeat time", True)
+    REPLACED = (4010, "replaced by a newer connection of this user", False)
     UNAUTHENTICATED = (4401, "no valid token", False)
     FORBIDDEN = (4403, "not allowed here", False)
     LIMITED = (4429, "over a limit", True)

@@ -7,6 +7,7 @@ the text around them (UAX #9: embeddings, overrides, isolates). Lone surrogates 
 import logging
 import re
 from types import TracebackType
+from urllib.parse import urlsplit
 
 _CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 NAME_PATTERN = rf"^[^{_CONTROLS}]*\Z"
@@ -46,6 +47,12 @@ class HarmlessFormatter(logging.Formatter):
 
     def formatException(self, ei: _ExceptionInfo) -> str:  # noqa: N802  # overrides
         return "\n".join(map(harmless, super().formatException(ei).split("\n")))
+
+
+def without_secrets(url: str) -> str:
+    """A URL for logs: without user, password, query and fragment, which may hold secrets."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def is_name(text: str) -> bool:

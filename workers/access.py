@@ -3,14 +3,17 @@
 from pathlib import Path
 
 from fanline.engine.access.access import Access, Verifier
+from fanline.engine.access.handlers import HandlerClient
 from fanline.engine.access.settings import TokenSettings
+from fanline.engine.bus.interface import Bus
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.errors import ServeError
 
 
-def make_access(settings: Settings) -> Access:
+def make_access(settings: Settings, bus: Bus) -> Access:
     """Raises ServeError if a key cannot be used."""
-    return Access(settings.auth, settings.tokens, settings.access, make_verifier(settings.tokens))
+    handlers = HandlerClient(bus, settings.handlers)
+    return Access(settings.auth, settings.tokens, settings.access, make_verifier(settings.tokens), handlers)
 
 
 def make_verifier(tokens: TokenSettings) -> Verifier | None:

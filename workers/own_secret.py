@@ -17,11 +17,12 @@ _MAX_CHARACTERS = 4096
 
 
 def with_secret(settings: Settings) -> Settings:
-    """The settings, with the server's own secret if tokens are required and there is nothing to verify them with.
+    """The settings, with the server's own secret if tokens are required and there is neither anything to verify them
+    with nor an authenticator, which may know tokens of another kind.
 
     Raises ServeError if it cannot be kept.
     """
-    if settings.auth is not AuthMode.TOKEN or settings.tokens.given:
+    if settings.auth is not AuthMode.TOKEN or settings.tokens.given or settings.access.authenticator:
         return settings
     tokens = msgspec.structs.replace(settings.tokens, secret=_own_secret(Path(settings.data_dir)))
     return msgspec.structs.replace(settings, tokens=tokens)

@@ -21,7 +21,8 @@ from fanline.workers.access import make_access
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.errors import ServeError, first_leaf
 from fanline.workers.logs import configure_logging
-from fanline.workers.supervision.slot import BEAT, BEAT_SECONDS, READY, WorkerOrder
+from fanline.workers.supervision.reporting import BEAT, BEAT_SECONDS, READY, report
+from fanline.workers.supervision.slot import WorkerOrder
 
 _log = logging.getLogger("fanline.worker")
 
@@ -36,7 +37,7 @@ def main() -> int:
     try:
         trio.run(serve_slot, order)
     except* (BusError, ServeError) as errors:
-        _report(order, str(first_leaf(errors)))
+        report(order.report_fd, str(first_leaf(errors)))
         exit_code = 1
     except* FatalError:  # logged where it happened
         exit_code = 1
@@ -63,7 +64,7 @@ async def serve_slot(order: WorkerOrder) -> None:
             # Before this line SIGTERM just kills, as nothing is served yet; from here on it drains.
             with trio.open_signal_receiver(signal.SIGTERM) as signals:
                 _tune_collector()
-                _report(order, READY)
+                report(order.report_fd, READY)
                 nursery.start_soon(_beat, order.report_fd)
                 async for _ in signals:
                     break
@@ -73,7 +74,7 @@ async def serve_slot(order: WorkerOrder) -> None:
 
 def _server(bus: Bus, order: WorkerOrder) -> Server:
     try:
-        return Server(bus, order.settings.engine, make_access(order.settings), name=f"worker-{order.slot}")
+        return Server(bus, order.settings.engine, make_access(order.settings, bus), name=f"worker-{order.slot}")
     except OSError as error:  # the TLS files have changed since the supervisor checked them
         raise ServeError(str(error)) from None
 
@@ -101,10 +102,6 @@ def _tune_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
-
-
-def _report(order: WorkerOrder, sentence: str) -> None:
-    os.write(order.report_fd, f"{' '.join(sentence.split())}\n".encode())
 
 
 async def _beat(report_fd: int) -> None:

@@ -29,6 +29,7 @@ class AuditEvent(StrEnum):
     SUBSCRIBED = "subscribed"  # to `channel`
     PUBLISHED = "published"  # to `channel`
     CALLED = "called"  # `verb` on `channel`: a cancel, an answer
+    REMOVED = "removed"  # a subscription to `channel` ended because its user was removed from it
     REVOKED = "revoked"  # a connection ended because its token was taken back
 
 

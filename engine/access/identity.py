@@ -15,6 +15,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """None for nobody in particular."""
     username: str | None = None
     """How others see the user."""
+    roles: tuple[str, ...] = ()
+    """For an authorizer; what they grant is in `grants`."""
     grants: Grants
     known: bool = True
     """False: it has shown nothing yet, and may only authenticate itself, until `expires`."""
@@ -23,6 +25,9 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """The most connections that the user may have in the whole cluster; None: as the route or the settings say."""
     token_id: str | None = None
     issued: float | None = None
+    """When its token was issued, or an authenticator said who it is; None for a client that nothing is known of, and
+    for a token that does not say so.
+    """
 
 
 EVERYBODY = Identity(grants=Grants([Grant("*", EVERY_RIGHT)]))

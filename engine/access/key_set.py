@@ -9,13 +9,13 @@ import logging
 import ssl
 from collections.abc import Sequence
 from typing import NoReturn
-from urllib.parse import urlsplit
 
 import httpx
 import trio
 
 from fanline.protocol.auth.public_keys import read_key_set
 from fanline.protocol.auth.tokens import UnusableKeyError, VerifyingKey
+from fanline.protocol.text import without_secrets
 
 REFRESH_SECONDS = 300.0
 RETRY_SECONDS = 5.0
@@ -31,7 +31,7 @@ class KeySet:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._shown = _without_secrets(url)
+        self._shown = without_secrets(url)
         self._tls = httpx.create_ssl_context()
         self.keys: Sequence[VerifyingKey] = ()
         self._reading = trio.Lock()
@@ -86,9 +86,3 @@ async def _read(url: str, tls: ssl.SSLContext) -> bytes:
     if scope.cancelled_caught:
         raise UnusableKeyError(f"it takes longer than {_TIMEOUT_SECONDS:g} seconds")
     return document
-
-
-def _without_secrets(url: str) -> str:
-    """For the log: without user, password and query, which may hold a key of the provider's."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

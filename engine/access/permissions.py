@@ -1,5 +1,6 @@
 """Whether a session may do what it asks for: one seam for all commands."""
 
+from fanline.engine.access.authorizers import Authorizers
 from fanline.engine.access.identity import Identity
 from fanline.engine.namespaces import Namespaces, Publishers
 from fanline.protocol.auth.rights import Right, right_names
@@ -8,31 +9,38 @@ from fanline.protocol.errors import ErrorCode, MessageError
 
 
 class Permissions:
-    """What the namespace allows, then what the identity's grants say. `closed`: whether a namespace that nobody
-    configured is closed.
+    """What the namespace allows, then what its authorizer says, or, without one, the identity's grants. `closed`:
+    whether a namespace that nobody configured is closed.
     """
 
-    def __init__(self, namespaces: Namespaces, *, closed: bool) -> None:
+    def __init__(self, namespaces: Namespaces, authorizers: Authorizers, *, closed: bool) -> None:
         self._namespaces = namespaces
+        self._authorizers = authorizers
         self._closed = closed
 
     async def check(self, identity: Identity, right: Right, channel: str) -> None:
-        """MessageError(PERMISSION_DENIED) if the identity may not do this on the channel."""
-        error = self.denial(identity, right, channel)
+        """MessageError if the identity may not do this on the channel: PERMISSION_DENIED, or UNAVAILABLE if that cannot
+        be found out now.
+        """
+        error = self._ruled_out(right, channel) or self._not_granted(identity, right, channel)
         if error is not None:
             raise error
+        await self._authorizers.check(identity, right, channel)
 
-    def denial(self, identity: Identity, right: Right, channel: str) -> MessageError | None:
-        """Why the identity may not do this on the channel; None if it may."""
+    def _ruled_out(self, right: Right, channel: str) -> MessageError | None:
+        """Why nobody may do this on the channel; None if some may."""
         if right is Right.PUB and self._namespaces.of(channel).publish is Publishers.BACKEND:
             return _denied(f"only the backend publishes to {channel} (namespace {namespace_of(channel)})")
         if is_pattern(channel) and (self._namespaces.of(channel).inbox or namespace_of(channel) == "user"):
             return _denied(f"{channel} is nobody's: a channel of this namespace belongs to one user")
         if self._closed and not self._namespaces.is_declared(channel):
             return _denied(f"the namespace {namespace_of(channel)} is not configured on this server")
-        if right not in identity.grants.on(channel):
-            return _denied(f"you have no right to {right_names(right)[0]} on {channel}")
         return None
+
+    def _not_granted(self, identity: Identity, right: Right, channel: str) -> MessageError | None:
+        if self._authorizers.decide(channel) or right in identity.grants.on(channel):
+            return None
+        return _denied(f"you have no right to {right_names(right)[0]} on {channel}")
 
 
 def _denied(text: str) -> MessageError:

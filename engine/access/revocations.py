@@ -1,4 +1,4 @@
-"""The tokens that have been taken back, as one worker knows them.
+"""What has been taken back, as one worker knows it: tokens, and users' places on channels.
 
 The bucket is asked for what is new twice a second, rather than listened to: an answer says that nothing was missed,
 also after an outage, and that is what a revocation is about.
@@ -12,8 +12,10 @@ from typing import NoReturn
 import trio
 
 from fanline.engine.access.identity import Identity
+from fanline.engine.access.removals import Removals
 from fanline.engine.bus.interface import Bus, BusError, KvEntry
-from fanline.protocol.auth.revocation import Revocation, decode_revocation
+from fanline.engine.clock import unix_ms_of
+from fanline.protocol.auth.revocation import REMOVAL_SECONDS, REMOVALS, Revocation, decode_removal, decode_revocation
 from fanline.protocol.nats.names import Bucket
 
 PAUSE_SECONDS = 0.5
@@ -27,17 +29,19 @@ _What = tuple[str | None, str | None]
 class Revocations:
     """`clock`: Unix seconds. However many there are, each token is compared with three at most."""
 
-    def __init__(self, bus: Bus, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, bus: Bus, removals: Removals | None = None, clock: Callable[[], float] = time.time) -> None:
         self._bus = bus
         self._clock = clock
+        self._removals = removals or Removals()
         self._known: dict[_What, Revocation] = {}
+        self._taken: dict[str, float] = {}  # key of a removal -> when it is gone from the bucket
         self._read_until = 0  # revision
         self._outages = 0
 
     def covers(self, identity: Identity) -> bool:
         """Whether an identity comes from a token that was taken back."""
-        if identity.expires == float("inf") or not identity.known:
-            return False  # it comes from no token
+        if not identity.known or (identity.issued is None and identity.expires == float("inf")):
+            return False  # it comes from no token, and from no authenticator
         known: list[_What] = [(identity.token_id, None), (None, identity.user), (None, None)]
         found = (self._known[what] for what in known if what in self._known)
         return any(each.covers(identity.user, identity.token_id, identity.issued) for each in found)
@@ -57,6 +61,7 @@ class Revocations:
             self._read_until = max([self._read_until, *(entry.revision for entry in found.values())])
         now = self._clock()
         self._known = {what: revocation for what, revocation in self._known.items() if revocation.until > now}
+        self._taken = {key: until for key, until in self._taken.items() if until > now}
         return bool(found)
 
     async def run(self, on_new: Callable[[], None]) -> NoReturn:
@@ -71,9 +76,20 @@ class Revocations:
 
     def _take(self, key: str, entry: KvEntry) -> None:
         try:
-            revocation = decode_revocation(entry.value)
+            if key.startswith(f"{REMOVALS}."):
+                self._remove(key, entry)
+            else:
+                revocation = decode_revocation(entry.value)
+                token_id = revocation.token_id
+                self._known[(token_id, None) if token_id is not None else (None, revocation.user)] = revocation
         except ValueError as error:
             _log.error("the revocation %s cannot be read: %s", key, error)
-        else:
-            token_id = revocation.token_id
-            self._known[(token_id, None) if token_id is not None else (None, revocation.user)] = revocation
+
+    def _remove(self, key: str, entry: KvEntry) -> None:
+        """Once, and soon or not at all: after an outage everything is read again, and the user may have come back
+        meanwhile.
+        """
+        if key not in self._taken and self._clock() - unix_ms_of(entry.time) / 1000 < REMOVAL_SECONDS:
+            removal = decode_removal(entry.value)
+            self._taken[key] = self._clock() + REMOVAL_SECONDS
+            self._removals.add(removal)

@@ -30,6 +30,7 @@ class AccessRules:
         return Identity(
             user=claims.sub,
             username=claims.username,
+            roles=claims.roles,
             grants=Grants(grants, claims.sub),
             connections=claims.connections,
             expires=claims.exp,

@@ -47,9 +47,22 @@ class TokenSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         return bool(self.secret or self.public_key or self.jwks_url)
 
 
-class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Rights that no token has to name."""
+class HandlerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the application's own code is asked."""
 
+    timeout: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
+    """Seconds that a handler has for an answer, with all retries; then the client is refused."""
+    retries: Annotated[int, Meta(ge=0, le=10)] = 1
+    """How often a webhook is asked again that cannot be reached or answers with 5xx."""
+    cache: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    """Seconds for which a worker remembers what an authorizer has allowed, unless the answer says otherwise."""
+
+
+class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Rights that no token has to name, and who else is asked."""
+
+    authenticator: str = ""
+    """The handler that says who a client is; empty: tokens alone do."""
     everyone: tuple[GrantText, ...] = ()
     """Of each user with a token."""
     anonymous: tuple[GrantText, ...] = ()

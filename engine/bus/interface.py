@@ -196,6 +196,10 @@ class Bus(Protocol):
         """Ask for a channel's messages; idempotent, takes effect soon."""
         ...
 
+    def is_joined(self, channel: str) -> bool:
+        """Whether a join is known to be in effect at the bus."""
+        ...
+
     async def wait_joined(self, channel: str) -> None:
         """Wait until a join is in effect at the bus. Returns without a checkpoint if it already is; BusError at once if
         it is not and the bus is away.

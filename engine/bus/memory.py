@@ -193,6 +193,9 @@ class MemoryBus:
     def join(self, channel: str) -> None:
         self._joined.add(channel)
 
+    def is_joined(self, channel: str) -> bool:
+        return self.broker.available and channel in self._joined
+
     async def wait_joined(self, channel: str) -> None:
         assert channel in self._joined or self.broker.namespaces.of(channel).everywhere
 

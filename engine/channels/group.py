@@ -6,7 +6,7 @@ hole to the client, so its next message of the channel is encoded again, to foll
 """
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -106,14 +106,17 @@ class Group:
 
     def append(self, envelope: Envelope, left_out: Collection[Outbox] = ()) -> None:
         """Have a message sent at the next flush, to all members but those that are left out."""
-        frame = self.encoding.encode(envelope)
-        if self.acknowledges and envelope.offset is not None:
-            frame += ack_ping(envelope.channel or "", envelope.offset)
-        self.pending.append(EncodedMessage(frame, envelope))
+        self.pending.append(self._encoded(envelope))
         for outbox in left_out:
             portion = self.apart.get(outbox) or Portion()
             self.members.pop(outbox, None)
             self.apart[outbox] = portion._replace(left_out=(*portion.left_out, len(self.pending) - 1))
+
+    def _encoded(self, envelope: Envelope) -> EncodedMessage:
+        frame = self.encoding.encode(envelope)
+        if self.acknowledges and envelope.offset is not None:
+            frame += ack_ping(envelope.channel or "", envelope.offset)
+        return EncodedMessage(frame, envelope)
 
     def take(self, left: Left) -> Sequence[FlushBatch]:
         """The pending messages and whose they are; all get what comes next. `left`: that of the flush."""
@@ -121,7 +124,7 @@ class Group:
         apart, self.apart = self.apart, {}
         batches = [self._batch(list(self.members), pending, left)] if self.members else []
         for portion, outboxes in _by_portion(apart).items():
-            messages, link = _portion_of(pending, portion, self.encoding)
+            messages, link = _portion_of(pending, portion, self._encoded)
             if messages:
                 batches.append(self._batch(outboxes, messages, left))
             if link is None:
@@ -144,7 +147,7 @@ def _by_portion(apart: dict[Outbox, Portion]) -> dict[Portion, list[Outbox]]:
 
 
 def _portion_of(
-    pending: Sequence[EncodedMessage], portion: Portion, encoding: Encoding
+    pending: Sequence[EncodedMessage], portion: Portion, encoded: Callable[[Envelope], EncodedMessage]
 ) -> tuple[list[EncodedMessage], Link | None]:
     """A portion of the pending messages, and what the first message after them has to say."""
     messages, link, left_out = list[EncodedMessage](), portion.link, frozenset(portion.left_out)
@@ -158,7 +161,7 @@ def _portion_of(
             link = None if envelope.data.get("to") is not None else link
         elif link is not None and envelope.previous is not None:
             linked = msgspec.structs.replace(envelope, previous=link.follows, epoch=envelope.epoch or link.epoch)
-            messages.append(EncodedMessage(encoding.encode(linked), linked))
+            messages.append(encoded(linked))
             link = None
         else:
             messages.append(message)

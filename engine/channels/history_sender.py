@@ -115,7 +115,9 @@ class HistorySender:
     async def _push(self, subscription: ChannelSubscription, frames: Sequence[bytes]) -> None:
         await self.wait_read(subscription.outbox)  # of what other channels have brought meanwhile
         if frames:
-            subscription.outbox.push(b"".join(frames))
+            data = b"".join(frames)
+            subscription.outbox.push(data)
+            subscription.outbox.answered += len(data)
             self._counters.deliveries += len(frames)
             await self.wait_read(subscription.outbox)
 

@@ -2,11 +2,11 @@
 it may be a proxy's, and neither are those of the trusted proxies themselves.
 """
 
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.errors import HttpError
 from fanline.protocol.websocket.addresses import Networks, client_address, is_loopback
@@ -27,39 +27,49 @@ class _Handshakes(NamedTuple):
 class AddressLimits:
     """The limits of one worker. `clock`: seconds of a clock that never goes back."""
 
-    def __init__(self, settings: EngineSettings, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: EngineSettings, hits: LimitHits, clock: Callable[[], float]) -> None:
         self._allowed = Networks(settings.allow_addresses)
         self._denied = Networks(settings.deny_addresses)
         self._proxies = Networks(settings.trusted_proxies)
         self._most = settings.max_connections_per_address
         self._per_second = settings.handshakes_per_address
         self._active = bool(self._allowed or self._denied or self._most or self._per_second)
+        self._hits = hits
         self._clock = clock
         self._open: dict[str, int] = {}
         self._recent: dict[str, _Handshakes] = {}
 
-    def check(self, sock: socket.socket, request: Request) -> str | None:
-        """The address of a client, if its connections are to be `counted`. HttpError 403 or 429 if it is refused."""
+    def check(self, peer: str, request: Request) -> str | None:
+        """The address of a client, if its connections are to be `counted`. HttpError 403 or 429 if it is refused.
+
+        `peer`: the address from which its connection comes, a proxy's perhaps.
+        """
         if not self._active:
             return None
-        peer = sock.getpeername()
-        address = client_address(
-            str(peer[0]) if isinstance(peer, tuple) else "127.0.0.1", request.headers, self._proxies
-        )
+        address = self.address_of(peer, request)
         self._check_listed(address)
         if is_loopback(address) or address in self._proxies:
             return None
         self._check_account(address)
         return address if self._most else None
 
+    def address_of(self, peer: str, request: Request) -> str:
+        """The address of a client whose connection comes from `peer`: what the trusted proxies say, if it comes through
+        them.
+        """
+        return client_address(peer, request.headers, self._proxies)
+
     def _check_listed(self, address: str) -> None:
         if address in self._denied or (self._allowed and address not in self._allowed):
+            self._hits.hit(Limit.ADDRESSES, f"{address} may not connect")
             raise HttpError(403, "clients from this address may not connect")
 
     def _check_account(self, address: str) -> None:
         if self._per_second and not self._pays(address):
+            self._hits.hit(Limit.ADDRESS_HANDSHAKES, f"{address} has sent too many")
             raise HttpError(429, f"more than {self._per_second:g} handshakes a second from this address", _AGAIN)
         if self._most and self._open.get(address, 0) >= self._most:
+            self._hits.hit(Limit.ADDRESS_CONNECTIONS, f"{address} has {self._most}")
             raise HttpError(429, f"{self._most} connections of this address are open, and no more are allowed", _AGAIN)
 
     @contextmanager

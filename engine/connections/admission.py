@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from fanline.engine.access.access import Access
+from fanline.engine.access.authenticator import question_of, remembered
 from fanline.engine.access.identity import NOBODY, Identity
 from fanline.engine.access.permissions import Permissions
 from fanline.engine.access.routes import ServedRoute
@@ -16,6 +17,7 @@ from fanline.protocol.auth.request_token import token_of
 from fanline.protocol.auth.rights import Grants, Right
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.errors import ErrorCode, HttpError, MessageError
+from fanline.protocol.handlers import AuthenticateRequest
 from fanline.protocol.websocket.handshake import Request
 from fanline.protocol.websocket.routes import Visit
 
@@ -33,6 +35,8 @@ class Admission(NamedTuple):
     identity: Identity
     place: Place | None = None
     """The connection's among those of its user, if they are limited."""
+    request: AuthenticateRequest | None = None
+    """For the authenticator, if there is one, when the client shows another token."""
     refusal: MessageError | None = None
     """Why the client does not get in after all; browsers would show their page no other answer to the handshake."""
 
@@ -46,21 +50,27 @@ class Admissions:
         self._places = places
         self._knows_task = knows_task
 
-    async def admit(self, request: Request, route: ServedRoute, visit: Visit, *, is_plain: bool) -> Admission:
+    async def admit(
+        self, request: Request, route: ServedRoute, visit: Visit, address: Callable[[], str], *, is_plain: bool
+    ) -> Admission:
         """Who the client is. HttpError for one of the plain dialect that does not get in; others are told once they
-        are connected.
+        are connected. `address`: says that of the client.
         """
         if route.options.serves is not Serves.CHANNELS:
             return Admission(_VISITOR)
         token = token_of(request, self._access.tokens.cookie)
+        question = None if self._access.authenticator is None else question_of(request, address())
         try:
-            identity = await self._access.admit(token, may_follow=not is_plain, anonymous=route.anonymous)
+            identity = await self._access.admit(
+                token, may_follow=not is_plain, anonymous=route.anonymous, request=question
+            )
             if identity.known:
                 channels = route.channels(visit, identity.user, is_plain=is_plain)
                 await self._check_joins(identity, channels)
                 if route.options.must_exist:
                     await self._check_known(channels)
-            return Admission(identity, await self._places.take(identity, route.place_rule(identity)))
+            kept = remembered(question) if identity.known else question
+            return Admission(identity, await self._places.take(identity, route.place_rule(identity)), kept)
         except MessageError as error:
             if not is_plain and error.code is not ErrorCode.BAD_CHANNEL:  # which is a matter of the path
                 return Admission(NOBODY, refusal=error)

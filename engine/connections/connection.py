@@ -13,11 +13,12 @@ import trio
 from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.connections.handshake import Opened
 from fanline.engine.counters import Counters
+from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.sending.life import Life, LifeState
 from fanline.engine.sending.outbox import Outbox, OutboxShared
 from fanline.engine.sessions.commands import Commands
 from fanline.engine.sessions.expiry import Expiry
-from fanline.engine.sessions.rate import Account, Rate
+from fanline.engine.sessions.rate import Account, Rate, SlowLane, Work
 from fanline.engine.sessions.refusals import close_reason, refusal
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
@@ -29,6 +30,7 @@ from fanline.protocol.messages import Limits, ReconnectData
 from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMessage, decode_close, encode_frame
 
 _TOO_FAST = "you send more than you may; what you send is read more slowly from now on"
+_TURN_FRAMES = 16
 _READ_SIZE = 4096  # most client messages are small commands; a larger one takes several reads
 _log = logging.getLogger("fanline.connection")
 
@@ -39,11 +41,13 @@ class ConnectionShared(NamedTuple):
     settings: EngineSettings
     limits: Limits
     counters: Counters
+    hits: LimitHits
     outboxes: OutboxShared
     commands: Commands
     store: SessionStore
     expiry: Expiry
     rate: Rate
+    lane: SlowLane
     places: UserPlaces
 
 
@@ -61,6 +65,8 @@ class Connection:
         identity = opened.admission.identity
         self.session = Session(shared.store, opened.encoding, identity, self.outbox, opened.route, opened.visit)
         self.session.place = opened.admission.place
+        shared.places.hold(self.session.place, self.session)
+        self.session.request = opened.admission.request
 
     async def run(self, rest: bytes) -> None:
         """Serve the client until one side ends it; `rest` is what came with the handshake."""
@@ -109,7 +115,7 @@ class Connection:
             data = self._receive()
             if data:
                 self.outbox.life.extend(self.session.route.idle)
-                await self._pace(*await self._feed(data))
+                await self._pace(await self._feed(data))
             del data  # not kept while waiting for the next
 
     def _receive(self) -> bytes:
@@ -124,48 +130,59 @@ class Connection:
             self.outbox.life.lose()
         return data
 
-    async def _pace(self, frames: int, size: int) -> None:
+    async def _pace(self, work: Work) -> None:
         """Charge what was read, and read on only when the client is no longer too fast. Each fragment counts as a
         message, since it costs as much, and what is inflated with the size that it then has.
         """
-        pace = self._account.charge(self._shared.rate, frames, size, trio.current_time())
+        pace = self._account.charge(self._shared.rate, work, trio.current_time())
         if pace.over:
+            self._shared.hits.hit(Limit.FLOODING)
             self.outbox.finish(CloseReason.LIMITED)
         elif pace.pause:
-            if pace.first:
-                self._shared.counters.slowed += 1
+            if pace.heavy:
+                self._shared.hits.hit(Limit.ANSWERS)
+            if pace.first is not None:
+                self._shared.hits.hit(pace.first)
                 self.session.push(refusal(None, MessageError(ErrorCode.LIMIT_EXCEEDED, _TOO_FAST)))
             await trio.sleep(pace.pause)
+        if work.seconds and not pace.over:
+            await self._shared.lane.rest(work.seconds, held_back=pace.pause > 0)
+            self.outbox.life.extend(self._shared.settings.idle_timeout)  # it was not read meanwhile
 
-    async def _feed(self, data: bytes) -> tuple[int, int]:
-        """Take what has come; how many frames and bytes that was, inflated."""
+    async def _feed(self, data: bytes) -> Work:
+        """Take what has come; what that was, with bytes that are inflated."""
         limit = self._shared.settings.max_message_bytes
+        seconds = 0.0
         reader = self._reader or FrameReader(limit, deflated=self.session.encoding.deflated)
         try:
             for message in reader.feed(data):
-                await self._take(message)
-                if len(message.payload) > len(data):  # inflated, or gathered over many reads: others have their turn
+                seconds += await self._take(message)
+                # Others have their turn after what was inflated or gathered over many reads, and between many commands.
+                if len(message.payload) > len(data) or reader.frames % _TURN_FRAMES == 0:
                     await trio.lowlevel.checkpoint()
         except FrameError as error:
             self._refuse(error)
         self._reader = None if reader.idle else reader
-        return reader.frames, len(data) + reader.inflated
+        answered, self.outbox.answered = self.outbox.answered, 0
+        return Work(reader.frames, len(data) + reader.inflated, seconds, answered)
 
-    async def _take(self, message: WebSocketMessage) -> None:
+    async def _take(self, message: WebSocketMessage) -> float:
+        """Take one message; the CPU seconds that it took to decode it."""
         if message.opcode is Opcode.CLOSE:
             self._take_goodbye(message.payload)
         elif not self.outbox.life.is_open:
-            return
+            pass
         elif message.opcode is Opcode.PONG:
             if message.payload:
                 self._shared.commands.take_pong(self.session, message.payload)
         elif message.opcode is Opcode.PING:
             self.outbox.push(encode_frame(Opcode.PONG, message.payload))
         elif message.opcode is self.session.encoding.dialect.opcode:
-            await self._shared.commands.handle(self.session, message.payload)
+            return await self._shared.commands.handle(self.session, message.payload)
         else:
             name = self.session.encoding.dialect.name
             raise FrameError(CloseReason.UNSUPPORTED_DATA, f"dialect {name} takes no such message")
+        return 0.0
 
     def _take_goodbye(self, payload: bytes) -> None:
         try:
@@ -177,13 +194,15 @@ class Connection:
     def _refuse(self, error: FrameError) -> None:
         if self.outbox.life.is_open:
             self._shared.counters.broken_closed += 1
+            if error.reason is CloseReason.TOO_BIG:
+                self._shared.hits.hit(Limit.MESSAGE_SIZE)
             self.outbox.finish(error.reason, str(error))
 
     async def _part(self) -> None:
         """Say why, and give the client `close_timeout` to read it and to say goodbye (RFC 6455 section 7.1.1)."""
         life = self.outbox.life
         if life.is_open:  # the scope's deadline passed
-            self._shared.counters.silent_closed += 1
+            self._shared.hits.hit(Limit.SILENCE)
             self.outbox.finish(CloseReason.SILENT)
         with trio.move_on_after(self._shared.settings.close_timeout):
             if life.state is LifeState.LOST:

@@ -5,6 +5,7 @@ import math
 import socket
 import ssl
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,8 +16,10 @@ from fanline.engine.access.identity import Identity
 from fanline.engine.access.routes import Routes, ServedRoute
 from fanline.engine.connections.address_limits import AddressLimits
 from fanline.engine.connections.admission import LATER, Admission, Admissions
+from fanline.engine.connections.arrivals import Arrival
 from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
+from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.routes import Serves, Speech
 from fanline.engine.settings import EngineSettings
 from fanline.engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered, start_tls
@@ -74,6 +77,7 @@ class Handshakes:
         counters: Counters,
         readiness: Readiness,
         audit: Audit,
+        hits: LimitHits,
     ) -> None:
         self._settings = settings
         self._routes = routes
@@ -82,35 +86,39 @@ class Handshakes:
         self._readiness = readiness
         self._audit = audit
         self._turned_away = 0
-        self.limits = AddressLimits(settings, trio.current_time)
+        self._hits = hits
+        self.limits = AddressLimits(settings, hits, trio.current_time)
         self._rules = HostRules(settings.hosts, settings.origins)
         self._warned_at = -math.inf  # Trio time
 
-    async def open_websocket(self, sock: socket.socket) -> Opened | None:
+    async def open_websocket(self, sock: socket.socket, arrival: Arrival) -> Opened | None:
         """Read the request head and answer it; None if the answer was plain HTTP or the peer went away."""
         timeout = self._settings.handshake_timeout
         try:
-            with trio.move_on_after(timeout):
-                request = await _read_head(sock)
-                return None if request is None else await self._answer(sock, request)
-            await self._refuse(sock, HttpError(408, f"no request head within {timeout:g} seconds"))
+            with trio.move_on_after(timeout) as scope:
+                with arrival.awaiting(scope):
+                    request = await _read_head(sock)
+                return None if request is None else await self._answer(sock, request, arrival)
+            if trio.current_time() >= arrival.since + timeout:
+                self._hits.hit(Limit.HANDSHAKE_TIME)
+            await self._refuse(sock, HttpError(408, f"no request head within {timeout:g} seconds"), arrival)
         except HttpError as error:
-            await self._refuse(sock, error)
+            await self._refuse(sock, error, arrival)
         return None
 
-    async def _refuse(self, sock: socket.socket, refusal: HttpError) -> None:
+    async def _refuse(self, sock: socket.socket, refusal: HttpError, arrival: Arrival) -> None:
         self._counters.refused += 1
-        self._note(sock, code=refusal.body["error"])
+        self._note(arrival, code=refusal.body["error"])
         await _send_http(sock, _refusal_response(refusal))
 
-    async def _answer(self, sock: socket.socket, request: Request) -> Opened | None:
+    async def _answer(self, sock: socket.socket, request: Request, arrival: Arrival) -> Opened | None:
         if request.method in ("GET", "HEAD") and request.path in (HEALTH_PATH, READY_PATH):
             status, body = await (self._health() if request.path == HEALTH_PATH else self._ready())
             is_head = request.method == "HEAD"
             await _send_http(sock, http_response(status, msgspec.json.encode(body), is_head=is_head))
             return None
         self._check_page(sock, request)
-        address = self.limits.check(sock, request)
+        address = self.limits.check(arrival.address, request)
         found = self._routes.find(request)
         if found is None:
             raise HttpError(404, "there is nothing at this path")
@@ -119,16 +127,18 @@ class Handshakes:
         subprotocol = choose_subprotocol(request, tuple(BY_SUBPROTOCOL))
         dialect = _dialect(subprotocol, route)
         if self._counters.connections >= self._settings.max_connections > 0:
+            self._hits.hit(Limit.CONNECTIONS)
             raise _full()
         deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
         response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
-        admission = await self._admissions.admit(request, route, visit, is_plain=dialect.is_plain)
+        peer = partial(self.limits.address_of, arrival.address, request)
+        admission = await self._admissions.admit(request, route, visit, peer, is_plain=dialect.is_plain)
         try:
             sock.send(response, _with_greeting(sock))  # a fresh socket's buffer always has room for it
         except OSError:
             self._admissions.take_back(admission)
             raise
-        self._note(sock, admission.identity, None if admission.refusal is None else admission.refusal.code)
+        self._note(arrival, admission.identity, None if admission.refusal is None else admission.refusal.code)
         return Opened(encoding_of(dialect, deflated), admission, request.rest, address, route, visit)
 
     async def _health(self) -> tuple[int, dict[str, Any]]:
@@ -185,11 +195,11 @@ class Handshakes:
         finally:
             sock.close()
 
-    def _note(self, sock: socket.socket, identity: Identity | None = None, code: str | None = None) -> None:
+    def _note(self, arrival: Arrival, identity: Identity | None = None, code: str | None = None) -> None:
         """In the audit log: the client was let in, or refused for the reason `code`."""
         if self._audit.enabled:
             event = AuditEvent.CONNECTED if code is None else AuditEvent.REFUSED
-            self._audit.record(event, identity, address=_peer(sock), code=code)
+            self._audit.record(event, identity, address=arrival.address, code=code)
 
     def _check_page(self, sock: socket.socket, request: Request) -> None:
         """Raises HttpError. Browsers do not show a page the answer, so the log has to say which setting is concerned;
@@ -216,14 +226,6 @@ def _dialect(subprotocol: str | None, route: ServedRoute) -> Dialect:
     if serves is Serves.CHANNELS:
         return FLAT if route.options.flat else PLAIN
     return HEALTH if serves is Serves.HEALTH else ECHO
-
-
-def _peer(sock: socket.socket) -> str:
-    """The address at the other end, which may be a proxy's."""
-    with suppress(OSError):
-        peer = sock.getpeername()
-        return str(peer[0]) if isinstance(peer, tuple) else ""
-    return ""
 
 
 def _full() -> HttpError:

@@ -12,6 +12,7 @@ import trio
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
 from fanline.engine.faults import OnFault
+from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.namespaces import SlowPolicy
 from fanline.engine.sending.backlog import Backlog
 from fanline.engine.sending.batch import EncodedBatch
@@ -27,12 +28,13 @@ _DRAIN_PARTS = 64  # buffers in one sendmsg; Linux takes at most 1024
 class OutboxShared:
     """What all outboxes of a worker share, so that each one stays small."""
 
-    __slots__ = ("counters", "max_bytes", "max_messages", "nursery", "on_fault")
+    __slots__ = ("counters", "hits", "max_bytes", "max_messages", "nursery", "on_fault")
 
     def __init__(
         self,
         nursery: trio.Nursery,
         counters: Counters,
+        hits: LimitHits | None = None,
         *,
         max_bytes: int,
         max_messages: int,
@@ -40,6 +42,7 @@ class OutboxShared:
     ) -> None:
         self.nursery = nursery
         self.counters = counters
+        self.hits = hits or LimitHits(counters)
         self.on_fault = on_fault
         self.max_bytes = max_bytes
         self.max_messages = max_messages
@@ -50,7 +53,7 @@ class Outbox:
     `life`, never by raising.
     """
 
-    __slots__ = ("_backlog", "_drained", "_shared", "_socket", "life", "subscriptions")
+    __slots__ = ("_backlog", "_drained", "_shared", "_socket", "answered", "life", "subscriptions")
 
     def __init__(self, sock: socket.socket, life: Life, shared: OutboxShared) -> None:
         self._socket = sock
@@ -58,6 +61,8 @@ class Outbox:
         self._backlog: Backlog | None = None  # None: nothing is queued, send directly
         self._drained: trio.Event | None = None  # made by the task that waits for it
         self.life = life
+        self.answered = 0
+        """Bytes of the answers since the connection last charged them; kept by those who answer."""
         self.subscriptions = 0
         """How many channels push here; kept by the groups of the hub, read by the flusher."""
 
@@ -157,7 +162,7 @@ class Outbox:
         self._shared.nursery.start_soon(self._drain, name="drain")
 
     def _overflow(self, backlog: Backlog) -> None:
-        self._shared.counters.slow_closed += 1
+        self._shared.hits.hit(Limit.OUTBOX)
         backlog.cut_short(encode_close(CloseReason.SLOW))
         self.life.close(CloseReason.SLOW)
         self.life.expire()

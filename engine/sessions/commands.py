@@ -1,15 +1,21 @@
 """What a client may say, and how each command is performed. To add one, write a method and put it into the table."""
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
+import trio
+
 from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
+from fanline.engine.access.authenticator import remembered
 from fanline.engine.access.identity import AccessError
 from fanline.engine.access.permissions import Permissions
+from fanline.engine.access.removals import Removals
 from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.bus.parallel import for_each
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.paging import Paging
 from fanline.engine.channels.inbox import Acknowledgements, move_cursor
@@ -17,6 +23,7 @@ from fanline.engine.channels.join import Answer, Joining
 from fanline.engine.channels.start import Live, start_of
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
+from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.expiry import Expiry
@@ -28,13 +35,17 @@ from fanline.engine.sessions.store import SessionStore
 from fanline.engine.sessions.talk.names import named
 from fanline.engine.sessions.talk.rooms import room_answer
 from fanline.engine.sessions.talk.talk import Talk
+from fanline.protocol.auth.revocation import Removal
 from fanline.protocol.auth.rights import Right, right_of_verb
 from fanline.protocol.channels import check_channel, check_channel_or_pattern, is_pattern, namespace_of
 from fanline.protocol.dialects.plain_commands import TALK, PlainCommand
 from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, ErrorData, message_id_of, read
+from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, message_id_of, read
 from fanline.protocol.websocket.ack_pings import acknowledged_offset
+
+_SMALL = 256  # bytes of a message; smaller ones are bounded well enough by their number
+_CONFIRM_SECONDS = 15.0  # for all channels of a connection whose client shows another token
 
 Perform = Callable[["Commands", Session, Envelope], Awaitable[Envelope | None]]
 """The answer to a command; None if it has been answered, or is answered later. MessageError, BusError: the `err`."""
@@ -51,6 +62,7 @@ class Commands:
         places: UserPlaces,
         expiry: Expiry,
         permissions: Permissions,
+        removals: Removals,
         audit: Audit,
         joining: Joining,
         paging: Paging,
@@ -61,6 +73,7 @@ class Commands:
         store: SessionStore,
         acknowledgements: Acknowledgements,
         counters: Counters,
+        hits: LimitHits,
         max_subscriptions: int,
     ) -> None:
         self._bus = bus
@@ -68,6 +81,7 @@ class Commands:
         self._places = places
         self._expiry = expiry
         self._permissions = permissions
+        self._removals = removals
         self._audit = audit
         self._joining = joining
         self._paging = paging
@@ -78,21 +92,30 @@ class Commands:
         self._store = store
         self._acknowledgements = acknowledgements
         self._counters = counters
+        self._hits = hits
         self._max_subscriptions = max_subscriptions
 
-    async def handle(self, session: Session, payload: bytes) -> None:
-        """Perform the commands of one client message, each to its end before the next, and answer them."""
+    async def handle(self, session: Session, payload: bytes) -> float:
+        """Perform the commands of one client message, each to its end before the next, and answer them. Returns the CPU
+        seconds that it took to decode a message that is not small, and to answer it with its own data.
+        """
+        is_small = len(payload) <= _SMALL
+        begun = 0.0 if is_small else time.thread_time()
         try:
             commands = session.encoding.dialect.decode(payload, session.visit)
         except MessageError as error:
             self._counters.commands += 1
             self._answer(session, None, refusal(None, error))
-            return
+            commands = []
+        seconds = 0.0 if is_small else time.thread_time() - begun
         for command in commands:
             self._counters.commands += 1
             reply = await self._perform(session, command)
             if reply is not None:
+                begun = 0.0 if is_small else time.thread_time()
                 self._answer(session, command, reply)
+                seconds += 0.0 if is_small else time.thread_time() - begun
+        return seconds
 
     async def _perform(self, session: Session, command: Envelope) -> Envelope | None:
         perform = COMMANDS.get(command.type, Commands.unknown)
@@ -118,7 +141,9 @@ class Commands:
             reply.time = unix_ms()  # every message to a plain client has one
         payload = dialect.encode_reply(command, reply)
         if payload is not None:
-            session.outbox.push(session.encoding.frame(payload))
+            frame = session.encoding.frame(payload)
+            session.outbox.push(frame)
+            session.outbox.answered += len(frame)
 
     # --- the session ---------------------------------------------------------------------------------------------
 
@@ -146,28 +171,36 @@ class Commands:
 
     async def _authenticate(self, session: Session, token: str | None) -> None:
         """Replace the session's identity, and end the subscriptions that the new one may not have."""
-        identity = await self._access.identify(token)
+        identity = await self._access.identify(token, session.request)
         if session.identity.user not in (None, identity.user):
             text = "this connection belongs to another user; open a new one with this token"
             raise MessageError(ErrorCode.PERMISSION_DENIED, text)
         if session.place is None:
             session.place = await self._places.take(identity, session.route.place_rule(identity))
+            self._places.hold(session.place, session)
         session.identity = identity
         self._audit.record(AuditEvent.AUTHENTICATED, identity)
+        session.request = remembered(session.request)
         self._expiry.watch(session)
-        self._end_lost(session)
+        await self._end_lost(session)
 
-    def _end_lost(self, session: Session) -> None:
-        """End the subscriptions that the session's identity may not have any more, each with its reason."""
-        subscriptions = session.subscriptions or {}
-        for channel in [*subscriptions]:
-            error = self._permissions.denial(session.identity, Right.SUB, channel)
-            if error is not None:
-                subscriptions.pop(channel).leave()
-                self._talk.leave(session, channel)
-                data = ErrorData(code=error.code, message=str(error)).fields()
-                session.push(Envelope(MessageType.UNSUB, channel=channel, data=data))
-                session.store()
+    async def _end_lost(self, session: Session) -> None:
+        """End the subscriptions that the session's identity may not have any more, each with its reason. What an
+        authorizer has not confirmed in time is among them.
+        """
+        unconfirmed = dict.fromkeys(session.subscriptions or {})
+
+        async def check(channel: str) -> None:
+            try:
+                await self._permissions.check(session.identity, Right.SUB, channel)
+            except MessageError as error:
+                session.end_subscription(channel, error.code, str(error))
+            del unconfirmed[channel]
+
+        with trio.move_on_after(_CONFIRM_SECONDS):
+            await for_each(check, [*unconfirmed])
+        for channel in unconfirmed:
+            session.end_subscription(channel, ErrorCode.UNAVAILABLE, "rights cannot be checked now; subscribe again")
 
     async def _resume(self, session: Session, wanted: str, positions: Mapping[str, tuple[int, str]]) -> bool:
         """Subscribe to what another connection had; each channel's answer and history come first. The session keeps its
@@ -215,6 +248,7 @@ class Commands:
         identity = named(session.identity, command, self._access)
         if session.place is None:
             session.place = await self._places.take(identity, session.route.place_rule(identity))
+            self._places.hold(session.place, session)
         session.identity = identity
         self._audit.record(AuditEvent.AUTHENTICATED, identity)
         self._answer(session, command, Envelope(MessageType.OK, data={"connection": session.connection}))
@@ -223,6 +257,7 @@ class Commands:
     async def _join_room(self, session: Session, command: PlainCommand) -> None:
         channel = _channel_of(command)
         self._talk.rooms.check_room(session, channel)
+        session.on_lost = self._talk.leave
         await self._subscribe(session, command, lambda _: self._answer(session, command, room_answer(session, channel)))
         await self._talk.rooms.enter(session, channel, command.said.get("room_name"))
 
@@ -235,6 +270,7 @@ class Commands:
     async def _collaborate(self, session: Session, command: PlainCommand) -> Envelope:
         """The client works on a document from now on, or no longer; who else does."""
         channel, documents = _channel_of(command), self._talk.documents
+        session.on_lost = self._talk.leave
         if command.event == "collaboration_start":
             await self._subscribe(session, command, lambda _: None)
             collaborators = await documents.enter(session, channel)
@@ -248,6 +284,7 @@ class Commands:
         """Tell the others in a session that the route has joined that this client has come."""
         for channel in session.subscriptions or {}:
             if namespace_of(channel) == "session" == session.visit.rooms:
+                session.on_lost = self._talk.leave
                 await self._talk.rooms.enter(session, channel)
 
     def part(self, session: Session) -> None:
@@ -272,7 +309,7 @@ class Commands:
         await self._subscribe(session, command, answer)
 
     async def _subscribe(self, session: Session, command: Envelope, answer: Answer) -> None:
-        channel, start = _channel_of(command, or_pattern=True), start_of(command)
+        channel, start, mark = _channel_of(command, or_pattern=True), start_of(command), self._removals.mark()
         if is_pattern(channel) and not isinstance(start, Live):
             raise MessageError(ErrorCode.BAD_MESSAGE, f"{channel} has no start position: a pattern is live")
         await self._permissions.check(session.identity, Right.SUB, channel)
@@ -282,6 +319,7 @@ class Commands:
             answer(Envelope(MessageType.OK, channel=channel))
             return
         if known is None and len(subscriptions) >= self._max_subscriptions:
+            self._hits.hit(Limit.SUBSCRIPTIONS)
             limit = f"a connection may subscribe to {self._max_subscriptions} channels at most"
             raise MessageError(ErrorCode.LIMIT_EXCEEDED, limit)
         subscription = known or self._joining.subscription(channel, session.encoding, session.outbox)
@@ -297,6 +335,9 @@ class Commands:
             answer(reply)
 
         await self._joining.join(subscription, start, admit)
+        removal = self._removals.since(mark, session.identity.user, channel)
+        if removal is not None:  # it came between the check and the answer, and found no subscription
+            end_removed(session, removal)
 
     async def unsub(self, session: Session, command: Envelope) -> Envelope:
         channel = _channel_of(command, or_pattern=True)
@@ -390,6 +431,12 @@ COMMANDS: dict[str, Perform] = {
     MessageType.PRESENCE: Commands.not_supported,
     MessageType.HISTORY: Commands.history,
 }
+
+
+def end_removed(session: Session, removal: Removal) -> None:
+    """End a subscription of a user who has lost the channel."""
+    reason = removal.reason or f"you have been removed from {removal.channel}"
+    session.end_subscription(removal.channel, ErrorCode.PERMISSION_DENIED, reason)
 
 
 def _channel_of(command: Envelope, *, or_pattern: bool = False) -> str:

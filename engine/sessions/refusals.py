@@ -10,7 +10,7 @@ _CODES = {TooLargeError: ErrorCode.TOO_LARGE, StorageFullError: ErrorCode.STORAG
 _CLOSES = {
     ErrorCode.UNAUTHENTICATED: CloseReason.UNAUTHENTICATED,
     ErrorCode.LIMIT_EXCEEDED: CloseReason.LIMITED,
-    ErrorCode.UNAVAILABLE: CloseReason.INTERNAL,
+    ErrorCode.UNAVAILABLE: CloseReason.TRY_LATER,
 }
 
 

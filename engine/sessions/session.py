@@ -1,6 +1,7 @@
 """The session: one client's identity, encoding and subscriptions. What it may say is in commands.py."""
 
 import secrets
+from collections.abc import Callable
 
 import trio
 
@@ -15,9 +16,13 @@ from fanline.engine.sessions.connection_ids import connection_id, next_number
 from fanline.engine.sessions.store import STORE_AGAIN, SessionStore
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.errors import CloseReason
-from fanline.protocol.messages import Limits, Welcome
+from fanline.protocol.errors import CloseReason, ErrorCode
+from fanline.protocol.handlers import AuthenticateRequest
+from fanline.protocol.messages import ErrorData, Limits, Welcome
 from fanline.protocol.websocket.routes import Visit
+
+
+OnLost = Callable[["Session", str], None]
 
 
 class Session:
@@ -35,8 +40,10 @@ class Session:
         "id",
         "identity",
         "number",
+        "on_lost",
         "outbox",
         "place",
+        "request",
         "rooms",
         "route",
         "subscriptions",
@@ -68,12 +75,16 @@ class Session:
         """Channel -> subscription, once it was answered; None before the first: most connections are idle."""
         self.rooms: frozenset[str] = frozenset()
         """Of a plain client: the channels where others were told that it has come."""
+        self.on_lost: OnLost | None = None
+        """Of a plain client that others know to be on channels: called when we end its subscription to one."""
         self.acknowledges = route.options.ack is Acknowledge.EXPLICIT
         """Whether the client itself says what it has taken of an inbox, so that a pong does not."""
         self.unasked: set[str] | None = None
         """Of a v1 client: the channels that its route has joined, and for which it has sent no `sub`."""
         self.place: Place | None = None
         """That of the connection among those of its user, if they are limited."""
+        self.request: AuthenticateRequest | None = None
+        """What the authenticator, if there is one, is asked again when the client shows another token."""
         self.calls = 0
         """Calls to producers under way."""
         self._store = store
@@ -102,8 +113,20 @@ class Session:
 
     def close(self, reason: CloseReason) -> None:
         """End the connection from our side: a close frame, then a moment for the client to take it."""
-        self.outbox.finish(reason)
+        is_plain = self.encoding.dialect.is_plain  # its clients know 1000 as the code with which not to come back
+        self.outbox.finish(CloseReason.NORMAL if is_plain and reason is CloseReason.REPLACED else reason)
         self.outbox.life.scope.cancel()
+
+    def end_subscription(self, channel: str, code: ErrorCode, message: str) -> None:
+        """End a subscription from our side, and say why; nothing happens if there is none."""
+        subscription = (self.subscriptions or {}).pop(channel, None)
+        if subscription is not None:
+            subscription.leave()
+            if self.on_lost is not None:
+                self.on_lost(self, channel)
+            data = ErrorData(code=code, message=message).fields()
+            self.push(Envelope(MessageType.UNSUB, channel=channel, data=data, time=unix_ms()))
+            self.store()
 
     def store(self) -> None:
         """Have the session stored soon, with what it is subscribed to."""

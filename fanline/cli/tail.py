@@ -34,7 +34,7 @@ class Decision(Enum):
 
 def add_tail(app: typer.Typer) -> None:
     """Register the command."""
-    app.command(short_help="Watch a task: progress, ETA, log; stop it, answer its questions.")(tail)
+    app.command(short_help="Watch a task; stop it, answer its questions.")(tail)
 
 
 def tail(

@@ -1,4 +1,6 @@
-"""`fanline token` and `fanline share` sign tokens with the secret of a server; `fanline revoke` takes them back."""
+"""`fanline token` and `fanline share` sign tokens with the secret of a server; `fanline revoke` takes them back, and
+`fanline unsubscribe` a user's place on a channel.
+"""
 
 import os
 import re
@@ -8,6 +10,7 @@ from functools import partial
 from typing import Annotated, Any
 from uuid import uuid4
 
+import msgspec
 import typer
 
 from fanline.cli.options import channel_name
@@ -18,9 +21,10 @@ from fanline.local import find_server
 from fanline.nats.publish import open_nats_publisher
 from fanline.nats.settings import find_engine_options
 from fanline.protocol.auth.claims import MIN_SECRET_BYTES, TokenError, read_claims
-from fanline.protocol.auth.revocation import Revocation, encode_revocation
+from fanline.protocol.auth.revocation import REMOVAL_SECONDS, REMOVALS, Removal, Revocation, encode_revocation
 from fanline.protocol.auth.rights import Grant, GrantError, Right, make_grant, parse_grant, right_names
 from fanline.protocol.nats.names import Bucket
+from fanline.protocol.text import explain
 
 SECRET_VARIABLE = "FANLINE_TOKENS_SECRET"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -32,9 +36,10 @@ class NoSecret(FanlineError):  # noqa: N818  # reads as what was found
 
 
 def add_token(app: typer.Typer) -> None:
-    """Register both commands."""
+    """Register the commands."""
     app.command(short_help="Sign a token for a client.")(token)
     app.command(short_help="Take tokens back before they end.")(revoke)
+    app.command(short_help="End a user's subscriptions to a channel.")(unsubscribe)
     app.command(short_help="Sign a token with which anyone may watch one channel.")(share)
 
 
@@ -121,12 +126,32 @@ def revoke(
         raise typer.BadParameter("give one of --user, --token-id and --everyone")
     now = time.time()
     revocation = Revocation(user=user, token_id=token_id, before=now, until=now + _seconds(ttl))
-    run(partial(_revoke, revocation, _seconds(ttl)))
+    run(partial(_put, revocation.key, encode_revocation(revocation), _seconds(ttl)))
 
 
-async def _revoke(revocation: Revocation, seconds: float) -> int:
+def unsubscribe(
+    user: Annotated[str, typer.Argument(metavar="USER", help="The name of the user.")],
+    channel: Annotated[str, typer.Argument(metavar="CHANNEL", callback=channel_name, help="As in project:7.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="A sentence for the user's clients.")] = "",
+) -> None:
+    """End a user's subscriptions to a channel, within a second on every worker, and have the authorizer asked again.
+
+    \b
+      fanline unsubscribe anna project:7 --reason 'you have left the project'
+
+    It takes no right away: before that, take the user off the channel in your own code, or in the next token. It is
+    stored in NATS, that of FANLINE_NATS or of the local server. Exits with code 0 when it is stored.
+    """
+    try:
+        removal = msgspec.convert({"user": user, "channel": channel, "reason": reason}, Removal)
+    except msgspec.ValidationError as error:
+        raise typer.BadParameter(explain(error)) from None
+    run(partial(_put, f"{REMOVALS}.{uuid4().hex}", encode_revocation(removal), REMOVAL_SECONDS))
+
+
+async def _put(key: str, value: bytes, seconds: float) -> int:
     async with open_nats_publisher(find_engine_options()) as publisher:
-        publisher.put(Bucket.REVOKED, revocation.key, encode_revocation(revocation), seconds)
+        publisher.put(Bucket.REVOKED, key, value, seconds)
     return 0
 
 

@@ -14,6 +14,8 @@ from fanline.loadtest.bench.durable.long_joins import measure_long_joins
 from fanline.loadtest.bench.durable.resume import measure_resume
 from fanline.loadtest.bench.errors import BenchError
 from fanline.loadtest.bench.fanout import FanoutFigures, measure_fanout
+from fanline.loadtest.bench.floods.flooder import FLOODS
+from fanline.loadtest.bench.floods.measure import measure_flood
 from fanline.loadtest.bench.peers import PEERS
 from fanline.loadtest.bench.plan import DURABLE, LongJoinsPlan, ManyTasksPlan, Plan, TaskPlan
 from fanline.loadtest.bench.server import StartSide, fanline
@@ -61,6 +63,18 @@ BENCHES = {
         "1 % of the subscribers stop reading; the baseline is the same run without them",
         ("p99",),
         Plan(subscribers=1000, rate=200, seconds=10),
+        has_peers=False,
+    ),
+    "floods": Bench(
+        "one client floods the worker in one way after the other; how long the others' messages take meanwhile",
+        ("p99",),
+        Plan(
+            subscribers=500,
+            channels=50,
+            rate=300,
+            seconds=6,
+            environment={"FANLINE_ENGINE_TRUSTED_PROXIES": "127.0.0.1"},
+        ),
         has_peers=False,
     ),
     "join": Bench(
@@ -116,7 +130,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """Our figure divided by another side's, round by round."""
+    """Our figure divided by another side's, round by round; with a flood, by that without one."""
 
     figure: str
     to: str
@@ -146,7 +160,12 @@ def run_bench(name: str, plan: Plan, peers: Sequence[str], repeat: int) -> Repor
     sides = dict(_sides(name, plan, peers))
     rounds = [{side: measure() for side, measure in sides.items()} for _ in range(repeat)]
     others = [side for side in sides if side != OURS]
-    ratios = [Ratio(figure, side, _ratio(figure, side, rounds)) for side in others for figure in bench.figures]
+    pairs = [(side, OURS) if side in FLOODS else (OURS, side) for side in others]
+    ratios = [
+        Ratio(figure if of == OURS else f"{figure} with {of}", to, _ratio(figure, of, to, rounds))
+        for of, to in pairs
+        for figure in bench.figures
+    ]
     return Report(name, plan, rounds, ratios)
 
 
@@ -162,10 +181,12 @@ def _sides(name: str, plan: Plan, peers: Sequence[str]) -> Iterator[tuple[str, C
     if plan.tokens:
         yield "without", partial(measure, fanline, msgspec.structs.replace(plan, tokens=False))
     yield OURS, partial(measure, fanline, plan)
+    for flood in FLOODS if name == "floods" else ():
+        yield flood, partial(measure_flood, flood, fanline, plan)
     for peer in peers:
         yield peer, partial(measure_fanout, PEERS[peer], plan)
 
 
-def _ratio(figure: str, side: str, rounds: Sequence[dict[str, AnyFigures]]) -> Spread:
-    pairs = [(getattr(sides[OURS], figure), getattr(sides[side], figure)) for sides in rounds]
+def _ratio(figure: str, of: str, to: str, rounds: Sequence[dict[str, AnyFigures]]) -> Spread:
+    pairs = [(getattr(sides[of], figure), getattr(sides[to], figure)) for sides in rounds]
     return spread([ours / theirs if theirs else math.inf for ours, theirs in pairs])

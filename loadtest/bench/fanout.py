@@ -3,8 +3,8 @@
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,11 @@ class FanoutFigures(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.lost or self.duplicated or self.reordered or self.closed)
 
 
-def measure_fanout(start: StartSide, plan: Plan) -> FanoutFigures:
+Around = Callable[[Side], AbstractContextManager[None]]
+"""What else happens to the side while messages are published."""
+
+
+def measure_fanout(start: StartSide, plan: Plan, around: Around = lambda _: nullcontext()) -> FanoutFigures:
     """Start the side, connect all subscribers, publish, and check what came. Raises BenchError."""
     with tempfile.TemporaryDirectory(prefix="fanline-bench-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         side = stack.enter_context(start(plan, Path(name)))
@@ -81,8 +85,9 @@ def measure_fanout(start: StartSide, plan: Plan) -> FanoutFigures:
         time.sleep(SETTLE_SECONDS)
         memory = resident_kb(side.pids) - memory
         clock, cpu = time.monotonic(), cpu_seconds(side.pids)
-        published = _publish(side, plan)
-        results = _results(receivers, CATCH_UP_SECONDS if plan.count else 0.0)
+        with around(side):
+            published = _publish(side, plan)
+            results = _results(receivers, CATCH_UP_SECONDS if plan.count else 0.0)
         cpu, window = cpu_seconds(side.pids) - cpu, time.monotonic() - clock
         return FanoutFigures(
             subscribers=plan.subscribers,

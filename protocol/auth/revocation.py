@@ -1,6 +1,6 @@
-"""Tokens that are taken back before they end: one of them, all of a user, or all there are.
+"""What is taken back before it ends: a token, all tokens of a user or of everybody, or a user's place on a channel.
 
-Revocations stand in the bucket `fanline_revoked`, where every worker of the cluster reads them.
+It stands in the bucket `fanline_revoked`, where every worker of the cluster reads it.
 """
 
 from typing import Annotated
@@ -9,7 +9,10 @@ import msgspec
 from msgspec import Meta
 
 from fanline.protocol.auth.claims import Name
+from fanline.protocol.channels import check_channel
+from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.names import name_key
+from fanline.protocol.text import NAME_PATTERN
 
 _Time = Annotated[float, Meta(ge=0, le=1e12)]
 
@@ -42,7 +45,34 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
         return "all" if self.user is None else f"user.{name_key(self.user)}"
 
 
-def encode_revocation(revocation: Revocation) -> bytes:
+class Removal(msgspec.Struct, frozen=True, kw_only=True):
+    """A user's subscriptions to a channel end, and what is remembered of its rights there is forgotten. Rights do not
+    change by it: who still has them may subscribe again.
+    """
+
+    user: Name
+    channel: str
+    reason: Annotated[str, Meta(max_length=500, pattern=NAME_PATTERN)] = ""
+    """A sentence for the client."""
+
+
+REMOVALS = "removal"
+"""Keys of removals are `removal.ID`: each takes effect once, and ID is drawn anew for each."""
+REMOVAL_SECONDS = 600.0
+"""For which a removal is kept, for workers that do not reach NATS for a while."""
+
+
+def decode_removal(value: bytes) -> Removal:
+    """Raises ValueError, which says what is wrong."""
+    removal = msgspec.json.decode(value, type=Removal)
+    try:
+        check_channel(removal.channel)
+    except MessageError as error:
+        raise ValueError(str(error)) from None
+    return removal
+
+
+def encode_revocation(revocation: Revocation | Removal) -> bytes:
     """The value in the bucket, JSON."""
     return msgspec.json.encode(revocation)
 

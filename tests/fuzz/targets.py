@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from fanline.engine.access.routes import Routes
@@ -10,7 +11,7 @@ from fanline.engine.bus.nats.signatures import Signatures
 from fanline.protocol.auth.claims import TokenError, check_meant, check_times, decode_claims
 from fanline.protocol.auth.public_keys import read_key_set
 from fanline.protocol.auth.request_token import token_of
-from fanline.protocol.auth.revocation import decode_revocation, encode_revocation
+from fanline.protocol.auth.revocation import decode_removal, decode_revocation, encode_revocation
 from fanline.protocol.auth.rights import GrantError, Grants, parse_grant
 from fanline.protocol.auth.tokens import TokenRules, UnusableKeyError, secret_key, sign, verify
 from fanline.protocol.channels import check_channel, is_channel
@@ -18,12 +19,20 @@ from fanline.protocol.dialects import ECHO, FLAT, PLAIN
 from fanline.protocol.envelope import check_names, decode_cbor, decode_json, encode_cbor, encode_json, from_producer
 from fanline.protocol.errors import FrameError, HttpError, MessageError
 from fanline.protocol.escapes import escape_id, unescape_id
+from fanline.protocol.handlers import (
+    AuthenticateAnswer,
+    AuthorizeAnswer,
+    HandlerError,
+    decode_answer,
+    encode_answer,
+)
 from fanline.protocol.messages import AskHistory, Authenticate, CallData, ControlData, Subscribe, read
 from fanline.protocol.nats.parser import NatsError, NatsMessage, Parser, header_of, status_of
 from fanline.protocol.websocket.addresses import Networks, client_address, read_address
 from fanline.protocol.websocket.frames import FrameReader, Opcode, encode_masked_frame
 from fanline.protocol.websocket.handshake import HeadReader, Request, check_upgrade, choose_subprotocol
 from fanline.protocol.websocket.origins import HostRules
+from fanline.protocol.websocket.proxy_protocol import MAX_SIZE, ProxyHeaderError, ProxyHeaderReader
 from fanline.workers.configuration.settings import load_settings
 from fanline.workers.errors import SettingsError
 from tests.support.paths import ROOT
@@ -60,6 +69,19 @@ def _handshake(data: bytes, chance: random.Random) -> None:
             token_of(request, "session")
             client_address("10.0.0.1", request.headers, _PROXIES)
             return
+
+
+def _proxy_header(data: bytes, chance: random.Random) -> None:
+    """Nothing behind the header is asked for, and what it names is an address."""
+    reader, most = ProxyHeaderReader(), chance.choice((1, 16, MAX_SIZE))
+    while data:
+        wanted = min(reader.wanted, most)
+        assert wanted > 0
+        header = reader.feed(data[:wanted])
+        if header is not None:
+            assert header.address is None or read_address(header.address) is not None
+            return
+        data = data[wanted:]
 
 
 def _frames(data: bytes, chance: random.Random) -> None:
@@ -182,6 +204,19 @@ def _signature(data: bytes, chance: random.Random) -> None:
     assert not Signatures(b"key").position_of("task:1", message).signed
 
 
+def _answer(data: bytes, chance: random.Random) -> None:
+    """Only one that allows something says so."""
+    for kind in (AuthenticateAnswer, AuthorizeAnswer):
+        with suppress(HandlerError):
+            answer = decode_answer(data, kind)
+            assert not answer.allow or json.loads(data)["allow"] is True, data
+            assert decode_answer(encode_answer(answer), kind) == answer
+
+
+def _removal(data: bytes, chance: random.Random) -> None:
+    assert decode_removal(encode_revocation(decode_removal(data))) == decode_removal(data)
+
+
 _ENVELOPES = json.loads((ROOT / "tests" / "vectors" / "envelopes.json").read_text())["envelopes"]
 _TOKENS = [
     sign(claims, SECRET.encode()).encode()
@@ -203,6 +238,16 @@ TARGETS: dict[str, Target] = {
         ],
         _handshake,
         (HttpError,),
+    ),
+    "PROXY protocol": Target(
+        [
+            b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n",
+            b"PROXY UNKNOWN\r\n",
+            b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x01\xdc\x04\x01\xbb",
+            b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00",
+        ],
+        _proxy_header,
+        (ProxyHeaderError,),
     ),
     "route": Target(
         [b"/ws?project_id=7", b"/ws/review/%E4%BB%BB", b"/ws/chat/session/a.b", b"/ws/board?token=x&project_id=a%20b"],
@@ -239,6 +284,17 @@ TARGETS: dict[str, Target] = {
     ),
     "channel": Target([b"task:42", b"user:anna@example.com", b"doc:a.b.c"], _channel, (MessageError,)),
     "grant": Target([b"task:*:sub+call", b"user:{user}:sub", b"*:pub"], _grant, (GrantError,)),
+    "answers of handlers": Target(
+        [
+            b'{"allow":true,"identity":{"user":"anna","channels":{"task:*":["sub"]},"expires":2e9}}',
+            b'{"allow":true,"ttl":60}',
+            b'{"allow":false,"reason":"who are you?"}',
+            b'{"error":"it raised ValueError"}',
+        ],
+        _answer,
+        (),
+    ),
+    "removal": Target([b'{"user":"anna","channel":"project:7","reason":"gone"}'], _removal, (ValueError,)),
     "token": Target(_TOKENS, _token, (TokenError,)),
     "claims": Target(
         [

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fanline.engine.access.settings import AccessSettings, AuthMode, TokenSettings
+from fanline.engine.access.settings import AccessSettings, AuthMode, HandlerSettings, TokenSettings
 from fanline.engine.namespaces import DEFAULTS, Namespace
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.websocket.origins import is_loopback_host
@@ -52,12 +52,13 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
         "ENGINE_": EngineSettings,
         "TOKENS_": TokenSettings,
         "ACCESS_": AccessSettings,
+        "HANDLERS_": HandlerSettings,
     }
     environ = {
         f"FANLINE_{prefix}{field.name}".upper(): _as_text(field.default)
         for prefix, struct in tables.items()
         for field in msgspec.structs.fields(struct)
-        if field.name not in ("engine", "tokens", "access", "namespaces", "routes", "roles")
+        if field.name not in ("engine", "tokens", "access", "handlers", "namespaces", "routes", "roles")
     }
     environ["FANLINE_DATA_DIR"] = "/d"
     assert load_settings({}, environ) == Settings(data_dir="/d")
@@ -270,6 +271,7 @@ def test_a_namespace_table_changes_what_it_names_and_keeps_the_other_defaults() 
         ('[namespaces.task]\nslow = "drop"', '[namespaces.task] in f: slow = "drop" is for ephemeral namespaces'),
         ("[namespaces.x]\ntasks = true", "[namespaces.x] in f: tasks = true requires durable = true"),
         ("[engine]\nssl_certfile = 'x'", "engine.ssl_certfile and engine.ssl_keyfile belong together"),
+        ("[engine]\nproxy_protocol = true", "engine.proxy_protocol needs engine.trusted_proxies"),
         ("[engine]\nidle_timeout = 30", "engine.idle_timeout must be longer than engine.heartbeat"),
         (
             "[engine]\ncompression = 'maybe'",

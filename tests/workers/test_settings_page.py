@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 import pytest
 
-from fanline.engine.access.settings import AccessSettings, TokenSettings
+from fanline.engine.access.settings import AccessSettings, HandlerSettings, TokenSettings
 from fanline.engine.namespaces import DEFAULTS, Namespace
 from fanline.engine.routes import DEFAULTS as ROUTES
 from fanline.engine.routes import Route
@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 PAGE = (ROOT / REFERENCE).read_text(encoding="utf-8")
 AS_READ = load_settings({}, {"HOME": "~"})
-TABLES = ("engine", "namespaces", "routes", "tokens", "access", "roles")
+TABLES = ("engine", "namespaces", "routes", "tokens", "access", "handlers", "roles")
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -46,6 +46,7 @@ def expected(struct: type[msgspec.Struct], values: object, prefix: str | None) -
         ("## [engine]", EngineSettings, AS_READ.engine, "FANLINE_ENGINE_"),
         ("## [tokens]", TokenSettings, AS_READ.tokens, "FANLINE_TOKENS_"),
         ("## [access]", AccessSettings, AS_READ.access, "FANLINE_ACCESS_"),
+        ("## [handlers]", HandlerSettings, AS_READ.handlers, "FANLINE_HANDLERS_"),
         ("## [namespaces.NAME]", Namespace, Namespace(), None),
         ('## [routes."PATH"]', Route, Route(), None),
     ],
@@ -62,7 +63,7 @@ def test_times_and_sizes_have_a_unit() -> None:
     measured = [
         row
         for heading in (
-            *("## Server", "## [engine]", "## [tokens]", "## [access]"),
+            *("## Server", "## [engine]", "## [tokens]", "## [access]", "## [handlers]"),
             *("## [namespaces.NAME]", '## [routes."PATH"]'),
         )
         for row in rows(heading)
@@ -95,6 +96,8 @@ def test_variables_that_are_not_settings_are_on_the_page() -> None:
         "docs/how-to/durable-channels.md",
         "docs/how-to/serve-behind-a-proxy.md",
         "docs/reference/authentication.md",
+        "docs/reference/handlers.md",
+        "docs/how-to/authenticate-with-your-own-code.md",
         "README.md",
     ],
 )

@@ -8,6 +8,7 @@ from fanline.engine.access.rules import AccessRules
 from fanline.engine.access.settings import AccessSettings, TokenSettings
 from fanline.protocol.auth.claims import MIN_SECRET_BYTES
 from fanline.protocol.auth.rights import GrantError, GrantText
+from fanline.protocol.handlers import HandlerForm, HandlerNameError, parse_handler
 from fanline.protocol.websocket.origins import is_loopback_host
 from fanline.workers.errors import SettingsError
 
@@ -29,14 +30,27 @@ def check_access(tokens: TokenSettings, access: AccessSettings) -> None:
             AccessRules(AccessSettings(everyone=grants))
         except GrantError as error:
             raise SettingsError(f"access.{name}: {error}") from None
+    check_handler("access.authenticator", access.authenticator)
     if tokens.secret and len(tokens.secret.encode()) < MIN_SECRET_BYTES:
         raise SettingsError(f"tokens.secret needs at least {MIN_SECRET_BYTES} bytes, drawn at random")
     if tokens.jwks_url and not _is_safe(tokens.jwks_url):
         raise SettingsError("tokens.jwks_url: expected an https:// URL, or an http:// one on loopback")
 
 
+def check_handler(key: str, text: str) -> None:
+    """Raises SettingsError, naming the setting, for a text that is neither empty nor a handler that may be asked."""
+    if not text:
+        return
+    try:
+        handler = parse_handler(text)
+    except HandlerNameError as error:
+        raise SettingsError(f"{key}: {error}") from None
+    if handler.form is HandlerForm.WEBHOOK and not _is_safe(text):
+        raise SettingsError(f"{key}: expected an https:// URL, or an http:// one on loopback")
+
+
 def _is_safe(url: str) -> bool:
-    """Whoever changes a key set on its way makes tokens of his own."""
+    """Whoever changes a key set, or an answer of a webhook, on its way makes identities of their own."""
     try:
         parts = urlsplit(url)
     except ValueError:

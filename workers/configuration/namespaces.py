@@ -7,6 +7,7 @@ import msgspec
 from fanline.engine.namespaces import DEFAULTS, Namespace, SlowPolicy
 from fanline.protocol.channels import check_channel
 from fanline.protocol.errors import MessageError
+from fanline.workers.configuration.access import check_handler
 from fanline.workers.configuration.wording import read_value
 from fanline.workers.errors import SettingsError
 
@@ -32,4 +33,5 @@ def _namespace(name: str, table: object, source: str) -> Namespace:
         raise SettingsError(f'{where}: slow = "drop" is for ephemeral namespaces; a durable one never loses messages')
     if namespace.tasks and not namespace.durable:
         raise SettingsError(f"{where}: tasks = true requires durable = true: a task is folded from its stream")
+    check_handler(f"{where}: authorizer", namespace.authorizer)
     return namespace

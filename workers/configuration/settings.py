@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from fanline.engine.access.settings import AccessSettings, AuthMode, TokenSettings
+from fanline.engine.access.settings import AccessSettings, AuthMode, HandlerSettings, TokenSettings
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.websocket.origins import is_loopback_host
 from fanline.workers.configuration.access import check_access, read_roles
@@ -65,10 +65,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     drain_timeout: Annotated[float, Meta(ge=0, le=3600)] = 3.0
     """Seconds that clients have to leave when the server stops; then they are cut off."""
     hang_timeout: Annotated[float, Meta(ge=2, le=86_400)] = 15.0
-    """Seconds without a sign of life from a worker after which it is killed and replaced."""
+    """Seconds without a sign of life from a worker, or from the process of handlers, after which it is killed and
+    replaced.
+    """
     engine: EngineSettings = EngineSettings()
     tokens: TokenSettings = TokenSettings()
     access: AccessSettings = AccessSettings()
+    handlers: HandlerSettings = HandlerSettings()
 
     @property
     def embedded(self) -> bool:
@@ -87,8 +90,11 @@ _TABLES: Mapping[str, type[msgspec.Struct]] = {
     "engine": EngineSettings,
     "tokens": TokenSettings,
     "access": AccessSettings,
+    "handlers": HandlerSettings,
 }
-_SECRETS = frozenset(("nats_password", "nats_token", "nats", "tokens.secret"))  # a URL may hold a password
+_SECRETS = frozenset(  # a URL may hold a password
+    ("nats_password", "nats_token", "nats", "tokens.secret", "access.authenticator")
+)
 
 
 _MODES = 'set auth to "token", or to "open" if that is what you want'
@@ -219,10 +225,11 @@ def _check_together(settings: Settings, given: Mapping[str, _Given]) -> None:
     """The rules between settings, and those that a type cannot express."""
     check_access(settings.tokens, settings.access)
     _check_host(settings, given)
-    if settings.auth is AuthMode.TOKEN and not settings.tokens.given and not settings.embedded:
+    identified = settings.tokens.given or settings.access.authenticator
+    if settings.auth is AuthMode.TOKEN and not identified and not settings.embedded:
         raise SettingsError(
             f"{_source('auth', given)} needs something to verify tokens with that all servers share: set "
-            "tokens.secret, tokens.public_key or tokens.jwks_url"
+            "tokens.secret, tokens.public_key or tokens.jwks_url, or access.authenticator"
         )
     if settings.embedded:
         _check_no_external_nats(given)
@@ -231,7 +238,11 @@ def _check_together(settings: Settings, given: Mapping[str, _Given]) -> None:
             _check_nats_url(url, _source("nats", given))
     _check_pair("nats_tls_cert", settings.nats_tls_cert, "nats_tls_key", settings.nats_tls_key)
     engine = settings.engine
+    if settings.access.authenticator and settings.handlers.timeout >= engine.handshake_timeout:
+        raise SettingsError("handlers.timeout must be shorter than engine.handshake_timeout: it is a part of it")
     _check_pair("engine.ssl_certfile", engine.ssl_certfile, "engine.ssl_keyfile", engine.ssl_keyfile)
+    if engine.proxy_protocol and not engine.trusted_proxies:
+        raise SettingsError("engine.proxy_protocol needs engine.trusted_proxies: only their headers are read")
     if engine.idle_timeout <= engine.heartbeat:
         raise SettingsError("engine.idle_timeout must be longer than engine.heartbeat, or live clients are closed")
     check_routes(engine.routes, engine.heartbeat)

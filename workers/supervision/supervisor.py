@@ -20,6 +20,7 @@ from fanline.workers.configuration.settings import Settings
 from fanline.workers.embedded_nats.accounts import ENGINE_USER, PRODUCER_USER
 from fanline.workers.embedded_nats.server import run_nats_server
 from fanline.workers.errors import ServeError
+from fanline.workers.handlers.service import HandlersProcess, handlers_to_run
 from fanline.workers.own_secret import with_secret
 from fanline.workers.state_file import published, running_server
 from fanline.workers.supervision.child import Child
@@ -91,12 +92,14 @@ class Supervisor:
             with self._stopping:
                 settings = await self._start_nats(nursery)
                 async with trio.open_nursery() as workers:
-                    await self._start_workers(workers, settings)
+                    async with trio.open_nursery() as starting:
+                        starting.start_soon(self._start_handlers, nursery, settings)
+                        starting.start_soon(self._start_workers, workers, settings)
                     state = self._state(settings)
                     with published(state, state_directory, self._port):
                         announce(ready_line(state, self._settings))
                         await self._sleep_and_close()
-            nursery.cancel_scope.cancel()  # nats-server last: workers still send it what they have
+            nursery.cancel_scope.cancel()  # last: workers still send nats-server what they have, and ask handlers
 
     async def _start_nats(self, nursery: trio.Nursery) -> Settings:
         """The settings for workers: with the URL, the login and the limits of the embedded nats-server, unless NATS is
@@ -114,6 +117,11 @@ class Supervisor:
             nats_password=server.engine_password,
             engine=server.engine,
         )
+
+    async def _start_handlers(self, nursery: trio.Nursery, settings: Settings) -> None:
+        """Start the process of handlers, if the settings name any that need it."""
+        if named := handlers_to_run(settings):
+            await nursery.start(keep_running, HandlersProcess(settings, named), self._alive)
 
     async def _start_workers(self, nursery: trio.Nursery, settings: Settings) -> None:
         """Start all at once, and return when every one is ready."""

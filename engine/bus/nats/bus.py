@@ -172,6 +172,9 @@ class NatsBus(Requests):
             return namespace_subject(namespace_of(channel), direction)
         return to_subject(channel, direction)
 
+    def is_joined(self, channel: str) -> bool:
+        return self._interest.is_held(self._subject(channel))
+
     async def wait_joined(self, channel: str) -> None:
         await self._interest.wait(self._subject(channel))
 

@@ -55,6 +55,12 @@ class SubjectInterest:
         self._renewed.set()
         self._renewed = trio.Event()
 
+    def is_held(self, subject: str) -> bool:
+        """Whether the server is known to have the subscription."""
+        wanted = self._wanted.get(subject)
+        confirmation = None if wanted is None or not self._client.connected else wanted.confirmation
+        return confirmation is not None and confirmation.is_done and confirmation.denial(_DENIED, subject) is None
+
     async def wait(self, subject: str) -> None:
         """Wait until the server has the subscription, through an outage if one begins meanwhile; returns without a
         checkpoint if the server is known to have it. BusError if it denies it, or at once if there is no connection.
@@ -65,7 +71,7 @@ class SubjectInterest:
             confirmation = wanted.confirmation
             if confirmation is None:
                 raise BusError("NATS is not connected; try again")
-            if confirmation.is_done and confirmation.denial(_DENIED, subject) is None:
+            if self.is_held(subject):
                 return
             try:
                 await confirmation.wait_permitted(_DENIED, subject)

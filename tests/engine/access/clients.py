@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from fanline.engine.access.access import Access
+from fanline.engine.access.handlers import HandlerClient
 from fanline.engine.access.settings import AccessSettings, AuthMode, TokenSettings
 from fanline.engine.access.verifier import TokenVerifier
 from fanline.protocol.auth.tokens import secret_key, sign
@@ -17,7 +18,12 @@ def token(user: str | None = "anna", ends_in: float = 60.0, secret: str = SECRET
     return sign({**named, "exp": time.time() + ends_in, **claims}, secret.encode())
 
 
-def token_access(access: AccessSettings | None = None, mode: AuthMode = AuthMode.TOKEN, **tokens: Any) -> Access:
+def token_access(
+    access: AccessSettings | None = None,
+    mode: AuthMode = AuthMode.TOKEN,
+    handlers: HandlerClient | None = None,
+    **tokens: Any,
+) -> Access:
     """Access by tokens that are signed with SECRET."""
     settings = TokenSettings(secret=SECRET, **tokens)
-    return Access(mode, settings, access, TokenVerifier(settings, [secret_key(SECRET)]))
+    return Access(mode, settings, access, TokenVerifier(settings, [secret_key(SECRET)]), handlers)

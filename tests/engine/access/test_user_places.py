@@ -8,9 +8,12 @@ import pytest
 import trio
 
 from fanline.engine.access import user_places
+from fanline.engine.access.identity import Identity
 from fanline.engine.access.settings import AccessSettings
-from fanline.engine.access.user_places import PlacesEntry
+from fanline.engine.access.user_places import PlaceRule, PlacesEntry, TakenPlace
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.protocol.auth.rights import Grants
+from fanline.protocol.errors import CloseReason
 from fanline.protocol.nats.names import Bucket
 from tests.engine.access.clients import token, token_access
 from tests.engine.running import RunningEngine, running_engine
@@ -115,7 +118,7 @@ async def test_the_places_of_a_dead_worker_are_free_again() -> None:
             (key,) = await bus.kv_entries(Bucket.PLACES)
         await until_taken(engines[0].broker, 0)
         revision = (await bus.kv_get(Bucket.PLACES, key) or pytest.fail("no entry")).revision
-        await bus.kv_update(Bucket.PLACES, key, msgspec.json.encode(PlacesEntry([("dead", "x")])), revision)
+        await bus.kv_update(Bucket.PLACES, key, msgspec.json.encode(PlacesEntry([TakenPlace("dead", "x")])), revision)
         assert (await enter(stack, engines[1], token("anna")))[1] == "welcome"
 
 
@@ -131,3 +134,19 @@ async def test_while_the_bus_is_away_a_limited_user_is_told_so_and_gets_its_plac
         engines[0].broker.available = True
         await until_taken(engines[0].broker, 0)
         assert (await enter(stack, engines[1], token("anna")))[1] == "welcome"
+
+
+@pytest.mark.parametrize(
+    ("subprotocol", "code"),
+    [("fanline.v1.json", CloseReason.REPLACED), (None, CloseReason.NORMAL)],
+    ids=["v1", "plain"],
+)
+async def test_a_replaced_client_is_told_not_to_come_back(subprotocol: str | None, code: CloseReason) -> None:
+    async with two_workers(AccessSettings(connections=1)) as engines, AsyncExitStack() as stack:
+        client = await stack.enter_async_context(connect_raw(engines[0].host, engines[0].port))
+        await client.upgrade(subprotocol, Authorization=f"Bearer {token('anna')}")
+        newcomer = Identity(user="anna", grants=Grants(), connections=1)
+        assert await engines[1].server._parts.places.take(newcomer, PlaceRule(replace=True)) is not None
+        assert (await client.closed())[0] == code.code
+        assert not code.reconnect
+        await until_taken(engines[0].broker, 1)

@@ -1,12 +1,11 @@
 """What one address may take of a worker."""
 
-import socket
-from typing import cast
-
 import pytest
 import trio
 
 from fanline.engine.connections.address_limits import AddressLimits
+from fanline.engine.counters import Counters
+from fanline.engine.limits import LimitHits
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.errors import HttpError
 from fanline.protocol.websocket.handshake import Request
@@ -14,36 +13,28 @@ from tests.engine.running import running_engine
 from tests.support.raw_client import connect_raw, upgrade_request
 
 
-class Peer:
-    """A socket whose other end has this address."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    def getpeername(self) -> tuple[str, int]:
-        return self._address, 4711
-
-
 class Limits:
     """The limits of a worker, with a clock of its own."""
 
     def __init__(self, **settings: object) -> None:
         self.now = 100.0
-        self.limits = AddressLimits(EngineSettings(**settings), lambda: self.now)  # type: ignore[arg-type]
+        self.counters = Counters()
+        self.hits = LimitHits(self.counters)
+        self.limits = AddressLimits(EngineSettings(**settings), self.hits, lambda: self.now)  # type: ignore[arg-type]
 
     def status(self, address: str, forwarded: str = "") -> int:
         """How a handshake is answered: 101, or the status of its refusal."""
         request = Request("GET", "/ws", "", "1.1", {"x-forwarded-for": forwarded}, b"")
         try:
-            self.limits.check(cast("socket.socket", Peer(address)), request)
+            self.limits.check(address, request)
         except HttpError as error:
             return error.status
         return 101
 
 
 def test_without_limits_nothing_is_looked_at() -> None:
-    limits = AddressLimits(EngineSettings(), lambda: 0.0)
-    assert limits.check(cast("socket.socket", None), Request("GET", "/", "", "1.1", {}, b"")) is None
+    world = Limits(handshakes_per_address=0, max_connections_per_address=0)
+    assert world.limits.check("no address", Request("GET", "/", "", "1.1", {}, b"")) is None
 
 
 def test_handshakes_of_an_address_are_bounded_and_come_back_with_time() -> None:
@@ -64,6 +55,7 @@ def test_connections_of_an_address_are_bounded_while_they_are_open() -> None:
             assert world.status("203.0.113.1") == 429
             assert world.status("203.0.113.2") == 101
         assert world.status("203.0.113.1") == 101
+    assert world.counters.refused_address_connections == 1
     assert world.limits._open == {}
 
 

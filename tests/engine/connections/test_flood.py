@@ -69,3 +69,62 @@ async def test_a_message_is_charged_with_the_size_to_which_it_is_inflated() -> N
                 while (await client.json())["t"] != "err":
                     pass
                 assert engine.server.statistics().slowed == 1
+
+
+DENSE = {
+    "fanline.v1.json": encode_masked_frame(Opcode.TEXT, b'{"v":1,"t":"ping","d":[' + b"[]," * 20_000 + b"0]}", MASK),
+    "fanline.v1.cbor": encode_masked_frame(
+        Opcode.BINARY, b"\xa3\x00\x01\x01\x64ping\x08\x99\x3e\x80" + b"\x80" * 16_000, MASK
+    ),
+}
+"""A message of thousands of empty arrays, of a size that no other limit is about."""
+
+
+@pytest.mark.parametrize("subprotocol", DENSE)
+async def test_messages_of_many_tiny_values_are_charged_with_the_work_that_they_take(subprotocol: str) -> None:
+    with trio.fail_after(30):
+        async with running_engine(EngineSettings(reading_share=0.01)) as engine:
+            async with connect(engine.host, engine.port, subprotocol) as client:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(client.send, DENSE[subprotocol] * 10)
+                    while b"limit_exceeded" not in (await client.message()).payload:
+                        pass
+                    nursery.cancel_scope.cancel()
+                assert engine.server.statistics().slowed == 1
+
+
+async def test_without_a_share_the_same_messages_are_not_charged() -> None:
+    with trio.fail_after(30):
+        async with running_engine(EngineSettings(reading_share=0, bytes_per_second=0)) as engine:
+            async with connect(engine.host, engine.port) as client:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(client.send, DENSE["fanline.v1.json"] * 10)
+                    for _ in range(10):
+                        assert (await client.json())["t"] == "pong"
+                assert engine.server.statistics().slowed == 0
+
+
+async def test_a_cbor_message_of_too_many_values_is_refused() -> None:
+    dense = b"\xa3\x00\x01\x01\x64ping\x08\x99\xea\x60" + b"\x80" * 60_000
+    with trio.fail_after(30):
+        async with running_engine() as engine, connect(engine.host, engine.port, "fanline.v1.cbor") as client:
+            await client.say(dense, Opcode.BINARY)
+            assert b"too many values" in (await client.message()).payload
+
+
+async def test_a_client_that_asks_for_much_is_read_more_slowly_without_a_warning() -> None:
+    sub = {"v": 1, "t": "sub", "c": "project:1", "o": 0, "i": "s"}
+    with trio.fail_after(30):
+        async with running_engine(EngineSettings(bytes_per_second=20_000.0)) as engine:
+            for _ in range(10):
+                await engine.bus.store("project:1", b'{"v":1,"t":"pub","d":"%s"}' % (b"x" * 5000))
+            async with connect(engine.host, engine.port) as client:
+                await client.say(sub)
+                answers = [await client.json() for _ in range(11)]
+                assert [answer["t"] for answer in answers] == ["ok"] + ["pub"] * 10
+                begun = trio.current_time()
+                await client.say({"v": 1, "t": "ping", "i": "p"})
+                assert (await client.json())["t"] == "pong"
+                assert trio.current_time() - begun > 0.5
+                statistics = engine.server.statistics()
+                assert (statistics.answers_slowed > 0, statistics.slowed) == (True, 0)

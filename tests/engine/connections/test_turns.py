@@ -37,9 +37,9 @@ async def test_after_each_message_that_was_inflated_to_more_than_was_read_others
     data = b"".join(map(deflated, messages))
     assert len(data) < 4096  # one read
 
-    async def handle(commands: Commands, *args: Any) -> None:
+    async def handle(commands: Commands, *args: Any) -> float:
         turns.append(passes.count)
-        await _handle(commands, *args)
+        return await _handle(commands, *args)
 
     monkeypatch.setattr(Commands, "handle", handle)
     with trio.fail_after(20):

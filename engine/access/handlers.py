@@ -1,0 +1,73 @@
+"""How a worker asks handlers, the application's own code: over NATS, with a deadline, and never with a guess."""
+
+import logging
+import math
+from typing import Protocol
+
+import trio
+
+from fanline.engine.access.settings import HandlerSettings
+from fanline.engine.bus.interface import BusError, NoListenerError
+from fanline.protocol.handlers import (
+    Answered,
+    Handler,
+    HandlerError,
+    HandlerForm,
+    HandlerRequest,
+    decode_answer,
+    encode_request,
+)
+
+_AT_ONCE = 256  # requests of one handler under way; the others of this worker wait for their turn
+_MOST_WAITING = 16_384  # requests of one handler that wait: each holds what its client has sent
+_WARNING_SECONDS = 10.0  # between two log lines about one handler
+_log = logging.getLogger("fanline.access")
+
+
+class Asks(Protocol):
+    """What is needed of the bus."""
+
+    async def ask(self, subject: str, payload: bytes, seconds: float) -> bytes:
+        """The answer of one who listens there. NoListenerError at once if nobody does; BusError."""
+        ...
+
+
+class HandlerClient:
+    """Asks the handlers of one worker. However slow a handler is, others are asked meanwhile."""
+
+    def __init__(self, bus: Asks, settings: HandlerSettings | None = None) -> None:
+        self.settings = settings or HandlerSettings()
+        self._bus = bus
+        self._turns: dict[Handler, trio.CapacityLimiter] = {}
+        self._warned_at: dict[Handler, float] = {}  # Trio time
+
+    async def ask(self, handler: Handler, request: HandlerRequest, kind: type[Answered]) -> Answered:
+        """Its answer, within `settings.timeout`. HandlerError, which is logged, if there is none that can be used."""
+        turns = self._turns.setdefault(handler, trio.CapacityLimiter(_AT_ONCE))
+        seconds = self.settings.timeout
+        if turns.statistics().tasks_waiting >= _MOST_WAITING:
+            raise self._failure(handler, "too many requests wait for it")
+        with trio.move_on_after(seconds):
+            async with turns:
+                return await self._ask(handler, request, kind)
+        raise self._failure(handler, f"it did not answer within {seconds:g} s")
+
+    async def _ask(self, handler: Handler, request: HandlerRequest, kind: type[Answered]) -> Answered:
+        try:
+            # The scope around this one ends the wait: the bus, which would say so in other words, has longer.
+            answer = await self._bus.ask(handler.subject, encode_request(request), 2 * self.settings.timeout)
+            return decode_answer(answer, kind)
+        except NoListenerError:
+            own = handler.form is HandlerForm.SUBJECT
+            reason = "nobody listens there" if own else "the process `handlers` does not run"
+            raise self._failure(handler, reason) from None
+        except (BusError, HandlerError) as error:
+            raise self._failure(handler, str(error)) from None
+
+    def _failure(self, handler: Handler, reason: str) -> HandlerError:
+        """Say why in the log; not for every client, since all of them may be concerned."""
+        now = trio.current_time()
+        if now - self._warned_at.get(handler, -math.inf) > _WARNING_SECONDS:
+            self._warned_at[handler] = now
+            _log.error("the handler %s: %s; clients are refused", handler.label, reason)
+        return HandlerError(reason)

@@ -1,0 +1,1 @@
+"""The process `handlers`: the application's own Python, and its webhooks, under asyncio."""

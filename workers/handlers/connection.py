@@ -1,0 +1,59 @@
+"""The connection of the process of handlers to NATS, by nats-py."""
+
+import logging
+import ssl
+from typing import Any
+
+from nats.aio.client import Client
+
+from fanline.workers.configuration.settings import Settings
+
+_RECONNECT_SECONDS = 1
+_log = logging.getLogger("fanline.handlers")
+
+
+async def connect(settings: Settings) -> Client:
+    """Connected as the workers are, and again for ever once it was. Waits while no server can be reached; OSError if a
+    file cannot be read.
+    """
+    client = Client()
+
+    async def lost() -> None:
+        _log.warning("NATS is away")
+
+    async def back() -> None:
+        _log.info("NATS is back")
+
+    async def failed(error: Exception) -> None:
+        level = logging.WARNING if client.is_connected else logging.DEBUG  # else it is one of many tries
+        _log.log(level, "NATS: %s", error or type(error).__name__)
+
+    options: dict[str, Any] = {
+        "user": settings.nats_user,
+        "password": settings.nats_password,
+        "token": settings.nats_token,
+        "user_credentials": settings.nats_creds,
+        "nkeys_seed": settings.nats_nkey,
+        "tls": _tls(settings),
+    }
+    await client.connect(
+        list(settings.nats_urls),
+        name="handlers",
+        disconnected_cb=lost,
+        reconnected_cb=back,
+        error_cb=failed,
+        reconnect_time_wait=_RECONNECT_SECONDS,
+        max_reconnect_attempts=-1,
+        **{key: value for key, value in options.items() if value},
+    )
+    return client
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    """None if the URLs alone say whether to use TLS."""
+    if not (settings.nats_tls_ca or settings.nats_tls_cert):
+        return None
+    context = ssl.create_default_context(cafile=settings.nats_tls_ca or None)
+    if settings.nats_tls_cert:
+        context.load_cert_chain(settings.nats_tls_cert, settings.nats_tls_key or None)
+    return context

@@ -1,0 +1,119 @@
+"""Python callables of the application: found by name, and called without letting them hold up the process.
+
+A coroutine function runs in the loop, any other function in a thread. A call that is not done in time is given up
+and cancelled; what it runs may go on, as a thread does, and keeps its place until it ends. Once calls that do not end
+have all places, the process is of no more use.
+"""
+
+import asyncio
+import importlib
+import inspect
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fanline.protocol.handlers import Handler, HandlerError
+
+PLACES = 64
+"""Calls at a time; those beyond wait."""
+GRACE_SECONDS = 10.0
+
+Function = Callable[[Any], Any]
+_log = logging.getLogger("fanline.handlers")
+
+
+class LoadError(Exception):
+    """A function cannot be found; str() is one sentence."""
+
+
+def load_function(handler: Handler) -> Function:
+    """Import the function that a handler names. Raises LoadError."""
+    module_name, path = handler.module_and_function
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:  # noqa: BLE001  # the application's own
+        if not _is_missing(error, module_name):
+            _log.exception("cannot import %s", module_name)  # where in its code, or in what it imports, the fault is
+        raise LoadError(f"cannot import {module_name} for the handler {handler.text}: {_words(error)}") from None
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise LoadError(f"the handler {handler.text}: {module_name} has no {path}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise LoadError(f"the handler {handler.text} is no function")
+    return found  # type: ignore[no-any-return]  # callable, as far as can be known
+
+
+def _is_missing(error: Exception, module_name: str) -> bool:
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    return missing is not None and (module_name == missing or module_name.startswith(f"{missing}."))
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+class FunctionCalls:
+    """`on_stuck`: called when all places are held by calls that still run `grace` seconds after they were given up."""
+
+    def __init__(
+        self, seconds: float, on_stuck: Callable[[], None], *, places: int = PLACES, grace: float = GRACE_SECONDS
+    ) -> None:
+        self._seconds = seconds
+        self._on_stuck = on_stuck
+        self._most = places
+        self._places = asyncio.Semaphore(places)
+        self._grace = grace
+        self._stuck: set[asyncio.Future[Any]] = set()
+        self._threads = ThreadPoolExecutor(places, thread_name_prefix="handler")
+
+    async def call(self, function: Function, request: Any) -> Any:
+        """What the function returns. HandlerError if it is not done in time; whatever it raises."""
+        ends = asyncio.get_running_loop().time() + self._seconds
+        try:
+            async with asyncio.timeout_at(ends):
+                await self._places.acquire()
+        except TimeoutError:
+            raise HandlerError("too many calls are under way") from None
+        work = asyncio.ensure_future(self._run(function, request))
+        work.add_done_callback(self._ended)
+        done, _ = await asyncio.wait([work], timeout=ends - asyncio.get_running_loop().time())
+        if not done:
+            self._give_up(work)
+            raise HandlerError(f"it was not done within {self._seconds:g} s")
+        return work.result()
+
+    def _give_up(self, work: asyncio.Future[Any]) -> None:
+        work.cancel()
+        asyncio.get_running_loop().call_later(self._grace, self._look_again, work)
+
+    def _look_again(self, work: asyncio.Future[Any]) -> None:
+        if not work.done():
+            self._stuck.add(work)
+        if len(self._stuck) >= self._most:
+            self._on_stuck()
+
+    def _ended(self, work: asyncio.Future[Any]) -> None:
+        self._stuck.discard(work)
+        self._places.release()
+        if not work.cancelled():
+            work.exception()  # seen, also if nobody waits for it any more
+
+    async def _run(self, function: Function, request: Any) -> Any:
+        if inspect.iscoroutinefunction(function):
+            return await function(request)
+        result = await self._in_thread(function, request)
+        return await result if inspect.isawaitable(result) else result
+
+    async def _in_thread(self, function: Function, request: Any) -> Any:
+        """A thread cannot be cancelled: this returns when it has ended, whatever happens meanwhile."""
+        thread, cancelled = asyncio.get_running_loop().run_in_executor(self._threads, function, request), False
+        while not thread.done():
+            try:
+                await asyncio.wait([thread])
+            except asyncio.CancelledError:
+                cancelled = True
+        if cancelled:
+            raise asyncio.CancelledError
+        return thread.result()

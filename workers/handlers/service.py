@@ -1,0 +1,42 @@
+"""The process of handlers as the supervisor sees it."""
+
+import sys
+
+import msgspec
+
+from fanline.protocol.handlers import Handler, HandlerForm, parse_handler
+from fanline.workers.configuration.settings import Settings
+from fanline.workers.supervision.reporting import Order, ReportingProcess
+
+COMMAND = (sys.executable, "-P", "-m", "fanline.workers.handlers.main")
+STOP_SECONDS = 2.0
+
+
+class HandlersOrder(msgspec.Struct, frozen=True):
+    """What the process needs."""
+
+    report_fd: int
+    settings: Settings
+    handlers: tuple[str, ...]
+    """Those that it is asked for, as the settings name them."""
+
+
+class HandlersProcess(ReportingProcess):
+    """One for a server, whatever the number of its workers."""
+
+    def __init__(self, settings: Settings, handlers: tuple[str, ...], command: tuple[str, ...] = COMMAND) -> None:
+        """`settings`: with those of the embedded NATS."""
+        super().__init__("handlers", command, stop_seconds=STOP_SECONDS, hang_seconds=settings.hang_timeout)
+        self._settings = settings
+        self._handlers = handlers
+
+    def order(self, report_fd: int) -> Order:
+        return Order(HandlersOrder(report_fd, self._settings, self._handlers), ())
+
+
+def handlers_to_run(settings: Settings) -> tuple[str, ...]:
+    """The handlers of the settings that need the process; workers ask those on NATS themselves."""
+    namespaces = settings.engine.namespaces.values()
+    named = [settings.access.authenticator, *(namespace.authorizer for namespace in namespaces)]
+    handlers: list[Handler] = [parse_handler(text) for text in dict.fromkeys(named) if text]
+    return tuple(each.text for each in handlers if each.form is not HandlerForm.SUBJECT)
