@@ -21,7 +21,6 @@ from fanline.protocol.handlers import AuthenticateRequest
 from fanline.protocol.messages import ErrorData, Limits, Welcome
 from fanline.protocol.websocket.routes import Visit
 
-
 OnLost = Callable[["Session", str], None]
 
 

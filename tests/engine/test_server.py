@@ -1,11 +1,10 @@
 """What the engine does for well-behaved clients, on real sockets."""
 
-from unittest.mock import ANY
-
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import trio

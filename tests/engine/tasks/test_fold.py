@@ -135,7 +135,7 @@ def test_data_that_says_nothing_plain_passes_through_counted_and_changes_nothing
     fed = Fed()
     fed.feed(event("task_started", attempt=2))
     before = fed.log.snapshot
-    assert fed.feed(envelope) is envelope
+    assert repr(fed.feed(envelope)) == repr(envelope.value)  # NaN equals nothing
     assert [error.code for error in fed.refused] == [ErrorCode.BAD_MESSAGE]
     assert fed.log.snapshot == before
 

@@ -23,7 +23,9 @@ class Person(RawClient):
 
 
 @asynccontextmanager
-async def person(engine: RunningEngine, name: str | None = None, path: str = "/ws", **headers: str) -> AsyncIterator[Person]:
+async def person(
+    engine: RunningEngine, name: str | None = None, path: str = "/ws", **headers: str
+) -> AsyncIterator[Person]:
     """A client that has come by a path, and has said who it is if it has a name."""
     async with connect_raw(engine.host, engine.port) as raw:
         client = Person(raw.stream)

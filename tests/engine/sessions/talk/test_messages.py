@@ -67,7 +67,9 @@ async def test_nobody_reads_what_it_does_not_see() -> None:
             answer = await carl.ask({"type": "message_read", "message_id": sent["message_id"]})
             assert (answer["type"], answer["message"]) == ("error", "Message not found")
             assert (await carl.ask({"type": "message_read"}))["message"] == "Message id required"
-            await anna.say({"type": "message_read", "message_id": sent["message_id"]})  # its own: there is nothing to say
+            await anna.say(
+                {"type": "message_read", "message_id": sent["message_id"]}
+            )  # its own: there is nothing to say
             await anna.hears_nothing()
 
 
