@@ -35,7 +35,10 @@ from fanline.engine.counters import Counters
 from fanline.engine.faults import Faults
 from fanline.engine.limits import LimitHits
 from fanline.engine.namespaces import Namespaces
+from fanline.engine.presence.online import OnlineCounter
+from fanline.engine.presence.presence import Presence
 from fanline.engine.sending.outbox import OutboxShared
+from fanline.engine.sessions.attending import Attending
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.commands import Commands, end_removed
 from fanline.engine.sessions.expiry import Expiry
@@ -108,10 +111,10 @@ class Assembly:
             max_messages=settings.outbox_messages,
             on_fault=faults.report,
         )
-        joining, paging = self._start_channels(nursery, run_vital)
+        joining, paging, attending = self._start_channels(nursery, run_vital)
         store = SessionStore(self._bus)
         expiry = Expiry(self.access.tokens.grace)
-        commands = self._make_commands(nursery, joining, paging, store, expiry)
+        commands = self._make_commands(nursery, joining, paging, attending, store, expiry)
         nursery.start_soon(faults.keep, "the session store", store.run)
         nursery.start_soon(faults.keep, "the heartbeat", self.registry.beat)
         nursery.start_soon(faults.keep, "the end of tokens", expiry.run)
@@ -144,7 +147,7 @@ class Assembly:
                     self.audit.record(AuditEvent.REMOVED, session.identity, channel=removal.channel)
                     end_removed(session, removal)
 
-    def _start_channels(self, nursery: trio.Nursery, run_vital: RunVital) -> tuple[Joining, Paging]:
+    def _start_channels(self, nursery: trio.Nursery, run_vital: RunVital) -> tuple[Joining, Paging, Attending]:
         """The hub with all that is behind it, from the bus to the flusher."""
         bus, settings, counters, faults = self._bus, self._settings, self.counters, self.faults
         turns = Turns()
@@ -156,7 +159,11 @@ class Assembly:
         recovery = Recovery(bus, hub, states, reader, faults, nursery, turns)
         monitor = TaskMonitor(bus, self._members, self.namespaces, reader.read_stored, reader.refuse, counters, faults)
 
+        router = Router(hub, bus, settings.bus_timeout)
+        presence, online = self._start_presence(nursery, router, hub)
+
         def bus_is_back(sound_until: float) -> None:
+            presence.watches.compare_soon()
             recovery.bus_is_back(sound_until)
             hub.bus_is_back()
             monitor.bus_is_back()
@@ -170,7 +177,7 @@ class Assembly:
         nursery.start_soon(run_vital, "the flusher", flusher.run)
         joining = Joining(
             bus,
-            Router(hub, bus, settings.bus_timeout),
+            router,
             recovery,
             History(bus, states, reader, recovery),
             counters,
@@ -179,10 +186,29 @@ class Assembly:
             patience=settings.idle_timeout,
             turns=turns,
         )
-        return joining, Paging(bus, states, reader)
+        attending = Attending(joining, presence, online, self._permissions)
+        return joining, Paging(bus, states, reader), attending
+
+    def _start_presence(self, nursery: trio.Nursery, router: Router, hub: Hub) -> tuple[Presence, OnlineCounter]:
+        bus, settings, faults = self._bus, self._settings, self.faults
+        limit, timeout = settings.presence_users, settings.bus_timeout
+        presence = Presence(
+            bus, router, hub, self._members, self.namespaces, faults, nursery, limit=limit, timeout=timeout
+        )
+        online = OnlineCounter(bus, self._members, faults, nursery, self.registry.users)
+        nursery.start_soon(faults.keep, "presence", presence.run)
+        nursery.start_soon(faults.keep, "what presence follows", presence.watches.run)
+        nursery.start_soon(faults.keep, "the count of users", online.run)
+        return presence, online
 
     def _make_commands(
-        self, nursery: trio.Nursery, joining: Joining, paging: Paging, store: SessionStore, expiry: Expiry
+        self,
+        nursery: trio.Nursery,
+        joining: Joining,
+        paging: Paging,
+        attending: Attending,
+        store: SessionStore,
+        expiry: Expiry,
     ) -> Commands:
         bus, settings, namespaces = self._bus, self._settings, self.namespaces
         acknowledgements, on_fault = Acknowledgements(bus), self.faults.report
@@ -196,6 +222,7 @@ class Assembly:
             audit=self.audit,
             expiry=expiry,
             permissions=self._permissions,
+            attending=attending,
             removals=self._removals,
             joining=joining,
             paging=paging,

@@ -59,7 +59,7 @@ class Namespace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     retention: Annotated[float, Meta(ge=1, le=31_536_000)] = 7 * _DAY
     """Seconds for which a task's snapshot is kept after its last change."""
     presence: bool = False
-    """Accepted, but without effect in this version: whether the subscribers to a channel learn of each other."""
+    """Whether clients can learn which users are subscribed to a channel, and who comes and goes."""
 
 
 _DURABLE = Namespace(durable=True)

@@ -70,6 +70,8 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Names by which clients may know this server, besides loopback names and its own address."""
     origins: tuple[OriginName, ...] = ()
     """Origins whose pages may connect, besides pages of the very host and port that they connect to."""
+    presence_users: Annotated[int, Meta(ge=1, le=2000)] = 1000
+    """Users of a channel up to which presence names each; of a larger channel, clients get counts only."""
     audit_log: str = ""
     """Path of a file to which JSON lines are appended: who came, who was refused, who did what. Empty: none."""
     audit_events: bool = False

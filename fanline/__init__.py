@@ -14,6 +14,7 @@ import typing
 if typing.TYPE_CHECKING:
     from fanline.client.client import Client
     from fanline.client.message import Gap, Message, PastMessages, Position, Published
+    from fanline.client.presence_view import PresenceNotice, PresenceView
     from fanline.client.subscription import Subscription
     from fanline.client.task_events import OutputLine, TaskUpdate
     from fanline.client.task_view import TaskView
@@ -23,6 +24,7 @@ if typing.TYPE_CHECKING:
     from fanline.producer.running_task import AsyncTask, SyncTask, current_task
     from fanline.producer.task import Task
     from fanline.producer.tqdm import tqdm, trange
+    from fanline.protocol.messages import PresenceData, PresentUser
     from fanline.protocol.nats.options import NatsOptions
     from fanline.protocol.tasks.events import TaskEvent
     from fanline.protocol.tasks.snapshot import Snapshot
@@ -46,6 +48,10 @@ __all__ = [
     "OutputLine",
     "PastMessages",
     "Position",
+    "PresenceData",
+    "PresenceNotice",
+    "PresenceView",
+    "PresentUser",
     "Published",
     "ServerError",
     "SlowConsumer",
@@ -68,6 +74,7 @@ __all__ = [
 _MODULES = {
     "client.client": ("Client",),
     "client.message": ("Gap", "Message", "PastMessages", "Position", "Published"),
+    "client.presence_view": ("PresenceNotice", "PresenceView"),
     "client.subscription": ("Subscription",),
     "client.task_events": ("OutputLine", "TaskUpdate"),
     "client.task_view": ("TaskView",),
@@ -77,6 +84,7 @@ _MODULES = {
     "producer.running_task": ("AsyncTask", "SyncTask", "current_task"),
     "producer.task": ("Task",),
     "producer.tqdm": ("tqdm", "trange"),
+    "protocol.messages": ("PresenceData", "PresentUser"),
     "protocol.nats.options": ("NatsOptions",),
     "protocol.tasks.events": ("TaskEvent",),
     "protocol.tasks.snapshot": ("Snapshot",),

@@ -54,6 +54,10 @@ class WebSocket:
         except FrameError as error:
             raise WebSocketError(f"the server broke the framing: {error}") from None
 
+    def fileno(self) -> int:
+        """Of the socket, to wait until there is something to receive."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         self._socket.close()
 

@@ -117,6 +117,31 @@ class Subscribed(ControlData, omit_defaults=False):
     """Messages of history that follow, up to that offset."""
 
 
+class PresentUser(ControlData):
+    """A user who is on a channel; the data of `join` and `leave`, without the connections."""
+
+    user_id: str
+    username: str | None = None
+    """How the user is shown to others."""
+    connections: int = 0
+    """On the channel; 0 for one who may be back soon."""
+
+
+class PresenceData(ControlData):
+    """Who is on a channel, or in the whole system: the answer to `presence`, and what viewers of a large channel are
+    sent in place of `join` and `leave`.
+    """
+
+    count: int
+    """Users."""
+    connections: int
+    """Of these users, and of nobody in particular."""
+    anonymous: int = 0
+    """Those among them without a user name."""
+    users: list[PresentUser] | None = None
+    """None: too many to be listed."""
+
+
 class PublishResult(ControlData):
     """The answer to `pub`. The envelope's offset is the message's, on a durable channel."""
 
@@ -220,6 +245,8 @@ class Subscribe(ControlData, forbid_unknown_fields=True):
     """At the newest stored message; on a task channel, at the task's snapshot. Goes before the other two."""
     lines: Annotated[int, Meta(ge=0, le=MAX_LINES)] = DEFAULT_LINES
     """How many of the newest lines of output a task's snapshot has."""
+    presence: bool | UnsetType = UNSET
+    """Whether the client is sent `join` and `leave` from now on; left out: as before."""
 
 
 class AskHistory(ControlData, forbid_unknown_fields=True):

@@ -26,6 +26,7 @@ LAYERS = (
     "sending",
     "tasks",
     "channels",
+    "presence",
     "sessions",
     "connections",
     "assembly",

@@ -5,7 +5,7 @@
 add themselves to groups.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -151,6 +151,15 @@ class Hub:
         if self.is_open(durable):
             self._deliver(self._channels[durable.name], durable.namespace, envelopes)
             self._tell_of_dirt()
+
+    def announce(self, groups: Iterable[Group], envelopes: Sequence[Envelope]) -> None:
+        """Send what is no message of a channel to the members of some groups, in order."""
+        for group in groups:
+            if not group.pending:
+                self._dirty.append(group)
+            for envelope in envelopes:
+                group.append(envelope)
+        self._tell_of_dirt()
 
     def give_up(self, durable: DurableChannel, until: int = 0) -> None:
         """Tell the subscribers that we fail to deliver what comes next, up to an offset (0: unknown). Never raises."""

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from msgspec import UNSET
+
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.messages import Subscribe, read
 
@@ -32,6 +34,12 @@ class TaskSnapshot(NamedTuple):
 
 
 StartPosition = Live | After | StoredMessages | TaskSnapshot
+
+
+def presence_of(command: Envelope) -> bool | None:
+    """Whether a `sub` asks for presence; None: it leaves that as it is. MessageError(BAD_MESSAGE)."""
+    asked = UNSET if command.data is None else read(Subscribe, command).presence
+    return None if asked is UNSET else asked
 
 
 def start_of(command: Envelope) -> StartPosition:

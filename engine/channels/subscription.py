@@ -138,7 +138,7 @@ class ChannelSubscription(ChannelInterest):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.state is not SubscriptionState.ACTIVE:
-            self.leave()
+            self.lose()
 
     def activate(self) -> None:
         """Let the channel's messages through: those received after this call, no others."""
@@ -152,6 +152,10 @@ class ChannelSubscription(ChannelInterest):
         """End it, and release the channel."""
         self._move(SubscriptionEvent.LEAVE)
         self._release()
+
+    def lose(self) -> None:
+        """End it, because its connection has ended or its `sub` has failed."""
+        self.leave()
 
     def _move(self, event: SubscriptionEvent) -> None:
         before, self.state = self.state, SUBSCRIPTION[self.state, event]

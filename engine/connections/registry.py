@@ -46,6 +46,10 @@ class Registry:
         found = None if number is None else self._slice_of(number).get(number)
         return None if found is None else found.outbox
 
+    def users(self) -> Iterator[str | None]:
+        """The user of every connection; None for nobody in particular."""
+        return (connection.session.identity.user for connection in self)
+
     async def serve(self, connection: Connection, rest: bytes) -> None:
         """Run a connection, which is open until this returns; `rest` is what came with its handshake."""
         number = connection.session.number

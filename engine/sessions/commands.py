@@ -25,6 +25,7 @@ from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
 from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.namespaces import Namespaces
+from fanline.engine.sessions.attending import Attending, Begin
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
@@ -63,6 +64,7 @@ class Commands:
         expiry: Expiry,
         permissions: Permissions,
         removals: Removals,
+        attending: Attending,
         audit: Audit,
         joining: Joining,
         paging: Paging,
@@ -82,6 +84,7 @@ class Commands:
         self._expiry = expiry
         self._permissions = permissions
         self._removals = removals
+        self._attending = attending
         self._audit = audit
         self._joining = joining
         self._paging = paging
@@ -183,6 +186,7 @@ class Commands:
         session.request = remembered(session.request)
         self._expiry.watch(session)
         await self._end_lost(session)
+        await self._attending.identify(session)
 
     async def _end_lost(self, session: Session) -> None:
         """End the subscriptions that the session's identity may not have any more, each with its reason. What an
@@ -309,20 +313,29 @@ class Commands:
         await self._subscribe(session, command, answer)
 
     async def _subscribe(self, session: Session, command: Envelope, answer: Answer) -> None:
-        channel, start, mark = _channel_of(command, or_pattern=True), start_of(command), self._removals.mark()
+        channel, mark = _channel_of(command, or_pattern=True), self._removals.mark()
+        await self._permissions.check(session.identity, Right.SUB, channel)
+        async with self._attending.beginning(session, command, channel) as begin:
+            await self._join(session, command, channel, begin, answer)
+        removal = self._removals.since(mark, session.identity.user, channel)
+        if removal is not None:  # it came between the check and the answer, and found no subscription
+            end_removed(session, removal)
+
+    async def _join(self, session: Session, command: Envelope, channel: str, begin: Begin, answer: Answer) -> None:
+        start = start_of(command)
         if is_pattern(channel) and not isinstance(start, Live):
             raise MessageError(ErrorCode.BAD_MESSAGE, f"{channel} has no start position: a pattern is live")
-        await self._permissions.check(session.identity, Right.SUB, channel)
         subscriptions = session.subscriptions or {}
         known = subscriptions.get(channel)
         if known is not None and isinstance(start, Live) and channel not in (session.unasked or ()):
+            begin(known)
             answer(Envelope(MessageType.OK, channel=channel))
             return
         if known is None and len(subscriptions) >= self._max_subscriptions:
             self._hits.hit(Limit.SUBSCRIPTIONS)
             limit = f"a connection may subscribe to {self._max_subscriptions} channels at most"
             raise MessageError(ErrorCode.LIMIT_EXCEEDED, limit)
-        subscription = known or self._joining.subscription(channel, session.encoding, session.outbox)
+        subscription = known or self._attending.subscription(session, channel)
 
         def admit(reply: Envelope) -> None:
             # In one step with the answer: a session that is cut off during its history is taken up with this channel.
@@ -332,12 +345,10 @@ class Commands:
                 session.unasked.discard(channel)
             self._audit.record(AuditEvent.SUBSCRIBED, session.identity, channel=channel)
             session.store()
+            begin(subscription)
             answer(reply)
 
         await self._joining.join(subscription, start, admit)
-        removal = self._removals.since(mark, session.identity.user, channel)
-        if removal is not None:  # it came between the check and the answer, and found no subscription
-            end_removed(session, removal)
 
     async def unsub(self, session: Session, command: Envelope) -> Envelope:
         channel = _channel_of(command, or_pattern=True)
@@ -360,6 +371,11 @@ class Commands:
         self._audit.record(AuditEvent.PUBLISHED, session.identity, channel=channel)
         return answer
 
+    async def presence(self, session: Session, command: Envelope) -> Envelope:
+        """Who is on a channel; without one, how many users the whole system has."""
+        channel = None if command.channel is None else _channel_of(command)
+        return await self._attending.query(session.identity, channel)
+
     async def history(self, session: Session, command: Envelope) -> Envelope:
         """A page of what is stored of a channel, whether the session is subscribed to it or not."""
         channel = _channel_of(command)
@@ -371,14 +387,16 @@ class Commands:
         return answer
 
     async def ack(self, session: Session, command: Envelope) -> Envelope:
-        """Move an inbox's cursor to an offset (`o`), or to the message whose id is the data."""
+        """Move an inbox's cursor to an offset (`o`), which may name its epoch (`ep`), or to the message whose id is the
+        data.
+        """
         session.acknowledges = True
         inbox = _inbox_of(session, command)
         message_id = message_id_of(command)
         offset = command.offset
         if offset is None and message_id is not None:
             offset = inbox.log.offset_of(message_id)
-        if offset is None or offset > inbox.last:
+        if offset is None or offset > inbox.last or not inbox.epoch.covers(command.epoch, offset):
             named = command.value if command.offset is None else command.offset
             raise MessageError(ErrorCode.UNKNOWN_MESSAGE, f"{inbox.name} has no message {named!r} to acknowledge")
         await move_cursor(self._bus, inbox.name, offset, inbox.epoch)
@@ -409,9 +427,6 @@ class Commands:
 
         self._calls.begin(session, command, channel, answer)
 
-    async def not_supported(self, session: Session, command: Envelope) -> Envelope:
-        raise MessageError(ErrorCode.NOT_SUPPORTED, f"this server does not offer `{command.type}`")
-
     async def unknown(self, session: Session, command: Envelope) -> Envelope:
         raise MessageError(ErrorCode.UNKNOWN_TYPE, f"unknown message type {command.type!r}")
 
@@ -428,7 +443,7 @@ COMMANDS: dict[str, Perform] = {
     MessageType.PING: Commands.ping,
     MessageType.ACK: Commands.ack,
     MessageType.CALL: Commands.call,
-    MessageType.PRESENCE: Commands.not_supported,
+    MessageType.PRESENCE: Commands.presence,
     MessageType.HISTORY: Commands.history,
 }
 

@@ -141,5 +141,5 @@ class Session:
     def end(self) -> None:
         """The connection has ended: leave all channels."""
         for subscription in (self.subscriptions or {}).values():
-            subscription.leave()
+            subscription.lose()
         self.subscriptions = None

@@ -1,5 +1,6 @@
 """The client: one connection, reopened whenever it is lost, for any number of subscriptions and publishers."""
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
@@ -15,6 +16,7 @@ from fanline.backoff import Backoff
 from fanline.client.connection import ServerConnection, V1Dialect, open_connection
 from fanline.client.control import read_control, server_error
 from fanline.client.message import Gap, Message, PastMessages, Position, Published, from_envelope
+from fanline.client.presence_view import PresenceView, PresenceViews
 from fanline.client.subscription import Subscription
 from fanline.client.subscription_driver import SubscriptionDriver
 from fanline.client.subscriptions.start import StartPosition
@@ -31,6 +33,7 @@ from fanline.protocol.messages import (
     AskHistory,
     Authenticate,
     HistoryAnswer,
+    PresenceData,
     PublishResult,
     ReconnectData,
     Subscribe,
@@ -41,6 +44,7 @@ StoredPositions = Mapping[str, Position | Sequence[Any]]
 """What `Subscription.positions` returned, or what JSON made of it."""
 _DIALECTS: dict[str, V1Dialect] = {"json": JSON, "cbor": CBOR}
 _AUTH_ID = "~auth"
+_log = logging.getLogger("fanline")
 _PING_ID = "~ping"  # no id that a program would give to a message
 _RETRY_SECONDS = 100.0  # safely within the two minutes in which the server recognises a de-duplication id
 
@@ -59,6 +63,7 @@ class Client:
     `notice` is called with a sentence for people whenever an established connection is lost, and when it is back.
     `token` is what the server wants to see, or a function, plain or async, that returns it: it is called for each
     connection, and whenever the server says that the token ends soon, so that the connection goes on with a new one.
+    What it raises is raised by the client if it has no connection; else it is a warning of the logger "fanline".
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class Client:
         self._away = False  # and reported so
         self._return_in: float | None = None  # seconds, if the server has said so
         self._driver = SubscriptionDriver()
+        self._presence = PresenceViews(self._driver, self._connected)
         self._reading: trio.CancelScope | None = None  # while a connection is open
         self._life = self._live()
 
@@ -230,7 +236,9 @@ class Client:
         Raises ServerError if it is no message of an inbox to which this client is subscribed, and ConnectionLost if
         the connection ends before the answer: acknowledge it, or a later one, again.
         """
-        command = Envelope(MessageType.ACK, channel=message.channel, id=uuid4().hex, offset=message.offset)
+        command = Envelope(
+            MessageType.ACK, channel=message.channel, id=uuid4().hex, offset=message.offset, epoch=message.epoch
+        )
         await self._request(await self._connected(), command)
 
     def task(
@@ -253,6 +261,22 @@ class Client:
         starts = {f"task:{id}": StartPosition(history=Subscribe(snapshot=True, lines=lines))}
         messages: Subscription[Message | Gap] = Subscription(self._driver, starts, buffer, gaps=True)
         return TaskView(messages, partial(self.call, f"task:{id}"), lines, follow=follow, by=by)
+
+    async def presence(self, channel: str | None = None) -> PresenceData:
+        """Who is on a channel: `users`, or None if there are too many to be named; `count`; `connections`. Without a
+        channel, how many users the whole system has.
+
+        Raises ServerError if the server refuses or the channel has no presence, and ConnectionLost if the connection
+        ends before the answer.
+        """
+        command = Envelope(MessageType.PRESENCE, channel=channel, id=uuid4().hex)
+        return read_control(PresenceData, await self._request(await self._connected(), command))
+
+    def watch_presence(self, channel: str, *, buffer: int = 1024) -> PresenceView:
+        """Who is on a channel, and who comes and goes: `async with client.watch_presence("room:lobby") as room:`. See
+        PresenceView. `buffer` is in notices, as it is in messages for `subscribe`.
+        """
+        return PresenceView(self._presence, channel, buffer)
 
     async def call(self, channel: str, verb: str, data: Any = None) -> Any:
         """Send a verb to whatever runs a channel, such as the producer of a task; returns the data of its answer.
@@ -343,10 +367,15 @@ class Client:
                 own.cancel_scope.cancel()
 
     async def _renew(self, connection: ServerConnection) -> None:
-        """The token ends soon: show another one, if there is one. A refusal is the server's to act upon."""
-        token = await self._tokens.next() if self._tokens.can_change else None
-        if token is not None:
-            connection.post(Envelope(MessageType.AUTH, id=_AUTH_ID, data=Authenticate(token=token).fields()))
+        """The token ends soon: show another one, if there is one. A refusal is the server's to act upon; while there is
+        no other token, the present one is still good for a while.
+        """
+        try:
+            token = await self._tokens.next() if self._tokens.can_change else None
+            if token is not None:
+                connection.post(Envelope(MessageType.AUTH, id=_AUTH_ID, data=Authenticate(token=token).fields()))
+        except Exception:  # noqa: BLE001  # whatever the caller's function raises
+            _log.warning("there is no new token to show", exc_info=True)
 
     async def _read(self, connection: ServerConnection, nursery: trio.Nursery) -> None:
         while True:
@@ -359,7 +388,7 @@ class Client:
                     self._driver.lose(envelope.channel or "", server_error(envelope))
                 elif envelope.type == MessageType.RECONNECT:
                     self._return_in = read_control(ReconnectData, envelope).delay / 1000
-                elif not self._driver.answer(envelope):
+                elif not (self._presence.take(envelope) or self._driver.answer(envelope)):
                     connection.settle(envelope)
             await self._driver.wait_room(connection)
 
@@ -373,6 +402,7 @@ class Client:
                 self._away = False
                 self._notice("connected again")
             self._announce_change()
+            await self._presence.resume(connection)
 
     def _give_up(self, error: ConnectionLost | ConnectionRefused) -> None:
         """The client is over: wake and end everything that waits."""

@@ -17,7 +17,8 @@ from fanline.loadtest.bench.fanout import FanoutFigures, measure_fanout
 from fanline.loadtest.bench.floods.flooder import FLOODS
 from fanline.loadtest.bench.floods.measure import measure_flood
 from fanline.loadtest.bench.peers import PEERS
-from fanline.loadtest.bench.plan import DURABLE, LongJoinsPlan, ManyTasksPlan, Plan, TaskPlan
+from fanline.loadtest.bench.plan import DURABLE, LongJoinsPlan, ManyTasksPlan, Plan, PresencePlan, TaskPlan
+from fanline.loadtest.bench.presence.measure import SECRET, PresenceFigures, measure_presence
 from fanline.loadtest.bench.server import StartSide, fanline
 from fanline.loadtest.bench.tasks.many import ManyTasksFigures, measure_many_tasks
 from fanline.loadtest.bench.tasks.measure import TaskFigures, measure_tasks
@@ -36,7 +37,7 @@ class Bench(msgspec.Struct, frozen=True):
     """Measures our side; peers only fan out."""
 
 
-AnyFigures = FanoutFigures | DurableFigures | TaskFigures | ManyTasksFigures
+AnyFigures = FanoutFigures | DurableFigures | TaskFigures | ManyTasksFigures | PresenceFigures
 
 BENCHES = {
     "fanout": Bench(
@@ -117,6 +118,13 @@ BENCHES = {
         ("cpu_us_per_delivery",),
         ManyTasksPlan(subscribers=2000, channels=2000, rate=1000, seconds=5, data=36, namespace="task"),
         measure=measure_many_tasks,
+    ),
+    "presence": Bench(
+        "users on one channel, queries, and a storm of joins and leaves beside others; then a worker is killed",
+        ("storm",),
+        PresencePlan(subscribers=5000, rate=1000, seconds=10, workers=2, environment={"FANLINE_TOKENS_SECRET": SECRET}),
+        has_peers=False,
+        measure=measure_presence,
     ),
 }
 

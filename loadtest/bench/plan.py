@@ -149,6 +149,13 @@ class LongJoinsPlan(Plan, frozen=True, kw_only=True):
         return encode_json(Envelope(MessageType.PUB, data={"rows": rows, "number": f"{_MARK * 2}{number:08d}"}))
 
 
+class PresencePlan(Plan, frozen=True, kw_only=True):
+    """Users of one channel; `rate` is how many of them join and leave in a second, for `seconds` seconds."""
+
+    def publications(self) -> dict[str, dict[str, object]]:
+        return {}  # the bystanders publish
+
+
 def _around(envelope: Envelope) -> tuple[str, str]:
     prefix, _, suffix = encode_json(envelope).decode().partition(_MARK)
     return prefix, suffix

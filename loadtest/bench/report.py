@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from fanline.loadtest.bench.benches import BENCHES, AnyFigures, Report, spread
 from fanline.loadtest.bench.machine import Machine
-from fanline.loadtest.bench.plan import ManyTasksPlan, Plan, TaskPlan
+from fanline.loadtest.bench.plan import ManyTasksPlan, Plan, PresencePlan, TaskPlan
 
 _TRAFFIC = (
     ("CPU µs/delivery", "cpu_us_per_delivery", ".3f"),
@@ -89,6 +89,20 @@ _MANY_TASKS = (
     ("KB/viewer", "kb_per_connection", ".2f"),
     ("peak RSS MB", "peak_kb", ".0f"),
 )
+_PRESENCE = (
+    ("first query ms", "first", ".1f"),
+    ("query p50 ms", "p50", ".2f"),
+    ("query p99 ms", "p99", ".2f"),
+    ("... in the storm", "storm_p99", ".2f"),
+    ("others' p99 ms", "quiet", ".2f"),
+    ("... dull storm", "dull", ".2f"),
+    ("... in the storm", "storm", ".2f"),
+    ("CPU µs/change", "storm_cpu", ".0f"),
+    ("... if dull", "dull_cpu", ".0f"),
+    ("changes/s", "changes", ",.0f"),
+    ("right after s", "right", ".1f"),
+    ("users left", "left", ",.0f"),
+)
 _DURABLE = (("JetStream requests", "requests", ",.0f"), ("peak RSS MB", "peak_kb", ".0f"))
 _CHECKS = ("deliveries", "lost", "duplicated", "reordered", "closed", "fault_count")
 
@@ -111,6 +125,8 @@ def _head(report: Report) -> Iterator[str]:
 
 def _shape(plan: Plan) -> str:
     """Who subscribes to what, and what is published."""
+    if isinstance(plan, PresencePlan):
+        return f"{plan.subscribers:,} users, {plan.rate:,.0f} joins and leaves a second for {plan.seconds:g} s"
     if isinstance(plan, ManyTasksPlan):
         rate = f"from {plan.rate:,.0f} events/s on" if plan.most else f"{plan.rate:,.0f} events/s"
         return f"{plan.channels:,} tasks, {plan.subscribers:,} viewers, {rate} for {plan.seconds:g} s"
@@ -135,6 +151,7 @@ def _titles(report: Report) -> tuple[tuple[str, str, str], ...]:
         "jitter": _JITTER + _DURABLE,
         "tasks": _TASKS,
         "many-tasks": _MANY_TASKS,
+        "presence": _PRESENCE,
     }
     return of_bench.get(report.bench) or (_TRAFFIC if report.plan.count else ()) + _ALWAYS
 

@@ -22,6 +22,7 @@ from fanline.protocol.channels import check_channel, namespace_of
 from fanline.protocol.errors import MessageError
 
 USER = "{user}"
+EVERY_CHANNEL = "*"
 GrantText = Annotated[str, Meta(min_length=3, max_length=300, description="grants like task:*:sub+call")]
 MAX_GRANTS = 256
 """Grants that one token may carry."""
@@ -117,7 +118,7 @@ class Grants:
         self._user = user
 
     def on(self, channel: str) -> Right:
-        """The rights on a channel; for `ns:*` those on the whole namespace."""
+        """The rights on a channel; for `ns:*` those on the whole namespace, for `*` those on every channel."""
         return self._table.on(channel, self._user)
 
 
@@ -137,7 +138,7 @@ class _Table:
     def add(self, pattern: str, rights: Right) -> None:
         if pattern.endswith(USER):
             self._own.append(Grant(pattern.removesuffix(USER), rights))
-        elif pattern == "*":
+        elif pattern == EVERY_CHANNEL:
             self._all |= rights
         elif pattern.endswith(":*") and pattern.count(":") == 1:
             self._by_name[namespace_of(pattern)] = self._by_name.get(namespace_of(pattern), Right.NONE) | rights

@@ -169,18 +169,44 @@ def _other(envelope: Envelope) -> dict[str, Any]:
     }
 
 
+def _user_notice(kind: str, envelope: Envelope) -> dict[str, Any]:
+    fields = {
+        "type": kind,
+        "channel": name_of(envelope.channel),
+        "data": envelope.data,
+        "timestamp": iso_time(envelope.time),
+        "message_id": envelope.id,
+        "user_id": envelope.sender,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _crowd(envelope: Envelope) -> dict[str, Any]:
+    return {
+        "type": "online_users",
+        "channel": name_of(envelope.channel),
+        **envelope.value,
+        "timestamp": iso_time(envelope.time),
+        "message_id": envelope.id,
+    }
+
+
 _EVENTS: dict[str, Callable[[Envelope], dict[str, Any]]] = {
     MessageType.PUB: _published,
     MessageType.WELCOME: _established,
     MessageType.UNSUB: _unsubscribed,
     MessageType.AUTH: _expiring,
+    MessageType.JOIN: partial(_user_notice, "user_online"),
+    MessageType.LEAVE: partial(_user_notice, "user_offline"),
+    MessageType.PRESENCE: _crowd,
 }
 
 SERVER_TYPES = frozenset(
     (
         *("connection", "connection_established", "welcome", "error", "event", "echo", "ping", "pong", "heartbeat_ack"),
         *("subscription_result", "unsubscription_result", "unsubscribed", "auth_expiring", "status"),
-        *("history", "input_result", "cancel_result", "gap", "join", "leave", "reconnect", "bye"),
+        *("history", "input_result", "cancel_result", "gap", "reconnect", "bye"),
+        *("user_online", "user_offline", "online_users"),
     )
 )
 """What only the server itself says: an event of that name is sent as `event`, so that nobody forges it."""
@@ -283,6 +309,11 @@ _REPLIES: dict[str, Callable[[PlainCommand, Envelope], dict[str, Any]]] = {
     "unsubscribe": partial(_channel_result, "unsubscription_result", "unsubscribed"),
     "status": lambda command, reply: status_of(command.said["task_id"], reply.value),
     "history": _page,
+    "get_online_users": lambda command, reply: {
+        "type": "online_users",
+        "channel": command.said["channel"],
+        **reply.value,
+    },
     "input": lambda command, _: _result(command, success=True),
     "cancel": lambda command, _: _result(command, success=True),
     "new_message": _sent,

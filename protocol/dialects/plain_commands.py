@@ -250,6 +250,7 @@ COMMANDS: dict[str, Callable[[_Fields, Visit], PlainCommand | None]] = {
     "collaboration_start": _document_command,
     "collaboration_end": _document_command,
     "history": _history,
+    "get_online_users": partial(_channel_command, MessageType.PRESENCE),
     "ack": _ack,
     "get_status": _status,
     "status_request": _status,

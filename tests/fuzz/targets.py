@@ -8,6 +8,10 @@ from typing import NamedTuple
 
 from fanline.engine.access.routes import Routes
 from fanline.engine.bus.nats.signatures import Signatures
+from fanline.engine.presence.delta import decode as decode_delta
+from fanline.engine.presence.online import decode_users
+from fanline.engine.presence.questions import decode_numbers, decode_question
+from fanline.engine.presence.roster import Roster
 from fanline.protocol.auth.claims import TokenError, check_meant, check_times, decode_claims
 from fanline.protocol.auth.public_keys import read_key_set
 from fanline.protocol.auth.request_token import token_of
@@ -69,6 +73,15 @@ def _handshake(data: bytes, chance: random.Random) -> None:
             token_of(request, "session")
             client_address("10.0.0.1", request.headers, _PROXIES)
             return
+
+
+def _presence(data: bytes, _: random.Random) -> None:
+    delta = decode_delta(data)
+    if delta is not None:
+        Roster().take(delta)
+    decode_question(data)
+    decode_numbers(data)
+    decode_users(data)
 
 
 def _proxy_header(data: bytes, chance: random.Random) -> None:
@@ -359,6 +372,18 @@ TARGETS: dict[str, Target] = {
         ],
         _key_set,
         (UnusableKeyError,),
+    ),
+    "presence": Target(
+        [
+            b'{"worker":"a","number":2,"connections":3,"users":{"ann":[1,"Ann"],"bob":[2,null]},"gone":["cid"]}',
+            b'{"worker":"a","number":2,"large":true,"came_digests":"AAECAwQFBgc=","gone_digests":"AAECAwQFBgc="}',
+            b'{"type":"snapshot","channel":"room:1"}',
+            b'{"type":"numbers","channels":["room:1"]}',
+            b'{"worker":"a","numbers":[1]}',
+            b'{"connections":1,"anonymous":0,"digests":"AAECAwQFBgc=","complete":true}',
+        ],
+        _presence,
+        (),
     ),
     "NATS": Target(
         [

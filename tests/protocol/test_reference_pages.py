@@ -35,7 +35,7 @@ def test_the_type_tables_name_every_message_type() -> None:
     types = [row[0] for row in table(PROTOCOL, "| `t` |")]
     assert set(types) == set(MessageType)
     assert sorted(types) == sorted(
-        [*MessageType, MessageType.AUTH, MessageType.PUB, MessageType.UNSUB]
+        [*MessageType, MessageType.AUTH, MessageType.PRESENCE, MessageType.PUB, MessageType.UNSUB]
     )  # they go both ways
 
 
@@ -67,7 +67,7 @@ def test_the_page_says_how_compression_is_answered() -> None:
 
 def test_the_conversation_is_made_of_envelopes() -> None:
     lines = re.findall(r"^[<>] (\{.*\})$", PROTOCOL, re.MULTILINE)
-    assert len(lines) == 28
+    assert len(lines) == 34
     assert {decode_json(line.encode()).type for line in lines} <= set(MessageType)
 
 

@@ -113,7 +113,8 @@ class NatsBus(Requests):
         self._take_beat: Callable[[str], None] | None = None
         self._listeners: dict[str, NamespaceListener] = {}
         self._lost_since: float | None = None  # Unix seconds, while an outage has not been reported
-        self.streams = StreamKeeper(self.api, namespaces, bucket_bytes, self._report_loss)
+        recall_key = partial(self.signatures.prepare, self)
+        self.streams = StreamKeeper(self.api, namespaces, bucket_bytes, self._report_loss, recall_key)
 
     @property
     def connected(self) -> bool:

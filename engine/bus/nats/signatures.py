@@ -39,25 +39,31 @@ _MARK = b"\r\n%s:" % SIGNATURE.encode()
 
 
 class Signatures:
-    """`prepare` it before the first message is signed or read."""
+    """`prepare` it before the first message is signed or read, and whenever the store may have been lost."""
 
     def __init__(self, key: bytes = b"") -> None:
         self._key = key
         self._since = ""
-        """When the key was created, RFC 3339."""
+        """When the key was stored, RFC 3339. Without the Z, which sorts behind digits: nats-server leaves out the last
+        zeros of a fraction.
+        """
         self._ahead = 0.0  # milliseconds between Trio's clock and the store's
         self._synced: float | None = None
 
     async def prepare(self, bus: Bus) -> None:
-        """Read the key, or create it. BusError."""
+        """Read the key, or create it. A worker that still has a key which the store has lost stores it again: otherwise
+        the next worker to start would create another one, and neither would believe the other. BusError.
+        """
         for _ in range(_TRIES):
             found = await bus.kv_get(Bucket.KEYS, SIGNING_KEY)
             if found is not None and found.value:
-                self._key, self._since = found.value, found.time
+                self._key, self._since = found.value, found.time.removesuffix("Z")
                 return
+            if found is not None and self._key:
+                return  # an operator has deleted it, and is to restart all workers: they shall not bring it back
             with suppress(ConflictError):  # another worker was faster
-                revision = 0 if found is None else found.revision
-                await bus.kv_update(Bucket.KEYS, SIGNING_KEY, secrets.token_hex(32).encode(), revision)
+                revision, key = 0 if found is None else found.revision, self._key or secrets.token_hex(32).encode()
+                await bus.kv_update(Bucket.KEYS, SIGNING_KEY, key, revision)
             await trio.sleep(_TRY_SECONDS)
         raise BusError(f"the bucket {Bucket.KEYS} does not return the key that was stored there")
 

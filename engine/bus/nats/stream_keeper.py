@@ -16,19 +16,26 @@ _log = logging.getLogger("fanline.bus")
 
 
 class StreamKeeper:
-    """`prepare` once, then `run`. `on_check`: awaited before each check.
+    """`prepare` once, then `run`. `on_check`: awaited before each check of `run`; `on_ready`: after each one, when all
+    streams exist.
 
     Both are an edge: a reply that JetStream is not known to give, or another fault of ours, is logged once until a
     check succeeds, and the check is tried again. It ends neither this worker nor the next one that starts.
     """
 
     def __init__(
-        self, api: Api, namespaces: Namespaces, bucket_bytes: int, on_check: Callable[[], Awaitable[None]]
+        self,
+        api: Api,
+        namespaces: Namespaces,
+        bucket_bytes: int,
+        on_check: Callable[[], Awaitable[None]],
+        on_ready: Callable[[], Awaitable[None]],
     ) -> None:
         self._api = api
         self._namespaces = namespaces
         self._bucket_bytes = bucket_bytes
         self._on_check = on_check
+        self._on_ready = on_ready
         self._wanted = trio.Event()
         self._faulty = False  # whether the last check has met a fault
 
@@ -61,6 +68,7 @@ class StreamKeeper:
         try:
             await self._on_check()
             await self._ensure()
+            await self._on_ready()
         except RefusedError as error:
             _log.error("after the outage: %s", error)
         except BusError as error:

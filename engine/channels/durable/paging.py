@@ -4,7 +4,6 @@ A stream counts the messages of a channel from any offset on, so the place where
 bisection: a look at one message each time, however long the history is.
 """
 
-from collections import deque
 from collections.abc import Iterable
 
 import trio
@@ -67,38 +66,43 @@ class Paging:
         return fitting, page.more > 0 or len(fitting) < len(page.messages)
 
     async def _newest_before(self, channel: str, end: int, limit: int) -> tuple[list[Stored], bool]:
-        start, count = await self._start_before(channel, end, limit)
-        newest = deque[Stored](maxlen=limit)
+        first, start = await self._start_before(channel, end, limit)
+        newest = list[Stored]()
         while start < end:
             page = await self._bus.read(channel, start, 2 * limit)
-            newest.extend(stored for stored in page.messages if stored.position.offset < end)
+            newest += [stored for stored in page.messages if stored.position.offset < end]
+            newest = _fitting(reversed(newest[-limit:]))[::-1]
             if not page.more or not page.messages:
                 break
             start = page.messages[-1].position.offset + 1
-        fitting = _fitting(reversed(newest))
-        return fitting[::-1], count > len(fitting)
+        return newest, bool(newest) and first < newest[0].position.offset
 
     async def _start_before(self, channel: str, end: int, limit: int) -> tuple[int, int]:
-        """From where on to read for the newest `limit` messages before `end`: at least these are from there on, and at
-        most twice as many, unless that is everything. And how many there are in all.
+        """The offset of the first message, and from where on to read for the newest `limit` messages before `end`: at
+        least these are from there on, and at most twice as many, or a few more on a busy channel, unless that is
+        everything.
         """
-        beyond, _ = await self._count(channel, end)
-        total, first = await self._count(channel, 1)
-        low, high = first, end  # from `low` on, there are too many; from `high` on, too few
-        if total - beyond <= 2 * limit:
-            return low, total - beyond
+        oldest = (await self._bus.read(channel, 1, 1)).messages
+        low = first = oldest[0].position.offset if oldest else end
+        high = end  # from `low` on, there are too many; from `high` on, too few
+        if await self._count(channel, first, end) <= 2 * limit:
+            return first, first
         while high - low > 1:
             middle = (low + high) // 2
-            count = (await self._count(channel, middle))[0] - beyond
+            count = await self._count(channel, middle, end)
             if limit <= count <= 2 * limit:
-                return middle, total - beyond
+                return first, middle
             low, high = (middle, high) if count > limit else (low, middle)
-        return low, total - beyond
+        return first, low
 
-    async def _count(self, channel: str, start: int) -> tuple[int, int]:
-        """How many messages are stored from an offset on, and the offset of the first of them."""
+    async def _count(self, channel: str, start: int, end: int) -> int:
+        """How many messages are stored from `start` on and before `end`."""
+        # In this order: what is stored meanwhile makes it look fewer, so that too much is read, and never too little.
+        return await self._count_from(channel, start) - await self._count_from(channel, end)
+
+    async def _count_from(self, channel: str, start: int) -> int:
         page = await self._bus.read(channel, start, 1)
-        return len(page.messages) + page.more, page.messages[0].position.offset if page.messages else start
+        return len(page.messages) + page.more
 
 
 def _fitting(messages: Iterable[Stored]) -> list[Stored]:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from fanline.engine.bus.interface import KvEntry
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.bus.nats.signatures import FRESH_SECONDS, Signatures
 from fanline.protocol.nats.names import MESSAGE_ID, SIGNATURE, SIGNING_KEY, Bucket
@@ -29,6 +30,17 @@ def message(headers: dict[str, str], payload: bytes = PAYLOAD, *, stored: float 
     position = {"Nats-Sequence": "7", "Nats-Time-Stamp": timestamp(stored), "Nats-Last-Sequence": "3"}
     lines = "".join(f"{name}: {value}\r\n" for name, value in (headers | position).items())
     return NatsMessage(1, "fanline.out.task.1", "", payload, f"NATS/1.0\r\n{more}{lines}\r\n".encode())
+
+
+class BucketOfAKey(MemoryBus):
+    """A bus whose key was stored at a time as nats-server writes it: RFC 3339, without the last zeros."""
+
+    def __init__(self, time: str) -> None:
+        super().__init__()
+        self._time = time
+
+    async def kv_get(self, bucket: Bucket, key: str) -> KvEntry:
+        return KvEntry(b"key", 1, self._time)
 
 
 async def test_what_was_signed_is_signed_for_every_worker() -> None:
@@ -86,6 +98,15 @@ async def test_what_is_older_than_the_key_is_believed_and_nothing_else_that_is_n
     assert not signatures.position_of(CHANNEL, message({}, stored=NOW + 1)).signed
 
 
+async def test_a_fraction_of_a_second_without_its_last_zeros_is_compared_rightly() -> None:
+    signatures = Signatures()
+    await signatures.prepare(BucketOfAKey("2027-01-15T08:00:00.1Z"))
+    for stored, believed in (("00.05Z", True), ("00.1Z", False), ("00.15Z", False), ("00.19Z", False), ("01Z", False)):
+        later = message({}).headers.replace(timestamp(NOW).encode(), b"2027-01-15T08:00:" + stored.encode())
+        position = signatures.position_of(CHANNEL, NatsMessage(1, "", "", PAYLOAD, later))
+        assert (position.time.endswith(stored), position.signed) == (True, believed), stored
+
+
 async def test_without_a_key_nothing_is_signed() -> None:
     signatures = Signatures()
     assert not signatures.position_of(CHANNEL, message(signatures.headers(CHANNEL, "e/x", PAYLOAD))).signed
@@ -112,3 +133,29 @@ async def test_the_first_worker_makes_the_key_and_a_deleted_one_is_made_again() 
     assert again is not None
     assert len(again.value) == len(first.value) == 64
     assert again.value != first.value
+
+
+async def test_a_key_that_the_store_has_lost_is_stored_again_and_one_that_an_operator_deleted_is_not() -> None:
+    broker = MemoryBroker()
+    signatures = await prepared(broker)
+    first = broker.find(Bucket.KEYS, SIGNING_KEY)
+    assert first is not None
+    broker.lose_buckets()
+    await signatures.prepare(MemoryBus(broker))
+    again = broker.find(Bucket.KEYS, SIGNING_KEY)
+    assert again is not None
+    assert again.value == first.value
+    broker.write(Bucket.KEYS, SIGNING_KEY, b"")
+    await signatures.prepare(MemoryBus(broker))
+    deleted = broker.find(Bucket.KEYS, SIGNING_KEY)
+    assert deleted is not None
+    assert deleted.value == b""
+
+
+async def test_a_worker_takes_the_key_that_another_one_has_stored_after_a_loss() -> None:
+    broker = MemoryBroker(clock=lambda: NOW - 1000)
+    signatures = await prepared(broker)
+    broker.lose_buckets()
+    other = await prepared(broker)
+    await signatures.prepare(MemoryBus(broker))
+    assert signatures.position_of(CHANNEL, message(other.headers(CHANNEL, "e/x", PAYLOAD))).signed

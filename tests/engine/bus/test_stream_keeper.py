@@ -36,7 +36,7 @@ async def test_an_unexpected_reply_ends_no_worker_is_logged_once_and_the_check_i
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, reply: dict[str, Any]
 ) -> None:
     store = OddJetStream(reply)
-    keeper = StreamKeeper(store.api, Namespaces(), -1, nothing)
+    keeper = StreamKeeper(store.api, Namespaces(), -1, nothing, nothing)
     await keeper.prepare()  # a worker that starts
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
@@ -61,4 +61,4 @@ async def test_a_store_that_cannot_be_asked_stops_a_start() -> None:
         raise BusError("away")
 
     with pytest.raises(BusError, match="away"):
-        await StreamKeeper(away, Namespaces(), -1, nothing).prepare()
+        await StreamKeeper(away, Namespaces(), -1, nothing, nothing).prepare()

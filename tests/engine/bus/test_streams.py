@@ -12,7 +12,7 @@ from fanline.engine.bus.interface import BusError, StorageFullError, StreamState
 from fanline.engine.bus.nats.bus import NatsBus, open_nats_bus
 from fanline.engine.bus.nats.jetstream import bucket_config, stream_config
 from fanline.engine.namespaces import Namespace, Namespaces, Storage
-from fanline.protocol.nats.names import Bucket
+from fanline.protocol.nats.names import SIGNING_KEY, Bucket
 from fanline.protocol.nats.options import NatsOptions
 from tests.engine.bus.cluster import Inbox, join
 from tests.support.fault_proxy import running_proxy
@@ -231,3 +231,23 @@ async def test_a_stream_without_a_leader_is_found_out() -> None:
                 if patience.cancelled_caught:
                     break
                 await trio.sleep(0.1)
+
+
+async def test_a_store_that_has_lost_the_key_of_signatures_gets_the_one_that_workers_still_have() -> None:
+    with trio.fail_after(30):
+        async with running_nats() as server, worker(server) as bus:
+            server.kill()
+            while bus.connected:
+                await trio.sleep(0.01)
+            server.lose_store()
+            await server.start()
+            await until_recreated(bus, "mine:a")
+            while await bus.kv_get(Bucket.KEYS, SIGNING_KEY) is None:
+                await trio.sleep(0.01)
+            async with worker(server) as later:
+                await bus.store("mine:a", b"1", "1", signed=True)
+                await later.store("mine:a", b"2", "2", signed=True)
+                for reader in (bus, later):
+                    assert [stored.position.signed for stored in (await reader.read("mine:a", 1)).messages] == [
+                        True
+                    ] * 2

@@ -416,6 +416,21 @@ async def test_an_inbox_comes_again_until_it_is_acknowledged() -> None:
             assert await unread(tablet) == [3]
 
 
+async def test_a_message_of_an_inbox_that_was_recreated_acknowledges_nothing_of_the_new_one() -> None:
+    async with durable_engine() as engine, connect(engine.host, engine.port) as client:
+        await engine.bus.store("user:ada", b'{"v":1,"d":1}', "before")
+        former = (await client.ask({"t": "sub", "c": "user:ada", "i": "s", "o": 0}))["ep"]
+        engine.broker.recreate("user")
+        await engine.bus.store("user:ada", b'{"v":1,"d":2}', "after")
+        async with connect(engine.host, engine.port) as phone:
+            await phone.ask({"t": "sub", "c": "user:ada", "i": "s"})
+            assert await numbers(phone, 1) == [2]
+            answer = await phone.ask({"t": "ack", "c": "user:ada", "o": 1, "ep": former, "i": "a"})
+            assert (answer["t"], answer["d"]["code"]) == ("err", "unknown_message")
+        async with connect(engine.host, engine.port) as tablet:
+            assert (await tablet.ask({"t": "sub", "c": "user:ada", "i": "s"}))["d"]["count"] == 1
+
+
 @pytest.mark.parametrize(
     ("command", "code"),
     [

@@ -189,17 +189,17 @@ async def test_a_right_that_is_lost_ends_the_subscriptions_of_its_channel_with_t
                     pass
 
 
-async def test_an_acknowledgement_names_the_inbox_and_the_offset() -> None:
+async def test_an_acknowledgement_names_the_inbox_the_offset_and_its_epoch() -> None:
     async def script(talk: Talk) -> None:
         await talk.welcome()
         command = await talk.accept("ack")
-        assert (command.channel, command.offset) == ("user:ann", 7)
+        assert (command.channel, command.offset, command.epoch) == ("user:ann", 7, "e1")
         await talk.refuse("unknown_message")
         await talk.until_closed()
 
     with trio.fail_after(5):
         async with running_peer(script) as url, fanline.Client(url) as client:
-            await client.ack(fanline.Message("user:ann", 1, offset=7))
+            await client.ack(fanline.Message("user:ann", 1, offset=7, epoch="e1"))
             with pytest.raises(fanline.ServerError):
                 await client.ack(fanline.Message("user:ann", 1, offset=8))
 

@@ -53,6 +53,36 @@ async def test_a_client_that_can_make_tokens_shows_a_new_one_before_the_old_one_
             assert engine.server.statistics().accepted == 1
 
 
+@pytest.mark.parametrize("failure", [OSError("no network"), ValueError("no such user"), "x" * 100_000])
+async def test_a_new_token_that_cannot_be_made_or_sent_costs_no_connection(
+    failure: Exception | str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        await talk.send(Envelope(MessageType.AUTH, data={"expires": 1}))
+        while True:
+            command = await talk.receive()
+            assert (talk.number, command.type) == (0, "pub")
+            await talk.send(Envelope(MessageType.OK, id=command.id, data={"id": "1"}))
+
+    made = 0
+
+    def make() -> str:
+        nonlocal made
+        made += 1
+        if made == 1:
+            return "first"
+        if isinstance(failure, Exception):
+            raise failure
+        return failure
+
+    with trio.fail_after(10):
+        async with running_peer(script) as url, fanline.Client(url, token=make) as client:
+            while "no new token" not in caplog.text:
+                await client.publish("news:all", 1)
+            await client.publish("news:all", 1)
+
+
 async def test_a_client_that_can_make_tokens_comes_back_where_another_would_give_up() -> None:
     shown: list[str] = []
 

@@ -1,5 +1,6 @@
 """A real nats-server for one test, on a random loopback port, set up as the test wants it."""
 
+import shutil
 import signal
 import subprocess
 import sysconfig
@@ -86,6 +87,11 @@ class NatsServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def lose_store(self) -> None:
+        """Remove all that JetStream has stored, of a process that is not running."""
+        assert self._process is None
+        shutil.rmtree(self._directory / "jetstream")
 
 
 @asynccontextmanager

@@ -15,12 +15,12 @@ async def connect_to(
     """An open WebSocket on the worker with this process id; None: on any."""
     while True:
         async with connect(*serve.where, subprotocol) as client:
-            if worker is None or _worker_of(serve, client) == worker:
+            if worker is None or worker_of(serve, client) == worker:
                 yield client
                 return
 
 
-def _worker_of(serve: Serve, client: RawClient) -> int | None:
+def worker_of(serve: Serve, client: RawClient) -> int | None:
     """Process id of the worker that serves a connection: the one that has the inode of the socket at its end. None if
     that worker has just died.
     """

@@ -1,11 +1,13 @@
 """Pages of history, on the bus in memory; test_store_contract.py has the reads that they are made of, on real NATS."""
 
 import random
+import tracemalloc
 
 import msgspec
 import pytest
 import trio
 
+from fanline.engine.bus.interface import Page
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.channels.durable.paging import PAGE_BYTES, Paging
 from fanline.engine.channels.durable.stream_states import StreamStates
@@ -136,3 +138,44 @@ async def test_only_a_few_pages_are_on_their_way_at_a_time() -> None:
         for _ in range(30):
             nursery.start_soon(stage.page)
     assert most == 4
+
+
+@pytest.mark.parametrize("limit", [1, 5])
+async def test_a_page_is_whole_however_much_is_published_while_it_is_read(limit: int) -> None:
+    stage, stored = Stage(), list[int]()
+    for _ in range(20):
+        stored.append(await stage.store(CHANNEL, "x"))
+        for _ in range(10):
+            await stage.store("doc:other", "y")
+    read_stored = stage.bus.read
+
+    async def read_while_more_is_stored(*args: int | str) -> Page:
+        for _ in range(3):
+            await stage.store(CHANNEL, "new")
+        return await read_stored(*args)  # type: ignore[arg-type]
+
+    stage.bus.read = read_while_more_is_stored  # type: ignore[method-assign, assignment]
+    for end in range(20, 0, -limit):
+        wanted = stored[end - limit : end]
+        _, answer = await stage.page(limit=limit, before=stored[end - 1] + 1)
+        assert (offsets(answer), answer.more) == (wanted, wanted[0] != stored[0])
+
+
+async def test_while_a_page_of_large_messages_is_looked_for_little_more_than_the_page_is_held() -> None:
+    stage = Stage()
+    for _ in range(60):
+        await stage.store(CHANNEL, "x" * (PAGE_BYTES // 2))
+    read_stored = stage.bus.read
+
+    async def read_copies(channel: str, start: int, most: int) -> Page:
+        page = await read_stored(channel, start, min(most, 4))  # as nats-server cuts a page of 1 MiB
+        more = page.more if most == 1 else len((await read_stored(channel, start)).messages) - len(page.messages)
+        return Page([each._replace(payload=bytes(bytearray(each.payload))) for each in page.messages], more)
+
+    stage.bus.read = read_copies  # type: ignore[method-assign, assignment]
+    tracemalloc.start()
+    try:
+        await stage.page(limit=MAX_PAGE)
+        assert tracemalloc.get_traced_memory()[1] < 20 * PAGE_BYTES
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,1 @@
+"""Presence: who is on a channel, over all workers."""
