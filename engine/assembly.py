@@ -214,7 +214,7 @@ class Assembly:
         acknowledgements, on_fault = Acknowledgements(bus), self.faults.report
         nursery.start_soon(self.faults.keep, "acknowledgements of inboxes", acknowledgements.run)
         self._calls = Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=on_fault)
-        self._talk = Talk(bus, self._members, nursery)
+        self._talk = Talk(bus, self._members, self._permissions, nursery)
         return Commands(
             bus=bus,
             access=self.access,

@@ -305,7 +305,7 @@ class Bus(Protocol):
 
     async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float, revision: int | None = None) -> int:
         """Set a key, and return its revision; it expires `seconds` seconds (rounded up to whole ones) after its last
-        change. Only for TASKS, RUNNING, REVOKED and WORKERS.
+        change. Only for TASKS, RUNNING, REVOKED, WORKERS and ITEMS.
 
         `revision`: only if the key has this one, as `kv_update` does; ConflictError if it has not. BusError,
         TooLargeError.

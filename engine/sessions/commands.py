@@ -238,6 +238,8 @@ class Commands:
         kind = command.event or ""
         if kind == "leave_room":
             return await self._leave_room(session, command)
+        if kind == "get_tasks":
+            return await self._talk.board.list(session, command)
         if kind in ("collaboration_start", "collaboration_end"):
             return await self._collaborate(session, command)
         if kind == "connect":

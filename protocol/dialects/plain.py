@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from fanline.protocol.dialects.plain_commands import PlainCommand, decode_plain, name_of, task_id_of
+from fanline.protocol.dialects.plain_commands import BOARD, PlainCommand, decode_plain, name_of, task_id_of
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode
 from fanline.protocol.escapes import unescape_id
@@ -205,7 +205,7 @@ SERVER_TYPES = frozenset(
     (
         *("connection", "connection_established", "welcome", "error", "event", "echo", "ping", "pong", "heartbeat_ack"),
         *("subscription_result", "unsubscription_result", "unsubscribed", "auth_expiring", "status"),
-        *("history", "input_result", "cancel_result", "gap", "reconnect", "bye"),
+        *("history", "input_result", "cancel_result", "tasks", "gap", "reconnect", "bye"),
         *("user_online", "user_offline", "online_users"),
     )
 )
@@ -221,7 +221,8 @@ def _refusal(command: Envelope | None, reply: Envelope) -> dict[str, Any]:
     """
     error, kind = error_of(reply), command.event if command is not None else None
     if command is not None and error.code == ErrorCode.PERMISSION_DENIED:
-        denied = "Task access denied" if command.type == MessageType.CALL else "Channel access denied"
+        is_task = command.type == MessageType.CALL or kind in BOARD
+        denied = "Task access denied" if is_task else "Channel access denied"
         return {"type": "error", "message": denied}
     if isinstance(command, PlainCommand):
         if error.code == ErrorCode.NOT_SUBSCRIBED and kind == "unsubscribe":
@@ -320,6 +321,7 @@ _REPLIES: dict[str, Callable[[PlainCommand, Envelope], dict[str, Any]]] = {
     "document_edit": _edited,
     "collaboration_start": _collaboration,
     "collaboration_end": _collaboration,
+    "get_tasks": lambda _, reply: {"type": "tasks", **reply.data},
     "connect": _named,
     "join_room": partial(_room_result, "session_joined"),
     "leave_room": partial(_room_result, "session_left"),

@@ -233,6 +233,23 @@ def _task_input(fields: _Fields, visit: Visit) -> PlainCommand:
     return command
 
 
+def _board(fields: _Fields, visit: Visit) -> PlainCommand:
+    """The fields of the item stand in `data`, or at the top level; `key` is its id, if the event is about one."""
+    data = fields.get("data")
+    top = {key: fields[key] for key in ("task_id", "project_id") if key in fields}
+    item = {**top, **data} if isinstance(data, dict) else {key: fields[key] for key in fields if key != "type"}
+    key = _text(item, "task_id", "Task ID required") if fields["type"] != "tasks_reset" else None
+    return PlainCommand(TALK, event=fields["type"], key=key, data=item, said=fields)
+
+
+def _get_tasks(fields: _Fields, visit: Visit) -> PlainCommand:
+    project = visit.values.get("?project_id") if "project_id" not in fields else None
+    project = project or _text(fields, "project_id", "Project id required")
+    return PlainCommand(TALK, event=fields["type"], data=project, said=fields)
+
+
+BOARD = ("task_created", "task_updated", "task_deleted", "task_status_changed", "tasks_reset")
+"""What clients say of the items of a task board."""
 COMMANDS: dict[str, Callable[[_Fields, Visit], PlainCommand | None]] = {
     "ping": _ping,
     "heartbeat": _ping,
@@ -249,6 +266,8 @@ COMMANDS: dict[str, Callable[[_Fields, Visit], PlainCommand | None]] = {
     "document_edit": _document_edit,
     "collaboration_start": _document_command,
     "collaboration_end": _document_command,
+    **dict.fromkeys(BOARD, _board),
+    "get_tasks": _get_tasks,
     "history": _history,
     "get_online_users": partial(_channel_command, MessageType.PRESENCE),
     "ack": _ack,

@@ -4,14 +4,16 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from fanline.engine.access.permissions import Permissions
 from fanline.engine.bus.interface import Bus
 from fanline.engine.cluster.members import Members
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.talk.announcer import Announcer
+from fanline.engine.sessions.talk.board import Board
 from fanline.engine.sessions.talk.documents import Documents
 from fanline.engine.sessions.talk.receipts import Receipts
 from fanline.engine.sessions.talk.rooms import Rooms
-from fanline.protocol.dialects.plain_commands import PlainCommand
+from fanline.protocol.dialects.plain_commands import BOARD, PlainCommand
 
 Say = Callable[[Session, PlainCommand], Awaitable[None]]
 """Performs a command that has no answer. MessageError, BusError."""
@@ -20,15 +22,17 @@ Say = Callable[[Session, PlainCommand], Awaitable[None]]
 class Talk:
     """`says`: by the type of the client's message."""
 
-    def __init__(self, bus: Bus, members: Members, nursery: trio.Nursery) -> None:
+    def __init__(self, bus: Bus, members: Members, permissions: Permissions, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         announcer = Announcer(bus, nursery)
+        self.board = Board(bus, permissions)
         self.documents = Documents(bus, members, announcer)
         self.rooms = Rooms(announcer)
         receipts = Receipts(announcer)
         self.says: dict[str, Say] = {
             "user_status": self.rooms.set_status,
             "message_read": receipts.message_read,
+            **dict.fromkeys(BOARD, self.board.tell),
         }
 
     def part(self, session: Session) -> None:
