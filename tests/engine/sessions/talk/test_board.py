@@ -42,7 +42,8 @@ async def test_an_item_reaches_its_assignee_and_its_project_each_viewer_once(for
 @pytest.mark.parametrize("kind", ["task_status_changed", "task_updated", "task_deleted"])
 async def test_an_event_that_names_neither_still_reaches_both(
     kind: str,
-) -> None:  # S1-09, S1-32, S1-33, S3-11, S3-12, S3-13
+) -> None:
+    # S1-09, S1-32, S1-33, S3-11, S3-12, S3-13
     changed = {"task_id": "i1", "old_status": "todo", "new_status": "in_progress", "changed_by": "anna"}
     with trio.fail_after(10):
         async with running_engine() as engine, running_engine(broker=engine.broker) as other:
