@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -20,10 +21,7 @@ def understood(envelope: Envelope, event: TaskEvent) -> tuple[Envelope, TaskData
     try:
         data = data_of(envelope, event)
     except MessageError:
-        repaired = _repaired(envelope, event)
-        if repaired is None:
-            raise
-        return repaired, data_of(repaired, event)
+        return _as_meant(envelope, event)
     if data.progress is None or data.percent is not None or event is not TaskEvent.PROGRESS:
         return envelope, data
     try:
@@ -31,6 +29,18 @@ def understood(envelope: Envelope, event: TaskEvent) -> tuple[Envelope, TaskData
         return repaired, data_of(repaired, event)
     except MessageError:
         return envelope, data  # a key of the producer's own, which says something else
+
+
+def _as_meant(envelope: Envelope, event: TaskEvent) -> tuple[Envelope, TaskData]:
+    """The same of an event whose data cannot be read as it is. What JSON says of CBOR data counts for all viewers, as
+    those with JSON could read it otherwise than we do.
+    """
+    if not isinstance(envelope.data, msgspec.Raw):
+        envelope = msgspec.structs.replace(envelope, data=msgspec.Raw(_encode(envelope.data)))
+        with suppress(MessageError):
+            return envelope, data_of(envelope, event)
+    repaired = _repaired(envelope, event) or envelope
+    return repaired, data_of(repaired, event)
 
 
 def _repaired(envelope: Envelope, event: TaskEvent) -> Envelope | None:

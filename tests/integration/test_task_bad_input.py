@@ -33,7 +33,7 @@ BAD_EVENTS = [
     b'{"v":1,"e":"task_progress","d":{"percent":NaN}}',
     b'{"v":1,"e":"task_progress","d":{"percent":1e999}}',
     encode_cbor(Envelope(event="task_progress", data={"percent": math.nan})),
-    encode_cbor(Envelope(event="task_output", data={"lines": [b"\xff\x00"]})),
+    encode_cbor(Envelope(event="task_output", data={"lines": [b"\xff\x00", 1]})),
     event("task_output", lines=[1, None]),
     event("task_started", attempt=0),
     event("task_started", heartbeat=-1),

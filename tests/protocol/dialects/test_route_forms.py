@@ -236,13 +236,6 @@ def test_whatever_is_sent_to_the_echo_route_comes_back(sent: bytes, repeated: An
 
 OTHERS: dict[str, Any] = dict.fromkeys(("room_id", "project_id", "document_id", "user_id"), 1)
 OTHERS |= {"operation": "insert", "status": "away"}
-    "room_id": 1,
-    "project_id": 1,
-    "document_id": 1,
-    "operation": "insert",
-    "user_id": 1,
-    "status": "away",
-}
 
 
 def test_every_type_of_a_command_has_a_reply_of_its_own_or_none() -> None:

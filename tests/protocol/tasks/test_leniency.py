@@ -41,6 +41,13 @@ def test_json_data_is_repaired_too() -> None:
     assert (repaired.value, data.lines) == ({"lines": ["a line"]}, ["a line"])
 
 
+def test_what_json_cannot_hold_is_read_as_viewers_with_json_read_it() -> None:
+    envelope, data = read(TaskEvent.OUTPUT, {"lines": [b"a"]})
+    assert (envelope.value, data.lines) == ({"lines": ["YQ=="]}, ["YQ=="])
+    envelope, data = read(TaskEvent.PROGRESS, {"percent": float("nan"), "stage": "a"})
+    assert (envelope.value, data.percent, data.stage) == ({"percent": None, "stage": "a"}, None, "a")
+
+
 def test_a_question_without_a_name_has_the_same_one_in_every_worker() -> None:
     names = {read(TaskEvent.ASKED, {"message": "Deploy?"}, None)[1].ask for _ in range(2)}
     assert len(names) == 1
