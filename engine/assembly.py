@@ -45,6 +45,7 @@ from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.rate import Rate, SlowLane
 from fanline.engine.sessions.store import SessionStore
+from fanline.engine.sessions.talk.talk import Talk
 from fanline.engine.settings import EngineSettings
 from fanline.engine.slices import Turns
 from fanline.engine.tasks.monitor.monitor import TaskMonitor
@@ -88,6 +89,7 @@ class Assembly:
         shared = self._start_parts(nursery, run_vital)
         for namespace in self.namespaces.everywhere():
             await self._bus.wait_joined(f"{namespace}:")
+        await self._talk.documents.start()
         if self.access.verifier is not None:
             nursery.start_soon(self.faults.keep, "the keys of tokens", self.access.verifier.run)
         if self.access.verifier is not None or self.access.authenticator is not None or self._authorizers:
@@ -212,6 +214,7 @@ class Assembly:
         acknowledgements, on_fault = Acknowledgements(bus), self.faults.report
         nursery.start_soon(self.faults.keep, "acknowledgements of inboxes", acknowledgements.run)
         self._calls = Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=on_fault)
+        self._talk = Talk(bus, self._members, self._permissions, nursery)
         return Commands(
             bus=bus,
             access=self.access,
@@ -226,6 +229,7 @@ class Assembly:
             namespaces=namespaces,
             publisher=ClientPublisher(bus, namespaces),
             calls=self._calls,
+            talk=self._talk,
             store=store,
             acknowledgements=acknowledgements,
             counters=self.counters,

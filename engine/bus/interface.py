@@ -226,6 +226,12 @@ class Bus(Protocol):
         """
         ...
 
+    async def publish_live(self, channel: str, payload: bytes) -> None:
+        """The same for a message of the engine that is stored nowhere, not even in a durable namespace: it reaches who
+        hears the channel now, without a position. Not for namespaces of tasks.
+        """
+        ...
+
     # --- streams ------------------------------------------------------------------------------------------------
 
     async def store(
@@ -299,7 +305,7 @@ class Bus(Protocol):
 
     async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float, revision: int | None = None) -> int:
         """Set a key, and return its revision; it expires `seconds` seconds (rounded up to whole ones) after its last
-        change. Only for TASKS, RUNNING, REVOKED and WORKERS.
+        change. Only for TASKS, RUNNING, REVOKED, WORKERS and ITEMS.
 
         `revision`: only if the key has this one, as `kv_update` does; ConflictError if it has not. BusError,
         TooLargeError.

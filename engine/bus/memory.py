@@ -227,7 +227,10 @@ class MemoryBus:
         """As for producers, a durable channel's message is stored, and delivered with its position."""
         if self.broker.namespaces.of(channel).durable:
             await self.store(channel, payload)
-            return
+        else:
+            await self.publish_live(channel, payload)
+
+    async def publish_live(self, channel: str, payload: bytes) -> None:
         await self._reach_broker()
         self._check_size(payload)
         for bus in self.broker.buses:

@@ -84,7 +84,7 @@ class Connection:
             _log.exception("a connection failed")  # without the id of its session, which is a secret
             self.outbox.finish(CloseReason.INTERNAL)
         finally:
-            self.session.end()
+            self._shared.commands.part(self.session)
             self._shared.places.give_back(self.session.place)
         await self._part()
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 import trio
 
@@ -32,9 +33,13 @@ from fanline.engine.sessions.refusals import close_reason, code_of, refusal
 from fanline.engine.sessions.route_joins import join_route
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
+from fanline.engine.sessions.talk.names import named
+from fanline.engine.sessions.talk.rooms import room_answer
+from fanline.engine.sessions.talk.talk import Talk
 from fanline.protocol.auth.revocation import Removal
 from fanline.protocol.auth.rights import Right, right_of_verb
-from fanline.protocol.channels import check_channel, check_channel_or_pattern, is_pattern
+from fanline.protocol.channels import check_channel, check_channel_or_pattern, is_pattern, namespace_of
+from fanline.protocol.dialects.plain_commands import TALK, PlainCommand
 from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, message_id_of, read
@@ -66,6 +71,7 @@ class Commands:
         namespaces: Namespaces,
         publisher: ClientPublisher,
         calls: Calls,
+        talk: Talk,
         store: SessionStore,
         acknowledgements: Acknowledgements,
         counters: Counters,
@@ -85,6 +91,7 @@ class Commands:
         self._namespaces = namespaces
         self._publisher = publisher
         self._calls = calls
+        self._talk = talk
         self._store = store
         self._acknowledgements = acknowledgements
         self._counters = counters
@@ -119,6 +126,8 @@ class Commands:
             check_names(command)
             if not session.identity.known and command.type not in _FOR_STRANGERS:
                 raise AccessError("authenticate first: `auth` with a token")
+            if command.type == TALK and isinstance(command, PlainCommand):
+                return await self._perform_talk(session, command)
             return await perform(self, session, command)
         except (MessageError, BusError) as error:
             if isinstance(error, MessageError) and error.code in _AUDITED:
@@ -217,9 +226,77 @@ class Commands:
         """Subscribe a client that is known to what its route joins. The connection ends if that cannot be done."""
         try:
             await join_route(session, self._subscribe, self._namespaces)
+            if session.encoding.dialect.is_plain:
+                await self._enter_sessions(session)
         except (MessageError, BusError) as error:
             self._answer(session, None, refusal(None, error))
             session.close(close_reason(error))
+
+    # --- what only plain clients say ----------------------------------------------------------------------------------
+
+    async def _perform_talk(self, session: Session, command: PlainCommand) -> Envelope | None:
+        kind = command.event or ""
+        if kind == "leave_room":
+            return await self._leave_room(session, command)
+        if kind == "get_tasks":
+            return await self._talk.board.list(session, command)
+        if kind in ("collaboration_start", "collaboration_end"):
+            return await self._collaborate(session, command)
+        if kind == "connect":
+            await self._name(session, command)
+        elif kind == "join_room":
+            await self._join_room(session, command)
+        else:
+            await self._talk.says[kind](session, command)
+        return None
+
+    async def _name(self, session: Session, command: PlainCommand) -> None:
+        identity = named(session.identity, command, self._access)
+        if session.place is None:
+            session.place = await self._places.take(identity, session.route.place_rule(identity))
+            self._places.hold(session.place, session)
+        session.identity = identity
+        self._audit.record(AuditEvent.AUTHENTICATED, identity)
+        self._answer(session, command, Envelope(MessageType.OK, data={"connection": session.connection}))
+        await self.join_route(session)
+
+    async def _join_room(self, session: Session, command: PlainCommand) -> None:
+        channel = _channel_of(command)
+        self._talk.rooms.check_room(session, channel)
+        session.on_lost = self._talk.leave
+        await self._subscribe(session, command, lambda _: self._answer(session, command, room_answer(session, channel)))
+        await self._talk.rooms.enter(session, channel, command.said.get("room_name"))
+
+    async def _leave_room(self, session: Session, command: PlainCommand) -> Envelope:
+        channel = _channel_of(command)
+        with suppress(MessageError):  # it was not there, which is what the client wants
+            await self.unsub(session, command)
+        return room_answer(session, channel)
+
+    async def _collaborate(self, session: Session, command: PlainCommand) -> Envelope:
+        """The client works on a document from now on, or no longer; who else does."""
+        channel, documents = _channel_of(command), self._talk.documents
+        session.on_lost = self._talk.leave
+        if command.event == "collaboration_start":
+            await self._subscribe(session, command, lambda _: None)
+            collaborators = await documents.enter(session, channel)
+        else:
+            collaborators = await documents.leave(session, channel)
+            with suppress(MessageError):
+                await self.unsub(session, command)
+        return Envelope(MessageType.OK, channel=channel, data={"collaborators": collaborators})
+
+    async def _enter_sessions(self, session: Session) -> None:
+        """Tell the others in a session that the route has joined that this client has come."""
+        for channel in session.subscriptions or {}:
+            if namespace_of(channel) == "session" == session.visit.rooms:
+                session.on_lost = self._talk.leave
+                await self._talk.rooms.enter(session, channel)
+
+    def part(self, session: Session) -> None:
+        """The connection has ended."""
+        self._talk.part(session)
+        session.end()
 
     async def ping(self, session: Session, command: Envelope) -> Envelope:
         return Envelope(MessageType.PONG, data=command.data, time=unix_ms())
@@ -282,6 +359,7 @@ class Commands:
             raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {channel}")
         subscription.leave()
         session.store()
+        self._talk.leave(session, channel)
         return Envelope(MessageType.OK, channel=channel)
 
     async def pub(self, session: Session, command: Envelope) -> Envelope:
@@ -289,7 +367,9 @@ class Commands:
         await self._permissions.check(session.identity, Right.PUB, channel)
         if command.excluded not in (None, session.connection):
             raise MessageError(ErrorCode.PERMISSION_DENIED, "n: a client may leave out its own connection only")
-        answer = await self._publisher.publish(command, channel, session.identity.user)
+        if isinstance(command, PlainCommand):
+            command.excluded = session.connection  # these clients speak to the others
+        answer = await self._publisher.publish(command, channel, session.identity)
         self._audit.record(AuditEvent.PUBLISHED, session.identity, channel=channel)
         return answer
 

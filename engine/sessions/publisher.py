@@ -5,9 +5,11 @@ from contextlib import suppress
 
 from msgspec import Raw
 
+from fanline.engine.access.identity import Identity
 from fanline.engine.bus.interface import Bus, BusError
 from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Namespaces
+from fanline.protocol.dialects.plain_commands import PlainCommand
 from fanline.protocol.envelope import (
     Envelope,
     MessageType,
@@ -17,7 +19,7 @@ from fanline.protocol.envelope import (
     from_producer,
 )
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.extra import check_extra_of_client
+from fanline.protocol.extra import check_extra, check_extra_of_client
 from fanline.protocol.messages import PublishResult
 from fanline.protocol.nats.names import client_store_id
 from fanline.protocol.tasks.states import ENGINE_EVENTS
@@ -30,8 +32,9 @@ class ClientPublisher:
         self._bus = bus
         self._namespaces = namespaces
 
-    async def publish(self, command: Envelope, channel: str, user: str | None) -> Envelope:
+    async def publish(self, command: Envelope, channel: str, identity: Identity) -> Envelope:
         """The answer to a `pub`. MessageError, BusError, TooLargeError."""
+        user = identity.user
         namespace = self._namespaces.of(channel)
         if command.event in ENGINE_EVENTS and namespace.tasks:
             raise MessageError(ErrorCode.PERMISSION_DENIED, f"only the engine says {command.event}; use `call`")
@@ -39,8 +42,16 @@ class ClientPublisher:
             check_deduplication_id(command.deduplication_id)
         if command.extra is not None:
             check_extra_of_client(command.extra)
+            check_extra(command.extra)
+        if isinstance(command, PlainCommand) and identity.username is not None:
+            command.extra = {**(command.extra or {}), "username": identity.username}
         message_id = secrets.token_urlsafe(12)  # not the request's id, which other clients may use as well
         payload = _payload(command, message_id, user)
+        if isinstance(command, PlainCommand) and command.live:
+            if namespace.tasks:
+                raise MessageError(ErrorCode.NOT_SUPPORTED, f"{channel} is a task, and no room")
+            await self._bus.publish_live(channel, payload)
+            return _answer(channel, PublishResult(message_id))
         if namespace.durable:
             return await self._store(channel, payload, message_id, _store_id(command, channel, user))
         await self._bus.publish(channel, payload)

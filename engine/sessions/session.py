@@ -1,6 +1,7 @@
 """The session: one client's identity, encoding and subscriptions. What it may say is in commands.py."""
 
 import secrets
+from collections.abc import Callable
 
 import trio
 
@@ -20,6 +21,8 @@ from fanline.protocol.handlers import AuthenticateRequest
 from fanline.protocol.messages import ErrorData, Limits, Welcome
 from fanline.protocol.websocket.routes import Visit
 
+OnLost = Callable[["Session", str], None]
+
 
 class Session:
     """Lives as long as its connection. A later connection that names its id takes its subscriptions over, under an id
@@ -36,9 +39,11 @@ class Session:
         "id",
         "identity",
         "number",
+        "on_lost",
         "outbox",
         "place",
         "request",
+        "rooms",
         "route",
         "subscriptions",
         "unasked",
@@ -67,6 +72,10 @@ class Session:
         self.visit = visit
         self.subscriptions: dict[str, ChannelSubscription] | None = None
         """Channel -> subscription, once it was answered; None before the first: most connections are idle."""
+        self.rooms: frozenset[str] = frozenset()
+        """Of a plain client: the channels where others were told that it has come."""
+        self.on_lost: OnLost | None = None
+        """Of a plain client that others know to be on channels: called when we end its subscription to one."""
         self.acknowledges = route.options.ack is Acknowledge.EXPLICIT
         """Whether the client itself says what it has taken of an inbox, so that a pong does not."""
         self.unasked: set[str] | None = None
@@ -112,6 +121,8 @@ class Session:
         subscription = (self.subscriptions or {}).pop(channel, None)
         if subscription is not None:
             subscription.leave()
+            if self.on_lost is not None:
+                self.on_lost(self, channel)
             data = ErrorData(code=code, message=message).fields()
             self.push(Envelope(MessageType.UNSUB, channel=channel, data=data, time=unix_ms()))
             self.store()

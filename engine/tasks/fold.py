@@ -20,8 +20,9 @@ from fanline.engine.tasks.output_tail import OutputTail
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.tasks.estimate import Estimate, seconds_left
-from fanline.protocol.tasks.events import Stream, TaskData, TaskEvent, data_of, event_of, with_data
+from fanline.protocol.tasks.events import Stream, TaskData, TaskEvent, event_of, with_data
 from fanline.protocol.tasks.fold import apply, attempt_of, conflation_key
+from fanline.protocol.tasks.leniency import understood
 from fanline.protocol.tasks.serials import TakenBeforeError
 from fanline.protocol.tasks.snapshot import Snapshot, progress_of, snapshot_fields
 from fanline.protocol.tasks.states import ENGINE_EVENTS, WAITING, TaskState
@@ -66,8 +67,9 @@ class TaskFold:
     # --- events --------------------------------------------------------------------------------------------------
 
     def take(self, envelope: Envelope, offset: int) -> Envelope | None:
-        """Fold the next message of the channel; what viewers are to get of it: None for an event that does not fit, a
-        `gap` for one that breaks the fold, which goes on without it as in every worker.
+        """Fold the next message of the channel; what viewers are to get of it: None for an event that does not fit, the
+        message as it is if its data is beyond us, a `gap` if it breaks the fold, which goes on without it as in every
+        worker.
         """
         outcome = self._expected.pop(envelope.id or "", None) if self._expected else None
         event = event_of(envelope)
@@ -80,7 +82,7 @@ class TaskFold:
                 self._on_refused(self.channel, error)
             if outcome is not None:
                 outcome.refusal = error
-            return None
+            return envelope if error.code is ErrorCode.BAD_MESSAGE and event not in ENGINE_EVENTS else None
         except Exception:  # noqa: BLE001  # our own fault
             self._on_fault(self.channel, f"message {offset} breaks the fold")
             if outcome is not None:
@@ -107,7 +109,8 @@ class TaskFold:
 
     def _fold(self, envelope: Envelope, event: TaskEvent) -> Envelope:
         """Take one event; what viewers get of it. MessageError if it does not fit: then nothing has changed."""
-        said, before = data_of(envelope, event), self.snapshot
+        envelope, said = understood(envelope, event)
+        before = self.snapshot
         data, after, self.estimate = advance(before, self.estimate, event, said, envelope.time or 0)
         self.snapshot = after
         if event is TaskEvent.OUTPUT:
@@ -282,9 +285,13 @@ def check_task_message(envelope: Envelope, *, signed: bool) -> None:
         return
     if not signed and _is_engines(envelope, event):
         raise MessageError(ErrorCode.PERMISSION_DENIED, f"only the engine says {event}, and signs it")
+    envelope.event = event
     envelope.ttl = None  # it has been folded, so everybody must get it
 
 
 def _is_engines(envelope: Envelope, event: TaskEvent) -> bool:
     """Whether only the engine may say this. That a task was cancelled its producer says, too, but not by force."""
-    return event in ENGINE_EVENTS or (event is TaskEvent.CANCELLED and data_of(envelope, event).forced)
+    if event is not TaskEvent.CANCELLED:
+        return event in ENGINE_EVENTS
+    said = envelope.value
+    return isinstance(said, dict) and said.get("forced", False) is not False

@@ -34,6 +34,10 @@ class Dialect(Protocol):
         """An envelope that answers no command: `pub`, `gap`, `join`, `leave`, `unsub`, `auth`, `reconnect`, `bye`."""
         ...
 
+    def follow_up(self, envelope: Envelope) -> bytes | None:
+        """A second message that goes out behind a `pub`; None for none. Asked of plain dialects alone."""
+        ...
+
     def encode_reply(self, command: Envelope | None, reply: Envelope) -> bytes | None:
         """The `ok`, `err` or `pong` to a command (None: it could not be read); None if the dialect sends no answer."""
         ...

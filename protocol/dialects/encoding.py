@@ -23,10 +23,12 @@ class Encoding:
         return self._encode_frame(self.dialect.opcode, payload)
 
     def encode(self, envelope: Envelope) -> bytes:
-        """The frame of an envelope, without what is for hubs alone."""
+        """The frame of an envelope, without what is for hubs alone; with a second one if the dialect says so."""
         if envelope.extra is not None or envelope.excluded is not None:
             envelope = as_delivered(envelope)
-        return self._encode_frame(self.dialect.opcode, self.dialect.encode(envelope))
+        frame = self._encode_frame(self.dialect.opcode, self.dialect.encode(envelope))
+        more = self.dialect.follow_up(envelope) if self.dialect.is_plain else None
+        return frame if more is None else frame + self._encode_frame(self.dialect.opcode, more)
 
 
 _encodings: dict[tuple[str, bool], Encoding] = {}

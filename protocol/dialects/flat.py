@@ -30,6 +30,9 @@ class FlatDialect(PlainDialect):
             return super().encode(envelope)
         return encode_object({**fields, "timestamp": iso_time(envelope.time)})
 
+    def follow_up(self, envelope: Envelope) -> bytes | None:
+        return None  # its forms say how the task is
+
 
 class _SnapshotData(msgspec.Struct):
     snapshot: _Fields

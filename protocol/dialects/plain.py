@@ -3,6 +3,7 @@
 What clients say is in plain_commands.py; here is what they are told.
 """
 
+import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -10,10 +11,12 @@ from typing import Any
 
 import msgspec
 
-from fanline.protocol.dialects.plain_commands import PlainCommand, decode_plain, name_of, task_id_of
+from fanline.protocol.dialects.plain_commands import BOARD, PlainCommand, decode_plain, name_of, task_id_of
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode
+from fanline.protocol.escapes import unescape_id
 from fanline.protocol.messages import Expiring, HistoryAnswer, PublishResult, Welcome, error_of, read
+from fanline.protocol.tasks.events import TaskEvent
 from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
 from fanline.protocol.websocket.frames import Opcode
@@ -21,6 +24,8 @@ from fanline.protocol.websocket.routes import Visit
 
 encode_object = msgspec.json.Encoder().encode
 """A message, which is a JSON object."""
+DOCUMENT_EDIT = "document_edit"
+"""The event whose offset is its place in the order of all edits of a document."""
 
 
 class PlainDialect:
@@ -35,6 +40,12 @@ class PlainDialect:
 
     def encode(self, envelope: Envelope) -> bytes:
         return encode_object(_EVENTS.get(envelope.type, _other)(envelope))
+
+    def follow_up(self, envelope: Envelope) -> bytes | None:
+        event = envelope.event
+        if event in _MOVES or (event == TaskEvent.PROGRESS and envelope.key is None):
+            return _status_change(envelope)
+        return None
 
     def encode_reply(self, command: Envelope | None, reply: Envelope) -> bytes | None:
         if reply.type == MessageType.ERR:
@@ -73,23 +84,64 @@ def iso_time(unix_ms: int | None) -> str | None:
 _OWN_KEYS = frozenset(("type", "event", "channel", "data", "timestamp", "message_id"))
 """What an extra attribute never stands for."""
 _OLD_NAMES = {"task_progress": "task_progress_update"}  # the names that these clients know
+_ID_KEYS = {"task": "task_id", "project": "project_id", "session": "session_id", "doc": "document_id"}
+_PRIORITY, _TTL = 5, 3600  # as shown where a message has none
 
 
 def _published(envelope: Envelope) -> dict[str, Any]:
-    event = envelope.event or "message"
+    event, channel = envelope.event or "message", name_of(envelope.channel) or ""
     kind = {"type": "event", "event": event} if event in SERVER_TYPES else {"type": _OLD_NAMES.get(event, event)}
-    fields = {
-        "channel": name_of(envelope.channel),
-        "data": envelope.data,
+    shown = kind | {
+        "channel": channel,
+        "data": _object(envelope.data),
         "timestamp": iso_time(envelope.time),
-        "message_id": envelope.id,
-        "user_id": envelope.sender,
-        "priority": envelope.priority,
+        "message_id": envelope.id or _message_name(channel, envelope),
+        "priority": _PRIORITY if envelope.priority is None else envelope.priority,
+        "ttl": _TTL if envelope.ttl is None else envelope.ttl,
     }
-    shown = kind | {key: value for key, value in fields.items() if value is not None or key == "data"}
+    if envelope.sender is not None:
+        shown["user_id"] = envelope.sender
+    namespace, _, local = channel.partition(":")
+    if namespace in _ID_KEYS:
+        shown[_ID_KEYS[namespace]] = local
+    if event == DOCUMENT_EDIT and envelope.offset is not None:
+        shown["sequence"] = envelope.offset
     if envelope.extra is not None:
         shown |= {key: value for key, value in envelope.extra.items() if key not in _OWN_KEYS}
     return shown
+
+
+def _message_name(channel: str, envelope: Envelope) -> str:
+    """The id of a message to which its producer has given none: its place, or else a digest of it."""
+    if envelope.offset is not None:
+        return f"{channel}#{envelope.offset}"
+    return hashlib.blake2s(encode_object((channel, envelope.time, envelope.event, envelope.data))).hexdigest()[:24]
+
+
+def _object(data: Any) -> Any:
+    """A message's data; these clients know it as an object alone."""
+    if data is None:
+        return {}
+    if not isinstance(data, msgspec.Raw):
+        return data if isinstance(data, dict) else {"value": data}
+    first = memoryview(data)[0]  # of a JSON text without blanks before it
+    return data if first == ord("{") else {} if first == ord("n") else {"value": data}
+
+
+def _status_change(envelope: Envelope) -> bytes | None:
+    """What follows on an event that changes a task's state, as the fold has put it into the data."""
+    value = envelope.value
+    state = value.get("state") if isinstance(value, dict) else None
+    if not isinstance(state, str):
+        return None  # the event of another namespace, or one that the fold could not take
+    task = unescape_id((envelope.channel or "").partition(":")[2])
+    fields = {"type": "task_status_change", "channel": name_of(envelope.channel), "task_id": task}
+    data = {"task_id": task, "status": _status_word(state)}
+    return encode_object({**fields, "data": data, "timestamp": iso_time(envelope.time)})
+
+
+_MOVES = frozenset(set(TaskEvent) - {TaskEvent.OUTPUT, TaskEvent.PROGRESS, TaskEvent.DELIVERED, TaskEvent.SNAPSHOT})
+"""Events that change a task's state; progress does if it must not give way to newer progress."""
 
 
 def _established(envelope: Envelope) -> dict[str, Any]:
@@ -153,7 +205,7 @@ SERVER_TYPES = frozenset(
     (
         *("connection", "connection_established", "welcome", "error", "event", "echo", "ping", "pong", "heartbeat_ack"),
         *("subscription_result", "unsubscription_result", "unsubscribed", "auth_expiring", "status"),
-        *("history", "input_result", "cancel_result", "gap", "reconnect", "bye"),
+        *("history", "input_result", "cancel_result", "tasks", "gap", "reconnect", "bye"),
         *("user_online", "user_offline", "online_users"),
     )
 )
@@ -169,7 +221,8 @@ def _refusal(command: Envelope | None, reply: Envelope) -> dict[str, Any]:
     """
     error, kind = error_of(reply), command.event if command is not None else None
     if command is not None and error.code == ErrorCode.PERMISSION_DENIED:
-        denied = "Task access denied" if command.type == MessageType.CALL else "Channel access denied"
+        is_task = command.type == MessageType.CALL or kind in BOARD
+        denied = "Task access denied" if is_task else "Channel access denied"
         return {"type": "error", "message": denied}
     if isinstance(command, PlainCommand):
         if error.code == ErrorCode.NOT_SUBSCRIBED and kind == "unsubscribe":
@@ -185,11 +238,15 @@ def _pong(command: PlainCommand, reply: Envelope) -> dict[str, Any]:
 
 
 _RESULTS = {"input": "input_result", "cancel": "cancel_result"}
-_OLD_STATES = {TaskState.RUNNING: "PROCESSING"}
+_OLD_STATES: dict[str, str] = {TaskState.RUNNING: "PROCESSING"}
 
 
 def _result(command: PlainCommand, *, success: bool) -> dict[str, Any]:
     return {"type": _RESULTS[command.event or ""], "task_id": command.said["task_id"], "success": success}
+
+
+def _status_word(state: str) -> str:
+    return _OLD_STATES.get(state, state.upper())
 
 
 def status_of(task_id: Any, known: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +255,7 @@ def status_of(task_id: Any, known: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "status",
         "task_id": task_id,
-        "status": _OLD_STATES.get(snapshot.state, snapshot.state.upper()),
+        "status": _status_word(snapshot.state),
         "created_at": iso_time(snapshot.created),
         "updated_at": iso_time(snapshot.updated),
         **known,
@@ -220,6 +277,32 @@ def _channel_result(kind: str, done: str, command: PlainCommand, reply: Envelope
     return {"type": kind, "channel": command.said["channel"], done: True}
 
 
+def _sent(command: PlainCommand, reply: Envelope) -> dict[str, Any]:
+    sent = {"type": "message_status_update", "message_id": read(PublishResult, reply).id, "status": "sent"}
+    return sent | ({"client_message_id": command.said["message_id"]} if "message_id" in command.said else {})
+
+
+def _named(command: PlainCommand, reply: Envelope) -> dict[str, Any]:
+    connection = reply.data["connection"]
+    return {"type": "connection_established", "connection_id": connection, "user_id": command.said["user_id"]}
+
+
+def _edited(command: PlainCommand, reply: Envelope) -> dict[str, Any]:
+    return _sent(command, reply) | {"document_id": command.said["document_id"], "sequence": reply.offset}
+
+
+def _collaboration(command: PlainCommand, reply: Envelope) -> dict[str, Any]:
+    """As the others are told it."""
+    known = {"document_id": command.said["document_id"], **reply.data}
+    return {"type": command.event, "channel": name_of(command.channel), **known, "data": known}
+
+
+def _room_result(kind: str, command: PlainCommand, reply: Envelope) -> dict[str, Any]:
+    """As the others in the room are told it."""
+    channel, data = name_of(command.channel), {**reply.data, "room_id": command.said["room_id"]}
+    return {"type": kind, "channel": channel, "room_id": command.said["room_id"], **reply.data, "data": data}
+
+
 _REPLIES: dict[str, Callable[[PlainCommand, Envelope], dict[str, Any]]] = {
     "ping": _pong,
     "heartbeat": _pong,
@@ -234,9 +317,12 @@ _REPLIES: dict[str, Callable[[PlainCommand, Envelope], dict[str, Any]]] = {
     },
     "input": lambda command, _: _result(command, success=True),
     "cancel": lambda command, _: _result(command, success=True),
-    "new_message": lambda _, reply: {
-        "type": "message_status_update",
-        "message_id": read(PublishResult, reply).id,
-        "status": "sent",
-    },
+    "new_message": _sent,
+    "document_edit": _edited,
+    "collaboration_start": _collaboration,
+    "collaboration_end": _collaboration,
+    "get_tasks": lambda _, reply: {"type": "tasks", **reply.data},
+    "connect": _named,
+    "join_room": partial(_room_result, "session_joined"),
+    "leave_room": partial(_room_result, "session_left"),
 }

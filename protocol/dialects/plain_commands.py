@@ -18,6 +18,8 @@ from fanline.protocol.text import harmless
 from fanline.protocol.websocket.routes import Visit
 
 SYSTEM = "system:all"
+TALK = "talk"
+"""The type of commands that only these clients know; `event` says which it is."""
 _SYSTEM_ALIAS = "system"
 _MAX_DIGITS = 19  # of any 64-bit integer; int() refuses what has thousands
 _decoder = msgspec.json.Decoder()
@@ -30,6 +32,8 @@ class PlainCommand(Envelope):
 
     said: _Fields = msgspec.field(default_factory=dict)
     """The fields of the client's message."""
+    live: bool = False
+    """Of a `pub`: it is for those who hear the channel now, and stored nowhere."""
 
 
 def decode_plain(payload: bytes, visit: Visit) -> list[Envelope]:
@@ -64,6 +68,10 @@ def name_of(channel: str | None) -> str | None:
         return channel and _SYSTEM_ALIAS
     namespace, _, local = channel.partition(":")
     return f"{namespace}:{unescape_id(local)}"
+
+
+def _is_offset(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < _MAX_DIGITS
 
 
 def task_id_of(text: str) -> int | str:
@@ -103,12 +111,83 @@ def _channel_command(kind: MessageType, fields: _Fields, visit: Visit) -> PlainC
     return PlainCommand(kind, channel=_channel(fields, visit), event=fields["type"], said=fields)
 
 
-def _new_message(fields: _Fields, visit: Visit) -> PlainCommand:
+def _place(fields: _Fields, visit: Visit) -> str:
+    """The channel of the session or the room that a message is about."""
     if "session_id" in fields:
-        channel = _in("session", _text(fields, "session_id", "Session id required"))
-    else:
-        channel = _channel(fields, visit)
-    return PlainCommand(MessageType.PUB, channel=channel, event="new_message", data=fields.get("data"))
+        return _in("session", _text(fields, "session_id", "Session id required"))
+    if "room_id" in fields:
+        return _room(fields, visit)
+    return _channel(fields, visit)
+
+
+def _room(fields: _Fields, visit: Visit) -> str:
+    return channel_named(_text(fields, "room_id", "Room id required"), visit.rooms)
+
+
+def _new_message(fields: _Fields, visit: Visit) -> PlainCommand:
+    own_id = fields.get("message_id")
+    extra = _names(fields) | ({} if own_id is None else {"client_message_id": own_id})
+    return PlainCommand(
+        MessageType.PUB,
+        channel=_place(fields, visit),
+        event="new_message",
+        data=fields.get("data"),
+        extra=extra or None,
+        said=fields,
+    )
+
+
+def _typing(fields: _Fields, visit: Visit) -> PlainCommand:
+    is_typing = bool(fields.get("is_typing", True))
+    return PlainCommand(
+        MessageType.PUB,
+        channel=_place(fields, visit),
+        event="typing",
+        data={"is_typing": is_typing},
+        extra={**_names(fields), "is_typing": is_typing},
+        live=True,
+    )
+
+
+def _names(fields: _Fields) -> dict[str, Any]:
+    """What a message is about, as the client has named it."""
+    return {key: fields[key] for key in ("session_id", "room_id") if isinstance(fields.get(key), str | int)}
+
+
+def _room_command(fields: _Fields, visit: Visit) -> PlainCommand:
+    return PlainCommand(TALK, channel=_room(fields, visit), event=fields["type"], said=fields)
+
+
+def _message_read(fields: _Fields, visit: Visit) -> PlainCommand:
+    message_id = _text(fields, "message_id", "Message id required")
+    return PlainCommand(TALK, event=fields["type"], data=message_id, said=fields)
+
+
+def _user_status(fields: _Fields, visit: Visit) -> PlainCommand:
+    status = _text(fields, "status", "Status required")
+    return PlainCommand(TALK, event=fields["type"], data=status, said=fields)
+
+
+def _connect(fields: _Fields, visit: Visit) -> PlainCommand:
+    user = _text(fields, "user_id", "User id required")
+    return PlainCommand(TALK, event=fields["type"], data=user, said=fields)
+
+
+def _document(fields: _Fields) -> str:
+    return _in("doc", _text(fields, "document_id", "Document id required"))
+
+
+def _document_edit(fields: _Fields, visit: Visit) -> PlainCommand:
+    _text(fields, "operation", "Operation required")
+    data = {key: value for key, value in fields.items() if key not in ("type", "document_id", "message_id")}
+    document = fields.get("document_id")
+    extra = {"document_id": document}
+    channel = _document(fields)
+    return PlainCommand(MessageType.PUB, channel=channel, event=fields["type"], data=data, extra=extra, said=fields)
+
+
+def _document_command(fields: _Fields, visit: Visit) -> PlainCommand:
+    return PlainCommand(TALK, channel=_document(fields), event=fields["type"], said=fields)
 
 
 def _history(fields: _Fields, visit: Visit) -> PlainCommand:
@@ -117,7 +196,7 @@ def _history(fields: _Fields, visit: Visit) -> PlainCommand:
     data = {"limit": fields["limit"]} if "limit" in fields else {}
     if fields.get("before") is not None:
         offset, _, epoch = str(fields["before"]).partition("@")
-        if not (offset.isascii() and offset.isdigit() and len(offset) <= _MAX_DIGITS):
+        if not _is_offset(offset):
             raise MessageError(ErrorCode.BAD_MESSAGE, "`before` is that of another `history`")
         data["before"], command.epoch = int(offset), epoch or None
     command.data = data
@@ -125,7 +204,11 @@ def _history(fields: _Fields, visit: Visit) -> PlainCommand:
 
 
 def _ack(fields: _Fields, visit: Visit) -> PlainCommand:
-    return PlainCommand(MessageType.ACK, event="ack", data=_text(fields, "message_id", "Message id required"))
+    said = _text(fields, "message_id", "Message id required")
+    name, _, offset = said.rpartition("#")
+    if ":" in name and _is_offset(offset):
+        return PlainCommand(MessageType.ACK, channel=channel_named(name, visit.rooms), offset=int(offset), event="ack")
+    return PlainCommand(MessageType.ACK, event="ack", data=said)
 
 
 def _task_command(verb: str, fields: _Fields, visit: Visit, missing: str = "Task ID required") -> PlainCommand:
@@ -150,13 +233,41 @@ def _task_input(fields: _Fields, visit: Visit) -> PlainCommand:
     return command
 
 
+def _board(fields: _Fields, visit: Visit) -> PlainCommand:
+    """The fields of the item stand in `data`, or at the top level; `key` is its id, if the event is about one."""
+    data = fields.get("data")
+    top = {key: fields[key] for key in ("task_id", "project_id") if key in fields}
+    item = {**top, **data} if isinstance(data, dict) else {key: fields[key] for key in fields if key != "type"}
+    key = _text(item, "task_id", "Task ID required") if fields["type"] != "tasks_reset" else None
+    return PlainCommand(TALK, event=fields["type"], key=key, data=item, said=fields)
+
+
+def _get_tasks(fields: _Fields, visit: Visit) -> PlainCommand:
+    project = visit.values.get("?project_id") if "project_id" not in fields else None
+    project = project or _text(fields, "project_id", "Project id required")
+    return PlainCommand(TALK, event=fields["type"], data=project, said=fields)
+
+
+BOARD = ("task_created", "task_updated", "task_deleted", "task_status_changed", "tasks_reset")
+"""What clients say of the items of a task board."""
 COMMANDS: dict[str, Callable[[_Fields, Visit], PlainCommand | None]] = {
     "ping": _ping,
     "heartbeat": _ping,
     "pong": lambda fields, visit: None,  # counts as a sign of life, as any byte does
     "subscribe": partial(_channel_command, MessageType.SUB),
     "unsubscribe": partial(_channel_command, MessageType.UNSUB),
+    "connect": _connect,
+    "join_room": _room_command,
+    "leave_room": _room_command,
+    "typing": _typing,
     "new_message": _new_message,
+    "message_read": _message_read,
+    "user_status": _user_status,
+    "document_edit": _document_edit,
+    "collaboration_start": _document_command,
+    "collaboration_end": _document_command,
+    **dict.fromkeys(BOARD, _board),
+    "get_tasks": _get_tasks,
     "history": _history,
     "get_online_users": partial(_channel_command, MessageType.PRESENCE),
     "ack": _ack,

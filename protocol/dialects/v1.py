@@ -23,6 +23,9 @@ class JsonDialect:
     def encode(self, envelope: Envelope) -> bytes:
         return encode_json(envelope)
 
+    def follow_up(self, envelope: Envelope) -> bytes | None:
+        return None
+
     def welcome(self, envelope: Envelope, visit: Visit) -> bytes:
         return encode_json(envelope)
 
@@ -46,6 +49,9 @@ class CborDialect:
 
     def encode(self, envelope: Envelope) -> bytes:
         return encode_cbor(envelope)
+
+    def follow_up(self, envelope: Envelope) -> bytes | None:
+        return None
 
     def welcome(self, envelope: Envelope, visit: Visit) -> bytes:
         return encode_cbor(envelope)

@@ -44,6 +44,8 @@ class Bucket(StrEnum):
     """Token or user -> which tokens were taken back. Expires when all of them have ended."""
     WORKERS = "fanline_workers"
     """Worker id -> what is known of a live worker. Expires three seconds after the worker's last sign of life."""
+    ITEMS = "fanline_items"
+    """Item of a task board -> its project, its assignee and how it was last. Expires long after the last change."""
     KEYS = "fanline_keys"
     """The key with which the engine signs what only the engine may say. Producers must not be able to read it."""
 

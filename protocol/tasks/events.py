@@ -84,6 +84,8 @@ class TaskData(msgspec.Struct, gc=False):
     stage: _Title | None = None
     message: _Text | None = None
     percent: _Percent | None = None
+    progress: Any = None
+    """What older producers say for `percent` (leniency.py)."""
     done: _Amount | None = None
     total: _Amount | None = None
     rate: float | None = None
@@ -161,4 +163,5 @@ _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _NULL = Raw(b"null")
 _EVENTS: dict[str, TaskEvent] = {event.value: event for event in TaskEvent if event is not TaskEvent.SNAPSHOT}
+_EVENTS["task_progress_update"] = TaskEvent.PROGRESS  # as older producers call it
 _NEED_ASK = frozenset((TaskEvent.ASKED, TaskEvent.ASK_EXPIRED, TaskEvent.DELIVERED))

@@ -4,6 +4,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import trio
@@ -47,7 +48,8 @@ async def test_a_message_reaches_every_dialect_in_its_own_words(engine: RunningE
             "a6 00 01 01 63 707562 02 68 6e6577733a616c6c 07 68 686561646c696e65 08 a1 61 78 01 0a 19 03e8"
         )
         assert await plain.json() == {
-            "type": "headline", "channel": "news:all", "data": {"x": 1}, "timestamp": "1970-01-01T00:00:01.000Z"
+            "type": "headline", "channel": "news:all", "data": {"x": 1}, "timestamp": "1970-01-01T00:00:01.000Z",
+            "message_id": ANY, "priority": 5, "ttl": 3600
         }  # fmt: skip
 
 

@@ -2,12 +2,10 @@
 
 import re
 
-import pytest
-
 from fanline.protocol.dialects import PLAIN
 from fanline.protocol.dialects.plain_commands import COMMANDS as PLAIN_COMMANDS
 from fanline.protocol.envelope import KEYS, MessageType, decode_json
-from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
+from fanline.protocol.errors import CloseReason, ErrorCode
 from fanline.protocol.nats.subjects import to_subject
 from fanline.protocol.websocket import deflate
 from fanline.protocol.websocket.handshake import _STATUS as HTTP_STATUSES
@@ -74,13 +72,6 @@ def test_the_conversation_is_made_of_envelopes() -> None:
 def test_the_plain_page_names_every_command() -> None:
     named = [re.findall(r"\w+", row[0]) for row in table(PLAIN_PAGE, "| type | fields | answer |")]
     assert {name for names in named for name in names} == set(PLAIN_COMMANDS)
-
-
-def test_the_types_that_the_plain_page_says_are_missing_are_unknown() -> None:
-    for kind in re.findall(r"`(\w+)`", PLAIN_PAGE.partition("## Not offered yet")[2].partition("Also missing")[0]):
-        with pytest.raises(MessageError) as caught:
-            PLAIN.decode(f'{{"type":"{kind}"}}'.encode())
-        assert caught.value.code == ErrorCode.UNKNOWN_TYPE
 
 
 def test_the_messages_of_the_client_on_the_plain_page_are_understood() -> None:

@@ -152,7 +152,8 @@ class NatsBus(Requests):
         if self._lost_since is not None:
             return  # taken now, it would hide what was lost before it; all is read once the loss is reported
         channel = channel_of(message.subject)
-        self._deliver(channel, message.payload, self.signatures.position_of(channel, message))
+        position = self.signatures.position_of(channel, message) if message.headers else None  # one that is not stored
+        self._deliver(channel, message.payload, position)
 
     def _overhear_all(self, message: NatsMessage) -> None:
         if self._lost_since is not None:
@@ -160,7 +161,8 @@ class NatsBus(Requests):
         with suppress(MessageError):  # any client of NATS may publish on the subject of no channel
             channel = from_subject(message.subject)
             durable = self._namespaces.of(channel).durable
-            position = self.signatures.position_of(channel, message) if durable else None
+            is_stored = durable and bool(message.headers)
+            position = self.signatures.position_of(channel, message) if is_stored else None
             self._overhear(channel, message.payload, position)
 
     def _subject(self, channel: str) -> str:
@@ -230,7 +232,13 @@ class NatsBus(Requests):
     # --- sending --------------------------------------------------------------------------------------------------
 
     async def publish(self, channel: str, payload: bytes) -> None:
-        subject = to_subject(channel)
+        await self._publish(to_subject(channel), payload)
+
+    async def publish_live(self, channel: str, payload: bytes) -> None:
+        durable = self._namespaces.of(channel).durable
+        await self._publish(to_subject(channel, Direction.OUT if durable else Direction.PUB), payload)
+
+    async def _publish(self, subject: str, payload: bytes) -> None:
         await self.wait_room(len(payload))
         self.send(subject, payload)
         await self.client.confirmation().wait_permitted(ComplaintKind.PUBLISH_DENIED, subject)

@@ -58,7 +58,7 @@ def bucket_config(bucket: Bucket, max_age: float, replicas: int, max_bytes: int)
     """The stream behind a key-value bucket, as NATS clients expect it (ADR-8), except that one with a limit drops its
     oldest entries: nothing may wait for room in it. `max_age` in seconds, 0 for no limit; `max_bytes`: -1 for no limit.
     """
-    ages_by_key = bucket in (Bucket.TASKS, Bucket.RUNNING, Bucket.REVOKED, Bucket.WORKERS)  # for `kv_put`
+    ages_by_key = bucket in (Bucket.TASKS, Bucket.RUNNING, Bucket.REVOKED, Bucket.WORKERS, Bucket.ITEMS)  # for `kv_put`
     if bucket in (Bucket.LEASES, Bucket.PLACES, Bucket.REVOKED, Bucket.WORKERS, Bucket.KEYS):
         max_bytes = -1  # they are small, and must never be refused or dropped
     return {

@@ -106,7 +106,12 @@ class ChannelLog:
 
     def offset_of(self, message_id: str) -> int | None:
         """The offset of a message the log holds; None if it has none with this id."""
-        return next((envelope.offset for envelope in reversed(self._entries) if envelope.id == message_id), None)
+        found = self.find(message_id)
+        return None if found is None else found.offset
+
+    def find(self, message_id: str) -> Envelope | None:
+        """A message the log holds; None if it has none with this id."""
+        return next((envelope for envelope in reversed(self._entries) if envelope.id == message_id), None)
 
     def extend_back(self, found: Iterable[Readable], floor: int) -> None:
         """Take older messages, read from the stream, so that the log reaches back to `floor` (within its bounds)."""

@@ -42,7 +42,8 @@ from fanline.engine.tasks.timers import (
 )
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.tasks.estimate import Estimate
-from fanline.protocol.tasks.events import Stream, TaskEvent, data_of, event_of
+from fanline.protocol.tasks.events import Stream, TaskEvent, event_of
+from fanline.protocol.tasks.leniency import understood
 from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import ENGINE_EVENTS, TERMINAL, TaskState
 
@@ -180,7 +181,7 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
         return self.snapshot is not before and self._change(before, event, envelope.time or 0, stored_ms)
 
     def _fold(self, envelope: Envelope, event: TaskEvent) -> None:
-        said = data_of(envelope, event)
+        _, said = understood(envelope, event)
         data, self.snapshot, self.estimate = advance(self.snapshot, self.estimate, event, said, envelope.time or 0)
         if event is TaskEvent.OUTPUT:
             self.output = self.output or OutputTail()

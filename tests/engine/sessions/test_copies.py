@@ -49,7 +49,7 @@ async def test_a_viewer_of_several_channels_gets_each_event_once_with_a_whole_ch
             assert all(each.get("x") in ({"task_id": "42"}, None) for each in project)
 
             shown = [await plain.json() for _ in range(21)]
-            assert [each["data"] for each in shown] == [*range(20), "last"]
+            assert [each["data"]["value"] for each in shown] == [*range(20), "last"]
             assert {each["channel"] for each in shown[:20]} == {"user:5"}
             assert {each.get("task_id") for each in shown[:20]} == {"42"}
             assert not any("via" in each for each in shown)

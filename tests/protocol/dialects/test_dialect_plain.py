@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanline.protocol.dialects import PLAIN
-from fanline.protocol.dialects.plain import iso_time
+from fanline.protocol.dialects import FLAT, PLAIN
+from fanline.protocol.dialects.plain import SERVER_TYPES, iso_time
 from fanline.protocol.envelope import Envelope, MessageType, from_producer
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import ByeData, ErrorData, Limits, PublishResult, Welcome
@@ -178,20 +178,87 @@ def test_progress_of_a_task_has_the_name_these_clients_know() -> None:
     assert told(PLAIN.encode(Envelope("pub", "task:42", event="task_progress")))["type"] == "task_progress_update"
 
 
-def test_a_published_envelope_is_flat_and_leaves_out_what_is_absent() -> None:
-    full = Envelope("pub", "task:42", id="m-1", event="task_output", data=[1], sender="ci", time=NOW, priority=8)
+def test_a_published_envelope_is_flat_and_leaves_out_what_is_absent() -> None:  # S2-18, S2-20, S2-21, S2-64
+    data = {"lines": ["a"]}
+    full = Envelope("pub", "task:42", id="m-1", event="task_output", data=data, sender="ci", time=NOW, priority=8)
     assert told(PLAIN.encode(full)) == {
         "type": "task_output",
         "channel": "task:42",
-        "data": [1],
+        "task_id": "42",
+        "data": data,
         "timestamp": NOW_ISO,
         "message_id": "m-1",
         "user_id": "ci",
         "priority": 8,
+        "ttl": 3600,
     }
     bare = from_producer(b"null")
-    bare.channel, bare.time = "task:42", NOW
-    assert told(PLAIN.encode(bare)) == {"type": "message", "channel": "task:42", "data": None, "timestamp": NOW_ISO}
+    bare.channel, bare.time, bare.offset, bare.ttl = "lobby:42", NOW, 7, 60
+    assert told(PLAIN.encode(bare)) == {
+        "type": "message",
+        "channel": "lobby:42",
+        "data": {},
+        "timestamp": NOW_ISO,
+        "message_id": "lobby:42#7",
+        "priority": 5,
+        "ttl": 60,
+    }
+
+
+@pytest.mark.parametrize(
+    ("payload", "shown"),
+    [(b"7", {"value": 7}), (b" [1]", {"value": [1]}), (b'"{"', {"value": "{"}), (b'{"a":1}', {"a": 1}), (b"null", {})],
+)
+def test_the_data_is_always_an_object(payload: bytes, shown: dict[str, Any]) -> None:  # S3-09, S2-68
+    envelope = from_producer(b'{"v":1,"e":"log","d":' + payload + b"}")
+    envelope.channel = "lobby:42"
+    assert told(PLAIN.encode(envelope))["data"] == shown
+    envelope.data = envelope.value
+    assert told(PLAIN.encode(envelope))["data"] == shown
+
+
+def test_a_message_without_an_id_is_acknowledged_by_its_place() -> None:  # S1-26
+    (command,) = PLAIN.decode(b'{"type":"ack","message_id":"user:anna b#17"}')
+    assert (command.channel, command.offset, command.data) == ("user:anna~20b", 17, None)
+    (command,) = PLAIN.decode(b'{"type":"ack","message_id":"m#1"}')
+    assert (command.channel, command.offset, command.data) == (None, None, "m#1")
+
+
+@pytest.mark.parametrize("name", sorted(SERVER_TYPES))
+def test_an_event_cannot_pass_for_what_the_server_says(name: str) -> None:
+    shown = told(PLAIN.encode(Envelope("pub", "lobby:42", event=name, data={}, extra={"type": name, "event": "x"})))
+    assert (shown["type"], shown["event"]) == ("event", name)
+
+
+@pytest.mark.parametrize(
+    ("event", "state", "status"),
+    [
+        ("task_started", "running", "PROCESSING"),
+        ("task_paused", "paused", "PAUSED"),
+        ("task_completed", "completed", "COMPLETED"),
+        ("task_progress", "running", "PROCESSING"),
+    ],
+)
+def test_a_status_change_follows_on_what_changes_the_state(event: str, state: str, status: str) -> None:  # S2-80
+    envelope = Envelope("pub", "task:a~20b", event=event, data={"state": state}, time=NOW)
+    more = PLAIN.follow_up(envelope)
+    assert more is not None
+    assert told(more) == {
+        "type": "task_status_change",
+        "channel": "task:a b",
+        "task_id": "a b",
+        "data": {"task_id": "a b", "status": status},
+        "timestamp": NOW_ISO,
+    }
+    assert FLAT.follow_up(envelope) is None
+    envelope.data = None  # of another namespace, or not folded
+    assert PLAIN.follow_up(envelope) is None
+
+
+@pytest.mark.parametrize("event", ["task_output", "log", None])
+def test_nothing_follows_on_any_other_event(event: str | None) -> None:
+    assert PLAIN.follow_up(Envelope("pub", "task:42", event=event, data={"state": "running"})) is None
+    assert PLAIN.follow_up(Envelope("pub", "task:42", event="task_progress", key="p", data={"state": "x"})) is None
 
 
 def test_the_welcome_and_other_events() -> None:

@@ -47,7 +47,7 @@ def test_a_value_that_could_not_leave_in_another_dialect_is_refused() -> None:
 
 
 def test_an_event_without_data_says_so() -> None:
-    assert json.loads(PLAIN.encode(Envelope("pub", "room:a", event="ping")))["data"] is None
+    assert json.loads(PLAIN.encode(Envelope("pub", "room:a", event="ping")))["data"] == {}
 
 
 def test_the_id_of_a_task_may_hold_colons() -> None:

@@ -195,7 +195,7 @@ def test_who_comes_late_gets_the_status() -> None:
 
 def test_other_events_and_data_that_is_no_map_are_as_elsewhere() -> None:
     output = Envelope(MessageType.PUB, "task:42", event="task_output", data={"lines": ["a"]}, time=NOW)
-    text = Envelope(MessageType.PUB, "task:42", event="task_progress", data="half", time=NOW)
+    text = Envelope(MessageType.PUB, "task:42", event="task_progress", data="half", time=NOW, id="m-1")
     for envelope in (output, text):
         assert FLAT.encode(envelope) == PLAIN.encode(envelope)
 
@@ -234,8 +234,12 @@ def test_whatever_is_sent_to_the_echo_route_comes_back(sent: bytes, repeated: An
     }
 
 
+OTHERS: dict[str, Any] = dict.fromkeys(("room_id", "project_id", "document_id", "user_id"), 1)
+OTHERS |= {"operation": "insert", "status": "away"}
+
+
 def test_every_type_of_a_command_has_a_reply_of_its_own_or_none() -> None:
     for kind in set(COMMANDS) - {"pong"}:
-        command = said(ROOMS, type=kind, channel="a:b", task_id=1, input=1, message_id="m")
+        command = said(ROOMS, type=kind, channel="a:b", task_id=1, input=1, message_id="m", **OTHERS)
         reply = Envelope(MessageType.ERR, data=ErrorData(ErrorCode.UNAVAILABLE, "why").fields(), time=NOW)
         assert told(PLAIN.encode_reply(command, reply))["message"] == "why"

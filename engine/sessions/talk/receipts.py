@@ -1,0 +1,41 @@
+"""Receipts: the sender of a message learns that another member of its channel has read it."""
+
+from fanline.engine.sessions.session import Session
+from fanline.engine.sessions.talk.announcer import Announcer, user_fields
+from fanline.protocol.channels import is_channel
+from fanline.protocol.dialects.plain_commands import PlainCommand
+from fanline.protocol.envelope import Envelope
+from fanline.protocol.errors import ErrorCode, MessageError
+
+_OF_MESSAGE = ("client_message_id", "session_id", "room_id")
+
+
+class Receipts:
+    """Those that the sessions of one worker give."""
+
+    def __init__(self, announcer: Announcer) -> None:
+        self._announcer = announcer
+
+    async def message_read(self, session: Session, command: PlainCommand) -> None:
+        """The client has read a message of a channel that it is subscribed to. MessageError(UNKNOWN_MESSAGE) for any
+        other, so that nobody learns of or speaks about what it does not see. BusError.
+        """
+        message = _known(session, command.data)
+        if message is None:
+            raise MessageError(ErrorCode.UNKNOWN_MESSAGE, "Message not found")
+        inbox = f"user:{message.sender}"
+        if message.sender is None or message.sender == session.identity.user or not is_channel(inbox):
+            return
+        extra = message.extra or {}
+        data = {key: extra[key] for key in _OF_MESSAGE if key in extra}
+        data |= {**user_fields(session.identity), "message_id": message.id, "status": "read"}
+        await self._announcer.tell(session, [inbox], "message_status_update", data, message.id)
+
+
+def _known(session: Session, message_id: str) -> Envelope | None:
+    for subscription in (session.subscriptions or {}).values():
+        durable = subscription.channel.durable
+        found = None if durable is None else durable.log.find(message_id)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,52 @@
+"""Rooms: who comes and goes is told to those who are there, and so is a user's status."""
+
+from typing import Any
+
+from fanline.engine.sessions.session import Session
+from fanline.engine.sessions.talk.announcer import Announcer, user_fields
+from fanline.protocol.dialects.plain_commands import PlainCommand
+from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.escapes import unescape_id
+
+MAX_ROOMS = 100
+"""In which one connection may be: a status is told to all of them."""
+
+
+class Rooms:
+    """Those in which the sessions of one worker are."""
+
+    def __init__(self, announcer: Announcer) -> None:
+        self._announcer = announcer
+
+    def check_room(self, session: Session, channel: str) -> None:
+        """MessageError(LIMIT_EXCEEDED) if a session may not be in one more room."""
+        if channel not in session.rooms and len(session.rooms) >= MAX_ROOMS:
+            raise MessageError(ErrorCode.LIMIT_EXCEEDED, f"a connection may be in {MAX_ROOMS} rooms at most")
+
+    async def enter(self, session: Session, channel: str, name: Any = None) -> None:
+        """A session has subscribed to a room. `name`: what its client calls it. BusError."""
+        if channel not in session.rooms:
+            session.rooms |= {channel}
+            data = _fields(session, channel) | ({} if name is None else {"room_name": name})
+            await self._announcer.tell(session, [channel], "session_joined", data)
+
+    def leave(self, session: Session, *channels: str) -> None:
+        """A session leaves these rooms, if it is there."""
+        for channel in session.rooms.intersection(channels):
+            session.rooms -= {channel}
+            self._announcer.tell_soon(session, [channel], "session_left", _fields(session, channel))
+
+    async def set_status(self, session: Session, command: PlainCommand) -> None:
+        """Tell all who share a room with the session's user. BusError."""
+        data = {**user_fields(session.identity), "status": command.data}
+        await self._announcer.tell(session, sorted(session.rooms), "user_status_update", data)
+
+
+def room_answer(session: Session, channel: str) -> Envelope:
+    """To `join_room` and `leave_room`."""
+    return Envelope(MessageType.OK, channel=channel, data=user_fields(session.identity))
+
+
+def _fields(session: Session, channel: str) -> dict[str, Any]:
+    return {**user_fields(session.identity), "room_id": unescape_id(channel.partition(":")[2])}

@@ -1,0 +1,1 @@
+"""What plain clients say to each other."""
