@@ -74,7 +74,7 @@ class Assembly:
         self._settings = settings
         self._members = Members(bus, name)
         self.places = UserPlaces(bus, self._members, access.check_revoked, self.hits)
-        self.routes = Routes(settings.routes, settings.idle_timeout, access.settings.connections)
+        self.routes = Routes(settings.routes, settings.idle_timeout, settings.heartbeat, access.settings.connections)
         self._removals = Removals()
         self._revocations = Revocations(bus, self._removals)
         handlers = access.handlers or HandlerClient(bus)

@@ -52,14 +52,15 @@ class ServedRoute(NamedTuple):
 
 class Routes:
     """The routes of one server. `idle`: seconds of silence, and `connections`: those of one user (0: any number), where
-    a route does not say. RouteError, GrantError for what cannot be used.
+    a route does not say. `heartbeat`: seconds between two pings; a default route whose `idle` is not longer has that of
+    the server. RouteError, GrantError for what cannot be used.
     """
 
-    def __init__(self, declared: Mapping[str, Route], idle: float, connections: int) -> None:
+    def __init__(self, declared: Mapping[str, Route], idle: float, heartbeat: float, connections: int) -> None:
         default = PlaceRule(connections or None)
         self._table = RouteTable(
             {
-                pattern: _served(pattern, route, idle, default)
+                pattern: _served(pattern, route, _idle(pattern, route, heartbeat) or idle, default)
                 for pattern, route in {**DEFAULTS, **declared}.items()
                 if route.enabled
             }
@@ -76,12 +77,18 @@ class Routes:
         return route, route.visit._replace(values=values) if values else route.visit
 
 
+def _idle(pattern: str, route: Route, heartbeat: float) -> float:
+    """Seconds of silence that a route says; 0 if it says none, or is a default one that would close live clients."""
+    gives_way = route.idle <= heartbeat and route.idle == DEFAULTS.get(pattern, Route()).idle
+    return 0.0 if gives_way else route.idle
+
+
 def _served(pattern: str, route: Route, idle: float, default: PlaceRule) -> ServedRoute:
     joins = tuple(Template(text) for text in route.joins)
     replace = route.replace is Overflow.REPLACE_OLDEST
     return ServedRoute(
         options=route,
-        idle=route.idle or idle,
+        idle=idle,
         anonymous=Grants([parse_grant(text) for text in route.anonymous]) if route.anonymous else None,
         place=default._replace(replace=replace)
         if route.per_user < 0

@@ -45,7 +45,7 @@ from tests.support.raw_client import MASK, upgrade_request
 SECRET = "a secret that is long enough for SHA-256"
 _LIMIT = 64 * 1024
 _PROXIES = Networks(["10.0.0.0/8"])
-ROUTES = Routes({}, 90.0, 0)
+ROUTES = Routes({}, 90.0, 30.0, 0)
 
 
 class Target(NamedTuple):

@@ -2,7 +2,9 @@
 
 import pytest
 
+from fanline.engine.access.routes import Routes
 from fanline.engine.routes import DEFAULTS, Overflow, Route
+from fanline.protocol.websocket.handshake import Request
 from fanline.workers.configuration.settings import load_settings
 from fanline.workers.errors import SettingsError
 
@@ -60,13 +62,20 @@ def test_any_other_path_is_a_new_route() -> None:
         ('[routes."/ws"]\nrooms = "Rooms"', "rooms = 'Rooms' is no name of a namespace"),
         ('[routes."/ws/health"]\njoins = ["a:b"]', 'a route that serves "health" joins no channels'),
         ('[routes."/ping"]\nserves = "echo"', 'a route that serves "echo" needs dialect = "plain"'),
-        ("[engine]\nheartbeat = 70", '[routes."/ws/chat"]: idle (60) must be longer than engine.heartbeat (70)'),
+        (
+            '[engine]\nheartbeat = 70\n[routes."/ws/chat"]\nidle = 65',
+            '[routes."/ws/chat"]: idle (65) must be longer than engine.heartbeat (70)',
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_table(toml: str, reason: str) -> None:
     assert reason in refused(toml)
 
 
-def test_a_route_that_is_not_enabled_may_have_any_idle_time() -> None:
-    off = "".join(f'[routes."{path}"]\nenabled = false\n' for path, route in DEFAULTS.items() if route.idle)
-    assert routes(f"{off}[engine]\nheartbeat = 70")
+def test_the_silence_of_a_default_route_gives_way_to_a_slow_heartbeat() -> None:
+    assert DEFAULTS["/ws/chat"].idle == 60
+    for heartbeat, expected in ((59.0, 60.0), (60.0, 90.0)):
+        found = Routes({}, 90.0, heartbeat, 0).find(Request("GET", "/ws/chat", "", "1.1", {}, b""))
+        assert found is not None
+        assert found[0].idle == expected
+    assert not routes("[engine]\nheartbeat = 70")

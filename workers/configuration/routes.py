@@ -27,9 +27,9 @@ def read_routes(tables: object, source: str) -> dict[str, Route]:
 
 
 def check_routes(routes: Mapping[str, Route], heartbeat: float) -> None:
-    """Raises SettingsError for a route that would close clients that live."""
-    for path, route in {**DEFAULTS, **routes}.items():
-        if route.enabled and 0 < route.idle <= heartbeat:
+    """Raises SettingsError for a route that would close clients that live. That of a default route gives way."""
+    for path, route in routes.items():
+        if 0 < route.idle <= heartbeat and route.idle != DEFAULTS.get(path, Route()).idle:
             raise SettingsError(
                 f'[routes."{path}"]: idle ({route.idle:g}) must be longer than engine.heartbeat ({heartbeat:g}), or '
                 "live clients are closed"

@@ -191,14 +191,14 @@ async def test_it_hears_what_the_handshake_says_and_plain_clients_are_refused_be
     answers = await answering(NAME, behave)
     with trio.fail_after(20):
         async with running_engine(broker=answers.broker, access=access_by(answers)) as engine:
-            assert (await status(engine, "/ws?project_id=7&x=", Cookie="sid=1"))[0] == 101
+            assert (await status(engine, "/ws?room=7&x=", Cookie="sid=1"))[0] == 101
             asked = answers.asked[-1]
             assert isinstance(asked, AuthenticateRequest)
-            assert (asked.path, asked.query, asked.address) == ("/ws", {"project_id": "7", "x": ""}, "127.0.0.1")
+            assert (asked.path, asked.query, asked.address) == ("/ws", {"room": "7", "x": ""}, "127.0.0.1")
             assert asked.headers["cookie"] == "sid=1"
             assert (await status(engine, Authorization="Bearer good"))[0] == 101
             code, answer = await status(engine)
-            assert (code, b"no session" in answer) == (401, True)
+            assert (code, b"Authentication required" in answer) == (401, True)
             assert (await status(engine, "/ws?token=broken"))[0] == 503
 
 

@@ -49,13 +49,13 @@ def stop_before(bus: NatsBus, write: Write) -> None:
     """Stop this process when the write is asked for the first time."""
     perform = getattr(bus, write.method)
 
-    async def perform_or_stop(*args: Any) -> Any:
+    async def perform_or_stop(*args: Any, **named: Any) -> Any:
         if not write.is_it(*args):
-            return await perform(*args)
+            return await perform(*args, **named)
         setattr(bus, write.method, perform)
         os.kill(os.getpid(), signal.SIGSTOP)
         try:
-            done = await perform(*args)
+            done = await perform(*args, **named)
         except Exception as error:
             print(type(error).__name__, flush=True)
             raise
