@@ -59,8 +59,8 @@ class Viewer:
         event = event_of(envelope)
         if event is None:
             return
-        data = data_of(envelope, event)
         try:
+            data = data_of(envelope, event)
             self.snapshot = apply(self.snapshot, event, data, envelope.time or 0)
         except MessageError:
             return
