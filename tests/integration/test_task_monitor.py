@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import trio
 
+from fanline.engine.bus.nats.bus import open_nats_bus
 from fanline.engine.cluster.shares import SHARES, share_of
 from fanline.engine.tasks.monitor.holdings import lease_key
 from fanline.engine.tasks.monitor.lease import EXPIRY_SECONDS
@@ -29,6 +30,13 @@ TAKE_OVER = EXPIRY_SECONDS + 1
 async def say(nats: NatsClient, task: str, event: str, **data: Any) -> None:
     await nats.publish((f"fanline.pub.task.{task}", msgspec.json.encode({"v": 1, "e": f"task_{event}", "d": data})))
     await nats.flush()
+
+
+async def say_as_the_engine(serve: Serve, task: str, event: str, **data: Any) -> None:
+    """As a worker does: signed."""
+    payload = msgspec.json.encode({"v": 1, "e": f"task_{event}", "d": data})
+    async with open_nats_bus(serve.engine, "test") as bus:
+        await bus.store(f"task:{task}", payload, f"e/task:{task}/test", signed=True)
 
 
 @asynccontextmanager
@@ -121,7 +129,7 @@ async def test_when_a_worker_is_killed_another_has_its_timers_soon_after_its_lea
                     pass
             silent, stopped = names[0], names[1]
             await say(nats, silent, "started", heartbeat=HEARTBEAT)
-            await say(nats, stopped, "cancel_requested", by="ann", deadline=HEARTBEAT)
+            await say_as_the_engine(serve, stopped, "cancel_requested", by="ann", deadline=HEARTBEAT)
             os.kill(victim, signal.SIGKILL)
             killed = trio.current_time()
             await wait_until(lambda: not alive(victim))

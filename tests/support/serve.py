@@ -72,6 +72,11 @@ class Serve:
         return self._nats_with_login(as_engine(self._state()))
 
     @property
+    def engine(self) -> NatsOptions:
+        """How the engine logs in."""
+        return nats_options(as_engine(self._state()))
+
+    @property
     def producer_url(self) -> str:
         """The same with that of producers."""
         return self._nats_with_login(self._state())
