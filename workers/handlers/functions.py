@@ -54,6 +54,18 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
+def _passable(function: Function) -> Function:
+    """The function for a thread. No future takes a StopIteration, as `next` raises it: its call would never end."""
+
+    def call(request: Any) -> Any:
+        try:
+            return function(request)
+        except StopIteration as error:
+            raise RuntimeError("it raised StopIteration") from error
+
+    return call
+
+
 class FunctionCalls:
     """`on_stuck`: called when all places are held by calls that still run `grace` seconds after they were given up."""
 
@@ -101,10 +113,13 @@ class FunctionCalls:
             work.exception()  # seen, also if nobody waits for it any more
 
     async def _run(self, function: Function, request: Any) -> Any:
-        if inspect.iscoroutinefunction(function):
-            return await function(request)
-        result = await self._in_thread(function, request)
-        return await result if inspect.isawaitable(result) else result
+        try:
+            if inspect.iscoroutinefunction(function):
+                return await function(request)
+            result = await self._in_thread(_passable(function), request)
+            return await result if inspect.isawaitable(result) else result
+        except (SystemExit, KeyboardInterrupt) as error:  # which would end the loop, and with it the process
+            raise RuntimeError(f"it raised {type(error).__name__}") from error
 
     async def _in_thread(self, function: Function, request: Any) -> Any:
         """A thread cannot be cancelled: this returns when it has ended, whatever happens meanwhile."""

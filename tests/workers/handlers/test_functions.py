@@ -111,6 +111,36 @@ def test_what_a_function_raises_is_the_callers() -> None:
         call(broken)
 
 
+def raises_in_a_thread(error: BaseException) -> Any:
+    def broken(_: Any) -> None:
+        raise error
+
+    return broken
+
+
+def raises_in_the_loop(error: BaseException) -> Any:
+    async def broken(_: Any) -> None:
+        raise error
+
+    return broken
+
+
+@pytest.mark.parametrize("broken", [raises_in_a_thread, raises_in_the_loop])
+@pytest.mark.parametrize("error", [StopIteration(), StopAsyncIteration(), SystemExit(3), KeyboardInterrupt()])
+def test_what_asyncio_cannot_pass_on_ends_neither_the_process_nor_the_time_of_the_call(
+    broken: Any, error: BaseException
+) -> None:
+    async def main() -> None:
+        calls = FunctionCalls(20.0, on_stuck=lambda: None, places=1)
+        for _ in range(2):  # the place is given back
+            with pytest.raises((RuntimeError, StopAsyncIteration)):
+                await calls.call(broken(error), None)
+
+    begun = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - begun < 10
+
+
 def test_calls_run_beside_each_other_up_to_a_number_and_the_others_wait() -> None:
     running = most = 0
 
