@@ -67,8 +67,8 @@ class Access:
         request: AuthenticateRequest | None = None,
     ) -> Identity:
         """The identity behind a handshake. `may_follow`: a client that brings no token may still send one, in time.
-        `anonymous`: the rights of clients without a token, if they are not those of the whole server; also of those
-        whom the authenticator does not know. `request`: what an authenticator is asked, if there is one.
+        `anonymous`: the rights of clients without a token, if they are not those of the whole server. `request`: what
+        an authenticator is asked, if there is one: it alone decides, and nobody whom it refuses is anonymous.
 
         AccessError.
         """
@@ -79,8 +79,6 @@ class Access:
         except AccessError as error:
             if token is not None or error.code is not ErrorCode.UNAUTHENTICATED:
                 raise
-            if anonymous is not None:
-                return Identity(grants=anonymous)
             if may_follow:
                 return Identity(grants=Grants(), known=False, expires=self._clock() + self.tokens.timeout)
             raise

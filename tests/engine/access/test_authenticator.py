@@ -12,7 +12,7 @@ from fanline.engine.access.identity import AccessError
 from fanline.engine.access.settings import AccessSettings, AuthMode, TokenSettings
 from fanline.engine.access.verifier import TokenVerifier
 from fanline.protocol.auth.revocation import Revocation, encode_revocation
-from fanline.protocol.auth.rights import Right
+from fanline.protocol.auth.rights import Grants, Right, parse_grant
 from fanline.protocol.auth.tokens import secret_key
 from fanline.protocol.errors import ErrorCode
 from fanline.protocol.handlers import AuthenticateAnswer, AuthenticateRequest, AuthorizeAnswer, ClientIdentity
@@ -107,6 +107,14 @@ async def test_whom_it_refuses_does_not_get_in_whatever_the_mode_and_anonymous_r
     for shown in (None, "x"):
         error = await refusal(access, shown)
         assert (error.code, str(error)) == (ErrorCode.UNAUTHENTICATED, "not today")
+
+
+async def test_nor_does_it_become_anonymous_on_a_route_that_lets_such_clients_in() -> None:
+    access = access_by(await answering(NAME, refuses))
+    route = Grants([parse_grant("task:*:sub")])
+    with pytest.raises(AccessError, match="not today"):
+        await access.admit(None, may_follow=False, anonymous=route)
+    assert not (await access.admit(None, may_follow=True, anonymous=route)).known
 
 
 async def test_a_client_that_may_show_a_token_later_waits_as_a_stranger() -> None:
