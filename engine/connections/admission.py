@@ -69,6 +69,7 @@ class Admissions:
                 await self._check_joins(identity, channels)
                 if route.options.must_exist:
                     await self._check_known(channels)
+                self._access.check_revoked(identity)  # no revocation finds it while it waits for what it may join
             kept = remembered(question) if identity.known else question
             return Admission(identity, await self._places.take(identity, route.place_rule(identity)), kept)
         except MessageError as error:

@@ -1,5 +1,6 @@
 """Routes on the wire: who gets in by which, and what a client hears and has joined when it is in."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -10,10 +11,16 @@ import trio
 
 from fanline.engine.access.access import Access
 from fanline.engine.access.settings import AccessSettings
+from fanline.engine.bus.memory import MemoryBroker
+from fanline.engine.namespaces import DEFAULTS as NAMESPACES
+from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.routes import DEFAULTS, Overflow, Route, Serves, Speech
 from fanline.engine.settings import EngineSettings
+from fanline.protocol.auth.revocation import Revocation, encode_revocation
 from fanline.protocol.envelope import Envelope, encode_json
 from fanline.protocol.errors import CloseReason
+from fanline.protocol.nats.names import Bucket
+from tests.engine.access.answering import answering, client_of
 from tests.engine.access.clients import token, token_access
 from tests.engine.running import RunningEngine, running_engine
 from tests.support.raw_client import RawClient, connect_raw, upgrade_request
@@ -120,6 +127,34 @@ async def test_a_v1_client_without_that_right_is_told_so_and_let_go(path: str) -
         answer = await client.json()
         assert (answer["t"], answer["d"]["code"]) == ("err", "permission_denied")
         assert await client.closed() == (4403, "not allowed here")
+
+
+@DIALECTS
+async def test_a_token_that_is_revoked_while_an_authorizer_is_asked_lets_nobody_in(subprotocol: str | None) -> None:
+    namespaces = {**NAMESPACES, "project": Namespace(authorizer="app:authorize")}
+    answers = await answering("app:authorize", lambda _: None, MemoryBroker(Namespaces(namespaces)))
+    access, settings = token_access(handlers=client_of(answers)), EngineSettings(namespaces=namespaces)
+    with trio.fail_after(30):
+        async with running_engine(settings, access=access, broker=answers.broker) as engine:
+
+            async def revoke() -> None:
+                while not answers.waiting:
+                    await trio.sleep(0.01)
+                revoked = Revocation(token_id="j1", before=time.time(), until=time.time() + 60)
+                await engine.bus.kv_put(Bucket.REVOKED, revoked.key, encode_revocation(revoked), 60)
+                await trio.sleep(1.0)  # more than the pause between two looks
+                answers.waiting[0](b'{"allow":true}')
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(revoke)
+                path, headers = "/ws?project_id=7", bearer(jti="j1", iat=time.time() - 1)
+                if subprotocol is None:
+                    assert (await refused(engine, path, **headers))[0] == 401
+                else:
+                    async with visiting(engine, path, subprotocol, **headers) as client:
+                        assert b"unauthenticated" in (await client.message()).payload
+                        assert (await client.closed())[0] == CloseReason.UNAUTHENTICATED.code
+            assert engine.server.statistics().channels == 0
 
 
 async def test_a_v1_client_that_shows_its_token_later_joins_then_or_is_let_go() -> None:
