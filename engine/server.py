@@ -122,8 +122,8 @@ class Server:
     ) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener)
+            await self._arrivals.wait_turn()
             for _ in range(_ACCEPT_BATCH):
-                await self._arrivals.wait_turn()
                 try:
                     sock, address = listener.accept()
                 except BlockingIOError:
@@ -137,9 +137,11 @@ class Server:
                 if self._sockets >= self._max_sockets:
                     self._parts.hits.hit(Limit.CONNECTIONS)
                     nursery.start_soon(self._handshakes.turn_away, sock, self._tls, name="turned away")
-                    continue
-                self._sockets += 1
-                nursery.start_soon(self._run, sock, str(address[0]), shared, name="connection")
+                else:
+                    self._sockets += 1
+                    nursery.start_soon(self._run, sock, str(address[0]), shared, name="connection")
+                if not self._arrivals.take_turn():
+                    break  # whether anybody is there to wait for the next turn is for the kernel to say
 
     async def _dismiss_next(self, listener: socket.socket, spare: SpareFile, error: OSError) -> bool:
         """The kernel has no file or no memory for another socket: say so once, and give up the spare file to tell the

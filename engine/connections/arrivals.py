@@ -75,10 +75,14 @@ class Arrivals:
         """Wait until a further connection may be accepted. Without a checkpoint if it may be now."""
         while len(self._present) >= self._most:
             await self._make_room()
-        while self._per_second and (seconds := self._early_by()) > _INSTANT:
+        while (seconds := self._early_by()) > _INSTANT:
             self._hits.hit(Limit.HANDSHAKE_PACE)
             await trio.sleep(seconds)
+
+    def take_turn(self) -> bool:
+        """A connection was accepted. False if a further one would have to wait, should there be one."""
         self._allowed -= 1
+        return self._early_by() <= _INSTANT
 
     def expects_header(self, arrival: Arrival) -> bool:
         """Whether a connection comes from a trusted proxy that has to say where it comes from."""
@@ -108,6 +112,8 @@ class Arrivals:
 
     def _early_by(self) -> float:
         """Seconds by which a further connection would be too early."""
+        if not self._per_second:
+            return 0.0
         now, burst = self._clock(), max(1.0, self._per_second * _BURST_SECONDS)
         self._allowed = min(burst, self._allowed + (now - self._allowed_at) * self._per_second)
         self._allowed_at = now

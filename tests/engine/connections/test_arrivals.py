@@ -34,14 +34,27 @@ async def test_connections_begin_at_the_pace_that_is_set(autojump_clock: MockClo
     begun = trio.current_time()
     for _ in range(305):
         await world.arrivals.wait_turn()
+        world.arrivals.take_turn()
     assert 2.9 < trio.current_time() - begun < 3.1
     assert world.counters.handshakes_paced > 0
+
+
+async def test_connections_that_come_one_by_one_below_the_pace_do_not_wait() -> None:
+    settings = EngineSettings(handshakes_per_second=20.0)
+    with trio.fail_after(20):
+        async with running_engine(settings) as engine:
+            for _ in range(10):
+                async with connect_raw(engine.host, engine.port) as client:
+                    await client.upgrade()
+                await trio.sleep(0.06)
+            assert engine.server.statistics().handshakes_paced == 0
 
 
 async def test_without_a_pace_nobody_waits(autojump_clock: MockClock) -> None:
     world = World()
     for _ in range(10_000):
         await world.arrivals.wait_turn()
+        assert world.arrivals.take_turn()
     assert (trio.current_time(), world.counters.handshakes_paced) == (0.0, 0)
 
 
