@@ -135,17 +135,16 @@ class Assembly:
     def _take_back(self) -> None:
         """End what was taken back: connections, and subscriptions."""
         removals = self._removals.take_new()
-        for removal in removals:
-            self._authorizers.forget(removal.user, removal.channel)
+        self._authorizers.forget(removals)
         for connection in self.registry:
             session = connection.session
             if self._revocations.covers(session.identity):
                 self.audit.record(AuditEvent.REVOKED, session.identity)
                 connection.close(CloseReason.UNAUTHENTICATED)
-            for removal in removals:
-                if removal.user == session.identity.user and removal.channel in (session.subscriptions or ()):
-                    self.audit.record(AuditEvent.REMOVED, session.identity, channel=removal.channel)
-                    end_removed(session, removal)
+            for removal in removals.get(session.identity.user or "", ()):
+                for channel in [each for each in session.subscriptions or () if removal.covers(each)]:
+                    self.audit.record(AuditEvent.REMOVED, session.identity, channel=channel)
+                    end_removed(session, removal, channel)
 
     def _start_channels(self, nursery: trio.Nursery, run_vital: RunVital) -> tuple[Joining, Paging, Attending]:
         """The hub with all that is behind it, from the bus to the flusher."""

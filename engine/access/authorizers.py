@@ -11,7 +11,7 @@ import trio
 
 from fanline.engine.access.handlers import HandlerClient
 from fanline.engine.access.identity import Identity
-from fanline.engine.access.removals import Removals
+from fanline.engine.access.removals import Removals, RemovalsByUser
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.auth.rights import Right, right_names
 from fanline.protocol.channels import namespace_of
@@ -72,12 +72,14 @@ class Authorizers:
             text = decision.reason or f"you have no right to {question.right} on {channel}"
             raise MessageError(ErrorCode.PERMISSION_DENIED, text)
 
-    def forget(self, user: str | None = None, channel: str | None = None) -> None:
-        """Forget what is remembered of a user on a channel; without both, everything."""
-        if user is None and channel is None:
+    def forget(self, removals: RemovalsByUser | None = None) -> None:
+        """Forget what is remembered of these users on these channels; without removals, everything."""
+        if removals is None:
             self._remembered.clear()
-        for question in [each for each in self._remembered if (each.user, each.channel) == (user, channel)]:
-            del self._remembered[question]
+        elif removals:  # one pass, however many they are
+            self._remembered = {
+                question: answer for question, answer in self._remembered.items() if not _is_among(question, removals)
+            }
 
     async def _ask(self, handler: Handler, question: AuthorizeRequest) -> AuthorizeAnswer:
         mark = self._removals.mark()
@@ -104,6 +106,10 @@ class Authorizers:
             self._remembered[question] = _Remembered(decision, self._clock() + seconds)
         if len(self._remembered) > MOST_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
+
+
+def _is_among(question: AuthorizeRequest, removals: RemovalsByUser) -> bool:
+    return any(each.covers(question.channel) for each in removals.get(question.user or "", ()))
 
 
 def _question(identity: Identity, right: Right, channel: str) -> AuthorizeRequest:

@@ -1,10 +1,14 @@
 """Users who have lost their place on a channel: those that one worker has heard of, in their order."""
 
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
 
 from fanline.protocol.auth.revocation import Removal
 
 _REMEMBERED = 4096
+
+RemovalsByUser = Mapping[str, Sequence[Removal]]
+"""User -> removals of this user."""
 
 
 class Removals:
@@ -13,16 +17,16 @@ class Removals:
     def __init__(self) -> None:
         self._count = 0
         self._newest: deque[Removal] = deque(maxlen=_REMEMBERED)
-        self._undone: list[Removal] = []
+        self._undone = defaultdict[str, list[Removal]](list)
 
     def add(self, removal: Removal) -> None:
         self._count += 1
         self._newest.append(removal)
-        self._undone.append(removal)
+        self._undone[removal.user].append(removal)
 
-    def take_new(self) -> list[Removal]:
+    def take_new(self) -> RemovalsByUser:
         """Those that have come since the last call."""
-        new, self._undone = self._undone, []
+        new, self._undone = self._undone, defaultdict(list)
         return new
 
     def mark(self) -> int:
@@ -37,4 +41,4 @@ class Removals:
         if count > len(self._newest):
             return Removal(user=user, channel=channel)  # it may be among those that are not remembered
         newest = (self._newest[-number] for number in range(1, count + 1))
-        return next((each for each in newest if (each.user, each.channel) == (user, channel)), None)
+        return next((each for each in newest if each.user == user and each.covers(channel)), None)

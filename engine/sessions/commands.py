@@ -321,7 +321,7 @@ class Commands:
             await self._join(session, command, channel, begin, answer)
         removal = self._removals.since(mark, session.identity.user, channel)
         if removal is not None:  # it came between the check and the answer, and found no subscription
-            end_removed(session, removal)
+            end_removed(session, removal, channel)
 
     async def _join(self, session: Session, command: Envelope, channel: str, begin: Begin, answer: Answer) -> None:
         start = start_of(command)
@@ -450,10 +450,10 @@ COMMANDS: dict[str, Perform] = {
 }
 
 
-def end_removed(session: Session, removal: Removal) -> None:
-    """End a subscription of a user who has lost the channel."""
+def end_removed(session: Session, removal: Removal, channel: str) -> None:
+    """End a subscription, to `channel`, of a user who has been removed from it."""
     reason = removal.reason or f"you have been removed from {removal.channel}"
-    session.end_subscription(removal.channel, ErrorCode.PERMISSION_DENIED, reason)
+    session.end_subscription(channel, ErrorCode.PERMISSION_DENIED, reason)
 
 
 def _channel_of(command: Envelope, *, or_pattern: bool = False) -> str:

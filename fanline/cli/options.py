@@ -23,11 +23,15 @@ def channel_name(name: str) -> str:
         raise typer.BadParameter(str(error)) from None
 
 
-def channels_or_patterns(names: list[str]) -> list[str]:
+def channel_or_pattern(name: str) -> str:
     try:
-        return [check_channel_or_pattern(name) for name in names]
+        return check_channel_or_pattern(name)
     except MessageError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def channels_or_patterns(names: list[str]) -> list[str]:
+    return [channel_or_pattern(name) for name in names]
 
 
 def task_id(name: str) -> str:

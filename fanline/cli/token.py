@@ -13,7 +13,7 @@ from uuid import uuid4
 import msgspec
 import typer
 
-from fanline.cli.options import channel_name
+from fanline.cli.options import channel_name, channel_or_pattern
 from fanline.cli.runner import run
 from fanline.cli.terminal import put
 from fanline.errors import FanlineError
@@ -131,7 +131,9 @@ def revoke(
 
 def unsubscribe(
     user: Annotated[str, typer.Argument(metavar="USER", help="The name of the user.")],
-    channel: Annotated[str, typer.Argument(metavar="CHANNEL", callback=channel_name, help="As in project:7.")],
+    channel: Annotated[
+        str, typer.Argument(metavar="CHANNEL", callback=channel_or_pattern, help="As in project:7, or project:*.")
+    ],
     reason: Annotated[str, typer.Option(metavar="TEXT", help="A sentence for the user's clients.")] = "",
 ) -> None:
     """End a user's subscriptions to a channel, within a second on every worker, and have the authorizer asked again.

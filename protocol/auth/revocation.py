@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from fanline.protocol.auth.claims import Name
-from fanline.protocol.channels import check_channel
+from fanline.protocol.channels import check_channel_or_pattern, is_pattern, namespace_of
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.names import name_key
 from fanline.protocol.text import NAME_PATTERN
@@ -48,12 +48,21 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
     """A user's subscriptions to a channel end, and what is remembered of its rights there is forgotten. Rights do not
     change by it: who still has them may subscribe again.
+
+    A subscription to all channels of the namespace ends as well, since it brings what is said on this one. A removal
+    from `project:*` is one from every channel of the namespace.
     """
 
     user: Name
     channel: str
     reason: Annotated[str, Meta(max_length=500, pattern=NAME_PATTERN)] = ""
     """A sentence for the client."""
+
+    def covers(self, channel: str) -> bool:
+        """Whether a subscription to this channel or pattern ends."""
+        if is_pattern(self.channel) or is_pattern(channel):
+            return namespace_of(self.channel) == namespace_of(channel)
+        return self.channel == channel
 
 
 REMOVALS = "removal"
@@ -66,7 +75,7 @@ def decode_removal(value: bytes) -> Removal:
     """Raises ValueError, which says what is wrong."""
     removal = msgspec.json.decode(value, type=Removal)
     try:
-        check_channel(removal.channel)
+        check_channel_or_pattern(removal.channel)
     except MessageError as error:
         raise ValueError(str(error)) from None
     return removal

@@ -27,6 +27,7 @@ from tests.support.raw_client import RawClient, connect_raw
 
 NAME = "app:authorize"
 NAMESPACES = {"project": Namespace(authorizer=NAME), "board": Namespace(authorizer=NAME, publish=Publishers.BACKEND)}
+V1 = "fanline.v1.json"
 ALLOW, DENY = AuthorizeAnswer(allow=True), AuthorizeAnswer(allow=False, reason="you are no member")
 ANNA = Identity(user="anna", username="Anna", roles=("editor",), token_id="j1", grants=Grants())
 
@@ -193,7 +194,7 @@ async def test_a_removal_makes_it_be_asked_again_also_if_the_answer_was_on_its_w
     desk = await desk_of(lambda _: ALLOW)
     bob = Identity(user="bob", grants=Grants())
     assert await desk.says() == await desk.says(bob) == "allowed"
-    desk.authorizers.forget("anna", "project:7")
+    desk.authorizers.forget({"anna": [Removal(user="anna", channel="project:7")]})
     desk.answers.behave = lambda _: None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.says)
@@ -287,13 +288,44 @@ async def test_a_user_who_is_removed_loses_the_channel_within_a_second_on_every_
                 assert (await client.ask(sub("project:8")))["t"] == "ok"
 
 
-async def test_a_removal_that_comes_while_a_client_subscribes_finds_it() -> None:
+@pytest.mark.parametrize(
+    ("removal", "ended", "kept"),
+    [
+        ("project:7", {"project:7", "project:*"}, {"project:8", "task:7"}),
+        ("project:*", {"project:7", "project:8", "project:*"}, {"task:7"}),
+    ],
+)
+async def test_a_removal_ends_all_that_brings_the_channel_to_the_user(
+    removal: str, ended: set[str], kept: set[str]
+) -> None:
+    answers = await answering(NAME, lambda _: ALLOW, MemoryBroker(Namespaces(SETTINGS.namespaces)))
+    with trio.fail_after(20):
+        async with AsyncExitStack() as stack:
+            engine = await start(stack, answers)
+            anna = await stack.enter_async_context(connect_raw(engine.host, engine.port))
+            await anna.upgrade(V1, Authorization=f"Bearer {token('anna', channels={'task:*': ['sub']})}")
+            await anna.json()
+            for channel in ended | kept:
+                assert (await anna.ask(sub(channel)))["t"] == "ok"
+            await removed(engine, "anna", removal, "you have left")
+            said = [await anna.json() for _ in ended]
+            assert {(each["t"], each["c"], each["d"]["message"]) for each in said} == {
+                ("unsub", channel, "you have left") for channel in ended
+            }
+            assert (await anna.ask({"v": 1, "t": "ping", "i": "p"}))["t"] == "pong"
+            answers.behave = lambda _: DENY
+            for channel in ended:  # no answer from before is remembered
+                assert (await anna.ask(sub(channel)))["d"]["code"] == "permission_denied"
+
+
+@pytest.mark.parametrize("channel", ["project:7", "project:*"])
+async def test_a_removal_that_comes_while_a_client_subscribes_finds_it(channel: str) -> None:
     answers = await answering(NAME, lambda _: None, MemoryBroker(Namespaces(SETTINGS.namespaces)))
     with trio.fail_after(20):
         async with AsyncExitStack() as stack:
             engine = await start(stack, answers)
             anna = await enter(stack, engine)
-            await anna.say(sub("project:7"))
+            await anna.say(sub(channel))
             while not answers.waiting:
                 await trio.sleep(0.01)
             await removed(engine, "anna", "project:7")
