@@ -40,7 +40,8 @@ class AddressLimits:
         self._recent: dict[str, _Handshakes] = {}
 
     def check(self, peer: str, request: Request) -> str | None:
-        """The address of a client, if its connections are to be `counted`. HttpError 403 or 429 if it is refused.
+        """The address of a client, if its connections are to be `counted`. HttpError 403 or 429 if it is refused,
+        whatever it has open.
 
         `peer`: the address from which its connection comes, a proxy's perhaps.
         """
@@ -50,7 +51,9 @@ class AddressLimits:
         self._check_listed(address)
         if is_loopback(address) or address in self._proxies:
             return None
-        self._check_account(address)
+        if self._per_second and not self._pays(address):
+            self._hits.hit(Limit.ADDRESS_HANDSHAKES, f"{address} has sent too many")
+            raise HttpError(429, f"more than {self._per_second:g} handshakes a second from this address", _AGAIN)
         return address if self._most else None
 
     def address_of(self, peer: str, request: Request) -> str:
@@ -64,11 +67,9 @@ class AddressLimits:
             self._hits.hit(Limit.ADDRESSES, f"{address} may not connect")
             raise HttpError(403, "clients from this address may not connect")
 
-    def _check_account(self, address: str) -> None:
-        if self._per_second and not self._pays(address):
-            self._hits.hit(Limit.ADDRESS_HANDSHAKES, f"{address} has sent too many")
-            raise HttpError(429, f"more than {self._per_second:g} handshakes a second from this address", _AGAIN)
-        if self._most and self._open.get(address, 0) >= self._most:
+    def check_open(self, address: str) -> None:
+        """HttpError 429 if no further connection of an address that is `counted` may be open."""
+        if self._open.get(address, 0) >= self._most:
             self._hits.hit(Limit.ADDRESS_CONNECTIONS, f"{address} has {self._most}")
             raise HttpError(429, f"{self._most} connections of this address are open, and no more are allowed", _AGAIN)
 

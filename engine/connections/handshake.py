@@ -126,20 +126,27 @@ class Handshakes:
         accept = check_upgrade(request)
         subprotocol = choose_subprotocol(request, tuple(BY_SUBPROTOCOL))
         dialect = _dialect(subprotocol, route)
-        if self._counters.connections >= self._settings.max_connections > 0:
-            self._hits.hit(Limit.CONNECTIONS)
-            raise _full()
+        self._check_room(address)
         deflated = self._settings.compression and deflate.accepts(request.headers.get("sec-websocket-extensions"))
         response = upgrade_response(accept, subprotocol, deflate.RESPONSE if deflated else None)
         peer = partial(self.limits.address_of, arrival.address, request)
         admission = await self._admissions.admit(request, route, visit, peer, is_plain=dialect.is_plain)
         try:
+            self._check_room(address)  # others have come while this one was waited for
             sock.send(response, _with_greeting(sock))  # a fresh socket's buffer always has room for it
-        except OSError:
+        except (HttpError, OSError):
             self._admissions.take_back(admission)
             raise
         self._note(arrival, admission.identity, None if admission.refusal is None else admission.refusal.code)
         return Opened(encoding_of(dialect, deflated), admission, request.rest, address, route, visit)
+
+    def _check_room(self, address: str | None) -> None:
+        """HttpError 503 or 429 if no further connection may be open, of all clients or of this address."""
+        if self._counters.connections >= self._settings.max_connections > 0:
+            self._hits.hit(Limit.CONNECTIONS)
+            raise _full()
+        if address is not None:
+            self.limits.check_open(address)
 
     async def _health(self) -> tuple[int, dict[str, Any]]:
         """Whether the loop runs: it does, as it answers."""

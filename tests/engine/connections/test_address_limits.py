@@ -1,14 +1,20 @@
 """What one address may take of a worker."""
 
+from contextlib import AsyncExitStack
+from typing import Any
+
 import pytest
 import trio
 
+from fanline.engine.access.access import Access
+from fanline.engine.access.settings import AccessSettings
 from fanline.engine.connections.address_limits import AddressLimits
 from fanline.engine.counters import Counters
 from fanline.engine.limits import LimitHits
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.errors import HttpError
 from fanline.protocol.websocket.handshake import Request
+from tests.engine.access.answering import answering, client_of
 from tests.engine.running import running_engine
 from tests.support.raw_client import connect_raw, upgrade_request
 
@@ -26,7 +32,9 @@ class Limits:
         """How a handshake is answered: 101, or the status of its refusal."""
         request = Request("GET", "/ws", "", "1.1", {"x-forwarded-for": forwarded}, b"")
         try:
-            self.limits.check(address, request)
+            counted = self.limits.check(address, request)
+            if counted is not None:
+                self.limits.check_open(counted)
         except HttpError as error:
             return error.status
         return 101
@@ -95,3 +103,26 @@ async def test_a_refused_address_is_answered_before_the_upgrade() -> None:
                 await client.send(upgrade_request())
                 status, _, body = await client.read_http()
                 assert (status, b'"error":"forbidden"' in body) == (403, True)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("settings", "status"), [({"max_connections_per_address": 2}, b"429"), ({"max_connections": 2}, b"503")]
+)
+async def test_handshakes_that_wait_for_an_authenticator_together_get_no_more_connections(
+    settings: dict[str, Any], status: bytes
+) -> None:
+    answers = await answering("app:f", lambda _: None)
+    access = Access(access=AccessSettings(authenticator="app:f"), handlers=client_of(answers))
+    proxied = EngineSettings(trusted_proxies=("127.0.0.1",), **settings)
+    with trio.fail_after(20):
+        async with running_engine(proxied, access=access, broker=answers.broker) as engine, AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(connect_raw(engine.host, engine.port)) for _ in range(4)]
+            for client in clients:
+                await client.send(upgrade_request("/ws", **{"X-Forwarded-For": "203.0.113.1"}))
+            while len(answers.waiting) < len(clients):
+                await trio.sleep(0.01)
+            for respond in answers.waiting:
+                respond(b'{"allow":true,"identity":{"user":"anna"}}')
+            heads = [await client.stream.receive_some() for client in clients]
+            assert sorted(head[9:12] for head in heads) == [b"101"] * 2 + [status] * 2
