@@ -111,3 +111,23 @@ def test_the_function_gets_the_request_as_an_object() -> None:
     answer(got.append, AUTHENTICATE)
     answer(got.append, AUTHORIZE)
     assert got == [AUTHENTICATE, AUTHORIZE]
+
+
+def test_a_client_that_makes_a_function_raise_again_and_again_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    faults = [ValueError("first"), *(KeyError("another kind"), ValueError("again")) * 20]
+    todo = iter(faults)
+
+    def broken(_: Any) -> None:
+        raise next(todo)
+
+    async def main() -> None:
+        webhooks = Webhooks(1.0, 0)
+        desk = Desk({HANDLER: broken}, FunctionCalls(9.0, on_stuck=lambda: None), webhooks)
+        for _ in faults:
+            await desk.answer(HANDLER.subject, encode_request(AUTHORIZE))
+        await webhooks.aclose()
+
+    asyncio.run(main())
+    assert [type(record.exc_info[1]) for record in caplog.records if record.exc_info] == [ValueError, KeyError]
