@@ -146,8 +146,9 @@ class Connection:
                 self.session.push(refusal(None, MessageError(ErrorCode.LIMIT_EXCEEDED, _TOO_FAST)))
             await trio.sleep(pace.pause)
         if work.seconds and not pace.over:
+            self.outbox.life.suspend()  # others may hold the lane for longer than a client may be silent
             await self._shared.lane.rest(work.seconds, held_back=pace.pause > 0)
-            self.outbox.life.extend(self._shared.settings.idle_timeout)  # it was not read meanwhile
+            self.outbox.life.begin(self.session.route.idle)
 
     async def _feed(self, data: bytes) -> Work:
         """Take what has come; what that was, with bytes that are inflated."""

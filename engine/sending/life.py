@@ -5,6 +5,7 @@ and a deadline that passes all end it through a method of Life, and the first re
 for changes nothing, so ending a connection twice is safe.
 """
 
+import math
 from enum import Enum, auto
 
 import trio
@@ -72,8 +73,12 @@ class Life:
         self.scope.deadline = max(self.scope.deadline, trio.current_time() + seconds)
 
     def begin(self, seconds: float) -> None:
-        """The connection's task begins; the client may be silent for `seconds`."""
+        """The connection's task begins, or reads again; the client may be silent for `seconds`."""
         self.scope.deadline = trio.current_time() + seconds
+
+    def suspend(self) -> None:
+        """The client is not read for a while, so its silence means nothing until `begin`."""
+        self.scope.deadline = math.inf
 
     def expire(self) -> None:
         """Let the connection's task end at its next checkpoint, after a last chance to send."""

@@ -6,7 +6,9 @@ import pytest
 import trio
 
 from fanline.engine.sessions.commands import Commands
+from fanline.engine.sessions.rate import SlowLane
 from fanline.engine.settings import EngineSettings
+from fanline.protocol.errors import CloseReason
 from fanline.protocol.websocket import deflate
 from fanline.protocol.websocket.frames import Opcode, encode_masked_frame
 from tests.engine.running import running_engine
@@ -53,3 +55,21 @@ async def test_after_each_message_that_was_inflated_to_more_than_was_read_others
             await client.send(data)
             assert [(await client.json())["i"] for _ in messages] == [str(number) for number in range(20)]
     assert len(set(turns)) == len(messages)
+
+
+async def test_a_client_that_waits_for_its_turn_in_the_slow_lane_is_not_closed_as_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def long_queue(*_: Any, **__: Any) -> None:
+        await trio.sleep(2.0)
+
+    monkeypatch.setattr(SlowLane, "rest", long_queue)
+    with trio.fail_after(20):
+        async with running_engine(EngineSettings(heartbeat=0.2, idle_timeout=0.5)) as engine:
+            async with connect_raw(engine.host, engine.port) as client:
+                await client.upgrade()
+                await client.json()
+                await client.say({"v": 1, "t": "ping", "i": "1", "d": "x" * 1000})
+                assert (await client.json())["i"] == "1"
+                assert (await client.ask({"v": 1, "t": "ping", "i": "2"}))["i"] == "2"
+                assert (await client.closed())[0] == CloseReason.SILENT.code  # now it is silent itself
