@@ -130,10 +130,12 @@ class UserPlaces:
         if identity.user is None or (identity.connections is None and rule.most is None):
             return None
         place = Place(f"user.{name_key(identity.user)}", self._members.id, secrets.token_hex(6))
+        self._holders[place] = None  # before it is written: from then on another worker may ask to replace it
         with trio.CancelScope(shield=True):  # or nobody would know that the place was taken
             try:
                 await self._take(_Want(place, rule, identity.connections))
             except AccessError as error:
+                self._holders.pop(place, None)
                 self._hits.hit(Limit.USER_CONNECTIONS, error)
                 raise
             except BusError as error:  # it may have been taken
@@ -144,7 +146,6 @@ class UserPlaces:
         except AccessError:
             self.give_back(place)
             raise
-        self._holders[place] = None
         return place
 
     def hold(self, place: Place | None, holder: Holder) -> None:

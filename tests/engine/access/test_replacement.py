@@ -41,6 +41,16 @@ class SlowBus(MemoryBus):
         await super()._reach_broker()
 
 
+class LateBus(SlowBus):
+    """A bus that confirms a place a second after it was written."""
+
+    async def kv_update(self, bucket: Bucket, key: str, value: bytes, revision: int) -> int:
+        written = await super().kv_update(bucket, key, value, revision)
+        if bucket is Bucket.PLACES:
+            await trio.sleep(1.0)
+        return written
+
+
 class DeafBus(SlowBus):
     """Of a worker that hangs: it is asked, and says nothing."""
 
@@ -191,6 +201,15 @@ async def test_a_connection_that_is_replaced_before_it_is_open_is_closed_when_it
         late = Connection(world.live)
         world.workers[0].places.hold(place, late)
         assert late.ended_with is CloseReason.REPLACED
+
+
+async def test_a_place_may_be_replaced_before_its_own_worker_knows_that_it_has_it(autojump_clock: MockClock) -> None:
+    async with running(LateBus) as world, trio.open_nursery() as nursery:
+        nursery.start_soon(world.come, 1)
+        await trio.sleep(0.5)
+        newcomer = await world.come(0)
+        await trio.sleep(1.0)
+        assert world.live == {newcomer}
 
 
 async def test_while_the_worker_of_the_oldest_hangs_nobody_gets_in_in_its_place(autojump_clock: MockClock) -> None:
