@@ -42,6 +42,7 @@ from fanline.engine.sessions.attending import Attending
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.commands import Commands, end_removed
 from fanline.engine.sessions.expiry import Expiry
+from fanline.engine.sessions.identification import Identification
 from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.rate import Rate, SlowLane
 from fanline.engine.sessions.store import SessionStore
@@ -214,12 +215,11 @@ class Assembly:
         nursery.start_soon(self.faults.keep, "acknowledgements of inboxes", acknowledgements.run)
         self._calls = Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=on_fault)
         self._talk = Talk(bus, self._members, self._permissions, nursery)
+        identification = Identification(self.access, self.places, self._permissions, attending, expiry, self.audit)
         return Commands(
             bus=bus,
-            access=self.access,
-            places=self.places,
+            identification=identification,
             audit=self.audit,
-            expiry=expiry,
             permissions=self._permissions,
             attending=attending,
             removals=self._removals,

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from fanline.protocol.channels import check_channel, check_channel_or_pattern
 from fanline.protocol.envelope import Envelope, nested
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.text import NAME_PATTERN, explain
@@ -295,6 +296,13 @@ class CallData(ControlData):
     @classmethod
     def from_value(cls, value: Any) -> Self:
         return super().from_value(value if value is None or isinstance(value, dict) else {"value": value})
+
+
+def command_channel(command: Envelope, *, or_pattern: bool = False) -> str:
+    """The channel that a command is about. Raises MessageError(BAD_CHANNEL) if there is none, or it is no channel."""
+    if command.channel is None:
+        raise MessageError(ErrorCode.BAD_CHANNEL, f"`{command.type}` needs a channel (`c`)")
+    return check_channel_or_pattern(command.channel) if or_pattern else check_channel(command.channel)
 
 
 def message_id_of(command: Envelope) -> str | None:

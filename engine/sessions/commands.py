@@ -3,19 +3,12 @@
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 
-import trio
-
-from fanline.engine.access.access import Access
 from fanline.engine.access.audit import Audit, AuditEvent
-from fanline.engine.access.authenticator import remembered
 from fanline.engine.access.identity import AccessError
 from fanline.engine.access.permissions import Permissions
 from fanline.engine.access.removals import Removals
-from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.bus.interface import Bus, BusError
-from fanline.engine.bus.parallel import for_each
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.paging import Paging
 from fanline.engine.channels.inbox import Acknowledgements, move_cursor
@@ -27,26 +20,24 @@ from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.attending import Attending, Begin
 from fanline.engine.sessions.calls import Calls
-from fanline.engine.sessions.expiry import Expiry
+from fanline.engine.sessions.identification import Identification
 from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.refusals import close_reason, code_of, refusal
 from fanline.engine.sessions.route_joins import join_route
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
-from fanline.engine.sessions.talk.names import named
-from fanline.engine.sessions.talk.rooms import room_answer
+from fanline.engine.sessions.talk.said import Said
 from fanline.engine.sessions.talk.talk import Talk
 from fanline.protocol.auth.revocation import Removal
 from fanline.protocol.auth.rights import Right, right_of_verb
-from fanline.protocol.channels import check_channel, check_channel_or_pattern, is_pattern, namespace_of
+from fanline.protocol.channels import is_pattern
 from fanline.protocol.dialects.plain_commands import TALK, PlainCommand
 from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, message_id_of, read
+from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, command_channel, message_id_of, read
 from fanline.protocol.websocket.ack_pings import acknowledged_offset
 
 _SMALL = 256  # bytes of a message; smaller ones are bounded well enough by their number
-_CONFIRM_SECONDS = 15.0  # for all channels of a connection whose client shows another token
 
 Perform = Callable[["Commands", Session, Envelope], Awaitable[Envelope | None]]
 """The answer to a command; None if it has been answered, or is answered later. MessageError, BusError: the `err`."""
@@ -59,9 +50,7 @@ class Commands:
         self,
         *,
         bus: Bus,
-        access: Access,
-        places: UserPlaces,
-        expiry: Expiry,
+        identification: Identification,
         permissions: Permissions,
         removals: Removals,
         attending: Attending,
@@ -79,9 +68,7 @@ class Commands:
         max_subscriptions: int,
     ) -> None:
         self._bus = bus
-        self._access = access
-        self._places = places
-        self._expiry = expiry
+        self._identification = identification
         self._permissions = permissions
         self._removals = removals
         self._attending = attending
@@ -91,7 +78,7 @@ class Commands:
         self._namespaces = namespaces
         self._publisher = publisher
         self._calls = calls
-        self._talk = talk
+        self._said = Said(talk, self, identification)
         self._store = store
         self._acknowledgements = acknowledgements
         self._counters = counters
@@ -108,7 +95,7 @@ class Commands:
             commands = session.encoding.dialect.decode(payload, session.visit)
         except MessageError as error:
             self._counters.commands += 1
-            self._answer(session, None, refusal(None, error))
+            self.answer(session, None, refusal(None, error))
             commands = []
         seconds = 0.0 if is_small else time.thread_time() - begun
         for command in commands:
@@ -116,7 +103,7 @@ class Commands:
             reply = await self._perform(session, command)
             if reply is not None:
                 begun = 0.0 if is_small else time.thread_time()
-                self._answer(session, command, reply)
+                self.answer(session, command, reply)
                 seconds += 0.0 if is_small else time.thread_time() - begun
         return seconds
 
@@ -127,14 +114,15 @@ class Commands:
             if not session.identity.known and command.type not in _FOR_STRANGERS:
                 raise AccessError("authenticate first: `auth` with a token")
             if command.type == TALK and isinstance(command, PlainCommand):
-                return await self._perform_talk(session, command)
+                return await self._said.perform(session, command)
             return await perform(self, session, command)
         except (MessageError, BusError) as error:
             if isinstance(error, MessageError) and error.code in _AUDITED:
                 self._audit.record(AuditEvent.REFUSED, session.identity, channel=command.channel, code=error.code)
             return refusal(command, error)
 
-    def _answer(self, session: Session, command: Envelope | None, reply: Envelope) -> None:
+    def answer(self, session: Session, command: Envelope | None, reply: Envelope) -> None:
+        """Send the answer to a command; None: to one that could not be read."""
         if reply.type == MessageType.ERR:
             self._counters.errors += 1
         elif command is not None:
@@ -155,11 +143,11 @@ class Commands:
         wanted, was_known = read(Authenticate, command), session.identity.known
         try:
             if wanted.token is not None or not session.identity.known:
-                await self._authenticate(session, wanted.token)
+                await self._identification.authenticate(session, wanted.token)
         except AccessError as error:
             if session.identity.known:
                 raise
-            self._answer(session, command, refusal(command, error))
+            self.answer(session, command, refusal(command, error))
             session.close(close_reason(error))
             return None
         data = Authenticated(user=session.identity.user, session=session.id)
@@ -167,44 +155,10 @@ class Commands:
             data.expires = int(session.identity.expires * 1000)
         if wanted.session is not None:
             data.resumed = await self._resume(session, wanted.session, wanted.positions)
-        self._answer(session, command, Envelope(MessageType.OK, data=data.fields()))
+        self.answer(session, command, Envelope(MessageType.OK, data=data.fields()))
         if not was_known:
             await self.join_route(session)
         return None
-
-    async def _authenticate(self, session: Session, token: str | None) -> None:
-        """Replace the session's identity, and end the subscriptions that the new one may not have."""
-        identity = await self._access.identify(token, session.request)
-        if session.identity.user not in (None, identity.user):
-            text = "this connection belongs to another user; open a new one with this token"
-            raise MessageError(ErrorCode.PERMISSION_DENIED, text)
-        if session.place is None:
-            session.place = await self._places.take(identity, session.route.place_rule(identity))
-            self._places.hold(session.place, session)
-        session.identity = identity
-        self._audit.record(AuditEvent.AUTHENTICATED, identity)
-        session.request = remembered(session.request)
-        self._expiry.watch(session)
-        await self._end_lost(session)
-        await self._attending.identify(session)
-
-    async def _end_lost(self, session: Session) -> None:
-        """End the subscriptions that the session's identity may not have any more, each with its reason. What an
-        authorizer has not confirmed in time is among them.
-        """
-        unconfirmed = dict.fromkeys(session.subscriptions or {})
-
-        async def check(channel: str) -> None:
-            try:
-                await self._permissions.check(session.identity, Right.SUB, channel)
-            except MessageError as error:
-                session.end_subscription(channel, error.code, str(error))
-            del unconfirmed[channel]
-
-        with trio.move_on_after(_CONFIRM_SECONDS):
-            await for_each(check, [*unconfirmed])
-        for channel in unconfirmed:
-            session.end_subscription(channel, ErrorCode.UNAVAILABLE, "rights cannot be checked now; subscribe again")
 
     async def _resume(self, session: Session, wanted: str, positions: Mapping[str, tuple[int, str]]) -> bool:
         """Subscribe to what another connection had; each channel's answer and history come first. The session keeps its
@@ -217,7 +171,7 @@ class Commands:
             offset, epoch = positions.get(channel, (None, None))
             command = Envelope(MessageType.SUB, channel=channel, offset=offset, epoch=epoch)
             try:
-                await self._subscribe(session, command, session.push)
+                await self.subscribe(session, command, session.push)
             except (MessageError, BusError) as error:
                 session.push(refusal(command, error))
         return True
@@ -225,77 +179,16 @@ class Commands:
     async def join_route(self, session: Session) -> None:
         """Subscribe a client that is known to what its route joins. The connection ends if that cannot be done."""
         try:
-            await join_route(session, self._subscribe, self._namespaces)
+            await join_route(session, self.subscribe, self._namespaces)
             if session.encoding.dialect.is_plain:
-                await self._enter_sessions(session)
+                await self._said.enter_sessions(session)
         except (MessageError, BusError) as error:
-            self._answer(session, None, refusal(None, error))
+            self.answer(session, None, refusal(None, error))
             session.close(close_reason(error))
-
-    # --- what only plain clients say ----------------------------------------------------------------------------------
-
-    async def _perform_talk(self, session: Session, command: PlainCommand) -> Envelope | None:
-        kind = command.event or ""
-        if kind == "leave_room":
-            return await self._leave_room(session, command)
-        if kind == "get_tasks":
-            return await self._talk.board.list(session, command)
-        if kind in ("collaboration_start", "collaboration_end"):
-            return await self._collaborate(session, command)
-        if kind == "connect":
-            await self._name(session, command)
-        elif kind == "join_room":
-            await self._join_room(session, command)
-        else:
-            await self._talk.says[kind](session, command)
-        return None
-
-    async def _name(self, session: Session, command: PlainCommand) -> None:
-        identity = named(session.identity, command, self._access)
-        if session.place is None:
-            session.place = await self._places.take(identity, session.route.place_rule(identity))
-            self._places.hold(session.place, session)
-        session.identity = identity
-        self._audit.record(AuditEvent.AUTHENTICATED, identity)
-        self._answer(session, command, Envelope(MessageType.OK, data={"connection": session.connection}))
-        await self.join_route(session)
-
-    async def _join_room(self, session: Session, command: PlainCommand) -> None:
-        channel = _channel_of(command)
-        self._talk.rooms.check_room(session, channel)
-        session.on_lost = self._talk.leave
-        await self._subscribe(session, command, lambda _: self._answer(session, command, room_answer(session, channel)))
-        await self._talk.rooms.enter(session, channel, command.said.get("room_name"))
-
-    async def _leave_room(self, session: Session, command: PlainCommand) -> Envelope:
-        channel = _channel_of(command)
-        with suppress(MessageError):  # it was not there, which is what the client wants
-            await self.unsub(session, command)
-        return room_answer(session, channel)
-
-    async def _collaborate(self, session: Session, command: PlainCommand) -> Envelope:
-        """The client works on a document from now on, or no longer; who else does."""
-        channel, documents = _channel_of(command), self._talk.documents
-        session.on_lost = self._talk.leave
-        if command.event == "collaboration_start":
-            await self._subscribe(session, command, lambda _: None)
-            collaborators = await documents.enter(session, channel)
-        else:
-            collaborators = await documents.leave(session, channel)
-            with suppress(MessageError):
-                await self.unsub(session, command)
-        return Envelope(MessageType.OK, channel=channel, data={"collaborators": collaborators})
-
-    async def _enter_sessions(self, session: Session) -> None:
-        """Tell the others in a session that the route has joined that this client has come."""
-        for channel in session.subscriptions or {}:
-            if namespace_of(channel) == "session" == session.visit.rooms:
-                session.on_lost = self._talk.leave
-                await self._talk.rooms.enter(session, channel)
 
     def part(self, session: Session) -> None:
         """The connection has ended."""
-        self._talk.part(session)
+        self._said.part(session)
         session.end()
 
     async def ping(self, session: Session, command: Envelope) -> Envelope:
@@ -310,12 +203,13 @@ class Commands:
             if command.id is None and not session.encoding.dialect.is_plain and reply.offset is not None:
                 session.push(reply)  # not asked for by an id, but the client must know where its history begins
             else:
-                self._answer(session, command, reply)
+                self.answer(session, command, reply)
 
-        await self._subscribe(session, command, answer)
+        await self.subscribe(session, command, answer)
 
-    async def _subscribe(self, session: Session, command: Envelope, answer: Answer) -> None:
-        channel, mark = _channel_of(command, or_pattern=True), self._removals.mark()
+    async def subscribe(self, session: Session, command: Envelope, answer: Answer) -> None:
+        """Subscribe as a `sub` says. MessageError, BusError."""
+        channel, mark = command_channel(command, or_pattern=True), self._removals.mark()
         await self._permissions.check(session.identity, Right.SUB, channel)
         async with self._attending.beginning(session, command, channel) as begin:
             await self._join(session, command, channel, begin, answer)
@@ -353,17 +247,17 @@ class Commands:
         await self._joining.join(subscription, start, admit)
 
     async def unsub(self, session: Session, command: Envelope) -> Envelope:
-        channel = _channel_of(command, or_pattern=True)
+        channel = command_channel(command, or_pattern=True)
         subscription = (session.subscriptions or {}).pop(channel, None)
         if subscription is None:
             raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {channel}")
         subscription.leave()
         session.store()
-        self._talk.leave(session, channel)
+        self._said.leave(session, channel)
         return Envelope(MessageType.OK, channel=channel)
 
     async def pub(self, session: Session, command: Envelope) -> Envelope:
-        channel = _channel_of(command)
+        channel = command_channel(command)
         await self._permissions.check(session.identity, Right.PUB, channel)
         if command.excluded not in (None, session.connection):
             raise MessageError(ErrorCode.PERMISSION_DENIED, "n: a client may leave out its own connection only")
@@ -375,12 +269,12 @@ class Commands:
 
     async def presence(self, session: Session, command: Envelope) -> Envelope:
         """Who is on a channel; without one, how many users the whole system has."""
-        channel = None if command.channel is None else _channel_of(command)
+        channel = None if command.channel is None else command_channel(command)
         return await self._attending.query(session.identity, channel)
 
     async def history(self, session: Session, command: Envelope) -> Envelope:
         """A page of what is stored of a channel, whether the session is subscribed to it or not."""
-        channel = _channel_of(command)
+        channel = command_channel(command)
         await self._permissions.check(session.identity, Right.HISTORY, channel)
         if not self._namespaces.of(channel).durable:
             raise MessageError(ErrorCode.NOT_SUPPORTED, f"{channel} has no history: its namespace is not durable")
@@ -418,14 +312,14 @@ class Commands:
 
     async def call(self, session: Session, command: Envelope) -> None:
         """Ask a task's producer; the answer comes when it comes, and the next command need not wait for it."""
-        channel = _channel_of(command)
+        channel = command_channel(command)
         await self._permissions.check(session.identity, right_of_verb(command.event or ""), channel)
         self._calls.check_is_task(channel)
 
         def answer(reply: Envelope | MessageError | BusError) -> None:
             code = None if isinstance(reply, Envelope) else code_of(reply)
             self._audit.record(AuditEvent.CALLED, session.identity, channel=channel, verb=command.event, code=code)
-            self._answer(session, command, reply if isinstance(reply, Envelope) else refusal(command, reply))
+            self.answer(session, command, reply if isinstance(reply, Envelope) else refusal(command, reply))
 
         self._calls.begin(session, command, channel, answer)
 
@@ -456,17 +350,11 @@ def end_removed(session: Session, removal: Removal, channel: str) -> None:
     session.end_subscription(channel, ErrorCode.PERMISSION_DENIED, reason)
 
 
-def _channel_of(command: Envelope, *, or_pattern: bool = False) -> str:
-    if command.channel is None:
-        raise MessageError(ErrorCode.BAD_CHANNEL, f"`{command.type}` needs a channel (`c`)")
-    return check_channel_or_pattern(command.channel) if or_pattern else check_channel(command.channel)
-
-
 def _inbox_of(session: Session, command: Envelope) -> DurableChannel:
     """The inbox that an `ack` is about; without a channel it is the one this session is subscribed to."""
     subscriptions = session.subscriptions or {}
     inboxes = {name: each.channel.durable for name, each in subscriptions.items() if each.channel.namespace.inbox}
-    channel = next(iter(inboxes)) if command.channel is None and len(inboxes) == 1 else _channel_of(command)
+    channel = next(iter(inboxes)) if command.channel is None and len(inboxes) == 1 else command_channel(command)
     inbox = inboxes.get(channel)
     if inbox is None:
         raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to an inbox {channel}")

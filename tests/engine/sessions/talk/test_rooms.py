@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from fanline.engine.namespaces import Namespace
+from fanline.engine.settings import EngineSettings
 from tests.engine.access.clients import token, token_access
 from tests.engine.running import RunningEngine, running_engine
 from tests.engine.sessions.talk.people import Person, people, person
@@ -153,3 +155,19 @@ async def test_v1_clients_have_no_such_command() -> None:
         async with running_engine() as engine, connect(engine.host, engine.port) as client:
             answer = await client.ask({"v": 1, "t": "talk", "i": "1", "e": "connect", "d": "anna"})
             assert answer["d"]["code"] == "unknown_type"
+
+
+async def test_a_client_that_says_who_it_is_is_on_its_channels_under_that_name() -> None:
+    settings = EngineSettings(namespaces={"room": Namespace(presence=True)})
+    with trio.fail_after(10):
+        async with (
+            running_engine(settings) as engine,
+            connect(engine.host, engine.port, None) as plain,
+            connect(engine.host, engine.port) as other,
+        ):
+            await plain.ask({"type": "subscribe", "channel": "room:1"})
+            await plain.ask({"type": "connect", "user_id": "ann"})
+            users: list[str] = []
+            while users != ["ann"]:
+                answer = await other.ask({"v": 1, "t": "presence", "c": "room:1", "i": "1"})
+                users = [user["user_id"] for user in answer["d"].get("users", ())]

@@ -1,0 +1,82 @@
+"""Who a session is: its identity is replaced in place, and what the new one may not have ends."""
+
+import trio
+
+from fanline.engine.access.access import Access
+from fanline.engine.access.audit import Audit, AuditEvent
+from fanline.engine.access.authenticator import remembered
+from fanline.engine.access.identity import Identity
+from fanline.engine.access.permissions import Permissions
+from fanline.engine.access.user_places import UserPlaces
+from fanline.engine.bus.parallel import for_each
+from fanline.engine.sessions.attending import Attending
+from fanline.engine.sessions.expiry import Expiry
+from fanline.engine.sessions.session import Session
+from fanline.engine.sessions.talk.names import named
+from fanline.protocol.auth.rights import Right
+from fanline.protocol.dialects.plain_commands import PlainCommand
+from fanline.protocol.errors import ErrorCode, MessageError
+
+_CONFIRM_SECONDS = 15.0  # for all channels of a connection whose client shows another token
+
+
+class Identification:
+    """For all sessions of one worker."""
+
+    def __init__(
+        self,
+        access: Access,
+        places: UserPlaces,
+        permissions: Permissions,
+        attending: Attending,
+        expiry: Expiry,
+        audit: Audit,
+    ) -> None:
+        self._access = access
+        self._places = places
+        self._permissions = permissions
+        self._attending = attending
+        self._expiry = expiry
+        self._audit = audit
+
+    async def authenticate(self, session: Session, token: str | None) -> None:
+        """Whom a token names is the session from now on. MessageError."""
+        identity = await self._access.identify(token, session.request)
+        if session.identity.user not in (None, identity.user):
+            text = "this connection belongs to another user; open a new one with this token"
+            raise MessageError(ErrorCode.PERMISSION_DENIED, text)
+        await self._take_place(session, identity)
+        session.request = remembered(session.request)
+        self._expiry.watch(session)
+        await self._end_lost(session)
+        await self._attending.identify(session)
+
+    async def name(self, session: Session, command: PlainCommand) -> None:
+        """Whom a `connect` names is the session from now on. MessageError."""
+        await self._take_place(session, named(session.identity, command, self._access))
+        await self._attending.identify(session)
+
+    async def _take_place(self, session: Session, identity: Identity) -> None:
+        if session.place is None:
+            session.place = await self._places.take(identity, session.route.place_rule(identity))
+            self._places.hold(session.place, session)
+        session.identity = identity
+        self._audit.record(AuditEvent.AUTHENTICATED, identity)
+
+    async def _end_lost(self, session: Session) -> None:
+        """End the subscriptions that the session's identity may not have any more, each with its reason. What an
+        authorizer has not confirmed in time is among them.
+        """
+        unconfirmed = dict.fromkeys(session.subscriptions or {})
+
+        async def check(channel: str) -> None:
+            try:
+                await self._permissions.check(session.identity, Right.SUB, channel)
+            except MessageError as error:
+                session.end_subscription(channel, error.code, str(error))
+            del unconfirmed[channel]
+
+        with trio.move_on_after(_CONFIRM_SECONDS):
+            await for_each(check, [*unconfirmed])
+        for channel in unconfirmed:
+            session.end_subscription(channel, ErrorCode.UNAVAILABLE, "rights cannot be checked now; subscribe again")
