@@ -135,7 +135,10 @@ async def test_a_message_that_one_encoding_cannot_take_is_a_gap_there_and_nowher
         wanted = ["task_progress_update", "gap", "task_snapshot", "task_progress_update"]
         if snapshot_as_well:
             wanted.remove("task_snapshot")
-        frames = [await plain.json() for _ in wanted]
+        frames: list[dict[str, Any]] = []
+        while len(frames) < len(wanted):
+            frame = await plain.json()
+            frames += [frame] if frame["type"] != "task_status_change" else []
         assert [frame["type"] for frame in frames] == wanted
         assert frames[1]["data"] == {"from": 2, "to": 2, "reason": "fault"}
     assert faults_logged(caplog) == [f"{BAD}: a message cannot be encoded"]

@@ -55,6 +55,9 @@ class FailingBus(MemoryBus):
         self.joined.remove(channel)
         super().leave(channel)
 
+    def is_joined(self, channel: str) -> bool:
+        return False
+
     async def wait_joined(self, channel: str) -> None:
         await trio.lowlevel.checkpoint()
         if self.away:
@@ -166,6 +169,7 @@ async def test_a_retry_of_a_sub_that_was_refused_while_the_bus_was_away_is_a_sub
 
     async with engine_and_client() as (engine, client):
         with monkeypatch.context() as outage:
+            outage.setattr(MemoryBus, "is_joined", lambda bus, channel: False)
             outage.setattr(MemoryBus, "wait_joined", away)
             assert (await sub(client, channel))["d"]["code"] == "unavailable"
             unsub = await client.ask({"t": "unsub", "c": channel, "i": "u"})
