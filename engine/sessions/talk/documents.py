@@ -90,7 +90,7 @@ class Documents:
 
     async def _all(self, channel: str) -> list[_User]:
         """Each user once."""
-        count = len(self._members.live())
+        count = len(await self._members.look())  # a worker that has just come may have collaborators, too
         answers = await self._bus.ask_all(COLLABORATORS, channel.encode(), _SECONDS, count)
         users: dict[str | None, _User] = {}
         for answer in answers:
