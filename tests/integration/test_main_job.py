@@ -61,7 +61,8 @@ class RawSubscriber:
         payload = await self._payload()
         if self._subprotocol == CBOR.subprotocol:
             return decode_cbor(payload).data
-        return msgspec.json.decode(payload)["d" if self._subprotocol else "data"]
+        message = msgspec.json.decode(payload)
+        return message["d"] if self._subprotocol else message["data"]["value"]  # in which a plain client gets a number
 
     async def _payload(self) -> bytes:
         payload = (await self._client.message()).payload
