@@ -248,12 +248,8 @@ class Commands:
 
     async def unsub(self, session: Session, command: Envelope) -> Envelope:
         channel = command_channel(command, or_pattern=True)
-        subscription = (session.subscriptions or {}).pop(channel, None)
-        if subscription is None:
+        if not session.unsubscribe(channel):
             raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {channel}")
-        subscription.leave()
-        session.store()
-        self._said.leave(session, channel)
         return Envelope(MessageType.OK, channel=channel)
 
     async def pub(self, session: Session, command: Envelope) -> Envelope:

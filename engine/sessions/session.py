@@ -21,7 +21,7 @@ from fanline.protocol.handlers import AuthenticateRequest
 from fanline.protocol.messages import ErrorData, Limits, Welcome
 from fanline.protocol.websocket.routes import Visit
 
-OnLost = Callable[["Session", str], None]
+OnLeft = Callable[["Session", str], None]
 
 
 class Session:
@@ -39,7 +39,7 @@ class Session:
         "id",
         "identity",
         "number",
-        "on_lost",
+        "on_left",
         "outbox",
         "place",
         "request",
@@ -74,8 +74,10 @@ class Session:
         """Channel -> subscription, once it was answered; None before the first: most connections are idle."""
         self.rooms: frozenset[str] = frozenset()
         """Of a plain client: the channels where others were told that it has come."""
-        self.on_lost: OnLost | None = None
-        """Of a plain client that others know to be on channels: called when we end its subscription to one."""
+        self.on_left: OnLeft | None = None
+        """Of a plain client that others know to be on channels: called when its subscription to one ends before the
+        connection does.
+        """
         self.acknowledges = route.options.ack is Acknowledge.EXPLICIT
         """Whether the client itself says what it has taken of an inbox, so that a pong does not."""
         self.unasked: set[str] | None = None
@@ -116,16 +118,22 @@ class Session:
         self.outbox.finish(CloseReason.NORMAL if is_plain and reason is CloseReason.REPLACED else reason)
         self.outbox.life.scope.cancel()
 
+    def unsubscribe(self, channel: str) -> bool:
+        """End a subscription; False if there is none."""
+        subscription = (self.subscriptions or {}).pop(channel, None)
+        if subscription is None:
+            return False
+        subscription.leave()
+        self.store()
+        if self.on_left is not None:
+            self.on_left(self, channel)
+        return True
+
     def end_subscription(self, channel: str, code: ErrorCode, message: str) -> None:
         """End a subscription from our side, and say why; nothing happens if there is none."""
-        subscription = (self.subscriptions or {}).pop(channel, None)
-        if subscription is not None:
-            subscription.leave()
-            if self.on_lost is not None:
-                self.on_lost(self, channel)
+        if self.unsubscribe(channel):
             data = ErrorData(code=code, message=message).fields()
             self.push(Envelope(MessageType.UNSUB, channel=channel, data=data, time=unix_ms()))
-            self.store()
 
     def store(self) -> None:
         """Have the session stored soon, with what it is subscribed to."""

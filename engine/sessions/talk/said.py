@@ -59,12 +59,8 @@ class Said:
         """Tell the others in a session that the route has joined that this client has come."""
         for channel in session.subscriptions or {}:
             if namespace_of(channel) == "session" == session.visit.rooms:
-                session.on_lost = self._talk.leave
+                session.on_left = self._talk.leave
                 await self._talk.rooms.enter(session, channel)
-
-    def leave(self, session: Session, channel: str) -> None:
-        """A session is no longer subscribed to a channel."""
-        self._talk.leave(session, channel)
 
     def part(self, session: Session) -> None:
         """The connection has ended."""
@@ -83,7 +79,7 @@ class Said:
             self._subscribing.answer(session, command, room_answer(session, channel))
 
         self._talk.rooms.check_room(session, channel)
-        session.on_lost = self._talk.leave
+        session.on_left = self._talk.leave
         await self._subscribing.subscribe(session, command, answer)
         await self._talk.rooms.enter(session, channel, command.said.get("room_name"))
 
@@ -96,7 +92,7 @@ class Said:
     async def _collaborate(self, session: Session, command: PlainCommand) -> Envelope:
         """The client works on a document from now on, or no longer; who else does."""
         channel, documents = command_channel(command), self._talk.documents
-        session.on_lost = self._talk.leave
+        session.on_left = self._talk.leave
         if command.event == "collaboration_start":
             await self._subscribing.subscribe(session, command, lambda _: None)
             collaborators = await documents.enter(session, channel)
