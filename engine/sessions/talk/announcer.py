@@ -34,16 +34,7 @@ class Announcer:
         """Tell all but the session itself. The data is `fields`, which stand at the top level as well, and `more`.
         `about`: the id of the message that it is about. BusError.
         """
-        envelope = Envelope(
-            MessageType.PUB,
-            id=about or secrets.token_urlsafe(12),
-            event=event,
-            data={**fields, **more},
-            sender=session.identity.user,
-            time=unix_ms(),
-            extra={key: value for key, value in fields.items() if value is not None},
-            excluded=session.connection,
-        )
+        envelope = message_of(session, event, {**fields, **more}, fields, about)
         for copy in copies_of(envelope, channels):
             await self._bus.publish_live(copy.channel or "", encode_json(copy))
 
@@ -54,6 +45,24 @@ class Announcer:
     async def _try(self, session: Session, channels: list[str], event: str, fields: Mapping[str, Any]) -> None:
         with suppress(BusError):
             await self.tell(session, channels, event, fields)
+
+
+def message_of(
+    session: Session, event: str, data: Mapping[str, Any], extra: Mapping[str, Any], about: str | None = None
+) -> Envelope:
+    """A message in the name of a session's user, for all but the session itself. `extra`: what stands at the top level,
+    where it is not None; `about`: the id of the message that it is about, if it is about one.
+    """
+    return Envelope(
+        MessageType.PUB,
+        id=about or secrets.token_urlsafe(12),
+        event=event,
+        data=data,
+        sender=session.identity.user,
+        time=unix_ms(),
+        extra={key: value for key, value in extra.items() if value is not None},
+        excluded=session.connection,
+    )
 
 
 def user_fields(identity: Identity) -> dict[str, Any]:

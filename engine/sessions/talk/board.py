@@ -3,14 +3,13 @@
 Items are no tasks of the engine: they have states of their own, and no channel.
 """
 
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
 from fanline.engine.access.permissions import Permissions
 from fanline.engine.bus.interface import Bus
-from fanline.engine.clock import unix_ms
 from fanline.engine.sessions.session import Session
+from fanline.engine.sessions.talk.announcer import message_of
 from fanline.engine.sessions.talk.items import Item, Items
 from fanline.protocol.auth.rights import Right
 from fanline.protocol.channels import is_channel
@@ -46,17 +45,7 @@ class Board:
         elif item_id is not None:
             await self._items.keep(item_id, item, before)
         extra = {"task_id": fields.get("task_id"), "project_id": item.project, "username": session.identity.username}
-        envelope = Envelope(
-            MessageType.PUB,
-            id=secrets.token_urlsafe(12),
-            event=event,
-            data=fields,
-            sender=session.identity.user,
-            time=unix_ms(),
-            extra={key: value for key, value in extra.items() if value is not None},
-            excluded=session.connection,
-        )
-        for copy in copies_of(envelope, channels):
+        for copy in copies_of(message_of(session, event, fields, extra), channels):
             await self._bus.store(copy.channel or "", encode_json(copy))
 
     async def list(self, session: Session, command: PlainCommand) -> Envelope:

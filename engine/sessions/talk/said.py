@@ -45,15 +45,12 @@ class Said:
             "get_tasks": talk.board.list,
             "collaboration_start": self._collaborate,
             "collaboration_end": self._collaborate,
+            **talk.says,
         }
 
     async def perform(self, session: Session, command: PlainCommand) -> Envelope | None:
         """The answer; None if there is none, or it was sent already."""
-        kind = command.event or ""
-        if kind in self._performs:
-            return await self._performs[kind](session, command)
-        await self._talk.says[kind](session, command)
-        return None
+        return await self._performs[command.event or ""](session, command)
 
     async def enter_sessions(self, session: Session) -> None:
         """Tell the others in a session that the route has joined that this client has come."""
