@@ -69,9 +69,13 @@ def begins_anew(answer: dict[str, Any], history: list[dict[str, Any]]) -> bool:
 
 
 async def kill_nats(serve: Serve) -> None:
-    backs = serve.stderr_text().count("NATS connection is back")
     os.kill(serve.nats_pid(), signal.SIGKILL)
-    await wait_until(lambda: serve.stderr_text().count("NATS connection is back") == backs + 2)  # both workers
+    await both_workers_back(serve)
+
+
+async def both_workers_back(serve: Serve) -> None:
+    """Wait until both workers have NATS again: until then, one of them answers a `sub` with `unavailable`."""
+    await wait_until(lambda: serve.stderr_text().count("NATS connection is back") == 2, seconds=30)
 
 
 async def test_a_store_that_went_back_between_two_starts_never_continues_what_a_client_has(tmp_path: Path) -> None:
@@ -130,6 +134,7 @@ async def test_a_store_that_went_back_under_running_workers_is_told_to_those_who
             await publish(serve, "second", 200)
             heard = [(await client.json())["d"] for _ in range(250)]
             assert heard == [*(f"first {number}" for number in range(50)), *(f"second {n}" for n in range(200))]
+            await both_workers_back(serve)
             assert begins_anew(*await resume(serve, end, epoch))
 
 
