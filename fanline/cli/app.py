@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from fanline import __version__
 from fanline.cli.demo.demo import run_demo
+from fanline.cli.probe.command import add_probe
 from fanline.cli.publish import add_pub
 from fanline.cli.run.command import add_run
 from fanline.cli.runner import FAILURE, run
@@ -121,3 +122,4 @@ app.command("nats-url", short_help="Print the URL of the local server's NATS, fo
 add_pub(app)
 add_sub(app)
 add_token(app)
+add_probe(app)

@@ -21,13 +21,19 @@ def open_client(
     url: str | None, *, codec: Codec = "json", notice: Callable[[str], None] = lambda sentence: None
 ) -> Client:
     """A client of the server at `url`, or of the local one. Raises NoServer."""
+    url, token = server_and_token(url)
+    return Client(url, codec=codec, notice=notice, token=token)
+
+
+def server_and_token(url: str | None) -> tuple[str, str | Callable[[], str] | None]:
+    """The URL of a server, by default of the local one, and the token to show there, or what makes one. NoServer."""
     token: str | Callable[[], str] | None = os.environ.get(TOKEN_VARIABLE)
     if url is None:
         server = find_server()
         url = server.url
         if token is None and server.token_secret:
             token = partial(_own_token, server)
-    return Client(url, codec=codec, notice=notice, token=token)
+    return url, token
 
 
 def _own_token(server: ServeState) -> str:

@@ -1,0 +1,1 @@
+"""`fanline probe`: what is wrong between here and a server."""
