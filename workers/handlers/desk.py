@@ -63,8 +63,9 @@ class Desk:
         request = decode_request(payload)
         result = await self._calls.call(function, request)
         try:
-            answer = encode_answer(_as_answer(request, result))
-            decode_answer(answer, type(_as_answer(request, result)))  # objects check their fields only when decoded
+            meant = _as_answer(request, result)
+            answer = encode_answer(meant)
+            decode_answer(answer, type(meant))  # objects check their fields only when decoded
         except (HandlerError, TypeError, ValueError) as error:
             if self._may_log(handler, HandlerError):
                 _log.error("the handler %s returned what is no answer: %s", handler.label, error)  # ours
