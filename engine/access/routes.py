@@ -24,6 +24,8 @@ class ServedRoute(NamedTuple):
     place: PlaceRule
     """How many connections a user may have, unless its token says otherwise."""
     joins: tuple[Template, ...]
+    joins_always: bool
+    """Whether a channel is joined that has no names: else a client without values joins nothing."""
     wanted: frozenset[str]
     """Names of the query that its templates have."""
     visit: Visit
@@ -42,11 +44,11 @@ class ServedRoute(NamedTuple):
 
         Those of the user are for plain clients alone: a v1 client names the position from which it wants its inbox.
         """
-        if not self.joins:
-            return []
         values = visit.values
         if is_plain and user is not None and is_channel(f"{USER}:{user}"):
             values = {**values, USER: user}
+        if not (values or self.joins_always):
+            return []
         return [name for template in self.joins if (name := template.channel(values)) is not None]
 
 
@@ -94,6 +96,7 @@ def _served(pattern: str, route: Route, idle: float, default: PlaceRule) -> Serv
         if route.per_user < 0
         else PlaceRule(route.per_user or None, replace, pattern),
         joins=joins,
+        joins_always=any(not template.names for template in joins),
         wanted=frozenset(name for template in joins for name in template.names if name.startswith("?")),
         visit=Visit(rooms=route.rooms, greeting=route.greeting),
     )
