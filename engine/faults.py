@@ -17,6 +17,7 @@ from typing import NoReturn
 import trio
 
 from fanline.engine.counters import Counters
+from fanline.engine.log_pace import LogPace
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import GapData, GapReason
 
@@ -41,16 +42,13 @@ class Faults:
     def __init__(self, counters: Counters, clock: Callable[[], float] = trio.current_time) -> None:
         self._counters = counters
         self._clock = clock
-        self._logged: dict[str, float] = {}  # subject -> until when its faults are not logged again
+        self._pace = LogPace(QUARANTINE_SECONDS, clock, _MOST_LOGGED)
         self._quarantined: dict[str, float] = {}  # channel -> until when
 
     def report(self, subject: str, what: str) -> None:
         """Count the exception that is being handled, and log it unless its subject has been logged lately."""
         self._counters.faults += 1
-        now = self._clock()
-        self._logged = {each: until for each, until in self._logged.items() if until > now}
-        if subject not in self._logged and len(self._logged) < _MOST_LOGGED:
-            self._logged[subject] = now + QUARANTINE_SECONDS
+        if self._pace.allows(subject):
             _log.exception("%s: %s", subject, what)
 
     def quarantine(self, channel: str, what: str) -> None:

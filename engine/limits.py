@@ -8,8 +8,8 @@ from collections.abc import Callable
 from enum import Enum
 
 from fanline.engine.counters import Counters
+from fanline.engine.log_pace import LogPace
 
-_LOG_SECONDS = 10.0  # between two log lines about one limit
 _log = logging.getLogger("fanline.limits")
 
 
@@ -46,17 +46,16 @@ class LimitHits:
 
     def __init__(self, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
         self._counters = counters
-        self._clock = clock
-        self._logged: dict[Limit, tuple[float, int]] = {}
-        """Limit -> when it was last logged, and how many had met it then."""
+        self._pace = LogPace(clock=clock)
+        self._logged: dict[Limit, int] = {}
+        """Limit -> how many had met it when it was last logged."""
 
     def hit(self, limit: Limit, what: object = "") -> None:
         """Somebody has met a limit; `what` says who, or by how much, without secrets."""
         count = getattr(self._counters, limit.counter) + 1
         setattr(self._counters, limit.counter, count)
-        now = self._clock()
-        logged_at, logged = self._logged.get(limit, (now - _LOG_SECONDS, count - 1))
-        if now - logged_at >= _LOG_SECONDS:
-            self._logged[limit] = now, count
+        if self._pace.allows(limit):
+            logged = self._logged.get(limit, count - 1)
+            self._logged[limit] = count
             names = " or ".join(limit.settings) or "the rate of a connection"
             _log.warning("%s: %s (%d since the last such line)", names, what or limit.outcome, count - logged)

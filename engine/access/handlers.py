@@ -1,13 +1,13 @@
 """How a worker asks handlers, the application's own code: over NATS, with a deadline, and never with a guess."""
 
 import logging
-import math
 from typing import Protocol
 
 import trio
 
 from fanline.engine.access.settings import HandlerSettings
 from fanline.engine.bus.interface import BusError, NoListenerError
+from fanline.engine.log_pace import LogPace
 from fanline.protocol.handlers import (
     Answered,
     Handler,
@@ -20,7 +20,6 @@ from fanline.protocol.handlers import (
 
 _AT_ONCE = 256  # requests of one handler under way; the others of this worker wait for their turn
 _MOST_WAITING = 16_384  # requests of one handler that wait: each holds what its client has sent
-_WARNING_SECONDS = 10.0  # between two log lines about one handler
 _log = logging.getLogger("fanline.access")
 
 
@@ -39,7 +38,7 @@ class HandlerClient:
         self.settings = settings or HandlerSettings()
         self._bus = bus
         self._turns: dict[Handler, trio.CapacityLimiter] = {}
-        self._warned_at: dict[Handler, float] = {}  # Trio time
+        self._pace = LogPace(clock=trio.current_time)
 
     async def ask(self, handler: Handler, request: HandlerRequest, kind: type[Answered]) -> Answered:
         """Its answer, within `settings.timeout`. HandlerError, which is logged, if there is none that can be used."""
@@ -66,8 +65,6 @@ class HandlerClient:
 
     def _failure(self, handler: Handler, reason: str) -> HandlerError:
         """Say why in the log; not for every client, since all of them may be concerned."""
-        now = trio.current_time()
-        if now - self._warned_at.get(handler, -math.inf) > _WARNING_SECONDS:
-            self._warned_at[handler] = now
+        if self._pace.allows(handler):
             _log.error("the handler %s: %s; clients are refused", handler.label, reason)
         return HandlerError(reason)

@@ -8,6 +8,7 @@ from fanline.engine.channels.durable.log import Readable
 from fanline.engine.clock import unix_ms_of
 from fanline.engine.counters import Counters
 from fanline.engine.faults import Faults, fault_gap
+from fanline.engine.log_pace import LogPace
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.slices import SMALL_BYTES, Turns
 from fanline.engine.tasks.fold import check_task_message
@@ -34,7 +35,7 @@ class MessageReader:
         self._faults = faults
         self._clock_ms = clock_ms
         self._turns = turns or Turns()
-        self._warned_at = 0  # Unix seconds
+        self._pace = LogPace(1.0)
 
     def read(
         self, channel: str, namespace: Namespace, payload: bytes, position: StreamPosition | None
@@ -74,9 +75,7 @@ class MessageReader:
     def refuse(self, channel: str, error: MessageError) -> None:
         """Count what a producer got wrong; at most one log line a second, for it may be wrong very often."""
         self._counters.messages_bad += 1
-        second = self._clock_ms() // 1000
-        if second != self._warned_at:
-            self._warned_at = second
+        if self._pace.allows():
             total = self._counters.messages_bad
             _log.warning("dropped a message on %s that a producer published (%d so far): %s", channel, total, error)
 

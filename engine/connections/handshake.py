@@ -1,7 +1,6 @@
 """From an accepted socket to a WebSocket, or to an HTTP answer and the end."""
 
 import logging
-import math
 import socket
 import ssl
 from contextlib import suppress
@@ -20,6 +19,7 @@ from fanline.engine.connections.arrivals import Arrival
 from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
 from fanline.engine.limits import Limit, LimitHits
+from fanline.engine.log_pace import LogPace
 from fanline.engine.routes import Serves, Speech
 from fanline.engine.settings import EngineSettings
 from fanline.engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered, start_tls
@@ -44,7 +44,6 @@ READY_PATH = "/readyz"
 _READ_SIZE = 4096
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 1024 * 1024
-_WARNING_SECONDS = 10.0  # between two log lines about pages that are refused
 _TURNED_AWAY = 32  # clients at a time that are told to come back; each holds a socket
 _TURNED_AWAY_SECONDS = 0.5
 _TURNED_AWAY_TLS_SECONDS = 2.0
@@ -89,7 +88,7 @@ class Handshakes:
         self._hits = hits
         self.limits = AddressLimits(settings, hits, trio.current_time)
         self._rules = HostRules(settings.hosts, settings.origins)
-        self._warned_at = -math.inf  # Trio time
+        self._pace = LogPace(clock=trio.current_time)  # of pages that are refused
 
     async def open_websocket(self, sock: socket.socket, arrival: Arrival) -> Opened | None:
         """Read the request head and answer it; None if the answer was plain HTTP or the peer went away."""
@@ -215,8 +214,7 @@ class Handshakes:
         try:
             self._rules.check(request, _own_address(sock))
         except HttpError as error:
-            if error.status == 403 and trio.current_time() - self._warned_at > _WARNING_SECONDS:
-                self._warned_at = trio.current_time()
+            if error.status == 403 and self._pace.allows():
                 _log.warning("refused a request: %s", error)
             raise
 

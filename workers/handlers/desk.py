@@ -1,10 +1,9 @@
 """Takes the requests of workers, has the right handler answer them, and never lets one request disturb another."""
 
 import logging
-import math
-import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from fanline.engine.log_pace import LogPace
 from fanline.protocol.handlers import (
     AuthenticateAnswer,
     AuthenticateRequest,
@@ -26,7 +25,6 @@ from fanline.workers.handlers.webhooks import Webhooks
 Ask = Callable[[bytes], Awaitable[bytes]]
 """Answers a request, JSON for JSON. HandlerError."""
 
-_LOG_SECONDS = 10.0  # between two log lines about one kind of fault of one handler
 _log = logging.getLogger("fanline.handlers")
 
 
@@ -37,7 +35,7 @@ class Desk:
         """`handlers`: handler -> its function; None for a webhook."""
         self._calls = calls
         self._webhooks = webhooks
-        self._logged_at: dict[tuple[Handler, type[Exception]], float] = {}
+        self._pace = LogPace()  # of each kind of fault of each handler: a client can bring about hundreds in a second
         self._by_subject = {handler.subject: (handler, function) for handler, function in handlers.items()}
 
     @property
@@ -55,7 +53,7 @@ class Desk:
         except HandlerError as error:
             return encode_answer(HandlerFailure(str(error)))
         except Exception as error:  # noqa: BLE001  # the application's own
-            if self._may_log(handler, type(error)):
+            if self._pace.allows((handler, type(error))):
                 _log.exception("the handler %s failed", handler.label)
             return encode_answer(HandlerFailure(f"it raised {type(error).__name__}"))
 
@@ -67,18 +65,10 @@ class Desk:
             answer = encode_answer(meant)
             decode_answer(answer, type(meant))  # objects check their fields only when decoded
         except (HandlerError, TypeError, ValueError) as error:
-            if self._may_log(handler, HandlerError):
+            if self._pace.allows((handler, HandlerError)):
                 _log.error("the handler %s returned what is no answer: %s", handler.label, error)  # ours
             raise HandlerError("it returned what is no answer") from None
         return answer
-
-    def _may_log(self, handler: Handler, fault: type[Exception]) -> bool:
-        """Whether a fault of this kind is to be logged now: a client can bring about hundreds in a second."""
-        now = time.monotonic()
-        if now - self._logged_at.get((handler, fault), -math.inf) < _LOG_SECONDS:
-            return False
-        self._logged_at[handler, fault] = now
-        return True
 
 
 def _as_answer(request: AuthenticateRequest | AuthorizeRequest, result: object) -> HandlerAnswer:
