@@ -112,9 +112,7 @@ async def test_a_publish_that_the_bus_cannot_take_is_an_err(engine: RunningEngin
 async def test_frames_sent_with_the_handshake_are_not_lost(engine: RunningEngine) -> None:
     async with connect_raw(engine.host, engine.port) as client:
         await client.send(upgrade_request() + encode_masked_frame(Opcode.TEXT, b'{"t":"ping","i":"early"}', MASK))
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += await client.stream.receive_some(1)
+        await client.read_head()
         assert (await client.json())["t"] == "welcome"
         assert (await client.json())["i"] == "early"
 

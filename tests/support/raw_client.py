@@ -58,15 +58,20 @@ class RawClient:
         pairs = (line.split(": ", 1) for line in lines)
         return int(status.split()[1]), {name.lower(): value for name, value in pairs}, body
 
-    async def upgrade(self, subprotocol: str | None = "fanline.v1.json", path: str = "/ws", **headers: str) -> None:
-        """Shake hands, and read the 101 response. ConnectionRefusedError if the server has no room."""
-        await self.send(upgrade_request(path, subprotocol=subprotocol, **headers))
+    async def read_head(self) -> bytes:
+        """Read the head of an HTTP response, and nothing of what follows. EndOfChannel at the end of the stream."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             data = await self.stream.receive_some(1)
             if not data:
                 raise trio.EndOfChannel
             head += data
+        return head
+
+    async def upgrade(self, subprotocol: str | None = "fanline.v1.json", path: str = "/ws", **headers: str) -> None:
+        """Shake hands, and read the 101 response. ConnectionRefusedError if the server has no room."""
+        await self.send(upgrade_request(path, subprotocol=subprotocol, **headers))
+        head = await self.read_head()
         if head.startswith(b"HTTP/1.1 503 "):
             raise ConnectionRefusedError(head)
         assert head.startswith(b"HTTP/1.1 101 "), head

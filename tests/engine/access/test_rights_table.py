@@ -166,9 +166,7 @@ async def _opened(client: RawClient, dialect: Dialect, shown: str | None) -> Spe
 
 
 async def _upgraded(client: RawClient) -> None:
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += await client.stream.receive_some(1)
+    head = await client.read_head()
     assert head.startswith(b"HTTP/1.1 101 "), head
 
 

@@ -57,7 +57,7 @@ async def answered(engine: RunningEngine, request: bytes) -> tuple[str, str]:
     """("in", "") for a client that got in; else the code with which it did not, and the text."""
     async with connect_raw(engine.host, engine.port) as client:
         await client.send(request)
-        if not (await _head(client)).startswith(b"HTTP/1.1 101 "):
+        if not (await client.read_head()).startswith(b"HTTP/1.1 101 "):
             body = json.loads(await _rest(client))
             assert sorted(body) == ["error", "message"]
             return body["error"], body["message"]
@@ -66,16 +66,6 @@ async def answered(engine: RunningEngine, request: bytes) -> tuple[str, str]:
             return "in", ""
         assert await client.closed() == (4401, "no valid token")
         return said["d"]["code"], said["d"]["message"]
-
-
-async def _head(client: RawClient) -> bytes:
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        data = await client.stream.receive_some(1)
-        if not data:
-            raise trio.BrokenResourceError
-        head += data
-    return head
 
 
 async def _rest(client: RawClient) -> bytes:
@@ -182,7 +172,7 @@ async def test_a_token_of_any_size_costs_no_more_than_a_refusal(tmp_path: Path) 
                 for place in (PLACES["header"], PLACES["query"], PLACES["cookie"]):
                     try:
                         assert (await answered(engine, place("A" * size, None)))[0] in (code, "too_large")
-                    except trio.BrokenResourceError:
+                    except (trio.BrokenResourceError, trio.EndOfChannel):
                         assert size == 10**6  # the server need not read all of it
             async with connect_raw(engine.host, engine.port) as client:
                 await client.upgrade()

@@ -40,10 +40,7 @@ def places(text: str, subprotocol: str | None) -> list[bytes]:
 async def opened(client: RawClient, request: bytes) -> bytes:
     """Shake hands with this request; the head of the answer."""
     await client.send(request)
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += await client.stream.receive_some(1)
-    return head
+    return await client.read_head()
 
 
 @pytest.mark.parametrize("subprotocol", ["fanline.v1.json", None])
