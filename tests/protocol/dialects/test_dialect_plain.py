@@ -12,22 +12,8 @@ from fanline.protocol.dialects.plain import SERVER_TYPES, iso_time
 from fanline.protocol.envelope import Envelope, MessageType, from_producer
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import ByeData, ErrorData, Limits, PublishResult, Welcome
-from fanline.protocol.websocket.routes import Visit
+from tests.protocol.dialects.plain_words import NOW, NOW_ISO, said, told
 from tests.support.paths import REFERENCE
-
-NOW = 1_789_000_000_123
-NOW_ISO = "2026-09-10T00:26:40.123Z"
-
-
-def said(visit: Visit = Visit(), **fields: Any) -> Envelope:  # noqa: B008  # it is immutable
-    """The one command in a client's message."""
-    (command,) = PLAIN.decode(json.dumps(fields).encode(), visit)
-    return command
-
-
-def told(payload: bytes | None) -> Any:
-    assert payload is not None
-    return json.loads(payload)
 
 
 def answer(command: Envelope, reply: Envelope) -> Any:

@@ -8,12 +8,7 @@ import pytest
 from fanline.protocol.dialects import PLAIN
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
-
-
-def said(**fields: Any) -> Envelope:
-    """The one command in a client's message."""
-    (command,) = PLAIN.decode(json.dumps(fields).encode())
-    return command
+from tests.protocol.dialects.plain_words import said
 
 
 def refusal(**fields: Any) -> tuple[ErrorCode, str]:

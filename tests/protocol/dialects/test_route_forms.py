@@ -12,21 +12,10 @@ from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode
 from fanline.protocol.messages import ErrorData, Expiring, Limits, Welcome
 from fanline.protocol.websocket.routes import Visit
+from tests.protocol.dialects.plain_words import NOW, NOW_ISO, said, told
 
-NOW = 1_789_000_000_123
-NOW_ISO = "2026-09-10T00:26:40.123Z"
 ROOMS = Visit(rooms="session")
 TASK = Visit({"task_id": "42"}, greeting="task {task_id}")
-
-
-def said(visit: Visit, dialect: Dialect = PLAIN, **fields: Any) -> Envelope:
-    (command,) = dialect.decode(json.dumps(fields).encode(), visit)
-    return command
-
-
-def told(payload: bytes | None) -> Any:
-    assert payload is not None
-    return json.loads(payload)
 
 
 def welcome(dialect: Dialect, visit: Visit) -> Any:
