@@ -9,7 +9,7 @@ import trio
 from tests.support.nats.client import connect_nats
 from tests.support.nats.server import NatsServer, running_nats
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve, running_serve
+from tests.support.serve import running_serve
 
 COUNT = 40
 """Of connections: with as many, each of two workers has some."""
@@ -17,9 +17,18 @@ GAP = {"v": 1, "t": "gap", "c": "project:*", "d": {"reason": "outage"}}
 
 
 @asynccontextmanager
-async def clients(serve: Serve) -> AsyncIterator[list[RawClient]]:
-    async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(connect("127.0.0.1", serve.port)) for _ in range(COUNT)]
+async def viewers_of(*channels: str) -> AsyncIterator[tuple[NatsServer, list[RawClient]]]:
+    """A nats-server, and viewers of these channels on two workers."""
+    async with running_nats() as server, running_serve(2, ("--nats", server.url)) as serve, AsyncExitStack() as stack:
+        viewers = [await stack.enter_async_context(connect("127.0.0.1", serve.port)) for _ in range(COUNT)]
+        for viewer in viewers:
+            for channel in channels:
+                await subscribe(viewer, channel)
+        yield server, viewers
+
+
+async def subscribe(client: RawClient, channel: str) -> None:
+    assert (await client.ask({"t": "sub", "c": channel, "i": "s"}))["t"] == "ok"
 
 
 async def publish(server: NatsServer, *messages: tuple[str, bytes]) -> None:
@@ -35,16 +44,9 @@ async def next_of(all_of_them: list[RawClient]) -> list[dict[str, Any]]:
 
 async def test_both_workers_tell_of_an_outage_where_the_hole_is_and_go_on() -> None:
     with trio.fail_after(60):
-        async with (
-            running_nats() as server,
-            running_serve(2, ("--nats", server.url)) as serve,
-            clients(serve) as viewers,
-        ):
-            for viewer in viewers:
-                assert (await viewer.ask({"t": "sub", "c": "project:*", "i": "s"}))["t"] == "ok"
-                assert (await viewer.ask({"t": "sub", "c": "typing:*", "i": "s"}))["t"] == "ok"
+        async with viewers_of("project:*", "typing:*") as (server, viewers):
             for client in viewers[: COUNT // 2]:
-                assert (await client.ask({"t": "sub", "c": "project:1", "i": "s"}))["t"] == "ok"
+                await subscribe(client, "project:1")
             await publish(server, ("fanline.pub.project.1", b"1"), ("fanline.pub.typing.1", b"2"))
             for client in viewers:
                 assert {each["c"]: each["d"] for each in (await client.json(), await client.json())} == {
@@ -66,14 +68,7 @@ async def test_both_workers_tell_of_an_outage_where_the_hole_is_and_go_on() -> N
 
 async def test_what_a_client_tells_the_others_and_copies_hold_across_workers() -> None:
     with trio.fail_after(60):
-        async with (
-            running_nats() as server,
-            running_serve(2, ("--nats", server.url)) as serve,
-            clients(serve) as viewers,
-        ):
-            for viewer in viewers:
-                for channel in ("user:5", "project:7"):
-                    assert (await viewer.ask({"t": "sub", "c": channel, "i": "s"}))["t"] == "ok"
+        async with viewers_of("user:5", "project:7") as (server, viewers):
             sender, *others = viewers
             said = {"t": "pub", "c": "project:7", "i": "p", "d": "to the others", "n": sender.connection}
             assert (await sender.ask(said))["t"] == "ok"
