@@ -17,6 +17,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --upgrade pyproject.toml
 
+unexport PYTHONDONTWRITEBYTECODE  # each of hundreds of test processes would compile all modules again
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick pythons mutants faults soak fuzz check lint types lock clean
 
