@@ -215,12 +215,12 @@ async def test_exactly_one_answer_reaches_the_job_and_each_viewer_is_told_the_tr
                 assert job.stdin is not None
                 job.stdin.write(b"\n")
                 job.stdin.flush()
-            await wait_until(lambda: has_ended(at.viewer), 20)
+            await wait_until(lambda: has_ended(at.viewer))
     assert [number for number, *_ in lines(out)] == [str(number) for number in range(len(steps))]
 
 
 async def _one_question(at: Stage, number: int, step: Step, victim: str, out: Path) -> None:
-    await wait_until(lambda: at.is_whole() and asks(at.viewer, number), 20)
+    await wait_until(lambda: at.is_whole() and asks(at.viewer, number))
     ask = at.viewer.snapshot.ask
     assert ask is not None
     worker = at.serve.worker_pids()[0]
@@ -230,7 +230,7 @@ async def _one_question(at: Stage, number: int, step: Step, victim: str, out: Pa
     bob, unsure = await insist(
         at, "approve", {"ask": ask.id, "by": "bob", "value": "from-bob"}, ("ok", "already_answered")
     )
-    await wait_until(lambda: len(lines(out)) > number, 30)
+    await wait_until(lambda: len(lines(out)) > number)
     print(f"{victim} at {step.name}: ann {ann}, bob {bob}, {trio.current_time() - begun:.1f} s, {lines(out)[number]}")
     assert at.wire.sprung
     (_, value, winner) = lines(out)[number]
@@ -256,7 +256,7 @@ async def test_a_stop_reaches_the_job_once_and_each_viewer_is_told_the_truth(vic
         out = tmp_path / f"stops-{number}"
         async with stage(90) as at:
             with at.job(out, "0", "calls"):
-                await wait_until(lambda: at.viewer.snapshot.state == "running", 20)
+                await wait_until(lambda: at.viewer.snapshot.state == "running")
                 worker = at.serve.worker_pids()[0]
                 at.wire.arm(STOP_STEPS[step], at.trap(victim, worker))
                 told = await call(at, worker, "cancel", {"by": "ann", "deadline": 60})
@@ -272,7 +272,7 @@ async def test_a_stop_reaches_the_job_once_and_each_viewer_is_told_the_truth(vic
 
 async def _was_requested(at: Stage) -> bool:
     """Whether the request was stored, as its viewer sees at the latest when both workers are back."""
-    await wait_until(at.is_whole, 20)
+    await wait_until(at.is_whole)
     with trio.move_on_after(5):
         while "task_cancel_requested" not in at.viewer.events:
             await trio.sleep(0.05)
@@ -299,6 +299,6 @@ async def test_a_producer_that_is_killed_and_asks_again_gets_the_answer_that_is_
         if ann.what != "ok":
             assert (ann.what, bob.what) == ("no_producer", "no_producer")
             await call(at, None, "approve", {"ask": "deploy", "by": "ann"})
-        await wait_until(lambda: bool(second.calls or first.calls), 5)
+        await wait_until(lambda: bool(second.calls or first.calls))
         (asked,) = [*first.calls, *second.calls]
         assert (asked["e"], asked["u"], asked["d"]) == ("approve", "ann", {"ask": "deploy", "value": True})

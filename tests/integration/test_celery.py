@@ -106,7 +106,7 @@ async def state_of(result: AsyncResult[Any], ready: str) -> str:
 
 
 async def test_progress_log_and_result_of_a_celery_task_reach_viewers(monkeypatch: pytest.MonkeyPatch) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_example(monkeypatch, lambda _: None) as example:
             result = example.start("a.png", "b.png")
             told = await example.events(result)
@@ -129,7 +129,7 @@ async def test_a_retry_is_a_new_attempt_in_the_same_stream(monkeypatch: pytest.M
         if failures:
             raise failures.pop()
 
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_example(monkeypatch, convert) as example:
             told = await example.events(example.start("a.png"), count=2)
     steps = [(event, data.get("attempt")) for event, data in told if event in (*ENDS, TaskEvent.STARTED)]
@@ -150,7 +150,7 @@ async def test_a_viewer_stops_a_celery_task(monkeypatch: pytest.MonkeyPatch) -> 
         assert picture == "a.png"
         assert go_on.wait(30)
 
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_example(monkeypatch, convert) as example:
             result = example.start("a.png", "never begun.png")
             assert await trio.to_thread.run_sync(begun.wait, 30)
@@ -163,7 +163,7 @@ async def test_a_viewer_stops_a_celery_task(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_viewers_see_that_celery_has_revoked_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_example(monkeypatch, lambda _: None) as example:
             revoked.add("doomed")
             told = await example.events(example.start_as("doomed", "a.png"))

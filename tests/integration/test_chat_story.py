@@ -18,7 +18,7 @@ async def heard(client: RawClient, kind: str) -> dict[str, Any]:
 
 
 async def test_two_who_chat_on_two_workers_hear_each_other_and_nothing_of_themselves() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(2) as serve:
             first, second = serve.worker_pids()
             async with connect_to(serve, first, None) as anna, connect_to(serve, second, None) as bert:

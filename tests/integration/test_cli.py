@@ -62,7 +62,7 @@ async def _rest(stream: trio.abc.ReceiveStream | None) -> bytes:
 
 
 async def test_pub_and_sub_find_the_local_server_by_themselves() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve() as serve, _listening(serve, "news:all", "doc:42", "--count", "2") as process:
             assert (await _run(serve, "pub", "news:all", '{"title": "hello"}')).returncode == 0
             # Two processes: the second starts when NATS has accepted the first one's message.
@@ -77,7 +77,7 @@ async def test_pub_and_sub_find_the_local_server_by_themselves() -> None:
 
 
 async def test_nats_url_prints_all_that_a_producer_needs() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve() as serve:
             printed = (await _run(serve, "nats-url")).stdout.decode().strip()
             assert printed == serve.producer_url
@@ -141,7 +141,7 @@ async def _sub(serve: Serve, *args: str) -> list[dict[str, Any]]:
 
 async def test_the_same_deduplication_id_is_one_message_per_channel_on_each_way_to_publish() -> None:
     once = ("--deduplication-id", "build-42-finished")
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve:
             url = ("--url", serve.url)
             for args in (
@@ -159,7 +159,7 @@ async def test_the_same_deduplication_id_is_one_message_per_channel_on_each_way_
 
 
 async def test_errors_at_run_time_are_one_line_and_exit_code_1() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve:
             wrong_token = serve.nats_url.replace("nats://", "nats://wrong@")
             cases = {
@@ -178,7 +178,7 @@ async def test_errors_at_run_time_are_one_line_and_exit_code_1() -> None:
 
 
 async def test_ctrl_c_ends_sub_without_a_traceback() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve:
             for args, code in (((), 0), (("--count", "5"), 130)):
                 async with _listening(serve, "news:all", *args) as process:
@@ -188,7 +188,7 @@ async def test_ctrl_c_ends_sub_without_a_traceback() -> None:
 
 
 async def test_sub_ends_silently_when_its_reader_has_gone() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve, _listening(serve, "news:all") as process:
             assert process.stdout is not None
             await process.stdout.aclose()
@@ -198,7 +198,7 @@ async def test_sub_ends_silently_when_its_reader_has_gone() -> None:
 
 
 async def test_serve_passes_all_arguments_on_including_help() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve:
             shown = await _run(serve, "serve", "--help")
             refused = await _run(serve, "serve", "--port", "no-port")
@@ -209,7 +209,7 @@ async def test_serve_passes_all_arguments_on_including_help() -> None:
 
 
 async def test_the_demo_ends_by_itself_with_a_summary_and_loses_nothing() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve:
             ended = await _run(serve, "demo", "--seconds", "3")
             left = list(serve.state_directory.glob("serve-*.json"))
@@ -224,7 +224,7 @@ async def test_the_demo_ends_by_itself_with_a_summary_and_loses_nothing() -> Non
 
 
 async def test_ctrl_c_ends_the_demo_and_its_server() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve:
             process = await trio.lowlevel.open_process(
                 [*FANLINE, "demo"],

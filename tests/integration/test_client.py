@@ -18,7 +18,7 @@ from tests.support.serve import Serve, running_serve, wait_until
 
 
 async def test_a_client_whose_worker_is_killed_reconnects_by_itself_and_keeps_receiving() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve() as serve, fanline.Client(serve.url) as client:
             async with client.subscribe("news:all") as messages:
                 await client.publish("news:all", "before")
@@ -43,7 +43,7 @@ async def _publish_until_heard(client: fanline.Client, messages: fanline.Subscri
 
 async def test_both_codecs_see_the_same_data_however_it_was_published() -> None:
     data = {"text": "grüezi", "list": [1, 2.5, None, True], "big": 2**53 + 1, "nested": {"a": {"b": []}}}
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with (
             running_serve() as serve,
             fanline.Client(serve.url) as json,
@@ -71,7 +71,7 @@ async def _publish_over_nats(serve: Serve, data: object) -> None:
 
 
 async def test_byte_strings_survive_between_cbor_clients() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve, fanline.Client(serve.url, codec="cbor") as client:
             async with client.subscribe("news:all") as messages:
                 await client.publish("news:all", {"blob": b"\x00\xff"})
@@ -79,7 +79,7 @@ async def test_byte_strings_survive_between_cbor_clients() -> None:
 
 
 async def test_a_refused_command_raises_the_servers_code_and_the_connection_stays_open() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve, fanline.Client(serve.url) as client:
             with pytest.raises(fanline.ServerError) as caught:
                 await client.publish("no channel", 1)
@@ -95,7 +95,7 @@ async def test_a_refused_command_raises_the_servers_code_and_the_connection_stay
 
 
 async def test_a_server_that_stops_for_good_is_waited_for_until_the_callers_deadline() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve, fanline.Client(serve.url) as client:
             await client.ping()
             await serve.child.stop(10)
@@ -110,7 +110,7 @@ async def _publish_all(client: fanline.Client, channel: str, numbers: range) -> 
 
 async def test_a_client_that_comes_back_while_nats_is_away_hears_everything_once_it_is_back() -> None:
     environ = {"FANLINE_ENGINE_BUS_TIMEOUT": "0.3"}
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with (
             running_nats() as nats,
             running_serve(workers=1, extra_args=("--nats", nats.url), env=environ) as serve,
@@ -194,7 +194,7 @@ async def _kill_workers(serve: Serve, received: list[int]) -> None:
 
 
 async def test_two_subscriptions_of_one_client_each_get_what_they_asked_for() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve, fanline.Client(serve.url) as client:
             await _publish_all(client, "task:1", range(10))
             async with client.subscribe("task:1") as live, client.subscribe("task:1", last=3) as tail:
@@ -208,7 +208,7 @@ async def test_two_subscriptions_of_one_client_each_get_what_they_asked_for() ->
 
 async def test_a_stored_position_continues_in_another_client_and_a_repeat_is_one_message() -> None:
     once = str(uuid4())
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve() as serve:
             async with fanline.Client(serve.url) as client, client.subscribe("task:1") as messages:
                 first = await client.publish("task:1", "one", deduplication_id=once)
@@ -225,7 +225,7 @@ async def test_a_stored_position_continues_in_another_client_and_a_repeat_is_one
 async def test_history_that_is_gone_is_reported_with_its_range(tmp_path: Path) -> None:
     config = tmp_path / "fanline.toml"
     config.write_text("[namespaces.task]\ndurable = true\nhistory = 3\n")
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         serving = running_serve(workers=1, extra_args=("--config", str(config)))
         async with serving as serve, fanline.Client(serve.url) as client:
             await _publish_all(client, "task:1", range(2))

@@ -174,7 +174,7 @@ async def test_viewers_get_all_that_is_acknowledged_while_servers_of_the_cluster
 
 async def a_second_more_is_stored(producers: Sequence[Producer]) -> None:
     wanted = {producer: producer.acknowledged + PER_SECOND for producer in producers}
-    await wait_until(lambda: all(producer.acknowledged >= count for producer, count in wanted.items()), 30)
+    await wait_until(lambda: all(producer.acknowledged >= count for producer, count in wanted.items()))
 
 
 async def all_delivered(producers: Sequence[Producer], viewers: Sequence[Viewer]) -> None:

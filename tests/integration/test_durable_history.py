@@ -25,7 +25,7 @@ async def serving(path: Path, workers: int = 1, **namespace: object) -> AsyncIte
     """A server with these settings of the namespace `project`, and a producer on its NATS."""
     config = path / "fanline.toml"
     config.write_text("[namespaces.project]\n" + "".join(f"{key} = {value}\n" for key, value in namespace.items()))
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers, extra_args=("--config", str(config))) as serve:
             async with connect_nats(serve.engine_url) as nats:
                 yield serve, nats
@@ -242,7 +242,7 @@ async def test_a_message_over_the_size_limit_is_refused_with_the_limit(tmp_path:
 
 
 async def test_a_message_that_nats_does_not_take_is_refused_as_too_large(tmp_path: Path) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         async with running_serve(workers=1, env={"FANLINE_ENGINE_MAX_MESSAGE_BYTES": "4000000"}) as serve:
             async with connect("127.0.0.1", serve.port) as client:
                 answer = await client.ask({"t": "pub", "c": CHANNEL, "i": "big", "d": "x" * 2_000_000})
@@ -256,7 +256,7 @@ async def test_a_history_of_large_messages_is_read_to_its_end(tmp_path: Path) ->
     async with serving(tmp_path) as (serve, nats):
         await store(nats, [(SUBJECT, b'"%05d%s"' % (number, b"x" * size)) for number in range(count)])
         async with subscribed(serve, o=0) as client:
-            await wait_until(lambda: client.offset == count, 30)
+            await wait_until(lambda: client.offset == count)
     assert [data[:5] for data in client.data] == [f"{number:05d}" for number in range(count)]
     answer = client.answers[0]
     assert answer.d == {"recovered": True, "count": answer.o}  # of the first part; what follows counts as live

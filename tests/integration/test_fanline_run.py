@@ -120,7 +120,7 @@ async def _run_to_end(*args: str) -> tuple[Running, bytes, bytes]:
 
 async def test_output_progress_and_exit_code_of_a_command_are_passed_on_and_reported() -> None:
     script = "echo [1/4] one; echo oops >&2; echo '[3/4] three'; printf last; exit 3"
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         job, stdout, stderr = await _run_to_end("--title", "My job", "--", "sh", "-c", script)
     assert (stdout, job.process.returncode) == (b"[1/4] one\n[3/4] three\nlast", 3)
     assert stderr == (
@@ -138,7 +138,7 @@ async def test_output_progress_and_exit_code_of_a_command_are_passed_on_and_repo
 
 async def test_binary_output_is_passed_on_byte_for_byte_and_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(Random(5).randbytes(100_000))
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         job, stdout, _ = await _run_to_end("--", "cat", str(tmp_path / "data"))
     assert stdout == (tmp_path / "data").read_bytes()
     assert (job.process.returncode, job.reported[-1][0]) == (0, TaskEvent.COMPLETED)
@@ -146,7 +146,7 @@ async def test_binary_output_is_passed_on_byte_for_byte_and_does_no_harm(tmp_pat
 
 
 async def test_a_line_of_10_megabytes_is_cut() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         job, stdout, _ = await _run_to_end("--", "sh", "-c", "head -c 10000000 /dev/zero | tr '\\0' x")
     assert stdout == b"x" * 10_000_000
     assert job.reported[-1][0] == TaskEvent.COMPLETED
@@ -156,7 +156,7 @@ async def test_a_line_of_10_megabytes_is_cut() -> None:
 
 
 async def test_in_a_flood_of_output_what_viewers_do_not_get_is_counted() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         job, stdout, _ = await _run_to_end("--", "sh", "-c", "yes | head -n 200000")
     assert stdout == b"y\n" * 200_000
     assert job.reported[-1][0] == TaskEvent.COMPLETED
@@ -169,7 +169,7 @@ def _dropped(job: Running) -> int:
 
 async def test_a_viewers_cancel_is_a_sigterm() -> None:
     script = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done"
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running("--", "sh", "-c", script) as job:
             await job.until(TaskEvent.OUTPUT, "ready")
             assert (await job.call("cancel", deadline=30))["t"] == "ok"
@@ -183,7 +183,7 @@ async def test_a_viewers_cancel_is_a_sigterm() -> None:
 )
 async def test_a_command_or_child_that_ignores_sigterm_is_killed(ignores: str, ended_by: signal.Signals) -> None:
     script = ignores + "sh -c \"trap '' TERM; \"'echo $$; while :; do sleep 0.1; done'; true"
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running("--grace", "1", "--", "sh", "-c", script) as job:
             (pid,) = (await job.until(TaskEvent.OUTPUT))["lines"]
             await job.call("cancel")
@@ -194,7 +194,7 @@ async def test_a_command_or_child_that_ignores_sigterm_is_killed(ignores: str, e
 
 async def test_viewers_input_and_our_stdin_both_reach_the_command() -> None:
     script = 'printf "Name? "; read a; echo "a $a"; read b; echo "b $b"; read c || echo closed; sleep 60'
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running("--input", "--", "sh", "-c", script, stdin=subprocess.PIPE) as job:
             assert job.process.stdin is not None
             await job.until(TaskEvent.OUTPUT, "Name? ")  # a prompt without a line end is seen
@@ -211,7 +211,7 @@ async def test_viewers_input_and_our_stdin_both_reach_the_command() -> None:
 
 
 async def test_the_name_of_whoever_stops_it_is_only_displayed() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running("--", "sh", "-c", "echo ready; exec sleep 60") as job:
             await job.until(TaskEvent.OUTPUT, "ready")
             await job.call("cancel", by="\x1b]52;c;eA==\x07ann\x9b2J\u202e\n")
@@ -222,7 +222,7 @@ async def test_the_name_of_whoever_stops_it_is_only_displayed() -> None:
 
 
 async def test_without_input_a_viewer_cannot_type_and_nothing_reaches_the_stdin() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running("--", "sh", "-c", 'echo ready; read line; echo "got $line"', stdin=subprocess.PIPE) as job:
             assert job.process.stdin is not None
             await job.until(TaskEvent.OUTPUT, "ready")
@@ -234,7 +234,7 @@ async def test_without_input_a_viewer_cannot_type_and_nothing_reaches_the_stdin(
 
 
 async def test_with_no_cancel_a_viewer_cannot_stop_pause_or_resume_it() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running("--no-cancel", "--", "sh", "-c", "echo ready; read line", stdin=subprocess.PIPE) as job:
             assert job.process.stdin is not None
             await job.until(TaskEvent.OUTPUT, "ready")
@@ -258,7 +258,7 @@ async def test_with_no_cancel_a_viewer_cannot_stop_pause_or_resume_it() -> None:
     ],
 )
 async def test_title_and_terminal_say_what_viewers_can_do(flags: tuple[str, ...], title: str, summary: str) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         job, _, stderr = await _run_to_end(*flags, "--", "/bin/sh", "-c", "true")
     assert job.reported[0][1]["title"] == title
     assert summary in stderr.decode().splitlines()[0]
@@ -266,14 +266,14 @@ async def test_title_and_terminal_say_what_viewers_can_do(flags: tuple[str, ...]
 
 @pytest.mark.parametrize("program", ["/bin/sh", "/no-such-folder/s3cret/sh"])
 async def test_viewers_learn_nothing_of_the_command_line_but_the_programs_name(program: str) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         job, _, _ = await _run_to_end("--", program, "-c", "true", "--password=s3cret")
     assert job.reported[0][1]["title"] == "sh"
     assert "s3cret" not in repr(job.reported)
 
 
 async def test_pause_and_resume_stop_the_process_itself_and_a_paused_one_can_be_cancelled() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running("--", "sh", "-c", "echo $$; exec sleep 60") as job:
             (pid,) = (await job.until(TaskEvent.OUTPUT))["lines"]
             for verb, event, state in (
@@ -292,7 +292,7 @@ async def test_pause_and_resume_stop_the_process_itself_and_a_paused_one_can_be_
 
 async def test_ctrl_c_reaches_the_command_which_decides_how_to_end() -> None:
     script = "trap 'echo cleaning; exit 5' INT; echo ready; while :; do sleep 0.1; done"
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running("--", "sh", "-c", script) as job:
             await job.until(TaskEvent.OUTPUT, "ready")
             job.process.send_signal(signal.SIGINT)
@@ -302,7 +302,7 @@ async def test_ctrl_c_reaches_the_command_which_decides_how_to_end() -> None:
 
 
 async def test_a_command_that_a_signal_kills_has_failed() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         job, _, _ = await _run_to_end("--", "sh", "-c", "kill -9 $$")
     event, ending = job.reported[-1]
     assert (event, ending["result"]) == (TaskEvent.FAILED, {"exit_code": 137})
@@ -311,7 +311,7 @@ async def test_a_command_that_a_signal_kills_has_failed() -> None:
 
 
 async def test_a_command_that_does_not_exist_is_one_line_and_exit_code_127() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         job, stdout, stderr = await _run_to_end("--", "no-such-command")
     assert (stdout, job.process.returncode, job.reported[-1][0]) == (b"", 127, TaskEvent.FAILED)
     assert stderr.splitlines()[1:] == [b"fanline: error: cannot run no-such-command: No such file or directory"]
@@ -320,7 +320,7 @@ async def test_a_command_that_does_not_exist_is_one_line_and_exit_code_127() -> 
 async def test_a_reader_of_our_output_that_goes_away_does_not_end_the_command(tmp_path: Path) -> None:
     script = f"yes | head -n 100000; echo done > {tmp_path}/done"
     read_end, write_end = os.pipe()
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         try:
             async with running("--", "sh", "-c", script, stdout=write_end) as job:
                 assert os.read(read_end, 2) == b"y\n"
@@ -334,7 +334,7 @@ async def test_a_reader_of_our_output_that_goes_away_does_not_end_the_command(tm
 
 async def test_a_command_under_nohup_outlives_a_hangup(tmp_path: Path) -> None:
     script = "echo $$; sleep 0.3; echo still here"
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         env = serve_environ(tmp_path)
         process = await trio.lowlevel.open_process(
             ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *RUN, "--", "sh", "-c", script],
@@ -358,7 +358,7 @@ async def test_a_child_that_is_left_behind_with_the_output_is_not_waited_for(tmp
 
 
 async def test_without_a_server_the_command_runs_with_one_warning(tmp_path: Path) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         ended = await _completed("--", "sh", "-c", "cat; exit 4", directory=tmp_path, stdin=b"from\0here")
     assert (ended.returncode, ended.stdout) == (4, b"from\0here")
     (warning,) = ended.stderr.splitlines()
@@ -366,7 +366,7 @@ async def test_without_a_server_the_command_runs_with_one_warning(tmp_path: Path
 
 
 async def test_an_invalid_task_id_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         ended = await _completed("--task", "a b", "--", "touch", str(tmp_path / "ran"), directory=tmp_path)
     assert ended.returncode == 2
     assert ended.stderr.startswith(b"fanline: error: ")

@@ -119,7 +119,7 @@ sys.exit(worker.main())
 )
 async def test_a_worker_whose_flusher_or_bus_fails_logs_it_and_ends(method: str, code: int | None, line: str) -> None:
     """The task of the flusher, or the one that reads from NATS, which calls the flusher after each burst."""
-    with trio.fail_after(60), TemporaryDirectory() as directory, socket.socket() as listener:
+    with trio.fail_after(90), TemporaryDirectory() as directory, socket.socket() as listener:
         errors = Path(directory, "stderr.txt")
         listener.bind(("127.0.0.1", 0))
         listener.listen()

@@ -135,7 +135,7 @@ async def test_a_namespace_that_is_full_drops_its_oldest_messages_and_takes_no_r
 
 async def test_a_disk_without_room_for_a_store_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
-    with trio.fail_after(30), small_disk(tmp_path / "disk") as disk:
+    with trio.fail_after(90), small_disk(tmp_path / "disk") as disk:
         (disk.path / "other").write_bytes(b"\0" * (50 << 20))
         with pytest.raises(AssertionError, match=r"the store has room for 6 MiB, but needs 16: .*--data-dir"):
             async with running_serve(workers=1, extra_args=("--data-dir", str(disk.path / "data"))):

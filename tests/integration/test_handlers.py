@@ -119,7 +119,7 @@ async def asked(client: RawClient, kind: str, channel: str, **more: Any) -> str:
 
 
 async def test_the_applications_own_functions_decide_and_what_goes_wrong_in_them_lets_nobody_in() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with AsyncExitStack() as stack:
             serve, directory = await stack.enter_async_context(application())
             assert await status(serve, "anna") == 101
@@ -143,7 +143,7 @@ async def test_the_applications_own_functions_decide_and_what_goes_wrong_in_them
 
 
 async def test_while_the_process_is_gone_nobody_gets_in_and_it_comes_back_by_itself() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with AsyncExitStack() as stack:
             serve, _ = await stack.enter_async_context(application())
             anna, bob = await enter(stack, serve, "anna"), await enter(stack, serve, "bob")
@@ -163,7 +163,7 @@ async def test_while_the_process_is_gone_nobody_gets_in_and_it_comes_back_by_its
 
 
 async def test_while_the_process_is_stopped_each_question_is_refused_in_time() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with AsyncExitStack() as stack:
             serve, _ = await stack.enter_async_context(application())
             anna = await enter(stack, serve, "anna")
@@ -178,7 +178,7 @@ async def test_while_the_process_is_stopped_each_question_is_refused_in_time() -
 
 
 async def test_code_that_blocks_the_loop_is_killed_and_the_others_are_refused_only_until_then() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with AsyncExitStack() as stack:
             serve, _ = await stack.enter_async_context(application())
             anna = await enter(stack, serve, "anna")
@@ -209,7 +209,7 @@ async def test_a_handler_that_cannot_be_used_ends_the_start_in_one_sentence(
 ) -> None:
     (tmp_path / "app.py").write_text(MODULE)
     (tmp_path / "fanline.toml").write_text(SETTINGS.format(authenticator=authenticator, authorizer="app:authorize"))
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         done = await trio.run_process(
             [*COMMAND, "--port", "0", "--workers", "1", "--data-dir", str(tmp_path / "data")],
             cwd=tmp_path,
@@ -247,7 +247,7 @@ async def test_of_two_servers_on_one_nats_one_answers_each_question(tmp_path: Pa
 
 
 async def test_a_user_who_was_unsubscribed_is_off_the_channel_on_every_worker_and_stays_off() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with AsyncExitStack() as stack:
             serve, directory = await stack.enter_async_context(application())
             annas = [await enter(stack, serve, "anna") for _ in range(8)]
@@ -324,7 +324,7 @@ async def test_a_webhook_decides_and_whatever_else_it_says_lets_nobody_in() -> N
         "slow": None,
     }
     requests = list[Any]()
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
             serve_hook = partial(_serve_hook, answers, requests)
             listeners = await nursery.start(partial(trio.serve_tcp, serve_hook, 0, host="127.0.0.1"))
@@ -385,7 +385,7 @@ async def responder(url: str) -> AsyncIterator[None]:
 
 
 async def test_a_responder_on_nats_is_asked_by_the_workers_themselves() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with AsyncExitStack() as stack:
             serve, _ = await stack.enter_async_context(application("nats:app.authenticate", "nats:app.authorize"))
             assert handlers_pid(serve) is None  # it is not needed

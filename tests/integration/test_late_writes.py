@@ -42,7 +42,7 @@ class Stopped:
         def is_stopped() -> bool:
             return Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
-        await wait_until(is_stopped, 20)
+        await wait_until(is_stopped)
 
     async def say(self, event: str, **data: object) -> None:
         self._said += 1
@@ -57,7 +57,7 @@ class Stopped:
 
 @asynccontextmanager
 async def stopped_before(write: str) -> AsyncIterator[Stopped]:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_nats() as nats, open_nats_bus(NatsOptions(servers=(nats.url,)), "other") as bus:
             read_end, write_end = os.pipe()
             command = (sys.executable, "-P", "-m", "tests.support.tasks.stopped_worker", nats.url, write)

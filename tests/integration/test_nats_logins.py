@@ -36,7 +36,7 @@ async def refusal(login: NatsOptions, directory: Path) -> str:
 
 @pytest.mark.parametrize("name", ["nkey", "creds", "mutual TLS"])
 async def test_a_server_with_the_right_settings_stores_and_delivers(name: str, tmp_path: Path) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         async with (
             LOGINS[name](tmp_path) as login,
             running_serve(workers=1, **settings_of(login.options)) as serve,
@@ -50,7 +50,7 @@ async def test_a_server_with_the_right_settings_stores_and_delivers(name: str, t
 async def test_a_server_with_foreign_creds_ends_with_one_sentence_that_names_nats_and_the_reason(
     tmp_path: Path,
 ) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         async with creds_login(tmp_path) as login:
             said = await refusal(login.wrong[REFUSED], tmp_path)
     assert f"cannot connect to NATS at {login.options.describe()}: NATS {REFUSED}" in said
@@ -59,7 +59,7 @@ async def test_a_server_with_foreign_creds_ends_with_one_sentence_that_names_nat
 async def test_a_server_whose_user_may_not_use_jetstream_ends_with_one_sentence_that_names_the_subject(
     tmp_path: Path,
 ) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         async with running_with_denials(publish="$JS.API.STREAM.CREATE.>", subscribe="nothing") as login:
             said = await refusal(login.options, tmp_path)
     assert f"NATS at {login.options.describe()} cannot be used: " in said
@@ -67,7 +67,7 @@ async def test_a_server_whose_user_may_not_use_jetstream_ends_with_one_sentence_
 
 
 async def test_a_client_is_told_the_subject_that_nats_denies_and_all_others_go_on() -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         async with (
             running_with_denials(publish="fanline.pub.*.mute", subscribe="fanline.*.*.deaf") as login,
             running_serve(workers=1, **settings_of(login.options)) as serve,

@@ -120,7 +120,7 @@ async def come_and_go(serve: Serve) -> None:
 
 
 async def test_a_worker_ends_by_itself_although_nats_is_frozen_and_a_client_does_not_leave() -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         async with (
             running_nats() as nats,
             running_serve(1, ("--nats", nats.url), {"FANLINE_DRAIN_TIMEOUT": "0.5"}) as serve,

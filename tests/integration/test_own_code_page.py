@@ -34,7 +34,7 @@ def application(directory: Path) -> None:
 
 async def test_the_application_of_the_page_works_as_it_says(tmp_path: Path) -> None:
     application(tmp_path)
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(1, prefix=("env", "-C", str(tmp_path))) as serve:
             url = f"ws://127.0.0.1:{serve.port}/ws"
 

@@ -1,8 +1,6 @@
 """Presence over two real workers, one of which is killed: its users are gone in time, or back unnoticed."""
 
-import os
 import secrets
-import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +11,7 @@ import trio
 
 from fanline.protocol.auth.tokens import sign
 from tests.support.raw_client import RawClient, upgrade_request
-from tests.support.serve import Serve, running_serve
+from tests.support.serve import Serve, kill, running_serve
 from tests.support.tasks.on_worker import worker_of
 
 SECRET = secrets.token_hex(32)
@@ -131,8 +129,8 @@ async def test_users_of_a_killed_worker_are_gone_within_ten_seconds_or_back_unno
                 survivor = worker_of(serve, client)
                 [victim] = [pid for pid in serve.worker_pids() if pid != survivor]
                 listener.told.clear()
-                os.kill(victim, signal.SIGKILL)
                 killed = trio.current_time()
+                await kill(victim)
                 while not crowd.lost:
                     await trio.sleep(0.01)
                 await trio.sleep(0.5)

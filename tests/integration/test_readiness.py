@@ -24,7 +24,7 @@ async def get(serve: Serve, path: str) -> tuple[int, dict[str, Any]]:
 
 
 async def test_while_nats_is_frozen_the_server_is_alive_and_not_ready_and_recovers_by_itself() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve:
             assert await get(serve, "/readyz") == (200, {"status": "ready", "auth": "development"})
             nats = serve.nats_pid()
@@ -47,7 +47,7 @@ UNBOUNDED = "".join(f"[namespaces.{name}]\nmax_bytes = -1\n" for name, each in D
 
 async def test_while_the_store_is_full_the_server_is_not_ready_and_recovers_when_there_is_space(tmp_path: Path) -> None:
     (tmp_path / "fanline.toml").write_text(UNBOUNDED)
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_nats(config=STORE) as nats, connect_nats(nats.url) as client:
             args = ("--nats", nats.url, "--config", str(tmp_path / "fanline.toml"))
             async with running_serve(workers=1, extra_args=args) as serve:
@@ -66,7 +66,7 @@ async def test_while_the_store_is_full_the_server_is_not_ready_and_recovers_when
 
 async def test_a_worker_may_open_as_many_files_as_the_hard_limit_allows() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
         try:
             async with running_serve(workers=1) as serve:

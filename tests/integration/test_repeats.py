@@ -44,7 +44,7 @@ async def answered(client: RawClient) -> str:
 
 async def test_clients_that_count_their_requests_from_1_lose_nothing_to_each_other() -> None:
     names, ids = ["ann", "bob", "cid"], list[str]()
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=2) as serve:
             async with trio.open_nursery() as nursery:
                 for name in names:
@@ -86,7 +86,7 @@ async def test_what_is_sent_again_after_a_cut_is_stored_once_and_has_the_id_that
 async def test_a_producer_on_nats_and_a_client_with_the_same_id_publish_two_messages() -> None:
     once = str(uuid4())
     header = {"Nats-Msg-Id": f"/{CHANNEL}/{once}"}
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with (
             running_serve(workers=1) as serve,
             connect_nats(serve.engine_url) as nats,

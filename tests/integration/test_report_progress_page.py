@@ -28,7 +28,7 @@ async def test_a_block_runs_and_completes_its_task(block: Block) -> None:
                 if message.event in ENDS:
                     return
 
-    with trio.fail_after(40):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve, trio.open_nursery() as nursery:
             if task_id:
                 nursery.start_soon(watch)
@@ -42,7 +42,7 @@ async def test_a_block_runs_and_completes_its_task(block: Block) -> None:
 
 async def test_a_progress_bar_in_a_script_is_a_task_that_viewers_can_watch() -> None:
     script = "import fanline; bar = fanline.tqdm('abc', desc='Training'); print(bar.task.id); list(bar)"
-    with trio.fail_after(40):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve:
             command = [sys.executable, "-P", "-W", "error", "-c", script]
             ended = await trio.run_process(

@@ -75,7 +75,7 @@ async def kill_nats(serve: Serve) -> None:
 
 async def both_workers_back(serve: Serve) -> None:
     """Wait until both workers have NATS again: until then, one of them answers a `sub` with `unavailable`."""
-    await wait_until(lambda: serve.stderr_text().count("NATS connection is back") == 2, seconds=30)
+    await wait_until(lambda: serve.stderr_text().count("NATS connection is back") == 2)
 
 
 async def test_a_store_that_went_back_between_two_starts_never_continues_what_a_client_has(tmp_path: Path) -> None:

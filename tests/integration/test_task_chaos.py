@@ -67,13 +67,13 @@ async def test_a_task_goes_on_and_all_viewers_end_alike_although_processes_are_k
                 await kill(serve.worker_pids()[number // 100 % 2] if victim == "worker" else serve.nats_pid())
                 if number == 50 and victim == "worker":
                     await wait_until(lambda: any(viewer.connections > 1 for viewer in viewers))
-                await wait_until(serve.is_whole, 20)
+                await wait_until(serve.is_whole)
             await trio.sleep(0.005)
         await producer.say("task_completed", result={"n": count})
         for viewer in viewers:
-            await wait_until(partial(has_ended, viewer), 20)
+            await wait_until(partial(has_ended, viewer))
         late = await actors.viewer()
-        await wait_until(lambda: all(one.status.get("state") == "completed" for one in plain), 20)
+        await wait_until(lambda: all(one.status.get("state") == "completed" for one in plain))
     assert_alike(viewers, late, {(1, number): f"line {number + 2}" for number in range(2 * count)})
     for one in plain:
         told = {key: one.status.get(key) for key in ("percent", "result", "lines", "attempt")}

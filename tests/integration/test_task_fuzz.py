@@ -151,7 +151,7 @@ class OddViewer:
                 while True:
                     await client.say(self.command())
                     await trio.sleep(self._chance.uniform(0, 0.02))
-            await wait_until(lambda: all(self.answers.values()), 30)
+            await wait_until(lambda: all(self.answers.values()))
             nursery.cancel_scope.deadline = trio.current_time() + 0.5  # by then a second answer would have come
 
     async def _read(self, client: RawClient) -> None:

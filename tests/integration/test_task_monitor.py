@@ -93,7 +93,7 @@ async def beat(serve: Serve, subject: str) -> None:
 
 
 async def test_silence_longer_than_the_heartbeat_is_a_stall_and_the_next_beat_ends_it() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=2) as serve, connect_nats(serve.engine_url) as nats:
             await holder_pid(nats, 0)
             async with watching(serve, "task:a") as client, watching(serve, "tasks:running") as table:
@@ -180,7 +180,7 @@ async def test_an_outage_of_nats_is_no_silence_of_a_producer_and_the_task_goes_o
                 for _ in range(2):
                     victim = serve.nats_pid()
                     os.kill(victim, signal.SIGKILL)
-                    await wait_until(partial(has_another_nats, serve, victim), 20)
+                    await wait_until(partial(has_another_nats, serve, victim))
                     await trio.sleep(2 * HEARTBEAT + 3)  # long enough for a monitor to miss the producer
                 async with connect_nats(serve.engine_url) as nats:
                     await say(nats, "a", "completed", result=7)

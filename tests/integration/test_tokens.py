@@ -18,7 +18,7 @@ FANLINE = [sys.executable, "-P", "-m", "fanline"]
 
 
 async def run(serve: Serve, *args: str, **environ: str) -> subprocess.CompletedProcess[bytes]:
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         return await trio.run_process(
             [*FANLINE, *args],
             capture_stdout=True,

@@ -16,7 +16,7 @@ SECRET = "a secret of at least thirty-two bytes"
 async def test_the_token_of_the_page_gets_its_user_in_with_the_rights_that_the_page_names() -> None:
     block = next(block for block in blocks("python") if block.page.name == "let-clients-in-with-tokens.md")
     environ = {"FANLINE_TOKENS_SECRET": SECRET}
-    with trio.fail_after(40):
+    with trio.fail_after(90):
         command = [sys.executable, "-P", "-W", "error", "-c", block.code]
         ended = await trio.run_process(command, env={**os.environ, **environ}, capture_stdout=True)
         token = ended.stdout.decode().strip()

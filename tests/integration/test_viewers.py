@@ -32,7 +32,7 @@ async def _until(task: TaskView, kind: TaskEvent) -> None:
 
 
 async def test_a_viewer_who_joins_late_sees_the_same_task_as_one_who_was_there() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve() as serve, AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(fanline.Client(serve.url)) for _ in range(2)]
             early = await stack.enter_async_context(clients[0].task("job"))
@@ -55,7 +55,7 @@ async def test_a_viewer_who_joins_late_sees_the_same_task_as_one_who_was_there()
 
 
 async def test_viewers_lose_nothing_when_their_worker_is_killed() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with (
             running_serve() as serve,
             fanline.Client(serve.url) as client,
@@ -76,7 +76,7 @@ async def test_viewers_lose_nothing_when_their_worker_is_killed() -> None:
 
 
 async def test_calls_reach_the_producer_and_one_answer_wins() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve() as serve, fanline.Client(serve.url) as ann, fanline.Client(serve.url) as ben:
             async with _job(serve, "job") as job, trio.open_nursery() as nursery:
                 answers: list[fanline.Answer] = []
@@ -99,7 +99,7 @@ async def test_calls_reach_the_producer_and_one_answer_wins() -> None:
 
 
 async def test_every_viewer_sees_a_cancel_from_the_request_to_the_end() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve() as serve, fanline.Client(serve.url) as client, client.task("job") as task:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_sleep_as_task, serve)
@@ -119,7 +119,7 @@ async def _sleep_as_task(serve: Serve) -> None:
 
 
 async def test_a_call_that_cannot_be_made_says_why() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with running_serve(workers=1) as serve, fanline.Client(serve.url) as client:
             assert await _code(client.call, "task:nope", "cancel") == "unknown_task"
             async with client.task("job") as task:

@@ -21,7 +21,7 @@ from fanline.workers.supervision.child import Child
 from tests.support.paths import ROOT
 
 COMMAND = (sys.executable, "-P", "-m", "fanline.workers")
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 _READY = re.compile(r"fanline ready: (?P<url>wss?://\S+)  (?P<workers>\d+) workers?  (?P<nats>(?:nats|tls)://\S+) ")
 
 
@@ -192,7 +192,7 @@ async def _read_ready_line(stdout: trio.lowlevel.FdStream, directory: Path) -> s
     raise AssertionError(f"fanline serve did not become ready: {line!r}\n{errors}")
 
 
-async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for something that Trio cannot see. TooSlowError after `seconds` seconds."""
     with trio.fail_after(seconds):
         while not condition():  # other processes set no event

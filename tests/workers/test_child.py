@@ -106,4 +106,4 @@ async def test_a_grandchild_dies_with_its_parent_even_if_that_is_killed() -> Non
     parent.kill()
     await parent.wait()
     parent.close()
-    await wait_until(lambda: not alive(grandchild), 5)
+    await wait_until(lambda: not alive(grandchild))

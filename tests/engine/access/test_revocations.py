@@ -137,7 +137,7 @@ async def test_while_the_bus_is_away_what_is_known_stays_and_what_cannot_be_read
         heard += 1
 
     identity = await token_access().identify(token("anna"))
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             await bus.kv_put(Bucket.REVOKED, "user.x", b"rubbish", 60)
             nursery.start_soon(revocations.run, on_new)

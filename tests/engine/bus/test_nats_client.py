@@ -181,7 +181,7 @@ async def test_a_lame_duck_without_a_successor_is_kept() -> None:
 
 
 async def test_the_servers_of_a_cluster_are_learnt_from_the_one_that_is_named() -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with scripted_server() as named, scripted_server() as told:
             owner, port = Owner(named), told.url.rpartition(":")[2]
             async with owner.running(named) as connection:

@@ -144,7 +144,7 @@ async def test_what_is_written_for_it_is_no_task() -> None:
 
 
 async def test_a_worker_that_drains_is_not_ready() -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with running_engine() as engine, connect(engine.host, engine.port) as bystander:
             async with connect_raw(engine.host, engine.port) as client, trio.open_nursery() as nursery:
                 await _until(lambda: engine.server.statistics().accepted == 2)

@@ -93,7 +93,7 @@ async def test_the_exit_code_says_how_the_task_ended() -> None:
         (TaskEvent.TIMED_OUT, {}, "timed out"),
         (TaskEvent.CANCELLED, {"by": "ann", "forced": True}, "cancelled by ann (forced"),
     ):
-        with trio.fail_after(20):
+        with trio.fail_after(90):
             async with durable_peer() as peer:
                 peer.append({}, TaskEvent.STARTED)
                 peer.append(data, event)
@@ -157,7 +157,7 @@ async def test_cancel_asks_the_producer_shows_what_follows_and_waits_for_the_end
 
 
 async def test_an_answer_is_sent_and_a_refused_one_is_an_error() -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         async with durable_peer() as peer:
             peer.append({"ask": "a", "text": "which?", "options": ["blue", "green"]}, TaskEvent.ASKED)
             async with _tail(peer, "--approve") as running:

@@ -172,7 +172,7 @@ async def test_a_full_server_says_so_although_it_does_not_wait_for_our_hello() -
 async def test_a_login_that_expires_ends_the_connection_with_the_reason(tmp_path: Path) -> None:
     operator, creds = Operator(), tmp_path / "user.creds"
     creds.write_text(operator.creds(expires=time.time() + 2))
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with running_nats(config=operator.config(), jetstream=False) as server:
             with BlockingClient(NatsOptions((server.url,), creds=str(creds))) as client:
                 with pytest.raises(NatsError, match="refused the login: User Authentication Expired"):

@@ -14,7 +14,7 @@ from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.server import NatsServer
 
 SIZE = 3
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 _PROBE = {"name": "PROBE", "subjects": ["probe"], "num_replicas": SIZE, "storage": "memory"}
 _Condition = Callable[[NatsClient], Awaitable[bool]]
 
