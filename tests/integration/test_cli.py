@@ -4,17 +4,25 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import pytest
 import trio
 
 from tests.support.nats.client import connect_nats
-from tests.support.serve import Serve, running_serve, serve_environ
+from tests.support.serve import Serve, running_serve, serve_environ, shared_serve
 
 FANLINE = [sys.executable, "-P", "-m", "fanline"]
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Serve]:
+    """A server for tests that leave it as it was."""
+    with shared_serve() as shared:
+        yield shared
 
 
 async def _run(serve: Serve, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -139,36 +147,34 @@ async def _sub(serve: Serve, *args: str) -> list[dict[str, Any]]:
         assert b"unavailable" in ended.stderr, ended.stderr
 
 
-async def test_the_same_deduplication_id_is_one_message_per_channel_on_each_way_to_publish() -> None:
+async def test_the_same_deduplication_id_is_one_message_per_channel_on_each_way_to_publish(serve: Serve) -> None:
     once = ("--deduplication-id", "build-42-finished")
     with trio.fail_after(90):
-        async with running_serve(workers=1) as serve:
-            url = ("--url", serve.url)
-            for args in (
-                ("task:1", "1"),
-                ("task:2", "2"),
-                ("task:1", "3"),
-                ("task:1", "4", *url),
-                ("task:1", "5", *url),
-            ):
-                assert (await _run(serve, "pub", *args, *once)).returncode == 0
-            assert (await _run(serve, "pub", "task:1", "6")).returncode == 0
-            found = await _sub(serve, "task:1", "--from-start", "--count", "3")
-            other = await _sub(serve, "task:2", "--from-start", "--count", "1")
+        url = ("--url", serve.url)
+        for args in (
+            ("task:1", "1"),
+            ("task:2", "2"),
+            ("task:1", "3"),
+            ("task:1", "4", *url),
+            ("task:1", "5", *url),
+        ):
+            assert (await _run(serve, "pub", *args, *once)).returncode == 0
+        assert (await _run(serve, "pub", "task:1", "6")).returncode == 0
+        found = await _sub(serve, "task:1", "--from-start", "--count", "3")
+        other = await _sub(serve, "task:2", "--from-start", "--count", "1")
     assert ([envelope["d"] for envelope in found], other[0]["d"]) == ([1, 4, 6], 2)
 
 
-async def test_errors_at_run_time_are_one_line_and_exit_code_1() -> None:
+async def test_errors_at_run_time_are_one_line_and_exit_code_1(serve: Serve) -> None:
     with trio.fail_after(90):
-        async with running_serve(workers=1) as serve:
-            wrong_token = serve.nats_url.replace("nats://", "nats://wrong@")
-            cases = {
-                "Authorization Violation": await _run(serve, "pub", "news:all", "1", "--nats", wrong_token),
-                "line 2 of stdin is not JSON": await _run(serve, "pub", "news:all", "-", stdin=b"1\n{\n"),
-                "cannot connect to ws://127.0.0.1:1/ws": await _run(
-                    serve, "sub", "news:all", "--url", "ws://127.0.0.1:1/ws"
-                ),
-            }
+        wrong_token = serve.nats_url.replace("nats://", "nats://wrong@")
+        cases = {
+            "Authorization Violation": await _run(serve, "pub", "news:all", "1", "--nats", wrong_token),
+            "line 2 of stdin is not JSON": await _run(serve, "pub", "news:all", "-", stdin=b"1\n{\n"),
+            "cannot connect to ws://127.0.0.1:1/ws": await _run(
+                serve, "sub", "news:all", "--url", "ws://127.0.0.1:1/ws"
+            ),
+        }
     for said, ended in cases.items():
         error = ended.stderr.decode()
         assert ended.returncode == 1, error
@@ -177,19 +183,18 @@ async def test_errors_at_run_time_are_one_line_and_exit_code_1() -> None:
         assert said in error
 
 
-async def test_ctrl_c_ends_sub_without_a_traceback() -> None:
+async def test_ctrl_c_ends_sub_without_a_traceback(serve: Serve) -> None:
     with trio.fail_after(90):
-        async with running_serve(workers=1) as serve:
-            for args, code in (((), 0), (("--count", "5"), 130)):
-                async with _listening(serve, "news:all", *args) as process:
-                    process.send_signal(signal.SIGINT)
-                    assert await process.wait() == code
-                    assert await _rest(process.stderr) == b""
+        for args, code in (((), 0), (("--count", "5"), 130)):
+            async with _listening(serve, "news:all", *args) as process:
+                process.send_signal(signal.SIGINT)
+                assert await process.wait() == code
+                assert await _rest(process.stderr) == b""
 
 
-async def test_sub_ends_silently_when_its_reader_has_gone() -> None:
+async def test_sub_ends_silently_when_its_reader_has_gone(serve: Serve) -> None:
     with trio.fail_after(90):
-        async with running_serve(workers=1) as serve, _listening(serve, "news:all") as process:
+        async with _listening(serve, "news:all") as process:
             assert process.stdout is not None
             await process.stdout.aclose()
             assert (await _run(serve, "pub", "news:all", "1")).returncode == 0

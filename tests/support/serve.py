@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,9 @@ COMMAND = (sys.executable, "-P", "-m", "fanline.workers")
 READY_SECONDS = 60.0
 _READY = re.compile(r"fanline ready: (?P<url>wss?://\S+)  (?P<workers>\d+) workers?  (?P<nats>(?:nats|tls)://\S+) ")
 
+Started = tuple[Child, trio.lowlevel.FdStream]
+"""A process that was started, and its stdout."""
+
 
 @dataclass
 class Serve:
@@ -37,7 +40,7 @@ class Serve:
     ready_line: str
     environ: dict[str, str]
     """For programs of the same tree that are to find it."""
-    start: Callable[[int], tuple[Child, trio.lowlevel.FdStream]]
+    start: Callable[[int], Started]
     """Starts it with this port."""
     where: tuple[str, int] = field(init=False)
     """The address at which clients reach it. A test may put something in between."""
@@ -129,12 +132,11 @@ async def running_serve(
 
     `prefix`: a command that runs the command in its arguments. `data_directory`: by default one of its own.
     """
-    with tempfile.TemporaryDirectory(prefix="fanline-test-", ignore_cleanup_errors=True) as name:
-        directory = Path(name)
+    with _directory() as directory:
         data = data_directory or directory / "data"
         common = ("--workers", str(workers), "--data-dir", str(data), *extra_args)
 
-        def start(port: int) -> tuple[Child, trio.lowlevel.FdStream]:
+        def start(port: int) -> Started:
             return start_serve(("--port", str(port), *common), directory, env, prefix)
 
         child, stdout = start(0)
@@ -150,6 +152,31 @@ async def running_serve(
             await _stop(serve.child, serve.stdout)
 
 
+@contextmanager
+def shared_serve() -> Iterator[Serve]:
+    """A ready server with one worker for all tests of a module, each of which has its own event loop. A test keeps to
+    channels of its own, and harms no process of the server.
+    """
+    with _directory() as directory:
+
+        def start(port: int) -> Started:
+            return start_serve(("--port", str(port), "--workers", "1", "--data-dir", str(data)), directory)
+
+        data = directory / "data"
+        child, stdout = start(0)
+        try:
+            line = trio.run(_read_ready_line, stdout, directory)
+            yield Serve(child, stdout, directory, data, line, serve_environ(directory), start)
+        finally:
+            trio.run(_stop, child, stdout)
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="fanline-test-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
 async def _stop(child: Child, stdout: trio.lowlevel.FdStream) -> None:
     # pidfds: by the time we kill, a process id may belong to another process
     family = [os.pidfd_open(pid) for pid, _ in children_of(child.pid)]
@@ -163,7 +190,7 @@ async def _stop(child: Child, stdout: trio.lowlevel.FdStream) -> None:
 
 def start_serve(
     args: Sequence[str], directory: Path, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
-) -> tuple[Child, trio.lowlevel.FdStream]:
+) -> Started:
     """Start `fanline serve ARGS`, which dies with us. Returns its stdout; its stderr goes to directory/stderr.txt."""
     read_end, write_end = os.pipe()
     with (directory / "stderr.txt").open("ab") as errors:
