@@ -22,11 +22,11 @@ def said(event: str, time: int, **data: object) -> Envelope:
 
 @pytest.fixture
 def short_memory(monkeypatch: pytest.MonkeyPatch) -> World:
-    """A monitor's world in which tasks are kept for 400 s, and written again after half of that."""
+    """A monitor's world in which tasks are kept for 80 s, and written again after half of that."""
     for module in ("monitored_task", "stored.records"):
-        monkeypatch.setattr(f"fanline.engine.tasks.monitor.{module}.REFRESH_SECONDS", 200.0)
+        monkeypatch.setattr(f"fanline.engine.tasks.monitor.{module}.REFRESH_SECONDS", 40.0)
     world = World()
-    task = Namespace(durable=True, tasks=True, retention=400)
+    task = Namespace(durable=True, tasks=True, retention=80)
     world.namespaces = world.broker.namespaces = Namespaces({"task": task})
     return world
 
@@ -117,7 +117,7 @@ async def test_a_task_that_is_never_heard_of_again_is_forgotten_after_its_retent
         await short_memory.say("zombie", "started")
         await trio.sleep(1)
         assert [row["id"] for row in (await short_memory.table())["tasks"]] == ["zombie"]
-        await trio.sleep(3 * 400)
+        await trio.sleep(3 * 80)
         assert (await short_memory.table())["tasks"] == []
         assert await short_memory.bus.kv_get(Bucket.TASKS, "task.zombie") is None
 
@@ -126,12 +126,12 @@ async def test_a_task_that_only_beats_is_still_monitored_by_the_next_worker(
     autojump_clock: MockClock, short_memory: World
 ) -> None:
     async with short_memory.running_monitor():
-        await short_memory.say("a", "started", heartbeat=55)
+        await short_memory.say("a", "started", heartbeat=11)
         for _ in range(30):
-            await trio.sleep(44)
+            await trio.sleep(8.8)
             short_memory.broker.beat("task:a")
     async with short_memory.running_monitor():
-        await trio.sleep(110)
+        await trio.sleep(22)
     assert await short_memory.timer_event_names("a") == ["task_stalled"]
 
 

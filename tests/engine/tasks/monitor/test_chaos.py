@@ -150,7 +150,7 @@ async def test_invented_tasks_leave_memory_bounded_and_nothing_in_the_store(
     autojump_clock: MockClock, world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(share_module, "MAX_STRANGERS", MAX_STRANGERS)
-    count, payload = 50_000, b'{"v":1,"e":"task_progress","d":{"percent":1}}'
+    count, payload = 20_000, b'{"v":1,"e":"task_progress","d":{"percent":1}}'
     listeners: dict[str, NamespaceListener] = {}
     bus = MemoryBus(world.broker)
     async with world.running_monitor(bus):
