@@ -14,6 +14,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from typing import NamedTuple, NoReturn, Protocol
 
 import msgspec
@@ -168,10 +169,8 @@ class UserPlaces:
         """Close connections that are replaced, and give places back, for ever. While the bus is away they stay
         taken.
         """
-        try:
+        with suppress(BusError):  # it takes effect once the bus is back
             await self._bus.answer(system_subject("worker", self._members.id, "replace"), self._answer)
-        except BusError as error:
-            _log.debug("replacements cannot be answered yet: %s", error)  # it takes effect once the bus is back
         self._listening.set()
         while True:
             with trio.move_on_after(self._pause()):

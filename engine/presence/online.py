@@ -5,6 +5,7 @@ number but digests of the names; of very many users a sample, from which the num
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 import msgspec
 import trio
@@ -24,7 +25,6 @@ ANSWER_SECONDS = 1.0
 FRESH_SECONDS = 1.0
 """For how long an answer is repeated."""
 _LOOK_EVERY = 1000  # connections between two looks at the clock
-_RETRY_SECONDS = 1.0
 _HIGHEST = 1 << (8 * DIGEST_BYTES)
 
 
@@ -100,13 +100,9 @@ class OnlineCounter:
 
     async def run(self) -> None:
         """Answer the other workers, and this one, from now on."""
-        while True:
-            try:
-                await self._bus.answer(SUBJECT, self._answer)
-            except BusError:
-                await trio.sleep(_RETRY_SECONDS)
-            else:
-                await trio.sleep_forever()
+        with suppress(BusError):  # it takes effect once the bus is back
+            await self._bus.answer(SUBJECT, self._answer)
+        await trio.sleep_forever()
 
     def _answer(self, _payload: bytes, respond: Respond) -> None:
         self._nursery.start_soon(self._respond, respond)

@@ -5,6 +5,7 @@ answers their questions. Nothing is stored, so nothing can be left behind by a w
 of the others is in watches.py. Channels of namespaces without `presence` cost nothing.
 """
 
+from contextlib import suppress
 from typing import NoReturn
 
 import trio
@@ -28,7 +29,6 @@ from fanline.protocol.errors import ErrorCode, MessageError
 
 REST_SECONDS = 0.1
 """Between two rounds of telling: what comes and goes meanwhile is one message for each channel."""
-_RETRY_SECONDS = 1.0
 
 
 class Presence:
@@ -92,12 +92,8 @@ class Presence:
 
     async def run(self) -> NoReturn:
         """Answer the other workers, and tell them who comes and goes, for ever."""
-        while True:
-            try:
-                await self._bus.answer(SUBJECT, self._answer)
-                break
-            except BusError:
-                await trio.sleep(_RETRY_SECONDS)
+        with suppress(BusError):  # it takes effect once the bus is back
+            await self._bus.answer(SUBJECT, self._answer)
         while True:
             with trio.move_on_at(self._attendance.next_expiry):
                 await self._news.wait()

@@ -35,8 +35,9 @@ class Documents:
         self._documents: dict[Session, set[str]] = {}
 
     async def start(self) -> None:
-        """Answer what other workers ask. BusError: as for `Bus.answer`."""
-        await self._bus.answer(COLLABORATORS, self._answer)
+        """Answer what other workers ask."""
+        with suppress(BusError):  # it takes effect once the bus is back
+            await self._bus.answer(COLLABORATORS, self._answer)
 
     def _answer(self, asked: bytes, respond: Respond) -> None:
         respond(msgspec.json.encode(self._own(asked.decode("ascii", "replace"))))
