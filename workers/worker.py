@@ -2,11 +2,9 @@
 
 import gc
 import logging
-import os
 import signal
 import socket
 import sys
-from contextlib import suppress
 
 import msgspec
 import trio
@@ -21,7 +19,7 @@ from fanline.workers.access import make_access
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.errors import ServeError, first_leaf
 from fanline.workers.logs import configure_logging
-from fanline.workers.supervision.reporting import BEAT, BEAT_SECONDS, READY, report
+from fanline.workers.supervision.reporting import BEAT_SECONDS, READY, beat, report
 from fanline.workers.supervision.slot import WorkerOrder
 
 _log = logging.getLogger("fanline.worker")
@@ -105,11 +103,8 @@ def _tune_collector() -> None:
 
 
 async def _beat(report_fd: int) -> None:
-    """Signal every second that the loop runs. A supervisor that is stopped or gone must not block the worker."""
-    os.set_blocking(report_fd, False)
     while True:
-        with suppress(BlockingIOError, BrokenPipeError):
-            os.write(report_fd, BEAT)
+        beat(report_fd)
         await trio.sleep(BEAT_SECONDS)
 
 

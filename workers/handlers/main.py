@@ -25,7 +25,7 @@ from fanline.workers.handlers.functions import Function, FunctionCalls, LoadErro
 from fanline.workers.handlers.service import HandlersOrder
 from fanline.workers.handlers.webhooks import Webhooks
 from fanline.workers.logs import configure_logging
-from fanline.workers.supervision.reporting import BEAT, BEAT_SECONDS, READY, report
+from fanline.workers.supervision.reporting import BEAT_SECONDS, READY, beat, report
 
 _MOST_WAITING = 10_000
 """Requests of one handler that nats-py holds for us; further ones are dropped, and their clients refused."""
@@ -93,11 +93,8 @@ class _Answering:
 
 
 async def _beat(report_fd: int) -> None:
-    """Signal every second that the loop runs. A supervisor that is stopped or gone must not block it."""
-    os.set_blocking(report_fd, False)
     while True:
-        with suppress(BlockingIOError, BrokenPipeError):
-            os.write(report_fd, BEAT)
+        beat(report_fd)
         await asyncio.sleep(BEAT_SECONDS)
 
 

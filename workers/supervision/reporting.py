@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -100,6 +101,13 @@ class ReportingProcess(ABC):
 
     def release(self) -> None:
         self._reports.close()
+
+
+def beat(report_fd: int) -> None:
+    """In the process: signal that its loop runs. A supervisor that is stopped or gone must not block it."""
+    os.set_blocking(report_fd, False)
+    with suppress(BlockingIOError, BrokenPipeError):
+        os.write(report_fd, BEAT)
 
 
 def report(report_fd: int, sentence: str) -> None:
