@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from fanline.engine.presence.attendance import LINGER_SECONDS
 from fanline.protocol.auth.tokens import sign
 from tests.support.raw_client import RawClient, upgrade_request
 from tests.support.serve import Serve, kill, running_serve
@@ -18,6 +19,8 @@ SECRET = secrets.token_hex(32)
 USERS = 1000
 RIGHT_SECONDS = 10.0
 """After the death of a worker; users who are back by then were never away."""
+UNNOTICED_SECONDS = LINGER_SECONDS - 2
+"""Who is back within this time was never away; on a busy machine not all of hundreds are."""
 _SETTINGS = f"""
 auth = "token"
 [tokens]
@@ -69,12 +72,14 @@ class Crowd:
         self._comes_back = comes_back
         self.here: set[str] = set()
         self.lost: set[str] = set()
+        self.came_at: dict[str, float] = {}
 
     async def run(self, user: str) -> None:
         while user not in self.lost or self._comes_back is not None:
             with suppress(*_GONE):
                 async with member(self._serve, user) as client:
                     self.here.add(user)
+                    self.came_at[user] = trio.current_time()
                     await client.closed()
             if user in self.here:
                 self.here.remove(user)
@@ -141,7 +146,12 @@ async def test_users_of_a_killed_worker_are_gone_within_ten_seconds_or_back_unno
                 took = trio.current_time() - killed
                 await trio.sleep_until(killed + RIGHT_SECONDS)
                 assert await listener.ask() - {"listener"} == expected
-                leaves = {} if comes_back else dict.fromkeys([("leave", user) for user in crowd.lost], 1)
-                assert Counter(listener.told) == leaves, f"right after {took:.1f} s"
+                told = Counter(listener.told)
+                if comes_back:
+                    late = {user for user in crowd.lost if crowd.came_at[user] > killed + UNNOTICED_SECONDS}
+                    assert {user for _, user in told} <= late, f"right after {took:.1f} s"
+                    assert set(told.values()) <= {1}
+                else:
+                    assert told == dict.fromkeys([("leave", user) for user in crowd.lost], 1), f"after {took:.1f} s"
                 listening.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
