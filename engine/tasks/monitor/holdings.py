@@ -22,10 +22,11 @@ from fanline.engine.slices import Slices
 from fanline.engine.tasks.monitor.lease import RENEW_SECONDS, Lease, LeaseBoard
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask
 from fanline.engine.tasks.monitor.reader import NamespaceReader
-from fanline.engine.tasks.monitor.roster import SLICE_SECONDS, TaskRoster
+from fanline.engine.tasks.monitor.roster import TaskRoster
 from fanline.engine.tasks.monitor.share import Share
 from fanline.engine.tasks.monitor.stored.entry import channel_of_entry, task_of_entry
 from fanline.engine.tasks.monitor.stored.table import MAX_ROWS
+from fanline.engine.tasks.monitor.task_shares import SLICE_SECONDS
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.nats.names import Bucket
 

@@ -29,10 +29,11 @@ from fanline.engine.tasks.monitor.deliverer import Deliverer
 from fanline.engine.tasks.monitor.holdings import Holdings
 from fanline.engine.tasks.monitor.monitored_task import ON_ITS_WAY, MonitoredTask
 from fanline.engine.tasks.monitor.reader import NamespaceReader, StreamWentBack
-from fanline.engine.tasks.monitor.roster import SLICE_SECONDS, DueEvent, ReadMessage, TaskRoster
+from fanline.engine.tasks.monitor.roster import ReadMessage, TaskRoster
 from fanline.engine.tasks.monitor.stored.records import TaskRecords
 from fanline.engine.tasks.monitor.stored.restorer import Restorer, newest_offsets
 from fanline.engine.tasks.monitor.stored.table import TABLE_CHANNEL, TABLE_EVENT, TablePublisher
+from fanline.engine.tasks.monitor.task_shares import SLICE_SECONDS, DueEvent
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
 from fanline.protocol.nats.names import engine_store_id

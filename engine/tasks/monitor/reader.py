@@ -20,8 +20,8 @@ from fanline.engine.bus.interface import Bus, Epoch, Page, Stored, StreamState
 from fanline.engine.cluster.shares import share_of
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.monitor.lease import ReadPosition
-from fanline.engine.tasks.monitor.roster import SLICE_SECONDS
 from fanline.engine.tasks.monitor.share import Share
+from fanline.engine.tasks.monitor.task_shares import SLICE_SECONDS
 
 MAX_QUEUE = 20_000
 MAX_QUEUE_BYTES = 16 * 1024 * 1024

@@ -11,7 +11,8 @@ from fanline.engine.clock import unix_ms_of
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.fold import read_record
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask
-from fanline.engine.tasks.monitor.roster import SLICE_SECONDS, TaskRoster
+from fanline.engine.tasks.monitor.roster import TaskRoster
+from fanline.engine.tasks.monitor.task_shares import SLICE_SECONDS
 from fanline.protocol.channels import namespace_of
 from fanline.protocol.nats.names import Bucket, channel_key
 from fanline.protocol.tasks.states import TaskState
