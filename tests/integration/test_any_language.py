@@ -21,7 +21,7 @@ PAGE = ROOT / "docs" / "how-to" / "tasks-from-any-language.md"
 FILES = ["python/producer.py", "node/producer.mjs", "go/main.go", "shell/producer.sh", "shell/bare.sh"]
 STEPS = 4
 UNTIL_PROGRESS = ["task_started", "task_output", "task_progress"]
-SECONDS = 40.0
+SECONDS = 90.0
 
 Command = Callable[[Path], list[str]]
 

@@ -13,7 +13,7 @@ from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsError, NatsMessage
 from fanline.protocol.nats.replies import Complaint
 
-SECONDS = 5.0
+SECONDS = 30.0
 _INBOX = "_INBOX.blocking"
 
 

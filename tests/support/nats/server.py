@@ -46,7 +46,7 @@ class NatsServer:
             stale.unlink()
         with (self._directory / "stderr.txt").open("ab") as errors:
             self._process = subprocess.Popen(self._command(), stderr=errors)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while not (found := list(self._directory.glob("*.ports"))) or not found[0].stat().st_size:
                 assert self._process.poll() is None, (self._directory / "stderr.txt").read_text()[-2000:]
                 await trio.sleep(0.02)
