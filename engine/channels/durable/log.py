@@ -38,7 +38,7 @@ class ChannelLog:
         self._limit = limit
         self._budget = budget or LogBudget()
         self._entries: deque[Envelope] = deque()
-        self._previous = 0  # offset of the newest entry: what the next one follows on
+        self._previous = 0  # offset of the newest message: what the next one follows on
         self.weight = 0
         """Bytes of memory that the entries take, about."""
         self.floor = 0
@@ -123,6 +123,8 @@ class ChannelLog:
                 older.append(envelope)
         if self._entries:
             self._entries[0].previous = previous
+        elif older:  # the channel may have been opened behind its newest message, at the end of the whole stream
+            self._previous = previous
         self._entries.extendleft(reversed(older))
         self.floor = min(floor, self.floor)
         if self._entries:

@@ -100,6 +100,14 @@ def test_an_empty_log_may_be_extended_and_its_next_message_still_follows_on_the_
     assert (chain(log), log.floor) == ([(3, 2), (4, 3), (5, 4)], 2)
 
 
+def test_a_log_that_begins_behind_the_newest_message_goes_on_from_that_once_it_is_found() -> None:
+    log = ChannelLog(10)
+    log.reset(7)  # where the stream was; the channel's newest message is older
+    log.extend_back(found(6), 0)
+    log.append(message(), 8)
+    assert (chain(log), log.floor) == ([(6, 0), (8, 6)], 0)
+
+
 def test_extending_a_log_keeps_it_within_its_limit() -> None:
     log = ChannelLog(3)
     log.reset(4)
