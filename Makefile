@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 NODE := examples/tasks/node/node_modules/.package-lock.json
+FOREIGN := tests/support/foreign/.websockets-13/.installed \
+	$(if $(shell command -v npm),tests/support/foreign/node_modules/.package-lock.json)
 
 # The interpreter for the virtual environment: the first one that is new enough.
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -20,7 +22,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet -
 unexport PYTHONDONTWRITEBYTECODE  # each of hundreds of test processes would compile all modules again
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick pythons mutants faults soak fuzz check lint types lock clean
+.PHONY: help demo test quick foreign pythons mutants faults soak fuzz check lint types lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,13 +30,15 @@ help:  ## show this list
 demo: $(RUN)  ## run the live demo; SECONDS=10 ends it by itself
 	@$(BIN)/fanline demo $(if $(SECONDS),--seconds $(SECONDS))
 
-test: $(DEV) $(if $(shell command -v npm),$(NODE))  ## run all tests; ARGS='-k hub' goes to pytest
+test: $(DEV) $(FOREIGN) $(if $(shell command -v npm),$(NODE))  ## run all tests; ARGS='-k hub' goes to pytest
 	@$(BIN)/python -P -m pytest $(ARGS)
 
 quick: $(DEV)  ## run the tests that need no process, server or socket; takes ARGS, too
 	@$(BIN)/python -P -m pytest -m 'not process' $(ARGS)
 
-pythons:  ## run all tests on every installed Python from 3.11 on, in .venvs/; takes ARGS, too
+foreign: $(DEV) $(FOREIGN)  ## install the WebSocket clients of others that tests/integration/systems plays
+
+pythons: $(FOREIGN)  ## run all tests on every installed Python from 3.11 on, in .venvs/; takes ARGS, too
 	@$(PYTHON) -m tests.support.pythons $(ARGS)
 
 mutants: $(DEV)  ## change the code that decides: do the tests notice? ARGS='--sample 100 engine/channels/hub.py'
@@ -65,7 +69,8 @@ lock: $(RUN)  ## recreate both lock files from pyproject.toml; has each dependen
 	@$(BIN)/python -m tests.support.wheels requirements-run.lock
 
 clean:  ## remove the virtual environment, caches and build output
-	@rm -rf $(VENV) .venvs examples/tasks/node/node_modules build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .venvs examples/tasks/node/node_modules tests/support/foreign/node_modules \
+		tests/support/foreign/.websockets-13 build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -92,3 +97,14 @@ $(NODE): examples/tasks/node/package-lock.json
 	@echo 'installing the modules of the Node example ...'
 	@cd $(<D) && npm ci --silent --no-audit --no-fund --fetch-retries=0 && touch node_modules/.package-lock.json || \
 		echo 'fanline: npm ci failed in $(<D); the test of the Node example is skipped' >&2
+
+# The tests that need these fail without: a machine that has npm and no modules would skip them unnoticed.
+tests/support/foreign/node_modules/.package-lock.json: tests/support/foreign/package-lock.json
+	@echo 'installing the WebSocket client for Node ...'
+	@cd tests/support/foreign && npm ci --silent --no-audit --no-fund && touch node_modules/.package-lock.json || \
+		echo 'fanline: npm ci failed in tests/support/foreign; the tests that need it fail' >&2
+
+tests/support/foreign/.websockets-13/.installed: tests/support/foreign/websockets-13.txt $(RUN)
+	@echo 'installing the old WebSocket client for Python ...'
+	@$(INSTALL) --require-hashes --upgrade --target $(@D) --requirement $< && touch $@ || \
+		echo 'fanline: pip failed for $<; the tests that need it fail' >&2
