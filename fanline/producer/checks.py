@@ -3,6 +3,7 @@
 import json
 import math
 import numbers
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,7 +12,7 @@ from fanline.protocol.channels import check_channel
 from fanline.protocol.envelope import check_value
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.options import NatsOptions
-from fanline.protocol.tasks.events import MAX_OPTIONS, MAX_TEXT, AskKind
+from fanline.protocol.tasks.events import MAX_FIELDS_BYTES, MAX_OPTIONS, MAX_TEXT, AskKind
 from fanline.protocol.text import is_name
 
 MAX_JSON_BYTES = 512 * 1024
@@ -35,6 +36,7 @@ class TaskSettings(NamedTuple):
     timeout: float | None
     nats: NatsOptions | None
     linger: float
+    fields: Mapping[str, Any] | None = None
 
     @property
     def channel(self) -> str:
@@ -49,7 +51,9 @@ def check_settings(settings: TaskSettings) -> TaskSettings:
     check_seconds("linger", settings.linger, zero=True)
     if settings.timeout is not None:
         check_seconds("timeout", settings.timeout)
-    return settings._replace(title=_name("title", settings.title), kind=_kind(settings.kind))
+    return settings._replace(
+        title=_name("title", settings.title), kind=_kind(settings.kind), fields=_fields(settings.fields)
+    )
 
 
 def check_seconds(name: str, value: float, *, zero: bool = False) -> float:
@@ -160,6 +164,19 @@ def _kind(kind: str | None) -> str | None:
     if kind is not None and isinstance(kind, str) and not is_name(kind):
         raise ValueError(f"kind: {kind!r} has control characters")
     return _name("kind", kind)
+
+
+def _fields(fields: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The application's own fields, as their JSON has them."""
+    if fields is None:
+        return None
+    if not isinstance(fields, Mapping):
+        raise TypeError(f"fields: expected a mapping, not {type(fields).__name__}")
+    encoded = json_of(dict(fields), "fields")
+    if len(encoded) > MAX_FIELDS_BYTES:
+        raise ValueError(f"fields: {len(encoded)} bytes as JSON, at most {MAX_FIELDS_BYTES}")
+    known: dict[str, Any] = msgspec.json.decode(encoded)
+    return known
 
 
 def _check_text(name: str, text: object) -> None:

@@ -60,7 +60,7 @@ class Producer:
         self._answered: str | None = None  # the last question of which the job has the answer
         self._calls: CallQueue | None = None
         self._result: Any = None
-        keys = ("title", "kind", "heartbeat", "timeout")
+        keys = ("title", "kind", "fields", "heartbeat", "timeout")
         self._put(TaskEvent.STARTED, {key: value for key in keys if (value := getattr(settings, key)) is not None})
 
     # --- called by the job ---------------------------------------------------------------------------------------

@@ -13,11 +13,12 @@ of its own (fanline/producer/exporter/exporter.py), sends it along with heartbea
 """
 
 import secrets
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from fanline.nats.settings import environment_options, given_options
 from fanline.producer.calls import TaskCancelled
@@ -35,6 +36,8 @@ class Task:
     """A task to run, with `with` (which gives a SyncTask) or `async with` (an AsyncTask).
 
     - `id`: the task's channel is `task:<id>`; by default a random ID.
+    - `fields`: facts of your own about the task, such as `{"contract_type": "lease"}`, which viewers get with its
+      snapshot: a JSON object of at most 4 KiB.
     - `attempt`: the number of this run; by default it follows the last run that the server knows.
     - `heartbeat`: seconds of silence after which viewers see the task as stalled. Heartbeats are sent three times as
       often.
@@ -54,6 +57,7 @@ class Task:
         *,
         title: str | None = None,
         kind: str | None = None,
+        fields: Mapping[str, Any] | None = None,
         attempt: int | None = None,
         heartbeat: float = 10.0,
         timeout: float | None = None,
@@ -63,7 +67,7 @@ class Task:
         task_id = secrets.token_hex(6) if id is None else id
         options = given_options(nats) if nats else environment_options()
         self._settings = check_settings(
-            TaskSettings(task_id, title, kind, attempt, heartbeat, timeout, options, linger)
+            TaskSettings(task_id, title, kind, attempt, heartbeat, timeout, options, linger, fields)
         )
         self._producer: Producer | None = None
         self._body: Body | None = None

@@ -1,18 +1,22 @@
 """The plain dialect of routes that watch one task: its progress stands at the top level of a message."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from fanline.protocol.dialects.plain import PlainDialect, encode_object, iso_time, status_of
-from fanline.protocol.dialects.plain_commands import task_id_of
+from fanline.protocol.dialects.plain_commands import PlainCommand, task_id_of
 from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.errors import ErrorCode
 from fanline.protocol.escapes import unescape_id
+from fanline.protocol.messages import error_of
 from fanline.protocol.tasks.events import TaskData, TaskEvent
+from fanline.protocol.tasks.snapshot import Snapshot, snapshot_fields
 from fanline.protocol.tasks.states import TaskState
 
 _Fields = dict[str, Any]
+_COMPLETE = "complete"
 
 
 class FlatDialect(PlainDialect):
@@ -30,8 +34,32 @@ class FlatDialect(PlainDialect):
             return super().encode(envelope)
         return encode_object({**fields, "timestamp": iso_time(envelope.time)})
 
+    def encode_reply(self, command: Envelope | None, reply: Envelope) -> bytes | None:
+        known = _known(reply) if isinstance(command, PlainCommand) and command.event == "status" else None
+        if known is None or not isinstance(command, PlainCommand):
+            return super().encode_reply(command, reply)
+        return encode_object({**_status(command.said["task_id"], known), "timestamp": iso_time(reply.time)})
+
     def follow_up(self, envelope: Envelope) -> bytes | None:
         return None  # its forms say how the task is
+
+
+def _known(reply: Envelope) -> _Fields | None:
+    """What a reply to `status` says of the task. An unknown one is no error: it is waited for."""
+    if reply.type == MessageType.OK:
+        return cast("_Fields", reply.value)
+    is_unknown = reply.type == MessageType.ERR and error_of(reply).code == ErrorCode.UNKNOWN_TASK
+    return snapshot_fields(Snapshot()) if is_unknown else None
+
+
+def _status(task_id: Any, known: _Fields) -> _Fields:
+    """Where the task is stands beside its status, so that who comes late shows it as if it had been there."""
+    snapshot = msgspec.convert(known, Snapshot)
+    status = status_of(task_id, known)
+    if snapshot.state is TaskState.UNKNOWN:
+        return status
+    stage = _COMPLETE if snapshot.state is TaskState.COMPLETED else snapshot.stage or snapshot.state
+    return {**status, "stage": stage, "progress": snapshot.percent or 0, "message": snapshot.message or ""}
 
 
 class _SnapshotData(msgspec.Struct):
@@ -40,7 +68,7 @@ class _SnapshotData(msgspec.Struct):
 
 def _snapshot(envelope: Envelope) -> _Fields:
     task = unescape_id((envelope.channel or "").partition(":")[2])
-    return status_of(task_id_of(task), msgspec.convert(envelope.value, _SnapshotData).snapshot)
+    return _status(task_id_of(task), msgspec.convert(envelope.value, _SnapshotData).snapshot)
 
 
 def _progress(envelope: Envelope) -> _Fields:
@@ -54,7 +82,7 @@ def _progress(envelope: Envelope) -> _Fields:
 def _completed(envelope: Envelope) -> _Fields:
     result = _data(envelope).result
     shown = result if isinstance(result, dict) else {} if result is None else {"value": result}
-    return {"stage": "complete", "progress": 100, "result": shown}
+    return {"stage": _COMPLETE, "progress": 100, "result": shown}
 
 
 def _failed(envelope: Envelope) -> _Fields:

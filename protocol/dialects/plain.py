@@ -253,11 +253,12 @@ def status_of(task_id: Any, known: dict[str, Any]) -> dict[str, Any]:
     """What is `known` of a task, the plain map of its snapshot, in the words of these clients."""
     snapshot = msgspec.convert(known, Snapshot)
     return {
+        **(snapshot.fields or {}),  # first: they cannot pass for what the server says
         "type": "status",
         "task_id": task_id,
         "status": _status_word(snapshot.state),
-        "created_at": iso_time(snapshot.created),
-        "updated_at": iso_time(snapshot.updated),
+        "created_at": None if snapshot.created is None else iso_time(snapshot.created),
+        "updated_at": None if snapshot.updated is None else iso_time(snapshot.updated),
         **known,
     }
 

@@ -21,6 +21,8 @@ MAX_TEXT = 16_384
 """Characters of a message, a question or an error."""
 MAX_OPTIONS = 64
 """How many answers a question may offer."""
+MAX_FIELDS_BYTES = 4096
+"""Size as JSON of a task's own fields. Viewers get larger ones, but the snapshot does not keep them."""
 MAX_RESULT_BYTES = 128 * 1024
 """Size as JSON of a result or an answer's value. Viewers get a larger one, but the snapshot does not keep it."""
 
@@ -35,8 +37,8 @@ _Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 class TaskEvent(StrEnum):
     """Every `e` that means something to the engine on a task channel; all other events pass through."""
 
-    CREATED = "task_created"  # it exists and waits for a producer: title, kind
-    STARTED = "task_started"  # attempt, title, heartbeat, timeout
+    CREATED = "task_created"  # it exists and waits for a producer: title, kind, fields
+    STARTED = "task_started"  # attempt, title, fields, heartbeat, timeout
     PROGRESS = "task_progress"  # percent, or done and total; stage, message
     OUTPUT = "task_output"  # lines, stream
     PAUSED = "task_paused"
@@ -81,6 +83,8 @@ class TaskData(msgspec.Struct, gc=False):
     """
     title: _Title | None = None
     kind: _Name | None = None
+    fields: Any = None
+    """What the application says of the task, if it is a map: `contract_type`, `role`, ..."""
     stage: _Title | None = None
     message: _Text | None = None
     percent: _Percent | None = None

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.tasks.estimate import seconds_left
-from fanline.protocol.tasks.events import MAX_RESULT_BYTES, AskKind, TaskData, TaskEvent
+from fanline.protocol.tasks.events import MAX_FIELDS_BYTES, MAX_RESULT_BYTES, AskKind, TaskData, TaskEvent
 from fanline.protocol.tasks.serials import is_ahead, with_serial
 from fanline.protocol.tasks.snapshot import Ask, Snapshot, Stop
 from fanline.protocol.tasks.states import (
@@ -97,7 +97,7 @@ def _of_attempt(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> Snapsho
         raise MessageError(ErrorCode.STALE_ATTEMPT, text)
     if attempt == snapshot.attempt:
         return snapshot
-    kept = {key: getattr(snapshot, key) for key in ("title", "kind", "created", "heartbeat", "timeout")}
+    kept = {key: getattr(snapshot, key) for key in ("title", "kind", "fields", "created", "heartbeat", "timeout")}
     return Snapshot(attempt=attempt, **kept)
 
 
@@ -163,7 +163,9 @@ def _nothing(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
 
 def _described(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     keys = ("title", "kind", "heartbeat", "timeout", "stage", "message", "total")
-    return {key: value for key in keys if (value := getattr(data, key)) is not None}
+    described = {key: value for key in keys if (value := getattr(data, key)) is not None}
+    fields = _kept(data.fields, MAX_FIELDS_BYTES) if isinstance(data.fields, dict) else None
+    return described if fields is None else described | {"fields": fields}
 
 
 def _progress(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
@@ -244,9 +246,9 @@ def _cancelled(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     return {"by": data.by or (snapshot.stop.by if snapshot.stop else None), "forced": data.forced}
 
 
-def _kept(value: Any) -> Any:
+def _kept(value: Any, limit: int = MAX_RESULT_BYTES) -> Any:
     """A value of the application; None if it is too large for a snapshot."""
-    return None if value is None or len(msgspec.json.encode(value)) > MAX_RESULT_BYTES else value
+    return None if value is None or len(msgspec.json.encode(value)) > limit else value
 
 
 def _after(time: int, seconds: float | None) -> int | None:

@@ -57,6 +57,8 @@ class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     attempt: int = 0
     title: str | None = None
     kind: str | None = None
+    fields: dict[str, Any] | None = None
+    """The application's own, as the newest event that has any gives them."""
     stage: str | None = None
     message: str | None = None
     percent: int | float | None = None

@@ -207,6 +207,19 @@ def test_a_title_that_utf8_cannot_encode_is_reported_with_a_replacement() -> Non
     assert check_settings(settings).title == "caf?"
 
 
+def test_fields_are_reported_as_their_json_has_them() -> None:
+    settings = TaskSettings("x", None, None, None, 1.0, None, None, 1.0, {"role": "buyer", "parties": ("a", "b")})
+    assert check_settings(settings).fields == {"role": "buyer", "parties": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"), [("lease", TypeError), ({"day": object()}, TypeError), ({"text": "x" * 4096}, ValueError)]
+)
+def test_fields_that_no_viewer_could_get_are_refused(fields: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="fields"):
+        check_settings(TaskSettings("x", None, None, None, 1.0, None, None, 1.0, fields))
+
+
 class _TextlessError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no text")

@@ -144,7 +144,7 @@ def test_a_right_that_is_missing_is_an_error_in_the_words_that_these_clients_kno
 
 
 @pytest.mark.parametrize("kind", ["get_status", "status_request"])
-def test_a_status_is_the_snapshot_with_the_old_names(kind: str) -> None:
+def test_a_status_is_the_snapshot_with_the_old_names(kind: str) -> None:  # S5-11, S5-13, S5-14
     command = said(type=kind, task_id="build")
     snapshot = {"state": "running", "attempt": 1, "percent": 4.0, "created": NOW, "updated": NOW}
     assert answer(command, Envelope(MessageType.OK, data=snapshot, time=NOW + 1)) == {
@@ -158,6 +158,14 @@ def test_a_status_is_the_snapshot_with_the_old_names(kind: str) -> None:
     }
     ended = answer(command, Envelope(MessageType.OK, data={"state": "timed_out"}))
     assert ended["status"] == "TIMED_OUT"
+
+
+def test_a_status_has_the_tasks_own_fields_which_cannot_pass_for_the_servers() -> None:  # S5-12
+    fields = {"contract_type": "lease", "role": "tenant", "type": "error", "status": "FREE"}
+    reply = Envelope(MessageType.OK, data={"state": "running", "fields": fields}, time=NOW)
+    status = answer(said(type="get_status", task_id=7), reply)
+    assert (status["contract_type"], status["role"]) == ("lease", "tenant")
+    assert (status["type"], status["status"], status["task_id"]) == ("status", "PROCESSING", 7)
 
 
 def test_progress_of_a_task_has_the_name_these_clients_know() -> None:

@@ -176,10 +176,33 @@ def test_progress_and_the_end_stand_at_the_top_level(event: str, data: Any, show
     assert flat(event, data) == {**shown, "timestamp": NOW_ISO}
 
 
-def test_who_comes_late_gets_the_status() -> None:
+def test_who_comes_late_gets_the_status() -> None:  # S5-22
     status = flat("task_snapshot", {"snapshot": {"state": "running", "attempt": 1, "created": NOW}, "output": []})
     assert (status["type"], status["task_id"], status["status"]) == ("status", 42, "PROCESSING")
     assert (status["created_at"], status["timestamp"]) == (NOW_ISO, NOW_ISO)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "where"),
+    [
+        ({"state": "running", "stage": "reading", "percent": 4.0, "message": "page 2"}, ("reading", 4.0, "page 2")),
+        ({"state": "queued"}, ("queued", 0, "")),
+        ({"state": "completed", "stage": "reading", "percent": 100.0, "result": {}}, ("complete", 100, "")),
+    ],
+)
+def test_where_the_task_is_stands_beside_its_status(snapshot: Any, where: Any) -> None:  # S5-18, S5-22
+    (command,) = FLAT.decode(b'{"type":"status_request"}', TASK)
+    asked = told(FLAT.encode_reply(command, Envelope(MessageType.OK, data=snapshot, time=NOW)))
+    for status in (asked, flat("task_snapshot", {"snapshot": snapshot, "output": []})):
+        assert (status["stage"], status["progress"], status["message"]) == where
+
+
+def test_the_status_of_a_task_that_is_waited_for_is_no_error() -> None:  # S5-10
+    (command,) = FLAT.decode(b'{"type":"get_status"}', TASK)
+    unknown = Envelope(MessageType.ERR, data=ErrorData("unknown_task", "never heard of").fields(), time=NOW)
+    status = told(FLAT.encode_reply(command, unknown))
+    assert (status["type"], status["status"], status["created_at"]) == ("status", "UNKNOWN", None)
+    assert told(PLAIN.encode_reply(command, unknown))["type"] == "error"
 
 
 def test_other_events_and_data_that_is_no_map_are_as_elsewhere() -> None:

@@ -41,6 +41,21 @@ def test_a_start_of_a_running_task_is_of_its_attempt() -> None:
     assert after(E.STARTED, E.STARTED).attempt == 1
 
 
+# --- the application's own fields ---------------------------------------------------------------------------------
+
+
+def test_the_newest_fields_of_a_task_are_kept_over_its_attempts() -> None:  # S5-12
+    lease, sale = {"contract_type": "lease"}, {"contract_type": "sale", "role": "buyer"}
+    assert after((E.CREATED, {"fields": lease}), E.STARTED).fields == lease
+    assert after((E.CREATED, {"fields": lease}), (E.STARTED, {"fields": sale}), E.FAILED, E.STARTED).fields == sale
+
+
+@pytest.mark.parametrize("unfit", ["lease", ["lease"], {"contract_type": "x" * 4096}])
+def test_fields_that_are_no_map_or_too_large_are_left_out_and_the_event_counts(unfit: Any) -> None:
+    snapshot = after((E.CREATED, {"fields": {"role": "buyer"}}), (E.STARTED, {"fields": unfit, "title": "t"}))
+    assert (snapshot.fields, snapshot.title) == ({"role": "buyer"}, "t")
+
+
 # --- output -------------------------------------------------------------------------------------------------------
 
 
