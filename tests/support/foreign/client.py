@@ -7,7 +7,6 @@ library does; nothing of Fanline is in it. A story is parametrized over KINDS.
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +16,8 @@ from typing import Any
 
 import pytest
 import trio
+
+from tests.support.foreign.programs import Lines, running
 
 HERE = Path(__file__).parent
 KINDS = ("node", "websockets", "websockets-13")
@@ -48,7 +49,7 @@ class Foreign:
 
     def __init__(self, process: trio.Process) -> None:
         self.process = process
-        self._unread = b""
+        self.lines = Lines(process)
 
     async def open(
         self,
@@ -79,14 +80,7 @@ class Foreign:
 
     async def seen(self) -> Seen:
         """The next report. EndOfChannel if the program has ended."""
-        assert self.process.stdout is not None
-        while b"\n" not in self._unread:
-            data = await self.process.stdout.receive_some()
-            if not data:
-                raise trio.EndOfChannel
-            self._unread += data
-        line, _, self._unread = self._unread.partition(b"\n")
-        report: Seen = json.loads(line)
+        report: Seen = json.loads(await self.lines.receive())
         return report
 
     async def saw(self, *kinds: str) -> Seen:
@@ -115,44 +109,30 @@ class Foreign:
         self.process.kill()
 
 
+@asynccontextmanager
+async def foreign(kind: str) -> AsyncIterator[Foreign]:
+    """A client of one of KINDS, not connected yet. Skips the test where the kind cannot be had."""
+    async with running(*command(kind)) as process:
+        yield Foreign(process)
+
+
 def as_text(message: Mapping[str, Any] | str) -> str:
     return message if isinstance(message, str) else json.dumps(message)
 
 
-@asynccontextmanager
-async def foreign(kind: str) -> AsyncIterator[Foreign]:
-    """A client of one of KINDS, not connected yet. Skips the test where the kind cannot be had."""
-    async with program(*command(kind)) as client:
-        yield client
-
-
-@asynccontextmanager
-async def program(command: Sequence[str], environ: Mapping[str, str]) -> AsyncIterator[Foreign]:
-    """A program that takes orders and reports as the drivers do."""
-    process = await trio.lowlevel.open_process(
-        command, env=dict(environ), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
-        yield Foreign(process)
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
-
-
-def command(kind: str, node: str = "driver.mjs", python: str = "driver.py") -> tuple[list[str], dict[str, str]]:
+def command(kind: str, file: str = "driver.mjs", python: str = "driver.py") -> tuple[list[str], dict[str, str]]:
     """How a program of this folder is started with the library of this kind: command and environment."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("NODE_", "PYTHON"))}
     if kind == "node":
-        return [_node(), str(HERE / node)], environ
+        return [node(), str(HERE / file)], environ
     if kind == "websockets-13":
         _must_exist(_OLD_WEBSOCKETS / "websockets")
         environ["PYTHONPATH"] = str(_OLD_WEBSOCKETS)
     return [sys.executable, "-P", str(HERE / python)], environ
 
 
-def _node() -> str:
-    """Only a machine without npm is excused: elsewhere a skipped story would go unnoticed."""
+def node() -> str:
+    """The path of Node. Only a machine without npm is excused: elsewhere a skipped story would go unnoticed."""
     binary = shutil.which("node")
     if binary is None or shutil.which("npm") is None:
         pytest.skip("needs node and npm")
