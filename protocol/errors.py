@@ -45,7 +45,7 @@ class CloseReason(Enum):
     UNSUPPORTED_DATA = (1003, "this dialect does not take that kind of message", False)
     ABNORMAL = (1006, "connection lost", True)  # never sent: stands for a connection that ended without a close frame
     INVALID_UTF8 = (1007, "text is not valid UTF-8", False)
-    POLICY = (1008, "refused by policy", False)  # not sent by this server
+    POLICY = (1008, "refused by policy", False)  # plain clients, in place of 4401 and 4403
     TOO_BIG = (1009, "message over the size limit", False)
     INTERNAL = (1011, "internal error", True)
     RESTART = (1012, "server is restarting", True)

@@ -21,6 +21,12 @@ from fanline.protocol.handlers import AuthenticateRequest
 from fanline.protocol.messages import ErrorData, Limits, Welcome
 from fanline.protocol.websocket.routes import Visit
 
+_PLAIN_CLOSES = {
+    CloseReason.REPLACED: CloseReason.NORMAL,  # the only code after which old clients do not come back
+    CloseReason.UNAUTHENTICATED: CloseReason.POLICY,
+    CloseReason.FORBIDDEN: CloseReason.POLICY,
+}
+"""The codes that old clients know in place of ours; the text is that of ours."""
 OnLeft = Callable[["Session", str], None]
 
 
@@ -114,8 +120,8 @@ class Session:
 
     def close(self, reason: CloseReason) -> None:
         """End the connection from our side: a close frame, then a moment for the client to take it."""
-        is_plain = self.encoding.dialect.is_plain  # its clients know 1000 as the code with which not to come back
-        self.outbox.finish(CloseReason.NORMAL if is_plain and reason is CloseReason.REPLACED else reason)
+        known = _PLAIN_CLOSES.get(reason, reason) if self.encoding.dialect.is_plain else reason
+        self.outbox.finish(known, reason.text)
         self.outbox.life.scope.cancel()
 
     def unsubscribe(self, channel: str) -> bool:

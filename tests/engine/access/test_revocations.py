@@ -33,12 +33,18 @@ async def enter(engine: RunningEngine, client: RawClient, shown: str) -> str:
 async def test_revoked_connections_end_within_a_second_and_others_stay() -> None:
     with trio.fail_after(20):
         async with running_engine(access=token_access()) as engine:
-            async with connect_raw(engine.host, engine.port) as anna, connect_raw(engine.host, engine.port) as bob:
+            async with (
+                connect_raw(engine.host, engine.port) as anna,
+                connect_raw(engine.host, engine.port) as plain,
+                connect_raw(engine.host, engine.port) as bob,
+            ):
+                await plain.upgrade(None, Authorization=f"Bearer {token('anna', iat=time.time() - 1)}")
                 assert await enter(engine, anna, token("anna", iat=time.time() - 1)) == "welcome"
                 assert await enter(engine, bob, token("bob", iat=time.time() - 1)) == "welcome"
                 await take_back(engine.bus, user="anna")
                 with trio.fail_after(2):
                     assert await anna.closed() == (4401, "no valid token")
+                    assert await plain.closed() == (1008, "no valid token")
                 assert (await bob.ask({"v": 1, "t": "ping", "i": "1"}))["t"] == "pong"
 
 
