@@ -69,6 +69,10 @@ class Foreign:
         """Send one text message; what is not text is sent as JSON."""
         await self.order(do="send", text=as_text(message))
 
+    async def says(self, *messages: Mapping[str, Any] | str) -> None:
+        """Send these now, and whenever a connection is open from now on, in place of what `open` was given."""
+        await self.order(do="say", texts=[as_text(message) for message in messages])
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection, for good."""
         await self.order(do="close", code=code, reason=reason)

@@ -16,6 +16,10 @@ const orders = {
     connect();
   },
   send: ({ text }) => socket.send(text),
+  say({ texts }) {
+    order.says = texts;
+    for (const text of texts) socket.send(text);
+  },
   close({ code, reason }) {
     leaving = true;
     socket.close(code, reason);

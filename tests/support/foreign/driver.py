@@ -28,15 +28,19 @@ class Driver:
     def __init__(self) -> None:
         self.connection: Any = None
         self.leaving = False
+        self.says: list[str] = []
         self.visits: asyncio.Task[None] | None = None
 
     async def obey(self, told: Order) -> None:
         match told["do"]:
             case "open":
-                self.leaving = False
+                self.leaving, self.says = False, told["says"]
                 self.visits = asyncio.create_task(self.visit(told))
             case "send":
                 await self.connection.send(told["text"])
+            case "say":
+                self.says = told["texts"]
+                await self.say()
             case "close":
                 self.leaving = True
                 await self.connection.close(told["code"], told["reason"])
@@ -56,6 +60,10 @@ class Driver:
             await asyncio.sleep(delays[tries])
             tries += 1
 
+    async def say(self) -> None:
+        for text in self.says:
+            await self.connection.send(text)
+
     async def connect(self, order: Order) -> tuple[bool, int]:
         """One connection, from its handshake to its end: whether it was open, and its close code."""
         try:
@@ -64,8 +72,7 @@ class Driver:
             tell_refusal(error)
             return False, ABNORMAL
         tell("open", subprotocol=self.connection.subprotocol or "")
-        for text in order["says"]:
-            await self.connection.send(text)
+        await self.say()
         try:
             async for message in self.connection:
                 tell("message", text=message)
