@@ -135,7 +135,7 @@ async def test_a_ping_is_answered_and_a_close_is_returned(engine: RunningEngine)
         assert await client.closed() == (1000, "")
 
 
-async def test_a_silent_client_is_pinged_and_then_closed_with_4009() -> None:
+async def test_a_silent_client_is_pinged_and_then_closed_with_4009() -> None:  # S1-49, S5-47
     settings = EngineSettings(heartbeat=0.1, idle_timeout=0.5, close_timeout=0.2)
     with trio.fail_after(10):
         async with running_engine(settings) as engine, connect(engine.host, engine.port, None) as client:

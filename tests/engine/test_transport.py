@@ -89,7 +89,7 @@ async def test_a_compressed_message_is_the_same_bytes_for_all_members() -> None:
         assert len(streams[0]) < 200 < 3000 < len(message.payload)
 
 
-async def test_tls_serves_an_independent_client_and_a_large_backlog(certificates: Certificates) -> None:
+async def test_tls_serves_an_independent_client_and_a_large_backlog(certificates: Certificates) -> None:  # S5-51
     settings = EngineSettings(ssl_certfile=certificates.cert, ssl_keyfile=certificates.key, outbox_bytes=8_000_000)
     with trio.fail_after(30):
         async with running_engine(settings, send_buffer=8192) as engine, trio.open_nursery() as nursery:

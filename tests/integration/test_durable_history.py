@@ -72,7 +72,7 @@ async def sub(client: RawClient, **position: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("warm", [False, True])
-async def test_what_the_length_limit_dropped_is_an_exact_gap(tmp_path: Path, warm: bool) -> None:
+async def test_what_the_length_limit_dropped_is_an_exact_gap(tmp_path: Path, warm: bool) -> None:  # S1-51
     async with serving(tmp_path, history=20) as (serve, nats):
         await publish(nats, range(1, 51))
         async with subscribed(serve) as live, connect("127.0.0.1", serve.port) as client:
@@ -100,7 +100,7 @@ async def test_a_resume_that_the_history_still_covers_is_recovered(tmp_path: Pat
     assert (edge.faults, edge.gaps, near.faults, near.gaps) == ([], [], [], [])
 
 
-async def test_what_the_age_limit_dropped_is_an_exact_gap(tmp_path: Path) -> None:
+async def test_what_the_age_limit_dropped_is_an_exact_gap(tmp_path: Path) -> None:  # S1-52
     async with serving(tmp_path, max_age=AGE) as (serve, nats):
         await publish(nats, range(1, 11))
         await until_expired(nats)

@@ -11,7 +11,7 @@ import trio
 from fanline.engine.bus.interface import BusError, StorageFullError, StreamState
 from fanline.engine.bus.nats.bus import NatsBus, open_nats_bus
 from fanline.engine.bus.nats.jetstream import bucket_config, stream_config
-from fanline.engine.namespaces import Namespace, Namespaces, Storage
+from fanline.engine.namespaces import DEFAULTS, Namespace, Namespaces, Storage
 from fanline.protocol.nats.names import SIGNING_KEY, Bucket
 from fanline.protocol.nats.options import NatsOptions
 from tests.engine.bus.cluster import Inbox, join
@@ -66,6 +66,11 @@ async def test_a_stream_is_created_as_the_settings_say_and_stays_the_same_for_th
             async with worker(server, history=7, max_age=60) as bus:
                 state = await bus.stream_state("mine:a")
                 assert (state.epoch, state.last) == (epoch, 1)
+
+
+def test_the_notices_of_a_user_are_bounded_in_number_and_in_age() -> None:  # S1-51, S1-52
+    config = stream_config("user", DEFAULTS["user"])
+    assert (config["max_msgs_per_subject"], config["max_age"]) == (1000, 7 * 86_400 * 10**9)
 
 
 async def test_several_workers_that_start_at_once_create_each_stream_once() -> None:

@@ -43,7 +43,7 @@ def test_who_comes_while_messages_are_pending_gets_only_the_later_ones(group: Gr
     assert (group.members, group.apart) == ({early: None, late: None, last: None}, {})
 
 
-def test_a_batch_is_what_was_pending_in_order_with_its_frames(group: Group) -> None:
+def test_a_batch_is_what_was_pending_in_order_with_its_frames(group: Group) -> None:  # S5-44
     group.add(idle_outbox())
     messages = [message(1), message(2)]
     for one in messages:

@@ -45,7 +45,7 @@ def test_without_limits_nothing_is_looked_at() -> None:
     assert world.limits.check("no address", Request("GET", "/", "", "1.1", {}, b"")) is None
 
 
-def test_handshakes_of_an_address_are_bounded_and_come_back_with_time() -> None:
+def test_handshakes_of_an_address_are_bounded_and_come_back_with_time() -> None:  # S5-50
     world = Limits(handshakes_per_address=2.0)
     assert [world.status("203.0.113.1") for _ in range(12)] == [101] * 10 + [429] * 2
     assert world.status("203.0.113.2") == 101
@@ -96,7 +96,7 @@ def test_a_flood_of_addresses_costs_no_memory(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.process
-async def test_a_refused_address_is_answered_before_the_upgrade() -> None:
+async def test_a_refused_address_is_answered_before_the_upgrade() -> None:  # S1-16
     with trio.fail_after(10):
         async with running_engine(EngineSettings(deny_addresses=("127.0.0.0/8",))) as engine:
             async with connect_raw(engine.host, engine.port) as client:

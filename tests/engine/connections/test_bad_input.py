@@ -101,6 +101,7 @@ async def test_health_answers_200_with_json(engine: RunningEngine) -> None:
     ],
 )
 async def test_broken_frames_end_the_connection_with_a_code(engine: RunningEngine, frames: bytes, code: int) -> None:
+    # S5-49
     async with connect(engine.host, engine.port) as client:
         await client.send(frames)
         got, text = await client.closed()
@@ -160,7 +161,7 @@ async def test_broken_cbor_is_answered_and_the_connection_stays(engine: RunningE
             assert (answer.opcode, b"bad_message" in answer.payload) == (Opcode.BINARY, True)
 
 
-async def test_the_plain_dialect_says_what_its_clients_know(engine: RunningEngine) -> None:
+async def test_the_plain_dialect_says_what_its_clients_know(engine: RunningEngine) -> None:  # S5-49
     async with connect(engine.host, engine.port, None) as client:
         for text, message in (
             ("{oops", "Invalid JSON format"),
@@ -174,7 +175,7 @@ async def test_the_plain_dialect_says_what_its_clients_know(engine: RunningEngin
             assert answer == {"type": "error", "message": message}
 
 
-async def test_a_client_that_vanishes_in_the_middle_of_anything_leaves_nothing(engine: RunningEngine) -> None:
+async def test_a_client_that_vanishes_in_the_middle_of_anything_leaves_nothing(engine: RunningEngine) -> None:  # S5-47
     whole = upgrade_request() + encode_masked_frame(Opcode.TEXT, b'{"t":"sub","c":"news:all"}', MASK)
     for cut in range(1, len(whole), 7):
         async with connect_raw(engine.host, engine.port) as client:

@@ -40,7 +40,7 @@ async def status(settings: EngineSettings, request: bytes) -> tuple[int, bytes]:
         (b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\nOrigin: https://evil.example\r\n\r\n", 200),
     ],
 )
-async def test_the_handshake_is_answered_by_host_and_origin(request_bytes: bytes, expected: int) -> None:
+async def test_the_handshake_is_answered_by_host_and_origin(request_bytes: bytes, expected: int) -> None:  # S5-52
     assert (await status(SETTINGS, request_bytes))[0] == expected
 
 
