@@ -104,7 +104,7 @@ tests/support/foreign/node_modules/.package-lock.json: tests/support/foreign/pac
 	@cd tests/support/foreign && npm ci --silent --no-audit --no-fund && touch node_modules/.package-lock.json || \
 		echo 'fanline: npm ci failed in tests/support/foreign; the tests that need it fail' >&2
 
-tests/support/foreign/.websockets-13/.installed: tests/support/foreign/websockets-13.txt $(RUN)
+tests/support/foreign/.websockets-13/.installed: tests/support/foreign/websockets-13.txt | $(RUN)
 	@echo 'installing the old WebSocket client for Python ...'
 	@$(INSTALL) --require-hashes --upgrade --target $(@D) --requirement $< && touch $@ || \
 		echo 'fanline: pip failed for $<; the tests that need it fail' >&2

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.engine.access.clients import SECRET, token
 from tests.support.foreign.client import KINDS, foreign
 from tests.support.foreign.examples import example, play
 from tests.support.foreign.review_clients import FORMS, ReviewClient, review_client
-from tests.support.serve import Serve, kill, running_serve
+from tests.support.serve import Serve, kill, running_serve, shared_serve
 from tests.support.tasks.on_worker import worker_at
 from tests.support.tasks.producer import NatsProducer
 
@@ -24,6 +24,13 @@ SECONDS = 90
 STAGES = ["0 % reading", "25 % analyzing", "50 % checking", "75 % summarizing", "100 % complete"]
 FANLINE = [sys.executable, "-P", "-m", "fanline"]
 LEASE = {"contract_type": "lease", "role": "tenant"}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Serve]:
+    """For tests that end no worker; each has a task of its own."""
+    with shared_serve() as serve:
+        yield serve
 
 
 def site(serve: Serve) -> str:
@@ -94,11 +101,12 @@ async def finish(client: ReviewClient, producer: NatsProducer) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_a_review_that_fails_is_an_error_in_words(form: str) -> None:  # S5-21
+async def test_a_review_that_fails_is_an_error_in_words(form: str, shared: Serve) -> None:  # S5-21
+    task = f"fails-{form}"
     with trio.fail_after(SECONDS):
-        async with running_serve(2) as serve, producing(serve, "7") as producer:
+        async with producing(shared, task) as producer:
             await producer.say("task_created", fields=LEASE)
-            async with review_client(form, review(serve, "7")) as client:
+            async with review_client(form, review(shared, task)) as client:
                 assert (await client.shows("status"))["status"] == "QUEUED"
                 await producer.say("task_failed", error={"message": "the file is damaged"})
                 seen = await client.seen()
@@ -180,12 +188,12 @@ async def test_the_python_client_lives_by_the_pongs_of_its_library() -> None:  #
                 assert await client.shows("progress") == progress("running", 5)
 
 
-async def test_the_python_client_fails_by_itself_over_a_newer_library_and_harms_nobody() -> None:  # S5-34
+async def test_the_python_client_fails_by_itself_over_a_newer_library_and_harms_nobody(shared: Serve) -> None:  # S5-34
     with trio.fail_after(SECONDS):
-        async with running_serve(2) as serve, producing(serve) as producer:
-            async with review_client("hook", review(serve)) as bystander:
+        async with producing(shared, "newer") as producer:
+            async with review_client("hook", review(shared, "newer")) as bystander:
                 await bystander.shows("status")
-                async with review_client("python", review(serve), kind="websockets") as client:
+                async with review_client("python", review(shared, "newer"), kind="websockets") as client:
                     await client.saw("open")
                     both = [await client.seen(), await client.seen()]
                     assert {seen["saw"] for seen in both} == {"connection", "no_more_beats"}
@@ -193,22 +201,23 @@ async def test_the_python_client_fails_by_itself_over_a_newer_library_and_harms_
                     assert await client.process.wait() == 1
                 await producer.say("task_progress", percent=5)
                 assert await bystander.shows("progress") == progress("running", 5)
-                assert "Traceback" not in serve.stderr_text()
+                assert "Traceback" not in shared.stderr_text()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_open_endpoints_and_the_review_answer_as_ever(kind: str) -> None:
+async def test_the_open_endpoints_and_the_review_answer_as_ever(kind: str, shared: Serve) -> None:
     # S5-03, S5-04, S5-05, S5-06, S5-14, S5-15, S5-16, S5-23, S5-24, S5-25, S5-36
+    task = str(1000 + KINDS.index(kind))
     with trio.fail_after(SECONDS):
-        async with running_serve(2) as serve, producing(serve) as producer, foreign(kind) as client:
-            await client.open(f"{site(serve)}/ws/health", says=[{"type": "ping", "timestamp": 17}])
+        async with producing(shared, task) as producer, foreign(kind) as client:
+            await client.open(f"{site(shared)}/ws/health", says=[{"type": "ping", "timestamp": 17}])
             await client.saw("open")
             pong = await client.heard("welcome", "pong")
             assert (pong["timestamp"], pong["server_time"].isdigit()) == (17, True)
             await client.close()
             await client.saw("close")
 
-            await client.open(f"{site(serve)}/ws/test/c1", says=["any text", {"a": 1}])
+            await client.open(f"{site(shared)}/ws/test/c1", says=["any text", {"a": 1}])
             await client.saw("open")
             assert (await client.heard("welcome"))["client_id"] == "c1"
             for original in ("any text", {"a": 1}):
@@ -219,10 +228,10 @@ async def test_the_open_endpoints_and_the_review_answer_as_ever(kind: str) -> No
             await client.saw("close")
 
             await producer.say("task_created", fields=LEASE)
-            await client.open(review(serve))
+            await client.open(review(shared, task))
             await client.saw("open")
             status = await client.heard("connection", "status")
-            assert {"task_id": 123, "status": "QUEUED", **LEASE}.items() <= status.items()
+            assert {"task_id": int(task), "status": "QUEUED", **LEASE}.items() <= status.items()
             for time in ("created_at", "updated_at"):
                 assert datetime.fromisoformat(status[time]).tzinfo is UTC  # with a Z: one point in time everywhere
             for kinds in (("ping", "pong"), ("heartbeat", "heartbeat_ack")):
@@ -231,17 +240,16 @@ async def test_the_open_endpoints_and_the_review_answer_as_ever(kind: str) -> No
             await client.send("{not JSON")
             assert (await client.heard("error"))["message"] == "Invalid JSON format"
             await client.send({"type": "status_request"})
-            assert (await client.heard("status"))["task_id"] == 123
+            assert (await client.heard("status"))["task_id"] == int(task)
 
 
-async def test_the_example_follows_a_review_from_its_beginning_to_its_end(tmp_path: Path) -> None:
+async def test_the_example_follows_a_review_from_its_beginning_to_its_end(tmp_path: Path, shared: Serve) -> None:
     with trio.fail_after(SECONDS):
-        async with running_serve(2) as serve:
-            async with example(serve, tmp_path, "contract_review/client.mjs", "123", site(serve)) as shown:
-                assert await shown.receive() == "UNKNOWN not known yet"
-                assert await play(serve, tmp_path, "contract_review/producer.py", "123") == []
-                seen = [line for line in await shown.rest() if "%" in line]
-                assert seen[-1] == "100 % complete"
-                assert seen == [line for line in STAGES if line in seen]  # a newer one may replace one not sent yet
-            late = await play(serve, tmp_path, "contract_review/client.mjs", "123", site(serve))
-            assert late[:2] == ["COMPLETED lease", "100 % complete"]
+        async with example(shared, tmp_path, "contract_review/client.mjs", "124", site(shared)) as shown:
+            assert await shown.receive() == "UNKNOWN not known yet"
+            assert await play(shared, tmp_path, "contract_review/producer.py", "124") == []
+            seen = [line for line in await shown.rest() if "%" in line]
+            assert seen[-1] == "100 % complete"
+            assert seen == [line for line in STAGES if line in seen]  # a newer one may replace one not sent yet
+        late = await play(shared, tmp_path, "contract_review/client.mjs", "124", site(shared))
+        assert late[:2] == ["COMPLETED lease", "100 % complete"]

@@ -1,12 +1,13 @@
 """The clients that are not ours do what the stories of the systems rely on, each over its own library."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 import trio
 
 from tests.support.foreign.client import KINDS, Retry, foreign
-from tests.support.serve import kill, running_serve
+from tests.support.serve import Serve, kill, running_serve, shared_serve
 from tests.support.tasks.on_worker import worker_at
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
@@ -14,10 +15,17 @@ SECONDS = 60
 SOON = Retry((0.05,) * 3)
 
 
-async def test_they_speak_hear_and_are_told_why_a_connection_ends(kind: str) -> None:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Serve]:
+    """For tests that end no worker."""
+    with shared_serve() as serve:
+        yield serve
+
+
+async def test_they_speak_hear_and_are_told_why_a_connection_ends(kind: str, shared: Serve) -> None:
     with trio.fail_after(SECONDS):
-        async with running_serve(1) as serve, foreign(kind) as client:
-            site = serve.url.removesuffix("/ws")
+        async with foreign(kind) as client:
+            site = shared.url.removesuffix("/ws")
             await client.open(f"{site}/ws/test/c1", says=[{"type": "hello"}])
             await client.saw("open")
             assert (await client.heard("welcome", "echo"))["original_message"] == {"type": "hello"}
@@ -27,10 +35,10 @@ async def test_they_speak_hear_and_are_told_why_a_connection_ends(kind: str) -> 
             assert (await client.saw("close"))["code"] == 1000
 
 
-async def test_they_try_as_often_as_told_after_a_refusal_and_then_give_up(kind: str) -> None:
+async def test_they_try_as_often_as_told_after_a_refusal_and_then_give_up(kind: str, shared: Serve) -> None:
     with trio.fail_after(SECONDS):
-        async with running_serve(1) as serve, foreign(kind) as client:
-            await client.open(serve.url.removesuffix("/ws") + "/nothing", retry=SOON)
+        async with foreign(kind) as client:
+            await client.open(shared.url.removesuffix("/ws") + "/nothing", retry=SOON)
             refused = await client.saw("refused")
             assert refused["status"] == 404
             assert refused["body"] == "" or json.loads(refused["body"])["error"] == "not_found"
