@@ -252,8 +252,9 @@ def _status_word(state: str) -> str:
 def status_of(task_id: Any, known: dict[str, Any]) -> dict[str, Any]:
     """What is `known` of a task, the plain map of its snapshot, in the words of these clients."""
     snapshot = msgspec.convert(known, Snapshot)
+    own = {key: value for key, value in (snapshot.fields or {}).items() if key == key.lower()}  # as all keys here
     return {
-        **(snapshot.fields or {}),  # first: they cannot pass for what the server says
+        **own,  # first: they cannot pass for what the server says
         "type": "status",
         "task_id": task_id,
         "status": _status_word(snapshot.state),

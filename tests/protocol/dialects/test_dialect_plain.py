@@ -161,11 +161,12 @@ def test_a_status_is_the_snapshot_with_the_old_names(kind: str) -> None:  # S5-1
 
 
 def test_a_status_has_the_tasks_own_fields_which_cannot_pass_for_the_servers() -> None:  # S5-12
-    fields = {"contract_type": "lease", "role": "tenant", "type": "error", "status": "FREE"}
+    fields = {"contract_type": "lease", "role": "tenant", "type": "error", "status": "FREE", "Seal": 1}
     reply = Envelope(MessageType.OK, data={"state": "running", "fields": fields}, time=NOW)
     status = answer(said(type="get_status", task_id=7), reply)
     assert (status["contract_type"], status["role"]) == ("lease", "tenant")
     assert (status["type"], status["status"], status["task_id"]) == ("status", "PROCESSING", 7)
+    assert ("Seal" in status, status["fields"]["Seal"]) == (False, 1)  # no key of these messages has a capital letter
 
 
 def test_progress_of_a_task_has_the_name_these_clients_know() -> None:
