@@ -233,5 +233,6 @@ class Assembly:
             acknowledgements=acknowledgements,
             counters=self.counters,
             hits=self.hits,
+            on_fault=on_fault,
             max_subscriptions=settings.max_subscriptions,
         )

@@ -30,6 +30,7 @@ class ErrorCode(StrEnum):
     NO_ANSWER = "no_answer"  # a producer is attached, but did not answer in time
     REFUSED = "refused"  # the producer refused
     STORAGE_FULL = "storage_full"  # the store has no room: nothing was stored; try again later
+    INTERNAL = "internal"  # a fault of the server; the command may have been performed
     UNAVAILABLE = "unavailable"  # the bus cannot be reached, or a handler does not answer: try again later
 
 
@@ -47,7 +48,7 @@ class CloseReason(Enum):
     INVALID_UTF8 = (1007, "text is not valid UTF-8", False)
     POLICY = (1008, "refused by policy", False)  # plain clients, in place of 4401 and 4403
     TOO_BIG = (1009, "message over the size limit", False)
-    INTERNAL = (1011, "internal error", True)
+    INTERNAL = (1011, "internal server error", True)
     RESTART = (1012, "server is restarting", True)
     TRY_LATER = (1013, "try again later", True)
     SLOW = (4008, "slow consumer", True)

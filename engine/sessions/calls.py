@@ -26,6 +26,7 @@ from fanline.engine.channels.join import Joining
 from fanline.engine.clock import unix_ms
 from fanline.engine.faults import OnFault
 from fanline.engine.namespaces import Namespaces
+from fanline.engine.sessions.refusals import failure
 from fanline.engine.sessions.session import Session
 from fanline.engine.tasks.deliveries import (
     Delivery,
@@ -133,7 +134,7 @@ class Calls:
             answer(error)
         except Exception:  # noqa: BLE001  # our own fault
             self._on_fault(channel, "a call failed")
-            answer(BusError("the call failed inside the server; it may have been done"))
+            answer(failure())
 
     async def _perform(self, durable: DurableChannel, command: Envelope, session: Session) -> Any:
         """Perform a call on a task whose channel is up to date; the data of the answer. MessageError, BusError."""

@@ -16,13 +16,14 @@ from fanline.engine.channels.join import Answer, Joining
 from fanline.engine.channels.start import Live, start_of
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
+from fanline.engine.faults import OnFault
 from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.attending import Attending, Begin
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.identification import Identification
 from fanline.engine.sessions.publisher import ClientPublisher
-from fanline.engine.sessions.refusals import close_reason, code_of, refusal
+from fanline.engine.sessions.refusals import close_reason, code_of, failure, refusal
 from fanline.engine.sessions.route_joins import join_route
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
@@ -66,6 +67,7 @@ class Commands:
         counters: Counters,
         hits: LimitHits,
         max_subscriptions: int,
+        on_fault: OnFault,
     ) -> None:
         self._bus = bus
         self._identification = identification
@@ -84,6 +86,7 @@ class Commands:
         self._counters = counters
         self._hits = hits
         self._max_subscriptions = max_subscriptions
+        self._on_fault = on_fault
 
     async def handle(self, session: Session, payload: bytes) -> float:
         """Perform the commands of one client message, each to its end before the next, and answer them. Returns the CPU
@@ -108,6 +111,16 @@ class Commands:
         return seconds
 
     async def _perform(self, session: Session, command: Envelope) -> Envelope | None:
+        """The edge of one command: a fault of ours stays with it unless it may have left the session half changed."""
+        try:
+            return await self._perform_or_refuse(session, command)
+        except Exception:
+            if command.type in _CHANGES_SESSION:
+                raise
+            self._on_fault(command.channel or command.type, "a command failed")
+            return refusal(command, failure())
+
+    async def _perform_or_refuse(self, session: Session, command: Envelope) -> Envelope | None:
         perform = COMMANDS.get(command.type, Commands.unknown)
         try:
             check_names(command)
@@ -324,6 +337,7 @@ class Commands:
 
 
 _AUDITED = frozenset((ErrorCode.UNAUTHENTICATED, ErrorCode.PERMISSION_DENIED))
+_CHANGES_SESSION = frozenset((MessageType.AUTH, MessageType.SUB, MessageType.UNSUB, TALK))
 _FOR_STRANGERS = frozenset((MessageType.AUTH, MessageType.PING))
 """What a client may say before it is known."""
 

@@ -28,6 +28,11 @@ def close_reason(error: MessageError | BusError) -> CloseReason:
     return _CLOSES.get(code_of(error), CloseReason.FORBIDDEN)
 
 
+def failure() -> MessageError:
+    """What the client is told of a fault of ours that it has met; the log has its cause."""
+    return MessageError(ErrorCode.INTERNAL, "the command failed inside the server; it may have been done")
+
+
 def code_of(error: MessageError | BusError) -> ErrorCode:
     """The code of the `err` for an error."""
     if isinstance(error, MessageError):

@@ -229,6 +229,8 @@ def _refusal(command: Envelope | None, reply: Envelope) -> dict[str, Any]:
             return _REPLIES["unsubscribe"](command, reply)  # which is what the client wants
         if kind in _RESULTS:
             return _result(command, success=False) | {"message": error.message}
+    if error.code == ErrorCode.INTERNAL:
+        return {"type": "error", "message": "Message processing error"}
     return {"type": "error", "message": error.message}
 
 

@@ -299,7 +299,7 @@ async def test_a_call_that_fails_in_us_is_logged_once_and_frees_its_place(
 
         at.answer_with(fail)
         answers = {error(await call(at.client, "refresh")) for _ in range(17)}
-        assert answers == {("unavailable", "the call failed inside the server; it may have been done")}
+        assert answers == {("internal", "the command failed inside the server; it may have been done")}
     failures = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
     assert failures == [f"{CHANNEL}: a call failed"]
 
