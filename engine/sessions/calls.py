@@ -28,16 +28,12 @@ from fanline.engine.faults import OnFault
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.refusals import failure
 from fanline.engine.sessions.session import Session
-from fanline.engine.tasks.deliveries import (
-    Delivery,
-    answer_delivery,
-    call_payload,
-    reply_data,
-    stop_delivery,
-)
+from fanline.engine.tasks.deliveries import Delivery, answer_delivery, call_payload, reply_data, stop_delivery
 from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.auth.rights import EVERY_RIGHT
 from fanline.protocol.channels import namespace_of
+from fanline.protocol.dialects.plain_answers import answer_meant
+from fanline.protocol.dialects.plain_commands import PlainCommand
 from fanline.protocol.envelope import Envelope, MessageType, check_value, encode_json
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import NOT_DELIVERED, CallData, read
@@ -148,6 +144,8 @@ class Calls:
             return snapshot_fields(snapshot)
         if snapshot.ended_for_good:
             raise MessageError(ErrorCode.TASK_ENDED, f"{durable.name} has ended ({snapshot.state})")
+        if verb == "input" and isinstance(command, PlainCommand):
+            verb, data = answer_meant(snapshot.ask, data)
         by = _caller(session, durable.name, data)
         call = _Call(durable.fold, verb, data, command.data, by, snapshot.attempt)
         if not await self._bus.has_producer(durable.name):

@@ -350,3 +350,15 @@ async def test_an_event_that_does_not_come_back_may_have_been_done(monkeypatch: 
             "task_cancel_requested was stored and did not come back; it may have been done",
         )
         assert at.producer.calls == []
+
+
+@pytest.mark.parametrize(("said", "verb", "value"), [("yes", "approve", True), ("not now", "reject", "not now")])
+async def test_the_input_of_a_plain_client_answers_a_question_to_approve(said: str, verb: str, value: Any) -> None:
+    # S2-73
+    async with scene() as at, connect(at.engine.host, at.engine.port, None) as plain:
+        await at.producer.say("task_confirmation_required", ask="q")
+        answer = await plain.ask({"type": "task_input", "task_id": CHANNEL.removeprefix("task:"), "input": said})
+        assert (answer["type"], answer["success"]) == ("input_result", True)
+        assert (at.producer.calls[-1]["e"], at.producer.calls[-1]["d"]) == (verb, {"ask": "q", "value": value})
+        again = await plain.ask({"type": "task_input", "task_id": CHANNEL.removeprefix("task:"), "input": "on"})
+        assert (again["success"], at.producer.calls[-1]["e"]) == (True, "input")
