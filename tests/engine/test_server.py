@@ -8,6 +8,7 @@ from unittest.mock import ANY
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fanline.engine import server as server_module
 from fanline.engine.settings import EngineSettings
@@ -144,7 +145,20 @@ async def test_a_silent_client_is_pinged_and_then_closed_with_4009() -> None:  #
             assert engine.server.statistics().silent_closed == 1
 
 
-async def test_every_byte_is_a_sign_of_life_also_those_of_a_message_that_takes_long() -> None:
+async def test_by_default_a_client_is_pinged_every_30_seconds_and_may_be_silent_for_90(mock_clock: MockClock) -> None:
+    # S2-32, S2-33
+    async with running_engine() as engine, connect(engine.host, engine.port, None) as client:
+        for second in range(1, 90):
+            mock_clock.jump(1)
+            await wait_all_tasks_blocked()
+            if second % 30 == 0:
+                assert (await client.json())["type"] == "ping"
+        assert engine.server.statistics().silent_closed == 0
+        mock_clock.jump(1)
+        assert (await client.closed())[0] == 4009
+
+
+async def test_every_byte_is_a_sign_of_life_also_those_of_a_message_that_takes_long() -> None:  # S2-34
     frame = encode_masked_frame(Opcode.TEXT, b'{"v":1,"t":"ping","i":"late"}', MASK)
     settings = EngineSettings(idle_timeout=0.6)
     with trio.fail_after(10):
@@ -210,7 +224,7 @@ async def test_an_ephemeral_channel_may_drop_for_the_slow_and_tells_how_many() -
             assert (await slow.json())["d"] == "on"
 
 
-async def test_an_urgent_system_message_reaches_everybody_once(engine: RunningEngine) -> None:
+async def test_an_urgent_system_message_reaches_everybody_once(engine: RunningEngine) -> None:  # S2-58
     async with (
         connect(engine.host, engine.port) as subscriber,
         connect(engine.host, engine.port) as stranger,

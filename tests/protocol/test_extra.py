@@ -108,7 +108,7 @@ def test_each_copy_names_the_channels_before_it_and_each_channel_gets_one(
 @given(extras)
 def test_plain_clients_get_extra_attributes_at_the_top_level_but_never_over_the_messages_own(
     extra: dict[str, Any],
-) -> None:
+) -> None:  # S2-63, S2-65
     own = {"type": 1, "channel": 2, "data": 3, "timestamp": 4, "message_id": 5}
     message = Envelope(MessageType.PUB, channel="c:a", event="e", data=None, sender="anna", time=0, id="m", priority=9)
     message.extra = {**extra, **own}
@@ -128,7 +128,7 @@ def test_an_extra_attribute_never_stands_for_what_a_message_lacks() -> None:
     assert (shown["user_id"], shown["priority"]) == ("5", 1)
 
 
-def test_a_user_id_among_the_extra_attributes_stands_in_place_of_the_sender() -> None:
+def test_a_user_id_among_the_extra_attributes_stands_in_place_of_the_sender() -> None:  # S2-66
     message = Envelope(MessageType.PUB, channel="c:a", sender="ci", extra={"user_id": "5"})
     assert msgspec.json.decode(PLAIN.encode(message))["user_id"] == "5"
 

@@ -75,7 +75,7 @@ async def test_anonymous_clients_have_the_rights_of_the_settings_alone() -> None
     assert anybody.grants.on("user:anna") is Right.NONE
 
 
-async def test_rights_come_from_the_token_its_roles_and_what_everyone_may_do() -> None:
+async def test_rights_come_from_the_token_its_roles_and_what_everyone_may_do() -> None:  # S2-49
     settings = AccessSettings(everyone=("news:*:sub",), roles={"editor": ("doc:*:pub",), "none": ()})
     shown = token(roles=["editor", "none", "unknown"], channels={"task:42": ["call"]})
     anna = await token_access(settings).identify(shown)
@@ -88,7 +88,7 @@ async def test_rights_come_from_the_token_its_roles_and_what_everyone_may_do() -
 
 
 @pytest.mark.parametrize("role", ["admin", "super_admin"])
-async def test_admins_may_do_everything_unless_the_settings_say_otherwise(role: str) -> None:
+async def test_admins_may_do_everything_unless_the_settings_say_otherwise(role: str) -> None:  # S2-53
     admin = await token_access().identify(token(roles=[role]))
     assert admin.grants.on("system:all") == EVERY_RIGHT
     bounded = await token_access(AccessSettings(roles={role: ("system:*:sub",)})).identify(token(roles=[role]))
@@ -132,7 +132,7 @@ async def denied(identity: Identity, right: Right, channel: str) -> bool:
     return False
 
 
-async def test_a_namespace_that_nobody_configured_is_closed_where_tokens_rule() -> None:
+async def test_a_namespace_that_nobody_configured_is_closed_where_tokens_rule() -> None:  # S2-54
     admin = await token_access().identify(token(roles=["admin"]))
     closed, opened = permissions(closed=True), permissions(closed=False)
     for right in (Right.SUB, Right.PUB, Right.CALL, Right.PRESENCE, Right.HISTORY):

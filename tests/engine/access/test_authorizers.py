@@ -63,7 +63,7 @@ def member_of(*channels: str) -> Behaviour:
 
 
 @pytest.mark.parametrize("right", [Right.SUB, Right.PUB, Right.PRESENCE, Right.HISTORY, Right.CALL, Right.CANCEL])
-async def test_it_is_asked_who_wants_to_do_what_where(right: Right) -> None:
+async def test_it_is_asked_who_wants_to_do_what_where(right: Right) -> None:  # S2-50, S2-51
     desk = await desk_of(member_of("project:7"))
     assert await desk.says(right=right) == "allowed"
     assert await desk.says(right=right, channel="project:8") == "permission_denied"

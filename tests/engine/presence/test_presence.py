@@ -202,7 +202,7 @@ async def test_another_token_renames_the_user_and_may_take_the_right_to_look() -
             assert (await presence(bob))["connections"] == 2
 
 
-async def test_plain_clients_are_told_who_is_online_without_asking() -> None:
+async def test_plain_clients_are_told_who_is_online_without_asking() -> None:  # S2-107
     with trio.fail_after(20):
         async with (
             running_cluster() as [one, other],

@@ -55,7 +55,7 @@ async def test_in_cbor_the_messages_of_a_page_are_envelopes_of_that_codec() -> N
             assert (second[3], second[7], second[8]) == (2, "bytes", b"\xff")
 
 
-async def test_plain_clients_page_back_with_the_text_that_the_last_page_gave_them() -> None:
+async def test_plain_clients_page_back_with_the_text_that_the_last_page_gave_them() -> None:  # S2-105
     with trio.fail_after(10):
         async with running_engine() as engine, connect(engine.host, engine.port, None) as client:
             await fill(engine, 250)

@@ -46,6 +46,7 @@ def answer(command: Envelope, reply: Envelope) -> Any:
     ],
 )
 def test_a_refusal_has_the_text_that_clients_know(sent: bytes, code: ErrorCode, text: str) -> None:
+    # S2-38, S2-43, S2-46, S2-47
     with pytest.raises(MessageError) as caught:
         PLAIN.decode(sent)
     assert (caught.value.code, str(caught.value)) == (code, text)
@@ -53,6 +54,11 @@ def test_a_refusal_has_the_text_that_clients_know(sent: bytes, code: ErrorCode, 
     reply = Envelope(MessageType.ERR, data=ErrorData(code, text).fields())
     reply.time = NOW
     assert told(PLAIN.encode_reply(None, reply)) == {"type": "error", "message": text, "timestamp": NOW_ISO}
+
+
+def test_an_empty_input_is_one() -> None:  # S2-43
+    command = said(type="task_input", task_id="42", input="")
+    assert (command.event, command.data) == ("input", {"value": ""})
 
 
 def test_a_long_unknown_type_is_not_repeated_whole() -> None:
@@ -64,16 +70,17 @@ def test_a_long_unknown_type_is_not_repeated_whole() -> None:
 @pytest.mark.parametrize("timestamp", [17, 1.5, "2026-01-01T00:00:00Z", {"any": "thing"}])
 @pytest.mark.parametrize(("kind", "reply_kind"), [("ping", "pong"), ("heartbeat", "heartbeat_ack")])
 def test_a_ping_is_answered_with_its_own_timestamp(kind: str, reply_kind: str, timestamp: object) -> None:
+    # S2-36
     command = said(type=kind, timestamp=timestamp)
     assert command.type == MessageType.PING
     assert answer(command, Envelope(MessageType.PONG, time=NOW)) == {"type": reply_kind, "timestamp": timestamp}
 
 
-def test_a_ping_without_a_timestamp_gets_that_of_the_server() -> None:
+def test_a_ping_without_a_timestamp_gets_that_of_the_server() -> None:  # S2-36
     assert answer(said(type="ping"), Envelope(MessageType.PONG, time=NOW)) == {"type": "pong", "timestamp": NOW_ISO}
 
 
-def test_a_pong_is_no_command() -> None:
+def test_a_pong_is_no_command() -> None:  # S2-35
     assert PLAIN.decode(b'{"type":"pong"}') == []
 
 
@@ -85,6 +92,7 @@ def test_a_pong_is_no_command() -> None:
     ],
 )
 def test_subscriptions_are_confirmed_with_their_channel(kind: str, command_type: str, expected: dict[str, Any]) -> None:
+    # S2-37, S2-40
     command = said(type=kind, channel="task:42")
     assert (command.type, command.channel) == (command_type, "task:42")
     assert answer(command, Envelope(MessageType.OK, time=NOW)) == {
@@ -116,6 +124,7 @@ def test_a_new_message_is_published_and_its_sender_gets_the_id(target: dict[str,
     ("kind", "verb", "result"), [("task_cancel", "cancel", "cancel_result"), ("task_input", "input", "input_result")]
 )
 def test_a_task_command_is_a_call_and_its_result_says_whether_it_was_done(kind: str, verb: str, result: str) -> None:
+    # S2-42, S2-45
     command = said(type=kind, task_id=42, input="yes")
     assert (command.type, command.channel, command.event) == (MessageType.CALL, "task:42", verb)
     assert command.data == ({"value": "yes"} if verb == "input" else None)
@@ -137,7 +146,7 @@ def test_a_task_command_is_a_call_and_its_result_says_whether_it_was_done(kind: 
 )
 def test_a_right_that_is_missing_is_an_error_in_the_words_that_these_clients_know(
     command: dict[str, Any], message: str
-) -> None:
+) -> None:  # S2-39, S2-44
     data = ErrorData("permission_denied", "you have no right to sub").fields()
     denied = Envelope(MessageType.ERR, data=data, time=NOW)
     assert answer(said(**command), denied) == {"type": "error", "message": message, "timestamp": NOW_ISO}
@@ -256,7 +265,7 @@ def test_nothing_follows_on_any_other_event(event: str | None) -> None:
     assert PLAIN.follow_up(Envelope("pub", "task:42", event="task_progress", key="p", data={"state": "x"})) is None
 
 
-def test_the_welcome_and_other_events() -> None:
+def test_the_welcome_and_other_events() -> None:  # S2-08
     data = Welcome(session="s-1", connection="c-1", heartbeat=30000, limits=Limits(message=65536)).fields()
     welcome = Envelope("welcome", time=NOW, data=data)
     assert told(PLAIN.encode(welcome)) == {
@@ -273,7 +282,7 @@ def test_the_welcome_and_other_events() -> None:
     }
 
 
-def test_the_heartbeat_is_a_ping_with_the_time() -> None:
+def test_the_heartbeat_is_a_ping_with_the_time() -> None:  # S2-32
     assert told(PLAIN.heartbeat(NOW)) == {"type": "ping", "timestamp": NOW_ISO}
 
 

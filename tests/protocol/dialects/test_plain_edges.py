@@ -55,6 +55,7 @@ def test_the_id_of_a_task_may_hold_colons() -> None:
 
 @pytest.mark.parametrize("task", [1, "1", "9" * 20, "build"])
 def test_the_id_of_a_task_comes_back_as_the_json_type_with_which_it_came(task: int | str) -> None:
+    # S2-42, S2-45
     command = said(type="task_cancel", task_id=task)
     assert command.channel == f"task:{task}"
     answer = PLAIN.encode_reply(command, Envelope(MessageType.ERR, data={"message": "no"}))

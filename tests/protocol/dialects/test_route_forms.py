@@ -40,6 +40,7 @@ def welcome(dialect: Dialect, visit: Visit) -> Any:
     ],
 )
 def test_names_of_channels_are_understood_and_come_back_as_they_were(name: str | int, channel: str) -> None:
+    # S2-52
     command = said(ROOMS, type="subscribe", channel=name)
     assert command.channel == channel
     assert told(PLAIN.encode_reply(command, Envelope(MessageType.OK, channel=channel)))["channel"] == name
@@ -49,7 +50,7 @@ def test_names_of_channels_are_understood_and_come_back_as_they_were(name: str |
 @pytest.mark.parametrize(
     ("channel", "name"), [("system:all", "system"), ("room:anna~20b", "room:anna b"), ("task:~41", "task:~41")]
 )
-def test_a_message_names_its_channel_as_these_clients_do(channel: str, name: str) -> None:
+def test_a_message_names_its_channel_as_these_clients_do(channel: str, name: str) -> None:  # S2-52
     assert told(PLAIN.encode(Envelope(MessageType.PUB, channel, event="x")))["channel"] == name
     assert said(ROOMS, type="subscribe", channel=name).channel == channel
 
@@ -87,7 +88,7 @@ def test_a_right_that_is_missing_is_an_error_in_the_words_of_these_clients(kind:
     assert answer == {"type": "error", "message": text, "timestamp": NOW_ISO}
 
 
-def test_to_leave_what_was_not_subscribed_is_no_error() -> None:
+def test_to_leave_what_was_not_subscribed_is_no_error() -> None:  # S2-41
     answer = refused(ErrorCode.NOT_SUBSCRIBED, type="unsubscribe", channel="lobby")
     assert answer == {
         "type": "unsubscription_result",

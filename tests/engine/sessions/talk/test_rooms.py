@@ -26,7 +26,8 @@ async def room(engine: RunningEngine, *names: str, room_id: str | int = "p1") ->
         yield found
 
 
-async def test_who_joins_a_room_is_told_so_and_the_others_learn_who_has_come() -> None:  # S1-28, S1-38, S1-41, S4-19
+async def test_who_joins_a_room_is_told_so_and_the_others_learn_who_has_come() -> None:
+    # S1-28, S1-38, S1-41, S2-106, S4-19
     with trio.fail_after(10):
         async with running_engine() as engine, people(engine, "Anna", "Bert") as (anna, bert):
             answer = await anna.ask({"type": "join_room", "room_id": "project_123", "room_name": "My Project"})
@@ -104,7 +105,7 @@ async def test_typing_goes_to_the_others_and_is_stored_nowhere() -> None:  # S4-
             assert engine.broker.streams["project"].state().last == stored
 
 
-async def test_a_status_reaches_once_whoever_shares_a_room() -> None:  # S1-42, S4-28
+async def test_a_status_reaches_once_whoever_shares_a_room() -> None:  # S1-42, S2-107, S4-28
     with trio.fail_after(10):
         async with running_engine() as engine, room(engine, "Anna", "Bert") as (anna, bert):
             async with person(engine, "Carl") as carl:
