@@ -79,9 +79,14 @@ def _failed(said: Mapping[str, Any], message_id: str | None) -> dict[str, Any]:
     return {"error": (text if isinstance(text, str) else _encode(error).decode())[:MAX_TEXT]}
 
 
+def _timed_out(said: Mapping[str, Any], message_id: str | None) -> dict[str, Any]:
+    """Its `timeout` says how long the task might have taken, in whatever form; to the end it does not matter."""
+    return _failed(said, message_id) | ({"timeout": None} if "timeout" in said else {})
+
+
 _REPAIRS: Mapping[TaskEvent, Callable[[Mapping[str, Any], str | None], dict[str, Any]]] = {
     TaskEvent.ASKED: _asked,
     TaskEvent.OUTPUT: _output,
     TaskEvent.FAILED: _failed,
-    TaskEvent.TIMED_OUT: _failed,
+    TaskEvent.TIMED_OUT: _timed_out,
 }

@@ -25,6 +25,8 @@ def read(event: TaskEvent, data: Any, message_id: str | None = "m-1") -> tuple[E
         (TaskEvent.FAILED, {"error": {"code": 3, "message": "no"}}, "error", "no"),  # S2-77
         (TaskEvent.FAILED, {"error": {"code": 3}}, "error", '{"code":3}'),
         (TaskEvent.TIMED_OUT, {"error": [1]}, "error", "[1]"),
+        (TaskEvent.TIMED_OUT, {"timeout": 0}, "timeout", None),  # S2-79
+        (TaskEvent.TIMED_OUT, {"timeout": "30s", "error": "late"}, "timeout", None),
     ],
 )
 def test_what_is_plain_is_repaired_for_the_fold_and_for_viewers(
