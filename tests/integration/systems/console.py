@@ -20,7 +20,7 @@ from tests.support.tasks.producer import NatsProducer
 
 COMES_BACK = Retry((1, 2, 4, 8, 16), final=(1000,)).faster(20)
 """As its class does: after any code but 1000."""
-_ENVIRON = {"FANLINE_TOKENS_SECRET": SECRET, "FANLINE_AUTH": "token"}
+ENVIRON = {"FANLINE_TOKENS_SECRET": SECRET, "FANLINE_AUTH": "token"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -65,7 +65,7 @@ class Console:
 
 @asynccontextmanager
 async def console() -> AsyncIterator[Console]:
-    async with running_serve(2, env=_ENVIRON) as serve, trio.open_nursery() as nursery:
+    async with running_serve(2, env=ENVIRON) as serve, trio.open_nursery() as nursery:
         producer = NatsProducer(serve, "task:42")
         await nursery.start(producer.run)
         async with connect_nats(serve.producer_url) as backend, connect_nats(serve.engine_url) as store:

@@ -5,16 +5,18 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
 from tests.engine.access.clients import token
-from tests.integration.systems.console import Console, console, hear, hears_nothing_more, leave, saw
+from tests.integration.systems.console import ENVIRON, Console, console, hear, hears_nothing_more, leave, saw
 from tests.support.foreign.client import KINDS, Foreign, Retry, foreign
+from tests.support.foreign.examples import example, play
 from tests.support.nats.inbox import until_acknowledged
-from tests.support.serve import kill, serve_environ
+from tests.support.serve import kill, running_serve, serve_environ
 from tests.support.tasks.on_worker import worker_at
 
 SECONDS = 150
@@ -259,3 +261,17 @@ async def is_let_go(at: Console, anna: Foreign) -> None:
     await leave(anna)  # for good: what is seen next is another connection
     await anna.open(at.url())
     await saw(anna, "refused")
+
+
+@pytest.mark.parametrize(("answer", "outcome"), [("yes", "deployed"), ("not today", "not deployed")])
+async def test_the_example_watches_a_run_and_answers_its_question(answer: str, outcome: str, tmp_path: Path) -> None:
+    with trio.fail_after(SECONDS):
+        async with running_serve(2, env=ENVIRON) as serve:
+            shown = token("anna", ends_in=600, channels={"task:*": ["sub", "call"]})
+            arguments = ("run-1", answer, serve.url, shown)
+            async with example(serve, tmp_path, "agent_console/client.mjs", *arguments) as lines:
+                assert await lines.receive() == "watching"
+                assert await play(serve, tmp_path, "agent_console/producer.py", "run-1") == []
+                seen = [line for line in await lines.rest() if "%" not in line]
+            steps = ["reading the code", "writing the fix", "running the tests"]
+            assert seen == [*steps, "Deploy it?", outcome, "COMPLETED"]

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import trio
 
-from tests.engine.access.clients import SECRET, token
+from tests.engine.access.clients import token
+from tests.integration.systems.console import ENVIRON
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.inbox import until_acknowledged
 from tests.support.raw_client import RawClient, connect_raw
@@ -19,7 +20,6 @@ from tests.support.tasks.on_worker import worker_of
 from tests.support.tasks.producer import NatsProducer
 
 INBOX = "user:anna"
-ENVIRON = {"FANLINE_TOKENS_SECRET": SECRET, "FANLINE_AUTH": "token"}
 DAY_NS = 86_400 * 1_000_000_000
 SECONDS = 100
 
