@@ -94,7 +94,8 @@ async def test_an_old_client_whose_connections_die_in_the_middle_of_a_delivery_l
     chance, count = random.Random(new_seed()), 300
     known, deaths = -1, 0
     async with scene() as at, trio.open_nursery() as nursery:
-        nursery.start_soon(fill, at.producer, count)
+        await fill(at.producer, range(count // 2))  # more than is sent at once
+        nursery.start_soon(fill, at.producer, range(count // 2, count))
         while known < count - 1:
             worker = chance.choice(at.serve.worker_pids())
             async with anna_on(at.serve, worker) as anna:
@@ -114,9 +115,9 @@ async def test_an_old_client_whose_connections_die_in_the_middle_of_a_delivery_l
             await read_all(anna)
 
 
-async def fill(producer: NatsProducer, count: int) -> None:
-    for number in range(count):
-        await producer.say("note", text=f"{number} {'x' * 10_000}")
+async def fill(producer: NatsProducer, numbers: range) -> None:
+    for number in numbers:
+        await producer.say("note", text=f"{number} {'x' * 20_000}")
 
 
 async def read_on(client: RawClient, first: int, last: int) -> int:
