@@ -5,7 +5,8 @@ all workers that meet it:
 
 - a message that cannot be read, folded or encoded becomes a `gap` in its place (`fault_gap`);
 - a channel or a task that cannot be dealt with is in quarantine, and is tried again after QUARANTINE_SECONDS;
-- a background task begins again (`keep`).
+- a background task begins again (`keep`);
+- a command is answered with an error; only if it may have left its session half changed, the connection ends.
 
 Only a fault of what the whole worker depends on, as the flusher, ends the worker (server.py).
 """
