@@ -115,9 +115,10 @@ class Commands:
         try:
             return await self._perform_or_refuse(session, command)
         except Exception:
-            if command.type in _CHANGES_SESSION:
+            name = (command.event if command.type == TALK else None) or command.type
+            if name in _CHANGES_SESSION:
                 raise
-            self._on_fault(command.channel or command.type, "a command failed")
+            self._on_fault(command.channel or name, "a command failed")
             return refusal(command, failure())
 
     async def _perform_or_refuse(self, session: Session, command: Envelope) -> Envelope | None:
@@ -337,7 +338,12 @@ class Commands:
 
 
 _AUDITED = frozenset((ErrorCode.UNAUTHENTICATED, ErrorCode.PERMISSION_DENIED))
-_CHANGES_SESSION = frozenset((MessageType.AUTH, MessageType.SUB, MessageType.UNSUB, TALK))
+_CHANGES_SESSION = frozenset(
+    (
+        *(MessageType.AUTH, MessageType.SUB, MessageType.UNSUB),
+        *("connect", "join_room", "leave_room", "collaboration_start", "collaboration_end"),
+    )
+)
 _FOR_STRANGERS = frozenset((MessageType.AUTH, MessageType.PING))
 """What a client may say before it is known."""
 

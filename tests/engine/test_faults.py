@@ -10,7 +10,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.channels.durable.paging import Paging
 from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.flusher import Flusher
 from fanline.engine.channels.join import Joining
@@ -359,32 +358,6 @@ async def test_a_connection_that_fails_ends_alone_and_the_log_does_not_tell_its_
         assert (await good.ask({"t": "ping", "i": "p"}))["t"] == "pong"
     assert faults_logged(caplog) == ["a connection failed"]
     assert secret not in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("subprotocol", "command", "answer"),
-    [
-        ("fanline.v1.json", {"t": "history", "i": "h", "c": BAD}, {"t": "err", "i": "h", "c": BAD}),
-        (None, {"type": "history", "channel": BAD}, {"type": "error", "message": "Message processing error"}),
-    ],
-    ids=["v1", "plain"],
-)
-async def test_a_command_that_fails_is_answered_and_its_connection_stays(
-    engine: RunningEngine,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    subprotocol: str | None,
-    command: dict[str, Any],
-    answer: dict[str, Any],
-) -> None:  # S2-48
-    monkeypatch.setattr(Paging, "page", raise_zero_division)
-    async with connect(engine.host, engine.port, subprotocol) as client:
-        for _ in range(3):
-            said = await client.ask(command)
-            assert {key: said[key] for key in answer} == answer
-        assert said.get("d", {}).get("code") in ("internal", None)
-    assert faults_logged(caplog) == [f"{BAD}: a command failed"]
-    assert engine.server.statistics().faults == 3
 
 
 async def test_a_client_whose_session_may_be_half_changed_by_a_fault_is_let_go_and_the_others_stay(
