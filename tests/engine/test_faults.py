@@ -314,7 +314,7 @@ async def test_a_connection_that_cannot_be_pinged_ends_and_the_others_are_pinged
 
 async def test_a_backlog_that_breaks_ends_its_connection_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+) -> None:  # S2-31
     with trio.fail_after(10):
         async with running_engine(send_buffer=4096) as engine:
             async with connect(engine.host, engine.port) as slow, connect(engine.host, engine.port) as other:

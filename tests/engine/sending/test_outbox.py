@@ -129,7 +129,7 @@ async def test_a_close_frame_comes_after_what_is_queued_and_nothing_after_it() -
         assert pair.life.reason is CloseReason.RESTART
 
 
-async def test_a_vanished_peer_ends_the_connection_without_an_exception() -> None:  # S2-31
+async def test_a_vanished_peer_ends_the_connection_without_an_exception() -> None:
     async with outbox_pair() as pair:
         pair.far.close()
         pair.outbox.push(b"x")
