@@ -5,6 +5,7 @@ from enum import StrEnum
 
 class ChannelState(StrEnum):
     OFFLINE = "offline"  # there is no connection
+    RESUMING = "resuming"  # the session is being resumed; whether it holds the channel is still to be said
     IDLE = "idle"  # the server does not send the channel and has not been asked to
     ASKING = "asking"  # the first `sub` on this connection is under way
     REFUSED = "refused"  # it was refused for now, and is repeated later
@@ -16,6 +17,8 @@ class ChannelState(StrEnum):
 
 class ChannelEvent(StrEnum):
     CONNECTED = "connected"
+    SESSION_NAMED = "session named"
+    NOT_RESUMED = "not in the session"
     DISCONNECTED = "disconnected"
     ASKED = "sub sent"
     JOINED = "ok"
@@ -34,7 +37,18 @@ _ANSWERS = {
 _ENDS = {ChannelEvent.LEFT: ChannelState.IDLE, ChannelEvent.DISCONNECTED: ChannelState.OFFLINE}
 
 CHANNEL_TRANSITIONS: dict[ChannelState, dict[ChannelEvent, ChannelState]] = {
-    ChannelState.OFFLINE: {ChannelEvent.CONNECTED: ChannelState.IDLE, ChannelEvent.LEFT: ChannelState.OFFLINE},
+    ChannelState.OFFLINE: {
+        ChannelEvent.CONNECTED: ChannelState.IDLE,
+        ChannelEvent.SESSION_NAMED: ChannelState.RESUMING,
+        ChannelEvent.LEFT: ChannelState.OFFLINE,
+    },
+    ChannelState.RESUMING: {
+        **_ANSWERS,
+        ChannelEvent.NOT_RESUMED: ChannelState.IDLE,
+        ChannelEvent.REFUSED_FOR_NOW: ChannelState.REFUSED,
+        ChannelEvent.REFUSED: ChannelState.IDLE,
+        **_ENDS,
+    },
     ChannelState.IDLE: {ChannelEvent.ASKED: ChannelState.ASKING, **_ENDS},
     ChannelState.ASKING: {
         **_ANSWERS,
@@ -62,5 +76,5 @@ MAY_ASK = (ChannelState.IDLE, ChannelState.REPLAYING, ChannelState.LIVE)
 """A `sub` may be sent."""
 TO_ASK_AGAIN = (ChannelState.REFUSED, ChannelState.POSTPONED)
 """A `sub` is to be repeated."""
-SILENT = (ChannelState.OFFLINE, ChannelState.IDLE, ChannelState.REFUSED)
-"""The server neither sends the channel nor is about to."""
+SILENT = (ChannelState.OFFLINE, ChannelState.RESUMING, ChannelState.IDLE, ChannelState.REFUSED)
+"""The server has not been asked for the channel by name: there is nothing to take back yet."""

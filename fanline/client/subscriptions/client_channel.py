@@ -4,6 +4,8 @@ The rules:
 
 - The server knows one subscription of a channel per connection. A `sub` with a position or with history makes it begin
   again from there; channel_sequence.py decides what each local subscription gets of that.
+- On a new connection, the session is resumed if there is one: that stands for the first `sub` of each channel that is
+  part of it.
 - At most one `sub` of a channel is under way. First, all cursors that have a place go on, from the place of the one
   furthest behind; then the others' start positions are asked for, one by one.
 - What a cursor lacks is asked for once no answer and no history that may bring it is on its way.
@@ -15,6 +17,7 @@ The rules:
 from collections.abc import Sequence
 
 from fanline.backoff import Backoff
+from fanline.client.message import Position
 from fanline.client.subscriptions.channel_sequence import ChannelSequence
 from fanline.client.subscriptions.channel_states import (
     CHANNEL_TRANSITIONS,
@@ -44,7 +47,7 @@ class ClientChannel:
         self.state = ChannelState.OFFLINE
         self._sequence = ChannelSequence(channel)
         self._requests = requests
-        self._request = SubRequest()  # the one under way, in ASKING and REJOINING
+        self._request = SubRequest()  # the one under way, in RESUMING, ASKING and REJOINING
         self._pace = pace  # of asking again
         self._due = 0.0  # when to ask again, in REFUSED and POSTPONED
         self._behind_since: float | None = None  # when this connection's server first did not know our offset
@@ -54,6 +57,11 @@ class ClientChannel:
         """The local subscriptions that have not ended."""
         return self._sequence.cursors
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether a local subscription goes on from where it is, without its start position."""
+        return any(cursor.settled for cursor in self.cursors)
+
     def _move(self, event: ChannelEvent) -> None:
         self.state = CHANNEL_TRANSITIONS[self.state][event]
 
@@ -62,6 +70,21 @@ class ClientChannel:
     def connected(self) -> list[Effect]:
         """There is a new connection, whose server knows nothing of us."""
         self._move(ChannelEvent.CONNECTED)
+        return self._ask_next()
+
+    def resume(self) -> Position | None:
+        """The session is being resumed on a new connection, and the channel may be part of it. Its place there, if it
+        has one that the server can compare.
+        """
+        self._move(ChannelEvent.SESSION_NAMED)
+        request = self._sequence.go_on(hole=False)
+        known = request is not None and request.offset is not None and request.epoch is not None
+        self._request = request if request is not None and known else SubRequest()
+        return None if self._request.offset is None else Position(self._request.offset, self._request.epoch)
+
+    def miss(self) -> list[Effect]:
+        """The session is resumed, or is not; the channel was not part of it."""
+        self._move(ChannelEvent.NOT_RESUMED)
         return self._ask_next()
 
     def disconnected(self) -> None:

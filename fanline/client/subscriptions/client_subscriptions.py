@@ -8,7 +8,8 @@ from fanline.client.control import server_error
 from fanline.client.subscriptions.channel_states import ChannelState
 from fanline.client.subscriptions.client_channel import ClientChannel
 from fanline.client.subscriptions.cursor import Cursor, CursorEvent
-from fanline.client.subscriptions.effects import Effect, End, Resumed
+from fanline.client.subscriptions.effects import Effect, End, Resumed, Send
+from fanline.client.subscriptions.resumption import Resumption, ResumptionEvent
 from fanline.client.subscriptions.sub_requests import SubRequests
 from fanline.errors import ConnectionLost, ConnectionRefused, ServerError
 from fanline.protocol.channels import is_pattern, namespace_of, pattern_of
@@ -24,28 +25,37 @@ class ClientSubscriptions:
         self._channels: dict[str, ClientChannel] = {}
         self._requests = SubRequests()
         self._connected = False
-        self._unanswered: set[str] = set()  # channels, of those that are subscribed again on a new connection
+        self._resumption = Resumption()
+        self._unanswered: set[str] | None = None  # channels that hold back `Resumed`; None: it was said
         self._durable: set[str] = set()  # namespaces, as far as an answer has said so
         self._error: ConnectionLost | ConnectionRefused | None = None
 
     @property
     def waiting(self) -> bool:
         """Whether an answer is to come, for which the shell has to read on."""
-        return bool(self._requests)
+        return bool(self._requests) or self._resumption.under_way
 
     # --- the connection -----------------------------------------------------------------------------------------
 
-    def connected(self) -> list[Effect]:
-        """There is a new connection: everything is subscribed again. `Resumed` follows once all of it is answered."""
+    def connected(self, session: str | None = None) -> list[Effect]:
+        """There is a new connection: everything is subscribed again, by resuming a session of an earlier connection if
+        there is one. `Resumed` follows once all of it is answered.
+        """
         self._connected = True
+        self._unanswered = set(self._channels)
+        if session is not None and self._channels:
+            places = {name: channel.resume() for name, channel in self._channels.items()}
+            known = {name: place for name, place in places.items() if place is not None}
+            return [Send(command) for command in self._resumption.begin(session, known)]
         effects = [effect for channel in self._channels.values() for effect in channel.connected()]
         self._unanswered = {name for name, channel in self._channels.items() if channel.state is ChannelState.ASKING}
-        return effects if self._unanswered else [*effects, Resumed()]
+        return effects + self._all_answered()
 
     def disconnected(self) -> None:
         """The connection is lost."""
         self._connected = False
-        self._unanswered.clear()
+        self._unanswered = None
+        self._resumption.disconnected()
         self._requests.clear()
         for channel in self._channels.values():
             channel.disconnected()
@@ -85,7 +95,9 @@ class ClientSubscriptions:
         if channel is None:
             pace = Backoff(base=0.05, cap=2.0, uniform=self._uniform)
             channel = self._channels[name] = ClientChannel(name, self._requests, pace)
-            if self._connected:
+            if self._resumption.under_way:
+                channel.resume()  # it may be part of the session, though it was left meanwhile
+            elif self._connected:
                 channel.connected()
         return channel
 
@@ -115,10 +127,16 @@ class ClientSubscriptions:
         return [*(End(cursor, error) for cursor in cursors), *self._answered(channel)]
 
     def answer(self, reply: Envelope, now: float) -> list[Effect] | None:
-        """An `ok` or `err`; None if it does not answer a `sub` of ours."""
+        """An `ok`, `err` or `pong`; None if it does not answer a command of ours."""
+        event = self._resumption.take(reply)
+        if event is not None:
+            return self._end_resumption() if event is ResumptionEvent.ANSWERED else []
+        if self._resumption.concerns(reply):
+            return self._resume(reply.channel or "", reply, now)
         channel = self._requests.pop(reply.id)
-        if channel is None:
-            return None
+        return None if channel is None else self._settle(channel, reply, now)
+
+    def _settle(self, channel: ClientChannel, reply: Envelope, now: float) -> list[Effect]:
         if reply.type == MessageType.ERR:
             effects = channel.refuse(server_error(reply), now)
         else:
@@ -126,8 +144,31 @@ class ClientSubscriptions:
             effects = channel.accept(reply)
         return effects + self._answered(channel.channel)
 
+    def _resume(self, name: str, reply: Envelope, now: float) -> list[Effect]:
+        """The answer for a channel of the session. If no local subscription goes on there, the server had not noted yet
+        that the channel was left: it is left again, and new local subscriptions begin as on any connection.
+        """
+        channel, unsub = self._channels.get(name), Send(Envelope(MessageType.UNSUB, channel=name))
+        if channel is None:
+            return [unsub] if reply.type == MessageType.OK and not self._resumption.is_routed(name) else []
+        if channel.state is not ChannelState.RESUMING:
+            return []
+        if reply.type == MessageType.OK and not channel.goes_on:
+            return [unsub, *channel.miss()]
+        return self._settle(channel, reply, now)
+
+    def _end_resumption(self) -> list[Effect]:
+        """Whatever was not part of the session is subscribed by itself: all of it, if there was none."""
+        missed = [channel for channel in self._channels.values() if channel.state is ChannelState.RESUMING]
+        effects = [effect for channel in missed for effect in channel.miss()]
+        idle = {channel.channel for channel in missed if channel.state is not ChannelState.ASKING}
+        self._unanswered = (self._unanswered or set()) - idle
+        return effects + self._all_answered()
+
     def refuse(self, command: Envelope, error: ServerError, now: float) -> list[Effect]:
-        """A `sub` could not be sent, because the server could only refuse it."""
+        """A command could not be sent, because the server could only refuse it."""
+        if self._resumption.take(command) is ResumptionEvent.ANSWERED:
+            return self._end_resumption()
         channel = self._requests.pop(command.id)
         return [] if channel is None else channel.refuse(error, now) + self._answered(channel.channel)
 
@@ -138,10 +179,16 @@ class ClientSubscriptions:
 
     def _answered(self, channel: str) -> list[Effect]:
         """A channel has been answered, or needs no answer any more."""
-        if channel not in self._unanswered:
+        if self._unanswered is None or channel not in self._unanswered:
             return []
         self._unanswered.remove(channel)
-        return [] if self._unanswered else [Resumed()]
+        return self._all_answered()
+
+    def _all_answered(self) -> list[Effect]:
+        if self._unanswered is None or self._unanswered or self._resumption.under_way:
+            return []
+        self._unanswered = None
+        return [Resumed()]
 
     # --- durable namespaces -------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import fanline
 from fanline.client.message import is_snapshot
 from fanline.client.subscriptions.start import StartPosition
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import ErrorData, GapData, Subscribe, Subscribed, read
+from fanline.protocol.messages import Authenticate, Authenticated, ErrorData, GapData, Subscribe, Subscribed, read
 from fanline.protocol.tasks.events import TaskEvent
 from tests.fanline.client.subscriptions.recording_shell import CHANNEL, Local
 
@@ -33,6 +33,10 @@ class ModelServer:
         self.floor = 0
         """Of this life: what has an offset up to here is no longer stored."""
         self.subscribed = False
+        self.routed = False
+        """The route has joined the channel, and there was no `sub` since."""
+        self.session: bool | None = None
+        """Whether the session that the client may resume holds the channel; None: there is no such session."""
         self.outgoing: deque[Envelope] = deque()
         self.refusals: deque[str] = deque()
         """Codes for the next `sub` commands."""
@@ -88,16 +92,33 @@ class ModelServer:
             self._send(self.stored[number % len(self.stored)])
 
     def disconnect(self) -> None:
-        self.subscribed = False
+        self.subscribed = self.routed = False
         self.outgoing.clear()
+
+    def join_route(self) -> None:
+        """The route of a new connection joins the channel, which is answered as if it had been asked for."""
+        self.routed = True
+        self._join(Envelope(MessageType.SUB), known=True)
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
     def perform(self, command: Envelope) -> None:
         if command.type == MessageType.UNSUB:
-            self.subscribed = False
+            self.subscribed = self.routed = False
+        elif command.type == MessageType.PING:
+            self._reply(MessageType.PONG, command)
+        elif command.type == MessageType.AUTH:
+            self._resume(command)
         else:
             self._sub(command)
+
+    def _resume(self, command: Envelope) -> None:
+        wanted = read(Authenticate, command)
+        if self.session:
+            offset, epoch = wanted.positions.get(CHANNEL, (None, None))
+            self._sub(Envelope(MessageType.SUB, offset=offset, epoch=epoch))
+        data = Authenticated(user=None, session="s", resumed=self.session is not None)
+        self.outgoing.append(Envelope(MessageType.OK, id=command.id, data=data.fields()))
 
     def _sub(self, command: Envelope) -> None:
         known = command.epoch in (None, self.epoch)
@@ -107,7 +128,7 @@ class ModelServer:
         if code is not None:  # and nothing is done
             self.refused.add(code)
             self._reply(MessageType.ERR, command, data=ErrorData(code=code, message="no").fields())
-        elif self.subscribed and command.offset is None and command.data is None:
+        elif self.subscribed and not self.routed and command.offset is None and command.data is None:
             self._reply(MessageType.OK, command)
         else:
             self._join(command, known=known)
@@ -133,6 +154,7 @@ class ModelServer:
         if history and command.offset is None:
             self.firsts.setdefault(repr(start), set()).add(history[0].offset)
         self.subscribed, self.tail_lost = True, False
+        self.routed = self.routed and command.id is None and command.offset is None
 
     def _history(self, command: Envelope, start: Subscribe, *, known: bool) -> list[Entry]:
         if start.last is not None:

@@ -10,7 +10,7 @@ from fanline.client.subscriptions.cursor import Cursor
 from fanline.client.subscriptions.effects import AskAgain, Begin, Deliver, Effect, End, Resumed, Send
 from fanline.client.subscriptions.start import StartPosition
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import ErrorData, Subscribe, Subscribed
+from fanline.protocol.messages import Authenticate, ErrorData, Subscribe, Subscribed, read
 
 CHANNEL = "task:1"
 NOW = StartPosition()
@@ -75,16 +75,33 @@ class RecordingShell:
 
     # --- what happens to the client -------------------------------------------------------------------------------
 
-    def connect(self) -> None:
-        self._perform(self.machine.connected())
+    def connect(self, session: str | None = None) -> None:
+        self._perform(self.machine.connected(session))
 
     def disconnect(self) -> None:
         self.machine.disconnected()
         self.sent.clear()
 
-    def reconnect(self) -> None:
+    def reconnect(self, session: str | None = None) -> None:
         self.disconnect()
-        self.connect()
+        self.connect(session)
+
+    def take_auth(self) -> Authenticate:
+        """The next two commands, which have to resume a session; the first is answered."""
+        ping, auth = self.sent.popleft(), self.sent.popleft()
+        assert (ping.type, auth.type) == (MessageType.PING, MessageType.AUTH)
+        self.reply(Envelope(MessageType.PONG, id=ping.id))
+        self._auth = auth
+        return read(Authenticate, auth)
+
+    def resume(self, *channels: tuple[str, int | None, int]) -> None:
+        """Answer for the channels of the session: name, offset, messages of history."""
+        for channel, offset, count in channels:
+            self.accept(Envelope(channel=channel), offset, count)
+
+    def end_resumption(self, *, resumed: bool = True) -> None:
+        data = {"user": None, "session": "s", "resumed": resumed}
+        self.reply(Envelope(MessageType.OK, id=self._auth.id, data=data))
 
     def subscribe(self, start: StartPosition = NOW, channel: str = CHANNEL) -> Local:
         return self.enter(Local(channel, start))
@@ -121,10 +138,16 @@ class RecordingShell:
         """Answer `ok`: with an offset as on a durable channel, whose history has `count` messages."""
         data = None if offset is None else Subscribed(recovered=more.get("recovered", True), count=count).fields()
         epoch = None if offset is None else more.get("epoch", "one")
-        self.reply(Envelope(MessageType.OK, id=command.id, offset=offset, epoch=epoch, data=data))
+        channel = command.channel
+        self.reply(Envelope(MessageType.OK, channel=channel, id=command.id, offset=offset, epoch=epoch, data=data))
 
     def refuse(self, command: Envelope, code: str) -> None:
-        self.reply(Envelope(MessageType.ERR, id=command.id, data=ErrorData(code=code, message="no").fields()))
+        data = ErrorData(code=code, message="no").fields()
+        self.reply(Envelope(MessageType.ERR, channel=command.channel, id=command.id, data=data))
+
+    def refuse_to_send(self, command: Envelope) -> None:
+        """The command is larger than the server takes."""
+        self._perform(self.machine.refuse(command, fanline.ServerError("too_large", "no"), self.now))
 
     def reply(self, reply: Envelope) -> None:
         effects = self.machine.answer(reply, self.now)

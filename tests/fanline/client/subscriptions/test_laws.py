@@ -27,6 +27,9 @@ STARTS = st.sampled_from(
     ]
 )
 CODES = st.lists(st.sampled_from(["unavailable", "unavailable", "bad_offset", "permission_denied"]), max_size=3)
+SESSIONS = st.sampled_from([None, "unknown", "up to date", "up to date", "behind"])
+"""What the server has noted of the session that is resumed; None: the client names none."""
+ROUTED = st.sampled_from([False, False, True])
 Flow = tuple[int, int] | None
 FLOW = st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 2), st.integers(0, 4)))
 """What arrives after a step: so many commands, then so many envelopes; None: everything."""
@@ -108,8 +111,12 @@ class Subscriptions(RuleBasedStateMachine):
 
     # --- the wire -------------------------------------------------------------------------------------------------
 
-    @rule(published=st.integers(0, 2), expire=st.booleans(), codes=CODES, flow=FLOW)
-    def reconnect(self, published: int, expire: bool, codes: list[str], flow: Flow) -> None:
+    @rule(published=st.integers(0, 2), expire=st.booleans(), codes=CODES, session=SESSIONS, routed=ROUTED, flow=FLOW)
+    def reconnect(
+        self, published: int, expire: bool, codes: list[str], session: str | None, routed: bool, flow: Flow
+    ) -> None:
+        noted = self.server.subscribed
+        self.server.session = {"up to date": noted, "behind": not noted}.get(session or "")
         self.server.disconnect()
         self.shell.disconnect()
         for _ in range(published):
@@ -117,7 +124,9 @@ class Subscriptions(RuleBasedStateMachine):
         if expire:
             self.server.expire(9)
         self.server.refusals.extend(codes)
-        self.shell.connect()
+        if routed:
+            self.server.join_route()
+        self.shell.connect(None if session is None else "s")
         self._flow(flow)
 
     @rule(codes=CODES)
@@ -153,7 +162,9 @@ class Subscriptions(RuleBasedStateMachine):
         for local in self.locals:
             self.shell.unsubscribe(local)
         self._flow(None)
-        assert not self.server.subscribed, "a channel that no local subscription wants is unsubscribed"
+        assert self.server.routed or not self.server.subscribed, (
+            "a channel that no local subscription wants is unsubscribed"
+        )
 
     def _come_to_rest(self) -> None:
         for _ in range(_ROUNDS):
