@@ -13,8 +13,9 @@ import typing
 
 if typing.TYPE_CHECKING:
     from fanline.client.client import Client
+    from fanline.client.machine.presence import PresenceNotice
     from fanline.client.message import Gap, Message, PastMessages, Position, Published
-    from fanline.client.presence_view import PresenceNotice, PresenceView
+    from fanline.client.presence_view import PresenceView
     from fanline.client.subscription import Subscription
     from fanline.client.task_events import OutputLine, TaskUpdate
     from fanline.client.task_view import TaskView
@@ -74,7 +75,8 @@ __all__ = [
 _MODULES = {
     "client.client": ("Client",),
     "client.message": ("Gap", "Message", "PastMessages", "Position", "Published"),
-    "client.presence_view": ("PresenceNotice", "PresenceView"),
+    "client.machine.presence": ("PresenceNotice",),
+    "client.presence_view": ("PresenceView",),
     "client.subscription": ("Subscription",),
     "client.task_events": ("OutputLine", "TaskUpdate"),
     "client.task_view": ("TaskView",),

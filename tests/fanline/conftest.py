@@ -6,7 +6,7 @@ import pytest
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that reconnects at once, and at once repeats what was refused for now."""
-    monkeypatch.setattr("fanline.client.client.Backoff", _Soon)
+    monkeypatch.setattr("fanline.client.machine.connection_life.Backoff", _Soon)
     monkeypatch.setattr("fanline.client.subscriptions.client_subscriptions.Backoff", _Soon)
 
 

@@ -13,7 +13,7 @@ import trio_websocket
 import fanline
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
-from fanline.protocol.messages import ErrorData
+from fanline.protocol.messages import Authenticate, ErrorData, read
 from fanline.protocol.tasks.events import TaskEvent, data_of, event_of
 from fanline.protocol.tasks.fold import apply
 from fanline.protocol.tasks.snapshot import Snapshot, snapshot_fields
@@ -132,12 +132,17 @@ class DurablePeer:
 
     async def serve(self, talk: Talk) -> None:
         self._talk, self._subscribed = talk, False
+        talk.forgets_sessions = self._chance.random() < 0.5
         await talk.welcome()
         while True:
             command = await talk.receive()
             if command.type == MessageType.SUB:
                 self.asked.append(command)
                 await self._sub(talk, command)
+            elif command.type == MessageType.PING:
+                await talk.send(Envelope(MessageType.PONG, id=command.id))
+            elif command.type == MessageType.AUTH:
+                await self._resume(talk, command)
             elif command.type == MessageType.PUB:
                 await talk.send(Envelope(MessageType.OK, id=command.id, channel=CHANNEL, data={"id": command.id}))
             elif command.type == MessageType.CALL:
@@ -145,6 +150,14 @@ class DurablePeer:
                 answer = self.answers.pop(0) if self.answers else Envelope(MessageType.OK, data=command.event)
                 answer.id = command.id
                 await talk.send(answer)
+
+    async def _resume(self, talk: Talk, command: Envelope) -> None:
+        """Take up a session that holds the channel."""
+        place = read(Authenticate, command).positions.get(CHANNEL, (None, None))
+        again = Envelope(MessageType.SUB, channel=CHANNEL, offset=place[0], epoch=place[1])
+        self.asked.append(again)
+        await self._sub(talk, again)
+        await talk.end_resumption(command)
 
     async def _sub(self, talk: Talk, command: Envelope) -> None:
         if command.offset is not None and self._chance.random() < self.refuse:

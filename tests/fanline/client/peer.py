@@ -9,7 +9,7 @@ import trio
 import trio_websocket
 
 from fanline.protocol.envelope import Envelope, MessageType, decode_json, encode_json
-from fanline.protocol.messages import ErrorData, Limits, Welcome
+from fanline.protocol.messages import Authenticate, Authenticated, ErrorData, Limits, Welcome, read
 
 
 class Talk:
@@ -18,16 +18,43 @@ class Talk:
     def __init__(self, websocket: trio_websocket.WebSocketConnection, number: int) -> None:
         self._websocket = websocket
         self.number = number
+        self.forgets_sessions = True
+        """Whether a client that resumes its session is told that there is none; else the script has to answer."""
 
     async def welcome(self, heartbeat: int = 25_000) -> None:
         limits = Limits(message=65536, subscriptions=100)
-        welcome = Welcome(session="s", connection=f"peer-{self.number}", heartbeat=heartbeat, limits=limits)
+        welcome = Welcome(
+            session=f"session-{self.number}", connection=f"peer-{self.number}", heartbeat=heartbeat, limits=limits
+        )
         await self.send(Envelope(MessageType.WELCOME, data=welcome.fields()))
 
     async def receive(self) -> Envelope:
-        payload = await self._websocket.get_message()
-        assert isinstance(payload, str)
-        return decode_json(payload.encode())
+        while True:
+            payload = await self._websocket.get_message()
+            assert isinstance(payload, str)
+            command = decode_json(payload.encode())
+            if not self.forgets_sessions or not await self._forget_session(command):
+                return command
+
+    async def _forget_session(self, command: Envelope) -> bool:
+        if command.type == MessageType.PING and command.id == "~mark":
+            await self.send(Envelope(MessageType.PONG, id=command.id))
+            return True
+        if command.type != MessageType.AUTH or "session" not in (command.value or {}):
+            return False
+        await self.end_resumption(command, resumed=False)
+        return True
+
+    async def resume(self) -> Authenticate:
+        """Receive what resumes a session, and answer its `ping`; `end_resumption` comes after the channels."""
+        ping, self.resuming = await self.receive(), await self.receive()
+        assert (ping.type, self.resuming.type) == (MessageType.PING, MessageType.AUTH)
+        await self.send(Envelope(MessageType.PONG, id=ping.id))
+        return read(Authenticate, self.resuming)
+
+    async def end_resumption(self, command: Envelope, *, resumed: bool = True) -> None:
+        data = Authenticated(user=None, session="s", resumed=resumed)
+        await self.send(Envelope(MessageType.OK, id=command.id, data=data.fields()))
 
     async def send(self, envelope: Envelope) -> None:
         await self._websocket.send_message(encode_json(envelope).decode())

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 import fanline
-from fanline.client.subscription import OVERRUN
+from fanline.client.machine.unread import OVERRUN
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason
 from tests.fanline.client.peer import Talk, refusing_peer, running_peer

@@ -314,7 +314,7 @@ async def test_a_publish_is_not_sent_again_when_the_server_may_have_forgotten_it
     with trio.fail_after(5):
         async with running_peer(script) as url, fanline.Client(url) as client:
             await client.publish(CHANNEL, 1)
-            monkeypatch.setattr("fanline.client.client._RETRY_SECONDS", -1)
+            monkeypatch.setattr("fanline.client.machine.requests.STORED_SECONDS", -1)
             with pytest.raises(fanline.ConnectionLost, match="may have been done"):
                 await client.publish(CHANNEL, 1)
 
