@@ -31,17 +31,20 @@ class Client:
     """A Fanline client for Trio. Enter it once: `async with fanline.Client("ws://127.0.0.1:8080/ws") as client:`.
 
     Entering connects, and raises ConnectionRefused or ConnectionLost if that fails. A connection that is lost later is
-    reopened, with full-jitter back-off of at most 15 seconds, and everything is subscribed again before any other
-    command is sent: durable channels from where they were, so that nothing is missed or repeated; what an ephemeral
-    channel had in between is missed. A refusal that would only be repeated (a close code or HTTP status that says so)
-    ends the client: every call and every subscription then raises that error with `final` set. Timeouts are the
-    caller's: `with trio.fail_after(5): await client.publish(...)`.
+    reopened, with full-jitter back-off of at most 15 seconds or when the server has said, and everything is subscribed
+    again before any other command is sent, in one step if the server still has the client's session: durable channels
+    from where they were, so that nothing is missed or repeated; what an ephemeral channel had in between is missed. A
+    refusal that would only be repeated (a close code or HTTP status that says so) ends the client: every call and every
+    subscription then raises that error with `final` set. Timeouts are the caller's: `with trio.fail_after(5): await
+    client.publish(...)`.
 
     `codec` is "json" or "cbor": the same messages in text or binary form; byte strings survive only in cbor.
     `notice` is called with a sentence for people whenever an established connection is lost, and when it is back.
     `token` is what the server wants to see, or a function, plain or async, that returns it: it is called for each
-    connection, and whenever the server says that the token ends soon, so that the connection goes on with a new one.
-    What it raises is raised by the client if it has no connection; else it is a warning of the logger "fanline".
+    connection, also after the server did not accept the last token, and whenever the server says that the token ends
+    soon, so that the connection goes on with a new one. What it raises on entering is raised there. Later it is a
+    warning of the logger "fanline", as is a token that the server does not accept; the client goes on with the
+    connection it has, or tries again with back-off.
     """
 
     def __init__(
@@ -166,17 +169,34 @@ class Client:
         before a position, or the oldest after one. Fewer if they are large.
 
         Page by page: `before=page.next`, or `after=page.next`, until that is None. Raises ServerError if the server
-        refuses or the position is of another epoch, and ConnectionLost if the connection ends before the answer.
+        refuses or the position is of another epoch. If the connection ends before the answer, it asks again.
         """
         page, _ = await self._shell.request(commands.history(channel, limit=limit, before=before, after=after))
         return page
+
+    def inbox(self, user: str | None = None, *, buffer: int = 1024) -> Subscription[Message]:
+        """The messages for a user that no device of theirs has acknowledged, oldest first, then new ones:
+
+        async with client.inbox() as messages:
+            async for message in messages:
+                ...
+                await client.ack(message)
+
+        What is not acknowledged comes again, but only to another subscription: this one gets each message once, across
+        every reconnect. `user` is by default the one whom the token names; ValueError if it names none. `buffer` is in
+        messages, as for `subscribe`.
+        """
+        name = user or self.user
+        if name is None:
+            raise ValueError("whose inbox? The server knows this client by no name; give `user`")
+        return self.subscribe(f"user:{name}", buffer=buffer)
 
     async def ack(self, message: Message) -> None:
         """Acknowledge an inbox (`user:NAME`) up to this message: whoever subscribes to it without a position, on any
         device of the user, begins behind it.
 
-        Raises ServerError if it is no message of an inbox to which this client is subscribed, and ConnectionLost if
-        the connection ends before the answer: acknowledge it, or a later one, again.
+        If the connection ends before the answer, it is sent again. Raises ServerError if it is no message of an inbox
+        to which this client is subscribed.
         """
         await self._shell.request(commands.ack(message))
 
@@ -205,8 +225,8 @@ class Client:
         """Who is on a channel: `users`, or None if there are too many to be named; `count`; `connections`. Without a
         channel, how many users the whole system has.
 
-        Raises ServerError if the server refuses or the channel has no presence, and ConnectionLost if the connection
-        ends before the answer.
+        Raises ServerError if the server refuses or the channel has no presence. If the connection ends before the
+        answer, it asks again.
         """
         present, _ = await self._shell.request(commands.presence(channel))
         return present

@@ -14,7 +14,7 @@ from fanline.client.machine.commands import Command, Result
 from fanline.client.machine.effects import AskToken, Connect, Disconnect, RenewToken, ShellEffect, Tell, Transmit
 from fanline.client.machine.local_subscription import LocalSubscription
 from fanline.client.machine.presence import PresenceRoster
-from fanline.client.machine.requests import Request
+from fanline.client.machine.requests import ClientRequest
 from fanline.client.machine.wire import V1Dialect
 from fanline.client.token_source import TokenSource
 from fanline.errors import ConnectionLost, ConnectionRefused, FanlineError
@@ -80,10 +80,10 @@ class TrioShell:
 
     # --- for the program ----------------------------------------------------------------------------------------
 
-    async def request(self, command: Command[Result]) -> tuple[Result, Request]:
+    async def request(self, command: Command[Result]) -> tuple[Result, ClientRequest]:
         """Send a command, and wait for its answer. Raises ServerError if it is refused, and what ended the client."""
         answered = Bell()
-        request = Request(command.envelope, answered.ring, to_others=command.to_others)
+        request = ClientRequest(command.envelope, answered.ring, to_others=command.to_others)
         self.perform(self.machine.request(request, trio.current_time()))
         try:
             while not request.settled:

@@ -17,8 +17,8 @@ from fanline.client.machine.connection_states import WELCOMED, ConnectionEvent, 
 from fanline.client.machine.effects import AskToken, Connect, Disconnect, RenewToken, ShellEffect, Tell, Transmit
 from fanline.client.machine.local_subscription import LocalSubscription
 from fanline.client.machine.presence import NOTICES, PresenceRoster, PresenceViews
-from fanline.client.machine.requests import Request, Requests
-from fanline.client.machine.wire import V1Dialect, Wire, read_welcome
+from fanline.client.machine.requests import ClientRequest, ClientRequests
+from fanline.client.machine.wire import ServerWire, V1Dialect, read_welcome
 from fanline.client.subscriptions.client_subscriptions import ClientSubscriptions
 from fanline.client.subscriptions.effects import AskAgain, Begin, Deliver, Effect, End, Resumed, Send
 from fanline.errors import ConnectionLost, ConnectionRefused, ServerError
@@ -40,10 +40,10 @@ class ClientMachine:
         self.user: str | None = None
         """Whom the server takes the client for, as its last welcome said."""
         self._life = ConnectionLife(can_renew=can_renew)
-        self._wire = Wire(dialect)
+        self._wire = ServerWire(dialect)
         self._subscriptions = ClientSubscriptions()
         self._presence = PresenceViews()
-        self._requests = Requests()
+        self._requests = ClientRequests()
         self._full: set[LocalSubscription] = set()
         self._again: dict[str, float] = {}  # channel -> when to ask for it again
 
@@ -242,12 +242,12 @@ class ClientMachine:
         """The program watches no longer."""
         self._presence.leave(roster)
 
-    def request(self, request: Request, now: float) -> list[ShellEffect]:
+    def request(self, request: ClientRequest, now: float) -> list[ShellEffect]:
         """Send a command now, or once there is a connection; it is settled when there is an answer, or can be none."""
         self._requests.queue(request)
         return self._send_queued(now) if self.ready else []
 
-    def forget(self, request: Request) -> None:
+    def forget(self, request: ClientRequest) -> None:
         """The program waits for the answer no longer."""
         self._requests.forget(request)
 

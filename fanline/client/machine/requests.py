@@ -33,7 +33,7 @@ REPEATS = {
 }
 
 
-class Request:
+class ClientRequest:
     """A command, and the answer or the error it has got. `wake` is called when it has."""
 
     def __init__(self, command: Envelope, wake: Callable[[], None], *, to_others: bool = False) -> None:
@@ -51,7 +51,7 @@ class Request:
     def settled(self) -> bool:
         return self.reply is not None or self.error is not None
 
-    def __lt__(self, other: "Request") -> bool:
+    def __lt__(self, other: "ClientRequest") -> bool:
         return self._number < other._number
 
     def settle(self, reply: Envelope) -> None:
@@ -73,12 +73,12 @@ class Request:
         self.fail(ConnectionLost(f"the connection was lost before `{kind}` was answered; it may have been done"))
 
 
-class Requests:
+class ClientRequests:
     """All of one client. A command is queued, then sent, then settled; one that is sent again is queued once more."""
 
     def __init__(self) -> None:
-        self._queue: deque[Request] = deque()
-        self._sent: dict[str, deque[Request]] = {}  # by id, in the order of sending
+        self._queue: deque[ClientRequest] = deque()
+        self._sent: dict[str, deque[ClientRequest]] = {}  # by id, in the order of sending
         self._error: FanlineError | None = None  # what ended the client
 
     @property
@@ -86,14 +86,14 @@ class Requests:
         """Whether an answer is to come."""
         return bool(self._sent)
 
-    def queue(self, request: Request) -> None:
+    def queue(self, request: ClientRequest) -> None:
         """Keep a command until it can be sent."""
         if self._error is not None:
             request.fail(copy(self._error))
         else:
             self._queue.append(request)
 
-    def queued(self, now: float) -> Iterator[Request]:
+    def queued(self, now: float) -> Iterator[ClientRequest]:
         """Take the commands to be sent now. One whose repetition the server might not recognise any more fails."""
         while self._queue:
             request = self._queue.popleft()
@@ -103,13 +103,13 @@ class Requests:
             else:
                 yield request
 
-    def sent(self, request: Request, now: float) -> None:
+    def sent(self, request: ClientRequest, now: float) -> None:
         """A command is on its way."""
         if request.sent_at is None:
             request.sent_at = now
         self._sent.setdefault(request.command.id or "", deque()).append(request)
 
-    def settle(self, reply: Envelope) -> Request | None:
+    def settle(self, reply: Envelope) -> ClientRequest | None:
         """Hand an answer to the oldest command with its id; None if no command waits for it."""
         waiting = self._sent.get(reply.id or "")
         if not waiting:
@@ -119,7 +119,7 @@ class Requests:
         request.settle(reply)
         return request
 
-    def forget(self, request: Request) -> None:
+    def forget(self, request: ClientRequest) -> None:
         """The program waits for this command no longer."""
         if request in self._queue:
             self._queue.remove(request)
@@ -132,7 +132,7 @@ class Requests:
     def lose(self, is_durable: Callable[[str], bool]) -> None:
         """The connection has ended: what may be sent again is queued, in its old order; the rest fails."""
         sent, self._sent = sorted(itertools.chain(*self._sent.values())), {}
-        again = deque[Request]()
+        again = deque[ClientRequest]()
         for request in sent:
             repeat = REPEATS[MessageType(request.command.type)]
             if repeat is Repeat.ALWAYS or (repeat is Repeat.IF_STORED and is_durable(request.command.channel or "")):

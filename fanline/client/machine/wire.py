@@ -12,7 +12,7 @@ MAX_MESSAGE_BYTES = 8 << 20
 _FOR_PATTERNS = frozenset((MessageType.SUB, MessageType.UNSUB))
 
 
-class Wire:
+class ServerWire:
     def __init__(self, dialect: V1Dialect) -> None:
         self.dialect = dialect
         self.limit = MAX_MESSAGE_BYTES
