@@ -54,6 +54,7 @@ async def test_a_client_whose_workers_are_killed_resumes_its_session_and_gets_ev
             fanline.Client(serve.url) as publisher,
             AsyncExitStack() as stack,
         ):
+            await publisher.publish("task:first", 0)  # by now it knows that `task` is durable
             messages = {}
             for channel in CHANNELS:
                 messages[channel] = await stack.enter_async_context(client.subscribe(channel, gaps=True))
@@ -103,6 +104,7 @@ async def test_after_a_restart_of_the_server_the_client_goes_on_where_it_was() -
                 await serve.start_again()
                 await client.publish("task:1", 1)
                 await _take_round({"task:1": messages}, 1)
+                await client.ping()
                 await client.publish("news:all", "again")
                 assert (await anext(news)).data == "again"
 

@@ -1,6 +1,6 @@
 """Everything that a client decides, over all its connections: a state machine without I/O.
 
-The parts decide, each by its own rules; this is where what happens finds the part that it concerns.
+Its parts decide, each by its own rules; here, what happens finds the part that it concerns.
 
 - On a new connection everything is subscribed again before anything else is sent, by resuming the session of the last
   connection that had everything.
@@ -78,8 +78,9 @@ class ClientMachine:
             effects += self._drop(ConnectionRefused(TOO_LATE), now)
         if self._life.silent_at <= now:
             error = self._life.miss(now)
-            ping = Envelope(MessageType.PING)
-            effects += self._drop(error, now) if error is not None else [Transmit(self._wire.encode(ping))]
+            effects += (
+                self._drop(error, now) if error is not None else self._send_all([Envelope(MessageType.PING)], now)
+            )
         return effects
 
     # --- the connection -----------------------------------------------------------------------------------------
@@ -120,8 +121,10 @@ class ClientMachine:
             return []
         if self._life.is_final(error):
             return self._end(error, now)
-        was_ready = self.ready
+        was_ready, was_welcomed = self.ready, self._life.state in WELCOMED
         self._life.wait(now)
+        if not was_welcomed:  # an attempt has failed, and nothing was sent
+            return []
         self._again.clear()
         self._subscriptions.disconnected()
         self._presence.disconnected()
@@ -204,8 +207,6 @@ class ClientMachine:
             self._subscriptions.learn(request.command.channel or "", reply)
         return []
 
-    # --- the token ----------------------------------------------------------------------------------------------
-
     def renewed(self, token: str | None) -> list[ShellEffect]:
         """Another token, before the present one ends. A refusal is the server's to act upon."""
         if token is None or self._life.state not in WELCOMED:
@@ -250,8 +251,6 @@ class ClientMachine:
     def forget(self, request: ClientRequest) -> None:
         """The program waits for the answer no longer."""
         self._requests.forget(request)
-
-    # --- sending ------------------------------------------------------------------------------------------------
 
     def _send_queued(self, now: float) -> list[ShellEffect]:
         welcome, effects = self._life.welcome, list[ShellEffect]()
@@ -299,5 +298,5 @@ class ClientMachine:
 
     def _be_ready(self, now: float) -> list[ShellEffect]:
         """Everything is subscribed: whatever has waited may follow."""
-        told: list[ShellEffect] = [Tell("connected again")] if self._life.be_ready() else []
+        told = [Tell("connected again")] if self._life.be_ready() else []
         return [*told, *self._send_all(self._presence.ask_all(), now), *self._send_queued(now)]

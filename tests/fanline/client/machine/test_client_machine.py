@@ -11,7 +11,7 @@ from fanline.client.machine.wire import ServerWire
 from fanline.protocol.dialects import JSON
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import Authenticate, ErrorData, ReconnectData, read
-from tests.fanline.client.machine.played import HEARTBEAT, PlayedClient
+from tests.fanline.client.machine.played import HEARTBEAT, PlayedClient, welcome
 
 
 def final(code: int) -> fanline.ConnectionLost:
@@ -43,6 +43,24 @@ def test_a_failure_before_the_first_connection_is_ready_ends_the_client() -> Non
     client.lose(fanline.ConnectionRefused("nothing listens"))
     assert isinstance(client.machine.error, fanline.ConnectionRefused)
     assert client.machine.error.final
+
+
+def test_an_attempt_that_fails_is_followed_by_another_and_is_told_once() -> None:
+    client = PlayedClient().ready()
+    local = client.enter()
+    client.accept()
+    for _ in range(3):
+        client.lose(fanline.ConnectionRefused("nothing listens"))
+        client.wait(15)
+        client.take(AskToken)
+        client.perform(client.machine.authorized(None))
+        client.take(Connect)
+    assert client.told == ["nothing listens; coming back"]
+    client.perform(client.machine.opened(JSON.subprotocol, client.now))
+    client.hear(welcome(1))
+    client.forget_session()
+    client.accept()
+    assert (client.machine.ready, local.begun) == (True, True)
 
 
 def test_a_refusal_that_would_be_repeated_ends_the_client_and_everything_that_waits() -> None:

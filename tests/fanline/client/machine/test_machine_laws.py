@@ -6,9 +6,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+import fanline
 from fanline.client.machine.connection_states import CONNECTION_TRANSITIONS, ConnectionState
 from fanline.client.machine.effects import AskToken, Connect
 from fanline.client.machine.requests import ClientRequest
+from fanline.protocol.dialects import JSON
 from fanline.protocol.envelope import MessageType
 from tests.fanline.client.machine.played import PlayedClient
 
@@ -48,10 +50,8 @@ class Commands(RuleBasedStateMachine):
     @precondition(lambda self: self.client.sent)
     @rule(count=st.integers(1, 4))
     def answer(self, count: int) -> None:
+        self.client.forget_session()
         for _ in range(min(count, len(self.client.sent))):
-            if self.client.sent[0].id == "~mark":
-                self.client.forget_session()
-                continue
             command = self.client.accept()
             if command.id and command.id.startswith("r"):
                 self.times_sent[command.id] = self.times_sent.get(command.id, 0) + 1
@@ -68,10 +68,26 @@ class Commands(RuleBasedStateMachine):
                 self.times_sent[command.id] = self.times_sent.get(command.id, 0) + 1
         self.client.lose()
 
-    @rule(seconds=st.sampled_from([0.0, 0.3, 20.0]))
-    def wait(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.0, 0.3, 20.0]), fails=st.sampled_from(["", "", "token", "connect", "welcome"]))
+    def wait(self, seconds: float, fails: str) -> None:
         self.client.wait(seconds)
-        self._connect()
+        if fails and any(isinstance(effect, AskToken) for effect in self.client.effects):
+            self._fail(fails)
+        else:
+            self._connect()
+
+    def _fail(self, when: str) -> None:
+        """The attempt fails: before there is a WebSocket, or before the welcome."""
+        machine, now = self.client.machine, self.client.now
+        self.client.effects.clear()
+        if when == "token":
+            self.client.perform(machine.not_authorized(OSError("no network"), now))
+            return
+        self.client.perform(machine.authorized(None))
+        self.client.take(Connect)
+        if when == "welcome":
+            self.client.perform(machine.opened(JSON.subprotocol, now))
+        self.client.lose(fanline.ConnectionRefused("nothing listens"))
 
     def _connect(self) -> None:
         tokens = [effect for effect in self.client.effects if isinstance(effect, AskToken)]
