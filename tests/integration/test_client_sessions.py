@@ -166,3 +166,6 @@ async def test_an_inbox_begins_with_what_no_device_has_acknowledged() -> None:
         async with running_serve(1) as serve, fanline.Client(serve.url) as client:
             with pytest.raises(ValueError, match="whose inbox"):
                 client.inbox()
+            await client.publish("user:ann", "hello")
+            async with client.inbox("ann") as messages:
+                assert (await anext(messages)).data == "hello"
