@@ -18,7 +18,7 @@ from fanline.client.machine.effects import AskToken, Connect, Disconnect, RenewT
 from fanline.client.machine.local_subscription import LocalSubscription
 from fanline.client.machine.presence import NOTICES, PresenceRoster, PresenceViews
 from fanline.client.machine.requests import ClientRequest, ClientRequests
-from fanline.client.machine.wire import ServerWire, V1Dialect, read_welcome
+from fanline.client.machine.wire import ServerWire, V1Dialect, no_server, read_welcome
 from fanline.client.subscriptions.client_subscriptions import ClientSubscriptions
 from fanline.client.subscriptions.effects import AskAgain, Begin, Deliver, Effect, End, Resumed, Send
 from fanline.errors import ConnectionLost, ConnectionRefused, ServerError
@@ -110,10 +110,7 @@ class ClientMachine:
         if self._life.state is not ConnectionState.CONNECTING:
             return [Disconnect()]
         self._life.open(now)
-        if subprotocol == self._wire.dialect.subprotocol:
-            return []
-        refused = ConnectionRefused("this is no Fanline server: it does not know our subprotocol", final=True)
-        return self._drop(refused, now)
+        return [] if subprotocol == self._wire.dialect.subprotocol else self._drop(no_server(), now)
 
     def lost(self, error: Exception, now: float) -> list[ShellEffect]:
         """The WebSocket has ended, or could not be opened."""
@@ -123,8 +120,8 @@ class ClientMachine:
             return self._end(error, now)
         was_ready, was_welcomed = self.ready, self._life.state in WELCOMED
         self._life.wait(now)
-        if not was_welcomed:  # an attempt has failed, and nothing was sent
-            return []
+        if not was_welcomed:
+            return []  # an attempt has failed, and nothing was sent
         self._again.clear()
         self._subscriptions.disconnected()
         self._presence.disconnected()

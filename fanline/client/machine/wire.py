@@ -50,3 +50,8 @@ def read_welcome(envelope: Envelope) -> Welcome:
         return read(Welcome, envelope)
     except MessageError as error:
         raise ConnectionRefused(f"the server's welcome cannot be read: {error}", final=True) from None
+
+
+def no_server() -> ConnectionRefused:
+    """Another subprotocol than ours was chosen, or none."""
+    return ConnectionRefused("this is no Fanline server: it does not know our subprotocol", final=True)
