@@ -60,7 +60,7 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """The most connections of one user to this route in the whole cluster; 0: any number; -1: `access.connections`."""
     replace: Overflow = Overflow.REJECT
     joins: tuple[TemplateText, ...] = ()
-    """Channels that a connection is subscribed to from the beginning."""
+    """Channels, and whole namespaces, that a connection is subscribed to from the beginning."""
     ack: Acknowledge = Acknowledge.AUTO
     """How plain clients acknowledge the messages of an inbox."""
     rooms: Annotated[str, Meta(min_length=1, max_length=32)] = "project"
@@ -77,8 +77,7 @@ _TASK = Route(joins=("task:{task_id}",), flat=True, greeting="connected to the p
 DEFAULTS: Mapping[str, Route] = {
     "/": _WS,
     "/ws": _WS,
-    # Without a project_id this route is to join `project:*`, once patterns of channels can be joined.
-    "/ws/board": Route(joins=("project:{?project_id}",)),
+    "/ws/board": Route(joins=("project:{?project_id=*}",)),
     "/ws/chat": _CHAT,
     "/ws/chat/session/{session_id}": msgspec.structs.replace(_CHAT, joins=("user:{user}", "session:{session_id}")),
     "/ws/health": Route(serves=Serves.HEALTH, dialect=Speech.PLAIN, greeting="the server is there"),

@@ -15,7 +15,7 @@ from fanline.engine.bus.interface import BusError
 from fanline.engine.routes import Serves
 from fanline.protocol.auth.request_token import token_of
 from fanline.protocol.auth.rights import Grants, Right
-from fanline.protocol.channels import namespace_of
+from fanline.protocol.channels import is_pattern, namespace_of
 from fanline.protocol.errors import ErrorCode, HttpError, MessageError
 from fanline.protocol.handlers import AuthenticateRequest
 from fanline.protocol.websocket.handshake import Request
@@ -99,6 +99,8 @@ class Admissions:
     async def _check_known(self, channels: Sequence[str]) -> None:
         """MessageError(UNKNOWN_TASK) if one of them is a task of which nothing was ever heard."""
         for channel in channels:
+            if is_pattern(channel):
+                continue
             try:
                 known = await self._knows_task(channel)
             except BusError as error:

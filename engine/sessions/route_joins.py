@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from fanline.engine.channels.join import Answer
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.session import Session
+from fanline.protocol.channels import is_pattern
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import Subscribe
 
@@ -24,7 +25,8 @@ async def join_route(session: Session, subscribe: SubscribeTo, namespaces: Names
     for channel in session.route.channels(session.visit, session.identity.user, is_plain=is_plain):
         if channel in (session.subscriptions or {}):
             continue
-        data = Subscribe(snapshot=True).fields() if namespaces.of(channel).tasks else None
+        is_task = namespaces.of(channel).tasks and not is_pattern(channel)
+        data = Subscribe(snapshot=True).fields() if is_task else None
         command = Envelope(MessageType.SUB, channel=channel, data=data)
         await subscribe(session, command, _unheard if is_plain else session.push)
         if not is_plain:

@@ -9,7 +9,8 @@ everything else must be there as it is written. Of two patterns that match a pat
 counts, from the left: `/ws/board` before `/ws/{room}`.
 
 A channel template says which channel a route joins: `task:{task_id}` with a name of the path, `project:{?project_id}`
-with a name of the query, without which there is nothing to join, and `user:{user}`.
+with a name of the query, without which there is nothing to join, and `user:{user}`. `project:*` is a whole namespace,
+and `project:{?project_id=*}` one channel of it, or all of it if the query does not have the name.
 """
 
 import re
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from fanline.protocol.channels import check_channel
+from fanline.protocol.channels import check_channel_or_pattern, is_pattern, namespace_of
 from fanline.protocol.errors import HttpError, MessageError
 from fanline.protocol.escapes import escape_id
 
@@ -25,7 +26,7 @@ USER = "user"
 MAX_PATTERN_LENGTH = 200
 _NAME = r"[a-z][a-z0-9_]{0,31}"
 _SEGMENT = re.compile(rf"/(?:(?P<text>[A-Za-z0-9._~\-]+)|\{{(?P<name>{_NAME})\}})")
-_PLACE = re.compile(rf"\{{(\??{_NAME})\}}")
+_PLACE = re.compile(rf"\{{(\??{_NAME})(=\*)?\}}")
 
 Segments = tuple[tuple[bool, str], ...]
 """Of each segment whether it is a name, and its text or name."""
@@ -63,26 +64,34 @@ class Template(NamedTuple):
 
     def check(self, names: list[str]) -> None:
         """Raises RouteError for what makes no channel name, or has a name that is not one of the path's."""
-        for name in self.names:
+        for place in _PLACE.finditer(self.text):
+            name = place[1]
+            if place[2] and not name.startswith("?"):
+                raise RouteError(f"{self.text}: only a name of the query may be missing; write {{?{name}=*}}")
             if not name.startswith("?") and name not in (USER, *names):
                 raise RouteError(f"{self.text}: the path has no {{{name}}}; for a name of the query write {{?{name}}}")
         try:
-            check_channel(_PLACE.sub("x", self.text))
+            for text in (_PLACE.sub("x", self.text), _PLACE.sub(lambda place: "*" if place[2] else "x", self.text)):
+                check_channel_or_pattern(text)
+                if is_pattern(text) and namespace_of(text) == USER:
+                    raise RouteError(f"{self.text!r} would join the inboxes of all users")
         except MessageError:
             raise RouteError(f"{self.text!r} is no channel; write task:{{task_id}} or user:{{{USER}}}") from None
 
     @property
     def names(self) -> list[str]:
         """Its names, those of the query with their question mark."""
-        return _PLACE.findall(self.text)
+        return [place[1] for place in _PLACE.finditer(self.text)]
 
     def channel(self, values: Mapping[str, str]) -> str | None:
-        """The channel with these values, which are escaped; None if one of them is missing or empty. The user's name
-        is not escaped: its rights name it as it is. Raises MessageError(BAD_CHANNEL) for what is too long.
+        """The channel, or the pattern, with these values, which are escaped; None if one of them is missing or empty
+        and nothing stands in its place. The user's name is not escaped: its rights name it as it is. Raises
+        MessageError(BAD_CHANNEL) for what is too long.
         """
-        if not all(values.get(name) for name in self.names):
+        parts = {place[0]: _inserted(place, values) for place in _PLACE.finditer(self.text)}
+        if not all(parts.values()):
             return None
-        return check_channel(_PLACE.sub(lambda place: _inserted(place[1], values[place[1]]), self.text))
+        return check_channel_or_pattern(_PLACE.sub(lambda place: parts[place[0]], self.text))
 
 
 class Visit(NamedTuple):
@@ -179,7 +188,11 @@ def _match(segments: Segments, parts: list[str]) -> dict[str, str] | None:
     return values
 
 
-def _inserted(name: str, value: str) -> str:
+def _inserted(place: re.Match[str], values: Mapping[str, str]) -> str:
+    """What stands in a template in place of a name; empty if nothing does."""
+    name, value = place[1], values.get(place[1], "")
+    if not value:
+        return "*" if place[2] else ""
     return value if name == USER else escape_id(value)
 
 

@@ -121,7 +121,12 @@ def test_two_routes_that_match_the_same_paths_are_refused(pair: tuple[str, str])
         ("task:{id}", "the path has no {id}; for a name of the query write {?id}"),
         ("task", "is no channel"),
         ("task:", "is no channel"),
-        ("task:*", "is no channel"),
+        ("task:{task_id=*}", "only a name of the query may be missing; write {?task_id=*}"),
+        ("task:{?task_id=*}.x", "is no channel"),
+        ("task:x-{?task_id=*}", "is no channel"),
+        ("task:{?task_id=7}", "is no channel"),
+        ("user:*", "would join the inboxes of all users"),
+        ("user:{?name=*}", "would join the inboxes of all users"),
         ("{task_id}", "is no channel"),
         ("task:{task_id", "is no channel"),
         ("Task:{task_id}", "is no channel"),
@@ -135,7 +140,8 @@ def test_a_template_that_makes_no_channel_is_refused(text: str, reason: str) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["task:{task_id}", "news:all", "project:{?project_id}", "user:{user}", "a:{task_id}.{?b}"]
+    "text",
+    ["task:{task_id}", "news:all", "project:{?project_id}", "user:{user}", "a:{task_id}.{?b}", "a:*", "a:{?b=*}"],
 )
 def test_a_template_may_name_the_path_the_query_and_the_user(text: str) -> None:
     Template(text).check(["task_id"])
@@ -148,6 +154,15 @@ def test_a_channel_is_made_of_values_and_there_is_none_without_them() -> None:
         for text in ("task:{task_id}", "p:{?project_id}.{task_id}", "user:{user}", "x:{?other}", "x:{?empty}", "x:all")
     }
     assert list(made.values()) == ["task:a~20b", "p:7.a~20b", "user:anna", None, None, "x:all"]
+
+
+@pytest.mark.parametrize(
+    ("value", "joined"), [(None, "project:*"), ("", "project:*"), ("7", "project:7"), ("*", "project:~2A")]
+)
+def test_a_whole_namespace_may_stand_in_for_a_name_that_the_query_lacks(value: str | None, joined: str) -> None:
+    values = {} if value is None else {"?project_id": value}
+    assert Template("project:{?project_id=*}").channel(values) == joined
+    assert Template("project:*").channel(values) == "project:*"
 
 
 @given(st.text(min_size=1, max_size=20))
