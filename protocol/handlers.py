@@ -129,7 +129,7 @@ class AuthenticateRequest(HandlerRequest, frozen=True, kw_only=True, tag="authen
     username: str | None = None
     """How it says that others see it."""
     headers: Mapping[str, str] = {}
-    """Of the handshake, with names in lower case; empty when a live connection shows another token."""
+    """Of the handshake, with names in lower case; empty when a live connection is asked about."""
     path: str = ""
     query: Mapping[str, str] = {}
     """Of the URL; of several with one name the last."""

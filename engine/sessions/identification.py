@@ -1,5 +1,6 @@
 """Who a session is: its identity is replaced in place, and what the new one may not have ends."""
 
+import msgspec
 import trio
 
 from fanline.engine.access.access import Access
@@ -7,15 +8,17 @@ from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.authenticator import remembered
 from fanline.engine.access.identity import Identity
 from fanline.engine.access.permissions import Permissions
+from fanline.engine.access.settings import AuthMode
 from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.bus.parallel import for_each
 from fanline.engine.sessions.attending import Attending
 from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.session import Session
-from fanline.engine.sessions.talk.names import named
+from fanline.engine.sessions.talk.names import Introduction, introduction_of
 from fanline.protocol.auth.rights import Right
 from fanline.protocol.dialects.plain_commands import PlainCommand
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.handlers import AuthenticateRequest
 
 _CONFIRM_SECONDS = 15.0  # for all channels of a connection whose client shows another token
 
@@ -45,15 +48,39 @@ class Identification:
         if session.identity.user not in (None, identity.user):
             text = "this connection belongs to another user; open a new one with this token"
             raise MessageError(ErrorCode.PERMISSION_DENIED, text)
+        await self._become(session, identity)
+
+    async def name(self, session: Session, command: PlainCommand) -> None:
+        """Whom a `connect` names is the session from now on, if that can be believed. MessageError."""
+        said = introduction_of(command)
+        if session.identity.user is None:
+            await self._become(session, await self._believed(session, said))
+        elif said.user not in (None, session.identity.user):
+            raise MessageError(ErrorCode.PERMISSION_DENIED, "this connection belongs to another user")
+
+    async def _believed(self, session: Session, said: Introduction) -> Identity:
+        """Who a client is that has said this: as its token says, or the authenticator. Without both the client is
+        believed only where everybody gets in.
+        """
+        access = self._access
+        if access.authenticator is not None or (said.token is not None and access.verifier is not None):
+            request = session.request or AuthenticateRequest()
+            request = msgspec.structs.replace(request, user=said.user, username=said.username)
+            identity = await access.identify(said.token, request)
+            if access.authenticator is None and said.user not in (None, identity.user):
+                raise MessageError(ErrorCode.PERMISSION_DENIED, "this token belongs to another user")
+            return identity
+        if access.mode is AuthMode.TOKEN:
+            raise MessageError(ErrorCode.UNAUTHENTICATED, "Authentication required")
+        if said.user is None:
+            raise MessageError(ErrorCode.BAD_MESSAGE, "User id required")
+        return msgspec.structs.replace(session.identity, user=said.user, username=said.username)
+
+    async def _become(self, session: Session, identity: Identity) -> None:
         await self._take_place(session, identity)
         session.request = remembered(session.request)
         self._expiry.watch(session)
         await self._end_lost(session)
-        await self._attending.identify(session)
-
-    async def name(self, session: Session, command: PlainCommand) -> None:
-        """Whom a `connect` names is the session from now on. MessageError."""
-        await self._take_place(session, named(session.identity, command, self._access))
         await self._attending.identify(session)
 
     async def _take_place(self, session: Session, identity: Identity) -> None:

@@ -217,10 +217,10 @@ SERVER_TYPES = frozenset(
 
 def _refusal(command: Envelope | None, reply: Envelope) -> dict[str, Any]:
     """Commands with a result of their own report a failure in it; all others, and a right that is missing, get an
-    `error`.
+    `error`. `connect` asks for no right: a name may belong to somebody else.
     """
     error, kind = error_of(reply), command.event if command is not None else None
-    if command is not None and error.code == ErrorCode.PERMISSION_DENIED:
+    if command is not None and error.code == ErrorCode.PERMISSION_DENIED and kind != "connect":
         is_task = command.type == MessageType.CALL or kind in BOARD
         denied = "Task access denied" if is_task else "Channel access denied"
         return {"type": "error", "message": denied}
@@ -287,8 +287,10 @@ def _sent(command: PlainCommand, reply: Envelope) -> dict[str, Any]:
 
 
 def _named(command: PlainCommand, reply: Envelope) -> dict[str, Any]:
-    connection = reply.data["connection"]
-    return {"type": "connection_established", "connection_id": connection, "user_id": command.said["user_id"]}
+    """Under the name that counts, which need not be the one that the client has said."""
+    user = command.said["user_id"] if command.data == reply.data["user"] is not None else reply.data["user"]
+    known = {} if user is None else {"user_id": user}
+    return {"type": "connection_established", "connection_id": reply.data["connection"], **known}
 
 
 def _edited(command: PlainCommand, reply: Envelope) -> dict[str, Any]:

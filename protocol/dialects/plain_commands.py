@@ -169,7 +169,9 @@ def _user_status(fields: _Fields, visit: Visit) -> PlainCommand:
 
 
 def _connect(fields: _Fields, visit: Visit) -> PlainCommand:
-    user = _text(fields, "user_id", "User id required")
+    """The client says who it is, or shows its token, which says so."""
+    needs_name = fields.get("user_id") is not None or fields.get("token") is None
+    user = _text(fields, "user_id", "User id required") if needs_name else None
     return PlainCommand(TALK, event=fields["type"], data=user, said=fields)
 
 

@@ -1,32 +1,27 @@
-"""How a client without a token says who it is."""
+"""What a client says of itself with `connect`."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
-
-from fanline.engine.access.access import Access
-from fanline.engine.access.identity import Identity
-from fanline.engine.access.settings import AuthMode
 from fanline.protocol.dialects.plain_commands import PlainCommand
 from fanline.protocol.envelope import MAX_TEXT
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.text import is_name
 
 
-def named(identity: Identity, command: PlainCommand, access: Access) -> Identity:
-    """The identity of a client that has said `connect`. Where tokens count it is believed only what they say.
-    MessageError.
-    """
-    user, username = command.data, command.said.get("username")
-    if identity.user is not None and identity.user != user:
-        raise MessageError(ErrorCode.PERMISSION_DENIED, "this connection belongs to another user")
-    if identity.user is not None:
-        return identity
-    if access.mode is AuthMode.TOKEN:
-        raise MessageError(ErrorCode.UNAUTHENTICATED, "Authentication required")
-    if not _is_text(user) or not (username is None or _is_text(username)):
+class Introduction(NamedTuple):
+    """Not to be believed before somebody says so."""
+
+    user: str | None
+    username: str | None
+    token: str | None
+
+
+def introduction_of(command: PlainCommand) -> Introduction:
+    """Raises MessageError(BAD_MESSAGE) for what can be no name."""
+    user, username, token = command.data, command.said.get("username"), command.said.get("token")
+    if not all(each is None or _is_text(each) for each in (user, username)):
         raise MessageError(ErrorCode.BAD_MESSAGE, f"a name has at most {MAX_TEXT} characters, all of them printable")
-    return msgspec.structs.replace(identity, user=user, username=username)
+    return Introduction(user, username, token if isinstance(token, str) and token else None)
 
 
 def _is_text(value: Any) -> bool:

@@ -65,7 +65,7 @@ class Said:
 
     async def _connect(self, session: Session, command: PlainCommand) -> None:
         await self._identification.name(session, command)
-        reply = Envelope(MessageType.OK, data={"connection": session.connection})
+        reply = Envelope(MessageType.OK, data={"connection": session.connection, "user": session.identity.user})
         self._subscribing.answer(session, command, reply)
         await self._subscribing.join_route(session)
 
