@@ -47,6 +47,10 @@ class Namespace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     """Copies in a NATS cluster; the embedded server allows only one."""
     slow: SlowPolicy = SlowPolicy.RESUME
+    priority: Annotated[int, Meta(ge=-1, le=9)] = -1
+    """That of messages which say none; -1: they have none."""
+    ttl: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    """Seconds after which messages expire that do not say so themselves; 0: they do not."""
     publish: Publishers = Publishers.EVERYONE
     authorizer: str = ""
     """The handler that alone decides about rights on its channels; empty: what tokens, roles and settings grant."""

@@ -47,6 +47,10 @@ class MessageReader:
         """
         try:
             envelope = from_producer(payload)
+            if envelope.priority is None and namespace.priority >= 0:
+                envelope.priority = namespace.priority
+            if envelope.ttl is None and namespace.ttl:
+                envelope.ttl = namespace.ttl
             _check(channel, namespace, envelope, signed=position is not None and position.signed)
             if envelope.time is None:
                 envelope.time = self._clock_ms() if position is None else unix_ms_of(position.time)

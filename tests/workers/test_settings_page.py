@@ -69,7 +69,7 @@ def test_times_and_sizes_have_a_unit() -> None:
         for row in rows(heading)
     ]
     without = [row[0] for row in measured if "number" in row[-4] and not row[-2]]
-    assert without == ["`port`"]
+    assert without == ["`port`", "`priority`"]
 
 
 @pytest.mark.parametrize(
