@@ -90,7 +90,7 @@ class Assembly:
         shared = self._start_parts(nursery, run_vital)
         for namespace in self.namespaces.everywhere():
             await self._bus.wait_joined(f"{namespace}:")
-        await self._talk.documents.start()
+        await self._talk.start()
         if self.access.verifier is not None:
             nursery.start_soon(self.faults.keep, "the keys of tokens", self.access.verifier.run)
         if self.access.verifier is not None or self.access.authenticator is not None or self._authorizers:
@@ -187,6 +187,8 @@ class Assembly:
             turns=turns,
         )
         attending = Attending(joining, presence, online, self._permissions)
+        self._talk = Talk(bus, hub, find, self._members, self._permissions, nursery)
+        nursery.start_soon(faults.keep, "receipts", self._talk.taken.run)
         return joining, Paging(bus, states, reader), attending
 
     def _start_presence(self, nursery: trio.Nursery, router: Router, hub: Hub) -> tuple[Presence, OnlineCounter]:
@@ -214,7 +216,6 @@ class Assembly:
         acknowledgements, on_fault = Acknowledgements(bus), self.faults.report
         nursery.start_soon(self.faults.keep, "acknowledgements of inboxes", acknowledgements.run)
         self._calls = Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=on_fault)
-        self._talk = Talk(bus, self._members, self._permissions, nursery)
         identification = Identification(self.access, self.places, self._permissions, attending, expiry, self.audit)
         return Commands(
             bus=bus,

@@ -26,6 +26,7 @@ from fanline.engine.sending.outbox import Outbox
 from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.channels import is_pattern, pattern_of
 from fanline.protocol.dialects.encoding import Encoding
+from fanline.protocol.dialects.plain_commands import NEW_MESSAGE
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import GapData, GapReason
 
@@ -70,6 +71,12 @@ class Hub:
         """Bytes of the messages that `receive` has taken since the last flush."""
         self.on_dirty: Callable[[], None] = lambda: None
         """Called by `deliver` when there is something to flush. What `receive` leaves is flushed after its burst."""
+        self.flushes = 0
+        """Flushes that have begun."""
+        self.on_flushed: Callable[[], None] = lambda: None
+        """Called when what was taken has been sent, or is in backlogs."""
+        self.on_said: Callable[[Channel, Envelope], None] = lambda channel, envelope: None
+        """Called with each message of a chat that a client says to the others of its channel."""
         self.on_hole: Callable[[DurableChannel], None] = lambda _: None
         """Called when a durable channel misses something and has to be recovered."""
 
@@ -175,6 +182,8 @@ class Hub:
                 self._broadcast(envelope)
             if channel is not None:
                 selective = envelope.extra is not None or envelope.excluded is not None
+                if envelope.excluded is not None and envelope.event == NEW_MESSAGE:
+                    self.on_said(channel, envelope)
                 for group in channel.groups:
                     self._append(channel, group, envelope, self._omissions.of(envelope, group) if selective else ())
 
@@ -272,6 +281,7 @@ class Hub:
         dirty, self._dirty = self._dirty, []
         broadcasts, self._broadcasts = self._broadcasts, []
         self._flushing = dirty
+        self.flushes += 1
         left: Left = set()
         return broadcasts + [batch for group in dirty for batch in group.take(left)]
 
@@ -280,3 +290,4 @@ class Hub:
         for group in self._flushing:
             group.flushing = ()
         self._flushing = []
+        self.on_flushed()

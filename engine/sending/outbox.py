@@ -53,7 +53,7 @@ class Outbox:
     `life`, never by raising.
     """
 
-    __slots__ = ("_backlog", "_drained", "_shared", "_socket", "answered", "life", "subscriptions")
+    __slots__ = ("_backlog", "_drained", "_shared", "_socket", "answered", "life", "subscriptions", "user")
 
     def __init__(self, sock: socket.socket, life: Life, shared: OutboxShared) -> None:
         self._socket = sock
@@ -65,6 +65,8 @@ class Outbox:
         """Bytes of the answers since the connection last charged them; kept by those who answer."""
         self.subscriptions = 0
         """How many channels push here; kept by the groups of the hub, read by the flusher."""
+        self.user: str | None = None
+        """Whose connection it is, if anybody's in particular; kept by the session."""
 
     @property
     def backlog_bytes(self) -> int:

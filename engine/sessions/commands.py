@@ -22,7 +22,7 @@ from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.attending import Attending, Begin
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.identification import Identification
-from fanline.engine.sessions.publisher import ClientPublisher
+from fanline.engine.sessions.publisher import ClientPublisher, new_message_id
 from fanline.engine.sessions.refusals import close_reason, code_of, failure, refusal
 from fanline.engine.sessions.route_joins import join_route
 from fanline.engine.sessions.session import Session
@@ -32,7 +32,7 @@ from fanline.engine.sessions.talk.talk import Talk
 from fanline.protocol.auth.revocation import Removal
 from fanline.protocol.auth.rights import Right, right_of_verb
 from fanline.protocol.channels import is_pattern
-from fanline.protocol.dialects.plain_commands import TALK, PlainCommand
+from fanline.protocol.dialects.plain_commands import NEW_MESSAGE, TALK, PlainCommand
 from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, command_channel, message_id_of, read
@@ -266,16 +266,32 @@ class Commands:
             raise MessageError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {channel}")
         return Envelope(MessageType.OK, channel=channel)
 
-    async def pub(self, session: Session, command: Envelope) -> Envelope:
+    async def pub(self, session: Session, command: Envelope) -> Envelope | None:
         channel = command_channel(command)
         await self._permissions.check(session.identity, Right.PUB, channel)
         if command.excluded not in (None, session.connection):
             raise MessageError(ErrorCode.PERMISSION_DENIED, "n: a client may leave out its own connection only")
         if isinstance(command, PlainCommand):
             command.excluded = session.connection  # these clients speak to the others
-        answer = await self._publisher.publish(command, channel, session.identity)
+            if command.event == NEW_MESSAGE:
+                await self._say(session, command, channel)
+                return None
+        return await self._publish(session, command, channel)
+
+    async def _publish(
+        self, session: Session, command: Envelope, channel: str, message_id: str | None = None
+    ) -> Envelope:
+        answer = await self._publisher.publish(command, channel, session.identity, message_id)
         self._audit.record(AuditEvent.PUBLISHED, session.identity, channel=channel)
         return answer
+
+    async def _say(self, session: Session, command: PlainCommand, channel: str) -> None:
+        """Publish a message whose sender learns when another member has it, but not before it is told that it is
+        stored.
+        """
+        message_id = new_message_id()
+        with self._said.sent.expecting(session, message_id, command):
+            self.answer(session, command, await self._publish(session, command, channel, message_id))
 
     async def presence(self, session: Session, command: Envelope) -> Envelope:
         """Who is on a channel; without one, how many users the whole system has."""

@@ -87,7 +87,7 @@ class Identification:
         if session.place is None:
             session.place = await self._places.take(identity, session.route.place_rule(identity))
             self._places.hold(session.place, session)
-        session.identity = identity
+        session.become(identity)
         self._audit.record(AuditEvent.AUTHENTICATED, identity)
 
     async def _end_lost(self, session: Session) -> None:

@@ -25,6 +25,11 @@ from fanline.protocol.nats.names import client_store_id
 from fanline.protocol.tasks.states import ENGINE_EVENTS
 
 
+def new_message_id() -> str:
+    """Not the request's id, which other clients may use as well."""
+    return secrets.token_urlsafe(12)
+
+
 class ClientPublisher:
     """Publishes for the sessions of one worker."""
 
@@ -32,8 +37,12 @@ class ClientPublisher:
         self._bus = bus
         self._namespaces = namespaces
 
-    async def publish(self, command: Envelope, channel: str, identity: Identity) -> Envelope:
-        """The answer to a `pub`. MessageError, BusError, TooLargeError."""
+    async def publish(
+        self, command: Envelope, channel: str, identity: Identity, message_id: str | None = None
+    ) -> Envelope:
+        """The answer to a `pub`. `message_id`: under which it is published, a new one by default. MessageError,
+        BusError, TooLargeError.
+        """
         user = identity.user
         namespace = self._namespaces.of(channel)
         if command.event in ENGINE_EVENTS and namespace.tasks:
@@ -45,7 +54,7 @@ class ClientPublisher:
             check_extra(command.extra)
         if isinstance(command, PlainCommand) and identity.username is not None:
             command.extra = {**(command.extra or {}), "username": identity.username}
-        message_id = secrets.token_urlsafe(12)  # not the request's id, which other clients may use as well
+        message_id = message_id or new_message_id()
         payload = _payload(command, message_id, user)
         if isinstance(command, PlainCommand) and command.live:
             if namespace.tasks:

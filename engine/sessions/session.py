@@ -70,9 +70,8 @@ class Session:
         self.number = next_number()
         """That of its connection in this process."""
         self.encoding = encoding
-        self.identity = identity
-        """Replaced when the client shows a new token."""
         self.outbox = outbox
+        self.become(identity)
         self.route = route
         """The one by which the client has come, and shares with all that have."""
         self.visit = visit
@@ -96,6 +95,11 @@ class Session:
         """Calls to producers under way."""
         self._store = store
         self._stored_at = 0.0  # Trio time
+
+    def become(self, identity: Identity) -> None:
+        """The client is this one from now on: it has come, has shown a new token, or has said who it is."""
+        self.identity = identity
+        self.outbox.user = identity.user
 
     @property
     def connection(self) -> str:

@@ -20,6 +20,8 @@ from fanline.protocol.websocket.routes import Visit
 SYSTEM = "system:all"
 TALK = "talk"
 """The type of commands that only these clients know; `event` says which it is."""
+NEW_MESSAGE = "new_message"
+"""The event of a message of a chat."""
 _SYSTEM_ALIAS = "system"
 _MAX_DIGITS = 19  # of any 64-bit integer; int() refuses what has thousands
 _decoder = msgspec.json.Decoder()
@@ -130,7 +132,7 @@ def _new_message(fields: _Fields, visit: Visit) -> PlainCommand:
     return PlainCommand(
         MessageType.PUB,
         channel=_place(fields, visit),
-        event="new_message",
+        event=NEW_MESSAGE,
         data=fields.get("data"),
         extra=extra or None,
         said=fields,
@@ -262,7 +264,7 @@ COMMANDS: dict[str, Callable[[_Fields, Visit], PlainCommand | None]] = {
     "join_room": _room_command,
     "leave_room": _room_command,
     "typing": _typing,
-    "new_message": _new_message,
+    NEW_MESSAGE: _new_message,
     "message_read": _message_read,
     "user_status": _user_status,
     "document_edit": _document_edit,

@@ -40,6 +40,8 @@ async def test_two_who_chat_on_two_workers_hear_each_other_and_nothing_of_themse
                 got = await heard(anna, "new_message")
                 assert (sent["client_message_id"], sent["message_id"]) == ("b-1", got["message_id"])
                 assert (got["username"], got["data"]) == ("Bert", {"text": "hello"})
+                delivered = await heard(bert, "message_status_update")
+                assert (delivered["status"], delivered["message_id"]) == ("delivered", got["message_id"])
                 await anna.say({"type": "message_read", "message_id": got["message_id"]})
                 read = await heard(bert, "message_status_update")
                 assert (read["status"], read["client_message_id"], read["user_id"]) == ("read", "b-1", "anna")

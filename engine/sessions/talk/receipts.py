@@ -1,4 +1,6 @@
-"""Receipts: the sender of a message learns that another member of its channel has read it."""
+"""The receipt `read`: the sender of a message learns that another member of its channel has read it."""
+
+from typing import Any
 
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.talk.announcer import Announcer, user_fields
@@ -8,6 +10,12 @@ from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
 
 _OF_MESSAGE = ("client_message_id", "session_id", "room_id")
+
+
+def status_fields(message: Envelope, status: str) -> dict[str, Any]:
+    """What a receipt says of the message that it is about."""
+    extra = message.extra or {}
+    return {key: extra[key] for key in _OF_MESSAGE if key in extra} | {"status": status}
 
 
 class Receipts:
@@ -26,9 +34,7 @@ class Receipts:
         inbox = f"user:{message.sender}"
         if message.sender is None or message.sender == session.identity.user or not is_channel(inbox):
             return
-        extra = message.extra or {}
-        data = {key: extra[key] for key in _OF_MESSAGE if key in extra}
-        data |= {**user_fields(session.identity), "message_id": message.id, "status": "read"}
+        data = status_fields(message, "read") | user_fields(session.identity) | {"message_id": message.id}
         await self._announcer.tell(session, [inbox], "message_status_update", data, message.id)
 
 

@@ -36,6 +36,7 @@ class Said:
 
     def __init__(self, talk: Talk, subscribing: Subscribing, identification: Identification) -> None:
         self._talk = talk
+        self.sent = talk.sent
         self._subscribing = subscribing
         self._identification = identification
         self._performs: dict[str, Perform] = {

@@ -6,6 +6,8 @@ import trio
 
 from fanline.engine.access.permissions import Permissions
 from fanline.engine.bus.interface import Bus
+from fanline.engine.channels.audience.omissions import FindOutbox
+from fanline.engine.channels.hub import Hub
 from fanline.engine.cluster.members import Members
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.talk.announcer import Announcer
@@ -13,6 +15,8 @@ from fanline.engine.sessions.talk.board import Board
 from fanline.engine.sessions.talk.documents import Documents
 from fanline.engine.sessions.talk.receipts import Receipts
 from fanline.engine.sessions.talk.rooms import Rooms
+from fanline.engine.sessions.talk.sent import SentMessages
+from fanline.engine.sessions.talk.taken import TakenMessages
 from fanline.protocol.dialects.plain_commands import BOARD, PlainCommand
 
 Say = Callable[[Session, PlainCommand], Awaitable[None]]
@@ -22,18 +26,27 @@ Say = Callable[[Session, PlainCommand], Awaitable[None]]
 class Talk:
     """`says`: by the type of the client's message."""
 
-    def __init__(self, bus: Bus, members: Members, permissions: Permissions, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, bus: Bus, hub: Hub, find: FindOutbox, members: Members, permissions: Permissions, nursery: trio.Nursery
+    ) -> None:
         self._nursery = nursery
         announcer = Announcer(bus, nursery)
         self.board = Board(bus, permissions)
         self.documents = Documents(bus, members, announcer)
         self.rooms = Rooms(announcer)
+        self.sent = SentMessages(bus)
+        self.taken = TakenMessages(bus, hub, find)
         receipts = Receipts(announcer)
         self.says: dict[str, Say] = {
             "user_status": self.rooms.set_status,
             "message_read": receipts.message_read,
             **dict.fromkeys(BOARD, self.board.tell),
         }
+
+    async def start(self) -> None:
+        """Answer the other workers, and listen to them. BusError: as for `Bus.answer`."""
+        await self.documents.start()
+        await self.sent.start()
 
     def part(self, session: Session) -> None:
         """A session has ended: tell the others, soon."""

@@ -33,6 +33,7 @@ async def test_a_message_goes_to_the_others_and_its_sender_is_told_its_id_under_
             heard = await bert.hear("new_message")
             assert (heard["data"], heard["message_id"]) == ({"text": "hello"}, sent["message_id"])
             assert (heard["user_id"], heard["username"], heard["session_id"]) == ("anna", "Anna", "9")
+            assert (await anna.hear("message_status_update"))["status"] == "delivered"
             await anna.hears_nothing()
 
 
@@ -41,9 +42,12 @@ async def test_two_messages_under_way_are_told_apart() -> None:  # S4-23
         async with running_engine() as engine, chat(engine) as (anna, _):
             for number in (1, 2):
                 await anna.say(message("hello", message_id=number))
-            answers = [await anna.json() for _ in range(2)]
-            assert [each["client_message_id"] for each in answers] == [1, 2]
-            assert len({each["message_id"] for each in answers}) == 2
+            answers = [await anna.hear("message_status_update") for _ in range(4)]
+            sent = [each for each in answers if each["status"] == "sent"]
+            assert [each["client_message_id"] for each in sent] == [1, 2]
+            delivered = {each["client_message_id"]: each["message_id"] for each in answers if each not in sent}
+            assert delivered == {each["client_message_id"]: each["message_id"] for each in sent}
+            assert len({*delivered.values()}) == 2
             assert "client_message_id" not in await anna.ask(message("bye"))
 
 
@@ -52,6 +56,7 @@ async def test_the_sender_learns_who_has_read_a_message() -> None:  # S4-23
         async with running_engine() as engine, chat(engine) as (anna, bert):
             sent = await anna.ask(message("hello", message_id="mine-1"))
             heard = await bert.hear("new_message")
+            assert (await anna.hear("message_status_update"))["status"] == "delivered"
             await bert.say({"type": "message_read", "message_id": heard["message_id"]})
             read = await anna.hear("message_status_update")
             assert (read["message_id"], read["client_message_id"]) == (sent["message_id"], "mine-1")
@@ -64,6 +69,7 @@ async def test_nobody_reads_what_it_does_not_see() -> None:
     with trio.fail_after(10):
         async with running_engine() as engine, chat(engine) as (anna, _), person(engine, "Carl") as carl:
             sent = await anna.ask(message("hello"))
+            assert (await anna.hear("message_status_update"))["status"] == "delivered"
             answer = await carl.ask({"type": "message_read", "message_id": sent["message_id"]})
             assert (answer["type"], answer["message"]) == ("error", "Message not found")
             assert (await carl.ask({"type": "message_read"}))["message"] == "Message id required"

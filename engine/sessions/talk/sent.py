@@ -1,0 +1,86 @@
+"""The receipt `delivered`, where the sender of a message is: it learns that another member has been sent it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from weakref import ReferenceType, ref
+
+from fanline.engine.bus.interface import Bus, Respond
+from fanline.engine.clock import unix_ms
+from fanline.engine.sessions.connection_ids import PROCESS
+from fanline.engine.sessions.session import Session
+from fanline.engine.sessions.talk.receipts import status_fields
+from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.nats.names import system_subject
+
+MOST_EXPECTED = 4096
+"""Messages of a worker's clients that nobody may ever take; the oldest are forgotten first."""
+
+
+def taken_subject(process: str) -> str:
+    """Where the worker that is this process is told of its clients' messages that were taken."""
+    return system_subject("taken", process)
+
+
+class _Sent(NamedTuple):
+    session: ReferenceType[Session]
+    message: Envelope
+    answered: bool = False
+    """Whether the client knows the message's id."""
+    taken: bool = False
+
+
+class SentMessages:
+    """Those of one worker's clients of which it is not known yet that anybody has taken them."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._expected: dict[str, _Sent] = {}
+
+    def __len__(self) -> int:
+        return len(self._expected)
+
+    async def start(self) -> None:
+        """Listen to all workers. BusError: as for `Bus.answer`."""
+        await self._bus.answer(taken_subject(PROCESS), self._hear)
+
+    @contextmanager
+    def expecting(self, session: Session, message_id: str, message: Envelope) -> Iterator[None]:
+        """Publish a client's message under this id, and tell the client, inside the block."""
+        self._expected[message_id] = _Sent(ref(session), message)
+        if len(self._expected) > MOST_EXPECTED:
+            del self._expected[next(iter(self._expected))]
+        try:
+            yield
+        except BaseException:
+            self._expected.pop(message_id, None)
+            raise
+        self._note(message_id, answered=True)
+
+    def _hear(self, payload: bytes, _respond: Respond) -> None:
+        self._note(payload.decode("ascii", "replace"), taken=True)
+
+    def _note(self, message_id: str, **known: Any) -> None:
+        """More is known of a message. Each worker with members may say that it was taken; the first counts."""
+        before = self._expected.get(message_id)
+        if before is None:
+            return
+        sent = self._expected[message_id] = before._replace(**known)
+        session = sent.session()
+        if sent.answered and sent.taken:
+            del self._expected[message_id]
+            if session is not None:
+                session.push(_receipt(message_id, sent.message))
+
+
+def _receipt(message_id: str, message: Envelope) -> Envelope:
+    fields = status_fields(message, "delivered") | {"message_id": message_id}
+    return Envelope(
+        MessageType.PUB,
+        channel=message.channel,
+        id=message_id,
+        event="message_status_update",
+        data=fields,
+        extra=fields,
+        time=unix_ms(),
+    )
