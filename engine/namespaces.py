@@ -66,15 +66,15 @@ class Namespace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Whether clients can learn which users are subscribed to a channel, and who comes and goes."""
 
 
-_DURABLE = Namespace(durable=True)
+_ROOMS = Namespace(durable=True, presence=True)
 DEFAULTS: Mapping[str, Namespace] = {
     "task": Namespace(durable=True, history=5000, tasks=True),
     "tasks": Namespace(durable=True, history=1, publish=Publishers.BACKEND),  # the task monitor's table
-    "project": _DURABLE,
+    "project": _ROOMS,
     "user": Namespace(durable=True, max_age=7 * _DAY, inbox=True),
-    "session": _DURABLE,
+    "session": _ROOMS,
     "system": Namespace(durable=True, publish=Publishers.BACKEND, everywhere=True),
-    "doc": _DURABLE,
+    "doc": Namespace(durable=True),
     "typing": Namespace(slow=SlowPolicy.DROP),
     "cursor": Namespace(slow=SlowPolicy.DROP),
     "presence": Namespace(slow=SlowPolicy.DROP),

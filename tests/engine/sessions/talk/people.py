@@ -11,6 +11,15 @@ from tests.support.raw_client import RawClient, connect_raw
 class Person(RawClient):
     """A client that knows what it waits for."""
 
+    notices = False
+    """Whether it listens to who is online."""
+
+    async def json(self) -> dict[str, Any]:
+        message = await super().json()
+        while not self.notices and message["type"] in ("user_online", "user_offline"):
+            message = await super().json()
+        return message
+
     async def hear(self, kind: str) -> dict[str, Any]:
         """The next message, which has to be of this type."""
         message = await self.json()
