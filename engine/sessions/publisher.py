@@ -9,7 +9,7 @@ from fanline.engine.access.identity import Identity
 from fanline.engine.bus.interface import Bus, BusError
 from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Namespaces
-from fanline.protocol.dialects.plain_commands import PlainCommand
+from fanline.protocol.dialects.plain_commands import SAID_OF_CLIENTS, PlainCommand
 from fanline.protocol.envelope import (
     Envelope,
     MessageType,
@@ -47,6 +47,8 @@ class ClientPublisher:
         namespace = self._namespaces.of(channel)
         if command.event in ENGINE_EVENTS and namespace.tasks:
             raise MessageError(ErrorCode.PERMISSION_DENIED, f"only the engine says {command.event}; use `call`")
+        if command.event in SAID_OF_CLIENTS and not isinstance(command, PlainCommand):
+            raise MessageError(ErrorCode.PERMISSION_DENIED, f"only the server says {command.event}")
         if command.deduplication_id is not None:
             check_deduplication_id(command.deduplication_id)
         if command.extra is not None:

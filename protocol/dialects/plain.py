@@ -134,10 +134,20 @@ def _status_change(envelope: Envelope) -> bytes | None:
     state = value.get("state") if isinstance(value, dict) else None
     if not isinstance(state, str):
         return None  # the event of another namespace, or one that the fold could not take
-    task = unescape_id((envelope.channel or "").partition(":")[2])
+    task = _task_of(envelope)
+    if task is None:
+        return None
     fields = {"type": "task_status_change", "channel": name_of(envelope.channel), "task_id": task}
     data = {"task_id": task, "status": _status_word(state)}
     return encode_object({**fields, "data": data, "timestamp": iso_time(envelope.time)})
+
+
+def _task_of(envelope: Envelope) -> Any:
+    """The task that an event is about: `x` says it, or else its channel; None if that is of projects, for instance."""
+    namespace, _, local = (envelope.channel or "").partition(":")
+    if envelope.extra is not None and "task_id" in envelope.extra:
+        return envelope.extra["task_id"]
+    return unescape_id(local) if _ID_KEYS.get(namespace, "task_id") == "task_id" else None
 
 
 _MOVES = frozenset(set(TaskEvent) - {TaskEvent.OUTPUT, TaskEvent.PROGRESS, TaskEvent.DELIVERED, TaskEvent.SNAPSHOT})

@@ -22,6 +22,13 @@ TALK = "talk"
 """The type of commands that only these clients know; `event` says which it is."""
 NEW_MESSAGE = "new_message"
 """The event of a message of a chat."""
+SAID_OF_CLIENTS = frozenset(
+    (
+        *("session_joined", "session_left", "user_status_update", "message_status_update", "task_status_change"),
+        *("collaboration_start", "collaboration_end"),
+    )
+)
+"""Events by which the server says what plain clients do. Backends may say them as well, but no client."""
 _SYSTEM_ALIAS = "system"
 _MAX_DIGITS = 19  # of any 64-bit integer; int() refuses what has thousands
 _decoder = msgspec.json.Decoder()

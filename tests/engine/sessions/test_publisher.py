@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from fanline.engine.bus.interface import BusError
+from fanline.protocol.dialects.plain_commands import SAID_OF_CLIENTS
 from fanline.protocol.envelope import decode_json
 from fanline.protocol.nats.names import engine_store_id
 from tests.engine.running import RunningEngine, running_engine
@@ -145,3 +146,12 @@ async def test_a_client_may_leave_out_its_own_connection_only() -> None:
             refused = await ask(one, t="pub", c="task:1", n=named)
             assert refused["d"]["code"] == "permission_denied"
         assert len(await stored(engine, "task:1")) == 1
+
+
+@pytest.mark.parametrize("event", sorted(SAID_OF_CLIENTS))
+async def test_no_client_says_what_the_server_says_of_clients(event: str) -> None:
+    async with running_engine() as engine, connect(engine.host, engine.port) as client:
+        answer = await client.ask(
+            {"v": 1, "t": "pub", "i": "1", "c": "session:9", "e": event, "d": {"user_id": "bert"}}
+        )
+        assert (answer["t"], answer["d"]["code"]) == ("err", "permission_denied")
