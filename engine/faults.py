@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import trio
 
+from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
 from fanline.engine.log_pace import LogPace
 from fanline.protocol.envelope import Envelope, MessageType
@@ -76,4 +77,4 @@ class Faults:
 def fault_gap(channel: str | None, offset: int | None) -> Envelope:
     """The `gap` in the place of one message with which the engine cannot deal; `offset`: None if it is not durable."""
     data = GapData(reason=GapReason.FAULT, first=offset, last=offset, count=1 if offset is None else None)
-    return Envelope(MessageType.GAP, channel=channel, data=data.fields())
+    return Envelope(MessageType.GAP, channel=channel, data=data.fields(), time=unix_ms())

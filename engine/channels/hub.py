@@ -18,6 +18,7 @@ from fanline.engine.channels.durable.channel import DurableChannel, DurableState
 from fanline.engine.channels.durable.log_budget import LogBudget
 from fanline.engine.channels.group import FlushBatch, Group, Left
 from fanline.engine.channels.messages import MessageReader
+from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
 from fanline.engine.faults import Faults
 from fanline.engine.namespaces import Namespace, Namespaces
@@ -245,7 +246,8 @@ class Hub:
         for channel in self._channels.values():
             if is_pattern(channel.name):
                 data = GapData(reason=GapReason.OUTAGE).fields()
-                self._deliver(channel, channel.namespace, [Envelope(MessageType.GAP, channel=channel.name, data=data)])
+                gap = Envelope(MessageType.GAP, channel=channel.name, data=data, time=unix_ms())
+                self._deliver(channel, channel.namespace, [gap])
         self._tell_of_dirt()
 
     # --- flushing ------------------------------------------------------------------------------------------------

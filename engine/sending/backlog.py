@@ -166,7 +166,7 @@ class Backlog:
                 self._sending.append(frame)
                 settled += len(frame)
         if not self._sending:
-            self._report_drops()
+            self._report_drops(now_ms)
 
     def _final_frame(self, entry: _Queued, now_ms: int) -> bytes:
         """The frame of a message that is sent now; b"" if it was replaced or has expired."""
@@ -198,10 +198,10 @@ class Backlog:
         self._count(len(chained) - len(frame), 0)
         return chained
 
-    def _report_drops(self) -> None:
+    def _report_drops(self, now_ms: int) -> None:
         for (channel, encoding), count in self._dropped.items():
             data = GapData(reason=GapReason.SLOW, count=count).fields()
-            frame = encoding.encode(Envelope(MessageType.GAP, channel=channel, data=data))
+            frame = encoding.encode(Envelope(MessageType.GAP, channel=channel, data=data, time=now_ms))
             self._sending.append(frame)
             self._count(len(frame), 1)
         self._dropped.clear()

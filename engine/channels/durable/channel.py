@@ -19,6 +19,7 @@ from fanline.engine.bus.interface import Epoch, StreamPosition, StreamState
 from fanline.engine.channels.durable.held import HeldMessages
 from fanline.engine.channels.durable.log import ChannelLog, Readable
 from fanline.engine.channels.durable.log_budget import LogBudget
+from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages import DEFAULT_LINES, GapData, GapReason
@@ -214,7 +215,7 @@ class DurableChannel:
         return self._gap(GapData(first=first, last=last, reason=reason))
 
     def _gap(self, data: GapData) -> Envelope:
-        return Envelope(MessageType.GAP, channel=self.name, epoch=self.epoch.name, data=data.fields())
+        return Envelope(MessageType.GAP, channel=self.name, epoch=self.epoch.name, data=data.fields(), time=unix_ms())
 
     def snapshot(self, lines: int = DEFAULT_LINES) -> Envelope:
         """The task as of `last`, with the newest `lines` lines of its output."""
