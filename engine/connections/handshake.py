@@ -148,8 +148,8 @@ class Handshakes:
             self.limits.check_open(address)
 
     async def _health(self) -> tuple[int, dict[str, Any]]:
-        """Whether the loop runs: it does, as it answers."""
-        return 200, {"status": "ok", "connections": self._counters.connections}
+        """Whether the loop runs: it does, as it answers. Who gets in is said as well: an open server is to be seen."""
+        return 200, {"status": "ok", "connections": self._counters.connections, "auth": self._admissions.mode}
 
     async def _ready(self) -> tuple[int, dict[str, Any]]:
         problems = [problem._asdict() for problem in await self._readiness.problems()]

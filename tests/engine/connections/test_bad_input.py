@@ -80,7 +80,7 @@ async def test_health_answers_200_with_json(engine: RunningEngine) -> None:
         await client.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         status, headers, body = await client.read_http()
     assert (status, headers["content-type"]) == (200, "application/json")
-    assert body == b'{"status":"ok","connections":1}'
+    assert body == b'{"status":"ok","connections":1,"auth":"development"}'
 
 
 @pytest.mark.parametrize(
