@@ -25,7 +25,7 @@ class ServedRoute(NamedTuple):
     """How many connections a user may have, unless its token says otherwise."""
     joins: tuple[Template, ...]
     joins_always: bool
-    """Whether a channel is joined that has no names: else a client without values joins nothing."""
+    """Whether something is joined that needs no values: else a client without values joins nothing."""
     wanted: frozenset[str]
     """Names of the query that its templates have."""
     visit: Visit
@@ -96,7 +96,7 @@ def _served(pattern: str, route: Route, idle: float, default: PlaceRule) -> Serv
         if route.per_user < 0
         else PlaceRule(route.per_user or None, replace, pattern),
         joins=joins,
-        joins_always=any(not template.names for template in joins),
+        joins_always=any(template.channel({}) is not None for template in joins),
         wanted=frozenset(name for template in joins for name in template.names if name.startswith("?")),
         visit=Visit(rooms=route.rooms, greeting=route.greeting),
     )

@@ -63,7 +63,7 @@ async def test_a_first_message_may_have_the_token_on_an_anonymous_route_alone() 
         ({"user_id": "anna", "token": ""}, "Authentication required"),
         ({"user_id": "anna", "token": 7}, "Authentication required"),
         ({"token": "rubbish"}, ""),
-        ({"user_id": "anna", "token": token("bert")}, "this token belongs to another user"),
+        ({"user_id": "anna", "token": token("bert", ends_in=3600)}, "this token belongs to another user"),
         ({"token": token("anna", ends_in=-600)}, ""),
         ({}, "User id required"),
     ],
