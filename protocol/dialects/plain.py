@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from fanline.protocol.dialects.notices import NOTIFICATION, notice_of
 from fanline.protocol.dialects.plain_commands import BOARD, PlainCommand, decode_plain, name_of, task_id_of
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode
@@ -108,6 +109,9 @@ def _published(envelope: Envelope) -> dict[str, Any]:
         shown["sequence"] = envelope.offset
     if envelope.extra is not None:
         shown |= {key: value for key, value in envelope.extra.items() if key not in _OWN_KEYS}
+    if event == NOTIFICATION:
+        notice = notice_of(_object(envelope.value), shown["message_id"], shown["timestamp"])
+        shown |= {"notification": notice, "data": notice}
     return shown
 
 
