@@ -90,7 +90,7 @@ async def test_every_command_with_an_id_gets_one_answer_with_that_id(engine: Run
         assert answers[4]["d"] == {"echo": [1]}
 
 
-async def test_a_client_hears_its_own_message_with_the_sender_it_really_is(engine: RunningEngine) -> None:
+async def test_a_client_hears_its_own_message_with_the_sender_it_really_is(engine: RunningEngine) -> None:  # S3-43
     async with connect(engine.host, engine.port) as client:
         await subscribe(client, "chat:1")
         await client.say({"t": "pub", "c": "chat:1", "i": "m1", "e": "said", "d": "hi", "u": "forged", "o": 99})
@@ -179,7 +179,7 @@ async def test_a_subscription_over_the_limit_is_refused() -> None:
                 assert answer["d"]["code"] == "limit_exceeded"
 
 
-async def test_a_full_worker_answers_503() -> None:
+async def test_a_full_worker_answers_503() -> None:  # S3-45
     with trio.fail_after(10):
         async with running_engine(EngineSettings(max_connections=1)) as engine, connect(engine.host, engine.port):
             async with connect_raw(engine.host, engine.port) as client:
@@ -188,7 +188,7 @@ async def test_a_full_worker_answers_503() -> None:
                 assert (status, headers["retry-after"]) == (503, "5")
 
 
-async def test_a_slow_consumer_is_closed_with_4008_and_delays_nobody() -> None:
+async def test_a_slow_consumer_is_closed_with_4008_and_delays_nobody() -> None:  # S3-46, S4-31
     settings = EngineSettings(outbox_bytes=65_536, close_timeout=5)
     with trio.fail_after(20):
         async with running_engine(settings, send_buffer=8192) as engine:

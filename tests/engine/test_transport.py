@@ -37,7 +37,7 @@ def certificates(tmp_path: Path) -> Certificates:
     return Certificates(tmp_path)
 
 
-async def test_an_independent_client_gets_compressed_messages_whole() -> None:
+async def test_an_independent_client_gets_compressed_messages_whole() -> None:  # S3-40
     with trio.fail_after(20):
         async with running_engine(EngineSettings(compression=True)) as engine:
             url = f"ws://127.0.0.1:{engine.port}/ws"
@@ -58,7 +58,7 @@ async def test_an_independent_client_gets_compressed_messages_whole() -> None:
             assert [size // 1000 for size in sizes] == [0, 1, 60, 5]
 
 
-async def test_compression_is_not_offered_unless_asked_for_by_both_sides() -> None:
+async def test_compression_is_not_offered_unless_asked_for_by_both_sides() -> None:  # S3-40
     offer = {"Sec_WebSocket_Extensions": "permessage-deflate"}
     with trio.fail_after(20):
         for setting, headers, expected in ((False, offer, False), (True, {}, False), (True, offer, True)):

@@ -43,7 +43,7 @@ async def test_with_keys_a_token_counts_in_every_mode_and_none_is_needed(mode: A
         await access.admit("rubbish", may_follow=False)
 
 
-async def test_in_token_mode_nobody_gets_in_without_a_token() -> None:
+async def test_in_token_mode_nobody_gets_in_without_a_token() -> None:  # S3-43
     access = token_access()
     for refused in (None, "", "rubbish", token(secret="another secret that is long enough"), token(ends_in=-11)):
         with pytest.raises(AccessError) as raised:

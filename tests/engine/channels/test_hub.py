@@ -107,7 +107,7 @@ async def test_receive_and_the_subscription_verbs_never_give_up_control() -> Non
         peer.close()
 
 
-async def test_a_message_is_encoded_once_per_dialect_and_shared_by_all_members() -> None:
+async def test_a_message_is_encoded_once_per_dialect_and_shared_by_all_members() -> None:  # S3-44, S4-31
     encoded: list[str] = []
 
     class Counting(type(JSON)):  # type: ignore[misc]  # a dialect that tells when it is asked

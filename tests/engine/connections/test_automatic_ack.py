@@ -79,7 +79,7 @@ async def test_a_client_that_never_acknowledges_gets_nothing_twice_over_ten_reco
             await publish(engine, f"offline-{number + 1}")
 
 
-async def test_a_client_whose_connection_dies_before_its_pong_loses_nothing() -> None:
+async def test_a_client_whose_connection_dies_before_its_pong_loses_nothing() -> None:  # S4-32
     async with serving() as engine:
         await publish(engine, "a")
         for _ in range(3):
@@ -90,7 +90,7 @@ async def test_a_client_whose_connection_dies_before_its_pong_loses_nothing() ->
 
 
 @pytest.mark.parametrize("explicit", ["route", "ack"])
-async def test_a_client_that_acknowledges_itself_is_not_acknowledged_for(explicit: str) -> None:
+async def test_a_client_that_acknowledges_itself_is_not_acknowledged_for(explicit: str) -> None:  # S3-39
     async with serving(ack=Acknowledge.EXPLICIT if explicit == "route" else Acknowledge.AUTO) as engine:
         async with anna(engine) as client:
             if explicit == "ack":

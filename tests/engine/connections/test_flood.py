@@ -39,7 +39,7 @@ async def test_a_client_that_is_too_fast_is_warned_once_and_answered_in_full() -
                 assert engine.server.statistics().slowed == 1
 
 
-async def test_a_client_that_floods_on_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:  # S5-50
+async def test_a_client_that_floods_on_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:  # S3-41, S3-42, S5-50
     monkeypatch.setattr(rate, "CLOSE_AFTER", 0.5)
     with trio.fail_after(30):
         async with running_engine(EngineSettings(messages_per_second=200.0)) as engine:

@@ -198,7 +198,7 @@ async def test_what_anonymous_clients_of_a_route_may_do_ends_with_its_grants() -
                     assert answer["type"] == ("subscription_result" if channel == granted else "error")
 
 
-async def test_the_routes_for_trying_a_server_out_ask_for_no_token_and_give_no_right() -> None:
+async def test_the_routes_for_trying_a_server_out_ask_for_no_token_and_give_no_right() -> None:  # S3-38
     async with serving(token_access()) as engine:
         async with visiting(engine, "/ws/health") as client:
             assert (await client.json())["type"] == "welcome"

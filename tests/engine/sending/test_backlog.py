@@ -55,7 +55,7 @@ def numbers(received: list[dict[str, Any]]) -> list[int]:
     return [envelope["d"] for envelope in received]
 
 
-def test_a_newer_message_of_a_key_takes_the_place_of_an_older_one_and_others_stay() -> None:
+def test_a_newer_message_of_a_key_takes_the_place_of_an_older_one_and_others_stay() -> None:  # S3-49
     backlog = begun_backlog()
     backlog.add_batch(batch_of(message(1, key="a"), message(2), message(3, key="b"), message(4, key="a"), message(5)))
     backlog.add_batch(batch_of(message(6, key="a", channel="task:2"), message(7, key="b")))

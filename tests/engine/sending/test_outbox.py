@@ -101,6 +101,7 @@ async def test_everything_arrives_in_order_whatever_the_kernel_refuses() -> None
 
 @pytest.mark.parametrize(("max_bytes", "max_messages"), [(20_000, 4096), (1 << 20, 16)], ids=["bytes", "batches"])
 async def test_an_overflow_keeps_the_begun_frame_whole_and_ends_with_4008(max_bytes: int, max_messages: int) -> None:
+    # S3-46
     async with outbox_pair(max_bytes, max_messages) as pair:
         fill(pair)
         while pair.life.is_open:

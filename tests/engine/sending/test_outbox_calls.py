@@ -75,7 +75,7 @@ def parts(*payloads: bytes) -> list[tuple[bytes, EncodedBatch]]:
     return [(batch[0].frame, EncodedBatch(batch, ENCODING, Namespace())) for batch in messages]
 
 
-async def test_the_batches_of_several_channels_take_one_call() -> None:
+async def test_the_batches_of_several_channels_take_one_call() -> None:  # S3-44
     async with scripted() as peer:
         peer.outbox.push_parts(parts(b"one", b"two", b"three"))
         assert peer.near.calls == [("sendmsg", 3)]

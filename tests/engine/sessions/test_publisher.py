@@ -58,7 +58,7 @@ async def test_a_message_is_delivered_with_the_id_that_the_server_has_given_it()
             assert "dd" not in delivered
 
 
-async def test_a_repeat_with_the_same_deduplication_id_is_answered_with_the_first_message() -> None:
+async def test_a_repeat_with_the_same_deduplication_id_is_answered_with_the_first_message() -> None:  # S3-48
     async with two_clients() as (engine, one, other):
         first = await ask(one, t="pub", c="task:1", d="first", dd=ONCE)
         await ask(one, t="pub", c="task:1", d="between")

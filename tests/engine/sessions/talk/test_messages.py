@@ -79,7 +79,7 @@ async def test_nobody_reads_what_it_does_not_see() -> None:
             await anna.hears_nothing()
 
 
-async def test_a_client_cannot_set_what_the_server_says_of_it() -> None:
+async def test_a_client_cannot_set_what_the_server_says_of_it() -> None:  # S3-43
     with trio.fail_after(10):
         async with running_engine() as engine, chat(engine) as (anna, bert):
             await anna.say(message("hello", user_id="carl", username="Carl", timestamp="never"))
