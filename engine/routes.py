@@ -58,6 +58,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """What clients without a token may do here; empty: what `access.anonymous` says."""
     per_user: Annotated[int, Meta(ge=-1, le=1_000_000)] = -1
     """The most connections of one user to this route in the whole cluster; 0: any number; -1: `access.connections`."""
+    counted_as: Annotated[str, Meta(max_length=64)] = ""
+    """Routes with the same name here count a user's connections together; empty: each route by itself."""
     replace: Overflow = Overflow.REJECT
     joins: tuple[TemplateText, ...] = ()
     """Channels, and whole namespaces, that a connection is subscribed to from the beginning."""
@@ -72,7 +74,7 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 _WS = Route(joins=("user:{user}", "project:{?project_id}"))
-_CHAT = Route(idle=60.0, per_user=5, joins=("user:{user}",), rooms="session")
+_CHAT = Route(idle=60.0, per_user=5, counted_as="chat", joins=("user:{user}",), rooms="session")
 _TASK = Route(joins=("task:{task_id}",), flat=True, greeting="connected to the progress of task {task_id}")
 DEFAULTS: Mapping[str, Route] = {
     "/": _WS,

@@ -94,7 +94,7 @@ def _served(pattern: str, route: Route, idle: float, default: PlaceRule) -> Serv
         anonymous=Grants([parse_grant(text) for text in route.anonymous]) if route.anonymous else None,
         place=default._replace(replace=replace)
         if route.per_user < 0
-        else PlaceRule(route.per_user or None, replace, pattern),
+        else PlaceRule(route.per_user or None, replace, route.counted_as or pattern),
         joins=joins,
         joins_always=any(template.channel({}) is not None for template in joins),
         wanted=frozenset(name for template in joins for name in template.names if name.startswith("?")),

@@ -46,7 +46,7 @@ class PlaceRule(NamedTuple):
     replace: bool = False
     """Whether the oldest one makes room for a further one, which else is refused."""
     where: str = ""
-    """The pattern of the route: `most` counts the connections with the same one."""
+    """The name under which the route counts, or its pattern: `most` counts the connections with the same one."""
 
 
 class Place(NamedTuple):

@@ -250,6 +250,16 @@ async def test_connections_of_a_user_are_counted_by_route() -> None:
         await stack.enter_async_context(visiting(engine, "/a", **bearer(user="bob")))
 
 
+async def test_routes_that_count_together_have_one_number() -> None:
+    routes = {name: Route(per_user=2, counted_as="all") for name in ("a", "b")}
+    async with serving(token_access(), **routes, c=Route(per_user=2)) as engine, AsyncExitStack() as stack:
+        for path in ("/a", "/b", "/c", "/c"):
+            client = await stack.enter_async_context(visiting(engine, path, **bearer()))
+            assert (await client.json())["type"] == "connection_established"
+        for path in ("/a", "/b", "/c"):
+            assert (await refused(engine, path, **bearer()))[0] == 429
+
+
 async def test_a_number_in_a_token_is_one_for_all_routes_together() -> None:
     async with serving(token_access(), a=Route(per_user=5), b=Route(per_user=5)) as engine, AsyncExitStack() as stack:
         for path in ("/a", "/b"):
@@ -340,6 +350,6 @@ def test_every_option_of_a_route_has_a_test_or_belongs_to_another() -> None:
     """A new option fails here until it has one."""
     assert set(Route.__struct_fields__) == {
         *("enabled", "serves", "dialect", "idle", "greeting", "anonymous", "per_user", "replace", "joins"),
-        *("rooms", "flat", "must_exist", "ack"),
+        *("counted_as", "rooms", "flat", "must_exist", "ack"),
     }
     assert (len(Serves), len(Overflow)) == (3, 2)

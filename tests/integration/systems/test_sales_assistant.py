@@ -65,7 +65,9 @@ async def test_only_who_has_a_token_and_a_right_to_the_session_gets_in_and_five_
         assert await refusal(kind, serve, f"{session}?token=rubbish") == 401
         assert await refusal(kind, serve, shown(session, "anna", "10")) == 403
         path = shown(session, "anna", "9")
-        clients = [await stack.enter_async_context(coming(kind, serve, path)) for _ in range(5)]
+        everywhere = shown(CHAT, "anna", "9")
+        paths = (path, everywhere, path, everywhere, path)  # the two routes of a chat count together
+        clients = [await stack.enter_async_context(coming(kind, serve, each)) for each in paths]
         async with foreign(kind) as sixth:
             await sixth.open(url_of(serve, path), retry=SOON)
             for delay in SOON.delays:

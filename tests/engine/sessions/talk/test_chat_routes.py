@@ -64,11 +64,12 @@ async def test_the_token_is_looked_at_first_then_the_right_to_the_session_and_th
     async with serving() as engine, AsyncExitStack() as stack:
         assert await refusal(engine, session) == (401, "Authentication required")
         assert await refusal(engine, session, Authorization="Bearer rubbish") == (401, "Invalid token")
-        for _ in range(5):
-            await stack.enter_async_context(person(engine, path=session, **bearer("anna", "1")))
+        for path in (session, "/ws/chat", session, "/ws/chat", session):
+            await stack.enter_async_context(person(engine, path=path, **bearer("anna", "1")))
         assert await refusal(engine, session, **bearer("anna", "2")) == (403, "Session access denied")
-        status, message = await refusal(engine, session, **bearer("anna", "1"))
-        assert (status, "5 connections" in message) == (429, True)
+        for path in (session, "/ws/chat"):
+            status, message = await refusal(engine, path, **bearer("anna", "1"))
+            assert (status, "5 connections" in message) == (429, True)
 
 
 async def test_a_client_is_confirmed_then_gets_what_came_while_it_was_away_then_its_peers_are_told() -> None:
