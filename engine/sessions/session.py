@@ -120,6 +120,8 @@ class Session:
 
     def push(self, envelope: Envelope) -> None:
         """Send an envelope that is no answer to a command by its id."""
+        if envelope.time is None and self.encoding.dialect.is_plain:
+            envelope.time = unix_ms()  # every message to a plain client has one
         self.outbox.push(self.encoding.encode(envelope))
 
     def close(self, reason: CloseReason) -> None:

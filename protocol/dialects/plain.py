@@ -169,6 +169,10 @@ def _unsubscribed(envelope: Envelope) -> dict[str, Any]:
     return {"type": "unsubscribed", "channel": channel, "reason": reason, "timestamp": iso_time(envelope.time)}
 
 
+def _error(envelope: Envelope) -> dict[str, Any]:
+    return {"type": "error", "message": error_of(envelope).message, "timestamp": iso_time(envelope.time)}
+
+
 def _expiring(envelope: Envelope) -> dict[str, Any]:
     expires = iso_time(read(Expiring, envelope).expires)
     return {"type": "auth_expiring", "expires": expires, "timestamp": iso_time(envelope.time)}
@@ -209,6 +213,7 @@ _EVENTS: dict[str, Callable[[Envelope], dict[str, Any]]] = {
     MessageType.PUB: _published,
     MessageType.WELCOME: _established,
     MessageType.UNSUB: _unsubscribed,
+    MessageType.ERR: _error,
     MessageType.AUTH: _expiring,
     MessageType.JOIN: partial(_user_notice, "user_online"),
     MessageType.LEAVE: partial(_user_notice, "user_offline"),

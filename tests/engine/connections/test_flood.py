@@ -1,5 +1,7 @@
 """A client that sends more than it may is told so once, read more slowly, and loses nothing."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 import trio
 
@@ -37,6 +39,18 @@ async def test_a_client_that_is_too_fast_is_warned_once_and_answered_in_full() -
                 (warning,) = [answer for answer in said if answer["t"] == "err"]
                 assert warning["d"]["code"] == "limit_exceeded"
                 assert engine.server.statistics().slowed == 1
+
+
+async def test_a_plain_client_is_warned_in_words_that_it_knows() -> None:  # S3-42
+    with trio.fail_after(30):
+        async with running_engine(EngineSettings(messages_per_second=200.0)) as engine:
+            async with connect(engine.host, engine.port, None) as client:
+                ping = encode_masked_frame(Opcode.TEXT, b'{"type":"ping"}', MASK)
+                await client.send(ping * 400)
+                (warning,) = [each for each in [await client.json() for _ in range(401)] if each["type"] != "pong"]
+                assert (warning["type"], "more slowly" in warning["message"]) == ("error", True)
+                said = datetime.fromisoformat(warning["timestamp"])
+                assert abs(datetime.now(UTC) - said) < timedelta(minutes=1)
 
 
 async def test_a_client_that_floods_on_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:  # S3-41, S3-42, S5-50

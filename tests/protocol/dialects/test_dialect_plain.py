@@ -265,6 +265,12 @@ def test_nothing_follows_on_any_other_event(event: str | None) -> None:
     assert PLAIN.follow_up(Envelope("pub", "task:42", event="task_progress", key="p", data={"state": "x"})) is None
 
 
+def test_an_error_that_answers_no_command_is_one_as_any_other() -> None:
+    data = ErrorData("limit_exceeded", "you send more than you may").fields()
+    shown = told(PLAIN.encode(Envelope("err", data=data, time=NOW)))
+    assert shown == {"type": "error", "message": "you send more than you may", "timestamp": NOW_ISO}
+
+
 def test_the_welcome_and_other_events() -> None:  # S2-08
     data = Welcome(session="s-1", connection="c-1", heartbeat=30000, limits=Limits(message=65536)).fields()
     welcome = Envelope("welcome", time=NOW, data=data)
