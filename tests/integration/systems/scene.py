@@ -1,6 +1,7 @@
 """What the stories of the systems have in common: clients on a worker of one's choice, and backends that publish."""
 
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,9 +10,9 @@ import trio
 
 from fanline.engine.bus.nats.bus import open_nats_bus
 from fanline.engine.channels.inbox import read_cursor
-from tests.support.foreign.client import Foreign, Retry, foreign
+from tests.support.foreign.client import Foreign, Retry, Seen, foreign
 from tests.support.nats.client import NatsClient
-from tests.support.serve import Serve
+from tests.support.serve import Serve, serve_environ
 from tests.support.tasks.on_worker import worker_at
 
 NEVER = Retry()
@@ -77,6 +78,24 @@ async def until_acknowledged(serve: Serve, inbox: str, offset: int) -> None:
         epoch = (await bus.stream_state(inbox)).epoch
         while await read_cursor(bus, inbox, epoch) < offset:
             await trio.sleep(0.01)
+
+
+async def revoke(serve: Serve, user: str) -> None:
+    """Take back the tokens of a user."""
+    command = [sys.executable, "-P", "-m", "fanline", "revoke", "--user", user]
+    await trio.run_process(command, env=serve_environ(serve.directory), capture_stdout=True)
+
+
+async def kept_out(client: Foreign, retry: Retry) -> None:
+    """Its token was taken back: it is closed with 1008, refused as often as it comes back, and gives up. A worker that
+    has not heard of the revocation yet may let it in again, for less than a second.
+    """
+    told: list[Seen] = []
+    while not told or told[-1]["saw"] != "gave_up":
+        told.append(await client.seen())
+    assert {report["code"] for report in told if report["saw"] == "close"} == {1008}
+    tries = 2 * len(retry.delays)
+    assert [report.get("status") for report in told[-tries - 1 : -1]] == [None, 401] * len(retry.delays)
 
 
 async def caught_up(*clients: Foreign) -> None:

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 import trio
 
-from tests.integration.systems.scene import caught_up, come, coming, publish, until_closed, until_in, url_of
+from tests.engine.access.clients import SECRET, token
+from tests.integration.systems.scene import (
+    caught_up,
+    come,
+    coming,
+    kept_out,
+    publish,
+    revoke,
+    until_closed,
+    until_in,
+    url_of,
+)
 from tests.support.foreign.client import KINDS, Retry, foreign
 from tests.support.nats.client import connect_nats
 from tests.support.serve import kill, running_serve
@@ -132,6 +143,44 @@ async def test_a_page_of_another_site_is_kept_out(kind: str) -> None:  # S3-41, 
                 assert (await client.saw("refused"))["status"] == 403
                 await client.saw("retry")
             await client.saw("refused", "gave_up")
+
+
+async def test_where_tokens_are_wanted_a_board_that_loses_its_own_stays_out(kind: str) -> None:  # S3-43
+    env = {"FANLINE_TOKENS_SECRET": SECRET, "FANLINE_AUTH": "token"}
+    path, right = "/ws/board?token=", {"project:*": ["sub"]}
+    with trio.fail_after(SECONDS):
+        async with running_serve(2, env=env) as serve, foreign(kind) as stranger:
+            first, second = serve.worker_pids()
+            for shown, status in (("", 401), (token("anna", channels={"project:7": ["sub"]}), 403)):
+                await stranger.open(url_of(serve, path + shown))
+                assert (await stranger.saw("refused"))["status"] == status
+            async with (
+                coming(kind, serve, path + token("anna", channels=right), first, retry=SOON) as anna,
+                coming(kind, serve, path + token("bert", channels=right), second) as bert,
+            ):
+                await revoke(serve, "anna")
+                await kept_out(anna, SOON)
+                await caught_up(bert)
+
+
+async def test_a_client_that_sends_too_much_is_warned_and_read_more_slowly_and_delays_nobody(kind: str) -> None:
+    # S3-41, S3-42, S3-46
+    settings = {"FANLINE_ENGINE_MESSAGES_PER_SECOND": "50"}
+    pings = [{"type": "ping", "timestamp": number} for number in range(200)]
+    with trio.fail_after(SECONDS):
+        async with running_serve(1, env=settings) as serve, connect_nats(serve.producer_url) as backend:
+            async with foreign(kind) as hostile, coming(kind, serve, "/ws/board") as board:
+                await hostile.open(url_of(serve, "/ws"), says=pings)
+                await hostile.saw("open")
+                await publish(backend, "project:7", "log", {"n": 1})
+                await board.heard("log")
+                answers: list[dict[str, Any]] = []
+                while not answers or answers[-1].get("timestamp") != pings[-1]["timestamp"]:
+                    answers.append(await hostile.message())
+                (warning,) = [answer for answer in answers if answer["type"] == "error"]
+                assert "more slowly" in warning["message"]
+                assert [answer["timestamp"] for answer in answers if answer["type"] == "pong"] == list(range(200))
+                await caught_up(board)
 
 
 async def test_a_client_comes_back_after_a_killed_worker_and_after_a_restart_and_hears_what_is_new_once(
