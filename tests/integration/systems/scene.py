@@ -8,8 +8,6 @@ from typing import Any
 
 import trio
 
-from fanline.engine.bus.nats.bus import open_nats_bus
-from fanline.engine.channels.inbox import read_cursor
 from tests.support.foreign.client import Foreign, Retry, Seen, foreign
 from tests.support.nats.client import NatsClient
 from tests.support.serve import Serve, serve_environ
@@ -70,14 +68,6 @@ async def publish(backend: NatsClient, channel: str, event: str, data: Any = Non
     reply = await backend.ask(f"fanline.pub.{channel.replace(':', '.')}", payload)
     assert "error" not in reply, reply
     return int(reply["seq"])
-
-
-async def until_acknowledged(serve: Serve, inbox: str, offset: int) -> None:
-    """Until a client's pong has moved the cursor of its inbox up to this message."""
-    async with open_nats_bus(serve.engine, "test") as bus:
-        epoch = (await bus.stream_state(inbox)).epoch
-        while await read_cursor(bus, inbox, epoch) < offset:
-            await trio.sleep(0.01)
 
 
 async def revoke(serve: Serve, user: str) -> None:

@@ -19,13 +19,13 @@ from tests.integration.systems.scene import (
     kept_out,
     publish,
     revoke,
-    until_acknowledged,
     until_closed,
     until_in,
     url_of,
 )
 from tests.support.foreign.client import KINDS, Foreign, Retry, foreign
 from tests.support.nats.client import NatsClient, connect_nats
+from tests.support.nats.inbox import until_acknowledged
 from tests.support.serve import Serve, kill, running_serve
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
@@ -173,9 +173,15 @@ async def test_what_comes_for_a_user_who_is_away_is_there_at_the_next_connect_an
             last = await publish(backend, "user:anna", "news", {"n": [number, "live"]})
             assert (await client.heard("news"))["data"]["n"] == [number, "live"]
             await caught_up(client)
-            await until_acknowledged(serve, "user:anna", last)
+            await acknowledged(serve, last)
             await client.close()
             await until_closed(client)
+
+
+async def acknowledged(serve: Serve, offset: int) -> None:
+    """Anna's pong has told that she has everything up to there."""
+    async with connect_nats(serve.engine_url) as store:
+        await until_acknowledged(store, "user:anna", offset)
 
 
 async def test_a_user_whose_tokens_are_taken_back_is_out_and_stays_out(kind: str) -> None:  # S4-04
@@ -209,7 +215,7 @@ async def test_a_session_goes_on_after_a_killed_worker_and_after_a_restart(kind:
         for number in (1, 2):
             assert (await hear(anna, "news"))["data"] == {"n": number}
         await talk(anna, bert)
-        await until_acknowledged(serve, "user:anna", last)
+        await acknowledged(serve, last)
 
         os.kill(serve.pid, signal.SIGTERM)
         for client in (anna, bert):

@@ -17,7 +17,8 @@ EXAMPLES = ROOT / "examples"
 @asynccontextmanager
 async def example(serve: Serve, directory: Path, file: str, *args: str) -> AsyncIterator[Lines]:
     """What a program prints that runs beside this server. `directory`: one of the test's own, for modules of Node."""
-    async with running([*_command(file, directory), *args], serve.environ) as process:
+    environ = serve.environ | {"NATS_URL": serve.producer_url}
+    async with running([*_command(file, directory), *args], environ) as process:
         yield Lines(process)
 
 

@@ -1,4 +1,4 @@
-"""Programs that speak by lines on stdout."""
+"""Programs that speak by lines on stdout, and listen on stdin."""
 
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,6 +24,11 @@ class Lines:
             self._unread += data
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode()
+
+    async def type(self, line: str) -> None:
+        """Give the program a line."""
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(line.encode() + b"\n")
 
     async def rest(self) -> list[str]:
         """All lines until the program ends, which it must do without an error."""
