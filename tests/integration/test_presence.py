@@ -99,7 +99,7 @@ class Listener:
     async def run(self) -> None:
         while True:
             envelope = await self._client.json()
-            if envelope["t"] in ("join", "leave"):
+            if envelope["t"] in ("join", "leave") and envelope["u"] != "listener":  # its own join may come late
                 self.told.append((envelope["t"], envelope["u"]))
             elif envelope.get("i") == "who":
                 self.listed = {user["user_id"] for user in envelope["d"]["users"]}

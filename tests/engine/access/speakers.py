@@ -152,9 +152,12 @@ class Speaker:
         return heard
 
     async def settled(self) -> list[Heard]:
-        """What has come, up to the answer to a ping: the connection lives."""
+        """What has come, up to the answer to a ping: the connection lives. That another member has got a message is
+        told at any time, and is passed over.
+        """
         await self.client.say(self._dialect.ping, self._dialect.opcode)
         seen: list[Heard] = []
         while (heard := await self.hear()).kind != "pong":
-            seen.append(heard)
+            if heard.fields.get("status") != "delivered":
+                seen.append(heard)
         return seen
