@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import ReferenceType, ref
 
+import msgspec
+
 from fanline.engine.bus.interface import Bus, Respond
 from fanline.engine.clock import unix_ms
 from fanline.engine.sessions.connection_ids import PROCESS
@@ -23,8 +25,12 @@ def taken_subject(process: str) -> str:
 
 
 class _Sent(NamedTuple):
+    """Nothing in it is large: it may be kept for long after its client has gone, and its message need not be."""
+
     session: ReferenceType[Session]
-    message: Envelope
+    channel: str | None
+    fields: bytes
+    """Those of the receipt, as JSON: as objects a client could make them take twenty times the memory."""
     answered: bool = False
     """Whether the client knows the message's id."""
     taken: bool = False
@@ -47,7 +53,8 @@ class SentMessages:
     @contextmanager
     def expecting(self, session: Session, message_id: str, message: Envelope) -> Iterator[None]:
         """Publish a client's message under this id, and tell the client, inside the block."""
-        self._expected[message_id] = _Sent(ref(session), message)
+        fields = msgspec.json.encode(status_fields(message, "delivered"))
+        self._expected[message_id] = _Sent(ref(session), message.channel, fields)
         if len(self._expected) > MOST_EXPECTED:
             del self._expected[next(iter(self._expected))]
         try:
@@ -70,14 +77,14 @@ class SentMessages:
         if sent.answered and sent.taken:
             del self._expected[message_id]
             if session is not None:
-                session.push(_receipt(message_id, sent.message))
+                session.push(_receipt(message_id, sent))
 
 
-def _receipt(message_id: str, message: Envelope) -> Envelope:
-    fields = status_fields(message, "delivered") | {"message_id": message_id}
+def _receipt(message_id: str, sent: _Sent) -> Envelope:
+    fields = msgspec.json.decode(sent.fields) | {"message_id": message_id}
     return Envelope(
         MessageType.PUB,
-        channel=message.channel,
+        channel=sent.channel,
         id=message_id,
         event="message_status_update",
         data=fields,

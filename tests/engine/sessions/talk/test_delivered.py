@@ -2,14 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
+from weakref import ref
 
 import pytest
 import trio
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.interface import Bus, BusError
 from fanline.engine.bus.memory import MemoryBus
 from fanline.engine.namespaces import Namespace
+from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.talk import sent, taken
 from fanline.engine.sessions.talk.sent import SentMessages
 from fanline.engine.settings import EngineSettings
@@ -146,6 +148,20 @@ async def test_what_was_not_stored_is_not_expected_to_be_taken(monkeypatch: pyte
                 monkeypatch.setattr(MemoryBus, "store", fail)
                 assert (await anna.ask(message("hello")))["type"] == "error"
                 assert len(kept[0]) == 1
+
+
+class _Data:
+    """What a message says, and whether anybody still has it."""
+
+
+async def test_of_a_message_that_nobody_takes_only_the_receipt_is_kept() -> None:
+    """A client could fill a worker's memory: as objects, 64 KiB of a message take over a megabyte."""
+    messages, data = SentMessages(cast("Bus", None)), _Data()
+    gone = ref(data)
+    with messages.expecting(cast("Session", messages), "m", Envelope("pub", channel="session:9", data=data)):
+        del data
+    assert len(messages) == 1
+    assert gone() is None
 
 
 async def test_a_producer_that_names_a_connection_gets_nothing_said_to_it() -> None:
