@@ -107,7 +107,7 @@ class ClientSubscriptions:
         """A `pub` or `gap`. It is ignored if neither the channel nor its namespace has a local subscription."""
         name = envelope.channel or ""
         pattern = None if is_pattern(name) else self._channels.get(pattern_of(name))
-        own = None if pattern is not None and _is_overheard(envelope) else self._channels.get(name)
+        own = None if _is_overheard(envelope) else self._channels.get(name)
         effects = list[Effect]()
         if pattern is not None and (own is None or own.is_new(envelope)):
             effects += pattern.overhear(envelope, [] if own is None else own.cursors)
@@ -203,8 +203,8 @@ class ClientSubscriptions:
 
 
 def _is_overheard(envelope: Envelope) -> bool:
-    """Whether a stored message came because of a pattern alone. It has no chain, so it says nothing of what is before
-    it, and has no place in the sequence of its channel.
+    """Whether a stored message came because of a pattern alone, of ours or of the route. It has no chain, so it says
+    nothing of what is before it, and has no place in the sequence of its channel.
     """
     stored = envelope.type == MessageType.PUB and envelope.offset is not None
     return stored and envelope.previous is None and envelope.event != TaskEvent.SNAPSHOT

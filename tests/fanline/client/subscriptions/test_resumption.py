@@ -89,6 +89,18 @@ def test_what_a_route_has_joined_is_no_channel_of_the_session() -> None:
     assert (local.got, list(shell.sent)) == ([6, 7], [])
 
 
+def test_what_comes_because_the_route_joins_the_whole_namespace_has_no_place_in_a_channel() -> None:
+    shell, local = live_shell(5)
+    shell.reconnect("old")
+    shell.hear(Envelope(MessageType.OK, channel="task:*"))
+    shell.receive(MessageType.PUB, offset=9, data=9)  # without what it follows on
+    shell.take_auth()
+    shell.resume((CHANNEL, 9, 4))
+    for offset in (6, 7, 8, 9):
+        shell.message(offset, offset - 1)
+    assert local.got == [6, 7, 8, 9]
+
+
 def test_a_subscription_that_is_entered_meanwhile_begins_as_on_any_connection() -> None:
     shell, local = live_shell(5)
     shell.reconnect("old")
