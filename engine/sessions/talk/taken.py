@@ -19,6 +19,10 @@ PATIENCE_SECONDS = 60.0
 """For how long they are looked at."""
 MOST_SLOW = 1000
 """Messages that only slow members have; of further ones nobody is told."""
+MOST_MEMBERS = 20
+"""Slow members of one message that are looked at. In a large channel where nobody reads, to look at all of them would
+take longer than LOOK_SECONDS.
+"""
 
 
 class _Heard(NamedTuple):
@@ -30,7 +34,9 @@ class _Heard(NamedTuple):
 
 class _Slow(NamedTuple):
     members: list[Outbox]
-    message: Envelope
+    message_id: str | None
+    sender: str
+    """The public id of the sender's connection."""
     until: float
 
 
@@ -71,27 +77,29 @@ class TakenMessages:
                 self._look(each.channel, each.message)
 
     def _look(self, channel: Channel, message: Envelope) -> None:
-        sender, slow = self._find(message.excluded or ""), []
+        connection, slow = message.excluded or "", list[Outbox]()
+        sender = self._find(connection)
         for outbox in channel:
             if outbox is sender or (outbox.user is not None and outbox.user == message.sender):
                 continue  # another connection of the sender's user is no other member
             if outbox.life.is_open and not outbox.backlog_bytes:
-                self._tell(message)
+                self._tell(connection, message.id)
                 return
-            slow.append(outbox)
+            if len(slow) < MOST_MEMBERS:
+                slow.append(outbox)
         if slow and len(self._slow) < MOST_SLOW:
-            self._slow.append(_Slow(slow, message, trio.current_time() + PATIENCE_SECONDS))
+            self._slow.append(_Slow(slow, message.id, connection, trio.current_time() + PATIENCE_SECONDS))
             self._any_slow.set()
 
     def _settled(self, slow: _Slow) -> bool:
         """Whether nothing more is to be done about a message: a member has it now, or all are gone."""
         members = [outbox for outbox in slow.members if outbox.life.is_open]
         if any(not outbox.backlog_bytes for outbox in members):
-            self._tell(slow.message)
+            self._tell(slow.sender, slow.message_id)
             return True
         return not members
 
-    def _tell(self, message: Envelope) -> None:
-        process = process_of(message.excluded or "")
-        if process is not None and message.id is not None:
-            self._bus.tell(taken_subject(process), message.id.encode())
+    def _tell(self, connection: str, message_id: str | None) -> None:
+        process = process_of(connection)
+        if process is not None and message_id is not None:
+            self._bus.tell(taken_subject(process), message_id.encode())

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, cast
 from weakref import ref
 
@@ -14,6 +15,7 @@ from fanline.engine.namespaces import Namespace
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.talk import sent, taken
 from fanline.engine.sessions.talk.sent import SentMessages
+from fanline.engine.sessions.talk.taken import TakenMessages
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.envelope import Envelope, encode_json
 from tests.engine.running import RunningEngine, running_engine
@@ -121,6 +123,39 @@ async def test_a_member_that_does_not_read_has_not_been_delivered_anything_until
                 while (await bert.json())["type"] != "new_message":
                     pass
                 assert (await anna.hear("message_status_update"))["status"] == "delivered"
+
+
+class _Stuck:
+    """A member whose kernel takes nothing, and how often it was looked at."""
+
+    user = None
+    backlog_bytes = 1
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    @property
+    def life(self) -> Any:
+        self.looks += 1
+        return SimpleNamespace(is_open=True)
+
+
+async def test_of_the_many_who_do_not_read_only_some_are_looked_at_again_and_again() -> None:
+    members = [_Stuck() for _ in range(1000)]
+    hub: Any = SimpleNamespace(flushes=0)
+    messages = TakenMessages(cast("Bus", None), hub, lambda _: None)
+    for number in range(10):
+        hub.on_said(members, Envelope("pub", event="new_message", id=str(number), excluded="0123456789ab-1"))
+    hub.flushes = 1
+    hub.on_flushed()
+    at_first = [each.looks for each in members]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(messages.run)
+        while at_first == [each.looks for each in members]:
+            await trio.sleep(taken.LOOK_SECONDS)
+        nursery.cancel_scope.cancel()
+    again = [each for each, looks in zip(members, at_first, strict=True) if each.looks > looks]
+    assert len(again) == taken.MOST_MEMBERS
 
 
 async def test_what_was_not_stored_is_not_expected_to_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
