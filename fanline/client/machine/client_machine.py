@@ -186,8 +186,8 @@ class ClientMachine:
         return []
 
     def _greet(self, envelope: Envelope, now: float) -> list[ShellEffect]:
-        welcome = read_welcome(envelope)
-        self._life.greet(welcome)
+        self._life.greet(welcome := read_welcome(envelope))
+        self._requests.speak_as(welcome.user)
         self._wire.limit, self.user = welcome.limits.message, welcome.user
         return self._carry_out(self._subscriptions.connected(self._life.session), now)
 

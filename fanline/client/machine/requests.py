@@ -51,6 +51,11 @@ class ClientRequest:
     def settled(self) -> bool:
         return self.reply is not None or self.error is not None
 
+    @property
+    def stores(self) -> bool:
+        """Whether repeating it relies on its de-duplication id."""
+        return REPEATS[MessageType(self.command.type)] is Repeat.IF_STORED
+
     def __lt__(self, other: "ClientRequest") -> bool:
         return self._number < other._number
 
@@ -79,12 +84,23 @@ class ClientRequests:
     def __init__(self) -> None:
         self._queue: deque[ClientRequest] = deque()
         self._sent: dict[str, deque[ClientRequest]] = {}  # by id, in the order of sending
+        self._user: str | None = None  # who the client is on the server
         self._error: FanlineError | None = None  # what ended the client
 
     @property
     def waiting(self) -> bool:
         """Whether an answer is to come."""
         return bool(self._sent)
+
+    def speak_as(self, user: str | None) -> None:
+        """There is a new connection, of this user. A de-duplication id is its user's own: if that is another user now,
+        what was sent before would be stored twice.
+        """
+        if user != self._user:
+            for request in [each for each in self._queue if each.sent_at is not None and each.stores]:
+                self._queue.remove(request)
+                request.lose()
+        self._user = user
 
     def queue(self, request: ClientRequest) -> None:
         """Keep a command until it can be sent."""
@@ -97,8 +113,7 @@ class ClientRequests:
         """Take the commands to be sent now. One whose repetition the server might not recognise any more fails."""
         while self._queue:
             request = self._queue.popleft()
-            repeat = REPEATS[MessageType(request.command.type)]
-            if request.sent_at is not None and repeat is Repeat.IF_STORED and now - request.sent_at > STORED_SECONDS:
+            if request.sent_at is not None and request.stores and now - request.sent_at > STORED_SECONDS:
                 request.lose()
             else:
                 yield request

@@ -30,6 +30,8 @@ class PlayedClient:
         self.told: list[str] = []
         self.sent: deque[Envelope] = deque()
         self.connections = 0
+        self.user = "ann"
+        """Whom the server takes the client for."""
         self.perform(self.machine.start(self.now))
 
     def perform(self, effects: list[ShellEffect]) -> None:
@@ -55,7 +57,7 @@ class PlayedClient:
         self.perform(self.machine.authorized(token))
         assert self.take(Connect).token == token
         self.perform(self.machine.opened(JSON.subprotocol, self.now))
-        self.hear(welcome(self.connections))
+        self.hear(welcome(self.connections, self.user))
         self.connections += 1
 
     def ready(self) -> "PlayedClient":
@@ -110,8 +112,8 @@ class PlayedClient:
         return command
 
 
-def welcome(number: int) -> Envelope:
+def welcome(number: int, user: str = "ann") -> Envelope:
     limits = Limits(message=65_536)
     name = f"session-{number}"
-    data = Welcome(session=name, connection=f"c-{number}", user="ann", heartbeat=int(HEARTBEAT * 1000), limits=limits)
+    data = Welcome(session=name, connection=f"c-{number}", user=user, heartbeat=int(HEARTBEAT * 1000), limits=limits)
     return Envelope(MessageType.WELCOME, data=data.fields())

@@ -206,6 +206,20 @@ def test_what_may_have_been_done_fails_with_the_connection_and_is_not_sent_again
     assert not client.sent
 
 
+def test_a_publish_is_not_sent_again_by_another_user_for_whom_the_server_would_store_it_once_more() -> None:
+    client = PlayedClient().ready()
+    client.ask(MessageType.PUB, "0", channel="task:1")
+    client.accept(offset=3, data={"id": "x"})
+    sent = client.ask(MessageType.PUB, "1", channel="task:1")
+    client.lose()
+    waiting = client.ask(MessageType.PUB, "2", channel="task:1")
+    client.user = "bob"
+    client.come_back()
+    assert "it may have been done" in str(sent.error)
+    assert [command.id for command in client.sent] == ["2"]
+    assert waiting.error is None
+
+
 def test_a_publish_to_a_durable_channel_is_sent_again_as_long_as_the_server_knows_its_id() -> None:
     client = PlayedClient().ready()
     client.ask(MessageType.PUB, "0", channel="task:1")
