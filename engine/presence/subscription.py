@@ -33,6 +33,11 @@ class PresentSubscription(ChannelSubscription):
             self._presence.leave(self.name, before.user)
 
     @property
+    def is_present(self) -> bool:
+        """Whether it has a place on the channel."""
+        return self._identity is not None
+
+    @property
     def is_viewer(self) -> bool:
         """Whether the client is told who comes and goes."""
         return self._watch is not None

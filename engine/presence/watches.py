@@ -5,8 +5,9 @@ roster is true as fast as deltas travel, and queries are answered from it. What 
 numbers of the deltas: by the next delta, and by a comparison now and then.
 """
 
+import math
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import islice
@@ -36,6 +37,8 @@ ANSWER_SECONDS = 1.0
 """For how long the answers of the other workers are waited for: one that has just died has none."""
 REST_SECONDS = 10.0
 """For how long a channel is followed after the last query."""
+SILENT_SECONDS = 10.0
+"""After an answer that did not come, for how long plain clients, which have asked for none, do not wait for any."""
 LOOK_SECONDS = 1.0
 COMPARE_SECONDS = 10.0
 _AT_ONCE = 200  # channels in one comparison
@@ -67,9 +70,15 @@ class PresenceWatches:
         self._watches: dict[str, PresenceWatch] = {}
         self._deaths = Deaths()
         self._compare_at = 0.0
+        self._silent_until = -math.inf
 
     def __len__(self) -> int:
         return len(self._watches)
+
+    @property
+    def all_answer(self) -> bool:
+        """Whether no worker has failed to answer of late, as a dead one does until it is known to be dead."""
+        return trio.current_time() >= self._silent_until
 
     # --- who needs one -------------------------------------------------------------------------------------------
 
@@ -86,6 +95,21 @@ class PresenceWatches:
             yield watch
         finally:
             self.release(watch)
+
+    def when_ready(self, name: str, take: Callable[[PresenceWatch], None]) -> None:
+        """Have `take` called with the watch of a channel, now if it is followed, or once the other workers were
+        asked; never if they cannot be asked.
+        """
+        watch = self._watches.get(name)
+        if watch is not None and watch.ready.is_set() and watch.error is None:
+            take(watch)
+        else:
+            self._nursery.start_soon(self._take_later, name, take)
+
+    async def _take_later(self, name: str, take: Callable[[PresenceWatch], None]) -> None:
+        with suppress(BusError):
+            async with self.following(name) as watch:
+                take(watch)
 
     def hold(self, watch: PresenceWatch) -> None:
         """Count one more interest in a channel that is followed."""
@@ -132,6 +156,7 @@ class PresenceWatches:
             self._take(watch, decode(payload))
         self._announce(watch)
         if len(snapshots) < count:
+            self._silent_until = trio.current_time() + SILENT_SECONDS
             self.compare_soon()
 
     def _hear(self, watch: PresenceWatch, payload: bytes, _respond: Respond) -> None:

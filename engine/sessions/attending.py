@@ -1,10 +1,12 @@
 """Presence as clients use it: who may ask, who is told, and under which name a session is on a channel."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from functools import partial
 
 from fanline.engine.access.identity import Identity
 from fanline.engine.access.permissions import Permissions
+from fanline.engine.bus.interface import BusError
 from fanline.engine.channels.join import Joining
 from fanline.engine.channels.start import presence_of
 from fanline.engine.channels.subscription import ChannelSubscription
@@ -44,7 +46,9 @@ class Attending:
                 self._presence.check_covers(channel)
             return _NOTHING
         wanted = presence_of(command)
-        if wanted or session.encoding.dialect.is_plain:
+        if session.encoding.dialect.is_plain:
+            return self._perhaps_viewing(session, channel)
+        if wanted:
             return self._viewing(session, channel)
 
         def enter(subscription: ChannelSubscription) -> None:
@@ -57,22 +61,49 @@ class Attending:
 
     @asynccontextmanager
     async def _viewing(self, session: Session, channel: str) -> AsyncIterator[Begin]:
-        def enter(subscription: ChannelSubscription) -> None:
-            assert isinstance(subscription, PresentSubscription)
-            subscription.enter(session.identity)
-            if watch is not None:
+        await self._permissions.check(session.identity, Right.PRESENCE, channel)
+        async with self._presence.watches.following(channel) as watch:
+
+            def enter(subscription: ChannelSubscription) -> None:
+                assert isinstance(subscription, PresentSubscription)
+                subscription.enter(session.identity)
                 subscription.view(watch)
 
+            yield enter
+
+    @asynccontextmanager
+    async def _perhaps_viewing(self, session: Session, channel: str) -> AsyncIterator[Begin]:
+        """Of a plain client, which has not asked who is there: it is told who comes and goes if it may know, and does
+        not wait for workers that do not answer.
+        """
+        identity, watches = session.identity, self._presence.watches
+        may_look = await self._may_look(session, channel)
         async with AsyncExitStack() as stack:
             watch: PresenceWatch | None = None
-            try:
-                await self._permissions.check(session.identity, Right.PRESENCE, channel)
-            except MessageError:
-                if not session.encoding.dialect.is_plain:  # its clients have not asked for it
-                    raise
-            else:
-                watch = await stack.enter_async_context(self._presence.watches.following(channel))
+            if may_look and watches.all_answer:
+                with suppress(BusError):
+                    watch = await stack.enter_async_context(watches.following(channel))
+
+            def enter(subscription: ChannelSubscription) -> None:
+                assert isinstance(subscription, PresentSubscription)
+                subscription.enter(session.identity)
+                if watch is not None:
+                    subscription.view(watch)
+                elif may_look:
+                    watches.when_ready(channel, partial(view, subscription))
+
+            def view(subscription: PresentSubscription, late: PresenceWatch) -> None:
+                if session.identity is identity and subscription.is_present:
+                    subscription.view(late)
+
             yield enter
+
+    async def _may_look(self, session: Session, channel: str) -> bool:
+        try:
+            await self._permissions.check(session.identity, Right.PRESENCE, channel)
+        except MessageError:
+            return False
+        return True
 
     async def identify(self, session: Session) -> None:
         """The session has another identity: it is on its channels under that one."""

@@ -1,13 +1,13 @@
 """The receipt `delivered`, where the sender of a message is: it learns that another member has been sent it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from weakref import ReferenceType, ref
 
 import msgspec
 
-from fanline.engine.bus.interface import Bus, Respond
+from fanline.engine.bus.interface import Bus, BusError, Respond
 from fanline.engine.clock import unix_ms
 from fanline.engine.sessions.connection_ids import PROCESS
 from fanline.engine.sessions.session import Session
@@ -47,8 +47,9 @@ class SentMessages:
         return len(self._expected)
 
     async def start(self) -> None:
-        """Listen to all workers. BusError: as for `Bus.answer`."""
-        await self._bus.answer(taken_subject(PROCESS), self._hear)
+        """Listen to all workers."""
+        with suppress(BusError):  # it takes effect once the bus is back
+            await self._bus.answer(taken_subject(PROCESS), self._hear)
 
     @contextmanager
     def expecting(self, session: Session, message_id: str, message: Envelope) -> Iterator[None]:

@@ -12,7 +12,7 @@ from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.presence.presence import Presence
 from fanline.engine.presence.questions import delta_subject
-from fanline.engine.presence.watches import COMPARE_SECONDS, LOOK_SECONDS, REST_SECONDS
+from fanline.engine.presence.watches import ANSWER_SECONDS, COMPARE_SECONDS, LOOK_SECONDS, REST_SECONDS, SILENT_SECONDS
 from tests.engine.parts import Parts
 from tests.engine.presence.users import NAMESPACES
 
@@ -175,3 +175,24 @@ async def test_without_the_bus_a_query_fails_and_the_next_one_tries_again(autoju
         cluster.broker.available = True
         cluster.one.enter(ROOM, "ann", None)
         assert await cluster.users() == ["ann"]
+
+
+async def test_who_has_not_asked_does_not_wait_for_a_worker_that_does_not_answer(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with watch_cluster() as cluster:
+        watches, told = cluster.one.watches, list[str]()
+        answered = [watches.all_answer]
+        cluster.live.add("dead")
+        asked = trio.current_time()
+        async with watches.following(ROOM):
+            assert trio.current_time() - asked >= ANSWER_SECONDS
+        answered.append(watches.all_answer)
+        watches.when_ready(ROOM, lambda watch: told.append(watch.name))
+        watches.when_ready("room:2", lambda watch: told.append(watch.name))
+        assert told == [ROOM]  # which is followed already
+        await trio.sleep(2 * ANSWER_SECONDS)
+        assert told == [ROOM, "room:2"]
+        cluster.live.discard("dead")
+        await trio.sleep(SILENT_SECONDS)
+        assert [*answered, watches.all_answer] == [True, False, True]
