@@ -41,6 +41,7 @@ async def test_a_message_reaches_its_subscriber_with_all_its_fields() -> None:
                 sender="u",
                 time=5,
                 offset=7,
+                previous=3,
                 extra={"task_id": "42"},
             )
         )
@@ -50,7 +51,7 @@ async def test_a_message_reaches_its_subscriber_with_all_its_fields() -> None:
         async with running_peer(script) as url, fanline.Client(url) as client:
             async with client.subscribe("news:all") as messages:
                 message = await anext(messages)
-    assert message == fanline.Message("news:all", {"a": [1]}, "e", "i", "u", 5, 7, x={"task_id": "42"})
+    assert message == fanline.Message("news:all", {"a": [1]}, "e", "i", "u", 5, 7, 3, x={"task_id": "42"})
 
 
 async def test_what_is_for_the_others_names_the_connection_it_is_sent_on_also_after_a_reconnect() -> None:
