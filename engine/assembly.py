@@ -33,16 +33,21 @@ from fanline.engine.connections.connection import ConnectionShared
 from fanline.engine.connections.registry import Registry
 from fanline.engine.counters import Counters
 from fanline.engine.faults import Faults
+from fanline.engine.hooks.events import Events
+from fanline.engine.hooks.questions import Questions
+from fanline.engine.hooks.settings import ServedHooks
 from fanline.engine.limits import LimitHits
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.presence.online import OnlineCounter
 from fanline.engine.presence.presence import Presence
 from fanline.engine.sending.outbox import OutboxShared
 from fanline.engine.sessions.attending import Attending
+from fanline.engine.sessions.beside import Beside
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.commands import Commands, end_removed
 from fanline.engine.sessions.expiry import Expiry
 from fanline.engine.sessions.identification import Identification
+from fanline.engine.sessions.own import OwnCommands
 from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.rate import Rate, SlowLane
 from fanline.engine.sessions.store import SessionStore
@@ -51,8 +56,11 @@ from fanline.engine.settings import EngineSettings
 from fanline.engine.slices import Turns
 from fanline.engine.tasks.monitor.monitor import TaskMonitor
 from fanline.protocol.errors import CloseReason
+from fanline.protocol.escapes import unescape_id
+from fanline.protocol.hooks.events import TaskEnded
 from fanline.protocol.messages import Limits
 from fanline.protocol.nats.names import AUDIT_SUBJECT
+from fanline.protocol.tasks.snapshot import Snapshot
 
 RunVital = Callable[[str, Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs what the whole worker depends on, under this name."""
@@ -61,7 +69,7 @@ RunVital = Callable[[str, Callable[[], Awaitable[None]]], Awaitable[None]]
 class Assembly:
     """What the connections of one worker need. `name`: what the other workers and people call this one."""
 
-    def __init__(self, bus: Bus, settings: EngineSettings, access: Access, name: str) -> None:
+    def __init__(self, bus: Bus, settings: EngineSettings, access: Access, name: str, hooks: ServedHooks) -> None:
         self.access = access
         self.namespaces = Namespaces(settings.namespaces)
         self.counters = Counters()
@@ -79,6 +87,8 @@ class Assembly:
         self._removals = Removals()
         self._revocations = Revocations(bus, self._removals)
         handlers = access.handlers or HandlerClient(bus)
+        self._events = Events(bus, hooks.events, name, self.counters)
+        self._own = OwnCommands(Questions(handlers, hooks.handlers))
         self._authorizers = Authorizers(handlers, settings.namespaces, self._removals)
         self._permissions = Permissions(self.namespaces, self._authorizers, closed=access.closed)
         self.admissions = Admissions(access, self._permissions, self.places, self._knows_task)
@@ -123,8 +133,32 @@ class Assembly:
         rate = Rate(settings.messages_per_second, settings.bytes_per_second, settings.reading_share)
         limits = Limits(message=settings.max_message_bytes, subscriptions=settings.max_subscriptions)
         return ConnectionShared(
-            settings, limits, counters, self.hits, outboxes, commands, store, expiry, rate, SlowLane(), self.places
+            settings=settings,
+            limits=limits,
+            counters=counters,
+            hits=self.hits,
+            outboxes=outboxes,
+            commands=commands,
+            store=store,
+            events=self._events,
+            expiry=expiry,
+            rate=rate,
+            lane=SlowLane(),
+            places=self.places,
         )
+
+    def _say_ended(self, channel: str, snapshot: Snapshot) -> None:
+        """An attempt of a task has ended. A worker that takes the task over may find out, too."""
+        ended = TaskEnded(
+            task_id=unescape_id(channel.partition(":")[2]),
+            channel=channel,
+            state=snapshot.state,
+            attempt=snapshot.attempt,
+            result=snapshot.result,
+            error=snapshot.error,
+            by=snapshot.by,
+        )
+        self._events.say_once(ended, f"{channel}/{snapshot.attempt}/{snapshot.ended}")
 
     async def _start_revocations(self, nursery: trio.Nursery) -> None:
         """Know which tokens were taken back before the first one is accepted. BusError."""
@@ -157,7 +191,16 @@ class Assembly:
         hub = Hub(self.namespaces, reader, counters, faults, everyone, find, log_limit=log_limit, budget=budget)
         states = StreamStates(bus)
         recovery = Recovery(bus, hub, states, reader, faults, nursery, turns)
-        monitor = TaskMonitor(bus, self._members, self.namespaces, reader.read_stored, reader.refuse, counters, faults)
+        monitor = TaskMonitor(
+            bus,
+            self._members,
+            self.namespaces,
+            reader.read_stored,
+            reader.refuse,
+            counters,
+            faults,
+            on_ended=self._say_ended,
+        )
 
         router = Router(hub, bus, settings.bus_timeout)
         presence, online = self._start_presence(nursery, router, hub)
@@ -213,9 +256,9 @@ class Assembly:
         expiry: Expiry,
     ) -> Commands:
         bus, settings, namespaces = self._bus, self._settings, self.namespaces
-        acknowledgements, on_fault = Acknowledgements(bus), self.faults.report
+        acknowledgements = Acknowledgements(bus)
         nursery.start_soon(self.faults.keep, "acknowledgements of inboxes", acknowledgements.run)
-        self._calls = Calls(bus, namespaces, joining, nursery, timeout=settings.call_timeout, on_fault=on_fault)
+        self._calls = Calls(bus, namespaces, joining, timeout=settings.call_timeout)
         identification = Identification(self.access, self.places, self._permissions, attending, expiry, self.audit)
         return Commands(
             bus=bus,
@@ -229,11 +272,13 @@ class Assembly:
             namespaces=namespaces,
             publisher=ClientPublisher(bus, namespaces),
             calls=self._calls,
+            own=self._own,
+            beside=Beside(nursery, self.faults.report),
             talk=self._talk,
             store=store,
             acknowledgements=acknowledgements,
             counters=self.counters,
             hits=self.hits,
-            on_fault=on_fault,
+            on_fault=self.faults.report,
             max_subscriptions=settings.max_subscriptions,
         )

@@ -62,5 +62,7 @@ class Counters(msgspec.Struct):
     """Subscriptions beyond the most that a connection may have."""
     broken_closed: int = 0
     """Connections closed because of a frame: it broke the WebSocket protocol, was too large or of the wrong kind."""
+    events_dropped: int = 0
+    """Server events that were not said, because NATS was away or did not keep up."""
     channels: int = 0
     """Gauge: channels with at least one local subscriber."""

@@ -20,6 +20,7 @@ from fanline.engine.connections.readiness import Readiness
 from fanline.engine.connections.spare_file import SpareFile
 from fanline.engine.counters import Counters
 from fanline.engine.faults import FatalError
+from fanline.engine.hooks.settings import NO_HOOKS, ServedHooks
 from fanline.engine.limits import Limit
 from fanline.engine.settings import EngineSettings
 from fanline.engine.transport import load_tls, start_tls
@@ -43,9 +44,16 @@ class Server:
     OSError from the constructor if the TLS files cannot be used.
     """
 
-    def __init__(self, bus: Bus, settings: EngineSettings, access: Access | None = None, name: str = "") -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        settings: EngineSettings,
+        access: Access | None = None,
+        name: str = "",
+        hooks: ServedHooks = NO_HOOKS,
+    ) -> None:
         self._settings = settings
-        self._parts = parts = Assembly(bus, settings, access or Access(), name)
+        self._parts = parts = Assembly(bus, settings, access or Access(), name, hooks)
         readiness = Readiness(bus, parts.namespaces, lambda: self._draining)
         self._handshakes = Handshakes(
             settings, parts.routes, parts.admissions, parts.counters, readiness, parts.audit, parts.hits

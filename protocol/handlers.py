@@ -215,7 +215,7 @@ class HandlerFailure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error: str
 
 
-Answered = TypeVar("Answered", bound=HandlerAnswer)
+Answered = TypeVar("Answered", bound=msgspec.Struct)
 
 _requests = msgspec.json.Decoder(AuthenticateRequest | AuthorizeRequest)
 _failures = msgspec.json.Decoder(HandlerFailure)

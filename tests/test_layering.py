@@ -23,6 +23,7 @@ LAYERS = (
     "bus",
     "cluster",
     "access",
+    "hooks",
     "sending",
     "tasks",
     "channels",

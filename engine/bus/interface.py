@@ -344,6 +344,12 @@ class Bus(Protocol):
         """Tell all who listen on a subject, soon and without a confirmation; lost if the bus is away."""
         ...
 
+    def tell_if_room(self, subject: str, payload: bytes, store_id: str | None = None) -> bool:
+        """The same for what can be done without: False, and nothing is done, if so much waits to be sent that
+        publications wait, too. `store_id`: of two messages with the same one, a stream that listens stores one.
+        """
+        ...
+
     async def answer(self, subject: str, take: Answerer | None) -> None:
         """Have whatever is asked or told on a subject answered; None ends it. A subject has one answerer in a worker.
 

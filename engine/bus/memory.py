@@ -349,6 +349,10 @@ class MemoryBus:
         for take in self.broker.answerers(subject):
             take(payload, lambda _: None)
 
+    def tell_if_room(self, subject: str, payload: bytes, store_id: str | None = None) -> bool:
+        self.tell(subject, payload)
+        return True
+
     async def answer(self, subject: str, take: Answerer | None) -> None:
         if take is None:
             self.answerers.pop(subject, None)

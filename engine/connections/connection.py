@@ -13,6 +13,7 @@ import trio
 from fanline.engine.access.user_places import UserPlaces
 from fanline.engine.connections.handshake import Opened
 from fanline.engine.counters import Counters
+from fanline.engine.hooks.events import Events
 from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.sending.life import Life, LifeState
 from fanline.engine.sending.outbox import Outbox, OutboxShared
@@ -45,6 +46,7 @@ class ConnectionShared(NamedTuple):
     outboxes: OutboxShared
     commands: Commands
     store: SessionStore
+    events: Events
     expiry: Expiry
     rate: Rate
     lane: SlowLane
@@ -63,7 +65,8 @@ class Connection:
         self._reader: FrameReader | None = None  # only while a message is incomplete
         self.outbox = Outbox(sock, Life(), shared.outboxes)
         identity = opened.admission.identity
-        self.session = Session(shared.store, opened.encoding, identity, self.outbox, opened.route, opened.visit)
+        encoding, route = opened.encoding, opened.route
+        self.session = Session(shared.store, shared.events, encoding, identity, self.outbox, route, opened.visit)
         self.session.place = opened.admission.place
         shared.places.hold(self.session.place, self.session)
         self.session.request = opened.admission.request
@@ -74,6 +77,7 @@ class Connection:
             self.session.welcome(self._shared.settings.heartbeat, self._shared.limits)
             self._shared.expiry.watch(self.session)
             self.outbox.life.begin(self.session.route.idle)
+            self._shared.commands.meet(self.session)
             with self.outbox.life.scope:
                 if self.session.route.joins:
                     await self._shared.commands.join_route(self.session)

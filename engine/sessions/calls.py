@@ -21,17 +21,13 @@ from msgspec import UNSET
 
 from fanline.engine.bus.interface import Bus, BusError, NoListenerError
 from fanline.engine.channels.durable.channel import DurableChannel
-from fanline.engine.channels.durable.log_budget import weight_of
 from fanline.engine.channels.join import Joining
 from fanline.engine.clock import unix_ms
-from fanline.engine.faults import OnFault
 from fanline.engine.namespaces import Namespaces
-from fanline.engine.sessions.refusals import failure
 from fanline.engine.sessions.session import Session
 from fanline.engine.tasks.deliveries import Delivery, answer_delivery, call_payload, reply_data, stop_delivery
 from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.auth.rights import EVERY_RIGHT
-from fanline.protocol.channels import namespace_of
 from fanline.protocol.dialects.plain_answers import answer_meant
 from fanline.protocol.dialects.plain_commands import PlainCommand
 from fanline.protocol.envelope import Envelope, MessageType, check_value, encode_json
@@ -42,13 +38,8 @@ from fanline.protocol.tasks.events import MAX_RESULT_BYTES, AskKind, TaskEvent
 from fanline.protocol.tasks.snapshot import Ask, snapshot_fields
 from fanline.protocol.tasks.states import TaskState
 
-_MAX_CALLS = 16  # of one connection under way: each may wait for a producer
-_MAX_CALL_BYTES = 1024 * 1024  # of memory that they take together; one call is always allowed
 _STORED_SECONDS = 5.0  # for a stored event to come back
 _UNREACHED = (ErrorCode.NO_PRODUCER, ErrorCode.NO_ANSWER)
-
-Answer = Callable[[Envelope | MessageError | BusError], None]
-"""Sends the answer to a call."""
 
 
 class _Call(NamedTuple):
@@ -66,23 +57,11 @@ class _Call(NamedTuple):
 class Calls:
     """The calls of all sessions of one worker. `timeout`: seconds a producer has to answer."""
 
-    def __init__(
-        self,
-        bus: Bus,
-        namespaces: Namespaces,
-        joining: Joining,
-        nursery: trio.Nursery,
-        *,
-        timeout: float,
-        on_fault: OnFault,
-    ) -> None:
+    def __init__(self, bus: Bus, namespaces: Namespaces, joining: Joining, *, timeout: float) -> None:
         self._bus = bus
         self._namespaces = namespaces
         self._joining = joining
-        self._nursery = nursery
         self._timeout = timeout
-        self._held: dict[Session, int] = {}  # bytes of memory that the calls of a session take while they are under way
-        self._on_fault = on_fault
 
     async def knows(self, channel: str) -> bool:
         """Whether anything was ever heard of a task; True for a channel that is none. BusError."""
@@ -92,45 +71,15 @@ class Calls:
             assert isinstance(durable.fold, TaskFold)
             return durable.fold.snapshot.state is not TaskState.UNKNOWN
 
-    def check_is_task(self, channel: str) -> None:
-        """MessageError(NOT_SUPPORTED) for a channel that has no producer."""
-        if not self._namespaces.of(channel).tasks:
-            raise MessageError(ErrorCode.NOT_SUPPORTED, f"{channel} is no task (namespace {namespace_of(channel)})")
+    def is_task(self, channel: str) -> bool:
+        """Whether a channel may have a producer, who is called."""
+        return self._namespaces.of(channel).tasks
 
-    def begin(self, session: Session, command: Envelope, channel: str, answer: Answer) -> None:
-        """Perform a call beside the session's next commands. MessageError if too many are under way."""
-        if session.calls >= _MAX_CALLS:
-            raise MessageError(ErrorCode.LIMIT_EXCEEDED, f"{_MAX_CALLS} calls of this connection wait for their answer")
-        held, weight = self._held.get(session, 0), weight_of(command)
-        if held and held + weight > _MAX_CALL_BYTES:
-            raise MessageError(ErrorCode.LIMIT_EXCEEDED, "large calls of this connection wait for their answer")
-        self._nursery.start_soon(self._run, session, command, channel, answer, name="call")
-        session.calls += 1
-        self._held[session] = held + weight
-
-    async def _run(self, session: Session, command: Envelope, channel: str, answer: Answer) -> None:
-        """The edge of one call: whatever goes wrong in it, nobody else notices."""
-        weight = weight_of(command)
-        try:
-            await self._perform_and_answer(session, command, channel, answer)
-        except Exception:  # noqa: BLE001  # our own fault
-            self._on_fault(channel, "a call cannot be answered")
-        finally:
-            session.calls -= 1
-            self._held[session] -= weight
-            if not self._held[session]:
-                del self._held[session]
-
-    async def _perform_and_answer(self, session: Session, command: Envelope, channel: str, answer: Answer) -> None:
-        try:
-            async with self._joining.steady(channel) as durable:
-                data = await self._perform(durable, command, session)
-            answer(Envelope(MessageType.OK, channel=channel, data=data))
-        except (MessageError, BusError) as error:
-            answer(error)
-        except Exception:  # noqa: BLE001  # our own fault
-            self._on_fault(channel, "a call failed")
-            answer(failure())
+    async def perform(self, session: Session, command: Envelope, channel: str) -> Envelope:
+        """The answer to a call. MessageError, BusError."""
+        async with self._joining.steady(channel) as durable:
+            data = await self._perform(durable, command, session)
+        return Envelope(MessageType.OK, channel=channel, data=data)
 
     async def _perform(self, durable: DurableChannel, command: Envelope, session: Session) -> Any:
         """Perform a call on a task whose channel is up to date; the data of the answer. MessageError, BusError."""

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.identity import AccessError
@@ -20,11 +21,14 @@ from fanline.engine.faults import OnFault
 from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.attending import Attending, Begin
+from fanline.engine.sessions.beside import Beside
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.identification import Identification
+from fanline.engine.sessions.own import OwnCommands
 from fanline.engine.sessions.publisher import ClientPublisher, new_message_id
 from fanline.engine.sessions.refusals import close_reason, code_of, failure, refusal
 from fanline.engine.sessions.route_joins import join_route
+from fanline.engine.sessions.saying import publish_and_say, say_begun, say_ended
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.sessions.talk.said import Said
@@ -35,6 +39,7 @@ from fanline.protocol.channels import is_pattern
 from fanline.protocol.dialects.plain_commands import NEW_MESSAGE, TALK, PlainCommand
 from fanline.protocol.envelope import Envelope, MessageType, check_names
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.hooks.events import ChannelSubscribed
 from fanline.protocol.messages import AskHistory, Authenticate, Authenticated, command_channel, message_id_of, read
 from fanline.protocol.websocket.ack_pings import acknowledged_offset
 
@@ -61,6 +66,8 @@ class Commands:
         namespaces: Namespaces,
         publisher: ClientPublisher,
         calls: Calls,
+        own: OwnCommands,
+        beside: Beside,
         talk: Talk,
         store: SessionStore,
         acknowledgements: Acknowledgements,
@@ -80,6 +87,8 @@ class Commands:
         self._namespaces = namespaces
         self._publisher = publisher
         self._calls = calls
+        self._own = own
+        self._beside = beside
         self._said = Said(talk, self, identification)
         self._store = store
         self._acknowledgements = acknowledgements
@@ -122,7 +131,7 @@ class Commands:
             return refusal(command, failure())
 
     async def _perform_or_refuse(self, session: Session, command: Envelope) -> Envelope | None:
-        perform = COMMANDS.get(command.type, Commands.unknown)
+        perform = COMMANDS.get(command.type, Commands.own)
         try:
             check_names(command)
             if not session.identity.known and command.type not in _FOR_STRANGERS:
@@ -200,10 +209,15 @@ class Commands:
             self.answer(session, None, refusal(None, error))
             session.close(close_reason(error))
 
+    def meet(self, session: Session) -> None:
+        """The connection has begun."""
+        say_begun(session)
+
     def part(self, session: Session) -> None:
         """The connection has ended."""
         self._said.part(session)
         session.end()
+        say_ended(session)
 
     async def ping(self, session: Session, command: Envelope) -> Envelope:
         return Envelope(MessageType.PONG, data=command.data, time=unix_ms())
@@ -254,6 +268,7 @@ class Commands:
             if session.unasked is not None:
                 session.unasked.discard(channel)
             self._audit.record(AuditEvent.SUBSCRIBED, session.identity, channel=channel)
+            session.events.say(ChannelSubscribed, session, channel=channel)
             session.store()
             begin(subscription)
             answer(reply)
@@ -281,7 +296,7 @@ class Commands:
     async def _publish(
         self, session: Session, command: Envelope, channel: str, message_id: str | None = None
     ) -> Envelope:
-        answer = await self._publisher.publish(command, channel, session.identity, message_id)
+        answer = await publish_and_say(self._publisher, session, command, channel, message_id)
         self._audit.record(AuditEvent.PUBLISHED, session.identity, channel=channel)
         return answer
 
@@ -337,20 +352,28 @@ class Commands:
     # --- producers -----------------------------------------------------------------------------------------------
 
     async def call(self, session: Session, command: Envelope) -> None:
-        """Ask a task's producer; the answer comes when it comes, and the next command need not wait for it."""
+        """Ask a task's producer, or the application; the answer comes when it comes, and the next command need not wait
+        for it.
+        """
         channel = command_channel(command)
         await self._permissions.check(session.identity, right_of_verb(command.event or ""), channel)
-        self._calls.check_is_task(channel)
+        perform = self._calls.perform if self._calls.is_task(channel) else self._own.call
 
         def answer(reply: Envelope | MessageError | BusError) -> None:
             code = None if isinstance(reply, Envelope) else code_of(reply)
             self._audit.record(AuditEvent.CALLED, session.identity, channel=channel, verb=command.event, code=code)
             self.answer(session, command, reply if isinstance(reply, Envelope) else refusal(command, reply))
 
-        self._calls.begin(session, command, channel, answer)
+        self._beside.begin(session, command, partial(perform, session, command, channel), answer)
 
-    async def unknown(self, session: Session, command: Envelope) -> Envelope:
-        raise MessageError(ErrorCode.UNKNOWN_TYPE, f"unknown message type {command.type!r}")
+    async def own(self, session: Session, command: Envelope) -> None:
+        """A message of a type that only the application may know."""
+        self._own.check(command)
+
+        def answer(reply: Envelope | MessageError | BusError) -> None:
+            self.answer(session, command, reply if isinstance(reply, Envelope) else refusal(command, reply))
+
+        self._beside.begin(session, command, partial(self._own.message, session, command), answer)
 
 
 _AUDITED = frozenset((ErrorCode.UNAUTHENTICATED, ErrorCode.PERMISSION_DENIED))

@@ -19,6 +19,7 @@ from fanline.protocol.auth.rights import Right
 from fanline.protocol.dialects.plain_commands import PlainCommand
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.handlers import AuthenticateRequest
+from fanline.protocol.hooks.events import UserConnected
 
 _CONFIRM_SECONDS = 15.0  # for all channels of a connection whose client shows another token
 
@@ -87,7 +88,10 @@ class Identification:
         if session.place is None:
             session.place = await self._places.take(identity, session.route.place_rule(identity))
             self._places.hold(session.place, session)
+        is_new = session.identity.user is None and identity.user is not None
         session.become(identity)
+        if is_new:
+            session.events.say(UserConnected, session)
         self._audit.record(AuditEvent.AUTHENTICATED, identity)
 
     async def _end_lost(self, session: Session) -> None:

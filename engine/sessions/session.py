@@ -10,6 +10,7 @@ from fanline.engine.access.routes import ServedRoute
 from fanline.engine.access.user_places import Place
 from fanline.engine.channels.subscription import ChannelSubscription
 from fanline.engine.clock import unix_ms
+from fanline.engine.hooks.events import Events
 from fanline.engine.routes import Acknowledge
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.sessions.connection_ids import connection_id, next_number
@@ -18,6 +19,7 @@ from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason, ErrorCode
 from fanline.protocol.handlers import AuthenticateRequest
+from fanline.protocol.hooks.events import ChannelUnsubscribed
 from fanline.protocol.messages import ErrorData, Limits, Welcome
 from fanline.protocol.websocket.routes import Visit
 
@@ -42,6 +44,7 @@ class Session:
         "acknowledges",
         "calls",
         "encoding",
+        "events",
         "id",
         "identity",
         "number",
@@ -59,6 +62,7 @@ class Session:
     def __init__(
         self,
         store: SessionStore,
+        events: Events,
         encoding: Encoding,
         identity: Identity,
         outbox: Outbox,
@@ -70,6 +74,7 @@ class Session:
         self.number = next_number()
         """That of its connection in this process."""
         self.encoding = encoding
+        self.events = events
         self.outbox = outbox
         self.become(identity)
         self.route = route
@@ -137,6 +142,7 @@ class Session:
             return False
         subscription.leave()
         self.store()
+        self.events.say(ChannelUnsubscribed, self, channel=channel)
         if self.on_left is not None:
             self.on_left(self, channel)
         return True

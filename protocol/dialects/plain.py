@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from fanline.protocol.dialects.notices import NOTIFICATION, notice_of
-from fanline.protocol.dialects.plain_commands import BOARD, PlainCommand, decode_plain, name_of, task_id_of
+from fanline.protocol.dialects.plain_commands import BOARD, OWN, PlainCommand, decode_plain, name_of, task_id_of
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode
 from fanline.protocol.escapes import unescape_id
@@ -51,6 +51,10 @@ class PlainDialect:
     def encode_reply(self, command: Envelope | None, reply: Envelope) -> bytes | None:
         if reply.type == MessageType.ERR:
             fields = _refusal(command, reply)
+        elif isinstance(command, PlainCommand) and command.type == OWN:
+            if reply.data is None:
+                return None
+            fields = _own_answer(command, reply)
         elif isinstance(command, PlainCommand) and command.event in _REPLIES:
             fields = _REPLIES[command.event](command, reply)
         else:
@@ -256,6 +260,12 @@ def _refusal(command: Envelope | None, reply: Envelope) -> dict[str, Any]:
 def _pong(command: PlainCommand, reply: Envelope) -> dict[str, Any]:
     kind = "heartbeat_ack" if command.event == "heartbeat" else "pong"
     return {"type": kind} if command.data is None else {"type": kind, "timestamp": command.data}
+
+
+def _own_answer(command: PlainCommand, reply: Envelope) -> dict[str, Any]:
+    """What the application has returned: a message, with a type of its own or without, or another value."""
+    kind = {"type": f"{command.said['type']}_result"}
+    return {**kind, **reply.data} if isinstance(reply.data, dict) else {**kind, "data": reply.data}
 
 
 _RESULTS = {"input": "input_result", "cancel": "cancel_result"}

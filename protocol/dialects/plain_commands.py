@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from fanline.protocol.envelope import Envelope, MessageType, check_value
+from fanline.protocol.envelope import MAX_TEXT, Envelope, MessageType, check_value
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.escapes import escape_id, unescape_id
 from fanline.protocol.messages import CallData
-from fanline.protocol.text import harmless
+from fanline.protocol.text import harmless, is_name
 from fanline.protocol.websocket.routes import Visit
 
 SYSTEM = "system:all"
@@ -29,6 +29,8 @@ SAID_OF_CLIENTS = frozenset(
     )
 )
 """Events by which the server says what plain clients do. Backends may say them as well, but no client."""
+OWN = "own"
+"""The type of messages that only the application may know; the data is all that they say but for their own type."""
 _SYSTEM_ALIAS = "system"
 _MAX_DIGITS = 19  # of any 64-bit integer; int() refuses what has thousands
 _decoder = msgspec.json.Decoder()
@@ -51,10 +53,7 @@ def decode_plain(payload: bytes, visit: Visit) -> list[Envelope]:
     kind = fields.get("type")
     if not isinstance(kind, str) or not kind:
         raise MessageError(ErrorCode.BAD_MESSAGE, "Missing message type")
-    build = COMMANDS.get(kind)
-    if build is None:
-        raise MessageError(ErrorCode.UNKNOWN_TYPE, f"Unknown message type: {harmless(kind[:128])}")
-    command = build(fields, visit)
+    command = COMMANDS.get(kind, _own)(fields, visit)
     return [] if command is None else [command]
 
 
@@ -257,6 +256,13 @@ def _get_tasks(fields: _Fields, visit: Visit) -> PlainCommand:
     project = visit.values.get("?project_id") if "project_id" not in fields else None
     project = project or _text(fields, "project_id", "Project id required")
     return PlainCommand(TALK, event=fields["type"], data=project, said=fields)
+
+
+def _own(fields: _Fields, visit: Visit) -> PlainCommand:
+    kind = fields["type"]
+    if len(kind) > MAX_TEXT or not is_name(kind):
+        raise MessageError(ErrorCode.UNKNOWN_TYPE, f"Unknown message type: {harmless(kind[:MAX_TEXT])}")
+    return PlainCommand(OWN, data={key: fields[key] for key in fields if key != "type"}, said=fields)
 
 
 BOARD = ("task_created", "task_updated", "task_deleted", "task_status_changed", "tasks_reset")

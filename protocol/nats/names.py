@@ -20,8 +20,9 @@ TABLE_NAMESPACE = "tasks"
 STREAM_NAMES = "fanline.streams"
 """Where a producer with an account of its own finds `$JS.API.STREAM.NAMES` of the engine's account."""
 
-
-AUDIT_SUBJECT = "fanline.event.audit"
+EVENT_PREFIX = "fanline.event."
+"""Of the subjects on which the engine says what happens (protocol/hooks/events.py). Producers may not use them."""
+AUDIT_SUBJECT = f"{EVENT_PREFIX}audit"
 """On which workers tell whoever listens who came, who was refused, and who did what."""
 
 

@@ -9,6 +9,7 @@ import trio
 
 from fanline.engine.access.access import Access
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.hooks.settings import NO_HOOKS, ServedHooks
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.server import Server
 from fanline.engine.settings import EngineSettings
@@ -29,6 +30,7 @@ async def running_engine(
     send_buffer: int | None = None,
     broker: MemoryBroker | None = None,
     access: Access | None = None,
+    hooks: ServedHooks = NO_HOOKS,
 ) -> AsyncIterator[RunningEngine]:
     """Serve until the block ends. `send_buffer` bounds the kernel's buffer per connection: a peer is soon slow.
 
@@ -37,7 +39,7 @@ async def running_engine(
     settings = settings or EngineSettings()
     broker = broker or MemoryBroker(Namespaces(settings.namespaces))
     bus = MemoryBus(broker)
-    server = Server(bus, settings, access)
+    server = Server(bus, settings, access, hooks=hooks)
     with socket.socket() as listener:
         if send_buffer is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # accepted sockets inherit it

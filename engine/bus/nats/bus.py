@@ -256,6 +256,9 @@ class NatsBus(Requests):
     async def wait_room(self, size: int) -> None:
         await self.client.wait_room(size)
 
+    def has_room(self, size: int) -> bool:
+        return self.client.connected and self.client.has_room(size)
+
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def carry(self, scope: trio.CancelScope) -> None:

@@ -105,16 +105,17 @@ class NatsClient:
         """Wait until there is room in the queue for `size` bytes, in the order of the calls; returns without a
         checkpoint if there is. BusError if there is none for ROOM_SECONDS.
         """
-        if not self._entrance.locked() and self._has_room(size):
+        if not self._entrance.locked() and self.has_room(size):
             return
         with trio.move_on_after(ROOM_SECONDS):
             async with self._entrance:
-                while not self._has_room(size):
+                while not self.has_room(size):
                     await self._written.wait()
                 return
         raise BusError("NATS does not keep up; nothing was done")
 
-    def _has_room(self, size: int) -> bool:
+    def has_room(self, size: int) -> bool:
+        """Whether a publication of `size` bytes would not have to wait."""
         unsent = self.unsent_bytes
         return not unsent or unsent + size <= ROOM_BYTES
 

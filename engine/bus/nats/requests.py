@@ -142,6 +142,10 @@ class Requests(ABC):
         nobody else is refused. BusError.
         """
 
+    @abstractmethod
+    def has_room(self, size: int) -> bool:
+        """Whether `wait_room` would return at once."""
+
     async def store(
         self,
         channel: str,
@@ -274,6 +278,14 @@ class Requests(ABC):
     def tell(self, subject: str, payload: bytes) -> None:
         with suppress(BusError):
             self.send(subject, payload)
+
+    def tell_if_room(self, subject: str, payload: bytes, store_id: str | None = None) -> bool:
+        if not self.has_room(len(payload)):
+            return False
+        with suppress(BusError):
+            self.send(subject, payload, None if store_id is None else {MESSAGE_ID: store_id})
+            return True
+        return False
 
     async def call(self, channel: str, payload: bytes, seconds: float) -> bytes:
         try:

@@ -18,6 +18,7 @@ from fanline.protocol.dialects.plain_commands import PlainCommand
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.escapes import escape_id
+from fanline.protocol.hooks.events import MessageReceived
 
 
 class Board:
@@ -40,6 +41,7 @@ class Board:
         channels = [channel for channel in _channels(item) if await self._may(session, channel)]
         if not channels:
             raise MessageError(ErrorCode.PERMISSION_DENIED, "Task access denied")
+        session.events.say(MessageReceived, session, event=event, data=fields)
         if item_id is not None and event == "task_deleted":
             await self._items.forget(item_id, before)
         elif item_id is not None:

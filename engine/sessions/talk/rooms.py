@@ -8,6 +8,7 @@ from fanline.protocol.dialects.plain_commands import PlainCommand
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.escapes import unescape_id
+from fanline.protocol.hooks.events import SessionJoined, SessionLeft
 
 MAX_ROOMS = 100
 """In which one connection may be: a status is told to all of them."""
@@ -28,6 +29,7 @@ class Rooms:
         """A session has subscribed to a room. `name`: what its client calls it. BusError."""
         if channel not in session.rooms:
             session.rooms |= {channel}
+            session.events.say(SessionJoined, session, channel=channel)
             data = _fields(session, channel) | ({} if name is None else {"room_name": name})
             await self._announcer.tell(session, [channel], "session_joined", data)
 
@@ -35,6 +37,7 @@ class Rooms:
         """A session leaves these rooms, if it is there."""
         for channel in session.rooms.intersection(channels):
             session.rooms -= {channel}
+            session.events.say(SessionLeft, session, channel=channel)
             self._announcer.tell_soon(session, [channel], "session_left", _fields(session, channel))
 
     async def set_status(self, session: Session, command: PlainCommand) -> None:

@@ -29,7 +29,7 @@ from fanline.engine.tasks.monitor.deliverer import Deliverer
 from fanline.engine.tasks.monitor.holdings import Holdings
 from fanline.engine.tasks.monitor.monitored_task import ON_ITS_WAY, MonitoredTask
 from fanline.engine.tasks.monitor.reader import NamespaceReader, StreamWentBack
-from fanline.engine.tasks.monitor.roster import ReadMessage, TaskRoster
+from fanline.engine.tasks.monitor.roster import OnEnded, ReadMessage, TaskRoster
 from fanline.engine.tasks.monitor.stored.records import TaskRecords
 from fanline.engine.tasks.monitor.stored.restorer import Restorer, newest_offsets
 from fanline.engine.tasks.monitor.stored.table import TABLE_CHANNEL, TABLE_EVENT, TablePublisher
@@ -57,12 +57,13 @@ class TaskMonitor:
         counters: Counters,
         faults: Faults,
         clock_ms: Callable[[], int] = unix_ms,
+        on_ended: OnEnded = lambda channel, snapshot: None,
     ) -> None:
         self._bus = bus
         self._clock_ms = clock_ms
         self._faults = faults
         clock = StoreClock()
-        self._roster = roster = TaskRoster(namespaces, read_message, on_refused, clock, counters, faults)
+        self._roster = roster = TaskRoster(namespaces, read_message, on_refused, clock, counters, faults, on_ended)
         parts = (roster.shares, roster.take, lambda: roster.is_full, roster.begin_epoch)
         self._readers = {name: NamespaceReader(bus, name, *parts) for name in namespaces.tasks()}
         self._holdings = Holdings(bus, members, roster, self._readers, clock, faults, self._bus_failed)

@@ -28,12 +28,18 @@ from fanline.protocol.channels import namespace_of
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import MessageError
 from fanline.protocol.tasks.events import event_of
+from fanline.protocol.tasks.snapshot import Snapshot
 
 GRACE_SECONDS = 3.0
 """After an outage no producer is missed for this long: producers take their time to come back."""
 
 ReadMessage = Callable[[Stored], Envelope | None]
 """A stored message as it goes to clients; None if it is none: MessageReader.read_stored."""
+
+OnEnded = Callable[[str, Snapshot], None]
+"""Called when an attempt of a task has ended; a second time, if what is stored does not show that yet when another
+worker takes the task over.
+"""
 
 
 class TaskRoster(TaskShares):
@@ -47,6 +53,7 @@ class TaskRoster(TaskShares):
         clock: StoreClock,
         counters: Counters,
         faults: Faults,
+        on_ended: OnEnded = lambda channel, snapshot: None,
     ) -> None:
         super().__init__()
         self.sound = -math.inf
@@ -56,6 +63,7 @@ class TaskRoster(TaskShares):
         self._clock = clock
         self._counters = counters
         self._faults = faults
+        self._on_ended = on_ended
         self._grace_until = -math.inf
 
     # --- faults ---------------------------------------------------------------------------------------------------
@@ -129,7 +137,7 @@ class TaskRoster(TaskShares):
         """Fold a message of a task that is warm."""
         now, stored_ms = trio.current_time(), unix_ms_of(stored.position.time)
         self._clock.hear(stored_ms)
-        was_stranger = task.is_stranger
+        was_stranger, before = task.is_stranger, task.snapshot
         moved = self._advance(task, stored, stored_ms, now)
         share.put(task)
         self.changes += 1
@@ -138,6 +146,8 @@ class TaskRoster(TaskShares):
             self.save_soon(share, task)
         if moved:
             self.deliveries.note(task.channel, task.snapshot, now)
+            if task.ended and (not before.ended_for_good or before.attempt != task.snapshot.attempt):
+                self._on_ended(task.channel, task.snapshot)
         if task.pending is None and (moved or task.has_much_to_record or task.scheduled > now + RECORD_SECONDS):
             self.look(task, now)
 

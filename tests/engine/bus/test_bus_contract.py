@@ -232,6 +232,9 @@ async def test_what_is_told_reaches_all_who_listen_until_they_end_it(open_bus: O
         one.tell("fanline.sys.x", b"2")
         await one.ask_all("fanline.sys.y", b"", 3600, 2)
         assert heard == [b"1", b"1", b"2"]
+        assert one.tell_if_room("fanline.sys.x", b"3", "store-id")
+        await one.ask_all("fanline.sys.y", b"", 3600, 2)
+        assert heard == [b"1", b"1", b"2", b"3"]
 
 
 # --- producers of tasks -------------------------------------------------------------------------------------------

@@ -1,0 +1,46 @@
+"""What the application answers in place of the server: message types and verbs that only it knows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fanline.engine.access.handlers import HandlerClient
+from fanline.engine.hooks.events import ClientSession
+from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.handlers import HandlerError
+from fanline.protocol.hooks.questions import ClientQuestion, QuestionAnswer, hooks_handler
+
+FAILED = "Message processing error"
+"""What clients are told if there is no answer; the log says why. The existing clients know this text."""
+
+
+class Questions:
+    """Those of one worker. `setups`: the functions that have registered who answers; empty: nobody does."""
+
+    def __init__(self, handlers: HandlerClient, setups: Sequence[str]) -> None:
+        self._handlers = handlers
+        self._handler = hooks_handler(setups)
+        self.enabled = bool(setups)
+
+    async def ask(
+        self, kind: type[ClientQuestion], client: ClientSession, name: str, channel: str | None, data: Any
+    ) -> QuestionAnswer:
+        """The answer, perhaps that nobody knows the name. MessageError: UNAVAILABLE if there is none that can be used
+        in time, REFUSED with the application's own words.
+        """
+        who = client.identity
+        question = kind(
+            name=name,
+            data=data,
+            channel=channel,
+            connection_id=client.connection,
+            user=who.user,
+            username=who.username,
+            roles=who.roles,
+        )
+        try:
+            answer = await self._handlers.ask(self._handler, question, QuestionAnswer)
+        except HandlerError:
+            raise MessageError(ErrorCode.UNAVAILABLE, FAILED) from None
+        if answer.refusal is not None:
+            raise MessageError(ErrorCode.REFUSED, answer.refusal)
+        return answer

@@ -1,0 +1,43 @@
+"""The end of each attempt of a task is said, once for all workers."""
+
+import trio
+
+from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.namespaces import Namespaces
+from fanline.protocol.envelope import Envelope, encode_json
+from tests.engine.hooks.listening import ALL, Listening
+from tests.engine.running import running_engine
+
+CHANNEL = "task:a~20b"
+
+
+async def say(bus: MemoryBus, event: str, **data: object) -> None:
+    await bus.store(CHANNEL, encode_json(Envelope("pub", event=event, data=data)))
+
+
+async def until_said(heard: Listening, count: int) -> None:
+    while len([event for event in heard.events if event.type == "task_ended"]) < count:
+        await trio.sleep(0.01)  # the monitor takes its turns
+
+
+async def test_the_end_of_each_attempt_is_said_once_however_many_workers_there_are() -> None:
+    broker = MemoryBroker(Namespaces())
+    heard, producer = await Listening(broker).start(), MemoryBus(broker)
+    with trio.fail_after(30):
+        async with running_engine(broker=broker, hooks=ALL):
+            async with running_engine(broker=broker, hooks=ALL):
+                await say(producer, "task_started")
+                await say(producer, "task_failed", error="no disk")
+                await until_said(heard, 1)
+                await say(producer, "task_started", attempt=2)
+                await say(producer, "task_completed", attempt=2, result={"rows": 3})
+                await until_said(heard, 2)
+            await say(producer, "task_started", attempt=3)  # what is said next shows that nothing was said in between
+            await say(producer, "task_cancelled", attempt=3, by="anna")
+            await until_said(heard, 3)
+    assert [event.data for event in heard.events] == [
+        {"task_id": "a b", "channel": CHANNEL, "state": "failed", "attempt": 1, "error": "no disk"},
+        {"task_id": "a b", "channel": CHANNEL, "state": "completed", "attempt": 2, "result": {"rows": 3}},
+        {"task_id": "a b", "channel": CHANNEL, "state": "cancelled", "attempt": 3, "by": "anna"},
+    ]
+    assert len({event.id for event in heard.events}) == 3
