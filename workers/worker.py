@@ -12,6 +12,7 @@ import trio
 from fanline.engine.bus.interface import Bus, BusError
 from fanline.engine.bus.nats.bus import open_nats_bus
 from fanline.engine.faults import FatalError
+from fanline.engine.hooks.settings import served_hooks
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.server import Server
 from fanline.protocol.nats.options import NatsOptions
@@ -72,7 +73,9 @@ async def serve_slot(order: WorkerOrder) -> None:
 
 def _server(bus: Bus, order: WorkerOrder) -> Server:
     try:
-        return Server(bus, order.settings.engine, make_access(order.settings, bus), name=f"worker-{order.slot}")
+        settings = order.settings
+        hooks = served_hooks(settings.hooks)
+        return Server(bus, settings.engine, make_access(settings, bus), f"worker-{order.slot}", hooks)
     except OSError as error:  # the TLS files have changed since the supervisor checked them
         raise ServeError(str(error)) from None
 

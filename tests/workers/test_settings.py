@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from fanline.engine.access.settings import AccessSettings, AuthMode, HandlerSettings, TokenSettings
+from fanline.engine.hooks.settings import HookSettings
 from fanline.engine.namespaces import DEFAULTS, Namespace
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.websocket.origins import is_loopback_host
@@ -53,12 +54,14 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
         "TOKENS_": TokenSettings,
         "ACCESS_": AccessSettings,
         "HANDLERS_": HandlerSettings,
+        "HOOKS_": HookSettings,
     }
     environ = {
         f"FANLINE_{prefix}{field.name}".upper(): _as_text(field.default)
         for prefix, struct in tables.items()
         for field in msgspec.structs.fields(struct)
-        if field.name not in ("engine", "tokens", "access", "handlers", "namespaces", "routes", "roles")
+        if field.name not in ("engine", "tokens", "access", "handlers", "hooks", "namespaces", "routes", "roles")
+        or struct is HookSettings  # which has no tables
     }
     environ["FANLINE_DATA_DIR"] = "/d"
     assert load_settings({}, environ) == Settings(data_dir="/d")

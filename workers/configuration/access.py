@@ -33,7 +33,7 @@ def check_access(tokens: TokenSettings, access: AccessSettings) -> None:
     check_handler("access.authenticator", access.authenticator)
     if tokens.secret and len(tokens.secret.encode()) < MIN_SECRET_BYTES:
         raise SettingsError(f"tokens.secret needs at least {MIN_SECRET_BYTES} bytes, drawn at random")
-    if tokens.jwks_url and not _is_safe(tokens.jwks_url):
+    if tokens.jwks_url and not is_safe_url(tokens.jwks_url):
         raise SettingsError("tokens.jwks_url: expected an https:// URL, or an http:// one on loopback")
 
 
@@ -45,11 +45,11 @@ def check_handler(key: str, text: str) -> None:
         handler = parse_handler(text)
     except HandlerNameError as error:
         raise SettingsError(f"{key}: {error}") from None
-    if handler.form is HandlerForm.WEBHOOK and not _is_safe(text):
+    if handler.form is HandlerForm.WEBHOOK and not is_safe_url(text):
         raise SettingsError(f"{key}: expected an https:// URL, or an http:// one on loopback")
 
 
-def _is_safe(url: str) -> bool:
+def is_safe_url(url: str) -> bool:
     """Whoever changes a key set, or an answer of a webhook, on its way makes identities of their own."""
     try:
         parts = urlsplit(url)

@@ -14,9 +14,11 @@ import msgspec
 from msgspec import Meta
 
 from fanline.engine.access.settings import AccessSettings, AuthMode, HandlerSettings, TokenSettings
+from fanline.engine.hooks.settings import HookSettings
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.websocket.origins import is_loopback_host
 from fanline.workers.configuration.access import check_access, read_roles
+from fanline.workers.configuration.hooks import check_hooks
 from fanline.workers.configuration.namespaces import read_namespaces
 from fanline.workers.configuration.routes import check_routes, read_routes
 from fanline.workers.configuration.wording import describe_type, field_types, is_list, suggest
@@ -72,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tokens: TokenSettings = TokenSettings()
     access: AccessSettings = AccessSettings()
     handlers: HandlerSettings = HandlerSettings()
+    hooks: HookSettings = HookSettings()
 
     @property
     def embedded(self) -> bool:
@@ -91,6 +94,7 @@ _TABLES: Mapping[str, type[msgspec.Struct]] = {
     "tokens": TokenSettings,
     "access": AccessSettings,
     "handlers": HandlerSettings,
+    "hooks": HookSettings,
 }
 _SECRETS = frozenset(  # a URL may hold a password
     ("nats_password", "nats_token", "nats", "tokens.secret", "access.authenticator")
@@ -224,6 +228,7 @@ def _shown(key: str, given: _Given) -> str:
 def _check_together(settings: Settings, given: Mapping[str, _Given]) -> None:
     """The rules between settings, and those that a type cannot express."""
     check_access(settings.tokens, settings.access)
+    check_hooks(settings.hooks)
     _check_host(settings, given)
     identified = settings.tokens.given or settings.access.authenticator
     if settings.auth is AuthMode.TOKEN and not identified and not settings.embedded:

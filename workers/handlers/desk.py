@@ -19,7 +19,7 @@ from fanline.protocol.handlers import (
     decode_request,
     encode_answer,
 )
-from fanline.workers.handlers.functions import Function, FunctionCalls
+from fanline.workers.handlers.functions import Function, FunctionCalls, TooLateError
 from fanline.workers.handlers.webhooks import Webhooks
 
 Ask = Callable[[bytes], Awaitable[bytes]]
@@ -50,6 +50,10 @@ class Desk:
                 return await self._webhooks.ask(handler, payload)
             assert function is not None
             return await self._call(handler, function, payload)
+        except TooLateError as error:
+            if self._pace.allows((handler, TooLateError)):
+                _log.error("the handler %s: %s", handler.label, error, exc_info=error.with_traceback(None))
+            return encode_answer(HandlerFailure(str(error)))
         except HandlerError as error:
             return encode_answer(HandlerFailure(str(error)))
         except Exception as error:  # noqa: BLE001  # the application's own

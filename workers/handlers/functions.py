@@ -9,11 +9,13 @@ import asyncio
 import importlib
 import inspect
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fanline.protocol.handlers import Handler, HandlerError
+from fanline.workers.handlers.stacks import stack_of
 
 PLACES = 64
 """Calls at a time; those beyond wait."""
@@ -23,12 +25,16 @@ Function = Callable[[Any], Any]
 _log = logging.getLogger("fanline.handlers")
 
 
+class TooLateError(HandlerError):
+    """A function was not done in time. A note says where it was then."""
+
+
 class LoadError(Exception):
     """A function cannot be found; str() is one sentence."""
 
 
 def load_function(handler: Handler) -> Function:
-    """Import the function that a handler names. Raises LoadError."""
+    """Import the function that a handler names. LoadError."""
     module_name, path = handler.module_and_function
     try:
         found: Any = importlib.import_module(module_name)
@@ -54,16 +60,24 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _passable(function: Function) -> Function:
-    """The function for a thread. No future takes a StopIteration, as `next` raises it: its call would never end."""
+class _Call:
+    """One call of a function."""
 
-    def call(request: Any) -> Any:
+    def __init__(self, function: Function, request: Any) -> None:
+        self.function = function
+        self.request = request
+        self.thread: int | None = None
+        """The identifier of the thread that runs it, if one does."""
+
+    def run(self) -> Any:
+        """In a thread. No future takes a StopIteration, as `next` raises it: its call would never end."""
+        self.thread = threading.get_ident()
         try:
-            return function(request)
+            return self.function(self.request)
         except StopIteration as error:
             raise RuntimeError("it raised StopIteration") from error
-
-    return call
+        finally:
+            self.thread = None
 
 
 class FunctionCalls:
@@ -81,19 +95,24 @@ class FunctionCalls:
         self._threads = ThreadPoolExecutor(places, thread_name_prefix="handler")
 
     async def call(self, function: Function, request: Any) -> Any:
-        """What the function returns. HandlerError if it is not done in time; whatever it raises."""
+        """What the function returns. HandlerError if there is no place in time, TooLateError if it is not done in time;
+        whatever it raises.
+        """
         ends = asyncio.get_running_loop().time() + self._seconds
         try:
             async with asyncio.timeout_at(ends):
                 await self._places.acquire()
         except TimeoutError:
             raise HandlerError("too many calls are under way") from None
-        work = asyncio.ensure_future(self._run(function, request))
+        call = _Call(function, request)
+        work = asyncio.ensure_future(self._run(call))
         work.add_done_callback(self._ended)
         done, _ = await asyncio.wait([work], timeout=ends - asyncio.get_running_loop().time())
         if not done:
+            error = TooLateError(f"it was not done within {self._seconds:g} s")
+            error.add_note(f"It was here:\n{stack_of(work, call.thread)}")
             self._give_up(work)
-            raise HandlerError(f"it was not done within {self._seconds:g} s")
+            raise error
         return work.result()
 
     def _give_up(self, work: asyncio.Future[Any]) -> None:
@@ -112,18 +131,18 @@ class FunctionCalls:
         if not work.cancelled():
             work.exception()  # seen, also if nobody waits for it any more
 
-    async def _run(self, function: Function, request: Any) -> Any:
+    async def _run(self, call: _Call) -> Any:
         try:
-            if inspect.iscoroutinefunction(function):
-                return await function(request)
-            result = await self._in_thread(_passable(function), request)
+            if inspect.iscoroutinefunction(call.function):
+                return await call.function(call.request)
+            result = await self._in_thread(call)
             return await result if inspect.isawaitable(result) else result
         except (SystemExit, KeyboardInterrupt) as error:  # which would end the loop, and with it the process
             raise RuntimeError(f"it raised {type(error).__name__}") from error
 
-    async def _in_thread(self, function: Function, request: Any) -> Any:
+    async def _in_thread(self, call: _Call) -> Any:
         """A thread cannot be cancelled: this returns when it has ended, whatever happens meanwhile."""
-        thread, cancelled = asyncio.get_running_loop().run_in_executor(self._threads, function, request), False
+        thread, cancelled = asyncio.get_running_loop().run_in_executor(self._threads, call.run), False
         while not thread.done():
             try:
                 await asyncio.wait([thread])

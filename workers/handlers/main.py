@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from io import TextIOWrapper
 from typing import cast
@@ -19,10 +20,17 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from fanline.protocol.handlers import QUEUE, Handler, HandlerForm, parse_handler
+from fanline.protocol.hooks.questions import hooks_handler
 from fanline.workers.handlers.connection import connect
 from fanline.workers.handlers.desk import Desk
 from fanline.workers.handlers.functions import Function, FunctionCalls, LoadError, load_function
+from fanline.workers.handlers.hooks.desk import HookDesk
+from fanline.workers.handlers.hooks.hooked import Hooked
+from fanline.workers.handlers.hooks.listener import EventListener
+from fanline.workers.handlers.hooks.loading import load_setups, set_up
+from fanline.workers.handlers.hooks.saying import Saying
 from fanline.workers.handlers.service import HandlersOrder
+from fanline.workers.handlers.stacks import watch_loop
 from fanline.workers.handlers.webhooks import Webhooks
 from fanline.workers.logs import configure_logging
 from fanline.workers.supervision.reporting import BEAT_SECONDS, READY, beat, report
@@ -39,8 +47,8 @@ def main() -> int:
     cast("TextIOWrapper", sys.stdout).reconfigure(line_buffering=True)  # what the application prints, when it does
     sys.path.insert(0, os.getcwd())  # noqa: PTH109  # the text; the application's modules are in the working directory
     try:
-        functions = _load(order.handlers)
-        asyncio.run(serve(order, functions))
+        functions, setups = _load(order.handlers), load_setups(order.settings.hooks.handlers)
+        asyncio.run(serve(order, functions, setups))
     except (LoadError, nats.errors.Error, OSError) as error:
         report(order.report_fd, str(error) or type(error).__name__)
         return 1
@@ -53,32 +61,52 @@ def _load(texts: tuple[str, ...]) -> dict[Handler, Function | None]:
     return {each: load_function(each) if each.form is HandlerForm.FUNCTION else None for each in handlers}
 
 
-async def serve(order: HandlersOrder, functions: dict[Handler, Function | None]) -> None:
-    """Answer until SIGTERM. Raises nats.errors.Error or OSError if NATS cannot be reached."""
+async def serve(order: HandlersOrder, functions: dict[Handler, Function | None], setups: dict[str, Function]) -> None:
+    """Answer until SIGTERM. Raises nats.errors.Error or OSError if NATS cannot be reached, LoadError if `setups`, which
+    register the application's hooks, do not do so.
+    """
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     settings = order.settings.handlers
     webhooks = Webhooks(settings.timeout, settings.retries)
     desk = Desk(functions, FunctionCalls(settings.timeout, _end_stuck), webhooks)
     client = await connect(order.settings)
-    answering = _Answering(client, desk)
+    answering = _Answering(client, desk.answer)
     for subject in desk.subjects:
         await client.subscribe(subject, queue=QUEUE, cb=answering.take, pending_msgs_limit=_MOST_WAITING)
+    await _serve_hooks(client, setups, settings.timeout)
     await client.flush()
     report(order.report_fd, READY)
-    beating = asyncio.create_task(_beat(order.report_fd))
+    watching = [asyncio.create_task(each) for each in (_beat(order.report_fd), watch_loop())]
     await stopped.wait()
-    beating.cancel()
+    for task in watching:
+        task.cancel()
     await webhooks.aclose()
     _leave()
+
+
+async def _serve_hooks(client: Client, setups: dict[str, Function], seconds: float) -> None:
+    """Have the functions that the setups register hear events and answer clients. LoadError."""
+    if not setups:
+        return
+    hooks = await set_up(setups, Saying(client))
+
+    def make(name: str, function: Function) -> Hooked:
+        return Hooked(name, function, seconds, _end_stuck)
+
+    await EventListener(tuple(setups), hooks, make).start(client)
+    take = _Answering(client, HookDesk(hooks, make).answer).take
+    subject = hooks_handler(list(setups)).subject
+    await client.subscribe(subject, queue=QUEUE, cb=take, pending_msgs_limit=_MOST_WAITING)
 
 
 class _Answering:
     """Takes messages off nats-py, which waits for each callback to return before it makes the next one."""
 
-    def __init__(self, client: Client, desk: Desk) -> None:
+    def __init__(self, client: Client, answer: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+        """`answer`: the answer to what came on a subject."""
         self._client = client
-        self._desk = desk
+        self._answer_to = answer
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def take(self, message: Msg) -> None:
@@ -87,7 +115,7 @@ class _Answering:
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, message: Msg) -> None:
-        answer = await self._desk.answer(message.subject, message.data)
+        answer = await self._answer_to(message.subject, message.data)
         with suppress(nats.errors.Error):  # NATS is away: the worker hears of nothing, and refuses
             await self._client.publish(message.reply, answer)
 

@@ -34,6 +34,11 @@ class HandlersProcess(ReportingProcess):
         return Order(HandlersOrder(report_fd, self._settings, self._handlers), ())
 
 
+def is_needed(settings: Settings) -> bool:
+    """Whether the settings name anything that runs in the process."""
+    return bool(handlers_to_run(settings) or settings.hooks.handlers)
+
+
 def handlers_to_run(settings: Settings) -> tuple[str, ...]:
     """The handlers of the settings that need the process; workers ask those on NATS themselves."""
     namespaces = settings.engine.namespaces.values()

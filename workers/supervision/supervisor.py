@@ -20,7 +20,7 @@ from fanline.workers.configuration.settings import Settings
 from fanline.workers.embedded_nats.accounts import ENGINE_USER, PRODUCER_USER
 from fanline.workers.embedded_nats.server import run_nats_server
 from fanline.workers.errors import ServeError
-from fanline.workers.handlers.service import HandlersProcess, handlers_to_run
+from fanline.workers.handlers.service import HandlersProcess, handlers_to_run, is_needed
 from fanline.workers.own_secret import with_secret
 from fanline.workers.state_file import published, running_server
 from fanline.workers.supervision.child import Child
@@ -119,9 +119,10 @@ class Supervisor:
         )
 
     async def _start_handlers(self, nursery: trio.Nursery, settings: Settings) -> None:
-        """Start the process of handlers, if the settings name any that need it."""
-        if named := handlers_to_run(settings):
-            await nursery.start(keep_running, HandlersProcess(settings, named), self._alive)
+        """Start the process of handlers, if the settings need it."""
+        if is_needed(settings):
+            process = HandlersProcess(settings, handlers_to_run(settings))
+            await nursery.start(keep_running, process, self._alive)
 
     async def _start_workers(self, nursery: trio.Nursery, settings: Settings) -> None:
         """Start all at once, and return when every one is ready."""

@@ -1,0 +1,1 @@
+"""The application's hooks: functions that hear events, and that answer what clients ask."""

@@ -1,0 +1,60 @@
+"""One function that hooks have registered: called within its deadline, counted, timed, and reported if it fails."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fanline.engine.log_pace import LogPace
+from fanline.protocol.handlers import HandlerError
+from fanline.protocol.hooks.hooks import HookRefusal
+from fanline.workers.handlers.functions import Function, FunctionCalls
+
+PLACES = 16
+"""Calls of one function at a time; those beyond wait, within their deadline. No function takes those of another."""
+_log = logging.getLogger("fanline.hooks")
+
+
+class Hooked:
+    """`name`: of the event, the message type or the verb. `on_stuck`: as for FunctionCalls."""
+
+    def __init__(self, name: str, function: Function, seconds: float, on_stuck: Callable[[], None]) -> None:
+        self._name = name
+        self._function = function
+        self._label = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+        self._calls = FunctionCalls(seconds, on_stuck, places=PLACES)
+        self._pace = LogPace()
+        self._count = self._failed = 0
+        self._seconds = 0.0
+
+    async def call(self, request: Any, finish: Callable[[Any], Any] = lambda result: result) -> Any:
+        """What becomes of what the function returns. HookRefusal as it raises it; HandlerError for whatever else goes
+        wrong, in `finish` too, which is logged.
+        """
+        try:
+            return finish(await self._timed(request))
+        except HookRefusal:
+            raise
+        except Exception as error:  # the application's own
+            self._failed += 1
+            self._report(error)
+            if isinstance(error, HandlerError):
+                raise
+            raise HandlerError(f"it raised {type(error).__name__}") from None
+
+    async def _timed(self, request: Any) -> Any:
+        self._count += 1
+        begun = asyncio.get_running_loop().time()
+        try:
+            return await self._calls.call(self._function, request)
+        finally:
+            self._seconds += asyncio.get_running_loop().time() - begun
+
+    def _report(self, error: Exception) -> None:
+        if not self._pace.allows(type(error).__name__):
+            return
+        text = "the hook %s for %s: %s; %d of %d calls have failed, %.0f ms each"
+        words = str(error) if isinstance(error, HandlerError) else f"it raised {type(error).__name__}"
+        counts = (self._failed, self._count, 1000 * self._seconds / self._count)
+        trace = error.with_traceback(None) if isinstance(error, HandlerError) else error  # ours shows nothing of theirs
+        _log.error(text, self._label, self._name, words, *counts, exc_info=trace)

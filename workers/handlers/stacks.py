@@ -1,0 +1,48 @@
+"""Where the application's code is that does not end: in a coroutine, in a thread, or in the way of the loop."""
+
+import asyncio
+import faulthandler
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+BLOCKED_SECONDS = 1.25
+"""A loop that is held up for longer is reported. Shorter than any block that a client notices."""
+_TICK_SECONDS = 0.25
+_log = logging.getLogger("fanline.handlers")
+
+
+def stack_of(task: asyncio.Future[Any], thread: int | None) -> str:
+    """Where a call is, the innermost line last. `thread`: the identifier of the one that runs it, if one does."""
+    if thread is not None:
+        frame = sys._current_frames().get(thread)  # noqa: SLF001  # documented, and there is nothing else
+        return "".join(traceback.format_stack(frame))
+    frames = list(_frames(task.get_coro())) if isinstance(task, asyncio.Task) else []
+    return "".join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format())
+
+
+def _frames(awaited: Any) -> Iterator[FrameType]:
+    """Those of a suspended coroutine, and of what it awaits: `Task.get_stack` has the outermost one alone."""
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is None:
+            return
+        yield frame
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+
+
+async def watch_loop() -> None:
+    """Report, for ever, that the loop is held up. The stacks of all threads go to stderr while it is, from a thread
+    that needs no Python, so that they are there even if it never runs again.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        faulthandler.dump_traceback_later(BLOCKED_SECONDS, file=sys.stderr)
+        before = loop.time()
+        await asyncio.sleep(_TICK_SECONDS)
+        seconds = loop.time() - before
+        if seconds > BLOCKED_SECONDS:
+            _log.error("a handler has blocked the loop for %.1f s; the stacks above show where", seconds)
