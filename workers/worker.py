@@ -74,7 +74,7 @@ async def serve_slot(order: WorkerOrder) -> None:
 def _server(bus: Bus, order: WorkerOrder) -> Server:
     try:
         settings = order.settings
-        hooks = served_hooks(settings.hooks)
+        hooks = served_hooks(settings.hooks, settings.webhooks)
         return Server(bus, settings.engine, make_access(settings, bus), f"worker-{order.slot}", hooks)
     except OSError as error:  # the TLS files have changed since the supervisor checked them
         raise ServeError(str(error)) from None

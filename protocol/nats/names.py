@@ -25,6 +25,11 @@ EVENT_PREFIX = "fanline.event."
 AUDIT_SUBJECT = f"{EVENT_PREFIX}audit"
 """On which workers tell whoever listens who came, who was refused, and who did what."""
 
+EVENTS_STREAM = "fanline_events"
+"""The stream of the events that webhooks get. It is there if the settings have any."""
+DEAD_EVENTS = "fanline_dead_events"
+"""The stream of those that a webhook did not take."""
+
 
 class Bucket(StrEnum):
     """The key-value buckets of a cluster. Their keys consist of characters that a channel's id may contain."""
@@ -49,6 +54,11 @@ class Bucket(StrEnum):
     """Item of a task board -> its project, its assignee and how it was last. Expires long after the last change."""
     KEYS = "fanline_keys"
     """The key with which the engine signs what only the engine may say. Producers must not be able to read it."""
+
+
+def dead_subject(webhook: str) -> str:
+    """Where the events are stored that a webhook did not take."""
+    return f"fanline.dead.{webhook}"
 
 
 def system_subject(*parts: str) -> str:

@@ -60,7 +60,8 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
         f"FANLINE_{prefix}{field.name}".upper(): _as_text(field.default)
         for prefix, struct in tables.items()
         for field in msgspec.structs.fields(struct)
-        if field.name not in ("engine", "tokens", "access", "handlers", "hooks", "namespaces", "routes", "roles")
+        if field.name
+        not in ("engine", "tokens", "access", "handlers", "hooks", "webhooks", "namespaces", "routes", "roles")
         or struct is HookSettings  # which has no tables
     }
     environ["FANLINE_DATA_DIR"] = "/d"

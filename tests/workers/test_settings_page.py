@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from fanline.engine.access.settings import AccessSettings, HandlerSettings, TokenSettings
-from fanline.engine.hooks.settings import HookSettings
+from fanline.engine.hooks.settings import HookSettings, Webhook
 from fanline.engine.namespaces import DEFAULTS, Namespace
 from fanline.engine.routes import DEFAULTS as ROUTES
 from fanline.engine.routes import Route
@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 
 PAGE = (ROOT / REFERENCE).read_text(encoding="utf-8")
 AS_READ = load_settings({}, {"HOME": "~"})
-TABLES = ("engine", "namespaces", "routes", "tokens", "access", "handlers", "hooks", "roles")
+TABLES = ("engine", "namespaces", "routes", "tokens", "access", "handlers", "hooks", "webhooks", "roles")
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -34,10 +34,13 @@ def rows(heading: str) -> list[list[str]]:
 
 def expected(struct: type[msgspec.Struct], values: object, prefix: str | None) -> Iterator[list[str]]:
     """The cells that follow from the code: name, variable unless `prefix` is None, accepted, default as TOML."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(struct)}  # of one without an example
     for name, annotation in field_types(struct).items():
         if name not in TABLES or struct is HookSettings:  # which has no tables
             variable = [] if prefix is None else [f"`{prefix}{name.upper()}`"]
-            yield [f"`{name}`", *variable, describe_type(annotation), f"`{json.dumps(getattr(values, name))}`"]
+            default = getattr(values, name, defaults.get(name, msgspec.NODEFAULT))
+            shown = "" if default is msgspec.NODEFAULT else f"`{json.dumps(default)}`"
+            yield [f"`{name}`", *variable, describe_type(annotation), shown]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,7 @@ def expected(struct: type[msgspec.Struct], values: object, prefix: str | None) -
         ("## [access]", AccessSettings, AS_READ.access, "FANLINE_ACCESS_"),
         ("## [handlers]", HandlerSettings, AS_READ.handlers, "FANLINE_HANDLERS_"),
         ("## [hooks]", HookSettings, AS_READ.hooks, "FANLINE_HOOKS_"),
+        ("## [[webhooks]]", Webhook, None, None),
         ("## [namespaces.NAME]", Namespace, Namespace(), None),
         ('## [routes."PATH"]', Route, Route(), None),
     ],

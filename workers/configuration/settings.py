@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Meta
 
 from fanline.engine.access.settings import AccessSettings, AuthMode, HandlerSettings, TokenSettings
-from fanline.engine.hooks.settings import HookSettings
+from fanline.engine.hooks.settings import HookSettings, Webhook
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.websocket.origins import is_loopback_host
 from fanline.workers.configuration.access import check_access, read_roles
-from fanline.workers.configuration.hooks import check_hooks
+from fanline.workers.configuration.hooks import check_hooks, read_webhooks
 from fanline.workers.configuration.namespaces import read_namespaces
 from fanline.workers.configuration.routes import check_routes, read_routes
 from fanline.workers.configuration.wording import describe_type, field_types, is_list, suggest
@@ -75,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     access: AccessSettings = AccessSettings()
     handlers: HandlerSettings = HandlerSettings()
     hooks: HookSettings = HookSettings()
+    webhooks: tuple[Webhook, ...] = ()
 
     @property
     def embedded(self) -> bool:
@@ -142,6 +143,7 @@ for _table in (
     "engine.namespaces",
     "engine.routes",
     "access.roles",
+    "webhooks",
 ):  # tables, which are read in their own way
     del _TYPES[_table]
 
@@ -159,6 +161,8 @@ def _from_toml(path: str, text: str) -> Iterator[tuple[str, _Given]]:
         yield "engine.namespaces", _Given(read_namespaces(table.pop("namespaces"), path), path, typed=True)
     if "routes" in table:
         yield "engine.routes", _Given(read_routes(table.pop("routes"), path), path, typed=True)
+    if "webhooks" in table:
+        yield "webhooks", _Given(read_webhooks(table.pop("webhooks"), path), path, typed=True)
     for name in _TABLES:
         inner = table.pop(name, {})
         if not isinstance(inner, dict):
@@ -205,7 +209,7 @@ def _where_it_belongs(key: str) -> str:
             return f"{key.rpartition('.')[2]} belongs in the table [{table}]"
     if (bare := key.rpartition(".")[2]) in _TYPES:
         return f"{bare} belongs above all tables"
-    return suggest(key, (*_TYPES, *_TABLES, "namespaces", "routes"))
+    return suggest(key, (*_TYPES, *_TABLES, "namespaces", "routes", "webhooks"))
 
 
 def _check(key: str, given: _Given) -> object:

@@ -29,6 +29,7 @@ from fanline.workers.handlers.hooks.hooked import Hooked
 from fanline.workers.handlers.hooks.listener import EventListener
 from fanline.workers.handlers.hooks.loading import load_setups, set_up
 from fanline.workers.handlers.hooks.saying import Saying
+from fanline.workers.handlers.posting.office import PostOffice
 from fanline.workers.handlers.service import HandlersOrder
 from fanline.workers.handlers.stacks import watch_loop
 from fanline.workers.handlers.webhooks import Webhooks
@@ -75,12 +76,16 @@ async def serve(order: HandlersOrder, functions: dict[Handler, Function | None],
     for subject in desk.subjects:
         await client.subscribe(subject, queue=QUEUE, cb=answering.take, pending_msgs_limit=_MOST_WAITING)
     await _serve_hooks(client, setups, settings.timeout)
+    office = PostOffice(client, order.settings.webhooks, order.settings.engine.bucket_bytes)
+    if order.settings.webhooks:
+        await office.start()
     await client.flush()
     report(order.report_fd, READY)
     watching = [asyncio.create_task(each) for each in (_beat(order.report_fd), watch_loop())]
     await stopped.wait()
     for task in watching:
         task.cancel()
+    await office.aclose()
     await webhooks.aclose()
     _leave()
 

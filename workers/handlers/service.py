@@ -36,7 +36,7 @@ class HandlersProcess(ReportingProcess):
 
 def is_needed(settings: Settings) -> bool:
     """Whether the settings name anything that runs in the process."""
-    return bool(handlers_to_run(settings) or settings.hooks.handlers)
+    return bool(handlers_to_run(settings) or settings.hooks.handlers or settings.webhooks)
 
 
 def handlers_to_run(settings: Settings) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import trio
 
 from fanline.engine.bus.memory import MemoryBroker
-from fanline.engine.hooks.settings import HookSettings, ServedHooks, served_hooks
+from fanline.engine.hooks.settings import HookSettings, ServedHooks, Webhook, served_hooks
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.hooks.events import EventName
 from tests.engine.access.clients import token, token_access
@@ -114,6 +114,9 @@ async def test_what_nobody_wants_is_not_said() -> None:
 
 
 def test_the_settings_say_who_wants_which_events() -> None:
-    assert served_hooks(HookSettings()).events == frozenset()
-    assert served_hooks(HookSettings(events=("subscribed", "order_paid"))).events == {"subscribed"}
-    assert served_hooks(HookSettings(handlers=("app:setup",))).events == frozenset(EventName)
+    webhook = Webhook(url="https://app.example/", events=("task_ended", "order_paid"), secret="whsec_x")
+    assert served_hooks(HookSettings(), ()).events == frozenset()
+    assert served_hooks(HookSettings(events=("subscribed", "item_sold")), [webhook]).events == {
+        *("subscribed", "task_ended")
+    }
+    assert served_hooks(HookSettings(handlers=("app:setup",)), ()).events == frozenset(EventName)

@@ -1,0 +1,45 @@
+"""Posts a batch of events to a URL."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import httpx
+
+from fanline.engine.hooks.settings import Webhook
+from fanline.protocol.hooks.events import ServerEvent
+from fanline.protocol.hooks.signing import batch_id, key_of, signed_headers
+from fanline.protocol.text import without_secrets
+
+_SECONDS = 15.0  # for an answer
+_HEADERS = {"Content-Type": "application/json", "User-Agent": "fanline"}
+
+
+class NotTakenError(Exception):
+    """The events were not taken; str() says why, without the URL."""
+
+
+class Poster:
+    """To one webhook. `clock`: Unix seconds."""
+
+    def __init__(self, webhook: Webhook, client: httpx.AsyncClient, clock: Callable[[], float] = time.time) -> None:
+        self.label = without_secrets(webhook.url)
+        self._url = webhook.url
+        self._key = key_of(webhook.secret)
+        self._client = client
+        self._clock = clock
+
+    async def post(self, events: Sequence[tuple[ServerEvent, bytes]]) -> None:
+        """Post events, each with its body as it came. NotTakenError unless the answer has a status of success."""
+        body = b'{"events":[' + b",".join(payload for _, payload in events) + b"]}"
+        request_id = batch_id(event.id for event, _ in events)
+        headers = _HEADERS | signed_headers(self._key, request_id, int(self._clock()), body)
+        try:
+            async with self._client.stream(
+                "POST", self._url, content=body, headers=headers, timeout=_SECONDS
+            ) as response:
+                status = response.status_code  # what else it says is not read
+        except httpx.HTTPError as error:
+            text = str(error)  # httpx's own texts sometimes hold the URL
+            raise NotTakenError(type(error).__name__ if "://" in text or not text else text) from None
+        if not 200 <= status < 300:
+            raise NotTakenError(f"it answered with status {status}")

@@ -1,0 +1,162 @@
+"""Brings one webhook its events, in their order, until each is taken or given up.
+
+An event is acknowledged to its stream only when the webhook has taken it, or when it is stored among those that were
+given up. So a process that is killed loses none, and the next one may post some a second time.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from fanline.engine.hooks.settings import Webhook
+from fanline.engine.log_pace import LogPace
+from fanline.protocol.hooks.events import BadEventError, ServerEvent, decode_event
+from fanline.protocol.nats.names import EVENTS_STREAM, MESSAGE_ID, dead_subject
+from fanline.workers.handlers.posting.poster import NotTakenError, Poster
+from fanline.workers.handlers.posting.streams import ACK_SECONDS, consumer_name
+
+MOST_EVENTS = 100
+"""Of one request."""
+MOST_BYTES = 256 * 1024
+"""Of one request, unless a single event has more."""
+_FETCH_SECONDS = 30.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds between two tries
+_AGAIN_SECONDS = 1.0  # after a fault of NATS
+_log = logging.getLogger("fanline.webhooks")
+
+
+class Letter(NamedTuple):
+    """An event on its way."""
+
+    message: Msg
+    event: ServerEvent
+
+
+class Postman:
+    """`ensure`: has what is needed in NATS created, if it is not there. nats.errors.Error."""
+
+    def __init__(
+        self, js: JetStreamContext, webhook: Webhook, poster: Poster, ensure: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._js = js
+        self._webhook = webhook
+        self._poster = poster
+        self._ensure = ensure
+        self._pace = LogPace()
+
+    async def run(self) -> None:
+        """Work for ever. Whatever NATS does, it is tried again."""
+        while True:
+            try:
+                await self._work()
+            except (nats.errors.Error, OSError) as error:
+                if self._pace.allows("nats"):
+                    _log.warning("the webhook %s: NATS: %s", self._poster.label, error or type(error).__name__)
+            except Exception:  # noqa: BLE001  # our own fault, and that of one webhook only
+                _log.exception("the webhook %s failed", self._poster.label)
+            await asyncio.sleep(_AGAIN_SECONDS)
+            with suppress(nats.errors.Error):  # the next round meets it, too
+                await self._ensure()
+
+    async def _work(self) -> None:
+        source = await self._js.pull_subscribe_bind(consumer_name(self._webhook), EVENTS_STREAM)
+        try:
+            while True:
+                try:
+                    messages = await source.fetch(MOST_EVENTS, timeout=_FETCH_SECONDS)
+                except TimeoutError:  # nats-py's own is one, too
+                    await self._js.consumer_info(EVENTS_STREAM, consumer_name(self._webhook))  # is it still there?
+                    continue
+                await self._bring(messages)
+        finally:
+            await source.unsubscribe()
+
+    async def _bring(self, messages: Sequence[Msg]) -> None:
+        letters = [letter for message in messages if (letter := await self._open(message)) is not None]
+        keeping = asyncio.create_task(_keep(letters))
+        try:
+            for batch in _batches(letters):
+                await self._deliver(batch)
+        finally:
+            keeping.cancel()
+
+    async def _open(self, message: Msg) -> Letter | None:
+        try:
+            return Letter(message, decode_event(message.data))
+        except BadEventError as error:  # whoever is not a producer may publish there
+            _log.error("what came as %s is no event, and is dropped: %s", message.subject, error)
+            await message.ack()
+            return None
+
+    async def _deliver(self, batch: Sequence[Letter]) -> None:
+        """Post a batch until it is taken; what is not taken in time is posted event by event, and then given up."""
+        if await self._insist(batch):
+            return
+        for letter in batch:
+            try:
+                await self._post([letter])
+            except NotTakenError as error:
+                await self._give_up(letter, str(error))
+
+    async def _insist(self, batch: Sequence[Letter]) -> bool:
+        """Whether a batch was taken before it had to be given up."""
+        now = asyncio.get_running_loop().time
+        ends, pause = now() + self._webhook.give_up, _FIRST_PAUSE
+        while True:
+            try:
+                await self._post(batch)
+            except NotTakenError as error:
+                if now() + pause > ends:
+                    return False
+                if self._pace.allows(str(error)):
+                    _log.warning("the webhook %s: %s; it is tried again", self._poster.label, error)
+            else:
+                return True
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _post(self, letters: Sequence[Letter]) -> None:
+        await self._poster.post([(letter.event, letter.message.data) for letter in letters])
+        for letter in letters:
+            await letter.message.ack()
+
+    async def _give_up(self, letter: Letter, reason: str) -> None:
+        """Store an event where an operator finds it, and go on."""
+        name = consumer_name(self._webhook)
+        headers = {
+            MESSAGE_ID: f"{name}/{letter.event.id}",
+            "Fanline-Webhook": self._poster.label,
+            "Fanline-Reason": reason,
+        }
+        await self._js.publish(dead_subject(name), letter.message.data, headers=headers)
+        await letter.message.ack()
+        if self._pace.allows("dead"):
+            _log.error("the webhook %s does not take events (%s): they are given up", self._poster.label, reason)
+
+
+async def _keep(letters: Sequence[Letter]) -> None:
+    """Say, for ever, that they are still being worked on."""
+    while True:
+        await asyncio.sleep(ACK_SECONDS / 4)
+        for letter in letters:
+            with suppress(nats.errors.Error):  # it was taken meanwhile, or NATS is away
+                await letter.message.in_progress()
+
+
+def _batches(letters: Sequence[Letter]) -> Iterator[list[Letter]]:
+    batch, size = list[Letter](), 0
+    for letter in letters:
+        if batch and size + len(letter.message.data) > MOST_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(letter)
+        size += len(letter.message.data)
+    if batch:
+        yield batch
