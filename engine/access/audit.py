@@ -28,7 +28,7 @@ class AuditEvent(StrEnum):
     AUTHENTICATED = "authenticated"  # a connection goes on with another token
     SUBSCRIBED = "subscribed"  # to `channel`
     PUBLISHED = "published"  # to `channel`
-    CALLED = "called"  # `verb` on `channel`: a cancel, an answer
+    CALLED = "called"  # `verb` on `channel`: a cancel, an answer; without a channel, a message that hooks answer
     REMOVED = "removed"  # a subscription to `channel` ended because its user was removed from it
     REVOKED = "revoked"  # a connection ended because its token was taken back
 

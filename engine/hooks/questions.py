@@ -1,14 +1,18 @@
 """What the application answers in place of the server: message types and verbs that only it knows."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from fanline.engine.access.handlers import HandlerClient
 from fanline.engine.hooks.events import ClientSession
+from fanline.protocol.envelope import check_value
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.handlers import HandlerError
 from fanline.protocol.hooks.questions import ClientQuestion, QuestionAnswer, hooks_handler
 
+MOST_OF_ONE_NAME = 64
+"""Questions of one name that a worker has under way: those of a slow function do not keep others from theirs."""
 FAILED = "Message processing error"
 """What clients are told if there is no answer; the log says why. The existing clients know this text."""
 
@@ -19,6 +23,7 @@ class Questions:
     def __init__(self, handlers: HandlerClient, setups: Sequence[str]) -> None:
         self._handlers = handlers
         self._handler = hooks_handler(setups)
+        self._under_way: Counter[str] = Counter()
         self.enabled = bool(setups)
 
     async def ask(
@@ -37,10 +42,18 @@ class Questions:
             username=who.username,
             roles=who.roles,
         )
+        if self._under_way[name] >= MOST_OF_ONE_NAME:
+            raise MessageError(ErrorCode.UNAVAILABLE, FAILED)
+        self._under_way[name] += 1
         try:
             answer = await self._handlers.ask(self._handler, question, QuestionAnswer)
-        except HandlerError:
+            check_value(answer.result)  # as everything that goes to clients
+        except (HandlerError, MessageError):
             raise MessageError(ErrorCode.UNAVAILABLE, FAILED) from None
+        finally:
+            self._under_way[name] -= 1
+            if not self._under_way[name]:
+                del self._under_way[name]
         if answer.refusal is not None:
             raise MessageError(ErrorCode.REFUSED, answer.refusal)
         return answer

@@ -24,7 +24,7 @@ from fanline.engine.sessions.attending import Attending, Begin
 from fanline.engine.sessions.beside import Beside
 from fanline.engine.sessions.calls import Calls
 from fanline.engine.sessions.identification import Identification
-from fanline.engine.sessions.own import OwnCommands
+from fanline.engine.sessions.own import OwnCommands, kind_of
 from fanline.engine.sessions.publisher import ClientPublisher, new_message_id
 from fanline.engine.sessions.refusals import close_reason, code_of, failure, refusal
 from fanline.engine.sessions.route_joins import join_route
@@ -371,6 +371,8 @@ class Commands:
         self._own.check(command)
 
         def answer(reply: Envelope | MessageError | BusError) -> None:
+            code = None if isinstance(reply, Envelope) else code_of(reply)
+            self._audit.record(AuditEvent.CALLED, session.identity, verb=kind_of(command), code=code)
             self.answer(session, command, reply if isinstance(reply, Envelope) else refusal(command, reply))
 
         self._beside.begin(session, command, partial(self._own.message, session, command), answer)

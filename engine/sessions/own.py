@@ -25,7 +25,7 @@ class OwnCommands:
 
     async def message(self, session: Session, command: Envelope) -> Envelope:
         """The answer to a message of the application's own. MessageError."""
-        answer = await self._questions.ask(ClientMessage, session, _kind(command), command.channel, command.data)
+        answer = await self._questions.ask(ClientMessage, session, kind_of(command), command.channel, command.data)
         if not answer.known:
             raise _unknown(command)
         return _reply(command.channel, answer.result)
@@ -39,13 +39,14 @@ class OwnCommands:
         raise MessageError(ErrorCode.NOT_SUPPORTED, f"{channel} is no task (namespace {namespace_of(channel)})")
 
 
-def _kind(command: Envelope) -> str:
+def kind_of(command: Envelope) -> str:
+    """The type of a message that only the application may know."""
     return str(command.said["type"]) if isinstance(command, PlainCommand) else command.type
 
 
 def _unknown(command: Envelope) -> MessageError:
     if isinstance(command, PlainCommand):
-        return MessageError(ErrorCode.UNKNOWN_TYPE, f"Unknown message type: {harmless(_kind(command))}")
+        return MessageError(ErrorCode.UNKNOWN_TYPE, f"Unknown message type: {harmless(kind_of(command))}")
     return MessageError(ErrorCode.UNKNOWN_TYPE, f"unknown message type {command.type!r}")
 
 

@@ -29,7 +29,11 @@ from fanline.protocol.handlers import (
     HandlerError,
     decode_answer,
     encode_answer,
+    encode_request,
 )
+from fanline.protocol.hooks.events import BadEventError, decode_event, encode_event
+from fanline.protocol.hooks.questions import ClientCall, ClientMessage
+from fanline.protocol.hooks.questions import decode_question as decode_client_question
 from fanline.protocol.messages import AskHistory, Authenticate, CallData, ControlData, Subscribe, read
 from fanline.protocol.nats.parser import NatsError, NatsMessage, Parser, header_of, status_of
 from fanline.protocol.websocket.addresses import Networks, client_address, read_address
@@ -298,6 +302,19 @@ TARGETS: dict[str, Target] = {
     ),
     "channel": Target([b"task:42", b"user:anna@example.com", b"doc:a.b.c"], _channel, (MessageError,)),
     "grant": Target([b"task:*:sub+call", b"user:{user}:sub", b"*:pub"], _grant, (GrantError,)),
+    "events": Target(
+        (encode_event("order_paid", "x", 0, "handlers", {"order": 7, "lines": [1, None, "a"]}),),
+        lambda data, chance: decode_event(data),
+        (BadEventError,),
+    ),
+    "what clients ask of the application": Target(
+        (
+            encode_request(ClientMessage(name="pay", data={"order": 7}, connection_id="c1", roles=("a",))),
+            encode_request(ClientCall(name="total", data=[1, 2], channel="doc:1", connection_id="c1", user="anna")),
+        ),
+        lambda data, chance: decode_client_question(data),
+        (HandlerError,),
+    ),
     "answers of handlers": Target(
         [
             b'{"allow":true,"identity":{"user":"anna","channels":{"task:*":["sub"]},"expires":2e9}}',

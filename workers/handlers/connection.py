@@ -6,6 +6,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from fanline.engine.log_pace import LogPace
 from fanline.workers.configuration.settings import Settings
 
 _RECONNECT_SECONDS = 1
@@ -16,7 +17,7 @@ async def connect(settings: Settings) -> Client:
     """Connected as the workers are, and again for ever once it was. Waits while no server can be reached; OSError if a
     file cannot be read.
     """
-    client = Client()
+    client, pace = Client(), LogPace()
 
     async def lost() -> None:
         _log.warning("NATS is away")
@@ -26,6 +27,8 @@ async def connect(settings: Settings) -> Client:
 
     async def failed(error: Exception) -> None:
         level = logging.WARNING if client.is_connected else logging.DEBUG  # else it is one of many tries
+        if not pace.allows((level, type(error).__name__)):  # one for each message that a subscription has no room for
+            return
         _log.log(level, "NATS: %s", error or type(error).__name__)
 
     options: dict[str, Any] = {

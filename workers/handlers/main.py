@@ -26,7 +26,7 @@ from fanline.workers.handlers.desk import Desk
 from fanline.workers.handlers.functions import Function, FunctionCalls, LoadError, load_function
 from fanline.workers.handlers.hooks.desk import HookDesk
 from fanline.workers.handlers.hooks.hooked import Hooked
-from fanline.workers.handlers.hooks.listener import EventListener
+from fanline.workers.handlers.hooks.listener import listen
 from fanline.workers.handlers.hooks.loading import load_setups, set_up
 from fanline.workers.handlers.hooks.saying import Saying
 from fanline.workers.handlers.posting.office import PostOffice
@@ -99,7 +99,7 @@ async def _serve_hooks(client: Client, setups: dict[str, Function], seconds: flo
     def make(name: str, function: Function) -> Hooked:
         return Hooked(name, function, seconds, _end_stuck)
 
-    await EventListener(tuple(setups), hooks, make).start(client)
+    await listen(client, tuple(setups), hooks, make)
     take = _Answering(client, HookDesk(hooks, make).answer).take
     subject = hooks_handler(list(setups)).subject
     await client.subscribe(subject, queue=QUEUE, cb=take, pending_msgs_limit=_MOST_WAITING)

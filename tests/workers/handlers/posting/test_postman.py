@@ -1,0 +1,130 @@
+"""How events are brought to a webhook: in order, in batches, until they are taken, or given up one by one."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from fanline.engine.hooks.settings import Webhook
+from fanline.protocol.hooks.events import ServerEvent, encode_event
+from fanline.workers.handlers.posting import postman
+from fanline.workers.handlers.posting.poster import NotTakenError
+from fanline.workers.handlers.posting.postman import MOST_BYTES, Postman
+from fanline.workers.handlers.posting.streams import consumer_name
+
+WEBHOOK = Webhook(url="https://a.example/", events=("x",), secret="whsec_x", give_up=1.0)
+
+
+class Message:
+    """One of the stream's."""
+
+    subject = "fanline.event.x"
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.acked = False
+
+    async def ack(self) -> None:
+        self.acked = True
+
+    async def in_progress(self) -> None:
+        assert not self.acked
+
+
+class Taking:
+    """A webhook: takes a request as `behave` says of the ids of its events."""
+
+    label = "https://a.example/"
+
+    def __init__(self, behave: Callable[[list[str]], bool]) -> None:
+        self.behave = behave
+        self.requests: list[list[str]] = []
+
+    async def post(self, events: Sequence[tuple[ServerEvent, bytes]]) -> None:
+        ids = [event.id for event, _ in events]
+        self.requests.append(ids)
+        if not self.behave(ids):
+            raise NotTakenError("it answered with status 500")
+
+
+class Stream:
+    """Where events are stored that were given up."""
+
+    def __init__(self) -> None:
+        self.dead: list[tuple[str, bytes, dict[str, str]]] = []
+
+    async def publish(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+        self.dead.append((subject, data, headers))
+
+
+def message(event_id: str, size: int = 1) -> Message:
+    return Message(encode_event("x", event_id, 0, "worker-0", {"fill": "x" * size}))
+
+
+def bring(
+    messages: Sequence[Message], behave: Callable[[list[str]], bool], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Taking, Stream]:
+    taking, stream = Taking(behave), Stream()
+    monkeypatch.setattr(postman, "_FIRST_PAUSE", 0.01)
+
+    async def main() -> None:
+        async def ensure() -> None:
+            pass
+
+        one: Any = Postman(stream, WEBHOOK, taking, ensure)  # type: ignore[arg-type]  # as much of them as it needs
+        await one._bring(messages)
+
+    asyncio.run(main())
+    return taking, stream
+
+
+def test_events_go_out_in_order_and_in_requests_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = [message(str(number), MOST_BYTES // 3) for number in range(5)] + [message("huge", 2 * MOST_BYTES)]
+    taking, _ = bring(messages, lambda ids: True, monkeypatch)
+    assert taking.requests == [["0", "1"], ["2", "3"], ["4"], ["huge"]]
+    assert all(each.acked for each in messages)
+
+
+def test_nothing_is_acknowledged_before_it_is_taken_and_nothing_overtakes_what_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    messages = [message("0", MOST_BYTES), message("1")]
+
+    def behave(ids: list[str]) -> bool:
+        assert not any(each.acked for each in messages) or ids == ["1"]
+        return len(taking_requests) > 3
+
+    taking_requests = list[list[str]]()
+    stream, taking = Stream(), Taking(lambda ids: taking_requests.append(ids) or behave(ids))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(postman, "_FIRST_PAUSE", 0.01)
+
+    async def main() -> None:
+        async def ensure() -> None:
+            pass
+
+        one: Any = Postman(stream, WEBHOOK, taking, ensure)  # type: ignore[arg-type]  # as much of them as it needs
+        await one._bring(messages)
+
+    asyncio.run(main())
+    assert taking.requests == [["0"], ["0"], ["0"], ["0"], ["1"]]
+    assert stream.dead == []
+
+
+def test_of_a_batch_that_is_given_up_only_what_is_refused_by_itself_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = [message(event_id) for event_id in ("good", "poison", "better")]
+    taking, stream = bring(messages, lambda ids: "poison" not in ids, monkeypatch)
+    assert taking.requests[-3:] == [["good"], ["poison"], ["better"]]
+    ((subject, data, headers),) = stream.dead
+    assert subject == f"fanline.dead.{consumer_name(WEBHOOK)}"
+    assert data == messages[1].data
+    assert headers["Fanline-Reason"] == "it answered with status 500"
+    assert all(each.acked for each in messages)
+
+
+def test_what_is_no_event_is_dropped(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    nonsense = Message(b"}")
+    taking, _ = bring([nonsense, message("1")], lambda ids: True, monkeypatch)
+    assert taking.requests == [["1"]]
+    assert nonsense.acked
+    assert "is no event" in caplog.text
