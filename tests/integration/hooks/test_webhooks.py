@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import pytest
 import trio
 
 from tests.support.nats.client import connect_nats
+from tests.support.paths import ROOT
 from tests.support.raw_client import connect
 from tests.support.serve import COMMAND, Serve, children_of, kill, running_serve, serve_environ, wait_until
 
@@ -72,18 +74,24 @@ class Backend:
 
 
 @asynccontextmanager
-async def backend(give_up: float = 600) -> AsyncIterator[tuple[Serve, Backend]]:
-    """A server, and the backend that gets its events."""
+async def listening() -> AsyncIterator[tuple[Backend, int]]:
+    """A backend, and the port on which it hears events."""
     hears = Backend()
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, hears.serve, 0, host="127.0.0.1"))
-        port = listeners[0].socket.getsockname()[1]
+        yield hears, listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def backend(give_up: float = 600) -> AsyncIterator[tuple[Serve, Backend]]:
+    """A server, and the backend that gets its events."""
+    async with listening() as (hears, port):
         with TemporaryDirectory(prefix="fanline-app-") as name:
             settings = SETTINGS.format(port=port, secret=SECRET, give_up=give_up)
             (Path(name) / "fanline.toml").write_text(settings)
             async with running_serve(2, prefix=("env", "-C", name)) as serve:
                 yield serve, hears
-        nursery.cancel_scope.cancel()
 
 
 async def subscribe(serve: Serve, *channels: str) -> None:
@@ -95,6 +103,15 @@ async def subscribe(serve: Serve, *channels: str) -> None:
 def handlers_pid(serve: Serve) -> int | None:
     found = [pid for pid, command in children_of(serve.pid) if "workers.handlers" in command]
     return found[0] if found else None
+
+
+def is_genuine(secret: str, headers: dict[str, str], body: bytes) -> bool:
+    """What the how-to has a receiver ask."""
+    page = (ROOT / "docs" / "how-to" / "react-to-what-happens.md").read_text(encoding="utf-8")
+    (code,) = (each for each in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "hmac" in each)
+    names = dict[str, Any]()
+    exec(code, names)  # our own page
+    return bool(names["is_genuine"](secret, headers, body))
 
 
 async def dead_letter(serve: Serve) -> tuple[str, str]:
@@ -115,6 +132,8 @@ async def test_events_are_posted_with_a_signature_and_again_until_they_are_taken
             assert len(hears.requests) == 3
             assert len({headers["webhook-id"] for headers, _ in hears.requests}) == 1  # it is the same request
             for headers, body in hears.requests:
+                assert is_genuine(SECRET, headers, body)
+                assert not is_genuine(SECRET, headers, body + b" ")
                 signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
                 digest = base64.b64encode(hmac.digest(KEY, signed, hashlib.sha256)).decode()
                 assert headers["webhook-signature"] == f"v1,{digest}"
@@ -162,6 +181,37 @@ async def test_what_is_never_taken_is_kept_with_its_reason_and_holds_up_nothing_
             assert "/events\r\n" in headers  # the URL, without what may be secret
             await subscribe(serve, "doc:3")
             await wait_until(lambda: "doc:3" in hears.channels(), 20)
+
+
+async def test_after_nats_was_away_events_are_posted_again() -> None:
+    with trio.fail_after(90):
+        async with backend() as (serve, hears):
+            await subscribe(serve, "doc:before")
+            await wait_until(lambda: hears.channels() == ["doc:before"], 20)
+            await kill(serve.nats_pid())
+            number = 0
+            while "doc:before" in hears.channels()[-1:]:  # until then, what is said may be lost
+                number += 1
+                async with connect("127.0.0.1", serve.port) as client:
+                    await client.ask({"v": 1, "t": "sub", "i": "1", "c": f"typing:{number}"})
+                await trio.sleep(0.1)
+            assert hears.channels()[0] == "doc:before"
+
+
+async def test_a_webhook_gets_what_its_settings_name_from_its_next_start_on(tmp_path: Path) -> None:
+    with trio.fail_after(90):
+        async with listening() as (hears, port):
+            for events in ('["subscribed"]', '["unsubscribed", "task_ended"]'):
+                settings = f'[[webhooks]]\nurl = "http://127.0.0.1:{port}/"\nevents = {events}\nsecret = "{SECRET}"\n'
+                (tmp_path / "fanline.toml").write_text(settings)
+                prefix = ("env", "-C", str(tmp_path))
+                async with running_serve(1, prefix=prefix, data_directory=tmp_path / "data") as serve:
+                    async with connect("127.0.0.1", serve.port) as client:
+                        await client.ask({"v": 1, "t": "sub", "i": "1", "c": "doc:1"})
+                        await client.ask({"v": 1, "t": "unsub", "i": "2", "c": "doc:1"})
+                    await wait_until(lambda: len(hears.taken) > 0, 20)
+                    assert {event["type"] for event in hears.taken} == {json.loads(events)[0]}
+                    hears.taken.clear()
 
 
 @pytest.mark.parametrize(
