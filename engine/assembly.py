@@ -88,7 +88,7 @@ class Assembly:
         self._revocations = Revocations(bus, self._removals)
         handlers = access.handlers or HandlerClient(bus)
         self._events = Events(bus, hooks.events, name, self.counters)
-        self._own = OwnCommands(Questions(handlers, hooks.handlers))
+        self._own = OwnCommands(Questions(handlers, hooks.handlers, self.counters))
         self._authorizers = Authorizers(handlers, settings.namespaces, self._removals)
         self._permissions = Permissions(self.namespaces, self._authorizers, closed=access.closed)
         self.admissions = Admissions(access, self._permissions, self.places, self._knows_task)

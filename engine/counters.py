@@ -64,5 +64,9 @@ class Counters(msgspec.Struct):
     """Connections closed because of a frame: it broke the WebSocket protocol, was too large or of the wrong kind."""
     events_dropped: int = 0
     """Server events that were not said, because NATS was away or did not keep up."""
+    questions: int = 0
+    """Messages and calls that the application was asked to answer."""
+    questions_failed: int = 0
+    """Those that it did not answer in time, or not as it should."""
     channels: int = 0
     """Gauge: channels with at least one local subscriber."""

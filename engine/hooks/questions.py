@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fanline.engine.access.handlers import HandlerClient
+from fanline.engine.counters import Counters
 from fanline.engine.hooks.events import ClientSession
 from fanline.protocol.envelope import check_value
 from fanline.protocol.errors import ErrorCode, MessageError
@@ -20,10 +21,11 @@ FAILED = "Message processing error"
 class Questions:
     """Those of one worker. `setups`: the functions that have registered who answers; empty: nobody does."""
 
-    def __init__(self, handlers: HandlerClient, setups: Sequence[str]) -> None:
+    def __init__(self, handlers: HandlerClient, setups: Sequence[str], counters: Counters) -> None:
         self._handlers = handlers
         self._handler = hooks_handler(setups)
         self._under_way: Counter[str] = Counter()
+        self._counters = counters
         self.enabled = bool(setups)
 
     async def ask(
@@ -42,18 +44,25 @@ class Questions:
             username=who.username,
             roles=who.roles,
         )
-        if self._under_way[name] >= MOST_OF_ONE_NAME:
-            raise MessageError(ErrorCode.UNAVAILABLE, FAILED)
-        self._under_way[name] += 1
+        self._counters.questions += 1
         try:
-            answer = await self._handlers.ask(self._handler, question, QuestionAnswer)
+            answer = await self._ask(question)
             check_value(answer.result)  # as everything that goes to clients
         except (HandlerError, MessageError):
+            self._counters.questions_failed += 1
             raise MessageError(ErrorCode.UNAVAILABLE, FAILED) from None
+        if answer.refusal is not None:
+            raise MessageError(ErrorCode.REFUSED, answer.refusal)
+        return answer
+
+    async def _ask(self, question: ClientQuestion) -> QuestionAnswer:
+        name = question.name
+        if self._under_way[name] >= MOST_OF_ONE_NAME:
+            raise HandlerError("too many questions of this name are under way")
+        self._under_way[name] += 1
+        try:
+            return await self._handlers.ask(self._handler, question, QuestionAnswer)
         finally:
             self._under_way[name] -= 1
             if not self._under_way[name]:
                 del self._under_way[name]
-        if answer.refusal is not None:
-            raise MessageError(ErrorCode.REFUSED, answer.refusal)
-        return answer

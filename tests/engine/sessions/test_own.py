@@ -1,6 +1,7 @@
 """Message types and verbs that only the application knows: it answers its clients, who notice nothing of its faults."""
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from fanline.engine.access.handlers import HandlerClient
 from fanline.engine.access.settings import HandlerSettings
 from fanline.engine.bus.interface import Respond
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.hooks.questions import MOST_OF_ONE_NAME
 from fanline.engine.hooks.settings import ServedHooks
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.handlers import HandlerFailure, encode_answer
@@ -51,8 +53,8 @@ class Application:
         elif answer is not None:
             respond(encode_answer(answer))
 
-    def serve(self) -> Any:
-        access = Access(handlers=HandlerClient(MemoryBus(self.broker), HandlerSettings(timeout=0.2)))
+    def serve(self, timeout: float = 0.2) -> Any:
+        access = Access(handlers=HandlerClient(MemoryBus(self.broker), HandlerSettings(timeout=timeout)))
         return running_engine(broker=self.broker, access=access, hooks=ServedHooks(SETUPS, frozenset()))
 
 
@@ -139,6 +141,24 @@ async def test_without_an_answer_in_time_the_client_gets_an_error_and_is_served_
             answer = await v1.json()
             assert (answer["i"], answer["d"]["code"]) == ("1", "unavailable")
             assert (await plain.ask({"type": "dance"}))["message"] == "Message processing error"
+            counted = engine.server.statistics()
+            assert (counted.questions, counted.questions_failed) == (2, 2)
+
+
+async def test_a_name_whose_function_is_slow_does_not_keep_others_from_their_answers() -> None:
+    app = await Application(lambda question: QuestionAnswer(result=1) if question.name == "bow" else None).start()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(trio.fail_after(10))
+        engine = await stack.enter_async_context(app.serve(timeout=60.0))
+        for _ in range(MOST_OF_ONE_NAME // 16):
+            client = await stack.enter_async_context(connect(engine.host, engine.port))
+            for number in range(16):
+                await client.say({"v": 1, "t": "dance", "i": str(number)})
+        while len(app.asked) < MOST_OF_ONE_NAME:
+            await trio.lowlevel.checkpoint()
+        client = await stack.enter_async_context(connect(engine.host, engine.port))
+        assert (await client.ask({"v": 1, "t": "dance", "i": "1"}))["d"]["code"] == "unavailable"  # at once
+        assert (await client.ask({"v": 1, "t": "bow", "i": "2"}))["d"] == 1
 
 
 @pytest.mark.parametrize(

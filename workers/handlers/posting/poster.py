@@ -1,5 +1,6 @@
 """Posts a batch of events to a URL."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,11 +12,16 @@ from fanline.protocol.hooks.signing import batch_id, key_of, signed_headers
 from fanline.protocol.text import without_secrets
 
 _SECONDS = 15.0  # for an answer
+_MOST_READ = 64 * 1024  # bytes of it
 _HEADERS = {"Content-Type": "application/json", "User-Agent": "fanline"}
 
 
 class NotTakenError(Exception):
-    """The events were not taken; str() says why, without the URL."""
+    """The events were not taken; str() says why, without the URL. `answered`: whether there was an answer."""
+
+    def __init__(self, text: str, *, answered: bool) -> None:
+        super().__init__(text)
+        self.answered = answered
 
 
 class Poster:
@@ -34,12 +40,24 @@ class Poster:
         request_id = batch_id(event.id for event, _ in events)
         headers = _HEADERS | signed_headers(self._key, request_id, int(self._clock()), body)
         try:
-            async with self._client.stream(
-                "POST", self._url, content=body, headers=headers, timeout=_SECONDS
-            ) as response:
-                status = response.status_code  # what else it says is not read
+            async with asyncio.timeout(_SECONDS):
+                status = await self._send(body, headers)
+        except TimeoutError:
+            raise NotTakenError(f"it did not answer within {_SECONDS:g} s", answered=False) from None
         except httpx.HTTPError as error:
             text = str(error)  # httpx's own texts sometimes hold the URL
-            raise NotTakenError(type(error).__name__ if "://" in text or not text else text) from None
+            words = type(error).__name__ if "://" in text or not text else text
+            raise NotTakenError(words, answered=False) from None
         if not 200 <= status < 300:
-            raise NotTakenError(f"it answered with status {status}")
+            raise NotTakenError(f"it answered with status {status}", answered=True)
+
+    async def _send(self, body: bytes, headers: dict[str, str]) -> int:
+        """The status of the answer. What else it says is read only so that the connection can be used again."""
+        request = self._client.stream("POST", self._url, content=body, headers=headers, timeout=_SECONDS)
+        async with request as response:
+            size = 0
+            async for part in response.aiter_raw():
+                size += len(part)
+                if size > _MOST_READ:
+                    break
+            return response.status_code

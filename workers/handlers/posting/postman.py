@@ -96,17 +96,23 @@ class Postman:
             return None
 
     async def _deliver(self, batch: Sequence[Letter]) -> None:
-        """Post a batch until it is taken; what is not taken in time is posted event by event, and then given up."""
-        if await self._insist(batch):
+        """Post a batch until it is taken. If it is not taken in time, each event is posted by itself, unless nobody
+        answers any more, and given up.
+        """
+        error = await self._insist(batch)
+        if error is None:
             return
         for letter in batch:
-            try:
-                await self._post([letter])
-            except NotTakenError as error:
-                await self._give_up(letter, str(error))
+            if error.answered:
+                try:
+                    await self._post([letter])
+                    continue
+                except NotTakenError as again:
+                    error = again
+            await self._give_up(letter, str(error))
 
-    async def _insist(self, batch: Sequence[Letter]) -> bool:
-        """Whether a batch was taken before it had to be given up."""
+    async def _insist(self, batch: Sequence[Letter]) -> NotTakenError | None:
+        """Why a batch had to be given up; None if it was taken."""
         now = asyncio.get_running_loop().time
         ends, pause = now() + self._webhook.give_up, _FIRST_PAUSE
         while True:
@@ -114,11 +120,11 @@ class Postman:
                 await self._post(batch)
             except NotTakenError as error:
                 if now() + pause > ends:
-                    return False
+                    return error
                 if self._pace.allows(str(error)):
                     _log.warning("the webhook %s: %s; it is tried again", self._poster.label, error)
             else:
-                return True
+                return None
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
             pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -37,15 +37,16 @@ class Taking:
 
     label = "https://a.example/"
 
-    def __init__(self, behave: Callable[[list[str]], bool]) -> None:
+    def __init__(self, behave: Callable[[list[str]], bool], *, answers: bool = True) -> None:
         self.behave = behave
+        self.answers = answers
         self.requests: list[list[str]] = []
 
     async def post(self, events: Sequence[tuple[ServerEvent, bytes]]) -> None:
         ids = [event.id for event, _ in events]
         self.requests.append(ids)
         if not self.behave(ids):
-            raise NotTakenError("it answered with status 500")
+            raise NotTakenError("it answered with status 500", answered=self.answers)
 
 
 class Stream:
@@ -63,9 +64,13 @@ def message(event_id: str, size: int = 1) -> Message:
 
 
 def bring(
-    messages: Sequence[Message], behave: Callable[[list[str]], bool], monkeypatch: pytest.MonkeyPatch
+    messages: Sequence[Message],
+    behave: Callable[[list[str]], bool],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    answers: bool = True,
 ) -> tuple[Taking, Stream]:
-    taking, stream = Taking(behave), Stream()
+    taking, stream = Taking(behave, answers=answers), Stream()
     monkeypatch.setattr(postman, "_FIRST_PAUSE", 0.01)
 
     async def main() -> None:
@@ -120,6 +125,13 @@ def test_of_a_batch_that_is_given_up_only_what_is_refused_by_itself_is_kept(monk
     assert data == messages[1].data
     assert headers["Fanline-Reason"] == "it answered with status 500"
     assert all(each.acked for each in messages)
+
+
+def test_where_nobody_answers_no_time_is_spent_on_each_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = [message(event_id) for event_id in ("1", "2", "3")]
+    taking, stream = bring(messages, lambda ids: False, monkeypatch, answers=False)
+    assert set(map(tuple, taking.requests)) == {("1", "2", "3")}
+    assert [data for _, data, _ in stream.dead] == [each.data for each in messages]
 
 
 def test_what_is_no_event_is_dropped(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
