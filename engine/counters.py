@@ -28,6 +28,12 @@ class Counters(msgspec.Struct):
     """Clients that did not send their request in time."""
     handshakes_cut: int = 0
     """Clients that were given up before, because too many kept the worker waiting."""
+    forwarded: int = 0
+    """HTTP requests that were passed on to the control process."""
+    forwards_refused: int = 0
+    """HTTP requests that were not passed on, because too many were under way."""
+    opened: int = 0
+    """WebSockets opened."""
     connections: int = 0
     """Gauge: open WebSockets."""
     messages_in: int = 0

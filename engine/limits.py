@@ -23,6 +23,7 @@ class Limit(Enum):
     ADDRESSES = ("engine.allow_addresses", "engine.deny_addresses"), "403", "refused_addresses"
     ADDRESS_CONNECTIONS = ("engine.max_connections_per_address",), "429", "refused_address_connections"
     ADDRESS_HANDSHAKES = ("engine.handshakes_per_address",), "429", "refused_address_handshakes"
+    FORWARDED = ("engine.forwarded_requests",), "503", "forwards_refused"
     PROXY_HEADER = ("engine.proxy_protocol",), "closed", "refused_proxy_headers"
     USER_CONNECTIONS = ("access.connections",), "429; 4429", "refused_user_connections"
     MESSAGES = ("engine.messages_per_second",), "limit_exceeded; read slowly", "slowed"
@@ -45,15 +46,15 @@ class LimitHits:
     """Counts what meets a limit, and logs it at a bounded rate. `clock`: seconds that never go back."""
 
     def __init__(self, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
-        self._counters = counters
+        self.counters = counters
         self._pace = LogPace(clock=clock)
         self._logged: dict[Limit, int] = {}
         """Limit -> how many had met it when it was last logged."""
 
     def hit(self, limit: Limit, what: object = "") -> None:
         """Somebody has met a limit; `what` says who, or by how much, without secrets."""
-        count = getattr(self._counters, limit.counter) + 1
-        setattr(self._counters, limit.counter, count)
+        count = getattr(self.counters, limit.counter) + 1
+        setattr(self.counters, limit.counter, count)
         if self._pace.allows(limit):
             logged = self._logged.get(limit, count - 1)
             self._logged[limit] = count

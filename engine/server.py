@@ -39,7 +39,8 @@ _log = logging.getLogger("fanline.server")
 class Server:
     """The engine of one worker. `serve` runs until it is cancelled, or until `drain` has ended everything.
 
-    `name`: what the other workers and people call this one.
+    `name`: what the other workers and people call this one; `control`: the path of the control process's socket, ""
+    if there is none.
 
     OSError from the constructor if the TLS files cannot be used.
     """
@@ -50,13 +51,15 @@ class Server:
         settings: EngineSettings,
         access: Access | None = None,
         name: str = "",
+        *,
         hooks: ServedHooks = NO_HOOKS,
+        control: str = "",
     ) -> None:
         self._settings = settings
         self._parts = parts = Assembly(bus, settings, access or Access(), name, hooks)
         readiness = Readiness(bus, parts.namespaces, lambda: self._draining)
         self._handshakes = Handshakes(
-            settings, parts.routes, parts.admissions, parts.counters, readiness, parts.audit, parts.hits
+            settings, parts.routes, parts.admissions, parts.counters, readiness, parts.audit, parts.hits, control
         )
         self._arrivals = Arrivals(settings, parts.hits)
         self._sockets = 0  # accepted and not closed, whatever state they are in

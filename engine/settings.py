@@ -30,6 +30,10 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Connections a second that one worker accepts; further ones wait, and none is refused. 0: any number."""
     handshake_timeout: _Seconds = 10.0
     """How long a client may take for its TLS handshake, and for its request head."""
+    forwarded_requests: Annotated[int, Meta(ge=1, le=10_000)] = 64
+    """HTTP requests of one worker that the control process may have to answer at a time; further ones get 503."""
+    forward_timeout: _Seconds = 10.0
+    """How long the control process may take for an answer (then 503), and how long the client for reading it."""
     heartbeat: _Seconds = 30.0
     """Time between two pings on one connection."""
     idle_timeout: _Seconds = 90.0

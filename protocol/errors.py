@@ -109,6 +109,7 @@ _HTTP_CODES = {
     404: "not_found",
     405: "method_not_allowed",
     408: "timeout",
+    413: "too_large",
     426: "upgrade_required",
     429: "limit_exceeded",
     431: "too_large",

@@ -65,8 +65,16 @@ class Connection:
         self._reader: FrameReader | None = None  # only while a message is incomplete
         self.outbox = Outbox(sock, Life(), shared.outboxes)
         identity = opened.admission.identity
-        encoding, route = opened.encoding, opened.route
-        self.session = Session(shared.store, shared.events, encoding, identity, self.outbox, route, opened.visit)
+        self.session = Session(
+            shared.store,
+            shared.events,
+            opened.encoding,
+            identity,
+            self.outbox,
+            opened.route,
+            opened.visit,
+            opened.origin,
+        )
         self.session.place = opened.admission.place
         shared.places.hold(self.session.place, self.session)
         self.session.request = opened.admission.request
@@ -178,6 +186,7 @@ class Connection:
         elif not self.outbox.life.is_open:
             pass
         elif message.opcode is Opcode.PONG:
+            self.session.ponged = trio.current_time()
             if message.payload:
                 self._shared.commands.take_pong(self.session, message.payload)
         elif message.opcode is Opcode.PING:

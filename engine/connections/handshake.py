@@ -16,11 +16,14 @@ from fanline.engine.access.routes import Routes, ServedRoute
 from fanline.engine.connections.address_limits import AddressLimits
 from fanline.engine.connections.admission import LATER, Admission, Admissions
 from fanline.engine.connections.arrivals import Arrival
+from fanline.engine.connections.forwarding import Forwarding
+from fanline.engine.connections.plain_http import read_head, send_http
 from fanline.engine.connections.readiness import Readiness
 from fanline.engine.counters import Counters
 from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.log_pace import LogPace
 from fanline.engine.routes import Serves, Speech
+from fanline.engine.sessions.origin import Origin, origin_of
 from fanline.engine.settings import EngineSettings
 from fanline.engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered, start_tls
 from fanline.protocol.dialects import BY_SUBPROTOCOL, ECHO, FLAT, HEALTH, PLAIN
@@ -29,7 +32,6 @@ from fanline.protocol.dialects.encoding import Encoding, encoding_of
 from fanline.protocol.errors import HttpError
 from fanline.protocol.websocket import deflate
 from fanline.protocol.websocket.handshake import (
-    HeadReader,
     Request,
     check_upgrade,
     choose_subprotocol,
@@ -41,9 +43,6 @@ from fanline.protocol.websocket.routes import Visit
 
 HEALTH_PATH = "/healthz"
 READY_PATH = "/readyz"
-_READ_SIZE = 4096
-_LINGER_SECONDS = 1.0
-_LINGER_BYTES = 1024 * 1024
 _TURNED_AWAY = 32  # clients at a time that are told to come back; each holds a socket
 _TURNED_AWAY_SECONDS = 0.5
 _TURNED_AWAY_TLS_SECONDS = 2.0
@@ -63,6 +62,7 @@ class Opened(NamedTuple):
     """The client's address, if its connections are counted."""
     route: ServedRoute
     visit: Visit
+    origin: Origin
 
 
 class Handshakes:
@@ -77,7 +77,9 @@ class Handshakes:
         readiness: Readiness,
         audit: Audit,
         hits: LimitHits,
+        control: str = "",
     ) -> None:
+        """`control`: the path of the control process's socket; "" if there is none."""
         self._settings = settings
         self._routes = routes
         self._admissions = admissions
@@ -87,6 +89,7 @@ class Handshakes:
         self._turned_away = 0
         self._hits = hits
         self.limits = AddressLimits(settings, hits, trio.current_time)
+        self._forwarding = Forwarding(control, settings, hits)
         self._rules = HostRules(settings.hosts, settings.origins)
         self._pace = LogPace(clock=trio.current_time)  # of pages that are refused
 
@@ -96,25 +99,41 @@ class Handshakes:
         try:
             with trio.move_on_after(timeout) as scope:
                 with arrival.awaiting(scope):
-                    request = await _read_head(sock)
-                return None if request is None else await self._answer(sock, request, arrival)
+                    request, reader = await read_head(sock)
+                if request is None:
+                    return None
+                if not self._forwarding.takes(request):
+                    del reader
+                    return await self._answer(sock, request, arrival)
+                address = self._check_client(sock, request, arrival)
+                with arrival.awaiting(scope):
+                    await self._forwarding.read_body(sock, request, reader)
+            if not scope.cancelled_caught and request is not None:
+                await self._forwarding.forward(sock, request, reader.body, address, arrival)
+                return None
             if trio.current_time() >= arrival.since + timeout:
                 self._hits.hit(Limit.HANDSHAKE_TIME)
-            await self._refuse(sock, HttpError(408, f"no request head within {timeout:g} seconds"), arrival)
+            await self._refuse(sock, HttpError(408, f"no whole request within {timeout:g} seconds"), arrival)
         except HttpError as error:
             await self._refuse(sock, error, arrival)
         return None
 
+    def _check_client(self, sock: socket.socket, request: Request, arrival: Arrival) -> str:
+        """The address of a client whose plain request is passed on. HttpError if it may not ask."""
+        self._check_page(sock, request)
+        self.limits.check(arrival.address, request)
+        return self.limits.address_of(arrival.address, request)
+
     async def _refuse(self, sock: socket.socket, refusal: HttpError, arrival: Arrival) -> None:
         self._counters.refused += 1
         self._note(arrival, code=refusal.body["error"])
-        await _send_http(sock, _refusal_response(refusal))
+        await send_http(sock, _refusal_response(refusal))
 
     async def _answer(self, sock: socket.socket, request: Request, arrival: Arrival) -> Opened | None:
         if request.method in ("GET", "HEAD") and request.path in (HEALTH_PATH, READY_PATH):
             status, body = await (self._health() if request.path == HEALTH_PATH else self._ready())
             is_head = request.method == "HEAD"
-            await _send_http(sock, http_response(status, msgspec.json.encode(body), is_head=is_head))
+            await send_http(sock, http_response(status, msgspec.json.encode(body), is_head=is_head))
             return None
         self._check_page(sock, request)
         address = self.limits.check(arrival.address, request)
@@ -137,7 +156,8 @@ class Handshakes:
             self._admissions.take_back(admission)
             raise
         self._note(arrival, admission.identity, None if admission.refusal is None else admission.refusal.code)
-        return Opened(encoding_of(dialect, deflated), admission, request.rest, address, route, visit)
+        origin = origin_of(peer(), request.headers.get("user-agent", ""))
+        return Opened(encoding_of(dialect, deflated), admission, request.rest, address, route, visit, origin)
 
     def _check_room(self, address: str | None) -> None:
         """HttpError 503 or 429 if no further connection may be open, of all clients or of this address."""
@@ -171,7 +191,7 @@ class Handshakes:
             sock.setblocking(False)
             if self._turned_away <= _TURNED_AWAY:
                 with await _secured(sock, tls, _TURNED_AWAY_TLS_SECONDS) as secured:
-                    await _send_http(secured, _refusal_response(_full()), _TURNED_AWAY_SECONDS)
+                    await send_http(secured, _refusal_response(_full()), _TURNED_AWAY_SECONDS)
             elif tls is None:
                 sock.send(_refusal_response(_full()))
         except (OSError, trio.TooSlowError):
@@ -252,42 +272,9 @@ def _with_greeting(sock: socket.socket) -> int:
     return socket.MSG_MORE if can_gather(sock) else 0
 
 
-async def _read_head(sock: socket.socket) -> Request | None:
-    reader = HeadReader()
-    while True:
-        if not has_buffered(sock):
-            await trio.lowlevel.wait_readable(sock)
-        try:
-            data = sock.recv(_READ_SIZE)
-        except WOULD_BLOCK:
-            continue
-        if not data:
-            return None
-        request = reader.feed(data)
-        if request is not None:
-            return request
-
-
 async def _secured(sock: socket.socket, tls: ssl.SSLContext | None, seconds: float) -> socket.socket:
     """The socket behind a TLS handshake, if there is to be one. OSError, TooSlowError."""
     if tls is None:
         return sock
     with trio.fail_after(seconds):
         return await start_tls(sock, tls)
-
-
-async def _send_http(sock: socket.socket, response: bytes, linger: float = _LINGER_SECONDS) -> None:
-    """Send a whole response, then wait a moment for the peer to end: a close with unread bytes would reset it."""
-    sock.send(response)
-    end_sending(sock)
-    read = 0
-    with trio.move_on_after(linger):
-        while read < _LINGER_BYTES:
-            await trio.lowlevel.wait_readable(sock)
-            try:
-                data = socket.socket.recv(sock, 65536)  # below TLS, which has ended
-            except BlockingIOError:
-                continue
-            if not data:
-                return
-            read += len(data)

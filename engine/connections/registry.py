@@ -31,6 +31,8 @@ class Registry:
         self._slices: list[dict[int, Connection]] = [{} for _ in range(max(1, round(heartbeat)))]
         """Each by the numbers of its connections."""
         self._tick = heartbeat / len(self._slices)
+        self._pinged = [0.0] * len(self._slices)
+        """When each slice was last pinged, by Trio's clock; 0.0: never."""
 
     def __iter__(self) -> Iterator[Connection]:
         """A snapshot: connections may come and go while it is gone through."""
@@ -40,11 +42,19 @@ class Registry:
         """Encoding and outbox of every connection."""
         return ((connection.session.encoding, connection.outbox) for connection in self)
 
-    def find(self, connection: str) -> Outbox | None:
-        """The outbox of the connection with this public id; None if it is not open in this worker."""
+    def get(self, connection: str) -> Connection | None:
+        """The connection with this public id; None if it is not open in this worker."""
         number = number_of(connection)
-        found = None if number is None else self._slice_of(number).get(number)
+        return None if number is None else self._slice_of(number).get(number)
+
+    def find(self, connection: str) -> Outbox | None:
+        """Its outbox."""
+        found = self.get(connection)
         return None if found is None else found.outbox
+
+    def pinged(self, connection: Connection) -> float:
+        """When a connection was last sent a ping, by Trio's clock; 0.0 if never. Not for one that was opened since."""
+        return self._pinged[connection.session.number % len(self._slices)]
 
     def users(self) -> Iterator[str | None]:
         """The user of every connection; None for nobody in particular."""
@@ -56,6 +66,7 @@ class Registry:
         members = self._slice_of(number)
         members[number] = connection
         self._counters.connections += 1
+        self._counters.opened += 1
         try:
             await connection.run(rest)
         finally:
@@ -65,9 +76,10 @@ class Registry:
     async def beat(self) -> None:
         """Turn the wheel for ever."""
         while True:
-            for members in self._slices:
+            for number, members in enumerate(self._slices):
                 await trio.sleep(self._tick)
                 self._ping(list(members.values()))
+                self._pinged[number] = trio.current_time()
 
     def _slice_of(self, number: int) -> dict[int, Connection]:
         return self._slices[number % len(self._slices)]

@@ -14,6 +14,7 @@ from fanline.engine.hooks.events import Events
 from fanline.engine.routes import Acknowledge
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.sessions.connection_ids import connection_id, next_number
+from fanline.engine.sessions.origin import UNKNOWN, Origin
 from fanline.engine.sessions.store import STORE_AGAIN, SessionStore
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
@@ -49,8 +50,10 @@ class Session:
         "identity",
         "number",
         "on_left",
+        "origin",
         "outbox",
         "place",
+        "ponged",
         "request",
         "rooms",
         "route",
@@ -68,6 +71,7 @@ class Session:
         outbox: Outbox,
         route: ServedRoute,
         visit: Visit,
+        origin: Origin = UNKNOWN,
     ) -> None:
         self.id = secrets.token_urlsafe(12)
         """A secret: a client that names it takes the session up."""
@@ -80,6 +84,9 @@ class Session:
         self.route = route
         """The one by which the client has come, and shares with all that have."""
         self.visit = visit
+        self.origin = origin
+        self.ponged = 0.0
+        """When the client last answered a ping, by Trio's clock; 0.0: never."""
         self.subscriptions: dict[str, ChannelSubscription] | None = None
         """Channel -> subscription, once it was answered; None before the first: most connections are idle."""
         self.rooms: frozenset[str] = frozenset()

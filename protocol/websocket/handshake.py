@@ -36,6 +36,7 @@ _STATUS = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    413: "Content Too Large",
     426: "Upgrade Required",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
@@ -71,6 +72,8 @@ class HeadReader:
         self._head.parser = self._parser
         try:
             self._parser.feed_data(data[:room])
+            if self._head.said is not None and len(data) > room:  # of the body
+                self._parser.feed_data(data[room:])
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
@@ -86,6 +89,27 @@ class HeadReader:
         method, version = self._head.said
         return Request(method, path, query, version, self._head.headers, rest)
 
+    def feed_body(self, data: bytes) -> None:
+        """Go on after the head. Raises HttpError 400."""
+        self._head.parser = self._parser
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            if not self._head.whole:  # else the fault is in what follows on the request, which is ignored
+                raise _refusal(error) from None
+        finally:
+            self._head.parser = None
+
+    @property
+    def body(self) -> bytearray:
+        """What there is of the body so far, without the framing of chunks."""
+        return self._head.body
+
+    @property
+    def whole(self) -> bool:
+        """Whether the request has come to its end."""
+        return self._head.whole
+
 
 class _Head:
     """What httptools has called back with. It refers to the parser, which refers to it, only while that parses: neither
@@ -98,6 +122,8 @@ class _Head:
         self.headers: dict[str, str] = {}
         self.said: tuple[str, str] | None = None
         """Method and version, once the head is complete."""
+        self.body = bytearray()
+        self.whole = False
 
     # Called for requests pipelined behind the first one as well, which are ignored.
     def on_url(self, url: bytes) -> None:
@@ -117,6 +143,13 @@ class _Head:
     def on_headers_complete(self) -> None:
         if self.said is None and self.parser is not None:
             self.said = self.parser.get_method().decode("latin-1"), self.parser.get_http_version()
+
+    def on_body(self, data: bytes) -> None:
+        if not self.whole:
+            self.body += data
+
+    def on_message_complete(self) -> None:
+        self.whole = True
 
 
 def _refusal(error: httptools.HttpParserError) -> HttpError:
