@@ -37,6 +37,7 @@ from fanline.engine.hooks.events import Events
 from fanline.engine.hooks.questions import Questions
 from fanline.engine.hooks.settings import ServedHooks
 from fanline.engine.limits import LimitHits
+from fanline.engine.management.management import Management
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.presence.online import OnlineCounter
 from fanline.engine.presence.presence import Presence
@@ -123,6 +124,7 @@ class Assembly:
             on_fault=faults.report,
         )
         joining, paging, attending = self._start_channels(nursery, run_vital)
+        nursery.start_soon(faults.keep, "management", self._management.run)
         store = SessionStore(self._bus)
         expiry = Expiry(self.access.tokens.grace)
         commands = self._make_commands(nursery, joining, paging, attending, store, expiry)
@@ -229,10 +231,23 @@ class Assembly:
             patience=settings.idle_timeout,
             turns=turns,
         )
-        attending = Attending(joining, presence, online, self._permissions)
         self._talk = Talk(bus, hub, find, self._members, self._permissions, nursery)
         nursery.start_soon(faults.keep, "receipts", self._talk.taken.run)
-        return joining, Paging(bus, states, reader), attending
+        attending, paging = Attending(joining, presence, online, self._permissions), Paging(bus, states, reader)
+        self._management = Management(
+            bus=bus,
+            members=self._members,
+            namespaces=self.namespaces,
+            registry=self.registry,
+            hub=hub,
+            presence=presence,
+            paging=paging,
+            joining=joining,
+            counters=counters,
+            faults=faults,
+            nursery=nursery,
+        )
+        return joining, paging, attending
 
     def _start_presence(self, nursery: trio.Nursery, router: Router, hub: Hub) -> tuple[Presence, OnlineCounter]:
         bus, settings, faults = self._bus, self._settings, self.faults

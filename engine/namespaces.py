@@ -97,6 +97,10 @@ class Namespaces:
         """Whether a channel's namespace is a default one, or one of the settings."""
         return namespace_of(channel) in self._by_name
 
+    def names(self) -> list[str]:
+        """Of all that are declared."""
+        return list(self._by_name)
+
     def everywhere(self) -> list[str]:
         """The names of the namespaces that every worker receives."""
         return [name for name, namespace in self._by_name.items() if namespace.everywhere]

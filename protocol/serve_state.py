@@ -63,6 +63,11 @@ def state_file_name(port: int) -> str:
     return f"serve-{port}.json"
 
 
+def control_socket_name(port: int) -> str:
+    """Name of the socket of that server's control process, in the same directory."""
+    return f"control-{port}.sock"
+
+
 def encode_state(state: ServeState) -> bytes:
     """The content of a state file, JSON."""
     return msgspec.json.encode(state)

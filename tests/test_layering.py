@@ -30,6 +30,7 @@ LAYERS = (
     "presence",
     "sessions",
     "connections",
+    "management",
     "assembly",
     "server",
 )

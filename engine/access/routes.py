@@ -16,6 +16,7 @@ from fanline.protocol.websocket.routes import USER, RouteTable, Template, Visit,
 class ServedRoute(NamedTuple):
     """One route."""
 
+    pattern: str
     options: Route
     idle: float
     """Seconds of silence after which a connection is closed."""
@@ -89,6 +90,7 @@ def _served(pattern: str, route: Route, idle: float, default: PlaceRule) -> Serv
     joins = tuple(Template(text) for text in route.joins)
     replace = route.replace is Overflow.REPLACE_OLDEST
     return ServedRoute(
+        pattern=pattern,
         options=route,
         idle=idle,
         anonymous=Grants([parse_grant(text) for text in route.anonymous]) if route.anonymous else None,

@@ -323,6 +323,12 @@ class Bus(Protocol):
         """
         ...
 
+    async def kv_page(self, bucket: Bucket, after: int, most: int) -> dict[str, KvEntry]:
+        """Key -> entry of the first entries with a higher revision than `after`, in the order of their revisions, with
+        those whose value is empty: `most` (1 to READ_BATCH), or fewer if they are large; none at the end. BusError.
+        """
+        ...
+
     # --- other processes of the cluster --------------------------------------------------------------------------
 
     async def ask(self, subject: str, payload: bytes, seconds: float) -> bytes:

@@ -312,6 +312,12 @@ class MemoryBus:
         found = {key: self.broker.find(bucket, key) for key in keys}
         return {key: entry for key, entry in found.items() if entry and entry.value and entry.revision > after}
 
+    async def kv_page(self, bucket: Bucket, after: int, most: int) -> dict[str, KvEntry]:
+        await self._reach_broker()
+        keys = [key for held, key in self.broker.buckets if held is bucket]
+        found = [(key, entry) for key in keys if (entry := self.broker.find(bucket, key)) and entry.revision > after]
+        return dict(sorted(found, key=lambda each: each[1].revision)[:most])
+
     async def read_namespace(self, namespace: str, start: int) -> Page:
         await self._reach_broker()
         return self.broker.streams[namespace].read(None, start)

@@ -115,6 +115,10 @@ class Hub:
         """All durable channels that are open here."""
         return (channel.durable for channel in self._channels.values() if channel.durable is not None)
 
+    def subscribers(self) -> dict[str, int]:
+        """Channel or pattern -> how many subscriptions it has here."""
+        return {name: channel.interest for name, channel in self._channels.items()}
+
     def is_open(self, durable: DurableChannel) -> bool:
         """Whether this is still its channel: all may have left, and those who came after them have a new one."""
         channel = self._channels.get(durable.name)

@@ -15,6 +15,7 @@ import secrets
 import socket
 import time
 from collections.abc import Collection
+from typing import NoReturn
 
 import msgspec
 import trio
@@ -67,7 +68,12 @@ class Members:
 
     def live(self) -> dict[str, Member]:
         """Worker id -> what it says of itself; this worker is always among them."""
-        return {self.id: self._own} | {worker: seen.member for worker, seen in self._others.items()}
+        return {self.id: self._own} | self.others
+
+    @property
+    def others(self) -> dict[str, Member]:
+        """The same without this one."""
+        return {worker: seen.member for worker, seen in self._others.items()}
 
     def steady(self, seconds: float) -> set[str]:
         """The ids of this worker and of those that have been live for at least `seconds` seconds."""
@@ -103,6 +109,16 @@ class Members:
         finally:
             with trio.move_on_after(_LEAVE_SECONDS, shield=True):
                 await self._leave()
+
+    async def watch(self) -> NoReturn:
+        """Look without signing in, for ever: for a process that is no worker."""
+        while True:
+            try:
+                await self._look()
+            except BusError as error:
+                self._sound_since = None
+                _log.debug("the bus: %s", error)
+            await trio.sleep(SIGN_SECONDS)
 
     async def _sign(self, value: bytes, seconds: float) -> None:
         await self._bus.kv_put(Bucket.WORKERS, self.id, value, seconds)

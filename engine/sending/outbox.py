@@ -73,6 +73,11 @@ class Outbox:
         """Bytes the kernel has not taken yet."""
         return 0 if self._backlog is None else self._backlog.size
 
+    @property
+    def backlog_messages(self) -> int:
+        """The same in messages and frames."""
+        return 0 if self._backlog is None else self._backlog.count
+
     def push(self, data: bytes, batch: EncodedBatch | None = None) -> None:
         """Send or queue whole frames. Never blocks, never raises; an overflow ends the connection with 4008.
 

@@ -52,6 +52,8 @@ class Bucket(StrEnum):
     """Worker id -> what is known of a live worker. Expires three seconds after the worker's last sign of life."""
     ITEMS = "fanline_items"
     """Item of a task board -> its project, its assignee and how it was last. Expires long after the last change."""
+    API_KEYS = "fanline_api_keys"
+    """Id of a key of the management API -> its name, its rights and a digest of its secret."""
     KEYS = "fanline_keys"
     """The key with which the engine signs what only the engine may say. Producers must not be able to read it."""
 

@@ -241,6 +241,12 @@ class Requests(ABC):
                 after = entry.revision
         return {key: entry for key, entry in found.items() if entry.value}
 
+    async def kv_page(self, bucket: Bucket, after: int, most: int) -> dict[str, KvEntry]:
+        messages, _ = await self._read(
+            bucket_stream(bucket), read_request(bucket_subject(bucket, ">"), after + 1, most)
+        )
+        return {key_of(bucket, subject_of(message)): entry_of(message) for message in messages}
+
     async def _write(self, subject: str, payload: bytes, headers: dict[str, str], last: int | None) -> StoreAck:
         """Store a message on a subject whose newest one has the sequence number `last` (None: any)."""
         if last is not None:

@@ -319,6 +319,18 @@ async def test_entries_of_a_prefix_or_after_a_revision_are_had_alone(open_bus: O
         assert {key: entry.value for key, entry in newer.items()} == {"1.task.a": b"new"}
 
 
+async def test_entries_come_in_pages_in_the_order_of_their_revisions_with_the_emptied_ones(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        for key in ("task.a", "task.b", "task.c", "task.a"):
+            await bus.kv_put(Bucket.RUNNING, key, b"" if key == "task.c" else b"x", 60)
+        first = await bus.kv_page(Bucket.RUNNING, 0, 2)
+        assert list(first) == ["task.b", "task.c"]
+        last = max(entry.revision for entry in first.values())
+        rest = await bus.kv_page(Bucket.RUNNING, last, 2)
+        assert [(key, entry.value) for key, entry in rest.items()] == [("task.a", b"x")]
+        assert await bus.kv_page(Bucket.RUNNING, rest["task.a"].revision, 2) == {}
+
+
 async def test_a_key_expires_after_its_seconds(open_bus: OpenBus) -> None:
     async with open_bus() as bus:
         await bus.kv_put(Bucket.TASKS, "task.long", b"x", 60)
