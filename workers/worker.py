@@ -20,7 +20,7 @@ from fanline.workers.access import make_access
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.errors import ServeError, first_leaf
 from fanline.workers.logs import configure_logging
-from fanline.workers.supervision.reporting import BEAT_SECONDS, READY, beat, report
+from fanline.workers.supervision.reporting import READY, keep_beating, report
 from fanline.workers.supervision.slot import WorkerOrder
 
 _log = logging.getLogger("fanline.worker")
@@ -64,7 +64,7 @@ async def serve_slot(order: WorkerOrder) -> None:
             with trio.open_signal_receiver(signal.SIGTERM) as signals:
                 _tune_collector()
                 report(order.report_fd, READY)
-                nursery.start_soon(_beat, order.report_fd)
+                nursery.start_soon(keep_beating, order.report_fd)
                 async for _ in signals:
                     break
                 await server.drain(order.settings.drain_timeout)
@@ -74,8 +74,14 @@ async def serve_slot(order: WorkerOrder) -> None:
 def _server(bus: Bus, order: WorkerOrder) -> Server:
     try:
         settings = order.settings
-        hooks = served_hooks(settings.hooks, settings.webhooks)
-        return Server(bus, settings.engine, make_access(settings, bus), f"worker-{order.slot}", hooks)
+        return Server(
+            bus,
+            settings.engine,
+            make_access(settings, bus),
+            f"worker-{order.slot}",
+            hooks=served_hooks(settings.hooks, settings.webhooks),
+            control=order.control,
+        )
     except OSError as error:  # the TLS files have changed since the supervisor checked them
         raise ServeError(str(error)) from None
 
@@ -103,12 +109,6 @@ def _tune_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
-
-
-async def _beat(report_fd: int) -> None:
-    while True:
-        beat(report_fd)
-        await trio.sleep(BEAT_SECONDS)
 
 
 if __name__ == "__main__":

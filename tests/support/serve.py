@@ -201,10 +201,16 @@ def start_serve(
 
 
 def serve_environ(directory: Path, env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Our environment without FANLINE_* but with the tree under test on the path; `env` overrides it."""
+    """Our environment without FANLINE_* but with the tree under test on the path, and without a control process, which
+    takes a second of CPU to start; `env` overrides it.
+    """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("FANLINE_")}
     paths = filter(None, [str(ROOT), inherited.get("PYTHONPATH")])
-    own = {"PYTHONPATH": os.pathsep.join(paths), "FANLINE_STATE_DIR": str(directory / "state")}
+    own = {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "FANLINE_STATE_DIR": str(directory / "state"),
+        "FANLINE_CONTROL": "false",
+    }
     return inherited | own | dict(env or {})
 
 

@@ -75,7 +75,7 @@ def test_times_and_sizes_have_a_unit() -> None:
         for row in rows(heading)
     ]
     without = [row[0] for row in measured if "number" in row[-4] and not row[-2]]
-    assert without == ["`port`", "`priority`"]
+    assert without == ["`port`", "`control_port`", "`priority`"]
 
 
 @pytest.mark.parametrize(

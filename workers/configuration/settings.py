@@ -27,7 +27,9 @@ from fanline.workers.errors import SettingsError
 CONFIG_NAME = "fanline.toml"
 EMBEDDED = "embedded"
 ENV_PREFIX = "FANLINE_"
-OTHER_VARIABLES = frozenset({"FANLINE_STATE_DIR", "FANLINE_LOAD_URL", "FANLINE_LOAD_NATS", "FANLINE_TOKEN"})
+OTHER_VARIABLES = frozenset(
+    {"FANLINE_STATE_DIR", "FANLINE_LOAD_URL", "FANLINE_LOAD_NATS", "FANLINE_TOKEN", "FANLINE_API_KEY"}
+)
 """Documented variables that are not settings."""
 
 
@@ -42,6 +44,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Worker processes; about one per core."""
     auth: AuthMode = AuthMode.DEVELOPMENT
     """Who gets in."""
+    control: bool = True
+    """Whether there is a control process: the management API and the metrics."""
+    control_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """A port on which the control process answers by itself, besides the port of the workers; 0: none."""
     nats: Annotated[str, Meta(min_length=1)] = EMBEDDED
     """"embedded", or the URLs of a running NATS, separated by commas, without credentials."""
     nats_user: str = ""
@@ -67,8 +73,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     drain_timeout: Annotated[float, Meta(ge=0, le=3600)] = 3.0
     """Seconds that clients have to leave when the server stops; then they are cut off."""
     hang_timeout: Annotated[float, Meta(ge=2, le=86_400)] = 15.0
-    """Seconds without a sign of life from a worker, or from the process of handlers, after which it is killed and
-    replaced.
+    """Seconds without a sign of life from a worker, the process of handlers or the control process, after which it is
+    killed and replaced.
     """
     engine: EngineSettings = EngineSettings()
     tokens: TokenSettings = TokenSettings()

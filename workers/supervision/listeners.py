@@ -24,8 +24,11 @@ class PortTakenError(ServeError):
 
 
 @contextmanager
-def open_listeners(host: str, port: int, count: int) -> Iterator[list[socket.socket]]:
-    """`count` listening sockets on one address; port 0 takes a free one, for all of them. Raises ServeError."""
+def open_listeners(host: str, port: int, count: int, setting: str = "port") -> Iterator[list[socket.socket]]:
+    """`count` listening sockets on one address; port 0 takes a free one, for all of them. Raises ServeError.
+
+    `setting`: which one has the number of the port.
+    """
     with ExitStack() as stack:
         try:
             family, address = _resolve(host, port)
@@ -36,7 +39,7 @@ def open_listeners(host: str, port: int, count: int) -> Iterator[list[socket.soc
                 address = sockets[0].getsockname()
         except OSError as error:
             kind = PortTakenError if error.errno == errno.EADDRINUSE else ServeError
-            raise kind(_explain(error, host, port)) from None
+            raise kind(_explain(error, host, port, _ADVICE[setting])) from None
         yield sockets
 
 
@@ -78,9 +81,12 @@ def _bind(family: socket.AddressFamily, address: _Address, *, share: bool) -> so
     return bound
 
 
-def _explain(error: OSError, host: str, port: int) -> str:
+_ADVICE = {"port": "choose another with --port, or 0 for a free one", "control_port": "choose another control_port"}
+
+
+def _explain(error: OSError, host: str, port: int, advice: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use by another program; choose another with --port, or 0 for a free one"
+        return f"port {port} on {host} is in use by another program; {advice}"
     if error.errno == errno.EACCES:
-        return f"port {port} on {host} needs more privileges; choose one above 1023 with --port"
-    return f"cannot listen on {host} port {port}: {error.strerror or error}; check --host and --port"
+        return f"port {port} on {host} needs more privileges; choose one above 1023"
+    return f"cannot listen on {host} port {port}: {error.strerror or error}; check host and port"

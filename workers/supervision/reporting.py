@@ -113,3 +113,10 @@ def beat(report_fd: int) -> None:
 def report(report_fd: int, sentence: str) -> None:
     """In the process: write the first line, `READY` or the reason why it cannot serve."""
     os.write(report_fd, f"{' '.join(sentence.split())}\n".encode())
+
+
+async def keep_beating(report_fd: int) -> None:
+    """In a process with a Trio loop: `beat` every second."""
+    while True:
+        beat(report_fd)
+        await trio.sleep(BEAT_SECONDS)

@@ -55,12 +55,16 @@ class Service(Protocol):
 
 
 async def keep_running(
-    service: Service, alive: set[Child], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    service: Service,
+    alive: set[Child],
+    *,
+    optional: bool = False,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the service until cancelled, which stops its process. `alive` holds the process while there is one.
 
-    Reports `started` when the service is ready for the first time, and raises ServeError if it fails before that.
-    Whenever it ends later, it is restarted.
+    Reports `started` when the service is ready for the first time, and raises ServeError if it fails before that,
+    unless it is `optional`. Whenever it ends later, it is restarted.
     """
     delays = RestartDelays()
     was_ready = False
@@ -80,7 +84,7 @@ async def keep_running(
         except Relaunch:
             continue
         except ServeError as error:
-            if not was_ready:
+            if not (was_ready or optional):
                 raise
             ending = str(error)
         delay = delays.next_delay(trio.current_time() - begun)

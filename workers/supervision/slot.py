@@ -25,6 +25,8 @@ class WorkerOrder(msgspec.Struct, frozen=True):
     settings: Settings
     embedded: bool
     """Whether NATS is the supervisor's."""
+    control: str = ""
+    """The path of the control process's socket; "" if there is none."""
 
 
 class WorkerSlot(ReportingProcess):
@@ -38,8 +40,9 @@ class WorkerSlot(ReportingProcess):
         command: tuple[str, ...] = COMMAND,
         *,
         embedded: bool = False,
+        control: str = "",
     ) -> None:
-        """`settings`: for the worker; `embedded`: whether their NATS is the supervisor's."""
+        """`settings`: for the worker; `embedded`, `control`: as in WorkerOrder."""
         super().__init__(
             f"worker {number}",
             command,
@@ -50,8 +53,9 @@ class WorkerSlot(ReportingProcess):
         self._listener = listener
         self._settings = settings
         self._embedded = embedded
+        self._control = control
 
     def order(self, report_fd: int) -> Order:
         listener_fd = self._listener.fileno()
-        order = WorkerOrder(self._number, listener_fd, report_fd, self._settings, self._embedded)
+        order = WorkerOrder(self._number, listener_fd, report_fd, self._settings, self._embedded, self._control)
         return Order(order, (listener_fd,))

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,9 +15,10 @@ import trio
 
 from fanline.engine.access.settings import AuthMode
 from fanline.engine.transport import load_tls
-from fanline.protocol.serve_state import ServeState
+from fanline.protocol.serve_state import ServeState, control_socket_name
 from fanline.workers.access import make_verifier
 from fanline.workers.configuration.settings import Settings
+from fanline.workers.control.service import ControlProcess
 from fanline.workers.embedded_nats.accounts import ENGINE_USER, PRODUCER_USER
 from fanline.workers.embedded_nats.server import run_nats_server
 from fanline.workers.errors import ServeError
@@ -44,8 +46,8 @@ async def supervise(settings: Settings, state_directory: Path, announce: Callabl
     make_verifier(settings.tokens)  # checked once, here, instead of in each worker
     if settings.auth is AuthMode.OPEN:
         _log.warning("auth is open: anyone who reaches this server may do everything")
-    with _listening(settings, state_directory) as listeners:
-        await Supervisor(settings, listeners).run(state_directory, announce)
+    with _listening(settings, state_directory) as listeners, _control_listener(settings) as control:
+        await Supervisor(settings, listeners, state_directory, control).run(announce)
     _log.info("stopped")
 
 
@@ -66,10 +68,20 @@ _MODES = {
 class Supervisor:
     """One run of the server: the sockets it listens on, the processes that live, and the two ways to end it."""
 
-    def __init__(self, settings: Settings, listeners: Sequence[socket.socket]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: Sequence[socket.socket],
+        state_directory: Path,
+        control_listener: socket.socket | None = None,
+    ) -> None:
+        """`control_listener`: a port of its own for the control process, if it is to have one."""
+        self._state_directory = state_directory
+        self._control_listener = control_listener
         self._settings = settings
         self._listeners = listeners
         self._port = listeners[0].getsockname()[1]
+        self._control = str(state_directory.absolute() / control_socket_name(self._port)) if settings.control else ""
         self._url = websocket_url(listeners[0], tls=bool(settings.engine.ssl_certfile))
         self._producer_password = ""
         """Of the embedded nats-server."""
@@ -79,14 +91,14 @@ class Supervisor:
         self._killing = trio.CancelScope()
         """Cancelled, it ends everything at once."""
 
-    async def run(self, state_directory: Path, announce: Callable[[str], None]) -> None:
+    async def run(self, announce: Callable[[str], None]) -> None:
         async with trio.open_nursery() as watching:
             await watching.start(self._watch_signals)
             with self._killing:
-                await self._serve(state_directory, announce)
+                await self._serve(announce)
             watching.cancel_scope.cancel()
 
-    async def _serve(self, state_directory: Path, announce: Callable[[str], None]) -> None:
+    async def _serve(self, announce: Callable[[str], None]) -> None:
         """Start nats-server, then the workers, and announce them; stop in the reverse order."""
         async with trio.open_nursery() as nursery:
             with self._stopping:
@@ -96,8 +108,9 @@ class Supervisor:
                         starting.start_soon(self._start_handlers, nursery, settings)
                         starting.start_soon(self._start_workers, workers, settings)
                     state = self._state(settings)
-                    with published(state, state_directory, self._port):
+                    with published(state, self._state_directory, self._port):
                         announce(ready_line(state, self._settings))
+                        self._start_control(nursery, settings)
                         await self._sleep_and_close()
             nursery.cancel_scope.cancel()  # last: workers still send nats-server what they have, and ask handlers
 
@@ -124,13 +137,23 @@ class Supervisor:
             process = HandlersProcess(settings, handlers_to_run(settings))
             await nursery.start(keep_running, process, self._alive)
 
+    def _start_control(self, nursery: trio.Nursery, settings: Settings) -> None:
+        """Start the control process, if there is to be one. Nobody waits for it: it has to import much, and what it
+        does is nothing that clients need.
+        """
+        if self._control:
+            process = ControlProcess(settings, self._control, self._url, self._control_listener)
+            nursery.start_soon(partial(keep_running, process, self._alive, optional=True))
+
     async def _start_workers(self, nursery: trio.Nursery, settings: Settings) -> None:
         """Start all at once, and return when every one is ready."""
         async with trio.open_nursery() as waiting:
             waiting.start_soon(self._report_slow_nats)
             async with trio.open_nursery() as starting:
                 for number, listener in enumerate(self._listeners):
-                    slot = WorkerSlot(number, listener, settings, embedded=self._settings.embedded)
+                    slot = WorkerSlot(
+                        number, listener, settings, embedded=self._settings.embedded, control=self._control
+                    )
                     starting.start_soon(nursery.start, keep_running, slot, self._alive)
             waiting.cancel_scope.cancel()
 
@@ -147,7 +170,7 @@ class Supervisor:
         try:
             await trio.sleep_forever()
         finally:
-            for listener in self._listeners:
+            for listener in (*self._listeners, *filter(None, [self._control_listener])):
                 listener.close()
 
     async def _watch_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -231,3 +254,13 @@ def _listening(settings: Settings, state_directory: Path) -> Iterator[list[socke
             f"fanline serve already runs here (pid {other.pid}, {other.url}); "
             "a second one needs its own --port and --data-dir"
         ) from None
+
+
+@contextmanager
+def _control_listener(settings: Settings) -> Iterator[socket.socket | None]:
+    """The listening socket of `control_port`, if there is to be one. Raises ServeError."""
+    if not (settings.control and settings.control_port):
+        yield None
+        return
+    with open_listeners(settings.host, settings.control_port, 1, setting="control_port") as (listener,):
+        yield listener

@@ -1,0 +1,298 @@
+"""Who may call the management API: keys by their rights, admins by their tokens, and nobody else."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from fanline.engine.access.access import Access
+from fanline.engine.access.settings import AccessSettings, AuthMode, TokenSettings
+from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.cluster.members import Members
+from fanline.engine.namespaces import Namespaces
+from fanline.engine.settings import EngineSettings
+from fanline.protocol.auth.api_keys import ApiRight, read_key
+from fanline.protocol.auth.tokens import sign
+from fanline.workers.access import make_verifier
+from fanline.workers.configuration.settings import Settings
+from fanline.workers.control.app import PREFIX, make_app
+from fanline.workers.control.callers import Callers
+from fanline.workers.control.cluster import Cluster
+from fanline.workers.control.entrances import Entrance, Forwarded, OwnPort
+from fanline.workers.control.keys import ApiKeys
+from fanline.workers.control.parts import ControlParts, server_info
+
+SECRET = "s" * 48
+TOKENS = TokenSettings(secret=SECRET)
+FORWARDED = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "http"}
+Ask = Callable[..., Awaitable[httpx.Response]]
+
+
+def parts_of(
+    mode: AuthMode, tokens: TokenSettings, access: AccessSettings | None = None, origins: tuple[str, ...] = ()
+) -> ControlParts:
+    """The parts of a server whose bus is in memory, and which has no worker."""
+    settings = Settings(data_dir="/none", auth=mode, tokens=tokens, engine=EngineSettings(origins=origins))
+    namespaces = Namespaces()
+    bus = MemoryBus(MemoryBroker(namespaces))
+    keys = ApiKeys(bus)
+    callers = Callers(keys, Access(mode, tokens, access, make_verifier(tokens)))
+    url = "ws://127.0.0.1:8080/ws"
+    info = server_info(settings, namespaces, url)
+    return ControlParts(settings, namespaces, bus, Cluster(bus, Members(bus)), keys, callers, info, url)
+
+
+@asynccontextmanager
+async def asking(
+    mode: AuthMode = AuthMode.TOKEN,
+    tokens: TokenSettings = TOKENS,
+    access: AccessSettings | None = None,
+    origins: tuple[str, ...] = (),
+    *,
+    by_own_port: bool = False,
+) -> AsyncIterator[tuple[Ask, ApiKeys]]:
+    """`ask(path, key, method=..., headers=...)` of a server that is asked by a worker, unless `by_own_port`."""
+    parts = parts_of(mode, tokens, access, origins)
+    app = make_app(parts)
+    entrance: Entrance = OwnPort(app, parts.settings.engine) if by_own_port else Forwarded(app)
+    transport = httpx.ASGITransport(app=entrance)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8080") as client:
+
+        async def ask(
+            path: str = "/info",
+            key: str | None = None,
+            *,
+            method: str = "GET",
+            headers: dict[str, str] | None = None,
+            json: Any = None,
+        ) -> httpx.Response:
+            shown = {} if key is None else {"Authorization": f"Bearer {key}"}
+            all_headers = (FORWARDED if headers is None else headers) | shown
+            url = f"{PREFIX}{path}" if path not in ("/metrics", "/docs") else path
+            as_sent = {name.encode(): value.encode() for name, value in all_headers.items()}
+            return await client.request(method, url, headers=as_sent, json=json)
+
+        yield ask, parts.keys
+
+
+def token(**claims: Any) -> str:
+    return sign({"exp": time.time() + 60, **claims}, SECRET.encode())
+
+
+async def test_a_call_without_a_key_is_refused_and_says_what_to_do() -> None:
+    async with asking() as (ask, _):
+        answer = await ask()
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert set(answer.json()) == {"error", "message", "help"}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "fl_0123456789ab_" + "x" * 43,
+        "fl_0123456789ab_x",
+        "fl_",
+        "x",
+        "a.b.c",
+        "fl_0123456789ab_" + "x" * 42 + "\u00e9",
+    ],
+)
+async def test_a_key_that_was_never_made_is_refused(key: str) -> None:
+    async with asking() as (ask, _):
+        assert (await ask(headers=FORWARDED | {"X-API-Key": key})).status_code == 401
+
+
+async def test_the_id_of_a_key_with_another_secret_is_refused() -> None:
+    async with asking() as (ask, keys):
+        _, one, _ = await keys.create("one", [ApiRight.ADMIN], None)
+        _, other, _ = await keys.create("other", [ApiRight.ADMIN], None)
+        assert (await ask(key=one)).status_code == 200
+        mixed = one[:16] + other[16:]
+        assert read_key(mixed) is not None
+        assert (await ask(key=mixed)).status_code == 401
+
+
+@pytest.mark.parametrize("right", ApiRight)
+async def test_a_key_may_do_what_its_right_says_and_nothing_else(right: ApiRight) -> None:
+    allowed = {
+        "/info": {ApiRight.READ, ApiRight.ADMIN},
+        "/tasks": {ApiRight.READ, ApiRight.ADMIN},
+        "/metrics": {ApiRight.METRICS, ApiRight.READ, ApiRight.ADMIN},
+        "/keys": {ApiRight.ADMIN},
+    }
+    async with asking() as (ask, keys):
+        _, key, _ = await keys.create("one", [right], None)
+        with trio.fail_after(20):
+            for path, rights in allowed.items():
+                answer = await ask(path, key)
+                assert (answer.status_code == 403) is (right not in rights), path
+                assert answer.status_code in (200, 403)
+
+
+async def test_a_key_works_in_its_own_header_as_well() -> None:
+    async with asking() as (ask, keys):
+        _, key, _ = await keys.create("one", [ApiRight.READ], None)
+        assert (await ask(headers=FORWARDED | {"X-API-Key": key})).status_code == 200
+
+
+async def test_a_key_that_has_expired_or_was_revoked_is_refused_at_once() -> None:
+    async with asking() as (ask, keys):
+        _, expired, _ = await keys.create("old", [ApiRight.READ], time.time() - 1)
+        key_id, key, _ = await keys.create("one", [ApiRight.READ], None)
+        assert (await ask(key=expired)).status_code == 401
+        assert (await ask(key=key)).status_code == 200
+        assert await keys.revoke(key_id)
+        assert (await ask(key=key)).status_code == 401
+        assert not await keys.revoke(key_id)
+
+
+async def test_the_store_holds_no_secret() -> None:
+    async with asking() as (_, keys):
+        key_id, text, _ = await keys.create("one", [ApiRight.READ], None)
+        shown = read_key(text)
+        assert shown is not None
+        assert shown.id == key_id
+        assert shown.secret not in str(await keys.all())
+
+
+async def test_an_admin_makes_and_revokes_keys() -> None:
+    async with asking() as (ask, _):
+        admin = token(sub="root", roles=["admin"])
+        made = await ask("/keys", admin, method="POST", json={"name": "grafana", "rights": ["metrics"], "days": 30})
+        assert made.status_code == 201
+        assert (await ask("/metrics", made.json()["key"])).status_code == 200
+        listed = (await ask("/keys", admin)).json()
+        assert [(each["name"], each["rights"]) for each in listed] == [("grafana", ["metrics"])]
+        assert "key" not in listed[0]
+        assert (await ask(f"/keys/{listed[0]['id']}", admin, method="DELETE")).status_code == 200
+        assert (await ask(f"/keys/{listed[0]['id']}", admin, method="DELETE")).status_code == 404
+        assert (await ask("/metrics", made.json()["key"])).status_code == 401
+
+
+# --- tokens -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [
+        ({"sub": "root", "roles": ["admin"]}, 200),
+        ({"sub": "root", "roles": ["editor", "super_admin"]}, 200),
+        ({"sub": "anna"}, 403),
+        ({"sub": "anna", "roles": ["editor"]}, 403),
+        ({"sub": "anna", "channels": {"*": ["sub", "pub", "presence", "history", "call"]}}, 403),
+        ({"sub": "root", "roles": ["admin"], "exp": 1}, 401),
+    ],
+)
+async def test_only_an_admins_token_will_do(claims: dict[str, Any], status: int) -> None:
+    async with asking() as (ask, _):
+        assert (await ask(key=token(**claims))).status_code == status
+
+
+async def test_an_admin_with_another_secret_is_refused() -> None:
+    async with asking() as (ask, _):
+        forged = sign({"exp": time.time() + 60, "sub": "root", "roles": ["admin"]}, b"t" * 48)
+        assert (await ask(key=forged)).status_code == 401
+
+
+async def test_a_role_that_the_settings_give_less_is_no_admin() -> None:
+    access = AccessSettings(roles={"admin": ("doc:*:sub",)})
+    async with asking(access=access) as (ask, _):
+        assert (await ask(key=token(sub="root", roles=["admin"]))).status_code == 403
+        assert (await ask(key=token(sub="root", roles=["super_admin"]))).status_code == 200
+
+
+# --- modes and entrances ------------------------------------------------------------------------------------------
+
+
+async def test_development_mode_needs_no_key_but_takes_no_bad_one() -> None:
+    async with asking(AuthMode.DEVELOPMENT, TokenSettings()) as (ask, keys):
+        assert (await ask()).status_code == 200
+        assert (await ask(key="anything")).status_code == 200  # tokens are ignored there, as on a WebSocket
+        assert (await ask(key="fl_0123456789ab_" + "x" * 43)).status_code == 401
+        _, key, _ = await keys.create("one", [ApiRight.METRICS], None)
+        assert (await ask(key=key)).status_code == 403
+
+
+async def test_open_mode_needs_a_key() -> None:
+    async with asking(AuthMode.OPEN, TokenSettings()) as (ask, _):
+        assert (await ask()).status_code == 401
+        assert (await ask(key="anything")).status_code == 403
+
+
+async def test_who_asks_without_a_worker_is_the_user_of_the_server() -> None:
+    async with asking() as (ask, _):
+        assert (await ask("/keys", headers={})).status_code == 200
+        assert (await ask("/keys", headers={"X-Forwarded-For": ""})).status_code == 401
+
+
+async def test_nobody_is_the_user_of_the_server_on_a_port() -> None:
+    async with asking(by_own_port=True) as (ask, keys):
+        assert (await ask("/keys", headers={})).status_code == 401
+        _, key, _ = await keys.create("one", [ApiRight.ADMIN], None)
+        assert (await ask("/keys", key, headers={})).status_code == 200
+
+
+async def test_a_port_is_open_to_the_same_pages_and_names_as_a_worker() -> None:
+    async with asking(AuthMode.DEVELOPMENT, TokenSettings(), by_own_port=True) as (ask, _):
+        assert (await ask(headers={"Origin": "https://evil.example"})).status_code == 403
+        assert (await ask(headers={"Host": "rebound.example"})).status_code == 403
+        assert (await ask(headers={"Origin": "http://localhost:8080"})).status_code == 200
+
+
+async def test_a_page_of_an_allowed_origin_is_shown_the_answer() -> None:
+    origin = "https://app.example"
+    async with asking(origins=(origin,)) as (ask, keys):
+        _, key, _ = await keys.create("one", [ApiRight.READ], None)
+        answer = await ask(key=key, headers=FORWARDED | {"Origin": origin})
+        assert answer.headers["access-control-allow-origin"] == origin
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        assert (await ask(method="OPTIONS", headers=FORWARDED | asked)).status_code == 200
+        other = await ask(key=key, headers=FORWARDED | {"Origin": "https://other.example"})
+        assert "access-control-allow-origin" not in other.headers
+
+
+async def test_what_describes_the_api_needs_no_key_and_has_the_headers_of_every_answer() -> None:
+    async with asking() as (ask, _):
+        for path in ("/docs", "/openapi.json"):
+            answer = await ask(path)
+            assert answer.status_code == 200
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "where"),
+    [
+        ("/tasks?limit=0", 422, "query.limit"),
+        ("/tasks?limit=x", 422, "query.limit"),
+        ("/tasks?state=odd", 422, "query.state"),
+        ("/channels/nocolon", 400, "path.channel"),
+        ("/tasks/a%20b", 400, "path.task_id"),
+        ("/nothing", 404, None),
+    ],
+)
+async def test_an_error_says_what_is_wrong_and_where(path: str, status: int, where: str | None) -> None:
+    async with asking() as (ask, keys):
+        _, key, _ = await keys.create("one", [ApiRight.ADMIN], None)
+        answer = await ask(path, key)
+        assert (answer.status_code, answer.json().get("where")) == (status, where)
+        assert answer.json()["error"]
+        assert answer.json()["message"]
+
+
+async def test_without_a_worker_a_call_is_refused_for_now() -> None:
+    with trio.fail_after(20):
+        async with asking() as (ask, keys):
+            _, key, _ = await keys.create("one", [ApiRight.ADMIN], None)
+            for path in ("/stats", "/connections", "/connections/x", "/online-users", "/channels", "/tasks/x"):
+                answer = await ask(path, key)
+                assert (answer.status_code, answer.json()["message"]) == (503, "no worker answers"), path
+                assert answer.headers["retry-after"] == "1"

@@ -1,0 +1,100 @@
+"""Who calls the management API, and what the caller may do."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, NamedTuple
+
+from fastapi import Depends, Request
+
+from fanline.engine.access.access import Access
+from fanline.engine.access.identity import EVERYBODY, AccessError, Identity
+from fanline.engine.access.settings import AuthMode
+from fanline.protocol.auth.api_keys import ApiRight, may, read_key
+from fanline.protocol.auth.rights import EVERY_CHANNEL, EVERY_RIGHT
+from fanline.protocol.errors import ErrorCode
+from fanline.protocol.handlers import AuthenticateRequest
+from fanline.workers.control.entrances import OWNER
+from fanline.workers.control.keys import ApiKeys
+from fanline.workers.control.problems import ApiError, unavailable
+
+ADMINS = frozenset(("admin", "super_admin"))
+"""Roles whose holders may call everything, as long as the settings leave them all rights."""
+EVERYTHING = frozenset((ApiRight.ADMIN,))
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+_ADVICE = "Send `Authorization: Bearer KEY`, with a key of `fanline apikey create` or the token of an admin."
+
+
+class Caller(NamedTuple):
+    """Who calls."""
+
+    name: str
+    """For logs, and for those who see who has done something."""
+    rights: frozenset[ApiRight]
+
+
+class Callers:
+    """Of one server."""
+
+    def __init__(self, keys: ApiKeys, access: Access) -> None:
+        self._keys = keys
+        self._access = access
+
+    async def identify(self, request: Request) -> Caller:
+        """Raises ApiError 401, 403, 503; BusError."""
+        shown = _shown(request)
+        if shown is None:
+            if request.scope.get(OWNER):
+                return Caller("the operator", EVERYTHING)
+            if self._access.mode is AuthMode.DEVELOPMENT:
+                return Caller("development mode", EVERYTHING)
+            raise ApiError(401, "unauthenticated", "a key is needed", advice=_ADVICE, headers=_CHALLENGE)
+        key = read_key(shown)
+        if key is None:
+            return await self._admin(shown)
+        found = await self._keys.find(key)
+        if found is None:
+            message = "this key is not known, was revoked, or has expired"
+            raise ApiError(401, "unauthenticated", message, advice=_ADVICE, headers=_CHALLENGE)
+        return Caller(f"key {found.name}", frozenset(found.rights))
+
+    async def _admin(self, token: str) -> Caller:
+        try:
+            identity = await self._access.identify(token, AuthenticateRequest(token=token))
+        except AccessError as error:
+            if error.code is not ErrorCode.UNAUTHENTICATED:
+                raise unavailable(str(error)) from None
+            raise ApiError(401, "unauthenticated", str(error), advice=_ADVICE, headers=_CHALLENGE) from None
+        if self._is_admin(identity):
+            return Caller(identity.user or "an admin", EVERYTHING)
+        message = "this token is not that of an admin"
+        raise ApiError(403, "forbidden", message, advice="Use a token with the role admin or super_admin, or a key.")
+
+    def _is_admin(self, identity: Identity) -> bool:
+        """In development mode anybody, where tokens are ignored; else whoever has the role, and with it all rights."""
+        if identity is EVERYBODY:
+            return self._access.mode is AuthMode.DEVELOPMENT
+        return bool(ADMINS & set(identity.roles)) and identity.grants.on(EVERY_CHANNEL) == EVERY_RIGHT
+
+
+def needing(right: ApiRight) -> Callable[[Request], Awaitable[Caller]]:
+    """A dependency: the caller, who has this right. ApiError 403."""
+
+    async def caller(request: Request) -> Caller:
+        callers: Callers = request.app.state.callers
+        found = await callers.identify(request)
+        if not may(found.rights, right):
+            message = f"this call needs a key with the right `{right}`"
+            raise ApiError(403, "forbidden", message, advice="Make one with `fanline apikey create`.")
+        return found
+
+    return caller
+
+
+Reader = Annotated[Caller, Depends(needing(ApiRight.READ))]
+
+
+def _shown(request: Request) -> str | None:
+    """The key or token of a request. None if it has none."""
+    if key := request.headers.get("x-api-key"):
+        return key
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    return credentials.strip() or None if scheme.lower() == "bearer" else None

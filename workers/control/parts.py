@@ -1,0 +1,99 @@
+"""What the calls need, put together: the bus, the workers, and who may call."""
+
+from importlib import metadata
+from typing import Annotated, NamedTuple
+
+import trio
+from fastapi import Depends, Request
+
+from fanline.engine.access.access import Access
+from fanline.engine.access.revocations import Revocations
+from fanline.engine.bus.interface import Bus
+from fanline.engine.cluster.members import Members
+from fanline.engine.namespaces import Namespaces
+from fanline.engine.routes import DEFAULTS
+from fanline.protocol.dialects import BY_SUBPROTOCOL
+from fanline.workers.access import make_access
+from fanline.workers.configuration.settings import Settings
+from fanline.workers.control.api.models import ApiInfo
+from fanline.workers.control.callers import Callers
+from fanline.workers.control.cluster import Cluster
+from fanline.workers.control.keys import ApiKeys
+
+
+class ControlParts(NamedTuple):
+    """Of one server."""
+
+    settings: Settings
+    namespaces: Namespaces
+    bus: Bus
+    cluster: Cluster
+    keys: ApiKeys
+    callers: Callers
+    info: ApiInfo
+    url: str
+    """The server's WebSocket endpoint, as it is reached from this machine."""
+
+
+async def open_parts(settings: Settings, url: str, bus: Bus, nursery: trio.Nursery) -> ControlParts:
+    """Make them, and start what runs in the background. ServeError if a key cannot be used; BusError."""
+    namespaces = Namespaces(settings.engine.namespaces)
+    members, keys, access = Members(bus, "control"), ApiKeys(bus), make_access(settings, bus)
+    await _follow_revocations(access, bus, nursery)
+    nursery.start_soon(members.watch)
+    return ControlParts(
+        settings=settings,
+        namespaces=namespaces,
+        bus=bus,
+        cluster=Cluster(bus, members),
+        keys=keys,
+        callers=Callers(keys, access),
+        info=server_info(settings, namespaces, url),
+        url=url,
+    )
+
+
+async def _follow_revocations(access: Access, bus: Bus, nursery: trio.Nursery) -> None:
+    """Know which tokens were taken back before the first one is accepted. BusError."""
+    if access.verifier is None and access.authenticator is None:
+        return
+    revocations = Revocations(bus)
+    bus.attach(lambda *_: None, lambda _: revocations.bus_is_back())
+    access.is_revoked = revocations.covers
+    await revocations.read()
+    nursery.start_soon(revocations.run, lambda: None)
+    if access.verifier is not None:
+        nursery.start_soon(access.verifier.run)
+
+
+def server_info(settings: Settings, namespaces: Namespaces, url: str) -> ApiInfo:
+    """What `info` answers."""
+    engine = settings.engine
+    routes = {**DEFAULTS, **engine.routes}
+    return ApiInfo(
+        version=_version(),
+        endpoint="/" + url.partition("://")[2].partition("/")[2],
+        protocols=[*BY_SUBPROTOCOL, "plain"],
+        max_connections=engine.max_connections * settings.workers or None,
+        workers=settings.workers,
+        auth=settings.auth,
+        heartbeat=engine.heartbeat,
+        max_message_bytes=engine.max_message_bytes,
+        routes=sorted(pattern for pattern, route in routes.items() if route.enabled),
+        namespaces=sorted(namespaces.names()),
+    )
+
+
+def _version() -> str:
+    try:
+        return metadata.version("fanline")
+    except metadata.PackageNotFoundError:  # it runs from a tree that is not installed
+        return "unknown"
+
+
+def _parts_of(request: Request) -> ControlParts:
+    parts: ControlParts = request.app.state.parts
+    return parts
+
+
+Parts = Annotated[ControlParts, Depends(_parts_of)]
