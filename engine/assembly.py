@@ -124,10 +124,12 @@ class Assembly:
             on_fault=faults.report,
         )
         joining, paging, attending = self._start_channels(nursery, run_vital)
-        nursery.start_soon(faults.keep, "management", self._management.run)
         store = SessionStore(self._bus)
         expiry = Expiry(self.access.tokens.grace)
         commands = self._make_commands(nursery, joining, paging, attending, store, expiry)
+        assert self._calls is not None
+        management = self._manage(commands=commands, calls=self._calls)
+        nursery.start_soon(faults.keep, "management", management.run)
         nursery.start_soon(faults.keep, "the session store", store.run)
         nursery.start_soon(faults.keep, "the heartbeat", self.registry.beat)
         nursery.start_soon(faults.keep, "the end of tokens", expiry.run)
@@ -234,7 +236,8 @@ class Assembly:
         self._talk = Talk(bus, hub, find, self._members, self._permissions, nursery)
         nursery.start_soon(faults.keep, "receipts", self._talk.taken.run)
         attending, paging = Attending(joining, presence, online, self._permissions), Paging(bus, states, reader)
-        self._management = Management(
+        self._manage = partial(
+            Management,
             bus=bus,
             members=self._members,
             namespaces=self.namespaces,

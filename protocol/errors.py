@@ -54,6 +54,7 @@ class CloseReason(Enum):
     SLOW = (4008, "slow consumer", True)
     SILENT = (4009, "nothing heard within the heartbeat time", True)
     REPLACED = (4010, "replaced by a newer connection of this user", False)
+    DISCONNECTED = (4011, "closed by an operator", False)
     UNAUTHENTICATED = (4401, "no valid token", False)
     FORBIDDEN = (4403, "not allowed here", False)
     LIMITED = (4429, "over a limit", True)

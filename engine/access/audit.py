@@ -31,6 +31,7 @@ class AuditEvent(StrEnum):
     CALLED = "called"  # `verb` on `channel`: a cancel, an answer; without a channel, a message that hooks answer
     REMOVED = "removed"  # a subscription to `channel` ended because its user was removed from it
     REVOKED = "revoked"  # a connection ended because its token was taken back
+    MANAGED = "managed"  # `caller` had something done by the management API: `verb`, on `what`
 
 
 class Audit:

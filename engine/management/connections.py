@@ -100,6 +100,7 @@ def _matches(connection: Connection, asked: ConnectionsQuestion) -> bool:
     return (
         asked.user in (None, session.identity.user)
         and asked.route in (None, session.route.pattern)
+        and (asked.without is None or asked.without != session.connection)
         and (asked.channel is None or asked.channel in (session.subscriptions or ()))
     )
 

@@ -4,7 +4,6 @@ Who may ask is decided by NATS: producers cannot reach the engine's own subjects
 behind a question may ask it was decided by the control process.
 """
 
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,34 +15,41 @@ from fanline.engine.bus.interface import Bus, BusError, Respond
 from fanline.engine.channels.durable.paging import Paging
 from fanline.engine.channels.hub import Hub
 from fanline.engine.channels.join import Joining
-from fanline.engine.clock import unix_ms
 from fanline.engine.cluster.members import Members
 from fanline.engine.connections.registry import Registry
 from fanline.engine.counters import Counters
 from fanline.engine.faults import Faults
+from fanline.engine.management.acting import Acting
 from fanline.engine.management.connections import ConnectionLister, time_text
 from fanline.engine.management.names import page_of_names
 from fanline.engine.management.statistics import StatisticsTaker, WorkerStatistics
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.presence.presence import Presence
+from fanline.engine.sessions.calls import Calls
+from fanline.engine.sessions.commands import Commands
 from fanline.engine.sessions.refusals import code_of
 from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.channels import check_channel, is_pattern
-from fanline.protocol.envelope import Envelope, MessageType
+from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.management.answers import ConnectionInfo, ConnectionsPage, CountedNames, StoredMessage
 from fanline.protocol.management.questions import (
     SUBJECT,
     Answered,
+    CallQuestion,
     ChannelPresenceQuestion,
     ChannelsQuestion,
     ConnectionQuestion,
     ConnectionsQuestion,
+    DisconnectQuestion,
     HistoryQuestion,
     ManagementQuestion,
+    PingQuestion,
     SendQuestion,
     StatisticsQuestion,
+    SubscribeQuestion,
     TaskQuestion,
+    UnsubscribeQuestion,
     UsersQuestion,
     decode_question,
 )
@@ -74,6 +80,8 @@ class Management:
         counters: Counters,
         faults: Faults,
         nursery: trio.Nursery,
+        commands: Commands,
+        calls: Calls,
     ) -> None:
         self._bus = bus
         self._members = members
@@ -85,7 +93,9 @@ class Management:
         self._joining = joining
         self._faults = faults
         self._nursery = nursery
-        self._lister = ConnectionLister(registry, members.live()[members.id].name)
+        name = members.live()[members.id].name
+        self._lister = ConnectionLister(registry, name)
+        self.acting = Acting(registry, name, commands, calls)
         self._taker = StatisticsTaker(members, registry, counters, self._channels)
         self._under_way = 0
 
@@ -168,15 +178,6 @@ class Management:
                 raise MessageError(ErrorCode.UNKNOWN_TASK, f"nothing was ever heard of {channel}")
             return snapshot_fields(durable.fold.snapshot)
 
-    async def send(self, question: SendQuestion) -> bool:
-        connection = self._registry.get(question.connection)
-        if connection is None or not connection.outbox.life.is_open:
-            return False
-        message_id = secrets.token_urlsafe(12)
-        message = Envelope(MessageType.PUB, id=message_id, event=question.event, data=question.data, time=unix_ms())
-        connection.session.push(message)
-        return True
-
     def _channels(self) -> list[str]:
         return [name for name in self._hub.subscribers() if not is_pattern(name)]
 
@@ -191,7 +192,12 @@ _VERBS: dict[type[ManagementQuestion], _Verb] = {
     ChannelPresenceQuestion: Management.presence,
     HistoryQuestion: Management.history,
     TaskQuestion: Management.task,
-    SendQuestion: Management.send,
+    SendQuestion: lambda management, question: management.acting.send(question),
+    PingQuestion: lambda management, question: management.acting.ping(question),
+    DisconnectQuestion: lambda management, question: management.acting.disconnect(question),
+    SubscribeQuestion: lambda management, question: management.acting.subscribe(question),
+    UnsubscribeQuestion: lambda management, question: management.acting.unsubscribe(question),
+    CallQuestion: lambda management, question: management.acting.call(question),
 }
 
 

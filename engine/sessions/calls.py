@@ -78,13 +78,21 @@ class Calls:
     async def perform(self, session: Session, command: Envelope, channel: str) -> Envelope:
         """The answer to a call. MessageError, BusError."""
         async with self._joining.steady(channel) as durable:
-            data = await self._perform(durable, command, session)
+            said = read(CallData, command)
+            data = await self._perform(durable, command, said, _caller(session, channel, said))
         return Envelope(MessageType.OK, channel=channel, data=data)
 
-    async def _perform(self, durable: DurableChannel, command: Envelope, session: Session) -> Any:
+    async def perform_for(self, by: str, command: Envelope, channel: str) -> Any:
+        """Perform a call of somebody who has no session; the data of the answer. MessageError, BusError."""
+        if not self.is_task(channel):
+            raise MessageError(ErrorCode.NOT_SUPPORTED, f"{channel} is no task (namespace {namespace_of(channel)})")
+        async with self._joining.steady(channel) as durable:
+            return await self._perform(durable, command, read(CallData, command), by)
+
+    async def _perform(self, durable: DurableChannel, command: Envelope, data: CallData, by: str) -> Any:
         """Perform a call on a task whose channel is up to date; the data of the answer. MessageError, BusError."""
         assert isinstance(durable.fold, TaskFold)
-        verb, data, snapshot = command.event, read(CallData, command), durable.fold.snapshot
+        verb, snapshot = command.event, durable.fold.snapshot
         if not verb:
             raise MessageError(ErrorCode.BAD_MESSAGE, "`call` needs a verb (`e`), as in cancel")
         if snapshot.state is TaskState.UNKNOWN:
@@ -95,7 +103,6 @@ class Calls:
             raise MessageError(ErrorCode.TASK_ENDED, f"{durable.name} has ended ({snapshot.state})")
         if verb == "input" and isinstance(command, PlainCommand):
             verb, data = answer_meant(snapshot.ask, data)
-        by = _caller(session, durable.name, data)
         call = _Call(durable.fold, verb, data, command.data, by, snapshot.attempt)
         if not await self._bus.has_producer(durable.name):
             if verb == "cancel" and data.force:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
+import trio
+
 from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.identity import AccessError
 from fanline.engine.access.permissions import Permissions
@@ -96,6 +98,7 @@ class Commands:
         self._hits = hits
         self._max_subscriptions = max_subscriptions
         self._on_fault = on_fault
+        self._entering: dict[Session, trio.Event] = {}
 
     async def handle(self, session: Session, payload: bytes) -> float:
         """Perform the commands of one client message, each to its end before the next, and answer them. Returns the CPU
@@ -239,11 +242,23 @@ class Commands:
         """Subscribe as a `sub` says. MessageError, BusError."""
         channel, mark = command_channel(command, or_pattern=True), self._removals.mark()
         await self._permissions.check(session.identity, Right.SUB, channel)
-        async with self._attending.beginning(session, command, channel) as begin:
-            await self._join(session, command, channel, begin, answer)
+        await self.enter(session, command, channel, answer)
         removal = self._removals.since(mark, session.identity.user, channel)
         if removal is not None:  # it came between the check and the answer, and found no subscription
             end_removed(session, removal, channel)
+
+    async def enter(self, session: Session, command: Envelope, channel: str, answer: Answer) -> None:
+        """Subscribe a session that may do so; one `sub` of a session after the other, also if an operator sends one.
+        MessageError, BusError.
+        """
+        while (busy := self._entering.get(session)) is not None:
+            await busy.wait()
+        self._entering[session] = trio.Event()
+        try:
+            async with self._attending.beginning(session, command, channel) as begin:
+                await self._join(session, command, channel, begin, answer)
+        finally:
+            self._entering.pop(session).set()
 
     async def _join(self, session: Session, command: Envelope, channel: str, begin: Begin, answer: Answer) -> None:
         start = start_of(command)

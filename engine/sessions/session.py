@@ -26,10 +26,12 @@ from fanline.protocol.websocket.routes import Visit
 
 _PLAIN_CLOSES = {
     CloseReason.REPLACED: CloseReason.NORMAL,  # the only code after which old clients do not come back
+    CloseReason.DISCONNECTED: CloseReason.NORMAL,
     CloseReason.UNAUTHENTICATED: CloseReason.POLICY,
     CloseReason.FORBIDDEN: CloseReason.POLICY,
 }
 """The codes that old clients know in place of ours; the text is that of ours."""
+
 OnLeft = Callable[["Session", str], None]
 
 

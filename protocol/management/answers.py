@@ -78,6 +78,18 @@ class StoredMessage:
     """Extra attributes: `x` of the envelope."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PingResult:
+    """How long one connection took to answer a ping."""
+
+    __pydantic_config__: ClassVar = DOCUMENTED
+
+    connection_id: str
+    worker: str
+    seconds: float | None
+    """null: it did not answer within two seconds."""
+
+
 class ConnectionsPage(msgspec.Struct, frozen=True):
     """Some of the connections of one worker, by their ids."""
 

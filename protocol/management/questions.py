@@ -34,6 +34,8 @@ class ConnectionsQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="co
     channel: str | None = None
     route: str | None = None
     """Only those with this user, subscribed to this channel, come by this route."""
+    without: str | None = None
+    """All but this connection."""
 
 
 class ConnectionQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="connection"):
@@ -86,6 +88,44 @@ class SendQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="send"):
     data: Any = None
 
 
+class PingQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="ping"):
+    """Ping the connections of this user. A list of PingResult."""
+
+    user: str
+
+
+class DisconnectQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="disconnect"):
+    """Close this connection, or all of this user. How many were closed."""
+
+    connection: str | None = None
+    user: str | None = None
+    reconnect: bool = False
+    """Whether the clients are to come back."""
+
+
+class SubscribeQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="subscribe"):
+    """Subscribe this connection to a channel, whatever its rights. Whether it is open here."""
+
+    connection: str
+    channel: str
+
+
+class UnsubscribeQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="unsubscribe"):
+    """End a subscription of this connection, and tell it. Whether there was one; null if it is not open here."""
+
+    connection: str
+    channel: str
+
+
+class CallQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="call"):
+    """Ask the producer of a task, as a viewer's `call` does. The data of the answer."""
+
+    channel: str
+    verb: str
+    data: Any = None
+    by: str = ""
+
+
 AnyQuestion = (
     StatisticsQuestion
     | ConnectionsQuestion
@@ -96,6 +136,11 @@ AnyQuestion = (
     | HistoryQuestion
     | TaskQuestion
     | SendQuestion
+    | PingQuestion
+    | DisconnectQuestion
+    | SubscribeQuestion
+    | UnsubscribeQuestion
+    | CallQuestion
 )
 _decoder: msgspec.json.Decoder[AnyQuestion] = msgspec.json.Decoder(AnyQuestion)
 

@@ -7,7 +7,7 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from fanline.workers.control import metrics, pages
-from fanline.workers.control.api import keys, looking, tasks
+from fanline.workers.control.api import acting, keys, looking, revoking, sending, tasks
 from fanline.workers.control.health import router as health
 from fanline.workers.control.parts import ControlParts
 from fanline.workers.control.problems import ApiProblem, add_problems
@@ -44,7 +44,7 @@ def make_app(parts: ControlParts | None = None) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     api = APIRouter(prefix=PREFIX, responses=_RESPONSES)
-    for router in (looking.router, tasks.router, keys.router, health):
+    for router in (looking.router, tasks.router, sending.router, acting.router, revoking.router, keys.router, health):
         api.include_router(router)
     app.include_router(api)
     app.include_router(metrics.router)
@@ -52,7 +52,7 @@ def make_app(parts: ControlParts | None = None) -> FastAPI:
     add_problems(app)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # as FastAPI documents it
     if parts is not None:
-        app.state.parts, app.state.callers = parts, parts.callers
+        app.state.parts, app.state.callers, app.state.audit = parts, parts.callers, parts.audit
         _let_pages_in(app, parts.settings.engine.origins)
     return app
 

@@ -1,11 +1,12 @@
 """Who calls the management API, and what the caller may do."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from fanline.engine.access.access import Access
+from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.access.identity import EVERYBODY, AccessError, Identity
 from fanline.engine.access.settings import AuthMode
 from fanline.protocol.auth.api_keys import ApiRight, may, read_key
@@ -89,7 +90,17 @@ def needing(right: ApiRight) -> Callable[[Request], Awaitable[Caller]]:
     return caller
 
 
-Reader = Annotated[Caller, Depends(needing(ApiRight.READ))]
+def acting(right: ApiRight) -> Callable[[Request], Awaitable[Caller]]:
+    """The same for calls that do something, which are noted in the audit log."""
+    check = needing(right)
+
+    async def caller(request: Request) -> Caller:
+        found = await check(request)
+        audit: Audit = request.app.state.audit
+        audit.record(AuditEvent.MANAGED, caller=found.name, verb=request.scope["route"].name, what=request.url.path)
+        return found
+
+    return caller
 
 
 def _shown(request: Request) -> str | None:

@@ -84,6 +84,18 @@ class Cluster:
                 return self._read(answered, kind)
         raise unavailable("no worker answers")
 
+    async def act_once(self, question: ManagementQuestion, seconds: float) -> Any:
+        """What any worker says, which is asked once: it may have done it even if it does not answer. BusError,
+        ApiError.
+        """
+        expected = list(await self._expected())
+        if not expected:
+            raise unavailable("no worker answers")
+        asked = replace(question, to=random.choice(expected))  # noqa: S311  # no secret
+        for answered in await self._ask(asked, seconds, 1):
+            return self._read(answered, object)
+        raise unavailable("the worker that was asked has not answered; it may have been done")
+
     async def _ask(self, question: ManagementQuestion, seconds: float, count: int) -> list[Answered]:
         payload = encode_question(question)
         answers = await self._bus.ask_all(SUBJECT, payload, seconds, max(1, count))

@@ -1,5 +1,6 @@
 """What the calls need, put together: the bus, the workers, and who may call."""
 
+from functools import partial
 from importlib import metadata
 from typing import Annotated, NamedTuple
 
@@ -7,18 +8,21 @@ import trio
 from fastapi import Depends, Request
 
 from fanline.engine.access.access import Access
+from fanline.engine.access.audit import Audit
 from fanline.engine.access.revocations import Revocations
 from fanline.engine.bus.interface import Bus
 from fanline.engine.cluster.members import Members
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.routes import DEFAULTS
 from fanline.protocol.dialects import BY_SUBPROTOCOL
+from fanline.protocol.nats.names import AUDIT_SUBJECT
 from fanline.workers.access import make_access
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.control.api.models import ApiInfo
 from fanline.workers.control.callers import Callers
 from fanline.workers.control.cluster import Cluster
 from fanline.workers.control.keys import ApiKeys
+from fanline.workers.control.publishing import BackendPublisher
 
 
 class ControlParts(NamedTuple):
@@ -30,6 +34,8 @@ class ControlParts(NamedTuple):
     cluster: Cluster
     keys: ApiKeys
     callers: Callers
+    audit: Audit
+    publisher: BackendPublisher
     info: ApiInfo
     url: str
     """The server's WebSocket endpoint, as it is reached from this machine."""
@@ -48,6 +54,8 @@ async def open_parts(settings: Settings, url: str, bus: Bus, nursery: trio.Nurse
         cluster=Cluster(bus, members),
         keys=keys,
         callers=Callers(keys, access),
+        audit=audit_of(settings, bus),
+        publisher=BackendPublisher(bus, namespaces),
         info=server_info(settings, namespaces, url),
         url=url,
     )
@@ -64,6 +72,12 @@ async def _follow_revocations(access: Access, bus: Bus, nursery: trio.Nursery) -
     nursery.start_soon(revocations.run, lambda: None)
     if access.verifier is not None:
         nursery.start_soon(access.verifier.run)
+
+
+def audit_of(settings: Settings, bus: Bus) -> Audit:
+    """Where the workers write, the control process writes as well."""
+    tell = partial(bus.tell, AUDIT_SUBJECT) if settings.engine.audit_events else None
+    return Audit(settings.engine.audit_log, "control", tell)
 
 
 def server_info(settings: Settings, namespaces: Namespaces, url: str) -> ApiInfo:

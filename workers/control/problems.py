@@ -89,6 +89,7 @@ def add_problems(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _take_invalid)
     app.add_exception_handler(HTTPException, _take_http)
     app.add_exception_handler(BusError, _take_bus_error)
+    app.add_exception_handler(UnicodeEncodeError, _take_half_character)
     app.add_exception_handler(Exception, _take_fault)
 
 
@@ -114,6 +115,10 @@ async def _take_http(_: Request, error: Exception) -> JSONResponse:
 
 async def _take_bus_error(_: Request, error: Exception) -> JSONResponse:
     return answer_of(unavailable(str(error)))
+
+
+async def _take_half_character(_: Request, __: Exception) -> JSONResponse:
+    return answer_of(ApiError(422, "invalid", "a text has half of a surrogate pair in it", where="body"))
 
 
 async def _take_fault(request: Request, _: Exception) -> JSONResponse:

@@ -24,7 +24,8 @@ from fanline.workers.control.callers import Callers
 from fanline.workers.control.cluster import Cluster
 from fanline.workers.control.entrances import Entrance, Forwarded, OwnPort
 from fanline.workers.control.keys import ApiKeys
-from fanline.workers.control.parts import ControlParts, server_info
+from fanline.workers.control.parts import ControlParts, audit_of, server_info
+from fanline.workers.control.publishing import BackendPublisher
 
 SECRET = "s" * 48
 TOKENS = TokenSettings(secret=SECRET)
@@ -43,7 +44,9 @@ def parts_of(
     callers = Callers(keys, Access(mode, tokens, access, make_verifier(tokens)))
     url = "ws://127.0.0.1:8080/ws"
     info = server_info(settings, namespaces, url)
-    return ControlParts(settings, namespaces, bus, Cluster(bus, Members(bus)), keys, callers, info, url)
+    publisher, audit = BackendPublisher(bus, namespaces), audit_of(settings, bus)
+    cluster = Cluster(bus, Members(bus))
+    return ControlParts(settings, namespaces, bus, cluster, keys, callers, audit, publisher, info, url)
 
 
 @asynccontextmanager

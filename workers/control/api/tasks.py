@@ -4,22 +4,27 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Query
+from pydantic import Field
 
 from fanline.engine.bus.interface import KvEntry
 from fanline.protocol.auth.api_keys import ApiRight
-from fanline.protocol.management.questions import TaskQuestion
+from fanline.protocol.management.questions import CallQuestion, TaskQuestion
+from fanline.protocol.messages import CANCEL_SECONDS
 from fanline.protocol.nats.names import Bucket, channel_of_key
 from fanline.protocol.tasks.states import TERMINAL, TaskState
-from fanline.workers.control.api.models import ApiPage, TaskSummary
-from fanline.workers.control.api.parameters import Limit, TaskName, checked_channel
-from fanline.workers.control.callers import needing
-from fanline.workers.control.parts import Parts
+from fanline.workers.control.api.models import ApiModel, ApiPage, TaskSummary
+from fanline.workers.control.api.parameters import NAME, Limit, TaskName, checked_channel
+from fanline.workers.control.callers import Caller, acting, needing
+from fanline.workers.control.parts import ControlParts, Parts
 
 router = APIRouter()
 _Looking = Depends(needing(ApiRight.READ))
 _SCANNED = 1000
 """Records that one call reads at most: with a filter a page may have few items, or none, and still not be the last."""
 _STRANGE = TaskState.UNKNOWN
+_MAX_BY = 64  # characters of a name, as in a `call`
+_RECORD_SECONDS = 4.0  # for what is stored before and after the producer is asked
+_Caller = Annotated[Caller, Depends(acting(ApiRight.TASKS))]
 
 
 @router.get("/tasks", dependencies=[_Looking])
@@ -52,6 +57,69 @@ async def task(parts: Parts, task_id: TaskName) -> TaskSummary:
     """What is known of a task now, or of one that has ended."""
     channel = checked_channel(f"task:{task_id}", "path.task_id")
     return _as_summary(channel, await parts.cluster.ask_one(TaskQuestion(channel=channel), dict))
+
+
+class Cancelling(ApiModel):
+    """How a task is to be stopped."""
+
+    deadline: Annotated[float, Field(gt=0, le=86_400)] = CANCEL_SECONDS
+    """Seconds until the end is forced."""
+    force: bool = False
+    """End the task even if no producer is attached."""
+
+
+class Answering(ApiModel):
+    """The answer to a question of a task."""
+
+    ask: Annotated[str, Field(max_length=256, pattern=NAME)] | None = None
+    """The question's id; null: the newest one."""
+    value: Any = None
+    """What is answered; of `approve` and `reject` null means true and false."""
+
+
+class TaskAnswer(ApiModel):
+    """What the producer has said, or that it could not be told yet."""
+
+    task_id: str
+    verb: str
+    answer: Any
+
+
+@router.post("/tasks/{task_id}/cancel")
+async def cancel_task(parts: Parts, caller: _Caller, task_id: TaskName, wanted: Cancelling | None = None) -> TaskAnswer:
+    """Ask a task to stop, as a viewer's `cancel` does."""
+    how = wanted or Cancelling()
+    return await _call(parts, caller, task_id, "cancel", {"deadline": how.deadline, "force": how.force})
+
+
+@router.post("/tasks/{task_id}/input")
+async def input_of_task(parts: Parts, caller: _Caller, task_id: TaskName, wanted: Answering) -> TaskAnswer:
+    """Give a task a value, as an answer to its question or unasked."""
+    return await _call(parts, caller, task_id, "input", {"ask": wanted.ask, "value": wanted.value})
+
+
+@router.post("/tasks/{task_id}/approve")
+async def approve_task(parts: Parts, caller: _Caller, task_id: TaskName, wanted: Answering | None = None) -> TaskAnswer:
+    """Approve what a task asks."""
+    return await _call(parts, caller, task_id, "approve", _said(wanted))
+
+
+@router.post("/tasks/{task_id}/reject")
+async def reject_task(parts: Parts, caller: _Caller, task_id: TaskName, wanted: Answering | None = None) -> TaskAnswer:
+    """Reject what a task asks."""
+    return await _call(parts, caller, task_id, "reject", _said(wanted))
+
+
+def _said(wanted: Answering | None) -> dict[str, Any]:
+    said = {} if wanted is None else {"ask": wanted.ask, "value": wanted.value}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+async def _call(parts: ControlParts, caller: Caller, task_id: str, verb: str, data: dict[str, Any]) -> TaskAnswer:
+    channel = checked_channel(f"task:{task_id}", "path.task_id")
+    question = CallQuestion(channel=channel, verb=verb, data=data, by=caller.name[:_MAX_BY])
+    answer = await parts.cluster.act_once(question, parts.settings.engine.call_timeout + _RECORD_SECONDS)
+    return TaskAnswer(task_id=task_id, verb=verb, answer=answer)
 
 
 def _summary(key: str, entry: KvEntry) -> TaskSummary | None:

@@ -1,0 +1,119 @@
+"""The calls that do something to connections and users."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import Field
+
+from fanline.protocol.auth.api_keys import ApiRight
+from fanline.protocol.management.answers import PingResult
+from fanline.protocol.management.questions import (
+    DisconnectQuestion,
+    PingQuestion,
+    SubscribeQuestion,
+    UnsubscribeQuestion,
+)
+from fanline.workers.control.api.models import ApiModel, Coverage
+from fanline.workers.control.api.parameters import NAME, ConnectionId, UserId, checked_channel
+from fanline.workers.control.callers import acting
+from fanline.workers.control.parts import Parts
+from fanline.workers.control.problems import ApiError
+
+router = APIRouter(dependencies=[Depends(acting(ApiRight.CONNECTIONS))])
+
+
+class Disconnecting(ApiModel):
+    """How connections are closed."""
+
+    reconnect: bool = False
+    """Whether clients are to come back: they are closed with 1013, else with 4011 (plain clients: 1000)."""
+
+
+class UserDisconnecting(Disconnecting):
+    """Whose connections are closed, and how."""
+
+    user_id: Annotated[str, Field(min_length=1, max_length=128, pattern=NAME)]
+
+
+class Disconnected(ApiModel):
+    """What was closed."""
+
+    disconnected: int
+    """Connections."""
+    workers: Coverage
+
+
+class OnChannel(ApiModel):
+    """A channel."""
+
+    channel: Annotated[str, Field(max_length=300)]
+
+
+class Subscribed(ApiModel):
+    """How a connection stands to a channel."""
+
+    connection_id: str
+    channel: str
+    subscribed: bool
+
+
+class Pinged(ApiModel):
+    """How long the connections of a user took to answer a ping."""
+
+    connections: list[PingResult]
+    workers: Coverage
+
+
+@router.post("/ping/{user_id}")
+async def ping(parts: Parts, user_id: UserId) -> Pinged:
+    """Ping all connections of a user, and wait for their answers."""
+    told = await parts.cluster.gather(PingQuestion(user=user_id), list[PingResult])
+    found = [each for part in told.bodies for each in part]
+    return Pinged(connections=found, workers=Coverage(answered=told.answered, missing=told.missing))
+
+
+@router.post("/users/disconnect")
+async def disconnect_user(parts: Parts, wanted: UserDisconnecting) -> Disconnected:
+    """Close all connections of a user. It may connect again; to prevent that, revoke its tokens."""
+    question = DisconnectQuestion(user=wanted.user_id, reconnect=wanted.reconnect)
+    told = await parts.cluster.gather(question, int)
+    covered = Coverage(answered=told.answered, missing=told.missing)
+    return Disconnected(disconnected=sum(told.bodies), workers=covered)
+
+
+@router.post("/connections/{connection_id}/disconnect")
+async def disconnect_connection(
+    parts: Parts, connection_id: ConnectionId, wanted: Disconnecting | None = None
+) -> Disconnected:
+    """Close one connection."""
+    reconnect = wanted is not None and wanted.reconnect
+    told = await parts.cluster.gather(DisconnectQuestion(connection=connection_id, reconnect=reconnect), int)
+    if not sum(told.bodies):
+        raise _unknown(told.missing)
+    return Disconnected(disconnected=sum(told.bodies), workers=Coverage(answered=told.answered, missing=told.missing))
+
+
+@router.post("/connections/{connection_id}/subscribe")
+async def subscribe(parts: Parts, connection_id: ConnectionId, wanted: OnChannel) -> Subscribed:
+    """Subscribe a connection to a channel, whatever its rights; its client is told as if it had asked."""
+    channel = checked_channel(wanted.channel, "body.channel")
+    told = await parts.cluster.gather(SubscribeQuestion(connection=connection_id, channel=channel), bool)
+    if not any(told.bodies):
+        raise _unknown(told.missing)
+    return Subscribed(connection_id=connection_id, channel=channel, subscribed=True)
+
+
+@router.post("/connections/{connection_id}/unsubscribe")
+async def unsubscribe(parts: Parts, connection_id: ConnectionId, wanted: OnChannel) -> Subscribed:
+    """End a subscription of a connection, and tell its client."""
+    question = UnsubscribeQuestion(connection=connection_id, channel=wanted.channel)
+    if await parts.cluster.find(question, bool) is None:
+        raise _unknown([])
+    return Subscribed(connection_id=connection_id, channel=wanted.channel, subscribed=False)
+
+
+def _unknown(missing: list[str]) -> ApiError:
+    """No worker that has answered has the connection."""
+    if missing:
+        return ApiError(503, "unavailable", f"no answer from {', '.join(missing)}", advice="Try again later.")
+    return ApiError(404, "not_found", "no connection with this id is open", where="path.connection_id")
