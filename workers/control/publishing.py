@@ -16,7 +16,7 @@ from fanline.protocol.extra import check_extra
 from fanline.protocol.nats.names import TABLE_NAMESPACE, producer_store_id
 
 
-class Published(NamedTuple):
+class TakenMessage(NamedTuple):
     """A message that was taken."""
 
     channel: str
@@ -34,7 +34,7 @@ class BackendPublisher:
         self._bus = bus
         self._namespaces = namespaces
 
-    async def publish(self, message: Envelope) -> Published:
+    async def publish(self, message: Envelope) -> TakenMessage:
         """Publish a message to its channel; one with a de-duplication id is stored once, however often it is published,
         as one that a producer publishes to NATS with it. MessageError, BusError.
         """
@@ -49,12 +49,12 @@ class BackendPublisher:
         payload = encode_json(replace(whole, time=unix_ms()))
         if not self._namespaces.of(channel).durable:
             await self._bus.publish(channel, payload)
-            return Published(channel, message_id)
+            return TakenMessage(channel, message_id)
         store_id = None if once is None else producer_store_id(channel, once)
         ack = await self._bus.store(channel, payload, store_id)
         if ack.duplicate:
-            return Published(channel, await self._id_at(channel, ack.offset), ack.offset, duplicate=True)
-        return Published(channel, message_id, ack.offset)
+            return TakenMessage(channel, await self._id_at(channel, ack.offset), ack.offset, duplicate=True)
+        return TakenMessage(channel, message_id, ack.offset)
 
     async def _id_at(self, channel: str, offset: int) -> str | None:
         with suppress(BusError, MessageError):

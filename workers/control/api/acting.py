@@ -49,7 +49,7 @@ class OnChannel(ApiModel):
     channel: Annotated[str, Field(max_length=300)]
 
 
-class Subscribed(ApiModel):
+class SubscriptionAnswer(ApiModel):
     """How a connection stands to a channel."""
 
     connection_id: str
@@ -94,22 +94,22 @@ async def disconnect_connection(
 
 
 @router.post("/connections/{connection_id}/subscribe")
-async def subscribe(parts: Parts, connection_id: ConnectionId, wanted: OnChannel) -> Subscribed:
+async def subscribe(parts: Parts, connection_id: ConnectionId, wanted: OnChannel) -> SubscriptionAnswer:
     """Subscribe a connection to a channel, whatever its rights; its client is told as if it had asked."""
     channel = checked_channel(wanted.channel, "body.channel")
     told = await parts.cluster.gather(SubscribeQuestion(connection=connection_id, channel=channel), bool)
     if not any(told.bodies):
         raise _unknown(told.missing)
-    return Subscribed(connection_id=connection_id, channel=channel, subscribed=True)
+    return SubscriptionAnswer(connection_id=connection_id, channel=channel, subscribed=True)
 
 
 @router.post("/connections/{connection_id}/unsubscribe")
-async def unsubscribe(parts: Parts, connection_id: ConnectionId, wanted: OnChannel) -> Subscribed:
+async def unsubscribe(parts: Parts, connection_id: ConnectionId, wanted: OnChannel) -> SubscriptionAnswer:
     """End a subscription of a connection, and tell its client."""
     question = UnsubscribeQuestion(connection=connection_id, channel=wanted.channel)
     if await parts.cluster.find(question, bool) is None:
         raise _unknown([])
-    return Subscribed(connection_id=connection_id, channel=wanted.channel, subscribed=False)
+    return SubscriptionAnswer(connection_id=connection_id, channel=wanted.channel, subscribed=False)
 
 
 def _unknown(missing: list[str]) -> ApiError:

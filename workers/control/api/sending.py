@@ -18,7 +18,7 @@ from fanline.workers.control.api.parameters import NAME
 from fanline.workers.control.callers import acting
 from fanline.workers.control.parts import ControlParts, Parts
 from fanline.workers.control.problems import ApiError, refused, unavailable
-from fanline.workers.control.publishing import Published, free_message
+from fanline.workers.control.publishing import TakenMessage, free_message
 
 router = APIRouter(dependencies=[Depends(acting(ApiRight.PUBLISH))])
 MAX_BATCH = 1000
@@ -204,7 +204,7 @@ async def _send(parts: ControlParts, channel: str, free: dict[str, Any], exclude
     )
 
 
-async def _published(parts: ControlParts, message: Envelope) -> Published:
+async def _published(parts: ControlParts, message: Envelope) -> TakenMessage:
     """ApiError, BusError."""
     try:
         return await parts.publisher.publish(message)
