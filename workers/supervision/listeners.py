@@ -89,4 +89,4 @@ def _explain(error: OSError, host: str, port: int, advice: str) -> str:
         return f"port {port} on {host} is in use by another program; {advice}"
     if error.errno == errno.EACCES:
         return f"port {port} on {host} needs more privileges; choose one above 1023"
-    return f"cannot listen on {host} port {port}: {error.strerror or error}; check host and port"
+    return f"cannot listen on {host} port {port}: {error.strerror or error}; check --host and --port"

@@ -73,7 +73,7 @@ async def publish(engine: RunningEngine, channel: str, event: str, data: Any = N
 @DIALECTS
 async def test_a_path_without_a_route_is_not_found_and_the_answer_names_none(subprotocol: str | None) -> None:
     async with serving(ws=Route(enabled=False)) as engine:
-        for path in ("/ws", "/wss", "/ws/", "/ws/review", "/ws/review/1/2", "/ws/review/%FF", "/metrics"):
+        for path in ("/ws", "/wss", "/ws/", "/ws/review", "/ws/review/1/2", "/ws/review/%FF", "/metric"):
             status, body = await refused(engine, path, subprotocol)
             assert (status, body) == (404, {"error": "not_found", "message": "there is nothing at this path"})
 

@@ -9,6 +9,7 @@ import schemathesis
 import trio
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode, checks
+from schemathesis.core.result import Ok
 
 from tests.integration.control.test_control_process import API, ask, controlled
 from tests.support.seeds import new_seed
@@ -29,6 +30,7 @@ def _attack(url: str, mode: GenerationMode, number: int) -> dict[str, int]:
     schema = schemathesis.openapi.from_url(f"{url}{API}/openapi.json")
     counts: dict[str, int] = {}
     for result in schema.get_all_operations():
+        assert isinstance(result, Ok)
         operation: Any = result.ok()
 
         strategy = operation.as_strategy(generation_mode=mode)

@@ -48,13 +48,13 @@ async def test_numbers_and_lists_are_those_of_all_workers() -> None:
 
 async def test_pages_have_every_connection_once() -> None:
     async with with_clients() as (cluster, clients):
-        found, after = list[str](), ""
-        while after is not None:
-            page = (await cluster.call("GET", f"/connections?limit=1&after={after}")).json()
-            found += [each["connection_id"] for each in page["items"]]
-            after = page["next"]
+        page = (await cluster.call("GET", "/connections?limit=1")).json()
+        found = list(page["items"])
+        while page["next"] is not None:
+            page = (await cluster.call("GET", f"/connections?limit=1&after={page['next']}")).json()
+            found += page["items"]
         # Both engines are in one process, and so their ids have one beginning.
-        assert sorted(found) == sorted(client.connection for client in clients)
+        assert sorted(each["connection_id"] for each in found) == sorted(client.connection for client in clients)
 
 
 async def test_the_canary_comes_back() -> None:
