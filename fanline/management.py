@@ -83,8 +83,8 @@ def _read(status: int, payload: bytes, where: str) -> Any:
         answer = json.loads(payload)
     except ValueError:
         raise ManagementError(f"{where} has answered with status {status} and no JSON", status) from None
-    if status < 400:
-        return answer
     known = answer if isinstance(answer, dict) else {}
+    if status < 400 or (status == 503 and "healthy" in known):
+        return answer
     text = " ".join(str(known[name]) for name in ("message", "help") if known.get(name))
     raise ManagementError(text or f"{where} has refused it with status {status}", status)

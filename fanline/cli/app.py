@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from fanline import __version__
+from fanline.cli.admin import add_admin
 from fanline.cli.apikey import add_apikey
 from fanline.cli.demo.demo import run_demo
 from fanline.cli.probe.command import add_probe
@@ -125,3 +126,4 @@ add_sub(app)
 add_token(app)
 add_probe(app)
 add_apikey(app)
+add_admin(app)
