@@ -15,18 +15,22 @@ from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.cluster.members import Members
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.settings import EngineSettings
-from fanline.protocol.auth.api_keys import ApiRight, read_key
+from fanline.protocol.auth.api_keys import ApiRight, may, read_key
 from fanline.protocol.auth.tokens import sign
 from fanline.workers.access import make_verifier
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.control.app import PREFIX, make_app
 from fanline.workers.control.callers import Callers
+from fanline.workers.control.canary import CanaryError
 from fanline.workers.control.cluster import Cluster
 from fanline.workers.control.entrances import Entrance, Forwarded, OwnPort
 from fanline.workers.control.keys import ApiKeys
 from fanline.workers.control.parts import ControlParts, audit_of, server_info
 from fanline.workers.control.publishing import BackendPublisher
+from tests.protocol.test_reference_pages import table
+from tests.support.paths import REFERENCE
 
+PAGE = (REFERENCE / "management-api.md").read_text(encoding="utf-8")
 SECRET = "s" * 48
 TOKENS = TokenSettings(secret=SECRET)
 FORWARDED = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "http"}
@@ -299,3 +303,46 @@ async def test_without_a_worker_a_call_is_refused_for_now() -> None:
                 answer = await ask(path, key)
                 assert (answer.status_code, answer.json()["message"]) == (503, "no worker answers"), path
                 assert answer.headers["retry-after"] == "1"
+
+
+# --- every call ---------------------------------------------------------------------------------------------------
+
+OPENAPI = make_app().openapi()
+CALLS = [(method.upper(), path) for path, found in OPENAPI["paths"].items() for method in found]
+NEEDS = {row[0].strip("`"): ApiRight(row[1].strip("`")) for row in table(PAGE, "| call | needs |")}
+VALUES = {"connection_id": "ab-1", "user_id": "anna", "channel": "news:all", "task_id": "7", "key_id": "0123456789ab"}
+BODIES: dict[str, Any] = {
+    "/publish": {"messages": [{"channel": "news:all"}]},
+    "/send-to-channel": {"channel": "news:all", "message": {}},
+    "/send-to-user": {"user_id": "anna", "message": {}},
+    "/send-to-connection": {"connection_id": "ab-1", "message": {}},
+    "/broadcast": {"message": {}},
+    "/users/disconnect": {"user_id": "anna"},
+    "/connections/{connection_id}/subscribe": {"channel": "news:all"},
+    "/connections/{connection_id}/unsubscribe": {"channel": "news:all"},
+    "/revoke": {"user_id": "anna"},
+    "/keys": {"name": "x", "rights": ["read"]},
+    "/tasks/{task_id}/input": {"value": 1},
+}
+
+
+@pytest.mark.parametrize(("method", "path"), CALLS)
+async def test_every_call_is_for_those_who_have_its_right_and_for_nobody_else(
+    method: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stay(*_: object) -> float:
+        raise CanaryError("there is no server")
+
+    monkeypatch.setattr("fanline.workers.control.health.fly", stay)
+    call = path.removeprefix(PREFIX)
+    right, target, body = NEEDS[f"{method} {call}"], call.format(**VALUES), BODIES.get(call)
+    with trio.fail_after(60):
+        async with asking() as (ask, keys):
+            assert (await ask(target, method=method, json=body)).status_code == 401
+            assert (await ask(target, "fl_0123456789ab_" + "x" * 43, method=method, json=body)).status_code == 401
+            assert (await ask(target, token(sub="anna"), method=method, json=body)).status_code == 403
+            for held in ApiRight:
+                _, key, _ = await keys.create("one", [held], None)
+                status = (await ask(target, key, method=method, json=body)).status_code
+                assert (status == 403) is not may(frozenset((held,)), right), held
+                assert status not in (401, 422, 500)
