@@ -105,7 +105,7 @@ def _version() -> str:
         return "unknown"
 
 
-def _parts_of(request: Request) -> ControlParts:
+async def _parts_of(request: Request) -> ControlParts:  # FastAPI would call a plain function in a thread
     parts: ControlParts = request.app.state.parts
     return parts
 
