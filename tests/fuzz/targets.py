@@ -12,6 +12,7 @@ from fanline.engine.presence.delta import decode as decode_delta
 from fanline.engine.presence.online import decode_users
 from fanline.engine.presence.questions import decode_numbers, decode_question
 from fanline.engine.presence.roster import Roster
+from fanline.protocol.auth.api_keys import key_text, read_key
 from fanline.protocol.auth.claims import TokenError, check_meant, check_times, decode_claims
 from fanline.protocol.auth.public_keys import read_key_set
 from fanline.protocol.auth.request_token import token_of
@@ -34,6 +35,9 @@ from fanline.protocol.handlers import (
 from fanline.protocol.hooks.events import BadEventError, decode_event, encode_event
 from fanline.protocol.hooks.questions import ClientCall, ClientMessage
 from fanline.protocol.hooks.questions import decode_question as decode_client_question
+from fanline.protocol.http.forwarding import AnswerReader, check_forwardable, forwarded_head
+from fanline.protocol.management.questions import decode_answered
+from fanline.protocol.management.questions import decode_question as decode_management
 from fanline.protocol.messages import AskHistory, Authenticate, CallData, ControlData, Subscribe, read
 from fanline.protocol.nats.parser import NatsError, NatsMessage, Parser, header_of, status_of
 from fanline.protocol.websocket.addresses import Networks, client_address, read_address
@@ -64,6 +68,47 @@ def pieces(data: bytes, chance: random.Random) -> list[bytes]:
     """The data as a socket might deliver it."""
     cuts = sorted(chance.randint(0, len(data)) for _ in range(chance.choice((0, 0, 1, 3, 9))))
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
+def _passed_on(data: bytes, chance: random.Random) -> object:
+    """Whatever was understood, the next reader sees one request, with the same end."""
+    reader, request = HeadReader(), None
+    for piece in pieces(data, chance):
+        if request is None:
+            request = reader.feed(piece)
+        elif not reader.whole:
+            reader.feed_body(piece)
+    if request is None or not reader.whole:
+        return None
+    check_forwardable(request)
+    body = bytes(reader.body)
+    passed_on = forwarded_head(request, len(body), "192.0.2.1", "http") + body
+    again = HeadReader()
+    understood = again.feed(passed_on)
+    assert understood is not None
+    assert (understood.method, understood.path, understood.query) == (request.method, request.path, request.query)
+    assert (again.whole, bytes(again.body)) == (True, body)
+    assert understood.headers["x-forwarded-for"] == "192.0.2.1"
+    return understood
+
+
+def _control_answer(data: bytes, chance: random.Random) -> object:
+    reader = AnswerReader(to_head=chance.random() < 0.1)
+    for piece in pieces(data, chance):
+        reader.feed(piece)
+    assert bytes(reader.data) == data
+    return reader.whole
+
+
+def _api_key(data: bytes, _: random.Random) -> object:
+    text = data.decode("latin-1")
+    shown = read_key(text)
+    assert shown is None or key_text(shown.id, shown.secret) == text
+    return shown
+
+
+def _management(data: bytes, _: random.Random) -> object:
+    return decode_management(data), decode_answered(data)
 
 
 def _handshake(data: bytes, chance: random.Random) -> None:
@@ -256,6 +301,33 @@ TARGETS: dict[str, Target] = {
         ],
         _handshake,
         (HttpError,),
+    ),
+    "forwarded request": Target(
+        [
+            b"GET /api/x?a=b HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n",
+            b"POST /api/x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nX-Forwarded-For: b\r\n\r\nabc",
+            b"POST /api/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        ],
+        _passed_on,
+        (HttpError,),
+    ),
+    "answer of the control process": Target(
+        [
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+            b"HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ],
+        _control_answer,
+        (HttpError,),
+    ),
+    "key of the management API": Target([b"fl_0123456789ab_" + b"x" * 43], _api_key, ()),
+    "questions of the control process": Target(
+        [
+            b'{"ask":"connections","after":"ab-1","limit":5,"user":"anna"}',
+            b'{"ask":"send","connection":"ab-1","event":"x","data":{"a":[1]}}',
+            b'{"worker":"w","body":{"items":[],"total":0,"more":false}}',
+        ],
+        _management,
+        (),
     ),
     "PROXY protocol": Target(
         [
