@@ -1,5 +1,6 @@
 """Who calls the management API, and what the caller may do."""
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from fanline.workers.control.problems import ApiError, unavailable
 ADMINS = frozenset(("admin", "super_admin"))
 """Roles whose holders may call everything, as long as the settings leave them all rights."""
 EVERYTHING = frozenset((ApiRight.ADMIN,))
+_NAMED = ("user_id", "connection_id", "channel", "token_id", "everyone")
+_MAX_NAMED = 300  # characters
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _ADVICE = "Send `Authorization: Bearer KEY`, with a key of `fanline apikey create` or the token of an admin."
 
@@ -97,10 +100,22 @@ def acting(right: ApiRight) -> Callable[[Request], Awaitable[Caller]]:
     async def caller(request: Request) -> Caller:
         found = await check(request)
         audit: Audit = request.app.state.audit
-        audit.record(AuditEvent.MANAGED, caller=found.name, verb=request.scope["route"].name, what=request.url.path)
+        if audit.enabled:
+            verb, named = request.scope["route"].name, _named(await request.body())
+            audit.record(AuditEvent.MANAGED, None, caller=found.name, verb=verb, what=request.url.path, **named)
         return found
 
     return caller
+
+
+def _named(body: bytes) -> dict[str, str]:
+    """Whom or what the body of a call names, as far as it can be read."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    known = said if isinstance(said, dict) else {}
+    return {name: str(known[name])[:_MAX_NAMED] for name in _NAMED if known.get(name)}
 
 
 def _shown(request: Request) -> str | None:

@@ -1,8 +1,10 @@
 """Who may call the management API: keys by their rights, admins by their tokens, and nobody else."""
 
+import json as json_module
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -38,10 +40,16 @@ Ask = Callable[..., Awaitable[httpx.Response]]
 
 
 def parts_of(
-    mode: AuthMode, tokens: TokenSettings, access: AccessSettings | None = None, origins: tuple[str, ...] = ()
+    mode: AuthMode,
+    tokens: TokenSettings,
+    access: AccessSettings | None = None,
+    origins: tuple[str, ...] = (),
+    audit_log: str = "",
 ) -> ControlParts:
     """The parts of a server whose bus is in memory, and which has no worker."""
-    settings = Settings(data_dir="/none", auth=mode, tokens=tokens, engine=EngineSettings(origins=origins))
+    settings = Settings(
+        data_dir="/none", auth=mode, tokens=tokens, engine=EngineSettings(origins=origins, audit_log=audit_log)
+    )
     namespaces = Namespaces()
     bus = MemoryBus(MemoryBroker(namespaces))
     keys = ApiKeys(bus)
@@ -61,9 +69,10 @@ async def asking(
     origins: tuple[str, ...] = (),
     *,
     by_own_port: bool = False,
+    audit_log: str = "",
 ) -> AsyncIterator[tuple[Ask, ApiKeys]]:
     """`ask(path, key, method=..., headers=...)` of a server that is asked by a worker, unless `by_own_port`."""
-    parts = parts_of(mode, tokens, access, origins)
+    parts = parts_of(mode, tokens, access, origins, audit_log)
     app = make_app(parts)
     entrance: Entrance = OwnPort(app, parts.settings.engine) if by_own_port else Forwarded(app)
     transport = httpx.ASGITransport(app=entrance)
@@ -346,3 +355,22 @@ async def test_every_call_is_for_those_who_have_its_right_and_for_nobody_else(
                 status = (await ask(target, key, method=method, json=body)).status_code
                 assert (status == 403) is not may(frozenset((held,)), right), held
                 assert status not in (401, 422, 500)
+
+
+async def test_what_is_done_is_noted_with_who_did_it_and_to_whom(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    async with asking(audit_log=str(log)) as (ask, keys):
+        _, key, _ = await keys.create("support", [ApiRight.ADMIN], None)
+        await ask("/info", key)
+        await ask("/users/disconnect", key, method="POST", json={"user_id": "anna"})
+        await ask("/users/disconnect", method="POST", json={"user_id": "anna"})
+    (line,) = log.read_text().splitlines()
+    noted = json_module.loads(line)
+    assert {name: noted[name] for name in ("event", "caller", "verb", "what", "user_id")} == {
+        "event": "managed",
+        "caller": "key support",
+        "verb": "disconnect_user",
+        "what": f"{PREFIX}/users/disconnect",
+        "user_id": "anna",
+    }
+    assert key not in line
