@@ -59,7 +59,9 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
     state_directory = directory / "state"
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("FANLINE_")}
     secret = {"FANLINE_TOKENS_SECRET": _SECRET} if plan.tokens else {}
-    environ = with_our_packages(inherited | {"FANLINE_STATE_DIR": str(state_directory)} | secret | plan.environment)
+    # Without a control process, whose start takes a second of CPU, in which the measurement begins.
+    own = {"FANLINE_STATE_DIR": str(state_directory), "FANLINE_CONTROL": "false"}
+    environ = with_our_packages(inherited | own | secret | plan.environment)
     command = (sys.executable, "-P", "-m", "fanline.workers", "--port", "0", "--workers", str(plan.workers))
     with ExitStack() as stack:
         serve = stack.enter_context(running([*command, "--data-dir", str(directory / "data")], environ, directory))
