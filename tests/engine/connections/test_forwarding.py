@@ -268,7 +268,7 @@ async def test_what_is_held_is_bounded_and_given_back(path: str, monkeypatch: py
 
 
 async def test_a_client_that_does_not_send_its_body_is_given_up_and_holds_no_place(path: str) -> None:
-    settings = EngineSettings(forwarded_requests=1, handshake_timeout=0.5)
+    settings = EngineSettings(forwarded_requests=1, handshake_timeout=2)
     with trio.fail_after(10):
         async with control_process(path, answer), running_engine(settings, control=path) as engine:
             async with connect_raw(engine.host, engine.port) as client:
@@ -280,7 +280,7 @@ async def test_a_client_that_does_not_send_its_body_is_given_up_and_holds_no_pla
 async def test_a_client_that_does_not_read_its_answer_holds_no_place(path: str) -> None:
     large = b"x" * 12_000_000
     data = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(large), large)
-    settings = EngineSettings(forwarded_requests=1, forward_timeout=2)
+    settings = EngineSettings(forwarded_requests=1, forward_timeout=4)
     with trio.fail_after(20):
         async with (
             control_process(path, partial(answer, data=data)) as requests,

@@ -109,7 +109,7 @@ async def test_a_killed_one_costs_its_own_answers_and_comes_back() -> None:
             pid = control_pid(serve)
             await kill(pid)
             answer = await ask(serve, "/stats")
-            assert (answer.status_code, answer.json()["error"]) in ((503, "unavailable"), (200, None))
+            assert (answer.status_code, answer.json().get("error")) in ((503, "unavailable"), (200, None))
             assert (await client.ask({"t": "ping", "i": "1"}))["t"] == "pong"
             await wait_answer(serve)
             assert control_pid(serve) != pid
@@ -124,7 +124,7 @@ async def test_one_that_hangs_costs_its_own_answers_and_is_replaced() -> None:
             os.kill(pid, signal.SIGSTOP)
             answer = await ask(serve, "/info")
             assert answer.status_code == 503
-            assert "has not answered for 0.5 s" in answer.json()["message"]
+            assert "the control process" in answer.json()["message"]
             assert (await client.ask({"t": "ping", "i": "1"}))["t"] == "pong"
             await wait_until(lambda: not alive(pid), 30)
             await wait_answer(serve, "/info")
