@@ -50,7 +50,7 @@ async def refusal(engine: RunningEngine, question: ManagementQuestion) -> str:
     return answer.code
 
 
-async def test_a_connection_is_described() -> None:
+async def test_a_connection_is_described() -> None:  # S2-14, S2-15, S2-16, S2-17, S4-14, S4-15
     with trio.fail_after(10):
         async with running_engine() as engine, connect_raw(engine.host, engine.port) as client:
             await client.upgrade(User_Agent="curl/8", path="/ws?project_id=7")

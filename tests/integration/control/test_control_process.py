@@ -60,7 +60,7 @@ async def controlled(**env: str) -> AsyncIterator[Serve]:
         yield serve
 
 
-async def test_it_tells_of_all_workers_whichever_is_asked() -> None:
+async def test_it_tells_of_all_workers_whichever_is_asked() -> None:  # S2-95, S3-33, S4-74
     with trio.fail_after(90):
         async with controlled() as serve:
             pids = serve.worker_pids()

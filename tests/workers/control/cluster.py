@@ -34,11 +34,14 @@ class Managed(NamedTuple):
 
 
 @asynccontextmanager
-async def managed() -> AsyncIterator[Managed]:
-    """Both engines answer when the block begins."""
+async def managed(access: Access | None = None) -> AsyncIterator[Managed]:
+    """Both engines answer when the block begins. `access`: theirs."""
     namespaces = Namespaces()
     broker = MemoryBroker(namespaces)
-    async with running_engine(broker=broker) as one, running_engine(broker=broker) as other:
+    async with (
+        running_engine(broker=broker, access=access) as one,
+        running_engine(broker=broker, access=access) as other,
+    ):
         settings, bus = Settings(data_dir="/none"), MemoryBus(broker)
         keys, url = ApiKeys(bus), f"ws://{one.host}:{one.port}/ws"
         parts = ControlParts(

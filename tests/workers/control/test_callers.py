@@ -99,7 +99,7 @@ def token(**claims: Any) -> str:
     return sign({"exp": time.time() + 60, **claims}, SECRET.encode())
 
 
-async def test_a_call_without_a_key_is_refused_and_says_what_to_do() -> None:
+async def test_a_call_without_a_key_is_refused_and_says_what_to_do() -> None:  # S2-94
     async with asking() as (ask, _):
         answer = await ask()
         assert answer.status_code == 401
@@ -260,7 +260,7 @@ async def test_a_port_is_open_to_the_same_pages_and_names_as_a_worker() -> None:
         assert (await ask(headers={"Origin": "http://localhost:8080"})).status_code == 200
 
 
-async def test_a_page_of_an_allowed_origin_is_shown_the_answer() -> None:
+async def test_a_page_of_an_allowed_origin_is_shown_the_answer() -> None:  # S5-38
     origin = "https://app.example"
     async with asking(origins=(origin,)) as (ask, keys):
         _, key, _ = await keys.create("one", [ApiRight.READ], None)

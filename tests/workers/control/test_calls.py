@@ -1,5 +1,6 @@
 """The calls of the management API, on a cluster of two engines with real connections."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -7,10 +8,19 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.raw_client import RawClient, connect
+from fanline.engine.access.access import Access
+from fanline.engine.access.settings import AuthMode, TokenSettings
+from fanline.protocol.auth.tokens import sign
+from fanline.workers.access import make_verifier
+from tests.support.raw_client import RawClient, connect, connect_raw
 from tests.workers.control.cluster import Managed, managed
 
 OPERATOR = "the operator"
+SECRET = "s" * 48
+TEN_FIELDS = frozenset(
+    "total_connections active_connections messages_sent messages_received disconnections errors active_users "
+    "active_sessions total_user_connections total_session_connections".split()
+)
 
 
 @asynccontextmanager
@@ -32,13 +42,14 @@ async def subscribed(client: RawClient, channel: str) -> None:
 # --- looking ------------------------------------------------------------------------------------------------------
 
 
-async def test_numbers_and_lists_are_those_of_all_workers() -> None:
+async def test_numbers_and_lists_are_those_of_all_workers() -> None:  # S2-91, S4-36, S4-38, S4-39
     async with with_clients() as (cluster, clients):
         for client in clients:
             await subscribed(client, "news:all")
         await subscribed(clients[0], "session:7")
         stats = (await cluster.call("GET", "/stats")).json()
         assert (stats["total_connections"], stats["active_channels"], stats["active_sessions"]) == (2, 2, 1)
+        assert set(stats) >= TEN_FIELDS
         assert (stats["total_session_connections"], stats["online_users"], stats["disconnections"]) == (1, 0, 0)
         channels = (await cluster.call("GET", "/channels")).json()["items"]
         assert channels == [{"channel": "news:all", "subscribers": 2}, {"channel": "session:7", "subscribers": 1}]
@@ -46,7 +57,7 @@ async def test_numbers_and_lists_are_those_of_all_workers() -> None:
         assert (one["subscribers"], one["durable"], one["stream"]) == (2, False, None)
 
 
-async def test_pages_have_every_connection_once() -> None:
+async def test_pages_have_every_connection_once() -> None:  # S4-40
     async with with_clients() as (cluster, clients):
         page = (await cluster.call("GET", "/connections?limit=1")).json()
         found = list(page["items"])
@@ -57,7 +68,7 @@ async def test_pages_have_every_connection_once() -> None:
         assert sorted(each["connection_id"] for each in found) == sorted(client.connection for client in clients)
 
 
-async def test_the_canary_comes_back() -> None:
+async def test_the_canary_comes_back() -> None:  # S4-42
     with trio.fail_after(30):
         async with managed() as cluster:
             health = await cluster.call("GET", "/health")
@@ -69,7 +80,7 @@ async def test_the_canary_comes_back() -> None:
 # --- sending ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_message_to_a_channel_says_how_many_are_there_to_take_it() -> None:
+async def test_a_message_to_a_channel_says_how_many_are_there_to_take_it() -> None:  # S2-25, S2-93
     async with with_clients() as (cluster, clients):
         for client in clients:
             await subscribed(client, "news:all")
@@ -89,7 +100,7 @@ async def test_a_message_to_a_channel_says_how_many_are_there_to_take_it() -> No
             )
 
 
-async def test_a_connection_is_left_out_and_not_counted() -> None:
+async def test_a_connection_is_left_out_and_not_counted() -> None:  # S2-23, S2-92, S4-10
     async with with_clients() as (cluster, clients):
         for client in clients:
             await subscribed(client, "user:anna")
@@ -111,7 +122,7 @@ async def test_a_message_to_a_user_who_is_away_waits() -> None:
         ]
 
 
-async def test_a_broadcast_reaches_those_who_have_subscribed_nothing() -> None:
+async def test_a_broadcast_reaches_those_who_have_subscribed_nothing() -> None:  # S3-05, S4-12, S4-43
     async with with_clients() as (cluster, clients):
         sent = (await cluster.call("POST", "/broadcast", {"message": {"type": "notice", "data": {}}})).json()
         assert sent["connections"] == 2
@@ -119,7 +130,7 @@ async def test_a_broadcast_reaches_those_who_have_subscribed_nothing() -> None:
             assert (await client.json())["e"] == "notice"
 
 
-async def test_a_message_to_one_connection_reaches_it_alone() -> None:
+async def test_a_message_to_one_connection_reaches_it_alone() -> None:  # S3-04
     async with with_clients(None) as (cluster, clients):
         body = {"connection_id": clients[1].connection, "message": {"type": "hello", "data": {"a": 1}}}
         assert (await cluster.call("POST", "/send-to-connection", body)).status_code == 200
@@ -187,7 +198,7 @@ async def test_what_cannot_be_done_is_refused_in_one_shape(path: str, body: Any,
 # --- acting -------------------------------------------------------------------------------------------------------
 
 
-async def test_an_operator_subscribes_a_connection_and_ends_it() -> None:
+async def test_an_operator_subscribes_a_connection_and_ends_it() -> None:  # S2-27
     async with with_clients() as (cluster, clients):
         client = clients[1]
         path = f"/connections/{client.connection}"
@@ -247,6 +258,42 @@ async def test_a_user_without_connections_has_nothing_to_close_or_to_ping() -> N
         closed = await cluster.call("POST", "/users/disconnect", {"user_id": "anna"})
         assert (closed.status_code, closed.json()["disconnected"]) == (200, 0)
         assert (await cluster.call("POST", "/ping/anna")).json()["connections"] == []
+
+
+async def test_the_connections_of_a_user_are_found_pinged_and_closed_on_every_worker() -> (
+    None
+):  # S4-41, S4-44, S4-46, S4-47
+    tokens = TokenSettings(secret=SECRET)
+    access = Access(AuthMode.TOKEN, tokens, None, make_verifier(tokens))
+    shown = f"Bearer {sign({'exp': time.time() + 600, 'sub': 'anna', 'username': 'Anna'}, SECRET.encode())}"
+    with trio.fail_after(30):
+        async with managed(access) as cluster, AsyncExitStack() as stack, trio.open_nursery() as nursery:
+            clients = list[RawClient]()
+            for engine in (cluster.one, cluster.other):
+                client = await stack.enter_async_context(connect_raw(engine.host, engine.port))
+                await client.upgrade(Authorization=shown)
+                client.answers_pings = True
+                assert (await client.json())["d"]["user"] == "anna"
+                clients.append(client)
+            users = (await cluster.call("GET", "/online-users")).json()["items"]
+            assert users == [{"user_id": "anna", "connections": 2}]
+            page = (await cluster.call("GET", "/users/anna/connections")).json()
+            assert [each["metadata"]["username"] for each in page["items"]] == ["Anna", "Anna"]
+            codes = list[int]()
+
+            async def read_to_the_end(client: RawClient) -> None:
+                codes.append((await client.closed())[0])
+
+            for client in clients:
+                nursery.start_soon(read_to_the_end, client)
+            pinged = (await cluster.call("POST", "/ping/anna")).json()["connections"]
+            assert len(pinged) == 2
+            assert all(0 <= each["seconds"] < 1.5 for each in pinged)
+            closed = (await cluster.call("POST", "/users/disconnect", {"user_id": "anna"})).json()
+            assert closed["disconnected"] == 2
+            while len(codes) < 2:
+                await trio.sleep(0.01)
+            assert codes == [4011, 4011]
 
 
 # --- tasks --------------------------------------------------------------------------------------------------------
