@@ -85,7 +85,7 @@ class Calls:
     async def perform_for(self, by: str, command: Envelope, channel: str) -> Any:
         """Perform a call of somebody who has no session; the data of the answer. MessageError, BusError."""
         if not self.is_task(channel):
-            raise MessageError(ErrorCode.NOT_SUPPORTED, f"{channel} is no task (namespace {namespace_of(channel)})")
+            raise MessageError(ErrorCode.NOT_SUPPORTED, f"{channel} is no task")
         async with self._joining.steady(channel) as durable:
             return await self._perform(durable, command, read(CallData, command), by)
 
