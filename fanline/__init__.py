@@ -106,9 +106,9 @@ if not typing.TYPE_CHECKING:  # a type checker, which would take any name for an
 
 @atexit.register  # here, so that it runs after the exit handlers of those who import Fanline, whatever they use first
 def _finish() -> None:
-    exporter = sys.modules.get("fanline.producer.exporter.exporter")
-    if exporter is not None:
-        exporter.finish_all()
+    thread = sys.modules.get("fanline.nats.thread")
+    if thread is not None:
+        thread.finish_all()
 
 
 def __dir__() -> list[str]:
