@@ -19,7 +19,14 @@ if typing.TYPE_CHECKING:
     from fanline.client.subscription import Subscription
     from fanline.client.task_events import OutputLine, TaskUpdate
     from fanline.client.task_view import TaskView
-    from fanline.errors import ConnectionLost, ConnectionRefused, FanlineError, ServerError, SlowConsumer
+    from fanline.errors import (
+        ConnectionLost,
+        ConnectionRefused,
+        FanlineError,
+        NotPublished,
+        ServerError,
+        SlowConsumer,
+    )
     from fanline.producer.calls import Answer, AskExpired, Call, TaskCancelled
     from fanline.producer.log_handler import LogHandler
     from fanline.producer.running_task import AsyncTask, SyncTask, current_task
@@ -30,6 +37,8 @@ if typing.TYPE_CHECKING:
     from fanline.protocol.tasks.events import TaskEvent
     from fanline.protocol.tasks.snapshot import Snapshot
     from fanline.protocol.tasks.states import TaskState
+    from fanline.publishing.publish import publish
+    from fanline.publishing.receipt import Receipt
 
 __version__ = "0.1.0"
 
@@ -46,6 +55,7 @@ __all__ = [
     "LogHandler",
     "Message",
     "NatsOptions",
+    "NotPublished",
     "OutputLine",
     "PastMessages",
     "Position",
@@ -54,6 +64,7 @@ __all__ = [
     "PresenceView",
     "PresentUser",
     "Published",
+    "Receipt",
     "ServerError",
     "SlowConsumer",
     "Snapshot",
@@ -67,6 +78,7 @@ __all__ = [
     "TaskView",
     "__version__",
     "current_task",
+    "publish",
     "tqdm",
     "trange",
 ]
@@ -80,7 +92,7 @@ _MODULES = {
     "client.subscription": ("Subscription",),
     "client.task_events": ("OutputLine", "TaskUpdate"),
     "client.task_view": ("TaskView",),
-    "errors": ("ConnectionLost", "ConnectionRefused", "FanlineError", "ServerError", "SlowConsumer"),
+    "errors": ("ConnectionLost", "ConnectionRefused", "FanlineError", "NotPublished", "ServerError", "SlowConsumer"),
     "producer.calls": ("Answer", "AskExpired", "Call", "TaskCancelled"),
     "producer.log_handler": ("LogHandler",),
     "producer.running_task": ("AsyncTask", "SyncTask", "current_task"),
@@ -91,6 +103,8 @@ _MODULES = {
     "protocol.tasks.events": ("TaskEvent",),
     "protocol.tasks.snapshot": ("Snapshot",),
     "protocol.tasks.states": ("TaskState",),
+    "publishing.publish": ("publish",),
+    "publishing.receipt": ("Receipt",),
 }
 _MODULE_OF = {name: f"fanline.{module}" for module, names in _MODULES.items() for name in names}
 

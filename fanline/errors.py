@@ -47,5 +47,9 @@ class ConnectionRefused(FanlineError):  # noqa: N818  # reads as what happened
         self.final = final
 
 
+class NotPublished(FanlineError):  # noqa: N818  # reads as what happened
+    """A message was not published, or it is not known whether it was; str() says which, why, and what to do."""
+
+
 class SlowConsumer(FanlineError):  # noqa: N818  # reads as what happened
     """A subscription's messages arrived far faster than they were taken; the messages already there come first."""

@@ -7,17 +7,12 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from fanline.nats.dial import ANSWER_SECONDS
-from fanline.nats.jetstream import NoJetStreamHere, check_answer
+from fanline.nats.jetstream import check_answer, find_stream
 from fanline.nats.requests import NatsRequests
 from fanline.producer.waiting import finish
-from fanline.protocol.nats.names import STREAM_NAMES
 from fanline.protocol.nats.parser import NatsError, NatsMessage
 from fanline.protocol.nats.replies import Complaint, ServerInfo
-
-_NAMES = "$JS.API.STREAM.NAMES"
 
 
 class PendingAnswers:
@@ -54,11 +49,7 @@ class PendingAnswers:
     def find_stream(self, subject: str, found: Future[bool]) -> None:
         """Whether a stream stores a subject."""
         self._waiting.add(found)
-        self._ask_names(_NAMES, subject, found)
-
-    def _ask_names(self, where: str, subject: str, found: Future[bool]) -> None:
-        take = partial(self._take_names, where, subject, found)
-        self._requests.ask(where, msgspec.json.encode({"subject": subject}), take)
+        find_stream(self._requests, subject, partial(self._take_stream, found))
 
     def flush(self, flushed: Future[None]) -> None:
         """Wait until the server has processed everything so far, and what is to be stored is stored."""
@@ -99,19 +90,10 @@ class PendingAnswers:
             self._error = self._error or error
         self._finish_flushes()
 
-    def _take_names(self, where: str, subject: str, found: Future[bool], answer: NatsMessage) -> None:
+    def _take_stream(self, found: Future[bool], answer: bool | NatsError) -> None:
         self._heard = True
-        try:
-            is_stored = bool(check_answer(answer.payload).streams)
-        except NatsError as error:
-            if isinstance(error, NoJetStreamHere) and where == _NAMES:  # the streams are in the engine's account
-                self._ask_names(STREAM_NAMES, subject, found)
-                return
-            self._waiting.discard(found)
-            finish(found, error)
-        else:
-            self._waiting.discard(found)
-            finish(found, is_stored)
+        self._waiting.discard(found)
+        finish(found, answer)
 
     def _take_confirmation(self, flushed: Future[None], number: int, error: NatsError | None) -> None:
         self._heard = True

@@ -26,6 +26,7 @@ def test_the_public_names_are_these() -> None:
         "LogHandler",
         "Message",
         "NatsOptions",
+        "NotPublished",
         "OutputLine",
         "PastMessages",
         "Position",
@@ -34,6 +35,7 @@ def test_the_public_names_are_these() -> None:
         "PresenceView",
         "PresentUser",
         "Published",
+        "Receipt",
         "ServerError",
         "SlowConsumer",
         "Snapshot",
@@ -47,6 +49,7 @@ def test_the_public_names_are_these() -> None:
         "TaskView",
         "__version__",
         "current_task",
+        "publish",
         "tqdm",
         "trange",
     ]

@@ -1,0 +1,1 @@
+"""`fanline.publish`: messages from any Python program, carried to NATS by a thread."""
