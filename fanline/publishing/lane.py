@@ -47,6 +47,7 @@ class OutgoingMessage:
     store_id: str
     since: float
     """The time of the call."""
+    was_sent: bool = False
     done: Future[None] = field(default_factory=Future)
 
     @property
@@ -57,12 +58,17 @@ class OutgoingMessage:
     def size(self) -> int:
         return len(self.payload) + header_bytes(self.headers)
 
-    def fail(self, why: str) -> None:
+    def refuse(self, why: str) -> None:
+        """It is certain that it is not published."""
         finish(self.done, NotPublished(f"the message on {self.channel} was not published: {why}"))
 
-    def doubt(self, why: str) -> None:
-        """It was sent, and may have arrived."""
-        finish(self.done, NotPublished(f"it is not known whether the message on {self.channel} was published: {why}"))
+    def give_up(self, why: str) -> None:
+        """Nothing more is done for it; if it was sent, it may have arrived."""
+        if self.was_sent:
+            text = f"it is not known whether the message on {self.channel} was published: {why}"
+            finish(self.done, NotPublished(text))
+        else:
+            self.refuse(why)
 
 
 class Lane:
@@ -94,7 +100,7 @@ class Lane:
         self._why = why
         if self._durable is False:
             for message in self._sent:
-                message.doubt(why)
+                message.give_up(why)
             self._sent.clear()
         self._take_back()
 
@@ -104,16 +110,14 @@ class Lane:
         """
         for message in [*self._sent, *self._unsent]:
             if subject is None or subject == message.subject:
-                message.fail(why)
+                message.refuse(why)
                 self._remove(message)
         self._asking = self._asking and subject is not None
 
     def end(self, why: str) -> None:
         """Nothing is published any more."""
-        for message in self._unsent:
-            message.fail(why)
-        for message in self._sent:
-            message.doubt(why)
+        for message in chain(self._sent, self._unsent):
+            message.give_up(why)
         self._unsent.clear()
         self._sent.clear()
 
@@ -141,7 +145,7 @@ class Lane:
         why = f"{self._why or 'NATS has not answered'} (after {seconds:g} seconds)"
         late = takewhile(lambda message: message.since + seconds <= now, chain(self._sent, self._unsent))
         for message in list(late):
-            (message.doubt if message in self._sent else message.fail)(why)
+            message.give_up(why)
             self._remove(message)
         oldest = next(chain(self._sent, self._unsent), None)
         return _NEVER if oldest is None else oldest.since + seconds
@@ -192,6 +196,7 @@ class Lane:
         sent = [message for message in messages if self._fits(message)]
         self._sent |= dict.fromkeys(sent)
         for message in sent:
+            message.was_sent = True
             if self._durable:
                 take = partial(self._take_acknowledgement, message)
                 self._requests.ask(message.subject, message.payload, take, message.headers)
@@ -203,7 +208,7 @@ class Lane:
     def _fits(self, message: OutgoingMessage) -> bool:
         most = self._requests.info.max_payload
         if message.size > most:
-            message.fail(f"it has {message.size} bytes, and the NATS server accepts at most {most}")
+            message.refuse(f"it has {message.size} bytes, and the NATS server accepts at most {most}")
         return message.size <= most
 
     def _take_acknowledgement(self, message: OutgoingMessage, answer: NatsMessage) -> None:
@@ -213,7 +218,7 @@ class Lane:
         except JetStreamAway as error:
             self._wait_for_jetstream(error)
         except NatsError as error:
-            message.fail(str(error))
+            message.refuse(str(error))
             self._remove(message)
         else:
             finish(message.done, None)

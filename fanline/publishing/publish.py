@@ -85,7 +85,9 @@ class PublishingThread(NatsThread):
         """Publish this too. The caller holds the lock."""
         count, size = len(self._waiting), message.size
         if count >= MAX_WAITING or self._bytes + size > MAX_WAITING_BYTES:
-            message.fail(f"{count} messages of {self._bytes} bytes are waiting for NATS already: wait for some of them")
+            message.refuse(
+                f"{count} messages of {self._bytes} bytes are waiting for NATS already: wait for some of them"
+            )
             return
         self._waiting.add(message)
         self._bytes += size
@@ -111,7 +113,7 @@ class PublishingThread(NatsThread):
         with lock():
             left = list(self._waiting)  # what the loop has not come to
         for message in left:
-            message.fail("the thread that publishes has ended")
+            message.give_up("the thread that publishes has ended")
 
     def _release(self, message: OutgoingMessage, _: object) -> None:
         with lock():
@@ -150,4 +152,4 @@ def _hand_over(message: OutgoingMessage, nats: str | NatsOptions | None) -> None
     except ValueError as error:  # a URL that is none
         raise NotPublished(str(error)) from None
     except OSError as error:  # too many open files
-        message.fail(str(error))
+        message.refuse(str(error))

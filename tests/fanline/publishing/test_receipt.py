@@ -1,0 +1,77 @@
+"""Receipts, without NATS: what becomes of a message is said by the test."""
+
+import gc
+import logging
+from concurrent.futures import Future
+
+import pytest
+import trio
+
+from fanline.errors import NotPublished
+from fanline.publishing import receipt as receipts
+from fanline.publishing.receipt import Receipt
+
+FAILURE = NotPublished("the message on task:1 was not published: no reason")
+
+
+@pytest.fixture(autouse=True)
+def fresh_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "_warnings", receipts._Warnings())
+
+
+def handed_over() -> tuple[Receipt, Future[None]]:
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
+    return Receipt("task:1", "i" * 16, future), future
+
+
+def test_a_failure_that_nobody_asks_for_is_logged_however_early_the_receipt_is_dropped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    receipt, future = handed_over()
+    del receipt
+    gc.collect()
+    assert caplog.messages == []
+    future.set_exception(FAILURE)
+    assert caplog.messages == [str(FAILURE)]
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_a_burst_of_failures_is_one_warning_and_the_next_one_counts_them(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("fanline.publishing.receipt.time.monotonic", lambda: now)
+
+    def fail() -> None:
+        receipt, future = handed_over()
+        future.set_exception(FAILURE)
+        del receipt
+
+    for _ in range(5):
+        fail()
+    now += 2.0
+    fail()
+    assert caplog.messages == [str(FAILURE), f"{FAILURE} (4 more since the last warning)"]
+
+
+def test_a_failure_that_was_asked_for_is_raised_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    receipt, future = handed_over()
+    with pytest.raises(TimeoutError, match="nothing is known of the message on task:1 after 0 seconds"):
+        receipt.wait(0)
+    assert not receipt.done
+    future.set_exception(FAILURE)
+    with pytest.raises(NotPublished, match="no reason"):
+        receipt.wait()
+    del receipt
+    assert caplog.messages == []
+
+
+async def test_a_wait_that_is_cancelled_leaves_the_message_to_those_who_still_wait() -> None:
+    receipt, future = handed_over()
+    with trio.move_on_after(0):
+        await receipt
+    assert not future.cancelled()
+    future.set_result(None)
+    await receipt
+    await receipt
