@@ -5,6 +5,7 @@ from typing import Any
 
 from fanline.compat.messages import EVERYBODY, SYSTEM, channel_of, event_of, message_of, named_channel
 from fanline.compat.sent import Sent, publish_copies
+from fanline.protocol.dialects.notices import NOTIFICATION
 
 _Message = Mapping[str, Any]
 
@@ -49,4 +50,4 @@ def broadcast(message: _Message) -> Sent:
 def send_notification_to_user(user_id: str | int, title: str, message: str, level: str = "info") -> Sent:
     """A notification, in the forms that clients of all systems know. `level`: info, success, warning, error, urgent."""
     notice = {"title": title, "message": message, "type": level.lower()}
-    return publish_copies(event_of("notification", notice), [channel_of("user", user_id)])
+    return publish_copies(event_of(NOTIFICATION, notice), [channel_of("user", user_id)])

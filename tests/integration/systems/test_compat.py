@@ -153,6 +153,7 @@ async def test_a_board_is_told_of_its_items_and_a_user_is_notified(serve: Serve)
         assert changed["project_id"] == "9"
         assert notification["type"] == "notification"
         assert {"title": "Title", "message": "Text", "type": "warning"}.items() <= notification["data"].items()
+        assert notification["notification"] == notification["data"]
 
 
 # --- a server from inside a program --------------------------------------------------------------------------------
