@@ -1,9 +1,11 @@
 """`fanline.publish` in programs of a few lines, on a real NATS that goes away and comes back."""
 
+import os
+import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -13,6 +15,7 @@ import trio
 from tests.support.nats.client import connect_nats
 from tests.support.nats.server import running_nats
 from tests.support.paths import ROOT
+from tests.support.serve import running_serve
 from tests.support.tasks.stored import SECONDS, StoredTasks, in_thread, run_script, running_stream
 
 CHANNELS = ("task:stored", "news:passing")
@@ -142,10 +145,10 @@ async def test_a_forked_process_publishes_by_itself_and_knows_nothing_of_its_par
 
 
 @asynccontextmanager
-async def program(script: str, nats_url: str) -> AsyncIterator[trio.Process]:
+async def program(script: str, environ: Mapping[str, str]) -> AsyncIterator[trio.Process]:
     """A program that runs beside the test; each line that it reads and writes is a step."""
     command = [sys.executable, "-P", "-c", textwrap.dedent(script)]
-    env = {"PYTHONPATH": str(ROOT), "NATS_URL": nats_url, "PYTHONUNBUFFERED": "1"}
+    env = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environ}
     start = partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, check=False)
     async with trio.open_nursery() as nursery:
         process: trio.Process = await nursery.start(start)
@@ -171,7 +174,7 @@ OUTAGE = """
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), stop.set()), daemon=True).start()
     number = 500
-    while not stop.wait(0.002):
+    while not stop.wait(0.01):
         receipts.append(fanline.publish("task:stored", number))
         number += 1
     for receipt in receipts:
@@ -182,7 +185,7 @@ OUTAGE = """
 
 async def test_a_durable_message_survives_a_nats_that_is_killed_and_is_stored_once_and_in_order() -> None:
     with trio.fail_after(3 * SECONDS):
-        async with running_stream() as (server, nats), program(OUTAGE, nats.url) as process:
+        async with running_stream() as (server, nats), program(OUTAGE, {"NATS_URL": nats.url}) as process:
             assert await line_of(process) == "begun"
             for _ in range(3):
                 server.kill()
@@ -194,6 +197,21 @@ async def test_a_durable_message_survives_a_nats_that_is_killed_and_is_stored_on
             count = int(await line_of(process))
             async with reading(server.url) as again:
                 assert await values(again) == list(range(count))
+
+
+async def test_a_server_that_is_killed_is_found_again_though_its_nats_has_another_port_then() -> None:
+    with trio.fail_after(3 * SECONDS):
+        async with running_serve(1) as serve, program(OUTAGE, serve.environ) as process:
+            assert await line_of(process) == "begun"
+            before = serve.nats_url
+            os.kill(serve.pid, signal.SIGKILL)
+            await serve.start_again()
+            assert serve.nats_url != before
+            assert process.stdin is not None
+            await process.stdin.send_all(b"\n")
+            count = int(await line_of(process))
+            async with reading(serve.engine_url) as nats:
+                assert await values(nats) == list(range(count))
 
 
 @asynccontextmanager
