@@ -34,6 +34,8 @@ RESEND_SECONDS = 5.0
 """How long JetStream may be silent."""
 RETRY_SECONDS = 0.5
 """After JetStream said that it is not available."""
+EPHEMERAL_FOR_SECONDS = 10.0
+"""Then JetStream is asked again: a server that has just started may have made a stream."""
 _NEVER = math.inf
 
 
@@ -78,6 +80,7 @@ class Lane:
         self._requests = requests
         self._durable: bool | None = None  # None: not known
         self._asking = False  # what the namespace is
+        self._asked_at = -math.inf
         self._unsent: dict[OutgoingMessage, None] = {}
         self._sent: dict[OutgoingMessage, None] = {}
         self._why = ""  # what keeps them from being published
@@ -109,7 +112,10 @@ class Lane:
         known.
         """
         for message in [*self._sent, *self._unsent]:
-            if subject is None or subject == message.subject:
+            if subject is None:
+                message.give_up(why)
+                self._remove(message)
+            elif subject == message.subject:
                 message.refuse(why)
                 self._remove(message)
         self._asking = self._asking and subject is not None
@@ -131,6 +137,8 @@ class Lane:
         self._listen(now)
         if now < self._retry_at:
             return min(due, self._retry_at)
+        if self._durable is False and not self._sent and now >= self._asked_at + EPHEMERAL_FOR_SECONDS:
+            self._durable = None
         if self._durable is None:
             self._ask(now)
         elif self._unsent:
@@ -156,7 +164,7 @@ class Lane:
         if self._heard or not (self._sent or self._asking):
             self._heard_at = now
         elif now >= self._heard_at + RESEND_SECONDS:
-            self._heard_at, self._why, self._asking = now, "JetStream did not answer", False
+            self._heard_at, self._why, self._asking = now, "NATS did not answer", False
             if self._durable:
                 self._durable = None  # perhaps it no longer is
                 self._take_back()
@@ -175,7 +183,7 @@ class Lane:
 
     def _ask(self, now: float) -> None:
         if not self._asking:
-            self._asking, self._heard_at = True, now
+            self._asking, self._asked_at, self._heard_at = True, now, now
             find_stream(self._requests, next(iter(self._unsent)).subject, self._take_stream)
 
     def _take_stream(self, answer: bool | NatsError) -> None:
@@ -231,6 +239,7 @@ class Lane:
     def _take_confirmation(self, messages: list[OutgoingMessage], error: NatsError | None) -> None:
         if error is not None:
             return  # the connection is lost, which `lost` handles
+        self._heard = True
         for message in messages:
             if message in self._sent:
                 finish(message.done, None)

@@ -9,6 +9,7 @@ from fanline.protocol.nats.replies import Complaint, ComplaintKind
 from fanline.protocol.nats.subjects import to_subject
 from fanline.publishing.lane import (
     DURABLE_SECONDS,
+    EPHEMERAL_FOR_SECONDS,
     EPHEMERAL_SECONDS,
     NEVER_REACHED_SECONDS,
     RESEND_SECONDS,
@@ -150,6 +151,24 @@ def test_what_is_ephemeral_waits_for_the_next_connection_if_it_was_not_sent() ->
     played.step(0.2)
     assert "not published: it broke (after 5 seconds)" in error_of(message)
     assert "not published" in error_of(late)
+
+
+def test_a_stream_that_is_made_later_is_found() -> None:
+    played = Played()
+    played.publish()
+    played.say(STORES_NOT)
+    played.sent()
+    played.nats.hears(b"PONG\r\n")
+    played.step(EPHEMERAL_FOR_SECONDS - 0.1)
+    soon = played.publish(b"2")
+    assert len(played.sent()) == 1
+    played.nats.hears(b"PONG\r\n")
+    assert soon.done.done()
+    played.step(0.2)
+    played.publish(b"3")
+    played.say(STORES)
+    (said,) = played.sent()
+    assert said.reply
 
 
 def test_what_jetstream_does_not_answer_is_sent_again_once_it_is_known_that_it_still_stores_it() -> None:
