@@ -22,7 +22,7 @@ from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.subjects import to_subject
 from fanline.publishing.lane import NEVER_REACHED_SECONDS, OutgoingMessage
 from fanline.publishing.outgoing import EXIT_SECONDS, Outgoing
-from fanline.publishing.receipt import Receipt
+from fanline.publishing.receipt import Receipt, finish_warnings
 
 MAX_WAITING = 10_000
 """Messages of one thread that are not yet published."""
@@ -114,6 +114,7 @@ class PublishingThread(NatsThread):
             left = list(self._waiting)  # what the loop has not come to
         for message in left:
             message.give_up("the thread that publishes has ended")
+        finish_warnings()
 
     def _release(self, message: OutgoingMessage, _: object) -> None:
         with lock():

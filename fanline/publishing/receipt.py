@@ -86,5 +86,16 @@ class _Warnings:
         self._logged_at, self._omitted = now, 0
         _log.warning("%s%s", error, more)
 
+    def finish(self) -> None:
+        """No warning follows that would tell of those that were not logged."""
+        omitted, self._omitted = self._omitted, 0
+        if omitted:
+            _log.warning("more messages that were not published: %d", omitted)
+
 
 _warnings = _Warnings()
+
+
+def finish_warnings() -> None:
+    """Nothing is published any more."""
+    _warnings.finish()
