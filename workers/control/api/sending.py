@@ -115,7 +115,7 @@ class ToAll(ApiModel):
     priority: Annotated[int, Field(ge=_URGENT, le=9)] = _URGENT
 
 
-class Sent(ApiModel):
+class SendAnswer(ApiModel):
     """A message that was taken."""
 
     message_id: str | None
@@ -154,13 +154,13 @@ async def publish(parts: Parts, batch: PublishBatch) -> PublishOutcomes:
 
 
 @router.post("/send-to-channel")
-async def send_to_channel(parts: Parts, wanted: ToChannel) -> Sent:
+async def send_to_channel(parts: Parts, wanted: ToChannel) -> SendAnswer:
     """Send a message to a channel."""
     return await _send(parts, wanted.channel, wanted.message, wanted.exclude_connection)
 
 
 @router.post("/send-to-user")
-async def send_to_user(parts: Parts, wanted: ToUser) -> Sent:
+async def send_to_user(parts: Parts, wanted: ToUser) -> SendAnswer:
     """Send a message to a user: to the inbox `user:USER`, where it waits for seven days if nobody takes it now."""
     return await _send(parts, f"user:{wanted.user_id}", wanted.message, wanted.exclude_connection)
 
@@ -176,13 +176,13 @@ async def send_to_connection(parts: Parts, wanted: ToConnection) -> SentToOne:
 
 
 @router.post("/broadcast")
-async def broadcast(parts: Parts, wanted: ToAll) -> Sent:
+async def broadcast(parts: Parts, wanted: ToAll) -> SendAnswer:
     """Send a message to every connection of the cluster, whatever it is subscribed to."""
     message = free_message(wanted.message)
     message.channel, message.priority = BROADCAST, wanted.priority
     published = await _published(parts, message)
     told = await parts.cluster.gather(StatisticsQuestion(), WorkerStatistics)
-    return Sent(
+    return SendAnswer(
         message_id=published.message_id,
         offset=published.offset,
         connections=sum(each.users.connections for each in told.bodies),
@@ -190,13 +190,13 @@ async def broadcast(parts: Parts, wanted: ToAll) -> Sent:
     )
 
 
-async def _send(parts: ControlParts, channel: str, free: dict[str, Any], excluded: str | None) -> Sent:
+async def _send(parts: ControlParts, channel: str, free: dict[str, Any], excluded: str | None) -> SendAnswer:
     message = free_message(free)
     message.channel, message.excluded = channel, excluded
     published = await _published(parts, message)
     hearing = ConnectionsQuestion(channel=channel, without=excluded, limit=1)
     told = await parts.cluster.gather(hearing, ConnectionsPage)
-    return Sent(
+    return SendAnswer(
         message_id=published.message_id,
         offset=published.offset,
         connections=sum(each.total for each in told.bodies),
