@@ -166,7 +166,7 @@ async def test_while_nats_is_away_calls_are_refused_and_then_answered_again() ->
 
 
 async def test_a_page_of_history_and_a_task_are_found_after_all_viewers_have_left() -> None:
-    with trio.fail_after(90):
+    with trio.fail_after(180):  # a task is listed with its record, which is made half a minute after it was heard of
         async with controlled() as serve, connect("127.0.0.1", serve.port) as client:
             for number in range(3):
                 message = {"t": "pub", "c": "task:7", "e": "task_progress", "d": {"percent": number}, "i": str(number)}
