@@ -15,6 +15,7 @@ from fanline.protocol.envelope import Envelope, MessageType, check_texts, encode
 from fanline.protocol.errors import MessageError
 from fanline.protocol.hooks.events import check_own_event, encode_event, event_subject
 from fanline.protocol.hooks.hooks import HookError
+from fanline.protocol.nats.commands import header_bytes
 from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
 from fanline.protocol.nats.subjects import to_subject
 
@@ -58,8 +59,9 @@ class Saying:
         self._send_soon(to_subject(channel), payload, producer_store_id(channel, message_id))
 
     def _send_soon(self, subject: str, payload: bytes, store_id: str) -> None:
-        if len(payload) > self._client.max_payload:
-            raise HookError(f"{len(payload)} bytes for {subject}, but NATS takes {self._client.max_payload}")
+        size, most = len(payload) + header_bytes({MESSAGE_ID: store_id}), self._client.max_payload
+        if size > most:  # the server would end the connection, and nats-py checks the payload alone
+            raise HookError(f"{size} bytes with headers for {subject}, but NATS takes {most}")
         self._loop.call_soon_threadsafe(self._begin, subject, payload, store_id)
 
     def _begin(self, subject: str, payload: bytes, store_id: str) -> None:
