@@ -2,6 +2,7 @@
 
 import logging
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from nats.aio.client import Client
@@ -13,9 +14,12 @@ _RECONNECT_SECONDS = 1
 _log = logging.getLogger("fanline.handlers")
 
 
-async def connect(settings: Settings) -> Client:
-    """Connected as the workers are, and again for ever once it was. Waits while no server can be reached; OSError if a
-    file cannot be read.
+async def connect(settings: Settings, on_closed: Callable[[], None]) -> Client:
+    """Connected as the workers are, and again once it was. Waits while no server can be reached; OSError if a file
+    cannot be read.
+
+    `on_closed`: called when the client is of no more use. nats-py does not connect again after most errors that a
+    server reports.
     """
     client, pace = Client(), LogPace()
 
@@ -24,6 +28,10 @@ async def connect(settings: Settings) -> Client:
 
     async def back() -> None:
         _log.info("NATS is back")
+
+    async def closed() -> None:
+        _log.critical("the connection to NATS has ended for good: %s", client.last_error)
+        on_closed()
 
     async def failed(error: Exception) -> None:
         level = logging.WARNING if client.is_connected else logging.DEBUG  # else it is one of many tries
@@ -44,6 +52,7 @@ async def connect(settings: Settings) -> Client:
         name="handlers",
         disconnected_cb=lost,
         reconnected_cb=back,
+        closed_cb=closed,
         error_cb=failed,
         reconnect_time_wait=_RECONNECT_SECONDS,
         max_reconnect_attempts=-1,

@@ -71,7 +71,7 @@ async def serve(order: HandlersOrder, functions: dict[Handler, Function | None],
     settings = order.settings.handlers
     webhooks = Webhooks(settings.timeout, settings.retries)
     desk = Desk(functions, FunctionCalls(settings.timeout, _end_stuck), webhooks)
-    client = await connect(order.settings)
+    client = await connect(order.settings, _end_closed)
     answering = _Answering(client, desk.answer)
     for subject in desk.subjects:
         await client.subscribe(subject, queue=QUEUE, cb=answering.take, pending_msgs_limit=_MOST_WAITING)
@@ -134,6 +134,10 @@ async def _beat(report_fd: int) -> None:
 def _end_stuck() -> None:
     _log.critical("calls that do not end hold all places: this process ends, and another one is started")
     _leave(1)
+
+
+def _end_closed() -> None:
+    _leave(1)  # another one is started
 
 
 def _leave(exit_code: int = 0) -> None:
