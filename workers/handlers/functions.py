@@ -68,6 +68,7 @@ class _Call:
         self.request = request
         self.thread: int | None = None
         """The identifier of the thread that runs it, if one does."""
+        self.given_up = False
 
     def run(self) -> Any:
         """In a thread. No future takes a StopIteration, as `next` raises it: its call would never end."""
@@ -111,6 +112,7 @@ class FunctionCalls:
         if not done:
             error = TooLateError(f"it was not done within {self._seconds:g} s")
             error.add_note(f"It was here:\n{stack_of(work, call.thread)}")
+            call.given_up = True
             self._give_up(work)
             raise error
         return work.result()
@@ -137,7 +139,11 @@ class FunctionCalls:
                 return await call.function(call.request)
             result = await self._in_thread(call)
             return await result if inspect.isawaitable(result) else result
-        except (SystemExit, KeyboardInterrupt) as error:  # which would end the loop, and with it the process
+        except Exception:
+            raise
+        except BaseException as error:  # it would end the loop, or the task that waits for the answer
+            if call.given_up and isinstance(error, asyncio.CancelledError):
+                raise  # our own
             raise RuntimeError(f"it raised {type(error).__name__}") from error
 
     async def _in_thread(self, call: _Call) -> Any:

@@ -126,7 +126,13 @@ def raises_in_the_loop(error: BaseException) -> Any:
 
 
 @pytest.mark.parametrize("broken", [raises_in_a_thread, raises_in_the_loop])
-@pytest.mark.parametrize("error", [StopIteration(), StopAsyncIteration(), SystemExit(3), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(StopIteration(), StopAsyncIteration(), SystemExit(3), KeyboardInterrupt()),
+        *(asyncio.CancelledError(), GeneratorExit(), BaseException()),
+    ],
+)
 def test_what_asyncio_cannot_pass_on_ends_neither_the_process_nor_the_time_of_the_call(
     broken: Any, error: BaseException
 ) -> None:
