@@ -44,11 +44,18 @@ def _webhook(table: object, where: str) -> Webhook:
     if "secret" in table:
         _check_secret(table["secret"], where)
     webhook = Webhook(**{key: read_value(Webhook, key, value, where) for key, value in table.items()})
-    if not is_safe_url(webhook.url):
+    if not _is_webhook(webhook.url):
         raise SettingsError(f"{where}: url: expected an https:// URL, or an http:// one on loopback")
     for name in webhook.events:
         _check_event(name, f"{where}: events")
     return webhook
+
+
+def _is_webhook(url: str) -> bool:
+    try:
+        return parse_handler(url).form is HandlerForm.WEBHOOK and is_safe_url(url)
+    except HandlerNameError:
+        return False
 
 
 def _check_secret(secret: object, where: str) -> None:

@@ -222,6 +222,8 @@ async def test_a_webhook_gets_what_its_settings_name_from_its_next_start_on(tmp_
         (f'url = "https://a.example/"\nevents = []\nsecret = "{SECRET}"', "bad value for events"),
         (f'url = "https://a.example/"\nevents = ["audit"]\nsecret = "{SECRET}"', "events: 'audit' is no name"),
         (f'url = "http://a.example/"\nevents = ["x"]\nsecret = "{SECRET}"', "url: expected an https:// URL"),
+        (f'url = "https://☃.example/"\nevents = ["x"]\nsecret = "{SECRET}"', "url: expected an https:// URL"),
+        (f'url = "https://a.example:x/"\nevents = ["x"]\nsecret = "{SECRET}"', "url: expected an https:// URL"),
         (f'url = "https://a.example/"\nevents = ["x"]\nsecret = "{SECRET}"\nretry = 1', "unknown setting retry"),
     ],
 )

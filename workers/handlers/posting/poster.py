@@ -13,6 +13,8 @@ from fanline.protocol.text import without_secrets
 
 _SECONDS = 15.0  # for an answer
 _MOST_READ = 64 * 1024  # bytes of it
+MAX_REASON = 200
+"""Characters of what is said of an answer: some of httpx's texts quote all of it."""
 _HEADERS = {"Content-Type": "application/json", "User-Agent": "fanline"}
 
 
@@ -47,7 +49,9 @@ class Poster:
         except httpx.HTTPError as error:
             text = str(error)  # httpx's own texts sometimes hold the URL
             words = type(error).__name__ if "://" in text or not text else text
-            raise NotTakenError(words, answered=False) from None
+            raise NotTakenError(words[:MAX_REASON], answered=False) from None
+        except (httpx.InvalidURL, UnicodeError):  # its host is no name
+            raise NotTakenError("its URL cannot be used", answered=False) from None
         if not 200 <= status < 300:
             raise NotTakenError(f"it answered with status {status}", answered=True)
 

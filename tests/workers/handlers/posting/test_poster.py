@@ -1,0 +1,51 @@
+"""Whatever a webhook answers, and whatever its URL is, events are taken or they are not: nothing else comes of it."""
+
+import asyncio
+import base64
+
+import httpx
+import pytest
+
+from fanline.engine.hooks.settings import Webhook
+from fanline.protocol.hooks.events import decode_event, encode_event
+from fanline.workers.handlers.posting.poster import MAX_REASON, NotTakenError, Poster
+
+pytestmark = pytest.mark.process
+
+SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
+BODY = encode_event("x", "1", 0, "worker-0", {})
+
+
+async def refusal(url: str) -> str:
+    async with httpx.AsyncClient() as client:
+        poster = Poster(Webhook(url=url, events=("x",), secret=SECRET), client)
+        with pytest.raises(NotTakenError) as raised:
+            await poster.post([(decode_event(BODY), BODY)])
+        return str(raised.value)
+
+
+async def answered_with(answer: bytes) -> str:
+    """Why events were not taken by a webhook that answers this."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65_536)
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        return await refusal(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+
+
+def test_the_reason_is_short_whatever_was_answered() -> None:
+    assert "illegal status line" in asyncio.run(answered_with(b"nonsense\r\n\r\n"))
+    assert len(asyncio.run(answered_with(b"x" * 60_000 + b"\r\n\r\n"))) <= MAX_REASON
+
+
+def test_a_redirect_is_no_success() -> None:
+    answer = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+    assert asyncio.run(answered_with(answer)) == "it answered with status 302"
+
+
+def test_a_url_that_no_request_can_have_takes_no_events() -> None:
+    assert asyncio.run(refusal("https://xn--a/?key=hidden")) == "its URL cannot be used"
