@@ -42,7 +42,8 @@ async def publish_and_say(
         session.events.say(MessageReceived, session, channel=channel, event=event, data=command.data)
     answer = await publisher.publish(command, channel, session.identity, message_id)
     if event == "typing":
-        session.events.say(TypingStatusChanged, session, channel=channel, is_typing=_is_typing(command.value))
+        if session.events.wants(TypingStatusChanged):
+            session.events.say(TypingStatusChanged, session, channel=channel, is_typing=_is_typing(command.value))
     elif session.events.wants(MessageSent):
         result = read(PublishResult, answer)
         where = {"message_id": result.id, "offset": answer.offset}

@@ -1,10 +1,12 @@
 """The server says what happens to its clients, to whoever wants to hear it, and to nobody else."""
 
+import pytest
 import trio
 
 from fanline.engine.bus.memory import MemoryBroker
 from fanline.engine.hooks.settings import HookSettings, ServedHooks, Webhook, served_hooks
 from fanline.engine.namespaces import Namespaces
+from fanline.engine.sessions import saying
 from fanline.protocol.hooks.events import EventName
 from tests.engine.access.clients import token, token_access
 from tests.engine.hooks.listening import ALL, Listening
@@ -111,6 +113,16 @@ async def test_what_nobody_wants_is_not_said() -> None:
         async with running_engine(broker=broker) as engine, connect(engine.host, engine.port) as client:
             await client.ask({"v": 1, "t": "sub", "i": "1", "c": "doc:7"})
             assert heard.take() == []
+
+
+async def test_what_a_client_types_is_not_looked_at_if_nobody_wants_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = list[object]()
+    monkeypatch.setattr(saying, "_is_typing", looked.append)
+    with trio.fail_after(10):
+        async with running_engine() as engine, connect(engine.host, engine.port) as client:
+            typing = {"v": 1, "t": "pub", "i": "1", "c": "doc:7", "e": "typing", "d": {"is_typing": True}}
+            assert (await client.ask(typing))["t"] == "ok"
+    assert looked == []
 
 
 def test_the_settings_say_who_wants_which_events() -> None:
