@@ -178,7 +178,8 @@ class Holdings:
 
     def _note_positions(self, share: Share) -> None:
         if share.loaded:
-            share.lease.positions |= {name: reader.position(share) for name, reader in self._readers.items()}
+            for name, reader in self._readers.items():
+                share.lease.positions[name], share.lease.said[name] = reader.position(share), reader.said(share)
 
     # --- loading them ---------------------------------------------------------------------------------------------
 

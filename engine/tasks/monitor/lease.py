@@ -35,6 +35,10 @@ class LeaseValue(msgspec.Struct):
     worker: str = ""
     """The holder; empty after a release."""
     positions: dict[str, ReadPosition] = {}
+    said: dict[str, ReadPosition] = {}
+    """Namespace -> up to where it was said of each attempt that it has ended. Often ahead of `positions`, which wait
+    until it is stored.
+    """
 
 
 class Lease:
@@ -51,6 +55,8 @@ class Lease:
         """When that was confirmed, by Trio's clock."""
         self.positions: dict[str, ReadPosition] = {}
         """Namespace -> how far its stream was read: as the last holder left it, to be advanced by this one."""
+        self.said: dict[str, ReadPosition] = {}
+        """As in LeaseValue."""
 
     @property
     def valid(self) -> bool:
@@ -66,7 +72,8 @@ class Lease:
 
     async def take(self, found: KvEntry | None) -> bool:
         """Take it, given the entry by which it is free; False if another worker was faster. BusError."""
-        self.positions = value_of(found).positions
+        value = value_of(found)
+        self.positions, self.said = value.positions, value.said
         self.revision = 0 if found is None else found.revision
         return await self._write(self._worker)
 
@@ -89,7 +96,7 @@ class Lease:
         self._renewed = -math.inf
 
     async def _write(self, worker: str) -> bool:
-        value = msgspec.json.encode(LeaseValue(worker, self.positions))
+        value = msgspec.json.encode(LeaseValue(worker, self.positions, self.said))
         asked = trio.current_time()
         try:
             self.revision = await self._bus.kv_update(Bucket.LEASES, self._duty, value, self.revision)

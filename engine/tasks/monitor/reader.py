@@ -151,14 +151,27 @@ class NamespaceReader:
     def begin(self, share: Share) -> None:
         """Have a share read from where its last holder stopped."""
         position = share.lease.positions.get(self._namespace)
-        share.behind[self._namespace] = 0 if position is None or not self.epoch.covers(*position) else position.offset
+        share.behind[self._namespace] = self._covered(position)
+        share.said[self._namespace] = self._covered(share.lease.said.get(self._namespace))
         self._work.set()
+
+    def _covered(self, position: ReadPosition | None) -> int:
+        """The offset of a position; 0 if the stream is no longer the one that it belongs to."""
+        return 0 if position is None or not self.epoch.covers(*position) else position.offset
 
     def position(self, share: Share) -> ReadPosition:
         """Where the next holder of a share would have to begin."""
-        taken = min(self.taken, share.behind.get(self._namespace, self.taken))
-        unsaved = share.unsaved_since(self._namespace)
+        taken, unsaved = self._taken_of(share), share.unsaved_since(self._namespace)
         return ReadPosition(self.epoch.name, taken if unsaved is None else min(taken, unsaved - 1))
+
+    def said(self, share: Share) -> ReadPosition:
+        """Up to where everything is folded, and the ends of attempts are said, stored or not."""
+        taken, put_off = self._taken_of(share), share.put_off_since(self._namespace)
+        folded = taken if put_off is None else min(taken, put_off - 1)
+        return ReadPosition(self.epoch.name, max(folded, share.said.get(self._namespace, 0)))
+
+    def _taken_of(self, share: Share) -> int:
+        return min(self.taken, share.behind.get(self._namespace, self.taken))
 
     # --- reading --------------------------------------------------------------------------------------------------
 

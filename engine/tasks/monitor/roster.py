@@ -37,8 +37,8 @@ ReadMessage = Callable[[Stored], Envelope | None]
 """A stored message as it goes to clients; None if it is none: MessageReader.read_stored."""
 
 OnEnded = Callable[[str, Snapshot], None]
-"""Called when an attempt of a task has ended; a second time, if what is stored does not show that yet when another
-worker takes the task over.
+"""Called when an attempt of a task has ended; a second time only if the worker that called it was killed, and its
+lease does not show yet that it has.
 """
 
 
@@ -147,9 +147,14 @@ class TaskRoster(TaskShares):
         if moved:
             self.deliveries.note(task.channel, task.snapshot, now)
             if task.ended and (not before.ended_for_good or before.attempt != task.snapshot.attempt):
-                self._on_ended(task.channel, task.snapshot)
+                self._say_ended(share, task)
         if task.pending is None and (moved or task.has_much_to_record or task.scheduled > now + RECORD_SECONDS):
             self.look(task, now)
+
+    def _say_ended(self, share: Share, task: MonitoredTask) -> None:
+        """What an earlier holder of the share has said may be folded again: it has not stored everything."""
+        if task.folded > share.said.get(namespace_of(task.channel), 0):
+            self._on_ended(task.channel, task.snapshot)
 
     def _advance(self, task: MonitoredTask, stored: Stored, stored_ms: int, now: float) -> bool:
         """A message that breaks the fold is left out, as in every worker."""
@@ -217,6 +222,8 @@ class TaskRoster(TaskShares):
         """The stream of a namespace is in another epoch. `anew`: its offsets begin again."""
         slices = Slices(SLICE_SECONDS)
         for share in list(self.held()):
+            if anew:
+                share.said.pop(namespace, None)
             for task in share.tasks():
                 if namespace_of(task.channel) == namespace and task.epoch != epoch:
                     if anew:

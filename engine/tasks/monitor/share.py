@@ -21,6 +21,8 @@ class Share:
         """False once the lease is lost or given back."""
         self.behind: dict[str, int] = {}
         """Namespace -> offset up to which its stream was taken, while there are newer messages to be read from it."""
+        self.said: dict[str, int] = {}
+        """Namespace -> offset up to which earlier holders have said which attempts ended."""
         self.loaded = False
         """Whether the tasks that ran when the share was taken over are known."""
         self.running: dict[str, MonitoredTask] = {}
@@ -64,4 +66,13 @@ class Share:
     def unsaved_since(self, namespace: str) -> int | None:
         """The oldest offset of a namespace that the next holder would have to read; None if there is none."""
         offsets = [offset for task, offset in self.unsaved.items() if namespace_of(task.channel) == namespace]
+        return min(offsets, default=None)
+
+    def put_off_since(self, namespace: str) -> int | None:
+        """The oldest offset of a namespace whose message waits for its task to be restored; None if there is none."""
+        offsets = [
+            task.pending[0].position.offset
+            for task in self.unsaved
+            if task.pending and namespace_of(task.channel) == namespace
+        ]
         return min(offsets, default=None)

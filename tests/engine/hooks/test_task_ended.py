@@ -1,10 +1,14 @@
 """The end of each attempt of a task is said, once for all workers."""
 
+from typing import Any
+
+import pytest
 import trio
 
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.envelope import Envelope, encode_json
+from fanline.protocol.nats.names import Bucket
 from tests.engine.hooks.listening import ALL, Listening
 from tests.engine.running import running_engine
 
@@ -41,3 +45,29 @@ async def test_the_end_of_each_attempt_is_said_once_however_many_workers_there_a
         {"task_id": "a b", "channel": CHANNEL, "state": "cancelled", "attempt": 3, "by": "anna"},
     ]
     assert len({event.id for event in heard.events}) == 3
+
+
+async def test_an_end_that_was_said_but_not_stored_is_not_said_again_after_an_orderly_handover(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put = MemoryBus.kv_put
+
+    async def never_records(bus: MemoryBus, bucket: Bucket, *rest: Any) -> int:
+        if bucket is Bucket.TASKS:
+            await trio.sleep_forever()
+        return await put(bus, bucket, *rest)
+
+    broker = MemoryBroker(Namespaces())
+    heard, producer = await Listening(broker).start(), MemoryBus(broker)
+    monkeypatch.setattr(MemoryBus, "kv_put", never_records)
+    with trio.fail_after(30):
+        for attempt in (1, 2, 3):  # each in a worker of its own, which reads what the ones before have not stored
+            async with running_engine(broker=broker, hooks=ALL):
+                await say(producer, "task_started", attempt=attempt)
+                await say(producer, "task_failed", attempt=attempt, error="no disk")
+                await until_said(heard, attempt)
+        async with running_engine(broker=broker, hooks=ALL):
+            await say(producer, "task_started", attempt=4)
+            await say(producer, "task_completed", attempt=4)
+            await until_said(heard, 4)
+    assert [event.data["attempt"] for event in heard.events] == [1, 2, 3, 4]
