@@ -183,6 +183,26 @@ async def test_what_is_never_taken_is_kept_with_its_reason_and_holds_up_nothing_
             await wait_until(lambda: "doc:3" in hears.channels(), 20)
 
 
+async def test_a_refused_event_as_large_as_nats_takes_is_kept_without_its_data_and_ends_no_process() -> None:
+    event = {"version": 1, "id": "large", "type": "order_paid", "timestamp": "", "source": "app", "data": {"fill": ""}}
+    event["data"] = {"fill": "x" * ((1 << 20) - len(json.dumps(event)))}
+    with trio.fail_after(90):
+        async with backend(give_up=1) as (serve, hears):
+            hears.behave = lambda ids: 422 if "large" in ids else 200
+            before = handlers_pid(serve)
+            async with connect_nats(serve.engine_url) as client:
+                await client.publish(("fanline.event.order_paid", json.dumps(event).encode()))
+                await client.flush()
+            await wait_until(lambda: "they are given up" in serve.stderr_text(), 30)
+            async with connect_nats(serve.engine_url) as client:
+                stored = (await client.api("STREAM.MSG.GET", {"seq": 1}, "fanline_dead_events"))["message"]
+            kept = json.loads(base64.b64decode(stored["data"]))
+            assert (kept["id"], kept["data"], kept["data_omitted"]) == ("large", {}, 1 << 20)
+            await subscribe(serve, "doc:1")
+            await wait_until(lambda: hears.channels() == ["doc:1"], 20)
+            assert handlers_pid(serve) == before
+
+
 async def test_after_nats_was_away_events_are_posted_again() -> None:
     with trio.fail_after(90):
         async with backend() as (serve, hears):

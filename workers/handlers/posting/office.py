@@ -18,6 +18,7 @@ class PostOffice:
     """Closed by `aclose`. `bucket_bytes`: as in EngineSettings."""
 
     def __init__(self, client: Client, webhooks: Sequence[Webhook], bucket_bytes: int) -> None:
+        self._client = client
         self._js = client.jetstream()
         self._webhooks = webhooks
         self._bucket_bytes = bucket_bytes
@@ -30,7 +31,8 @@ class PostOffice:
         """Store events for the webhooks from now on, and bring them. nats.errors.Error."""
         await self._ensure()
         for webhook in self._webhooks:
-            postman = Postman(self._js, webhook, Poster(webhook, self._http), self._ensure)
+            poster = Poster(webhook, self._http)
+            postman = Postman(self._js, webhook, poster, self._ensure, lambda: self._client.max_payload)
             self._tasks.append(asyncio.create_task(postman.run()))
 
     async def _ensure(self) -> None:

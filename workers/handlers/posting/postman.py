@@ -18,7 +18,8 @@ from nats.js import JetStreamContext
 from fanline.engine.hooks.settings import Webhook
 from fanline.engine.log_pace import LogPace
 from fanline.protocol.hooks.events import BadEventError, ServerEvent, decode_event
-from fanline.protocol.nats.names import EVENTS_STREAM, MESSAGE_ID, dead_subject
+from fanline.protocol.nats.names import EVENTS_STREAM, dead_subject
+from fanline.workers.handlers.posting.dead_letter import dead_letter
 from fanline.workers.handlers.posting.poster import NotTakenError, Poster
 from fanline.workers.handlers.posting.streams import ACK_SECONDS, consumer_name
 
@@ -40,15 +41,23 @@ class Letter(NamedTuple):
 
 
 class Postman:
-    """`ensure`: has what is needed in NATS created, if it is not there. nats.errors.Error."""
+    """`ensure`: has what is needed in NATS created, if it is not there. nats.errors.Error. `most_bytes()`: those of a
+    message that NATS takes, with its headers.
+    """
 
     def __init__(
-        self, js: JetStreamContext, webhook: Webhook, poster: Poster, ensure: Callable[[], Awaitable[None]]
+        self,
+        js: JetStreamContext,
+        webhook: Webhook,
+        poster: Poster,
+        ensure: Callable[[], Awaitable[None]],
+        most_bytes: Callable[[], int],
     ) -> None:
         self._js = js
         self._webhook = webhook
         self._poster = poster
         self._ensure = ensure
+        self._most_bytes = most_bytes
         self._pace = LogPace()
 
     async def run(self) -> None:
@@ -135,16 +144,15 @@ class Postman:
 
     async def _give_up(self, letter: Letter, reason: str) -> None:
         """Store an event where an operator finds it, and go on."""
-        name = consumer_name(self._webhook)
-        headers = {
-            MESSAGE_ID: f"{name}/{letter.event.id}",
-            "Fanline-Webhook": self._poster.label,
-            "Fanline-Reason": reason,
-        }
-        await self._js.publish(dead_subject(name), letter.message.data, headers=headers)
-        await letter.message.ack()
+        name, label, (message, event) = consumer_name(self._webhook), self._poster.label, letter
+        dead = dead_letter(name, label, reason, event, message.data, self._most_bytes())
+        if dead is None:
+            _log.error("an event of %d bytes for the webhook %s is too large to be kept", len(message.data), label)
+        else:
+            await self._js.publish(dead_subject(name), dead.data, headers=dead.headers)
+        await message.ack()
         if self._pace.allows("dead"):
-            _log.error("the webhook %s does not take events (%s): they are given up", self._poster.label, reason)
+            _log.error("the webhook %s does not take events (%s): they are given up", label, reason)
 
 
 async def _keep(letters: Sequence[Letter]) -> None:

@@ -1,6 +1,7 @@
 """How events are brought to a webhook: in order, in batches, until they are taken, or given up one by one."""
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from fanline.engine.hooks.settings import Webhook
 from fanline.protocol.hooks.events import ServerEvent, encode_event
+from fanline.protocol.nats.commands import header_bytes
 from fanline.workers.handlers.posting import postman
 from fanline.workers.handlers.posting.poster import NotTakenError
 from fanline.workers.handlers.posting.postman import MOST_BYTES, Postman
@@ -69,6 +71,7 @@ def bring(
     monkeypatch: pytest.MonkeyPatch,
     *,
     answers: bool = True,
+    most_bytes: int = 1 << 20,
 ) -> tuple[Taking, Stream]:
     taking, stream = Taking(behave, answers=answers), Stream()
     monkeypatch.setattr(postman, "_FIRST_PAUSE", 0.01)
@@ -77,7 +80,7 @@ def bring(
         async def ensure() -> None:
             pass
 
-        one: Any = Postman(stream, WEBHOOK, taking, ensure)  # type: ignore[arg-type]  # as much of them as it needs
+        one: Any = Postman(stream, WEBHOOK, taking, ensure, lambda: most_bytes)  # type: ignore[arg-type]  # as much of them as it needs
         await one._bring(messages)
 
     asyncio.run(main())
@@ -108,7 +111,7 @@ def test_nothing_is_acknowledged_before_it_is_taken_and_nothing_overtakes_what_i
         async def ensure() -> None:
             pass
 
-        one: Any = Postman(stream, WEBHOOK, taking, ensure)  # type: ignore[arg-type]  # as much of them as it needs
+        one: Any = Postman(stream, WEBHOOK, taking, ensure, lambda: 1 << 20)  # type: ignore[arg-type]  # as much of them as it needs
         await one._bring(messages)
 
     asyncio.run(main())
@@ -140,3 +143,27 @@ def test_what_is_no_event_is_dropped(monkeypatch: pytest.MonkeyPatch, caplog: py
     assert taking.requests == [["1"]]
     assert nonsense.acked
     assert "is no event" in caplog.text
+
+
+def test_an_event_that_does_not_fit_beside_the_headers_is_kept_without_its_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    large = message("large", 5000)
+    most = len(large.data)
+    _, stream = bring([large, message("1")], lambda ids: ids == ["1"], monkeypatch, most_bytes=most)
+    ((_, data, headers),) = stream.dead
+    kept = json.loads(data)
+    assert (kept["id"], kept["type"], kept["data"], kept["data_omitted"]) == ("large", "x", {}, most)
+    assert large.acked
+    most += header_bytes(headers)
+    _, stream = bring([message("large", 5000)], lambda ids: False, monkeypatch, most_bytes=most)
+    assert stream.dead == [(stream.dead[0][0], large.data, headers)]  # it just fits
+
+
+def test_an_event_that_cannot_be_kept_at_all_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    strange = message("1\r\n" * 1000)
+    _, stream = bring([strange], lambda ids: False, monkeypatch, most_bytes=1000)
+    assert (stream.dead, strange.acked) == ([], True)
+    assert "too large to be kept" in caplog.text
