@@ -193,7 +193,27 @@ def _lines(call: AdminCall, answer: Any) -> Iterator[str]:
             yield f"NOT ANSWERED: {', '.join(missing)}"
         return
     for name, value in answer.items():
+        yield from _named(name, value)
+
+
+def _named(name: str, value: Any) -> Iterator[str]:
+    """A field on a line of its own, an object field by field, and of a list one line per object, without its zeros."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _named(f"{name}.{key}", part)
+    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        for item in value:
+            yield f"{name:<26} {', '.join(_counted(item))}"
+    else:
         yield f"{name:<26} {_cell(value)}"
+
+
+def _counted(item: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in item.items():
+        if isinstance(value, dict):
+            yield from _counted(value)
+        elif value:
+            yield f"{name} {_cell(value)}"
 
 
 def _table(columns: Sequence[str], items: Sequence[Mapping[str, Any]]) -> Iterator[str]:

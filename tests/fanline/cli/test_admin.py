@@ -72,6 +72,18 @@ def test_a_list_is_a_table_of_all_pages_up_to_the_limit(client: type[_Client]) -
     assert client.asked[1] == ("GET", "/channels", {"limit": 99, "prefix": "news:", "after": "news:all"}, None)
 
 
+def test_an_answer_that_is_no_list_is_a_line_a_field_and_numbers_of_workers_leave_out_zeros(
+    client: type[_Client],
+) -> None:
+    worker = {"name": "worker-0", "pid": 7, "counters": {"accepted": 3, "refused": 0}}
+    client.answers = [{"errors": 0, "per_worker": [worker], "workers": {"missing": []}}]
+    assert [line.split(maxsplit=1) for line in run("stats")[1].splitlines()] == [
+        ["errors", "0"],
+        ["per_worker", "name worker-0, pid 7, accepted 3"],
+        ["workers.missing", "[]"],
+    ]
+
+
 def test_arguments_go_where_the_call_has_them(client: type[_Client]) -> None:
     client.answers = [{"connections": 1}, {}]
     assert run("send-to-user", "anna", '{"type": "x"}', "--json") == (0, '{"connections": 1}\n')
