@@ -12,13 +12,17 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 from fanline.protocol.handlers import Handler, HandlerError
 from fanline.workers.handlers.stacks import stack_of
 
 PLACES = 64
 """Calls at a time; those beyond wait."""
+PARTS = 4
+"""Of the places one client holds one part at most, also with calls that were given up and do not end."""
 GRACE_SECONDS = 10.0
 
 Function = Callable[[Any], Any]
@@ -91,23 +95,23 @@ class FunctionCalls:
         self._on_stuck = on_stuck
         self._most = places
         self._places = asyncio.Semaphore(places)
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = (
+            WeakValueDictionary()
+        )  # held by calls, and nobody else
         self._grace = grace
         self._stuck: set[asyncio.Future[Any]] = set()
         self._threads = ThreadPoolExecutor(places, thread_name_prefix="handler")
 
-    async def call(self, function: Function, request: Any) -> Any:
+    async def call(self, function: Function, request: Any, client: str | None = None) -> Any:
         """What the function returns. HandlerError if there is no place in time, TooLateError if it is not done in time;
-        whatever it raises.
+        whatever it raises. `client`: who has it called, and holds a part of the places at most.
         """
         ends = asyncio.get_running_loop().time() + self._seconds
-        try:
-            async with asyncio.timeout_at(ends):
-                await self._places.acquire()
-        except TimeoutError:
-            raise HandlerError("too many calls are under way") from None
+        turn = self._turn_of(client)
+        await self._enter(turn, ends)
         call = _Call(function, request)
         work = asyncio.ensure_future(self._run(call))
-        work.add_done_callback(self._ended)
+        work.add_done_callback(partial(self._ended, turn))
         done, _ = await asyncio.wait([work], timeout=ends - asyncio.get_running_loop().time())
         if not done:
             error = TooLateError(f"it was not done within {self._seconds:g} s")
@@ -116,6 +120,24 @@ class FunctionCalls:
             self._give_up(work)
             raise error
         return work.result()
+
+    def _turn_of(self, client: str | None) -> asyncio.Semaphore:
+        if client is None:
+            return asyncio.Semaphore()
+        most = max(1, self._most // PARTS)
+        return self._turns.setdefault(client, asyncio.Semaphore(most))
+
+    async def _enter(self, turn: asyncio.Semaphore, ends: float) -> None:
+        try:
+            async with asyncio.timeout_at(ends):
+                await turn.acquire()
+                try:
+                    await self._places.acquire()
+                except asyncio.CancelledError:
+                    turn.release()
+                    raise
+        except TimeoutError:
+            raise HandlerError("too many calls are under way") from None
 
     def _give_up(self, work: asyncio.Future[Any]) -> None:
         work.cancel()
@@ -127,9 +149,10 @@ class FunctionCalls:
         if len(self._stuck) >= self._most:
             self._on_stuck()
 
-    def _ended(self, work: asyncio.Future[Any]) -> None:
+    def _ended(self, turn: asyncio.Semaphore, work: asyncio.Future[Any]) -> None:
         self._stuck.discard(work)
         self._places.release()
+        turn.release()
         if not work.cancelled():
             work.exception()  # seen, also if nobody waits for it any more
 

@@ -35,7 +35,8 @@ class HookDesk:
         if hooked is None:
             return encode_question_answer(QuestionAnswer(known=False))
         try:
-            return await hooked.call(question, _encoded)  # type: ignore[no-any-return]  # bytes, as _encoded returns
+            client = question.user or question.connection_id
+            return await hooked.call(question, _encoded, client)  # type: ignore[no-any-return]  # bytes, as _encoded returns
         except HookRefusal as refusal:
             return encode_question_answer(QuestionAnswer(refusal=str(refusal) or "refused"))
 

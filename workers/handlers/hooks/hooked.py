@@ -27,12 +27,14 @@ class Hooked:
         self._count = self._failed = 0
         self._seconds = 0.0
 
-    async def call(self, request: Any, finish: Callable[[Any], Any] = lambda result: result) -> Any:
+    async def call(
+        self, request: Any, finish: Callable[[Any], Any] = lambda result: result, client: str | None = None
+    ) -> Any:
         """What becomes of what the function returns. HookRefusal as it raises it; HandlerError for whatever else goes
-        wrong, in `finish` too, which is logged.
+        wrong, in `finish` too, which is logged. `client`: as for FunctionCalls.
         """
         try:
-            return finish(await self._timed(request))
+            return finish(await self._timed(request, client))
         except HookRefusal:
             raise
         except Exception as error:  # the application's own
@@ -42,11 +44,11 @@ class Hooked:
                 raise
             raise HandlerError(f"it raised {type(error).__name__}") from None
 
-    async def _timed(self, request: Any) -> Any:
+    async def _timed(self, request: Any, client: str | None) -> Any:
         self._count += 1
         begun = asyncio.get_running_loop().time()
         try:
-            return await self._calls.call(self._function, request)
+            return await self._calls.call(self._function, request, client)
         finally:
             self._seconds += asyncio.get_running_loop().time() - begun
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
+import msgspec
 import pytest
 
 from fanline.protocol.handlers import MAX_ANSWER_BYTES, HandlerError, decode_answer, encode_request
@@ -144,5 +146,25 @@ def test_a_slow_function_takes_no_place_of_another_one() -> None:
         assert (await answer(hooks, call, desk)).result == 3
         results = await asyncio.gather(*slow, return_exceptions=True)
         assert all(isinstance(result, HandlerError) for result in results)
+
+    asyncio.run(main())
+
+
+def test_calls_of_one_client_that_do_not_end_leave_places_for_others() -> None:
+    release = threading.Event()
+
+    def pay(message: ClientMessage) -> str:
+        return "late" if message.user == "anna" and release.wait(30) else "paid"
+
+    async def main() -> None:
+        hooks = Hooks(Nowhere())
+        hooks.on_message("pay", pay)
+        desk = HookDesk(hooks, make)
+        slow = [asyncio.ensure_future(answer(hooks, MESSAGE, desk)) for _ in range(2 * PLACES)]
+        ends = await asyncio.gather(*slow, return_exceptions=True)
+        assert all(isinstance(each, HandlerError) for each in ends)
+        for other in (msgspec.structs.replace(MESSAGE, user="bob"), msgspec.structs.replace(MESSAGE, user=None)):
+            assert (await answer(hooks, other, desk)).result == "paid"
+        release.set()
 
     asyncio.run(main())
