@@ -124,6 +124,28 @@ def test_a_slow_function_holds_up_its_own_queue_alone() -> None:
     assert heard == list(range(100))
 
 
+def test_calls_of_a_coroutine_function_overlap_and_begin_in_the_order_of_the_events() -> None:
+    begun, ended = list[int](), list[int]()
+
+    async def nap(said: ServerEvent) -> None:
+        number = said.data["number"]
+        begun.append(number)
+        await asyncio.sleep(0.001 * (number % PLACES == 0))  # the next ones overtake it
+        ended.append(number)
+
+    async def main() -> None:
+        client = await listening(paid=nap)
+        ((_, _, take),) = client.subscriptions
+        for number in range(10 * PLACES):
+            await take(event("paid", number))
+        while len(ended) < 10 * PLACES:
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert begun == list(range(10 * PLACES))
+    assert ended != begun
+
+
 def test_what_is_said_in_a_thread_leaves_by_the_loop() -> None:
     async def main() -> list[tuple[str, bytes, dict[str, str]]]:
         client: Any = Nats()
