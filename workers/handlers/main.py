@@ -81,7 +81,7 @@ async def serve(order: HandlersOrder, functions: dict[Handler, Function | None],
         await office.start()
     await client.flush()
     report(order.report_fd, READY)
-    watching = [asyncio.create_task(each) for each in (_beat(order.report_fd), watch_loop())]
+    watching = [asyncio.create_task(each) for each in (_beat(order.report_fd), watch_loop(order.settings.hang_timeout))]
     await stopped.wait()
     for task in watching:
         task.cancel()

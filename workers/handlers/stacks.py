@@ -3,6 +3,7 @@
 import asyncio
 import faulthandler
 import logging
+import math
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import Any
 
 BLOCKED_SECONDS = 1.25
 """A loop that is held up for longer is reported. Shorter than any block that a client notices."""
+PACE_SECONDS = 10.0
+"""Between two reports: the stacks of all threads may be thousands of lines."""
 _TICK_SECONDS = 0.25
 _log = logging.getLogger("fanline.handlers")
 
@@ -34,15 +37,18 @@ def _frames(awaited: Any) -> Iterator[FrameType]:
         awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
 
 
-async def watch_loop() -> None:
+async def watch_loop(hang_seconds: float) -> None:
     """Report, for ever, that the loop is held up. The stacks of all threads go to stderr while it is, from a thread
-    that needs no Python, so that they are there even if it never runs again.
+    that needs no Python, so that they are there even if it never runs again. `hang_seconds`: after which the process is
+    killed; a block that may come to that is reported whenever the last report was.
     """
-    loop = asyncio.get_running_loop()
+    loop, quiet_until = asyncio.get_running_loop(), -math.inf
     while True:
-        faulthandler.dump_traceback_later(BLOCKED_SECONDS, file=sys.stderr)
         before = loop.time()
+        patience = max(BLOCKED_SECONDS, min(quiet_until - before, hang_seconds / 2))
+        faulthandler.dump_traceback_later(patience, file=sys.stderr)
         await asyncio.sleep(_TICK_SECONDS)
         seconds = loop.time() - before
-        if seconds > BLOCKED_SECONDS:
+        if seconds > patience:
+            quiet_until = loop.time() + PACE_SECONDS
             _log.error("a handler has blocked the loop for %.1f s; the stacks above show where", seconds)

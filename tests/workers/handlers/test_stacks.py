@@ -1,12 +1,16 @@
 """Where the application's code is that does not end."""
 
 import asyncio
+import faulthandler
+import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from fanline.workers.handlers import stacks
 from fanline.workers.handlers.functions import FunctionCalls, TooLateError
 
 
@@ -67,3 +71,25 @@ def test_a_function_in_a_thread_is_shown_where_it_is() -> None:
 
 def test_one_that_returns_something_to_await_is_shown_in_what_it_returned() -> None:
     assert "in _nap_deep_inside\n" in late(lambda _: _nap_deep_inside())
+
+
+def test_a_loop_that_is_blocked_again_and_again_is_reported_once_in_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    waits = list[float]()
+    monkeypatch.setattr(stacks, "BLOCKED_SECONDS", 0.05)
+    monkeypatch.setattr(stacks, "_TICK_SECONDS", 0.0)
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda seconds, file: waits.append(seconds))
+
+    async def main() -> None:
+        watching = asyncio.create_task(stacks.watch_loop(4.0))
+        for _ in range(5):
+            await asyncio.sleep(0)
+            time.sleep(0.1)  # noqa: ASYNC251  # it is what the test is about
+        watching.cancel()
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(main())
+    assert caplog.text.count("has blocked the loop") == 1
+    assert waits[0] == 0.05
+    assert set(waits[2:]) == {2.0}  # one that may end in a kill is reported all the same
