@@ -1,9 +1,10 @@
 """The receipt `delivered`, where the sender of a message is: it learns that another member has been sent it."""
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
-from weakref import ReferenceType, ref
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import msgspec
 
@@ -17,6 +18,8 @@ from fanline.protocol.nats.names import system_subject
 
 MOST_EXPECTED = 4096
 """Messages of a worker's clients that nobody may ever take; the oldest are forgotten first."""
+MOST_OF_ONE = 100
+"""Those of one client, so that one who speaks to empty rooms costs only its own receipts."""
 
 
 def taken_subject(process: str) -> str:
@@ -42,6 +45,7 @@ class SentMessages:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._expected: dict[str, _Sent] = {}
+        self._newest: WeakKeyDictionary[Session, deque[str]] = WeakKeyDictionary()
 
     def __len__(self) -> int:
         return len(self._expected)
@@ -55,6 +59,10 @@ class SentMessages:
     def expecting(self, session: Session, message_id: str, message: Envelope) -> Iterator[None]:
         """Publish a client's message under this id, and tell the client, inside the block."""
         fields = msgspec.json.encode(status_fields(message, "delivered"))
+        newest = self._newest.setdefault(session, deque())
+        newest.append(message_id)
+        if len(newest) > MOST_OF_ONE:
+            self._expected.pop(newest.popleft(), None)
         self._expected[message_id] = _Sent(ref(session), message.channel, fields)
         if len(self._expected) > MOST_EXPECTED:
             del self._expected[next(iter(self._expected))]

@@ -185,6 +185,23 @@ async def test_what_was_not_stored_is_not_expected_to_be_taken(monkeypatch: pyte
                 assert len(kept[0]) == 1
 
 
+def test_who_speaks_to_an_empty_room_costs_nobody_else_a_receipt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sent, "MOST_EXPECTED", sent.MOST_OF_ONE + 1)
+    messages, said = SentMessages(cast("Bus", None)), list[Envelope]()
+    quiet, loud = (cast("Session", _Talker(said)) for _ in range(2))
+    for session, message_id in ((quiet, "q"), *((loud, f"l{number}") for number in range(1000))):
+        with messages.expecting(session, message_id, Envelope("pub", channel="session:9")):
+            pass
+    assert len(messages) == sent.MOST_OF_ONE + 1
+    messages._hear(b"q", lambda _: None)
+    assert [envelope.id for envelope in said] == ["q"]
+
+
+class _Talker:
+    def __init__(self, said: list[Envelope]) -> None:
+        self.push = said.append
+
+
 class _Data:
     """What a message says, and whether anybody still has it."""
 
