@@ -16,10 +16,14 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+OFFLINE := { echo 'fanline: pip could not install what the lock file names; it needs a package index that it reaches' \
+	'(PIP_INDEX_URL), or a folder of wheels (PIP_FIND_LINKS)'; exit 1; } >&2
 COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --upgrade pyproject.toml
 
-unexport PYTHONDONTWRITEBYTECODE  # each of hundreds of test processes would compile all modules again
+PYTEST := $(BIN)/python -P -m pytest
+# Whole files at a time and in order, by four processes of pytest. ARGS='-n0' runs them in one, as --pdb needs.
+SIDE_BY_SIDE := $(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder -m 'not process'
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick foreign pythons mutants faults soak fuzz check lint types lock clean
@@ -31,10 +35,11 @@ demo: $(RUN)  ## run the live demo; SECONDS=10 ends it by itself
 	@$(BIN)/fanline demo $(if $(SECONDS),--seconds $(SECONDS))
 
 test: $(DEV) $(FOREIGN) $(if $(shell command -v npm),$(NODE))  ## run all tests; ARGS='-k hub' goes to pytest
-	@$(BIN)/python -P -m pytest $(ARGS)
+	@$(SIDE_BY_SIDE) $(ARGS) || [ $$? = 5 ]  # 5: ARGS chooses none of these
+	@$(PYTEST) -m process $(ARGS) || [ $$? = 5 ]  # one at a time: they start servers, and wait for them
 
 quick: $(DEV)  ## run the tests that need no process, server or socket; takes ARGS, too
-	@$(BIN)/python -P -m pytest -m 'not process' $(ARGS)
+	@$(SIDE_BY_SIDE) $(ARGS)
 
 foreign: $(DEV) $(FOREIGN)  ## install the WebSocket clients of others that tests/integration/systems plays
 
@@ -83,13 +88,13 @@ $(BIN)/python:
 
 $(RUN): requirements-run.lock pyproject.toml | $(BIN)/python
 	@echo 'installing into $(VENV) ...'
-	@$(INSTALL) --require-hashes --requirement requirements-run.lock
+	@$(INSTALL) --require-hashes --requirement requirements-run.lock || $(OFFLINE)
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV): requirements.lock $(RUN)
 	@echo 'installing the tools for tests and checks ...'
-	@$(INSTALL) --require-hashes --requirement requirements.lock
+	@$(INSTALL) --require-hashes --requirement requirements.lock || $(OFFLINE)
 	@touch $@
 
 # One test of an example needs them; it is skipped without.

@@ -1,4 +1,4 @@
-"""What runs inside one worker: accept, connections, outboxes, hub, flusher, sessions, and the bus to everybody else.
+"""What runs inside one worker: accept, connections, outboxes, hub, flusher, sessions, and the bus to the rest.
 
 The hub and everything it calls are synchronous: a decision is never cut in two by an await. Only connections, the
 flusher, the heartbeat and the bus wait.

@@ -17,7 +17,7 @@ class Counters(msgspec.Struct):
     refused_address_connections: int = 0
     """Handshakes from addresses that have as many connections as they may have."""
     refused_address_handshakes: int = 0
-    """Handshakes from addresses that have sent too many."""
+    """Handshakes and HTTP requests from addresses that have sent too many."""
     refused_user_connections: int = 0
     """Connections of users that have as many as they may have, replaced ones among them."""
     refused_proxy_headers: int = 0
@@ -46,6 +46,14 @@ class Counters(msgspec.Struct):
     """Messages of tasks that no event had announced, and that were not monitored because there were too many such."""
     deliveries: int = 0
     """Messages pushed to outboxes: one message to a thousand subscribers counts as a thousand."""
+    flushes_timed: int = 0
+    """Times that what had come was given out to all who hear it, and that it was noted how long this took: always if it
+    went to many, and each eighth time if it went to few.
+    """
+    flush_microseconds: int = 0
+    """What these took in all, from the first subscriber to the last."""
+    flushes_slow: int = 0
+    """Those that took longer than a tenth of a second."""
     commands: int = 0
     """Commands read from clients."""
     errors: int = 0

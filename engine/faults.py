@@ -1,14 +1,14 @@
-"""Faults: exceptions that nobody expected, and what they may do. Everything in the background ends at an edge of here.
+"""Faults: unexpected exceptions, and what they may affect. All background work has an edge here.
 
 A fault is reported once, and stays with what it is about, so that it ends neither this worker nor, one after the other,
 all workers that meet it:
 
 - a message that cannot be read, folded or encoded becomes a `gap` in its place (`fault_gap`);
-- a channel or a task that cannot be dealt with is in quarantine, and is tried again after QUARANTINE_SECONDS;
+- a channel or a task that cannot be handled is in quarantine, and is tried again after QUARANTINE_SECONDS;
 - a background task begins again (`keep`);
 - a command is answered with an error; only if it may have left its session half changed, the connection ends.
 
-Only a fault of what the whole worker depends on, as the flusher, ends the worker (server.py).
+Only a fault in something that the whole worker depends on, such as the flusher, ends the worker (server.py).
 """
 
 import logging
@@ -21,7 +21,7 @@ from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
 from fanline.engine.log_pace import LogPace
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import GapData, GapReason
+from fanline.protocol.messages.notices import GapData, GapReason
 
 QUARANTINE_SECONDS = 30.0
 """For how long a channel or a task is left alone, and for how long further faults of one subject are not logged."""
@@ -35,7 +35,7 @@ OnFault = Callable[[str, str], None]
 
 
 class FatalError(Exception):
-    """A fault of what the whole worker depends on: the worker has to end. It is logged already."""
+    """A fault in something that the whole worker depends on: the worker has to end. It is logged already."""
 
 
 class Faults:

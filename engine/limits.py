@@ -52,7 +52,7 @@ class LimitHits:
         """Limit -> how many had met it when it was last logged."""
 
     def hit(self, limit: Limit, what: object = "") -> None:
-        """Somebody has met a limit; `what` says who, or by how much, without secrets."""
+        """A client has hit a limit; `what` says which one, or by how much, without secrets."""
         count = getattr(self.counters, limit.counter) + 1
         setattr(self.counters, limit.counter, count)
         if self._pace.allows(limit):

@@ -62,17 +62,22 @@ class Namespace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Its channels are tasks, with snapshots, log tails, stall detection and calls (docs/reference/tasks.md)."""
     retention: Annotated[float, Meta(ge=1, le=31_536_000)] = 7 * _DAY
     """Seconds for which a task's snapshot is kept after its last change."""
+    stalled_timeout: Annotated[float, Meta(ge=0, le=31_536_000)] = _DAY
+    """Seconds after which a stalled task is ended as timed out; 0: never."""
     presence: bool = False
     """Whether clients can learn which users are subscribed to a channel, and who comes and goes."""
 
 
-_ROOMS = Namespace(durable=True, presence=True)
+ROOMS = ("project", "session")
+"""The namespaces of channels that clients come to, talk in and leave."""
+_ROOM = Namespace(durable=True, presence=True)
 DEFAULTS: Mapping[str, Namespace] = {
     "task": Namespace(durable=True, history=5000, tasks=True),
     "tasks": Namespace(durable=True, history=1, publish=Publishers.BACKEND),  # the task monitor's table
-    "project": _ROOMS,
+    "project": _ROOM,
     "user": Namespace(durable=True, max_age=7 * _DAY, inbox=True),
-    "session": _ROOMS,
+    "session": _ROOM,
+    "monitor": Namespace(publish=Publishers.BACKEND, slow=SlowPolicy.DROP),  # what admins watch
     "system": Namespace(durable=True, publish=Publishers.BACKEND, everywhere=True),
     "doc": Namespace(durable=True),
     "typing": Namespace(slow=SlowPolicy.DROP),

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from fanline.protocol.auth.rights import GrantText
+from fanline.protocol.management.monitor import MONITOR, SYSTEM
 
 TEMPLATE = "channels like task:{task_id} or user:{user}"
 TemplateText = Annotated[str, Meta(min_length=3, max_length=200, description=TEMPLATE)]
@@ -67,6 +68,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """How plain clients acknowledge the messages of an inbox."""
     rooms: Annotated[str, Meta(min_length=1, max_length=32)] = "project"
     """The namespace of channels that plain clients name without one."""
+    manages: bool = False
+    """Whether it is for operators: they watch the server, and make the calls of the management API here."""
     flat: bool = False
     """Whether plain clients get the progress of tasks at the top level of a message."""
     must_exist: bool = False
@@ -79,6 +82,7 @@ _TASK = Route(joins=("task:{task_id}",), flat=True, greeting="connected to the p
 DEFAULTS: Mapping[str, Route] = {
     "/": _WS,
     "/ws": _WS,
+    "/ws/admin/monitor": Route(joins=(MONITOR, SYSTEM), manages=True),
     "/ws/board": Route(joins=("project:{?project_id=*}",)),
     "/ws/chat": _CHAT,
     "/ws/chat/session/{session_id}": msgspec.structs.replace(_CHAT, joins=("user:{user}", "session:{session_id}")),

@@ -11,19 +11,22 @@ from copy import copy
 import trio
 
 from fanline.engine.access.access import Access
-from fanline.engine.assembly import Assembly
+from fanline.engine.assembly.assembly import Assembly
+from fanline.engine.assembly.basis import Basis
 from fanline.engine.bus.interface import Bus
-from fanline.engine.connections.arrivals import Arrival, Arrivals
+from fanline.engine.cluster.members import Members
+from fanline.engine.connections.arrivals import Arrivals
 from fanline.engine.connections.connection import Connection, ConnectionShared
 from fanline.engine.connections.handshake import Handshakes, Opened
-from fanline.engine.connections.readiness import Readiness
+from fanline.engine.connections.http.readiness import Readiness
 from fanline.engine.connections.spare_file import SpareFile
 from fanline.engine.counters import Counters
 from fanline.engine.faults import FatalError
 from fanline.engine.hooks.settings import NO_HOOKS, ServedHooks
 from fanline.engine.limits import Limit
+from fanline.engine.management.feed import say_draining
 from fanline.engine.settings import EngineSettings
-from fanline.engine.transport import load_tls, start_tls
+from fanline.engine.sockets.transport import load_tls
 from fanline.protocol.errors import CloseReason
 
 _ACCEPT_BATCH = 4  # accepted between two turns of the loop, in which each handshake takes some 0.2 ms
@@ -39,8 +42,8 @@ _log = logging.getLogger("fanline.server")
 class Server:
     """The engine of one worker. `serve` runs until it is cancelled, or until `drain` has ended everything.
 
-    `name`: what the other workers and people call this one; `control`: the path of the control process's socket, ""
-    if there is none.
+    `name`: the name of this worker, for the other workers and for people; `control`: the path of the control process's
+    socket, "" if there is none; `died`: how the worker before it in its slot died, "" if it did not.
 
     OSError from the constructor if the TLS files cannot be used.
     """
@@ -54,14 +57,23 @@ class Server:
         *,
         hooks: ServedHooks = NO_HOOKS,
         control: str = "",
+        died: str = "",
     ) -> None:
         self._settings = settings
-        self._parts = parts = Assembly(bus, settings, access or Access(), name, hooks)
-        readiness = Readiness(bus, parts.namespaces, lambda: self._draining)
+        self._basis = basis = Basis(bus, settings, Members(bus, name, died), hooks)
+        self._parts = parts = Assembly(basis, access or Access(), hooks, control)
+        readiness = Readiness(bus, basis.namespaces, lambda: self._draining)
         self._handshakes = Handshakes(
-            settings, parts.routes, parts.admissions, parts.counters, readiness, parts.audit, parts.hits, control
+            settings,
+            parts.admittance.routes,
+            parts.admissions,
+            basis.counters,
+            readiness,
+            basis.audit,
+            basis.hits,
+            parts.control,
         )
-        self._arrivals = Arrivals(settings, parts.hits)
+        self._arrivals = Arrivals(settings, basis.hits)
         self._sockets = 0  # accepted and not closed, whatever state they are in
         self._draining = False
         self._out_of_room = False
@@ -73,15 +85,15 @@ class Server:
 
     def statistics(self) -> Counters:
         """A copy of the counts."""
-        return copy(self._parts.counters)
+        return copy(self._basis.counters)
 
     async def serve(
         self, listener: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Serve on a listening, non-blocking socket, which stays the caller's to close.
 
-        In an exception group: BusError, if the bus does not let this worker hear what all workers hear; FatalError, if
-        what the whole worker depends on has failed.
+        In an exception group: BusError if this worker cannot subscribe to what all workers get; FatalError if something
+        that the whole worker depends on has failed.
         """
         with self._serving:
             async with trio.open_nursery() as nursery:
@@ -92,7 +104,9 @@ class Server:
                 await trio.sleep_forever()  # until drained or cancelled
 
     async def _run_vital(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run what the whole worker depends on: its fault ends the worker, once clients are told to come back."""
+        """Run something that the whole worker depends on: its fault ends the worker, after clients are asked to come
+        back.
+        """
         try:
             await run()
         except Exception as error:
@@ -104,6 +118,7 @@ class Server:
         """Stop accepting, tell every client to come back, and end `serve` when all are gone or time is up."""
         self._accepting.cancel()
         self._draining = True
+        say_draining(self._basis.bus, self._basis.members)
         with trio.move_on_after(seconds):
             await self._send_away(seconds / 2)
             while self._sockets:
@@ -112,10 +127,10 @@ class Server:
         self._serving.cancel()
 
     async def _send_away(self, seconds: float) -> None:
-        """Close all connections so that their clients come back to other workers one after the other: those who can be
-        told when, at once, and the others by and by, within `seconds` seconds.
+        """Close all connections so that their clients come back to other workers one after the other: clients that
+        can be told when, at once, and the others gradually, within `seconds` seconds.
         """
-        connections = [*self._parts.registry]
+        connections = [*self._basis.registry]
         spread = min(len(connections) / _RETURNS_PER_SECOND, _LONGEST_RETURN)
         told = [connection for connection in connections if connection.can_be_told]
         others = [connection for connection in connections if not connection.can_be_told]
@@ -143,16 +158,16 @@ class Server:
                     if error.errno in _NO_ROOM and not await self._dismiss_next(listener, spare, error):
                         break
                     continue  # else the peer went away while it waited in the queue
-                self._parts.counters.accepted += 1
+                self._basis.counters.accepted += 1
                 self._out_of_room = False
                 if self._sockets >= self._max_sockets:
-                    self._parts.hits.hit(Limit.CONNECTIONS)
+                    self._basis.hits.hit(Limit.CONNECTIONS)
                     nursery.start_soon(self._handshakes.turn_away, sock, self._tls, name="turned away")
                 else:
                     self._sockets += 1
                     nursery.start_soon(self._run, sock, str(address[0]), shared, name="connection")
                 if not self._arrivals.take_turn():
-                    break  # whether anybody is there to wait for the next turn is for the kernel to say
+                    break  # only the kernel knows whether a connection waits for the next turn
 
     async def _dismiss_next(self, listener: socket.socket, spare: SpareFile, error: OSError) -> bool:
         """The kernel has no file or no memory for another socket: say so once, and give up the spare file to tell the
@@ -164,7 +179,7 @@ class Server:
         try:
             with spare.given_up():
                 sock, _address = listener.accept()
-                self._parts.counters.accepted += 1
+                self._basis.counters.accepted += 1
                 await self._handshakes.dismiss(sock, self._tls)
         except BlockingIOError:
             return False
@@ -180,19 +195,13 @@ class Server:
         """
         with self._arrivals.one(peer) as arrival:
             if self._tls is not None or self._arrivals.expects_header(arrival):
-                sock = await self._before_http(sock, arrival)
+                sock = await self._arrivals.before_http(sock, arrival, self._tls)
             try:
                 return sock, await self._handshakes.open_websocket(sock, arrival)
             except BaseException:
                 trio.lowlevel.notify_closing(sock)
                 sock.close()
                 raise
-
-    async def _before_http(self, sock: socket.socket, arrival: Arrival) -> socket.socket:
-        """Read a proxy's header, and begin TLS. OSError, TooSlowError."""
-        with trio.fail_after(self._settings.handshake_timeout) as scope, arrival.awaiting(scope):
-            await self._arrivals.read_proxy_header(sock, arrival)
-            return sock if self._tls is None else await start_tls(sock, self._tls)
 
     async def _run(self, sock: socket.socket, peer: str, shared: ConnectionShared) -> None:
         """One connection from its accept to its close."""
@@ -209,10 +218,10 @@ class Server:
                 if self._draining:  # the handshake was under way when the drain began
                     connection.close(CloseReason.RESTART)
                 if address is None:
-                    await self._parts.registry.serve(connection, rest)
+                    await self._basis.registry.serve(connection, rest)
                 else:  # a `with` of its own would take 0.4 KB of every connection
                     with self._handshakes.limits.counted(address):
-                        await self._parts.registry.serve(connection, rest)
+                        await self._basis.registry.serve(connection, rest)
         except (OSError, trio.TooSlowError):
             pass  # the peer is gone, or cannot speak TLS
         except Exception:  # noqa: BLE001  # our own fault, and still that of one connection only

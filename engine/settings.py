@@ -53,7 +53,9 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     max_connections_per_address: Annotated[int, Meta(ge=0)] = 10_000
     """Connections of one client address to one worker; further ones are answered with 429. 0: any number."""
     handshakes_per_address: Annotated[float, Meta(ge=0, le=100_000)] = 100.0
-    """Handshakes a second of one client address with one worker; further ones are answered with 429. 0: any number."""
+    """Handshakes a second of one client address with one worker, and HTTP requests without a key or token that is
+    accepted; further ones are answered with 429. 0: any number.
+    """
     messages_per_second: Annotated[float, Meta(ge=0)] = 1000.0
     """Messages a second that a client may send, each fragment counted; beyond, it is read more slowly, and later
     closed. 0: any number.

@@ -1,8 +1,9 @@
 """Long work in slices, so that nothing holds up the loop of a worker."""
 
 import sys
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
 
 import trio
 
@@ -26,6 +27,25 @@ class Slices:
         if trio.current_time() >= self._end:
             await trio.lowlevel.checkpoint()
             self._end = trio.current_time() + self._seconds
+
+
+def pieces(items: Iterable[T], most: int) -> Iterator[list[T]]:
+    """`items` in lists of `most` at most."""
+    rest = iter(items)
+    while piece := list(islice(rest, most)):
+        yield piece
+
+
+Ordered = TypeVar("Ordered", bound=Any)
+
+
+def lowest(found: list[Ordered], more: Iterable[Ordered], most: int) -> list[Ordered]:
+    """The `most` lowest ones, in order, of those found before, which are in order, and of more: so the first of many
+    are found piece by piece.
+    """
+    if len(found) >= most:
+        more = [each for each in more if each < found[-1]]
+    return sorted([*found, *more])[:most]
 
 
 class Turns:

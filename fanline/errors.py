@@ -53,3 +53,8 @@ class NotPublished(FanlineError):  # noqa: N818  # reads as what happened
 
 class SlowConsumer(FanlineError):  # noqa: N818  # reads as what happened
     """A subscription's messages arrived far faster than they were taken; the messages already there come first."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What the system says of a failure, without its number."""
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

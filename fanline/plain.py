@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from fanline.protocol.envelope import check_value
 from fanline.protocol.errors import MessageError
+from fanline.protocol.values import check_value
 
 
 def plain(data: Any) -> Any:
@@ -13,12 +13,19 @@ def plain(data: Any) -> Any:
 
     Raises TypeError or ValueError for what neither can hold.
     """
-    value = _with_lists(msgspec.to_builtins(data, builtin_types=(bytes,)))
+    value = _with_lists(msgspec.to_builtins(data, builtin_types=(bytes,), enc_hook=_text))
     try:
         check_value(value)
     except MessageError as error:
         raise ValueError(str(error)) from None
     return value
+
+
+def _text(value: Any) -> str:
+    """A text of a class of its own, as web frameworks have it. Raises TypeError for anything else."""
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
 
 def _with_lists(value: Any) -> Any:

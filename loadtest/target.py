@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fanline.protocol.nats.addresses import NatsAddress, parse_url
 from fanline.protocol.nats.parser import NatsError
-from fanline.protocol.serve_state import STATE_FILES, ServeState, nats_login, newest_server, state_directory
+from fanline.protocol.serve_state import STATE_FILES, ServeState, nats_login, newest_server, state_directories
 
 
 class TargetError(Exception):
@@ -50,9 +50,10 @@ def _newest_server() -> ServeState:
 
 
 def _state_files() -> Iterator[bytes]:
-    for path in Path(state_directory(os.environ)).glob(STATE_FILES):
-        with suppress(OSError):  # the server has just removed its file
-            yield path.read_bytes()
+    for directory in state_directories(os.environ, os.geteuid()):
+        for path in Path(directory).glob(STATE_FILES):
+            with suppress(OSError):  # the server has just removed its file
+                yield path.read_bytes()
 
 
 def _is_alive(pid: int) -> bool:

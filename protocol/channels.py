@@ -19,8 +19,10 @@ from fanline.protocol.errors import ErrorCode, MessageError
 MAX_CHANNEL_LENGTH = 200
 
 TOKEN_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=@+~,:/-"
+_NAMESPACE_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789_-"
 _TOKEN = rf"[{re.escape(TOKEN_CHARACTERS)}]+"
-_CHANNEL = re.compile(rf"([a-z][a-z0-9_\-]{{0,31}}):({_TOKEN}(?:\.{_TOKEN})*)")
+_NAMESPACE = re.compile(r"[a-z][a-z0-9_\-]{0,31}")
+_CHANNEL = re.compile(rf"({_NAMESPACE.pattern}):({_TOKEN}(?:\.{_TOKEN})*)")
 
 
 def check_channel(name: str) -> str:
@@ -28,11 +30,29 @@ def check_channel(name: str) -> str:
     if len(name) > MAX_CHANNEL_LENGTH:
         raise MessageError(ErrorCode.BAD_CHANNEL, f"channel name is longer than {MAX_CHANNEL_LENGTH} characters")
     if _CHANNEL.fullmatch(name) is None:
-        shown = name if name.isprintable() else ascii(name)
-        raise MessageError(
-            ErrorCode.BAD_CHANNEL, f"not a channel name: '{shown}' (expected namespace:id, as in task:42)"
-        )
+        shown = name if name.isprintable() else ascii(name)[1:-1]
+        raise MessageError(ErrorCode.BAD_CHANNEL, f"not a channel name: '{shown}' ({_fault(name)})")
     return name
+
+
+def _fault(name: str) -> str:
+    """What is wrong with a name that is not in the grammar."""
+    namespace = namespace_of(name)
+    if ":" not in name:
+        return "expected namespace:id, as in task:42"
+    if _NAMESPACE.fullmatch(namespace) is None:
+        rule = "a namespace has 1 to 32 of a-z, 0-9, _ and -, and begins with a letter"
+        return _odd_character(namespace, 0, _NAMESPACE_CHARACTERS) + rule
+    rule = "an id has A-Z, a-z, 0-9, _=@+~,:/- and single dots between them"
+    return _odd_character(name, len(namespace), f"{TOKEN_CHARACTERS}.") + rule
+
+
+def _odd_character(text: str, start: int, allowed: str) -> str:
+    """The first character from `start` on that is not allowed, in words; nothing if it is the form that is wrong."""
+    for number, character in enumerate(text[start:], start + 1):
+        if character not in allowed:
+            return f"character {number} is {character!r}: "
+    return ""
 
 
 def is_channel(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Copies: an event that concerns several channels is published once to each. Pure.
 
-`x.via` of each copy names the channels before it, so that a hub can leave out the connections that hear one of those: a
-viewer of several of the channels gets the event once.
+`x.via` of each copy names the channels before it, so that a hub can leave out the connections subscribed to one of
+those: a viewer of several of the channels gets the event once.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from fanline.protocol.extra import VIA
 
 
 def copies_of(envelope: Envelope, channels: Iterable[str]) -> Iterator[Envelope]:
-    """One copy of an event for each channel, in order: whoever accepts the event publishes these."""
+    """One copy of an event for each channel, in order: the process that accepts the event publishes these."""
     earlier: list[str] = []
     for channel in dict.fromkeys(channels):
         extra = {**(envelope.extra or {}), VIA: [*earlier]} if earlier else envelope.extra
@@ -27,7 +27,7 @@ def via_of(envelope: Envelope) -> Sequence[str]:
 
 
 def as_delivered(envelope: Envelope) -> Envelope:
-    """A message as clients get it: without what is for hubs alone."""
+    """A message as clients get it: without the keys that are only for hubs."""
     extra = envelope.extra
     if envelope.excluded is None and (extra is None or VIA not in extra):
         return envelope

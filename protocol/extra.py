@@ -1,4 +1,4 @@
-"""Extra attributes: the `x` of an envelope, a small map of what belongs to a message besides its data. Pure."""
+"""Extra attributes: the `x` of an envelope, a small map of values that belong to a message besides its data. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ MAX_BYTES = 4096
 VIA = "via"
 """The channels on which earlier copies of the message were published (copies.py)."""
 RESERVED = ("user_id", "username", VIA)
-"""What a client may not say of its own messages."""
+"""Keys that a client may not set on its own messages."""
 
 _KEY = re.compile(r"[a-z_][a-z0-9_]{0,63}")
 _encode = msgspec.json.Encoder().encode

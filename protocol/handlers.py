@@ -1,4 +1,4 @@
-"""Handlers: the application's own code, as the settings name it, and what it is asked and answers.
+"""Handlers: the application's own code, as the settings name it, with its questions and answers.
 
 A handler is written in one of three forms:
 
@@ -59,8 +59,8 @@ class Handler(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """Where a worker asks. It is made of the whole text, so that of servers with different settings only those
-        answer that have this handler, and it shows nothing of a URL that may hold a secret.
+        """Where a worker asks. It is a digest of the whole text, so that among servers with different settings only
+        those answer that have this handler, and it reveals nothing of a URL that may contain a secret.
         """
         if self.form is HandlerForm.SUBJECT:
             return self.text.removeprefix("nats:")
@@ -118,7 +118,7 @@ class HandlerRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
 
 
 class AuthenticateRequest(HandlerRequest, frozen=True, kw_only=True, tag="authenticate"):
-    """Who is this client? What it has said is true only as far as `claims` say so."""
+    """Who is this client? What it says is verified only as far as `claims` say so."""
 
     token: str | None = None
     """The token that it has shown, if any. It is verified only if `claims` is there."""
@@ -173,6 +173,8 @@ class ClientIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """None for a client without a user name, which then has the rights of `channels` and `roles` alone."""
     username: Name | None = None
     """How others see the user."""
+    organization_id: Name | None = None
+    """To whom the user belongs: the management API shows it."""
     roles: Annotated[tuple[Name, ...], Meta(max_length=MAX_ROLES)] = ()
     """Roles, whose rights are in the settings."""
     channels: Annotated[Mapping[str, tuple[str, ...]], Meta(max_length=MAX_GRANTS)] = {}
@@ -206,7 +208,7 @@ class AuthorizeAnswer(HandlerAnswer, frozen=True, kw_only=True):
     """Whether the client may do it."""
 
     ttl: Annotated[float, Meta(ge=0, le=86_400)] | None = None
-    """Seconds for which a worker may take the answer for granted; None: as the settings say."""
+    """Seconds for which a worker may cache the answer; None: as the settings say."""
 
 
 class HandlerFailure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -216,8 +218,11 @@ class HandlerFailure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 Answered = TypeVar("Answered", bound=msgspec.Struct)
+Asked = TypeVar("Asked")
 
-_requests = msgspec.json.Decoder(AuthenticateRequest | AuthorizeRequest)
+_requests: msgspec.json.Decoder[AuthenticateRequest | AuthorizeRequest] = msgspec.json.Decoder(
+    AuthenticateRequest | AuthorizeRequest
+)
 _failures = msgspec.json.Decoder(HandlerFailure)
 
 
@@ -227,11 +232,15 @@ def encode_request(request: HandlerRequest) -> bytes:
 
 def decode_request(payload: bytes) -> AuthenticateRequest | AuthorizeRequest:
     """Raises HandlerError for a request that this version does not know."""
+    return decode_asked(_requests, payload)
+
+
+def decode_asked(decoder: msgspec.json.Decoder[Asked], payload: bytes) -> Asked:
+    """A request. Raises HandlerError for one that this version does not know."""
     try:
-        request: AuthenticateRequest | AuthorizeRequest = _requests.decode(payload)
+        return decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise HandlerError(f"a request cannot be read: {explain(error)}") from None
-    return request
 
 
 def encode_answer(answer: HandlerAnswer | HandlerFailure) -> bytes:
@@ -239,7 +248,7 @@ def encode_answer(answer: HandlerAnswer | HandlerFailure) -> bytes:
 
 
 def decode_answer(payload: bytes, kind: type[Answered]) -> Answered:
-    """Raises HandlerError for a failure, and for what is no answer of this kind: nothing is guessed."""
+    """Raises HandlerError for a failure, and for data that is not an answer of this kind: nothing is guessed."""
     try:
         if len(payload) > MAX_ANSWER_BYTES:
             raise HandlerError(f"its answer has more than {MAX_ANSWER_BYTES} bytes")

@@ -45,17 +45,33 @@ class ServeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine_user: str = ""
     """Of the embedded nats-server: the engine's own user, which may do everything."""
     engine_password: str = ""
+    asks: tuple[str, ...] = ()
+    """The subjects on which it asks responders of the application's own."""
+    control: bool = True
+    """Whether it has a control process."""
+    owner: int = 0
+    """Process ID of the program with which it ends; 0: it ends by itself."""
     token_secret: str = ""
     """The secret with which tokens for this server may be signed; "" if it has none."""
 
 
 def state_directory(environ: Mapping[str, str]) -> PurePath:
-    """$FANLINE_STATE_DIR, else fanline/ in $XDG_RUNTIME_DIR, else .local/state/fanline/ in $HOME."""
+    """Where a server writes: $FANLINE_STATE_DIR, else fanline/ in $XDG_RUNTIME_DIR, else .local/state/fanline/ in
+    $HOME.
+    """
+    return state_directories(environ, 0)[0]
+
+
+def state_directories(environ: Mapping[str, str], user_id: int) -> list[PurePath]:
+    """Where to look for servers. A login session sets XDG_RUNTIME_DIR, cron and `su` do not: so wherever the server of
+    this user has been started, its file is found.
+    """
     if own := environ.get("FANLINE_STATE_DIR"):
-        return PurePath(own)
-    if runtime := environ.get("XDG_RUNTIME_DIR"):
-        return PurePath(runtime, "fanline")
-    return PurePath(environ.get("HOME", "/"), ".local", "state", "fanline")
+        return [PurePath(own)]
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    home = PurePath(environ.get("HOME", "/"), ".local", "state", "fanline")
+    session = PurePath("/run/user", str(user_id), "fanline")
+    return list(dict.fromkeys([*([PurePath(runtime, "fanline")] if runtime else []), home, session]))
 
 
 def state_file_name(port: int) -> str:

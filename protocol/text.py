@@ -38,7 +38,7 @@ def harmless_json(text: str) -> str:
 
 
 class HarmlessFormatter(logging.Formatter):
-    """Log records for a terminal. A record may quote what came from outside, and then it is still one line; only a
+    """Log records for a terminal. A record may quote text from outside and is still one line; only a
     traceback has several.
     """
 

@@ -1,14 +1,20 @@
-"""Settings of Hypothesis, and the marker `process` (tests/support/outside.py).
+"""Settings of Hypothesis, the marker `process` (tests/support/outside.py), the bound of asynchronous tests
+(tests/support/bounded.py), and Ctrl-C as in a terminal.
 
 A failing example prints the blob that replays it; HYPOTHESIS_EXAMPLES sets the length of the search.
 """
 
+import gc
 import os
+import signal
 from collections.abc import Generator
+from inspect import iscoroutinefunction
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.bounded import bounded_run
 from tests.support.outside import MARKER, kept_inside, needs_marker
 
 settings.register_profile(
@@ -21,6 +27,15 @@ settings.register_profile(
 )
 settings.load_profile("fanline")
 
+# A run in the background of a script inherits that SIGINT is ignored, and so would the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make quick` imports no module whose tests it would leave out."""
+    leaves_out = config.option.markexpr == f"not {MARKER}" and collection_path.match("test_*.py")
+    return True if leaves_out and needs_marker(collection_path) else None
+
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,7 +43,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if needs_marker(item.path):
             item.add_marker(MARKER)
+        if iscoroutinefunction(getattr(item, "obj", None)):
+            item.add_marker(pytest.mark.trio(run=bounded_run))
     items.sort(key=_is_marked)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: no collection need look at all of it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

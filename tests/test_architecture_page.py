@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fanline.engine.channels.durable.channel import DURABLE
+from fanline.engine.channels.durable.life import DURABLE
 from fanline.engine.channels.subscription import SUBSCRIPTION
 from fanline.engine.sending.life import LIFE
 from tests.support.paths import ROOT
@@ -49,8 +49,9 @@ def test_it_has_every_room_and_every_layer_in_the_order_of_imports() -> None:
 
 
 def test_every_folder_of_a_room_is_described() -> None:
-    rooms = [folder for room in ("protocol", "engine") for folder in (ROOT / room).iterdir() if folder.is_dir()]
-    folders = {f"{folder.relative_to(ROOT)}/" for folder in rooms if folder.name != "__pycache__"}
+    rooms = ("protocol", "engine", "workers", "fanline")
+    inside = [each for room in rooms for each in (ROOT / room).iterdir() if each.is_dir() and not each.is_symlink()]
+    folders = {f"{folder.relative_to(ROOT)}/" for folder in inside if folder.name != "__pycache__"}
     assert folders - set(NAMED.findall(PAGE)) == set()
 
 

@@ -2,12 +2,13 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from fanline.engine.sessions.commands import COMMANDS
+from fanline.engine.sessions.commands.commands import COMMANDS
 from fanline.engine.settings import EngineSettings
 from tests.support.paths import ROOT
 
@@ -27,6 +28,7 @@ _ID = re.compile(r"[^\w\- ]")
 class Block(NamedTuple):
     page: Path
     line: int
+    language: str
     code: str
 
     def __str__(self) -> str:
@@ -35,14 +37,15 @@ class Block(NamedTuple):
 
 def blocks(language: str) -> list[Block]:
     """The code blocks of one language on all pages."""
-    found = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for match in _BLOCK.finditer(text):
-            if match["language"] == language:
-                code = "\n".join(line.removeprefix(match["indent"]) for line in match["code"].splitlines())
-                found.append(Block(page, text.count("\n", 0, match.start()) + 1, code))
-    return found
+    return [block for page in PAGES for block in blocks_of(page) if block.language == language]
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    """All code blocks of a page."""
+    text = page.read_text(encoding="utf-8")
+    for match in _BLOCK.finditer(text):
+        code = "\n".join(line.removeprefix(match["indent"]) for line in match["code"].splitlines())
+        yield Block(page, text.count("\n", 0, match.start()) + 1, match["language"], code)
 
 
 def prose(page: Path) -> str:
@@ -72,6 +75,17 @@ def broken_links(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_internal_links_lead_somewhere(page: Path) -> None:
     assert broken_links(page) == []
+
+
+def test_the_index_names_every_page_of_its_shelves() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = set(_LINK.findall(prose(index)))
+    files = [
+        file
+        for shelf in ("tutorial", "how-to", "reference", "explanation")
+        for file in (index.parent / shelf).iterdir()
+    ]
+    assert {f"{file.parent.name}/{file.name}" for file in files if file.is_file()} - linked == set()
 
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
@@ -112,11 +126,11 @@ def test_the_protocol_page_says_of_every_command_that_it_works() -> None:
 
 
 def test_the_protocol_page_says_the_default_limits() -> None:
-    page = (ROOT / "docs" / "reference" / "protocol.md").read_text(encoding="utf-8")
+    page = " ".join((ROOT / "docs" / "reference" / "protocol.md").read_text(encoding="utf-8").split())
     settings = EngineSettings()
     assert f"{settings.max_message_bytes:,} bytes (setting `max_message_bytes`" in page
     assert f"{settings.max_subscriptions:,} (setting `max_subscriptions`" in page
     assert f"(default {int(settings.heartbeat * 1000):,})" in page
-    assert f"After {settings.idle_timeout:g} s\nwithout one (setting `idle_timeout`)" in page
+    assert f"After {settings.idle_timeout:g} s without one (setting `idle_timeout`)" in page
     assert f"{settings.handshake_timeout:g} s (setting `handshake_timeout`)" in page
     assert (settings.outbox_bytes, settings.outbox_messages) == (1024 * 1024, 16_384)

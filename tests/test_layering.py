@@ -28,6 +28,7 @@ LAYERS = (
     "tasks",
     "channels",
     "presence",
+    "notifications",
     "sessions",
     "connections",
     "management",
@@ -40,8 +41,13 @@ NOT_IN_PROTOCOL = frozenset(
 )
 READS_FILES = "protocol/nats/credentials.py"
 """The exception: what both NATS shells would otherwise write twice."""
-KNOW_ASYNCIO = ("fanline/producer/waiting.py", "workers/handlers/")
-ONLY = f"only {' and '.join(KNOW_ASYNCIO)} know asyncio"
+KNOW_ASYNCIO = (
+    "fanline/client/shells/",
+    "fanline/producer/waiting.py",
+    "fanline/publishing/websocket.py",
+    "workers/handlers/",
+)
+ONLY = f"only {', '.join(KNOW_ASYNCIO)} know asyncio"
 ASYNCIO = frozenset(("asyncio", "nats", "trio_asyncio"))
 
 

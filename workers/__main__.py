@@ -1,6 +1,7 @@
 """`python -m fanline.workers`: what `fanline serve` runs."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +11,11 @@ import typer
 
 from fanline.protocol.serve_state import state_directory
 from fanline.protocol.text import harmless
-from fanline.workers.configuration.settings import CONFIG_NAME, load_settings
+from fanline.workers.configuration.loading import CONFIG_NAME, load_settings
 from fanline.workers.errors import ServeError, SettingsError, first_leaf
 from fanline.workers.file_limit import raise_file_limit
 from fanline.workers.logs import configure_logging
+from fanline.workers.process_name import name_process
 from fanline.workers.supervision.supervisor import supervise
 
 PROGRAM = "fanline serve"
@@ -65,6 +67,7 @@ def serve(
     """
     flags = {"host": host, "port": port, "workers": workers, "nats": nats, "auth": auth, "data_dir": data_dir}
     settings = load_settings(flags, os.environ, _read_config(config))
+    name_process("serve", " ".join(sys.argv[1:]))
     configure_logging("supervisor")
     raise_file_limit()
     trio.run(supervise, settings, Path(state_directory(os.environ)), typer.echo)
@@ -73,9 +76,13 @@ def serve(
 def main() -> int:
     """Run, and turn every expected error into one line on stderr and an exit code."""
     try:
+        # `fanline serve` holds Ctrl-C back until here, so that it finds no import to interrupt.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
         return app(prog_name=PROGRAM, standalone_mode=False) or 0
     except typer.TyperException as error:  # a usage error
         return _fail(f"{_in_our_words(error)} (see `{PROGRAM} --help`)", SettingsError.exit_code)
+    except KeyboardInterrupt:  # before the server began
+        return 0
     except (ServeError, BaseExceptionGroup) as error:
         cause = first_leaf(error)
         if not isinstance(cause, ServeError):

@@ -1,9 +1,9 @@
-"""Who gets in to a worker, as the settings say. PyJWT and httpx are loaded only where they are needed."""
+"""Who may connect to a worker, according to the settings. PyJWT and httpx are loaded only where they are needed."""
 
 from pathlib import Path
 
 from fanline.engine.access.access import Access, Verifier
-from fanline.engine.access.handlers import HandlerClient
+from fanline.engine.access.application.handlers import HandlerClient
 from fanline.engine.access.settings import TokenSettings
 from fanline.engine.bus.interface import Bus
 from fanline.workers.configuration.settings import Settings
@@ -20,7 +20,7 @@ def make_verifier(tokens: TokenSettings) -> Verifier | None:
     """None if there is nothing to verify a token with. Raises ServeError if a key cannot be used."""
     if not tokens.given:
         return None
-    from fanline.engine.access.verifier import TokenVerifier
+    from fanline.engine.access.tokens.verifier import TokenVerifier
     from fanline.protocol.auth.tokens import UnusableKeyError, secret_key
 
     try:
@@ -38,6 +38,6 @@ def make_verifier(tokens: TokenSettings) -> Verifier | None:
             raise ServeError(f"tokens.public_key: {tokens.public_key}: {error}") from None
     if not tokens.jwks_url:
         return TokenVerifier(tokens, keys)
-    from fanline.engine.access.key_set import KeySet
+    from fanline.engine.access.tokens.key_set import KeySet
 
     return TokenVerifier(tokens, keys, KeySet(tokens.jwks_url))

@@ -1,4 +1,4 @@
-"""The limit of open files, which is that of connections: each one is a file of its worker."""
+"""The limit of open files, which limits connections: each connection is an open file of its worker."""
 
 import resource
 from contextlib import suppress

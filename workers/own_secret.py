@@ -1,4 +1,4 @@
-"""The secret of a server that was given none: drawn once, and kept in the data directory for its owner alone."""
+"""The secret of a server without a configured one: drawn once, and kept in the data directory, for its owner only."""
 
 import os
 import secrets
@@ -35,7 +35,7 @@ def _own_secret(data_dir: Path) -> str:
         if not path.exists():
             write_private(path, secrets.token_urlsafe(48).encode())
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK)) as file:
-            _check_private(os.fstat(file.fileno()))
+            check_private(os.fstat(file.fileno()))
             secret = file.read(_MAX_CHARACTERS).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ServeError(f"cannot keep the secret for tokens in {path}: {error}") from None
@@ -44,8 +44,8 @@ def _own_secret(data_dir: Path) -> str:
     return secret
 
 
-def _check_private(found: os.stat_result) -> None:
-    """OSError unless only this user can have written the file, or read it: who knows the secret makes any token."""
+def check_private(found: os.stat_result) -> None:
+    """OSError unless only this user can have written or read the file: anyone with the secret can sign any token."""
     if not stat.S_ISREG(found.st_mode):
         raise OSError("it is no file")
     if found.st_uid != os.geteuid():

@@ -34,7 +34,7 @@ def running_server(directory: Path, port: int) -> ServeState | None:
 
 
 def write_private(path: Path, payload: bytes) -> None:
-    """Replace `path` atomically, mode 0600: no reader ever sees half of it, and no other user can read it."""
+    """Replace `path` atomically, mode 0600: readers never see half of it, and other users cannot read it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)  # left by a killed process that had our pid
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -9,8 +9,9 @@ import sys
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError
-from fanline.engine.bus.nats.bus import open_nats_bus
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus
+from fanline.engine.bus.nats.opening import open_nats_bus
 from fanline.engine.faults import FatalError
 from fanline.engine.hooks.settings import served_hooks
 from fanline.engine.namespaces import Namespaces
@@ -20,6 +21,7 @@ from fanline.workers.access import make_access
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.errors import ServeError, first_leaf
 from fanline.workers.logs import configure_logging
+from fanline.workers.process_name import name_process
 from fanline.workers.supervision.reporting import READY, keep_beating, report
 from fanline.workers.supervision.slot import WorkerOrder
 
@@ -32,6 +34,7 @@ def main() -> int:
     """
     exit_code = 0
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerOrder)
+    name_process(f"worker {order.slot}", "(fanline.workers.worker)")
     configure_logging(f"worker {order.slot}")
     try:
         trio.run(serve_slot, order)
@@ -81,6 +84,7 @@ def _server(bus: Bus, order: WorkerOrder) -> Server:
             f"worker-{order.slot}",
             hooks=served_hooks(settings.hooks, settings.webhooks),
             control=order.control,
+            died=order.died,
         )
     except OSError as error:  # the TLS files have changed since the supervisor checked them
         raise ServeError(str(error)) from None
@@ -102,9 +106,9 @@ def nats_options(settings: Settings) -> NatsOptions:
 
 
 def _tune_collector() -> None:
-    """A worker makes few cycles. Modules and code live as long as the process, so the collector need not visit them;
-    and it looks at what is new only after as many objects as a few hundred connections make. By default it would be
-    after 700, and take a quarter of the time of a handshake.
+    """A worker creates few reference cycles. Modules and code live as long as the process, so the collector need not
+    visit them; and it examines new objects only after as many as a few hundred connections create. The default of 700
+    would take a quarter of the time of a handshake.
     """
     gc.collect()
     gc.freeze()

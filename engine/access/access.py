@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
-from fanline.engine.access.authenticator import Authenticator
-from fanline.engine.access.handlers import HandlerClient
-from fanline.engine.access.identity import EVERYBODY, AccessError, Identity
+from fanline.engine.access.application.authenticator import Authenticator
+from fanline.engine.access.application.handlers import HandlerClient
+from fanline.engine.access.identity import DEVELOPER, EVERYBODY, AccessError, Identity
 from fanline.engine.access.rules import AccessRules
 from fanline.engine.access.settings import AccessSettings, AuthMode, TokenSettings
 from fanline.protocol.auth.claims import Claims, TokenError
@@ -55,7 +55,7 @@ class Access:
 
     @property
     def closed(self) -> bool:
-        """Whether a namespace that nobody configured is closed."""
+        """Whether a namespace that is not configured is closed."""
         return self.mode is AuthMode.TOKEN
 
     async def admit(
@@ -66,9 +66,9 @@ class Access:
         anonymous: Grants | None = None,
         request: AuthenticateRequest | None = None,
     ) -> Identity:
-        """The identity behind a handshake. `may_follow`: a client that brings no token may still send one, in time.
+        """The identity behind a handshake. `may_follow`: a client without a token may still send one, in time.
         `anonymous`: the rights of clients without a token, if they are not those of the whole server. `request`: what
-        an authenticator is asked, if there is one: it alone decides, and nobody whom it refuses is anonymous.
+        an authenticator is asked, if there is one: it alone decides, and a client that it refuses is not anonymous.
 
         AccessError.
         """
@@ -84,7 +84,7 @@ class Access:
             raise
 
     async def identify(self, token: str | None, request: AuthenticateRequest | None = None) -> Identity:
-        """Whom a token names, or whom the authenticator takes the client for; without both, what anybody may do.
+        """The identity that a token or the authenticator gives a client; without both, that of an anonymous one.
 
         AccessError.
         """
@@ -121,7 +121,7 @@ class Access:
 
     def _anybody(self) -> Identity:
         if self.mode is not AuthMode.TOKEN:
-            return EVERYBODY
+            return DEVELOPER if self.mode is AuthMode.DEVELOPMENT else EVERYBODY
         if self._rules.anonymous is None:
             raise AccessError("authentication required: show a token")
         return Identity(grants=self._rules.anonymous)

@@ -1,7 +1,7 @@
-"""The audit log: who came, who was refused, and who did what, as JSON lines.
+"""The audit log: who connected, who was refused, and who did what, as JSON lines.
 
-Nothing of a token or of a message's data is in it. Several workers append to one file: each line is one write, which
-POSIX keeps whole. The system may rotate the file: a file that is gone, or another one, is opened anew.
+It contains nothing of a token or of a message's data. Several workers append to one file: each line is one write, which
+POSIX keeps whole. The system may rotate the file: a file that is gone, or was replaced, is reopened.
 """
 
 import logging

@@ -12,12 +12,16 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a client. Times are Unix seconds."""
 
     user: str | None = None
-    """None for nobody in particular."""
+    """None for a client without a user name."""
     username: str | None = None
     """How others see the user."""
+    organization_id: str | None = None
+    """For operators: what the client may do does not depend on it."""
     roles: tuple[str, ...] = ()
     """For an authorizer; what they grant is in `grants`."""
     grants: Grants
+    operator: bool = False
+    """Whether it may manage the server: an admin, the holder of an API key, and in development mode any client."""
     known: bool = True
     """False: it has shown nothing yet, and may only authenticate itself, until `expires`."""
     expires: float = math.inf
@@ -31,7 +35,10 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EVERYBODY = Identity(grants=Grants([Grant("*", EVERY_RIGHT)]))
-"""Anybody, where everything is allowed."""
+"""Any client, where everything is allowed."""
+
+DEVELOPER = msgspec.structs.replace(EVERYBODY, operator=True)
+"""Any client, in development mode."""
 
 NOBODY = Identity(grants=Grants(), known=False)
 """A client that is not let in."""

@@ -9,6 +9,7 @@ from fanline.engine.routes import DEFAULTS, Overflow, Route
 from fanline.protocol.auth.request_token import query_of
 from fanline.protocol.auth.rights import Grants, parse_grant
 from fanline.protocol.channels import is_channel
+from fanline.protocol.compat.escapes import inbox_name
 from fanline.protocol.websocket.handshake import Request
 from fanline.protocol.websocket.routes import USER, RouteTable, Template, Visit, query_values
 
@@ -46,7 +47,7 @@ class ServedRoute(NamedTuple):
         Those of the user are for plain clients alone: a v1 client names the position from which it wants its inbox.
         """
         values = visit.values
-        if is_plain and user is not None and is_channel(f"{USER}:{user}"):
+        if is_plain and user is not None and is_channel(inbox_name(user)):
             values = {**values, USER: user}
         if not (values or self.joins_always):
             return []
@@ -70,7 +71,7 @@ class Routes:
         )
 
     def find(self, request: Request) -> tuple[ServedRoute, Visit] | None:
-        """The route of a request, and what is known of the visit. HttpError 400 for a query that is ambiguous."""
+        """The route of a request, and what is known of the visit. HttpError 400 for an ambiguous query."""
         found = self._table.find(request.path)
         if found is None:
             return None

@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping
 from fanline.engine.access.identity import Identity
 from fanline.engine.access.settings import AccessSettings
 from fanline.protocol.auth.claims import Claims
-from fanline.protocol.auth.rights import EVERY_RIGHT, USER, Grant, Grants, Right, parse_grant
+from fanline.protocol.auth.rights import EVERY_CHANNEL, EVERY_RIGHT, USER, Grant, Grants, Right, parse_grant
 
 OWN_INBOX = Grant(f"user:{USER}", Right.SUB | Right.HISTORY | Right.PRESENCE)
 """What every user may do with the channel of its own name."""
 _EVERYTHING = (Grant("*", EVERY_RIGHT),)
-_ROLES: Mapping[str, tuple[Grant, ...]] = {"admin": _EVERYTHING, "super_admin": _EVERYTHING}
+ADMINS = frozenset(("admin", "super_admin"))
+"""Roles whose holders may manage the server, as long as the settings leave them all rights."""
+_ROLES: Mapping[str, tuple[Grant, ...]] = dict.fromkeys(sorted(ADMINS), _EVERYTHING)
 
 
 class AccessRules:
@@ -25,13 +27,16 @@ class AccessRules:
     def identity(self, claims: Claims) -> Identity:
         """Whom a verified token names. A role that is not configured grants nothing. Raises TokenError."""
         grants = [*claims.grants(), *(grant for role in claims.roles for grant in self._roles.get(role, ()))]
-        if claims.sub is not None:  # a token without a user, as in a share link, is good for what it says alone
+        if claims.sub is not None:  # a token without a user, as in a share link, grants only what it says
             grants += self._everyone
+        held = Grants(grants, claims.sub)
         return Identity(
             user=claims.sub,
             username=claims.username,
+            organization_id=claims.organization_id,
             roles=claims.roles,
-            grants=Grants(grants, claims.sub),
+            grants=held,
+            operator=bool(ADMINS & set(claims.roles)) and held.on(EVERY_CHANNEL) == EVERY_RIGHT,
             connections=claims.connections,
             expires=claims.exp,
             token_id=claims.jti,

@@ -1,4 +1,4 @@
-"""The settings of authentication: the mode, the tokens that are accepted, and the rights of everybody."""
+"""The settings of authentication: the mode, the tokens that are accepted, and the rights of all clients."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -14,9 +14,9 @@ _Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 class AuthMode(StrEnum):
     """Who gets in."""
 
-    DEVELOPMENT = "development"  # everybody on this machine, with every right; tokens count only if keys are configured
-    TOKEN = "token"  # who shows a token, with the rights that it grants
-    OPEN = "open"  # everybody from everywhere, with every right
+    DEVELOPMENT = "development"  # all clients on this machine, with every right; tokens count only with keys
+    TOKEN = "token"  # clients that present a token, with the rights that it grants
+    OPEN = "open"  # all clients from everywhere, with every right
 
 
 class TokenSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -63,6 +63,10 @@ class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     authenticator: str = ""
     """The handler that says who a client is; empty: tokens alone do."""
+    room_authorizer: str = ""
+    """The handler that alone decides about rights on rooms, the channels of `project` and `session`, unless the
+    namespace has one of its own; empty: none does.
+    """
     everyone: tuple[GrantText, ...] = ()
     """Of each user with a token."""
     anonymous: tuple[GrantText, ...] = ()

@@ -1,12 +1,13 @@
-"""How many connections a user may have over the whole cluster: places, of which each connection holds one.
+"""How many connections a user may have over the whole cluster: places; each connection holds one.
 
-The places of a user are one entry of a bucket, changed by compare-and-set, so that of many connections that come at
-once, to any workers, no more get in than there are places. A place names the worker that holds it; those of workers
-that are no longer live are taken over by the next connection that needs one.
+The places of a user are one entry of a bucket, changed by compare-and-set, so that when many connections arrive at
+once, on any workers, no more get in than there are places. A place names the worker that holds it; the next connection
+that needs one takes over the places of workers that are no longer live.
 
 Where the oldest connection is to be replaced, the newcomer first notes in the entry that it replaces one, so that no
-other does within REPLACE_SECONDS. Then it asks the worker that holds the oldest place to close the connection, and only
-after its answer it takes the place. That worker gives the place back a little later, in case the newcomer has ended.
+other does so within REPLACE_SECONDS. Then it asks the worker that holds the oldest place to close the connection, and
+only after its answer it takes the place. That worker gives the place back a little later, in case the newcomer has
+ended.
 """
 
 import logging
@@ -21,17 +22,18 @@ import msgspec
 import trio
 
 from fanline.engine.access.identity import AccessError, Identity
-from fanline.engine.bus.interface import Bus, BusError, ConflictError, NoListenerError, Respond
+from fanline.engine.bus.errors import BusError, ConflictError, NoListenerError
+from fanline.engine.bus.interface import Bus, Respond
+from fanline.engine.bus.stored_entry import read_entry
 from fanline.engine.cluster.members import Members
 from fanline.engine.limits import Limit, LimitHits
-from fanline.engine.stored_entry import read_entry
 from fanline.protocol.errors import CloseReason, ErrorCode
 from fanline.protocol.nats.names import Bucket, name_key, system_subject
 
 REPLACE_SECONDS = 60.0
 """The least time between two replacements of one user: two devices that always come back would replace each other."""
 _TRIES = 60
-_PAUSE_SECONDS = 0.02  # between two tries, drawn anew each time, and longer after each
+_PAUSE_SECONDS = 0.02  # between two tries, redrawn each time, and longer after each
 _RETRY_SECONDS = 1.0
 _ANSWER_SECONDS = 2.0  # of the worker whose connection is replaced
 _HANDOVER_SECONDS = 5.0  # for which a replaced connection's place is left to the newcomer
@@ -132,7 +134,7 @@ class UserPlaces:
             return None
         place = Place(f"user.{name_key(identity.user)}", self._members.id, secrets.token_hex(6))
         self._holders[place] = None  # before it is written: from then on another worker may ask to replace it
-        with trio.CancelScope(shield=True):  # or nobody would know that the place was taken
+        with trio.CancelScope(shield=True):  # otherwise no worker would know that the place is taken
             try:
                 await self._take(_Want(place, rule, identity.connections))
             except AccessError as error:
@@ -166,7 +168,7 @@ class UserPlaces:
             self._work.set()
 
     async def run(self) -> NoReturn:
-        """Close connections that are replaced, and give places back, for ever. While the bus is away they stay
+        """Close connections that are replaced, and give places back, forever. While the bus is away they stay
         taken.
         """
         with suppress(BusError):  # it takes effect once the bus is back
@@ -257,7 +259,7 @@ class UserPlaces:
         raise BusError("others change the entry all the time")
 
     async def _living(self, taken: Iterable[TakenPlace]) -> list[TakenPlace]:
-        """Those of live workers. One that has just come is not known yet, so the bus is asked."""
+        """The places of live workers. A worker that has just started is not known yet, so the bus is asked."""
         live = await self._members.look()
         return [each for each in taken if each.worker in live]
 

@@ -8,147 +8,30 @@ tests/engine/bus/test_bus_contract.py and test_store_contract.py beside it:
 - `task:*` can be joined as a channel can: it stands for all channels of its namespace, whose messages then come to
   `overhear`, besides those of joined channels that come to `deliver`.
 - Messages of one publisher on one channel are delivered in the order they were published, at most once.
-- A worker hears its own messages when they come back from the bus, in the bus's order, as all other workers do.
+- A worker gets its own messages when they come back from the bus, in the bus's order, as all other workers do.
 - A channel of a durable namespace delivers what its stream has stored, in the stream's order, each message with its
   position. The bus may lose some of them (a reconnect, a slow worker); `read` gets them back from the stream.
 - `deliver` and `overhear` are called synchronously and must not raise; the calls for one burst of messages follow each
   other without a task switch in between.
 
-Where a docstring names BusError alone, the bus is away or did not answer in time, and a change that was asked for may
-or may not have been made.
+Where a docstring names only BusError (errors.py), the bus is unreachable or did not answer in time, and a requested
+change may or may not have been made.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-import msgspec
-
+from fanline.engine.bus.stored import READ_BATCH, KvEntry, Page, StoreAck, Stored, StreamPosition, StreamState
 from fanline.protocol.nats.names import Bucket
 
-READ_BATCH = 1000
-"""Messages that `read` returns at most."""
-MULTI_LAST = 1000
-"""Channels that `last_offsets` may be asked about at once: JetStream refuses more than 1,024 answers (status 413)."""
 PING = b'{"v":1,"t":"ping"}'
-"""What a producer is sent to find out whether it is attached; any reply says so."""
+"""What a producer is sent to find out whether it is attached; any reply means that it is."""
 PING_SECONDS = 1.0
-RESUME_WINDOW = 120.0
-"""Seconds for which a session whose connection was lost can be resumed."""
-
-
-class BusError(Exception):
-    """The bus cannot do it now; str() is one sentence for the person who reads it."""
-
-
-class StorageFullError(BusError):
-    """The store has no room for it now; nothing was done."""
-
-
-class TooLargeError(BusError):
-    """The message is larger than the bus takes, now or later; nothing was done."""
-
-
-class NoListenerError(BusError):
-    """No producer listens there: nothing was done, and waiting would not help."""
-
-
-class LateError(BusError):
-    """There was no answer in time: whoever was asked may have done it."""
-
-
-class ConflictError(BusError):
-    """The key has another revision by now: nothing was done; read it again."""
-
-
-class StreamPosition(msgspec.Struct, frozen=True, gc=False):
-    """Where a stored message stands in its stream."""
-
-    offset: int
-    """Its sequence number in the stream, which is its offset in the channel: growing, but not without gaps."""
-    previous: int
-    """Offset of the message before it in the channel; 0 also if that one is no longer stored (docs: ADR 0006)."""
-    time: str
-    """When it was stored, RFC 3339."""
-    signed: bool = False
-    """Whether the engine has stored it as `signed`, or it is older than any signature."""
-
-
-class Stored(NamedTuple):
-    """A message as a stream holds it."""
-
-    channel: str
-    payload: bytes
-    position: StreamPosition
-
-
-class StoreAck(NamedTuple):
-    """The answer to a `store`."""
-
-    offset: int
-    """Offset of the message; of the first one, if this is a duplicate."""
-    duplicate: bool
-    """A message was stored under the same store id before, and this one was not."""
-
-
-class Page(NamedTuple):
-    """One read from a stream."""
-
-    messages: list[Stored]
-    """Oldest first."""
-    more: int
-    """How many further stored messages match the same read."""
-
-
-class Epoch(NamedTuple):
-    """The life of a stream in which its offsets mean one thing: no offset is given to two messages in one epoch.
-
-    It ends when the stream is recreated, and each time the embedded server starts: it may have started from an older
-    copy of its store. What earlier epochs had in common with this one remains valid (docs: ADR 0016).
-    """
-
-    name: str
-    """Begins with a name of the stream's creation, up to the first dot."""
-    earlier: Mapping[str, int] = {}
-    """Name of an earlier epoch -> the last of its offsets that still stands for the same message."""
-
-    def covers(self, name: str | None, offset: int) -> bool:
-        """Whether a position of the epoch `name` is one of this epoch, too. None: not known, and not checked."""
-        return name is None or name == self.name or offset <= self.earlier.get(name, -1)
-
-    def went_back_from(self, name: str, offset: int) -> bool:
-        """Whether the stream is an older copy of what it was when it had reached an offset of the epoch `name`, rather
-        than recreated: what was known then may never have been.
-        """
-        is_same_stream = self.name.partition(".")[0] == name.partition(".")[0]
-        return is_same_stream and not self.covers(name, offset)
-
-
-class StreamState(NamedTuple):
-    """What the stream of a durable namespace holds at one moment."""
-
-    epoch: Epoch
-    first: int
-    """Offset of the oldest message it still holds; last + 1 if it is empty."""
-    last: int
-    """Offset of the newest message it ever held; 0 if there was none."""
-    first_time: float
-    """When the oldest message it still holds was stored, in Unix seconds; infinity if it is empty."""
-    size: int
-    """Bytes it holds."""
-
-
-class KvEntry(NamedTuple):
-    """A value in a bucket."""
-
-    value: bytes
-    revision: int
-    """Grows with every write to the bucket; 0 stands for a key that does not exist."""
-    time: str
-    """When it was written, by the clock of the store, RFC 3339."""
+"""How long a producer has to answer it."""
 
 
 class NamespaceListener(Protocol):
-    """Hears all channels of a namespace. Both methods are called synchronously and must not raise."""
+    """Receives all channels of a namespace. Both methods are called synchronously and must not raise."""
 
     def wants(self, channel: str, offset: int) -> bool:
         """Called with every message, in the order in which they arrive; whether `take` is to be called with it."""
@@ -156,6 +39,18 @@ class NamespaceListener(Protocol):
 
     def take(self, stored: Stored) -> None:
         """Called at once with a message that is wanted."""
+        ...
+
+
+class BucketWatcher(Protocol):
+    """Hears what changes in a bucket. Both methods are called synchronously and must not raise."""
+
+    def changed(self, key: str, value: bytes) -> None:
+        """This was stored just now. Other programs can say so as well: what a key holds is known by reading it."""
+        ...
+
+    def interrupted(self) -> None:
+        """Changes may have been missed: what was read before may be out of date."""
         ...
 
 
@@ -176,7 +71,7 @@ OnLoss = Callable[[float], None]
 
 
 class Bus(Protocol):
-    """What a worker can ask of the other workers, of producers and of the store."""
+    """What a worker can ask the other workers, producers and the store."""
 
     # --- live messages ------------------------------------------------------------------------------------------
 
@@ -211,10 +106,10 @@ class Bus(Protocol):
         ...
 
     async def hear_namespace(self, namespace: str, listener: NamespaceListener | None) -> None:
-        """Have a listener hear all channels of a durable namespace, whatever is joined; None ends it.
+        """Have a listener receive all channels of a durable namespace, whatever is joined; None ends it.
 
-        Returns when it is in effect; BusError if the bus is away: then it takes effect once the bus is back. The stream
-        numbers its messages without gaps, so the listener sees from the offsets whether one was lost.
+        Returns when it is in effect; BusError if the bus is unreachable: then it takes effect once the bus is back. The
+        stream numbers its messages without gaps, so the listener sees from the offsets whether one was lost.
         """
         ...
 
@@ -227,8 +122,8 @@ class Bus(Protocol):
         ...
 
     async def publish_live(self, channel: str, payload: bytes) -> None:
-        """The same for a message of the engine that is stored nowhere, not even in a durable namespace: it reaches who
-        hears the channel now, without a position. Not for namespaces of tasks.
+        """The same for a message of the engine that is stored nowhere, not even in a durable namespace: it reaches the
+        current subscribers of the channel, without a position. Not for namespaces of tasks.
         """
         ...
 
@@ -305,7 +200,7 @@ class Bus(Protocol):
 
     async def kv_put(self, bucket: Bucket, key: str, value: bytes, seconds: float, revision: int | None = None) -> int:
         """Set a key, and return its revision; it expires `seconds` seconds (rounded up to whole ones) after its last
-        change. Only for TASKS, RUNNING, REVOKED, WORKERS and ITEMS.
+        change. Only for TASKS, RUNNING, REVOKED, WORKERS, ITEMS and NOTIFIED.
 
         `revision`: only if the key has this one, as `kv_update` does; ConflictError if it has not. BusError,
         TooLargeError.
@@ -329,20 +224,33 @@ class Bus(Protocol):
         """
         ...
 
+    async def kv_watch(self, bucket: Bucket, watcher: BucketWatcher) -> None:
+        """Have a watcher hear of each change once it is stored. Only for API_KEYS and WORKERS.
+
+        Returns when it is in effect; BusError if the bus is away: then it takes effect once the bus is back.
+        """
+        ...
+
+    def kv_is_watched(self, bucket: Bucket) -> bool:
+        """Whether the bus is known to pass the changes on. In a cluster of NATS servers, one of them may still die
+        between storing a change and passing it on, and nobody notices.
+        """
+        ...
+
     # --- other processes of the cluster --------------------------------------------------------------------------
 
     async def ask(self, subject: str, payload: bytes, seconds: float) -> bytes:
-        """Ask whoever answers on a subject, and return the first answer.
+        """Ask on a subject, and return the first answer.
 
-        NoListenerError at once if nobody listens there; LateError if there is no answer within `seconds` seconds;
+        NoListenerError at once if there is no listener; LateError if there is no answer within `seconds` seconds;
         BusError.
         """
         ...
 
     async def ask_all(self, subject: str, payload: bytes, seconds: float, count: int) -> list[bytes]:
-        """Ask all who answer on a subject: the answers that come within `seconds` seconds, `count` at most.
+        """Ask all who answer on a subject: the answers that arrive within `seconds` seconds, `count` at most.
 
-        BusError, and then what has come is dropped.
+        BusError; then the answers so far are dropped.
         """
         ...
 
@@ -356,8 +264,9 @@ class Bus(Protocol):
         """
         ...
 
-    async def answer(self, subject: str, take: Answerer | None) -> None:
+    async def answer(self, subject: str, take: Answerer | None, *, shared: bool = False) -> None:
         """Have whatever is asked or told on a subject answered; None ends it. A subject has one answerer in a worker.
+        `shared`: any one of all workers is asked; otherwise all are.
 
         Returns when it is in effect; BusError if the bus is away: then it takes effect once the bus is back.
         """

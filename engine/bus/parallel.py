@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import trio
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.errors import BusError
 
 _MAX_UNDER_WAY = 32
 

@@ -3,12 +3,13 @@
 One joined bytes object per group and flush, shared by all members, so the cost is one `send` per connection and flush
 and not per message: batches grow by themselves exactly when the worker is busy.
 
-A little work is done at the end of the burst that has brought it: with few subscribers to a channel, two turns of the
+A little work is done at the end of the burst that caused it: with few subscribers to a channel, two turns of the
 loop cost more than the pushes. More is left to the flusher's task, which cuts it into slices, so that reading,
 accepting and heartbeats get their turn between them.
 """
 
 from collections.abc import Iterator
+from time import perf_counter_ns
 
 import trio
 
@@ -21,6 +22,8 @@ from fanline.engine.slices import Slices
 
 _CHECK_EVERY = 128  # pushes between two looks at the clock: about half a millisecond
 _AT_ONCE = 256  # pushes at the end of a burst
+_TIMED_EVERY = 8  # of the flushes at the end of a burst: to note the time of each would cost a percent of all work
+_SLOW_NS = 100_000_000  # of a flush that is counted as a slow one
 _REST_BYTES = 4 * 1024 * 1024  # received while the flusher rests: then it goes on at once
 
 _Bundles = dict[Outbox, list[tuple[bytes, EncodedBatch]]]
@@ -35,6 +38,8 @@ class Flusher:
         self._longest_rest = coalesce_ms / 1000
         self._dirty = trio.Event()
         self._enough = trio.Event()  # much is pending: no more rest
+        self._small = 0
+        """Flushes at the end of a burst."""
         self._flushing = False  # the task has begun a flush, which nothing may overtake
         hub.on_dirty = self._dirty_now
 
@@ -50,11 +55,15 @@ class Flusher:
             if self._hub.pending_bytes >= _REST_BYTES:
                 self._enough.set()
         else:
+            self._small += 1
+            begun = 0 if self._small % _TIMED_EVERY else perf_counter_ns()
             for _ in self._portions_pushed():
                 pass
+            if begun:
+                self._note(perf_counter_ns() - begun)
 
     async def run(self) -> None:
-        """Flush for ever."""
+        """Flush forever."""
         while True:
             await self._dirty.wait()
             self._dirty = trio.Event()
@@ -74,11 +83,12 @@ class Flusher:
 
     async def flush(self) -> None:
         """Push everything that is pending now."""
-        slices = Slices()
+        slices, begun = Slices(), perf_counter_ns()
         self._flushing = True
         for _ in self._portions_pushed():
             await slices.breathe()
         self._flushing = False
+        self._note(perf_counter_ns() - begun)
 
     def _portions_pushed(self) -> Iterator[None]:
         """Push everything that is pending now, in portions."""
@@ -100,10 +110,17 @@ class Flusher:
                 yield
         self._hub.flushed()
 
+    def _note(self, nanoseconds: int) -> None:
+        """How long a flush took."""
+        counters = self._counters
+        counters.flushes_timed += 1
+        counters.flush_microseconds += nanoseconds // 1000
+        counters.flushes_slow += nanoseconds > _SLOW_NS
+
 
 def _push(outboxes: list[Outbox], data: bytes, messages: EncodedBatch, bundles: _Bundles | None) -> None:
-    """Push to each. With `bundles`, a connection that hears several channels waits: it gets all that is pending for it
-    with one system call, at the end.
+    """Push to each. With `bundles`, a connection with several channels waits: at the end it gets everything that is
+    pending for it with one system call.
     """
     for outbox in outboxes:
         if bundles is None or outbox.subscriptions == 1:

@@ -1,6 +1,6 @@
 """A group: the subscribers of one channel with the same encoding. A message is encoded once for all of them.
 
-A member that is left out of a message, or has come while others were pending, stands apart until the next flush: those
+A member that is left out of a message, or joined while others were pending, is kept apart until the next flush: members
 with the same portion of the pending messages get a batch of their own. Leaving out a durable message would look like a
 hole to the client, so its next message of the channel is encoded again, to follow on what it was really sent.
 """
@@ -78,7 +78,7 @@ class Group:
         return len(self.members) + len(self.apart)
 
     def common(self, other: "Group") -> set[Outbox]:
-        """Who is in both groups."""
+        """The members of both groups."""
         found = self.members.keys() & other.members.keys()
         if self.apart or other.apart:
             found |= self.apart.keys() & other.members.keys()
@@ -119,7 +119,7 @@ class Group:
         return EncodedMessage(frame, envelope)
 
     def take(self, left: Left) -> Sequence[FlushBatch]:
-        """The pending messages and whose they are; all get what comes next. `left`: that of the flush."""
+        """The pending messages and their receivers; all members get the next messages. `left`: that of the flush."""
         pending, self.pending = self.pending, []
         apart, self.apart = self.apart, {}
         batches = [self._batch(list(self.members), pending, left)] if self.members else []

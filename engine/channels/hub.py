@@ -1,4 +1,4 @@
-"""The hub: which connection hears which channel in this worker. One hub a worker, no locks, no awaits.
+"""The hub: which connection gets which channel in this worker. One hub per worker, no locks, no awaits.
 
 `receive` takes the bus's messages and only appends to the pending lists of groups; the flusher takes them with
 `take_dirty`, at the end of the burst or soon after. Subscriptions (subscription.py) open and close channels here, and
@@ -8,13 +8,14 @@ add themselves to groups.
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 
-import msgspec
 import trio
 
-from fanline.engine.bus.interface import StreamPosition
+from fanline.engine.bus.stored import StreamPosition
+from fanline.engine.channels.audience.broadcasts import Broadcasts, Everyone
 from fanline.engine.channels.audience.channel import Channel
 from fanline.engine.channels.audience.omissions import FindOutbox, Omissions
-from fanline.engine.channels.durable.channel import DurableChannel, DurableState
+from fanline.engine.channels.durable.channel import DurableChannel
+from fanline.engine.channels.durable.life import DurableState
 from fanline.engine.channels.durable.log_budget import LogBudget
 from fanline.engine.channels.group import FlushBatch, Group, Left
 from fanline.engine.channels.messages import MessageReader
@@ -22,20 +23,13 @@ from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
 from fanline.engine.faults import Faults
 from fanline.engine.namespaces import Namespace, Namespaces
-from fanline.engine.sending.batch import EncodedBatch, EncodedMessage, is_urgent
+from fanline.engine.sending.batch import is_urgent
 from fanline.engine.sending.outbox import Outbox
 from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.channels import is_pattern, pattern_of
-from fanline.protocol.dialects.encoding import Encoding
-from fanline.protocol.dialects.plain_commands import NEW_MESSAGE
+from fanline.protocol.dialects.plain.commands import NEW_MESSAGE
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import GapData, GapReason
-
-_BROADCAST = Namespace(everywhere=True)
-"""For urgent messages to connections that have not subscribed: neither dropped nor conflated."""
-
-Everyone = Callable[[], Iterable[tuple[Encoding, Outbox]]]
-"""All open connections of the worker."""
+from fanline.protocol.messages.notices import GapData, GapReason
 
 
 class Hub:
@@ -59,13 +53,12 @@ class Hub:
         self._reader = reader
         self._counters = counters
         self._faults = faults
-        self._everyone = everyone
         self._log_limit = log_limit
         self._budget = budget or LogBudget()
         self._channels: dict[str, Channel] = {}
         self._omissions = Omissions(self._channels, find)
+        self._broadcasts = Broadcasts(everyone, self._omissions, faults)
         self._dirty: list[Group] = []
-        self._broadcasts: list[FlushBatch] = []
         self._flushing: list[Group] = []
         self._taken: trio.Event | None = None  # set when what is pending is taken, if anybody waits for it
         self.pending_bytes = 0
@@ -115,9 +108,20 @@ class Hub:
         """All durable channels that are open here."""
         return (channel.durable for channel in self._channels.values() if channel.durable is not None)
 
-    def subscribers(self) -> dict[str, int]:
-        """Channel or pattern -> how many subscriptions it has here."""
-        return {name: channel.interest for name, channel in self._channels.items()}
+    def names(self) -> list[str]:
+        """The channels and patterns that have subscriptions here."""
+        return list(self._channels)
+
+    def audience(self, name: str, without: Outbox | None = None) -> int:
+        """How many subscribers a channel has here, not counting those of patterns, nor this one."""
+        channel = self._channels.get(name)
+        groups = () if channel is None else channel.groups
+        return sum(len(group) - (without is not None and without in group) for group in groups)
+
+    def interest(self, name: str) -> int:
+        """How many subscriptions a channel, or a pattern, has here."""
+        channel = self._channels.get(name)
+        return 0 if channel is None else channel.interest
 
     def is_open(self, durable: DurableChannel) -> bool:
         """Whether this is still its channel: all may have left, and those who came after them have a new one."""
@@ -159,13 +163,13 @@ class Hub:
                 self.on_hole(durable)
 
     def deliver(self, durable: DurableChannel, envelopes: Iterable[Envelope]) -> None:
-        """Send what a durable channel has handed out to its subscribers, in order; to nobody if it is closed."""
+        """Send what a durable channel has handed out to its subscribers, in order; to none if it is closed."""
         if self.is_open(durable):
             self._deliver(self._channels[durable.name], durable.namespace, envelopes)
             self._tell_of_dirt()
 
     def announce(self, groups: Iterable[Group], envelopes: Sequence[Envelope]) -> None:
-        """Send what is no message of a channel to the members of some groups, in order."""
+        """Send messages that belong to no channel to the members of some groups, in order."""
         for group in groups:
             if not group.pending:
                 self._dirty.append(group)
@@ -176,7 +180,7 @@ class Hub:
     def give_up(self, durable: DurableChannel, until: int = 0) -> None:
         """Tell the subscribers that we fail to deliver what comes next, up to an offset (0: unknown). Never raises."""
         try:
-            if durable.state is not DurableState.OPENING:  # nobody listens yet
+            if durable.state is not DurableState.OPENING:  # no subscribers yet
                 self.deliver(durable, durable.give_up(until))
         except Exception:  # noqa: BLE001  # our own fault
             self._faults.report(durable.name, "its subscribers cannot be told that something is missing")
@@ -184,7 +188,7 @@ class Hub:
     def _deliver(self, channel: Channel | None, namespace: Namespace, envelopes: Iterable[Envelope]) -> None:
         for envelope in envelopes:
             if envelope.priority is not None and is_urgent(envelope, namespace):
-                self._broadcast(envelope)
+                self._broadcasts.append(envelope)
             if channel is not None:
                 selective = envelope.extra is not None or envelope.excluded is not None
                 if envelope.excluded is not None and envelope.event == NEW_MESSAGE:
@@ -207,27 +211,11 @@ class Hub:
         if self.is_dirty:
             self.on_dirty()
 
-    def _broadcast(self, envelope: Envelope) -> None:
-        """Send an urgent message to everybody who does not get it as a subscriber."""
-        bare = msgspec.structs.replace(envelope, offset=None, previous=None)  # they keep no count of this channel
-        left_out = self._omissions.of_all(envelope)
-        others: dict[Encoding, list[Outbox]] = {}
-        for encoding, outbox in self._everyone():
-            if outbox not in left_out:
-                others.setdefault(encoding, []).append(outbox)
-        for encoding, outboxes in others.items():
-            try:
-                messages = EncodedBatch([EncodedMessage(encoding.encode(bare), bare)], encoding, _BROADCAST)
-            except Exception:  # noqa: BLE001  # our own fault, and that of one encoding only
-                self._faults.report(envelope.channel or "", "an urgent message cannot be encoded")
-            else:
-                self._broadcasts.append(FlushBatch(outboxes, messages, set()))
-
     # --- whole namespaces ----------------------------------------------------------------------------------------
 
     def overhear(self, name: str, payload: bytes, position: StreamPosition | None) -> None:
-        """Take a message of a namespace that somebody hears as a whole, unfolded and without a place in a chain. Never
-        raises. Who has subscribed to the channel itself gets it by `receive`.
+        """Take a message of a namespace with subscribers to all of it, unfolded and without a place in a chain. Never
+        raises. Subscribers of the channel itself get it through `receive`.
         """
         pattern = self._channels.get(pattern_of(name))
         if pattern is None:
@@ -246,7 +234,7 @@ class Hub:
             self._faults.report(name, "a message cannot be delivered")
 
     def bus_is_back(self) -> None:
-        """Tell those who hear whole namespaces that something may be missing: nothing is read again for them."""
+        """Tell subscribers of whole namespaces that messages may be missing: nothing is read again for them."""
         for channel in self._channels.values():
             if is_pattern(channel.name):
                 data = GapData(reason=GapReason.OUTAGE).fields()
@@ -259,18 +247,18 @@ class Hub:
     @property
     def is_dirty(self) -> bool:
         """Whether anything is pending."""
-        return bool(self._dirty or self._broadcasts)
+        return bool(self._dirty or self._broadcasts.pending)
 
     def has_few_pushes(self, most: int) -> bool:
-        """Whether what is pending goes to `most` connections at most, one that hears several channels counted for each
-        of them.
+        """Whether the pending messages go to at most `most` connections, counting a connection with several channels
+        for each of them.
         """
-        if self._broadcasts or len(self._dirty) > most:
+        if self._broadcasts.pending or len(self._dirty) > most:
             return False
         return sum([len(group) for group in self._dirty]) <= most
 
     def pending_taken(self) -> trio.Event:
-        """Is set when what is pending now has been taken. For those who deliver much, so that it does not pile up."""
+        """Is set when what is pending now has been taken. For callers that deliver much, lest it pile up."""
         taken = trio.Event() if self._taken is None else self._taken
         if self.is_dirty:
             self._taken = taken
@@ -285,11 +273,10 @@ class Hub:
             self._taken.set()
             self._taken = None
         dirty, self._dirty = self._dirty, []
-        broadcasts, self._broadcasts = self._broadcasts, []
         self._flushing = dirty
         self.flushes += 1
         left: Left = set()
-        return broadcasts + [batch for group in dirty for batch in group.take(left)]
+        return self._broadcasts.take() + [batch for group in dirty for batch in group.take(left)]
 
     def flushed(self) -> None:
         """What was taken has been sent."""

@@ -11,8 +11,10 @@ from typing import NoReturn
 
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError, ConflictError, Epoch
+from fanline.engine.bus.errors import BusError, ConflictError
+from fanline.engine.bus.interface import Bus
 from fanline.engine.bus.parallel import for_each
+from fanline.engine.bus.stored import Epoch
 from fanline.protocol.nats.names import Bucket, channel_key
 
 _TRIES = 5
@@ -36,7 +38,7 @@ class Acknowledgements:
         self._work.set()
 
     async def run(self) -> NoReturn:
-        """Move cursors for ever."""
+        """Move cursors forever."""
         while True:
             await self._work.wait()
             await trio.sleep(_PAUSE_SECONDS)
@@ -59,7 +61,7 @@ async def read_cursor(bus: Bus, channel: str, epoch: Epoch) -> int:
 
 
 def _offset_in(epoch: Epoch, value: bytes) -> int:
-    """What a cursor says about an epoch. One without an epoch was written by a former version."""
+    """What a cursor says about an epoch. A cursor without an epoch was written by an earlier version."""
     offset, _, name = value.decode().partition(" ")
     return int(offset) if epoch.covers(name or None, int(offset)) else epoch.earlier.get(name, 0)
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from fanline.engine.bus.interface import Stored, StreamPosition
+from fanline.engine.bus.stored import Stored, StreamPosition
 from fanline.engine.channels.durable.log import Readable
 from fanline.engine.clock import unix_ms_of
 from fanline.engine.counters import Counters
@@ -20,7 +20,7 @@ _log = logging.getLogger("fanline.hub")
 
 
 class MessageReader:
-    """What the bus knows stands over what the producer claims: the subject names the channel, the stream the offset."""
+    """What the bus knows overrides what the producer claims: the subject names the channel, the stream the offset."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class MessageReader:
         return await self._turns.all(readable)
 
     def refuse(self, channel: str, error: MessageError) -> None:
-        """Count what a producer got wrong; at most one log line a second, for it may be wrong very often."""
+        """Count a producer's mistake; at most one log line a second, because it may recur very often."""
         self._counters.messages_bad += 1
         if self._pace.allows():
             total = self._counters.messages_bad
@@ -85,7 +85,7 @@ class MessageReader:
 
 
 def _check(channel: str, namespace: Namespace, envelope: Envelope, *, signed: bool) -> None:
-    """MessageError if whoever published a message may not say it. `signed`: it was the engine."""
+    """MessageError if the publisher of a message may not publish it. `signed`: it was the engine."""
     if namespace.tasks:
         check_task_message(envelope, signed=signed)
     elif channel == TABLE_CHANNEL and not signed:

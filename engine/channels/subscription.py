@@ -18,7 +18,8 @@ from types import TracebackType
 
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus
 from fanline.engine.channels.audience.channel import Channel
 from fanline.engine.channels.hub import Hub
 from fanline.engine.sending.outbox import Outbox

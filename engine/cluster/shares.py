@@ -12,7 +12,7 @@ SHARES = 16
 
 
 def share_of(channel: str) -> int:
-    """The share that a task belongs to, for ever."""
+    """The share that a task belongs to, forever."""
     return crc32(channel.encode()) & (SHARES - 1)
 
 

@@ -1,5 +1,8 @@
 """What one address may take of a worker: connections, and handshakes a second. This machine's own is not limited, for
 it may be a proxy's, and neither are those of the trusted proxies themselves.
+
+A request of plain HTTP counts as a handshake does, until the control process says that it knows who has asked: then it
+is taken off the account, so that a backend with a key may call as often as it likes.
 """
 
 from collections.abc import Callable, Iterator
@@ -95,6 +98,12 @@ class AddressLimits:
             self._forget(now)
         self._recent[address] = _Handshakes(count + 1, now)
         return True
+
+    def give_back(self, address: str) -> None:
+        """Take one off the account of an address again: it was a request of a known caller."""
+        known = self._recent.get(address)
+        if known is not None:
+            self._recent[address] = known._replace(number=max(0.0, known.number - 1))
 
     def _forget(self, now: float) -> None:
         """Forget the accounts that are empty by now; if none is, all: a flood of addresses must cost no memory."""

@@ -1,12 +1,13 @@
-"""Connections that have been accepted and are no WebSockets yet: how many begin in a second, how many there may be, and
-the address from which each one comes.
+"""Connections that have been accepted and are not WebSockets yet: how many begin in a second, how many there may be,
+and the address from which each one comes.
 
-Nobody is refused here. Connections beyond the pace wait in the accept queue, whence live connections keep their share
-of the worker after a restart. Where too many wait for their clients, the one that has waited longest is given up, so
-that clients that send nothing cannot keep others out.
+No client is refused here. Connections beyond the rate wait in the accept queue, so that live connections keep their
+share of the worker after a restart. Where too many wait for their clients, the one that has waited longest is given up,
+so that clients that send nothing cannot keep others out.
 """
 
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,13 +15,14 @@ import trio
 
 from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.settings import EngineSettings
-from fanline.engine.transport import WOULD_BLOCK
+from fanline.engine.sockets.transport import WOULD_BLOCK, start_tls
 from fanline.protocol.websocket.addresses import Networks
 from fanline.protocol.websocket.proxy_protocol import ProxyHeaderError, ProxyHeaderReader
 
 _BURST_SECONDS = 0.05  # of the pace that may begin at once
 _INSTANT = 1e-6  # seconds that are not worth a sleep, and may be an error of rounding
-_PATIENCE_SECONDS = 1.0  # that a client has for its request however many wait
+PATIENCE_SECONDS = 1.0
+"""That a client has for its request, or for an answer, however many others wait."""
 
 
 class Arrival:
@@ -52,6 +54,7 @@ class Arrivals:
     ) -> None:
         self._per_second = settings.handshakes_per_second
         self._most = settings.max_handshakes
+        self._timeout = settings.handshake_timeout
         self._proxies = Networks(settings.trusted_proxies if settings.proxy_protocol else ())
         self._hits = hits
         self._clock = clock
@@ -88,6 +91,12 @@ class Arrivals:
         """Whether a connection comes from a trusted proxy that has to say where it comes from."""
         return bool(self._proxies) and arrival.address in self._proxies
 
+    async def before_http(self, sock: socket.socket, arrival: Arrival, tls: ssl.SSLContext | None) -> socket.socket:
+        """Read a proxy's header, and begin TLS; the socket to go on with. OSError, TooSlowError."""
+        with trio.fail_after(self._timeout) as scope, arrival.awaiting(scope):
+            await self.read_proxy_header(sock, arrival)
+            return sock if tls is None else await start_tls(sock, tls)
+
     async def read_proxy_header(self, sock: socket.socket, arrival: Arrival) -> None:
         """Learn from a trusted proxy where a connection comes from. OSError if it ends, or its header is bad."""
         if not self.expects_header(arrival):
@@ -122,7 +131,7 @@ class Arrivals:
     async def _make_room(self) -> None:
         """Give up the one that has waited longest for its client, or wait until one ends or may be given up."""
         oldest = next((each for each in self._present if each.waiting is not None), None)
-        patience = oldest.since + _PATIENCE_SECONDS - self._clock() if oldest else float("inf")
+        patience = oldest.since + PATIENCE_SECONDS - self._clock() if oldest else float("inf")
         if oldest is not None and oldest.waiting is not None and patience <= 0:
             self._hits.hit(Limit.HANDSHAKES, f"{self._most} clients have not sent their request yet")
             oldest.waiting.cancel()

@@ -17,17 +17,17 @@ from fanline.engine.hooks.events import Events
 from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.sending.life import Life, LifeState
 from fanline.engine.sending.outbox import Outbox, OutboxShared
-from fanline.engine.sessions.commands import Commands
-from fanline.engine.sessions.expiry import Expiry
+from fanline.engine.sessions.commands.commands import Commands
+from fanline.engine.sessions.identity.expiry import Expiry
 from fanline.engine.sessions.rate import Account, Rate, SlowLane, Work
 from fanline.engine.sessions.refusals import close_reason, refusal
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
-from fanline.engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered
+from fanline.engine.sockets.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason, ErrorCode, FrameError, MessageError
-from fanline.protocol.messages import Limits, ReconnectData
+from fanline.protocol.messages.notices import Limits, ReconnectData
 from fanline.protocol.websocket.frames import FrameReader, Opcode, WebSocketMessage, decode_close, encode_frame
 
 _TOO_FAST = "you send more than you may; what you send is read more slowly from now on"
@@ -78,6 +78,7 @@ class Connection:
         self.session.place = opened.admission.place
         shared.places.hold(self.session.place, self.session)
         self.session.request = opened.admission.request
+        self.session.credential = opened.admission.credential
 
     async def run(self, rest: bytes) -> None:
         """Serve the client until one side ends it; `rest` is what came with the handshake."""
@@ -131,7 +132,7 @@ class Connection:
             del data  # not kept while waiting for the next
 
     def _receive(self) -> bytes:
-        """What has come, b"" if nothing has; the end of the stream ends the connection."""
+        """The bytes received, b"" if there are none; the end of the stream ends the connection."""
         try:
             data = self._socket.recv(_READ_SIZE)
         except WOULD_BLOCK:
@@ -170,7 +171,7 @@ class Connection:
         try:
             for message in reader.feed(data):
                 seconds += await self._take(message)
-                # Others have their turn after what was inflated or gathered over many reads, and between many commands.
+                # Others get a turn after messages that were inflated or took many reads, and between many commands.
                 if len(message.payload) > len(data) or reader.frames % _TURN_FRAMES == 0:
                     await trio.lowlevel.checkpoint()
         except FrameError as error:
@@ -188,7 +189,7 @@ class Connection:
         elif message.opcode is Opcode.PONG:
             self.session.ponged = trio.current_time()
             if message.payload:
-                self._shared.commands.take_pong(self.session, message.payload)
+                self._shared.commands.inboxes.take_pong(self.session, message.payload)
         elif message.opcode is Opcode.PING:
             self.outbox.push(encode_frame(Opcode.PONG, message.payload))
         elif message.opcode is self.session.encoding.dialect.opcode:

@@ -1,6 +1,5 @@
 """From an accepted socket to a WebSocket, or to an HTTP answer and the end."""
 
-import logging
 import socket
 import ssl
 from contextlib import suppress
@@ -10,22 +9,20 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
-from fanline.engine.access.audit import Audit, AuditEvent
-from fanline.engine.access.identity import Identity
+from fanline.engine.access.audit import Audit
 from fanline.engine.access.routes import Routes, ServedRoute
-from fanline.engine.connections.address_limits import AddressLimits
 from fanline.engine.connections.admission import LATER, Admission, Admissions
 from fanline.engine.connections.arrivals import Arrival
-from fanline.engine.connections.forwarding import Forwarding
-from fanline.engine.connections.plain_http import read_head, send_http
-from fanline.engine.connections.readiness import Readiness
+from fanline.engine.connections.http.entrance import HttpEntrance, refusal_response
+from fanline.engine.connections.http.plain_http import send_http
+from fanline.engine.connections.http.readiness import Readiness
 from fanline.engine.counters import Counters
 from fanline.engine.limits import Limit, LimitHits
-from fanline.engine.log_pace import LogPace
 from fanline.engine.routes import Serves, Speech
 from fanline.engine.sessions.origin import Origin, origin_of
 from fanline.engine.settings import EngineSettings
-from fanline.engine.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered, start_tls
+from fanline.engine.sockets.control_socket import ControlSocket
+from fanline.engine.sockets.transport import WOULD_BLOCK, can_gather, end_sending, has_buffered, start_tls
 from fanline.protocol.dialects import BY_SUBPROTOCOL, ECHO, FLAT, HEALTH, PLAIN
 from fanline.protocol.dialects.base import Dialect
 from fanline.protocol.dialects.encoding import Encoding, encoding_of
@@ -38,17 +35,15 @@ from fanline.protocol.websocket.handshake import (
     http_response,
     upgrade_response,
 )
-from fanline.protocol.websocket.origins import HostRules
 from fanline.protocol.websocket.routes import Visit
 
 HEALTH_PATH = "/healthz"
 READY_PATH = "/readyz"
-_TURNED_AWAY = 32  # clients at a time that are told to come back; each holds a socket
+_TURNED_AWAY = 32  # clients at a time that are asked to come back; each holds a socket
 _TURNED_AWAY_SECONDS = 0.5
 _TURNED_AWAY_TLS_SECONDS = 2.0
 _DISMISSED_SECONDS = 0.01
-_DISMISSED_TLS_SECONDS = 0.25  # nobody else is accepted meanwhile
-_log = logging.getLogger("fanline.handshake")
+_DISMISSED_TLS_SECONDS = 0.25  # no other client is accepted meanwhile
 
 
 class Opened(NamedTuple):
@@ -77,57 +72,21 @@ class Handshakes:
         readiness: Readiness,
         audit: Audit,
         hits: LimitHits,
-        control: str = "",
+        control: ControlSocket,
     ) -> None:
-        """`control`: the path of the control process's socket; "" if there is none."""
         self._settings = settings
         self._routes = routes
         self._admissions = admissions
         self._counters = counters
         self._readiness = readiness
-        self._audit = audit
         self._turned_away = 0
         self._hits = hits
-        self.limits = AddressLimits(settings, hits, trio.current_time)
-        self._forwarding = Forwarding(control, settings, hits)
-        self._rules = HostRules(settings.hosts, settings.origins)
-        self._pace = LogPace(clock=trio.current_time)  # of pages that are refused
+        self._entrance = HttpEntrance(settings, audit, hits, control)
+        self.limits = self._entrance.limits
 
     async def open_websocket(self, sock: socket.socket, arrival: Arrival) -> Opened | None:
         """Read the request head and answer it; None if the answer was plain HTTP or the peer went away."""
-        timeout = self._settings.handshake_timeout
-        try:
-            with trio.move_on_after(timeout) as scope:
-                with arrival.awaiting(scope):
-                    request, reader = await read_head(sock)
-                if request is None:
-                    return None
-                if not self._forwarding.takes(request):
-                    del reader
-                    return await self._answer(sock, request, arrival)
-                address = self._check_client(sock, request, arrival)
-                with arrival.awaiting(scope):
-                    await self._forwarding.read_body(sock, request, reader)
-            if not scope.cancelled_caught and request is not None:
-                await self._forwarding.forward(sock, request, reader.body, address, arrival)
-                return None
-            if trio.current_time() >= arrival.since + timeout:
-                self._hits.hit(Limit.HANDSHAKE_TIME)
-            await self._refuse(sock, HttpError(408, f"no whole request within {timeout:g} seconds"), arrival)
-        except HttpError as error:
-            await self._refuse(sock, error, arrival)
-        return None
-
-    def _check_client(self, sock: socket.socket, request: Request, arrival: Arrival) -> str:
-        """The address of a client whose plain request is passed on. HttpError if it may not ask."""
-        self._check_page(sock, request)
-        self.limits.check(arrival.address, request)
-        return self.limits.address_of(arrival.address, request)
-
-    async def _refuse(self, sock: socket.socket, refusal: HttpError, arrival: Arrival) -> None:
-        self._counters.refused += 1
-        self._note(arrival, code=refusal.body["error"])
-        await send_http(sock, _refusal_response(refusal))
+        return await self._entrance.serve(sock, arrival, self._answer)
 
     async def _answer(self, sock: socket.socket, request: Request, arrival: Arrival) -> Opened | None:
         if request.method in ("GET", "HEAD") and request.path in (HEALTH_PATH, READY_PATH):
@@ -135,7 +94,7 @@ class Handshakes:
             is_head = request.method == "HEAD"
             await send_http(sock, http_response(status, msgspec.json.encode(body), is_head=is_head))
             return None
-        self._check_page(sock, request)
+        self._entrance.check_page(sock, request)
         address = self.limits.check(arrival.address, request)
         found = self._routes.find(request)
         if found is None:
@@ -150,12 +109,12 @@ class Handshakes:
         peer = partial(self.limits.address_of, arrival.address, request)
         admission = await self._admissions.admit(request, route, visit, peer, is_plain=dialect.is_plain)
         try:
-            self._check_room(address)  # others have come while this one was waited for
+            self._check_room(address)  # others arrived while this one was waited for
             sock.send(response, _with_greeting(sock))  # a fresh socket's buffer always has room for it
         except (HttpError, OSError):
             self._admissions.take_back(admission)
             raise
-        self._note(arrival, admission.identity, None if admission.refusal is None else admission.refusal.code)
+        self._entrance.note(arrival, admission.identity, None if admission.refusal is None else admission.refusal.code)
         origin = origin_of(peer(), request.headers.get("user-agent", ""))
         return Opened(encoding_of(dialect, deflated), admission, request.rest, address, route, visit, origin)
 
@@ -191,9 +150,9 @@ class Handshakes:
             sock.setblocking(False)
             if self._turned_away <= _TURNED_AWAY:
                 with await _secured(sock, tls, _TURNED_AWAY_TLS_SECONDS) as secured:
-                    await send_http(secured, _refusal_response(_full()), _TURNED_AWAY_SECONDS)
+                    await send_http(secured, refusal_response(_full()), _TURNED_AWAY_SECONDS)
             elif tls is None:
-                sock.send(_refusal_response(_full()))
+                sock.send(refusal_response(_full()))
         except (OSError, trio.TooSlowError):
             pass
         finally:
@@ -201,7 +160,7 @@ class Handshakes:
             self._turned_away -= 1
 
     async def dismiss(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
-        """Tell it to a client whose socket is the only one that there is room for: others wait until it is closed.
+        """Answer a client whose socket is the only one that there is room for: others wait until it is closed.
 
         A request comes together with the end of TCP's own handshake, or of that of TLS. It is read first: a close would
         reset it.
@@ -214,29 +173,12 @@ class Handshakes:
                     if not has_buffered(secured):
                         await trio.lowlevel.wait_readable(secured)
                     secured.recv(65536)
-                secured.send(_refusal_response(_full()))
+                secured.send(refusal_response(_full()))
                 end_sending(secured)
         except (OSError, trio.TooSlowError):
             pass
         finally:
             sock.close()
-
-    def _note(self, arrival: Arrival, identity: Identity | None = None, code: str | None = None) -> None:
-        """In the audit log: the client was let in, or refused for the reason `code`."""
-        if self._audit.enabled:
-            event = AuditEvent.CONNECTED if code is None else AuditEvent.REFUSED
-            self._audit.record(event, identity, address=arrival.address, code=code)
-
-    def _check_page(self, sock: socket.socket, request: Request) -> None:
-        """Raises HttpError. Browsers do not show a page the answer, so the log has to say which setting is concerned;
-        not for every request, since a page may try for ever.
-        """
-        try:
-            self._rules.check(request, _own_address(sock))
-        except HttpError as error:
-            if error.status == 403 and self._pace.allows():
-                _log.warning("refused a request: %s", error)
-            raise
 
 
 def _dialect(subprotocol: str | None, route: ServedRoute) -> Dialect:
@@ -255,16 +197,6 @@ def _dialect(subprotocol: str | None, route: ServedRoute) -> Dialect:
 
 def _full() -> HttpError:
     return HttpError(503, "this worker is full", LATER)
-
-
-def _refusal_response(refusal: HttpError) -> bytes:
-    return http_response(refusal.status, msgspec.json.encode(refusal.body), refusal.headers)
-
-
-def _own_address(sock: socket.socket) -> str:
-    """The address at which the client has reached us, without the zone of a link-local one."""
-    address = sock.getsockname()
-    return str(address[0]).partition("%")[0] if isinstance(address, tuple) else ""
 
 
 def _with_greeting(sock: socket.socket) -> int:

@@ -57,7 +57,7 @@ class Registry:
         return self._pinged[connection.session.number % len(self._slices)]
 
     def users(self) -> Iterator[str | None]:
-        """The user of every connection; None for nobody in particular."""
+        """The user of every connection; None for one without a user name."""
         return (connection.session.identity.user for connection in self)
 
     async def serve(self, connection: Connection, rest: bytes) -> None:
@@ -74,7 +74,7 @@ class Registry:
             self._counters.connections -= 1
 
     async def beat(self) -> None:
-        """Turn the wheel for ever."""
+        """Turn the wheel forever."""
         while True:
             for number, members in enumerate(self._slices):
                 await trio.sleep(self._tick)

@@ -1,1 +1,1 @@
-"""Hooks, in a worker: it says what happens, and has the application answer what it does not know itself."""
+"""Hooks in a worker: it publishes events, and passes questions that it cannot answer to the application."""

@@ -1,4 +1,4 @@
-"""Server events, said to whoever listens. Nothing is done for an event that nobody wants, and nobody waits for one."""
+"""Server events, published for any listener. An event without a consumer costs nothing, and nothing waits for one."""
 
 import secrets
 from collections.abc import Callable, Collection
@@ -9,6 +9,9 @@ from fanline.engine.bus.interface import Bus
 from fanline.engine.clock import unix_ms
 from fanline.engine.counters import Counters
 from fanline.protocol.hooks.events import ClientEventData, EventData, encode_event, event_subject
+
+Overhear = Callable[[type[ClientEventData], "ClientSession", dict[str, Any]], None]
+"""Called with each event about a client: the kind of event, the client, and the fields."""
 
 
 class ClientSession(Protocol):
@@ -21,7 +24,7 @@ class ClientSession(Protocol):
 
 
 class Events:
-    """Those of one worker. `wanted`: the names of those that are said; `source`: the name of the worker."""
+    """The events of one worker. `wanted`: the names of those that are published; `source`: the name of the worker."""
 
     def __init__(
         self,
@@ -36,20 +39,24 @@ class Events:
         self._source = source
         self._counters = counters
         self._clock_ms = clock_ms
+        self.overhear: Overhear | None = None
+        """While the server is being watched: called with every event about a client."""
 
     def wants(self, kind: type[EventData]) -> bool:
-        """Whether such an event is said, so that what it takes is worth the effort."""
+        """Whether such an event is published, so that gathering its data is worth the effort."""
         return kind.EVENT in self._wanted
 
     def say(self, kind: type[ClientEventData], client: ClientSession, **fields: Any) -> None:
-        """Say an event about a client, soon; lost if the bus is away."""
+        """Publish an event about a client, soon; it is lost if the bus is away."""
+        if self.overhear is not None:
+            self.overhear(kind, client, fields)
         if kind.EVENT in self._wanted:
             who = client.identity
             data = kind(connection_id=client.connection, user_id=who.user, username=who.username, **fields)
             self._tell(data, secrets.token_urlsafe(12))
 
     def say_once(self, data: EventData, event_id: str) -> None:
-        """Say an event that another worker may say as well, and then with the same id."""
+        """Publish an event that another worker may publish as well, with the same id."""
         if data.EVENT in self._wanted:
             self._tell(data, event_id)
 

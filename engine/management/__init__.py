@@ -1,1 +1,1 @@
-"""What a worker answers when it is managed: verbs over what it holds, for the control process."""
+"""The worker's side of management: verbs over its state, for the control process."""

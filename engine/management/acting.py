@@ -1,4 +1,4 @@
-"""What an operator does to the connections of a worker."""
+"""What an operator can do to the connections of a worker."""
 
 import secrets
 from functools import partial
@@ -7,10 +7,11 @@ from typing import Any
 import trio
 
 from fanline.engine.clock import unix_ms
+from fanline.engine.cluster.members import Member
 from fanline.engine.connections.connection import Connection
 from fanline.engine.connections.registry import Registry
-from fanline.engine.sessions.calls import Calls
-from fanline.engine.sessions.commands import Commands
+from fanline.engine.sessions.calls.calls import Calls
+from fanline.engine.sessions.commands.commands import Commands
 from fanline.protocol.channels import check_channel
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason, ErrorCode
@@ -23,20 +24,20 @@ from fanline.protocol.management.questions import (
     SubscribeQuestion,
     UnsubscribeQuestion,
 )
-from fanline.protocol.messages import Subscribe
+from fanline.protocol.messages.commands import Subscribe
 from fanline.protocol.websocket.frames import Opcode, encode_frame
 
 PONG_SECONDS = 1.5
-_LOOK_SECONDS = 0.02  # between two looks for pongs, which note themselves when they have come
+_LOOK_SECONDS = 0.02  # between two checks for pongs, which record their own arrival
 _PING = encode_frame(Opcode.PING, b"")
 
 
 class Acting:
-    """Of one worker. `name`: what people call it."""
+    """Of one worker, `own`."""
 
-    def __init__(self, registry: Registry, name: str, commands: Commands, calls: Calls) -> None:
+    def __init__(self, registry: Registry, own: Member, commands: Commands, calls: Calls) -> None:
         self._registry = registry
-        self._name = name
+        self._own = own
         self._commands = commands
         self._calls = calls
 
@@ -62,7 +63,8 @@ class Acting:
         return [
             PingResult(
                 connection_id=each.session.connection,
-                worker=self._name,
+                worker=self._own.name,
+                server=self._own.server,
                 seconds=round(each.session.ponged - begun, 6) if each.session.ponged >= begun else None,
             )
             for each in pinged
@@ -79,7 +81,7 @@ class Acting:
         return len(closed)
 
     async def subscribe(self, question: SubscribeQuestion) -> bool:
-        """The client is answered as if it had asked: MessageError, BusError."""
+        """The client gets an answer as if it had asked. MessageError, BusError."""
         connection, channel = self._open(question.connection), check_channel(question.channel)
         if connection is None:
             return False
@@ -88,7 +90,7 @@ class Acting:
             command = Envelope(MessageType.SUB, channel=channel, data=Subscribe().fields() or None)
             is_plain = session.encoding.dialect.is_plain
             answer = partial(self._commands.answer, session, command) if is_plain else session.push
-            await self._commands.enter(session, command, channel, answer)
+            await self._commands.subscriptions.enter(session, command, channel, answer)
             if not connection.outbox.life.is_open:  # it has ended meanwhile, and may have left its channels already
                 session.end()
         return True

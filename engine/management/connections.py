@@ -1,56 +1,54 @@
-"""The connections of a worker, described for those who look at them."""
+"""Descriptions of a worker's connections, for operators."""
 
 from datetime import UTC, datetime
-from heapq import nsmallest
 
 import trio
 
 from fanline.engine.clock import unix_ms
+from fanline.engine.cluster.members import Member
 from fanline.engine.connections.connection import Connection
 from fanline.engine.connections.registry import Registry
+from fanline.engine.management.statistics import CHUNK, LOOK_SECONDS
 from fanline.engine.sessions.connection_ids import PROCESS, number_of
-from fanline.engine.slices import Slices
+from fanline.engine.slices import Slices, lowest, pieces
 from fanline.protocol.management.answers import ConnectionInfo, ConnectionMetadata, ConnectionsPage
 from fanline.protocol.management.questions import ConnectionsQuestion
 
 _SUBSCRIPTIONS_IN_LISTS = 100
-_CHUNK = 500  # connections between two looks at the clock
 _PAGE_BYTES = 512 * 1024  # about, of names of channels in one answer: NATS takes 1 MiB
 
 
 class ConnectionLister:
-    """Of one worker. `name`: what people call it."""
+    """Of one worker, `own`."""
 
-    def __init__(self, registry: Registry, name: str) -> None:
+    def __init__(self, registry: Registry, own: Member) -> None:
         self._registry = registry
-        self._name = name
+        self._own = own
 
     def one(self, connection_id: str) -> ConnectionInfo | None:
-        """A connection with all its subscriptions; None if it is not open here."""
+        """A connection with all its subscriptions; None if it is not open on this worker."""
         connection = self._registry.get(connection_id)
         return None if connection is None else self._describe(connection)
 
     async def page(self, asked: ConnectionsQuestion) -> ConnectionsPage:
         """The next connections that match, in the order of their ids."""
-        slices, matching, total = Slices(), list[Connection](), 0
+        slices, first, total, following = Slices(LOOK_SECONDS), list[tuple[int, Connection]](), 0, 0
         behind = _behind(asked.after)
-        for number, connection in enumerate(self._registry):
-            if _matches(connection, asked):
-                total += 1
-                if connection.session.number > behind:
-                    matching.append(connection)
-            if number % _CHUNK == 0:
-                await slices.breathe()
-        chosen = nsmallest(asked.limit, matching, key=lambda each: each.session.number)
+        for piece in pieces(self._registry, CHUNK):
+            matching = [(each.session.number, each) for each in piece if _matches(each, asked)]
+            new = [each for each in matching if each[0] > behind]
+            total, following = total + len(matching), following + len(new)
+            first = lowest(first, new, asked.limit)
+            await slices.breathe()
         items, size = list[ConnectionInfo](), 0
-        for connection in chosen:
+        for _, connection in first:
             info = self._describe(connection, _SUBSCRIPTIONS_IN_LISTS)
             size += sum(map(len, info.subscriptions))
             if items and size > _PAGE_BYTES:
                 break
             items.append(info)
             await slices.breathe()
-        return ConnectionsPage(items, total, more=len(items) < len(matching))
+        return ConnectionsPage(items, total, more=len(items) < following)
 
     def _describe(self, connection: Connection, most: int | None = None) -> ConnectionInfo:
         session, outbox = connection.session, connection.outbox
@@ -60,7 +58,8 @@ class ConnectionLister:
         connected = session.origin.connected
         return ConnectionInfo(
             connection_id=session.connection,
-            worker=self._name,
+            worker=self._own.name,
+            server=self._own.server,
             user_id=identity.user,
             session_id=values.get("session_id"),
             project_id=values.get("?project_id"),
@@ -80,6 +79,7 @@ class ConnectionLister:
                 username=identity.username,
                 role=identity.roles[0] if identity.roles else None,
                 roles=list(identity.roles),
+                organization_id=identity.organization_id,
             ),
         )
 
@@ -90,7 +90,7 @@ def time_text(ms: float) -> str:
 
 
 def _text_since(at: float, connected: int) -> str | None:
-    """A time of Trio's clock; None for one at which the connection was not there."""
+    """A time of Trio's clock; None if it is before the connection was opened."""
     ms = unix_ms() - (trio.current_time() - at) * 1000
     return time_text(ms) if at and ms >= connected else None
 
@@ -100,7 +100,6 @@ def _matches(connection: Connection, asked: ConnectionsQuestion) -> bool:
     return (
         asked.user in (None, session.identity.user)
         and asked.route in (None, session.route.pattern)
-        and (asked.without is None or asked.without != session.connection)
         and (asked.channel is None or asked.channel in (session.subscriptions or ()))
     )
 

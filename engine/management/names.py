@@ -1,24 +1,38 @@
-"""Pages of names that are counted: users with their connections, channels with their subscribers."""
+"""Pages of names with counts: users with their connections, channels with their subscribers."""
 
-from collections.abc import Iterable
-from heapq import nsmallest
+from collections.abc import Iterable, Sequence
 
+from fanline.engine.management.statistics import CHUNK, LOOK_SECONDS
+from fanline.engine.slices import Slices, lowest, pieces
 from fanline.protocol.management.answers import CountedNames
 
 _PAGE_BYTES = 512 * 1024  # about, of one answer: NATS takes 1 MiB
 
 
-def page_of_names(counts: Iterable[tuple[str, int]], after: str, prefix: str, limit: int) -> CountedNames:
-    """The first names behind `after`, in the order of their characters, of those that begin with `prefix`."""
-    matching = [(name, count) for name, count in counts if name.startswith(prefix)]
-    behind = [each for each in matching if each[0] > after]
+async def page_of_names(counts: Iterable[tuple[str, int]], after: str, prefix: str, limit: int) -> CountedNames:
+    """The first names after `after`, in code point order, of those that begin with `prefix`. `counts` is read slice by
+    slice.
+    """
+    slices, total, behind, first = Slices(LOOK_SECONDS), 0, 0, list[tuple[str, int]]()
+    for piece in pieces(counts, CHUNK):
+        matching = [each for each in piece if each[0].startswith(prefix)]
+        following = [each for each in matching if each[0] > after]
+        total, behind = total + len(matching), behind + len(following)
+        first = lowest(first, following, limit)
+        await slices.breathe()
+    items = _that_fit(first)
+    return CountedNames(items, total, more=len(items) < behind)
+
+
+def _that_fit(names: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Those of the first names that one answer has room for: one at least."""
     items, size = list[tuple[str, int]](), 0
-    for each in nsmallest(limit, behind):
+    for each in names:
         size += 2 * len(each[0])
         if items and size > _PAGE_BYTES:
             break
         items.append(each)
-    return CountedNames(items, len(matching), more=len(items) < len(behind))
+    return items
 
 
 def merge_names(parts: Iterable[CountedNames], limit: int) -> CountedNames:

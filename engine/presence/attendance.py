@@ -64,7 +64,7 @@ class Attendance:
     # --- connections ---------------------------------------------------------------------------------------------
 
     def enter(self, name: str, user: str | None, username: str | None) -> None:
-        """A connection has come to a channel; `user`: None for nobody in particular."""
+        """A connection has joined a channel; `user`: None for a client without a user name."""
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = AttendedChannel()
@@ -121,15 +121,15 @@ class Attendance:
                 channel.changed[user] = None
                 self._dirty[name] = None
 
-    # --- what the other workers are told -------------------------------------------------------------------------
+    # --- what the other workers are sent -------------------------------------------------------------------------
 
     @property
     def dirty(self) -> Iterable[str]:
-        """The channels of which there is something to tell."""
+        """The channels with changes to report."""
         return list(self._dirty)
 
     def numbers(self, names: Iterable[str]) -> list[int]:
-        """The number of the last delta of each channel; 0 for one to which nobody has come."""
+        """The number of the last delta of each channel; 0 for a channel that no one has joined."""
         return [0 if (channel := self._channels.get(name)) is None else channel.number for name in names]
 
     def take(self, name: str) -> PresenceDelta | None:
@@ -138,7 +138,7 @@ class Attendance:
             return None
         del self._dirty[name]
         channel = self._channels[name]
-        if channel.empty:  # told even if no delta has named anybody: a snapshot may have
+        if channel.empty:  # reported even if no delta has named a user: a snapshot may have
             del self._channels[name]
         previous = channel.number
         turned = self._turn(channel)
@@ -148,12 +148,12 @@ class Attendance:
         return self._delta(channel, 0 if turned else previous, changed)
 
     def snapshot(self, name: str) -> PresenceDelta:
-        """All that is on a channel now, what the next delta is about included."""
+        """Everyone who is on a channel now, including the changes of the next delta."""
         channel = self._channels.get(name) or AttendedChannel()
         return self._delta(channel, 0, list(channel.users))
 
     def _turn(self, channel: AttendedChannel) -> bool:
-        """Whether the channel has become large, or small again: then everything is told again, in the other form."""
+        """Whether the channel has become large, or small again: then everything is sent again, in the other form."""
         large = len(channel.users) > self._limit * (SMALL_AGAIN if channel.large else 1)
         turned, channel.large = large is not channel.large, large
         return turned

@@ -1,8 +1,7 @@
 """Which workers have ended, so that their users are gone. Without I/O.
 
 A worker that is no longer among the live ones is given some time: its clients may be back on another worker before
-anybody is told that they left. From then on it is dead, and what it may still have said is not heard, until it is live
-again.
+anyone is notified that they left. After that it is dead, and its late deltas are ignored, until it is live again.
 """
 
 from collections.abc import Collection, Iterable
@@ -29,7 +28,7 @@ class Deaths:
         return worker in self._dead
 
     def look(self, live: Collection[str], known: Iterable[str], now: float) -> tuple[list[str], bool]:
-        """Which of the known workers have died since the last look, and whether others have come, or come back."""
+        """Which of the known workers have died since the last call, and whether others have joined or come back."""
         for worker in {*known, *self._live}:
             if worker not in live and worker not in self._dead:
                 self._missed.setdefault(worker, now)

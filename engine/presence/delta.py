@@ -1,7 +1,7 @@
-"""What workers tell each other about presence: who has come to a channel of one worker, and who has gone.
+"""What workers report to each other about presence: who has joined a channel of one worker, and who has left.
 
 Every delta of a channel names the one before it, so that a watcher knows whether it has missed one. The values are
-absolute, so taking a delta twice does no harm. A delta whose `previous` is 0 begins from nothing: it is a snapshot.
+absolute, so applying a delta twice does no harm. A delta whose `previous` is 0 begins from nothing: it is a snapshot.
 """
 
 from hashlib import blake2s
@@ -22,11 +22,11 @@ class PresenceDelta(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     previous: int = 0
     """Number of the delta before it on this channel; 0: what follows is all there is."""
     connections: int = 0
-    """Of all users and of nobody in particular, after the changes."""
+    """Of all users and of clients without a user name, after the changes."""
     anonymous: int = 0
     """Those among them without a user name."""
     users: dict[str, tuple[int, str | None]] = {}
-    """User -> (connections, how the user is shown): who has come or changed. A user who may be back soon has 0."""
+    """User -> (connections, how the user is shown): who has joined or changed. A user who may be back soon has 0."""
     gone: tuple[str, ...] = ()
     large: bool = False
     """The channel has too many users here for their names to be of use: digests take their place."""
@@ -47,7 +47,7 @@ def decode(payload: bytes) -> PresenceDelta | None:
 
 
 def digest(user: str) -> bytes:
-    """What stands for a user's name where names are not needed."""
+    """What replaces a user's name where names are not needed."""
     return blake2s(user.encode(errors="surrogatepass"), digest_size=DIGEST_BYTES).digest()
 
 

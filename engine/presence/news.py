@@ -1,4 +1,4 @@
-"""What the viewers of a channel are told of its presence: each join and leave, or of a large channel only the counts.
+"""What viewers of a channel are sent about its presence: each join and leave, or only the counts of a large channel.
 
 Without I/O.
 """
@@ -9,7 +9,7 @@ from msgspec import Raw
 from fanline.engine.presence.attendance import SMALL_AGAIN
 from fanline.engine.presence.roster import PresenceChange, Roster
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import PresenceData, PresentUser
+from fanline.protocol.messages.answers import PresenceData, PresentUser
 
 COUNT_SECONDS = 1.0
 """At least between two messages with the counts of a large channel."""
@@ -23,8 +23,8 @@ class PresenceNews:
         self._roster = roster
         self._limit = limit
         self._large = False
-        self._due = 0.0  # when counts may be told again
-        self._told: tuple[int, ...] = ()  # the counts that were told last
+        self._due = 0.0  # when counts may be sent again
+        self._told: tuple[int, ...] = ()  # the counts that were sent last
         self._data: Raw | None = None
 
     def data(self) -> Raw:
@@ -36,7 +36,7 @@ class PresenceNews:
         return self._data
 
     def take(self, time_ms: int, now: float) -> list[Envelope]:
-        """What the viewers are to be told now. To be called after each change, and when time has passed; `now` in
+        """The notices that viewers must get now. To be called after each change, and when time has passed; `now` in
         seconds of any one clock.
         """
         self._data = None
@@ -47,7 +47,7 @@ class PresenceNews:
         if self._large:
             return self._count(time_ms, now)
         if was_large:
-            return [self._summary(time_ms)]  # whoever has come and gone meanwhile
+            return [self._summary(time_ms)]  # users may have joined and left meanwhile
         return [self._notice(change, time_ms) for change in changes]
 
     def _is_large(self) -> bool:

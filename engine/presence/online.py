@@ -10,12 +10,13 @@ from contextlib import suppress
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError, Respond
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus, Respond
 from fanline.engine.cluster.members import Members
 from fanline.engine.faults import Faults
 from fanline.engine.presence.delta import DIGEST_BYTES, digest, split_digests
 from fanline.engine.slices import Slices
-from fanline.protocol.messages import PresenceData
+from fanline.protocol.messages.answers import PresenceData
 from fanline.protocol.nats.names import system_subject
 
 SAMPLE = 32_768
@@ -51,13 +52,13 @@ def decode_users(payload: bytes) -> OnlineUsers | None:
 
 
 def sample(connections: int, anonymous: int, digests: Iterable[bytes], most: int = SAMPLE) -> OnlineUsers:
-    """What a worker with these users tells."""
+    """What a worker with these users reports."""
     ordered = sorted(digests)
     return OnlineUsers(connections, anonymous, b"".join(ordered[:most]), len(ordered) <= most)
 
 
 def count_users(told: Sequence[OnlineUsers]) -> int:
-    """How many different users there are: exactly, if all have told all."""
+    """How many different users there are: exactly, if all workers have reported all of them."""
     users = {each for worker in told for each in split_digests(worker.digests)}
     bounds = [worker.digests[-DIGEST_BYTES:] for worker in told if not worker.complete]
     if not bounds:
@@ -68,7 +69,7 @@ def count_users(told: Sequence[OnlineUsers]) -> int:
 
 
 class OnlineCounter:
-    """Of one worker. `users`: the user of each of its connections, None for nobody in particular."""
+    """Of one worker. `users`: the user of each of its connections, None for a client without a user name."""
 
     def __init__(
         self,

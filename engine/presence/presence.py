@@ -1,6 +1,6 @@
 """Presence: which users are on which channels, over all workers of the cluster.
 
-The truth is with the workers: each knows its own connections (attendance.py), tells the others what changes, and
+The truth is with the workers: each knows its own connections (attendance.py), reports changes to the others, and
 answers their questions. Nothing is stored, so nothing can be left behind by a worker that dies. What a worker follows
 of the others is in watches.py. Channels of namespaces without `presence` cost nothing.
 """
@@ -10,7 +10,8 @@ from typing import NoReturn
 
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError, Respond
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus, Respond
 from fanline.engine.channels.hub import Hub
 from fanline.engine.channels.subscription import Router
 from fanline.engine.cluster.members import Members
@@ -53,7 +54,7 @@ class Presence:
         self._faults = faults
         self._worker = members.id
         self._attendance = Attendance(members.id, limit)
-        self._news = trio.Event()  # somebody has come or gone
+        self._news = trio.Event()  # a user has joined or left
         self.watches = PresenceWatches(
             bus, hub, members, self._attendance, faults, nursery, limit=limit, timeout=timeout
         )
@@ -74,7 +75,7 @@ class Presence:
     # --- for subscriptions ---------------------------------------------------------------------------------------
 
     def enter(self, channel: str, user: str | None, username: str | None) -> None:
-        """A connection has come to a channel."""
+        """A connection has joined a channel."""
         self._attendance.enter(channel, user, username)
         self._news.set()
 
@@ -91,7 +92,7 @@ class Presence:
     # --- in the background ---------------------------------------------------------------------------------------
 
     async def run(self) -> NoReturn:
-        """Answer the other workers, and tell them who comes and goes, for ever."""
+        """Answer the other workers, and tell them who comes and goes, forever."""
         with suppress(BusError):  # it takes effect once the bus is back
             await self._bus.answer(SUBJECT, self._answer)
         while True:

@@ -22,7 +22,7 @@ class AskNumbers(msgspec.Struct, frozen=True, tag="numbers"):
 
 
 class DeltaNumbers(msgspec.Struct, frozen=True):
-    """The numbers of a worker's newest deltas of the channels asked for, in their order; 0: nobody is there."""
+    """The numbers of a worker's newest deltas of the channels asked for, in their order; 0: no one is there."""
 
     worker: str
     numbers: list[int]
@@ -35,7 +35,7 @@ _numbers = msgspec.json.Decoder(DeltaNumbers)
 
 
 def delta_subject(channel: str) -> str:
-    """Where the deltas of a channel are told."""
+    """Where the deltas of a channel are published."""
     return system_subject("presence", channel_key(channel))
 
 

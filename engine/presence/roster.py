@@ -1,19 +1,19 @@
 """The roster of a channel: who is on it, over all workers, as one worker puts it together. Without I/O.
 
-What each worker says is kept apart, so that the end of a worker takes away what was its own and nothing else. A user is
-on the channel while at least one worker says so. Deltas may be late, repeated or lost: what is older than what is known
-changes nothing, and after a lost one `take` asks for a snapshot.
+The reports of each worker are kept apart, so that the end of a worker removes its own users and no others. A user is on
+the channel while at least one worker reports so. Deltas may be late, repeated or lost: an older delta changes nothing,
+and after a lost one `take` asks for a snapshot.
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from fanline.engine.presence.delta import PresenceDelta, digest, split_digests
-from fanline.protocol.messages import PresentUser
+from fanline.protocol.messages.answers import PresentUser
 
 
 class PresenceChange(NamedTuple):
-    """A user has come to a channel, or gone."""
+    """A user has joined a channel, or left it."""
 
     user: PresentUser
     came: bool
@@ -27,14 +27,14 @@ class _Part:
     def __init__(self, number: int) -> None:
         self.number = number
         self.users: dict[bytes, PresentUser | None] = {}
-        """Digest of the user's name -> the user; None in a large channel, of whose users only the digests are told."""
+        """Digest of the user's name -> the user; None in a large channel, whose users are reported as digests only."""
         self.connections = 0
         self.anonymous = 0
         self.large = False
 
 
 class Roster:
-    """Of one channel. `changes` is what the viewers of the channel have not been told yet."""
+    """Of one channel. `changes`: of which the viewers have not been notified yet."""
 
     def __init__(self) -> None:
         self._parts: dict[str, _Part] = {}
@@ -44,7 +44,7 @@ class Roster:
     # --- what workers say ----------------------------------------------------------------------------------------
 
     def take(self, delta: PresenceDelta) -> bool:
-        """Take what a worker says. False: something of it is missing, and a snapshot of that worker is needed."""
+        """Take a worker's delta. False: an earlier one is missing, and a snapshot of that worker is needed."""
         part = self._parts.get(delta.worker)
         known = 0 if part is None else part.number
         if part is not None and delta.number <= known:
@@ -152,7 +152,7 @@ class Roster:
     # --- what has changed ----------------------------------------------------------------------------------------
 
     def changes(self) -> list[PresenceChange]:
-        """Who has come and gone since the last call, those who are not known by name left out."""
+        """Who has joined and left since the last call, without users that are not known by name."""
         changed, self._changed = self._changed, {}
         return [
             PresenceChange(user, not was_here)

@@ -39,7 +39,7 @@ class PresentSubscription(ChannelSubscription):
 
     @property
     def is_viewer(self) -> bool:
-        """Whether the client is told who comes and goes."""
+        """Whether the client gets notices of users who come and go."""
         return self._watch is not None
 
     def view(self, watch: PresenceWatch) -> None:

@@ -1,8 +1,8 @@
-"""A channel whose presence this worker follows: its roster, and the viewers who are told what changes."""
+"""A channel whose presence this worker follows: its roster, and the viewers who are sent its changes."""
 
 import trio
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.errors import BusError
 from fanline.engine.channels.group import Group
 from fanline.engine.namespaces import Namespace
 from fanline.engine.presence.news import PresenceNews

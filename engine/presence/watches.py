@@ -14,7 +14,8 @@ from itertools import islice
 
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError, Respond
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus, Respond
 from fanline.engine.channels.hub import Hub
 from fanline.engine.clock import unix_ms
 from fanline.engine.cluster.members import Members
@@ -168,7 +169,7 @@ class PresenceWatches:
             self._faults.report(watch.name, "who has come or gone cannot be told")
 
     def hear_own(self, delta: PresenceDelta, name: str) -> None:
-        """This worker tells a delta, and hears it at once; when it comes back from the bus, it is no news."""
+        """This worker publishes a delta, and applies it at once; when the bus returns it, nothing changes."""
         watch = self._watches.get(name)
         if watch is not None and watch.roster.take(delta):
             self._announce(watch)
@@ -204,13 +205,15 @@ class PresenceWatches:
     # --- now and then --------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look after the watches for ever."""
+        """Look after the watches forever."""
         while True:
             await trio.sleep(LOOK_SECONDS)
             await self.look()
 
     async def look(self) -> None:
-        """Bury the dead, announce what had to wait, end what nobody needs, and compare if it is time to."""
+        """Remove dead workers, announce what had to wait, end watches that are not needed, and compare when it is time
+        to.
+        """
         known = {worker for watch in self._watches.values() for worker in watch.roster.workers}
         died, come = self._deaths.look(self._members.live(), known, trio.current_time())
         for watch in list(self._watches.values()):
@@ -230,7 +233,7 @@ class PresenceWatches:
         self._compare_at = 0.0
 
     async def _compare(self) -> None:
-        """Find out what was lost and has had no successor."""
+        """Find deltas that were lost and had no successor."""
         count = len(self._members.live())
         names = iter([name for name, watch in self._watches.items() if watch.ready.is_set()])
         while count > 1 and (some := list(islice(names, _AT_ONCE))):

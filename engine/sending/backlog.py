@@ -18,7 +18,7 @@ from fanline.engine.namespaces import Namespace, SlowPolicy
 from fanline.engine.sending.batch import EncodedBatch, EncodedMessage, is_expired, is_urgent
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import GapData, GapReason
+from fanline.protocol.messages.notices import GapData, GapReason
 
 _REPLACED_ALLOWED = 64  # replaced messages that keep their places before the queue is tidied
 _SETTLE_BYTES = 256 * 1024  # settled at a time
@@ -64,7 +64,7 @@ class Backlog:
         self._newest: dict[_Key, _Queued] = {}  # conflation key -> the queued message that a newer one would replace
         self._replaced = 0  # places in the queue whose message was replaced
         self._chain: dict[str, int] = {}  # durable channel -> offset of the message sent last
-        self._untold: dict[str, str] = {}  # durable channel -> its epoch, told by a message that was left out
+        self._untold: dict[str, str] = {}  # durable channel -> its epoch, named by a message that was left out
         self._dropped: dict[tuple[str, Encoding], int] = {}
         self._begun = len(begun)
         self.size = len(begun)

@@ -18,8 +18,8 @@ class EncodedMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class EncodedBatch(msgspec.Struct, frozen=True, gc=False):
-    """Messages of one channel. Their joined frames are what a fast connection is sent; the backlog of a slow one
-    decides about each by itself.
+    """Messages of one channel. A fast connection is sent their joined frames; the backlog of a slow one decides about
+    each message separately.
     """
 
     messages: list[EncodedMessage]

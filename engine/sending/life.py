@@ -22,7 +22,7 @@ class LifeState(Enum):
 
 class LifeEvent(Enum):
     CLOSE = auto()  # we end it
-    GOODBYE = auto()  # the client's close frame has come
+    GOODBYE = auto()  # the client's close frame has arrived
     LOSE = auto()  # the socket has failed, or the client has ended the stream
 
 
@@ -60,7 +60,7 @@ class Life:
         self._move(LifeEvent.CLOSE, reason)
 
     def part(self) -> None:
-        """The client's close frame has come, and is answered."""
+        """The client's close frame has arrived, and is answered."""
         self._move(LifeEvent.GOODBYE, CloseReason.NORMAL)
 
     def lose(self) -> None:

@@ -1,7 +1,7 @@
 """The outbox: everything a connection is sent goes through it, and no sender ever waits for a slow client.
 
-While the kernel takes what it is given, a push is one non-blocking `send` and nothing is stored. What the kernel
-refuses goes to a backlog (backlog.py), and only then a drain task exists. The backlog is bounded in bytes and
+While the kernel accepts everything, a push is one non-blocking `send` and nothing is stored. What the kernel does not
+accept goes to a backlog (backlog.py), and only then does a drain task exist. The backlog is bounded in bytes and
 in messages; over the bound the namespace's policy decides: the connection ends with 4008, or messages are dropped.
 """
 
@@ -17,7 +17,7 @@ from fanline.engine.namespaces import SlowPolicy
 from fanline.engine.sending.backlog import Backlog
 from fanline.engine.sending.batch import EncodedBatch
 from fanline.engine.sending.life import Life, LifeState
-from fanline.engine.transport import WOULD_BLOCK, can_gather
+from fanline.engine.sockets.transport import WOULD_BLOCK, can_gather
 from fanline.protocol.errors import CloseReason
 from fanline.protocol.websocket.frames import encode_close
 
@@ -66,7 +66,7 @@ class Outbox:
         self.subscriptions = 0
         """How many channels push here; kept by the groups of the hub, read by the flusher."""
         self.user: str | None = None
-        """Whose connection it is, if anybody's in particular; kept by the session."""
+        """The user of the connection, if known; kept by the session."""
 
     @property
     def backlog_bytes(self) -> int:
@@ -121,13 +121,13 @@ class Outbox:
             sent = max(0, sent - len(data))
 
     def finish(self, reason: CloseReason, text: str | None = None) -> None:
-        """Send a close frame after what is queued; nothing is taken after it. Idempotent: the first reason stands."""
+        """Send a close frame after what is queued; nothing follows it. Idempotent: the first reason stands."""
         if self.life.state is _OPEN:
             self.push(encode_close(reason, text))
             self.life.close(reason)
 
     def answer_close(self, frame: bytes) -> None:
-        """The client's close frame has come; `frame` is the answer, unless ours is on its way already."""
+        """The client's close frame has arrived; `frame` is the answer, unless ours is already on its way."""
         if self.life.state is _OPEN:
             self.push(frame)
         self.life.part()

@@ -1,1 +1,1 @@
-"""Sessions: what one client may say, and what it is answered."""
+"""Sessions: what one client may send, and how it is answered."""

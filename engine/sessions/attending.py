@@ -1,4 +1,4 @@
-"""Presence as clients use it: who may ask, who is told, and under which name a session is on a channel."""
+"""Presence as clients use it: who may ask, who is notified, and under which name a session is on a channel."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
@@ -6,9 +6,9 @@ from functools import partial
 
 from fanline.engine.access.identity import Identity
 from fanline.engine.access.permissions import Permissions
-from fanline.engine.bus.interface import BusError
-from fanline.engine.channels.join import Joining
-from fanline.engine.channels.start import presence_of
+from fanline.engine.bus.errors import BusError
+from fanline.engine.channels.joining.join import Joining
+from fanline.engine.channels.joining.start import presence_of
 from fanline.engine.channels.subscription import ChannelSubscription
 from fanline.engine.presence.online import OnlineCounter
 from fanline.engine.presence.presence import Presence
@@ -18,7 +18,7 @@ from fanline.engine.sessions.session import Session
 from fanline.protocol.auth.rights import EVERY_CHANNEL, Right
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import ErrorData
+from fanline.protocol.messages.answers import ErrorData
 
 Begin = Callable[[ChannelSubscription], None]
 """Called with the subscription in the step in which a `sub` is answered."""
@@ -73,8 +73,8 @@ class Attending:
 
     @asynccontextmanager
     async def _perhaps_viewing(self, session: Session, channel: str) -> AsyncIterator[Begin]:
-        """Of a plain client, which has not asked who is there: it is told who comes and goes if it may know, and does
-        not wait for workers that do not answer.
+        """For a plain client, which has not asked who is there: it is notified of who joins and leaves if it may know,
+        and does not wait for workers that do not answer.
         """
         identity, watches = session.identity, self._presence.watches
         may_look = await self._may_look(session, channel)
@@ -114,7 +114,7 @@ class Attending:
                     await self._check_viewer(session, subscription)
 
     async def _check_viewer(self, session: Session, subscription: PresentSubscription) -> None:
-        """A client that may not look any more is told so."""
+        """A client that may no longer watch is told so."""
         try:
             await self._permissions.check(session.identity, Right.PRESENCE, subscription.name)
         except MessageError as error:

@@ -6,10 +6,11 @@ from contextlib import suppress
 from msgspec import Raw
 
 from fanline.engine.access.identity import Identity
-from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus
 from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Namespaces
-from fanline.protocol.dialects.plain_commands import SAID_OF_CLIENTS, PlainCommand
+from fanline.protocol.dialects.plain.commands import SAID_OF_CLIENTS, PlainCommand
 from fanline.protocol.envelope import (
     Envelope,
     MessageType,
@@ -20,8 +21,9 @@ from fanline.protocol.envelope import (
 )
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.extra import check_extra, check_extra_of_client
-from fanline.protocol.messages import PublishResult
+from fanline.protocol.messages.answers import PublishResult
 from fanline.protocol.nats.names import client_store_id
+from fanline.protocol.tasks.publications import check_publication
 from fanline.protocol.tasks.states import ENGINE_EVENTS
 
 
@@ -47,6 +49,8 @@ class ClientPublisher:
         namespace = self._namespaces.of(channel)
         if command.event in ENGINE_EVENTS and namespace.tasks:
             raise MessageError(ErrorCode.PERMISSION_DENIED, f"only the engine says {command.event}; use `call`")
+        if namespace.tasks and command.event and not isinstance(command, PlainCommand):
+            check_publication(command)  # plain clients are older, and what they say is passed on as it is
         if command.event in SAID_OF_CLIENTS and not isinstance(command, PlainCommand):
             raise MessageError(ErrorCode.PERMISSION_DENIED, f"only the server says {command.event}")
         if command.deduplication_id is not None:

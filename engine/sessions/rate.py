@@ -1,6 +1,6 @@
-"""How much a client may send: an account that empties as time goes by, and is looked at after each read.
+"""How much a client may send: an account that empties as time goes by, and is checked after each read.
 
-A client that sends more is told so once, and is then read more slowly, so that TCP holds it back. One that goes on for
+A client that sends more is warned once, and is then read more slowly, so that TCP holds it back. One that goes on for
 long is closed.
 """
 
@@ -52,7 +52,7 @@ class Pace(NamedTuple):
     first: Limit | None
     """What the client has just become too fast for."""
     heavy: bool
-    """Whether it has to wait because of what it was answered."""
+    """Whether it has to wait because of the answers that it got."""
     over: bool
     """Whether it has been too fast for too long."""
 

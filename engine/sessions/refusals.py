@@ -1,9 +1,9 @@
-"""Why something was refused, as the client is told: the `err`, and the close of a connection that does not get in."""
+"""Refusals as clients see them: the `err`, and the close of a connection that does not get in."""
 
-from fanline.engine.bus.interface import BusError, StorageFullError, TooLargeError
+from fanline.engine.bus.errors import BusError, StorageFullError, TooLargeError
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
-from fanline.protocol.messages import ErrorData
+from fanline.protocol.messages.answers import ErrorData
 
 _MAX_REASON = 500  # characters: the engine's reasons quote the command, whatever its size; a producer's are its own
 _CODES = {TooLargeError: ErrorCode.TOO_LARGE, StorageFullError: ErrorCode.STORAGE_FULL}
@@ -29,7 +29,7 @@ def close_reason(error: MessageError | BusError) -> CloseReason:
 
 
 def failure() -> MessageError:
-    """What the client is told of a fault of ours that it has met; the log has its cause."""
+    """The answer to a client that has met a fault of ours; the log has the cause."""
     return MessageError(ErrorCode.INTERNAL, "the command failed inside the server; it may have been done")
 
 

@@ -1,13 +1,13 @@
-"""What a client is subscribed to because of the route by which it has come."""
+"""The channels to which a client is subscribed because of its route."""
 
 from collections.abc import Awaitable, Callable
 
-from fanline.engine.channels.join import Answer
+from fanline.engine.channels.joining.join import Answer
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sessions.session import Session
 from fanline.protocol.channels import is_pattern
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import Subscribe
+from fanline.protocol.messages.commands import Subscribe
 
 SubscribeTo = Callable[[Session, Envelope, Answer], Awaitable[None]]
 """Performs a `sub`. MessageError, BusError."""

@@ -1,4 +1,4 @@
-"""What the application hears of sessions: that they begin and end, and what their clients publish."""
+"""The application's events about sessions: that they begin and end, and what their clients publish."""
 
 from typing import Any
 
@@ -15,7 +15,8 @@ from fanline.protocol.hooks.events import (
     UserConnected,
     UserDisconnected,
 )
-from fanline.protocol.messages import PublishResult, read
+from fanline.protocol.messages.answers import PublishResult
+from fanline.protocol.messages.control_data import read
 
 
 def say_begun(session: Session) -> None:

@@ -1,4 +1,4 @@
-"""The session: one client's identity, encoding and subscriptions. What it may say is in commands.py."""
+"""The session: one client's identity, encoding and subscriptions. What it may send is in commands.py."""
 
 import secrets
 from collections.abc import Callable
@@ -21,7 +21,8 @@ from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason, ErrorCode
 from fanline.protocol.handlers import AuthenticateRequest
 from fanline.protocol.hooks.events import ChannelUnsubscribed
-from fanline.protocol.messages import ErrorData, Limits, Welcome
+from fanline.protocol.messages.answers import ErrorData
+from fanline.protocol.messages.notices import Limits, Welcome
 from fanline.protocol.websocket.routes import Visit
 
 _PLAIN_CLOSES = {
@@ -30,7 +31,7 @@ _PLAIN_CLOSES = {
     CloseReason.UNAUTHENTICATED: CloseReason.POLICY,
     CloseReason.FORBIDDEN: CloseReason.POLICY,
 }
-"""The codes that old clients know in place of ours; the text is that of ours."""
+"""The codes that old clients know in place of ours; the texts are ours."""
 
 OnLeft = Callable[["Session", str], None]
 
@@ -46,6 +47,7 @@ class Session:
         "_stored_at",
         "acknowledges",
         "calls",
+        "credential",
         "encoding",
         "events",
         "id",
@@ -92,7 +94,7 @@ class Session:
         self.subscriptions: dict[str, ChannelSubscription] | None = None
         """Channel -> subscription, once it was answered; None before the first: most connections are idle."""
         self.rooms: frozenset[str] = frozenset()
-        """Of a plain client: the channels where others were told that it has come."""
+        """Of a plain client: the channels where others were notified that it has joined."""
         self.on_left: OnLeft | None = None
         """Of a plain client that others know to be on channels: called when its subscription to one ends before the
         connection does.
@@ -105,13 +107,15 @@ class Session:
         """That of the connection among those of its user, if they are limited."""
         self.request: AuthenticateRequest | None = None
         """What the authenticator, if there is one, is asked again when the client shows another token."""
+        self.credential: str | None = None
+        """Of a client that manages the server: what it has shown, which goes with each call that it makes."""
         self.calls = 0
         """Calls to producers under way."""
         self._store = store
         self._stored_at = 0.0  # Trio time
 
     def become(self, identity: Identity) -> None:
-        """The client is this one from now on: it has come, has shown a new token, or has said who it is."""
+        """The client has this identity from now on: it has connected, presented a new token, or said who it is."""
         self.identity = identity
         self.outbox.user = identity.user
 
@@ -163,13 +167,13 @@ class Session:
             self.push(Envelope(MessageType.UNSUB, channel=channel, data=data, time=unix_ms()))
 
     def store(self) -> None:
-        """Have the session stored soon, with what it is subscribed to."""
+        """Have the session stored soon, with its subscriptions."""
         if not self.encoding.dialect.is_plain:  # its clients know no sessions
             self._stored_at = trio.current_time()
             self._store.put(self.id, self.identity.user, self.subscriptions or ())
 
     def store_again(self) -> None:
-        """Called now and then: keep what is stored of this session from expiring."""
+        """Called from time to time: keeps the stored session from expiring."""
         if self.subscriptions and trio.current_time() - self._stored_at > STORE_AGAIN:
             self.store()
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import RESUME_WINDOW, Bus
-from fanline.engine.stored_entry import read_entry
+from fanline.engine.bus.interface import Bus
+from fanline.engine.bus.stored import RESUME_WINDOW
+from fanline.engine.bus.stored_entry import read_entry
 from fanline.protocol.nats.names import Bucket
 
 STORE_AGAIN = RESUME_WINDOW / 2
@@ -25,13 +26,13 @@ MAX_CHANNELS = 2500
 """Channels of a session that is kept, and of all sessions that are stored in one pause: half a megabyte of names."""
 PAUSE = 0.1
 """Seconds between two rounds of writing."""
-_PER_PAUSE = 500  # sessions looked at in a round, so that a storm of sessions does not crowd out their messages
+_PER_PAUSE = 500  # sessions checked in a round, so that a storm of sessions does not crowd out their messages
 
 _encode = msgspec.json.Encoder().encode
 
 
 class StoredSession(msgspec.Struct):
-    """What is kept of a session."""
+    """The stored form of a session."""
 
     user: str | None
     channels: list[str]
@@ -57,7 +58,7 @@ class SessionStore:
         self._work.set()
 
     async def run(self) -> None:
-        """Write for ever."""
+        """Write forever."""
         while True:
             await self._work.wait()
             await trio.sleep(PAUSE)
@@ -87,6 +88,6 @@ class SessionStore:
             del self._resting[session]
 
     async def find(self, session: str) -> StoredSession | None:
-        """What is kept of a session; None if there is nothing (any more). BusError."""
+        """The stored session; None if there is none (any more). BusError."""
         entry = await self._bus.kv_get(Bucket.SESSIONS, session)
         return None if entry is None or not entry.value else read_entry(StoredSession, entry.value, "a session")

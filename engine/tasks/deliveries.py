@@ -1,4 +1,4 @@
-"""What a task's producer has to be told of what its stream says: the answer to its question, a request to stop. No I/O.
+"""What the stream holds for a task's producer: the answer to its question, a request to stop. No I/O.
 
 The stream is the truth: what is stored there is delivered, by the worker that was asked, or else by the task monitor,
 until the producer has replied, and the reply is stored in turn. A delivery may reach the producer more than once, and
@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from fanline.protocol.envelope import Envelope, MessageType, decode_json, encode_json
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import error_of
+from fanline.protocol.messages.answers import error_of
 from fanline.protocol.tasks.events import MAX_TEXT, AskKind, TaskEvent
 from fanline.protocol.tasks.snapshot import Ask, Snapshot, Stop
 
@@ -43,21 +43,19 @@ class Delivery(NamedTuple):
         if refusal is not None:
             return TaskEvent.CANCEL_REFUSED, told
         deadline = self.data["deadline"]
-        # The fold takes no deadline that is not above 0, and knows that of the request.
+        # The fold accepts only deadlines above 0, and knows that of the request.
         return TaskEvent.CANCEL_ACCEPTED, {"by": self.by} | ({"deadline": deadline} if deadline > 0 else {})
 
 
 def is_undelivered(snapshot: Snapshot) -> bool:
     """Whether the producer has not confirmed something that the stream has for it."""
-    ask, stop = snapshot.ask, snapshot.stop
-    unheard = (ask is not None and _waits(ask)) or (stop is not None and not stop.accepted)
-    return unheard and not snapshot.ended_for_good
+    return not snapshot.ended_for_good and next(undelivered(snapshot, 0), None) is not None
 
 
 def undelivered(snapshot: Snapshot, now: int) -> Iterator[Delivery]:
     """What the producer has not confirmed; `now`: Unix ms."""
     ask, stop = snapshot.ask, snapshot.stop
-    if ask is not None and _waits(ask):
+    if ask is not None and _waits(ask) and not snapshot.attempt_ended:  # no caller waits for it after a failed attempt
         yield answer_delivery(ask.call or ask.id, _verb(ask), ask.id, ask.value, ask.by or "", ask.again)
     if stop is not None and not stop.accepted:
         yield stop_delivery(stop.call or "", _seconds_left(stop, now), snapshot.attempt, stop.by or "")

@@ -1,8 +1,8 @@
 """A task in this process: its channel's events folded in their order into a snapshot, an estimate and a log tail.
 
-Every worker folds the tasks that its viewers watch, and the task monitor folds all of them. As the stream gives
-everybody the same events in the same order, all come to the same result; there is nothing to agree on. A task record,
-which the monitor stores (monitor/stored/records.py), spares later readers the events before it, and outlives them.
+Every worker folds the tasks that its viewers watch, and the task monitor folds all of them. As the stream gives all of
+them the same events in the same order, they come to the same result without having to agree. A task record, which the
+monitor stores (monitor/stored/records.py), spares later readers the events before it, and outlives them.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import Epoch
+from fanline.engine.bus.stored import Epoch
 from fanline.engine.clock import unix_ms
 from fanline.engine.faults import OnFault, fault_gap
 from fanline.engine.tasks.output_tail import OutputTail
@@ -23,6 +23,7 @@ from fanline.protocol.tasks.estimate import Estimate, seconds_left
 from fanline.protocol.tasks.events import Stream, TaskData, TaskEvent, event_of, with_data
 from fanline.protocol.tasks.fold import apply, attempt_of, conflation_key
 from fanline.protocol.tasks.leniency import understood
+from fanline.protocol.tasks.publications import event_of_producer
 from fanline.protocol.tasks.serials import TakenBeforeError
 from fanline.protocol.tasks.snapshot import Snapshot, progress_of, snapshot_fields
 from fanline.protocol.tasks.states import ENGINE_EVENTS, WAITING, TaskState
@@ -159,7 +160,7 @@ class TaskFold:
             return
         snapshot, output, known = found.snapshot, found.output, self.snapshot
         if snapshot.attempt == known.attempt and snapshot.lines < known.lines:
-            # The monitor has missed some of what we have heard: our lines keep their numbers.
+            # The monitor has missed some of the events that we have: our lines keep their numbers.
             snapshot, output = msgspec.structs.replace(snapshot, lines=known.lines), self.output
         self.snapshot, self.estimate, self.output, self.offset = snapshot, found.estimate, output, found.offset
 
@@ -265,8 +266,8 @@ def _key(event: TaskEvent, before: Snapshot, after: Snapshot) -> str | None:
 
 
 def is_mistake(event: TaskEvent | None, error: MessageError) -> bool:
-    """Whether a refused event is a mistake of its producer. The second of two engine events is none, and neither is an
-    event that was published again because nobody knew that it was stored.
+    """Whether a refused event is a mistake of its producer. The second of two engine events is not, and neither is an
+    event that was published again because it was not known to be stored.
     """
     return event not in ENGINE_EVENTS and not isinstance(error, TakenBeforeError)
 
@@ -275,23 +276,11 @@ def is_mistake(event: TaskEvent | None, error: MessageError) -> bool:
 
 
 def check_task_message(envelope: Envelope, *, signed: bool) -> None:
-    """Make a message fit for a task channel; MessageError if whoever published it may not say it. `signed`: it was the
+    """Make a message fit for a task channel; MessageError if its publisher may not publish it. `signed`: it was the
     engine.
     """
-    if envelope.event == TaskEvent.SNAPSHOT:
-        raise MessageError(ErrorCode.BAD_MESSAGE, f"only the engine says {envelope.event}")
-    event = event_of(envelope)
+    event = event_of(envelope) if signed and envelope.event != TaskEvent.SNAPSHOT else event_of_producer(envelope)
     if event is None:
         return
-    if not signed and _is_engines(envelope, event):
-        raise MessageError(ErrorCode.PERMISSION_DENIED, f"only the engine says {event}, and signs it")
     envelope.event = event
-    envelope.ttl = None  # it has been folded, so everybody must get it
-
-
-def _is_engines(envelope: Envelope, event: TaskEvent) -> bool:
-    """Whether only the engine may say this. That a task was cancelled its producer says, too, but not by force."""
-    if event is not TaskEvent.CANCELLED:
-        return event in ENGINE_EVENTS
-    said = envelope.value
-    return isinstance(said, dict) and said.get("forced", False) is not False
+    envelope.ttl = None  # it has been folded, so every viewer must get it

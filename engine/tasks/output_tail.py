@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from fanline.protocol.messages import MAX_LINES
+from fanline.protocol.messages.commands import MAX_LINES
 from fanline.protocol.tasks.events import MAX_LINE, Stream
 
 MAX_CHARACTERS = 64 * 1024

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from fanline.engine.bus.interface import Bus, Epoch, Stored
+from fanline.engine.bus.interface import Bus
+from fanline.engine.bus.stored import Epoch, Stored
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.envelope import Envelope

@@ -19,7 +19,7 @@ async def main() -> None:
     await tell(connection, board, "agent_spawned", agent_id="a1", task_id="t1")
     await tell(connection, board, "plan_generated", agent_id="a1", steps=["reproduce", "repair", "test"])
     await tell(connection, board, "task_status_changed", task_id="t1", old_status="todo", new_status="done")
-    # To every connection, whatever it hears: priority 8 or 9 in the namespace `system`.
+    # To every connection, whatever it is subscribed to: priority 8 or 9 in the namespace `system`.
     await tell(connection, "system.all", "log", priority=8, message="all agents are idle")
     await connection.drain()
 

@@ -16,7 +16,7 @@ async def main() -> None:
     connection = await nats.connect(os.environ["NATS_URL"])
     for status in ("processing", "completed"):
         await tell(connection, f"session.{SESSION}", "ai_processing_status", status=status)
-    # To all connections of the user; one who is away gets it at the next connect.
+    # To all connections of the user; a user who is away gets it at the next connect.
     notice = {"title": "Quota", "message": "80 % of this month's messages are used", "type": "WARNING"}
     await tell(connection, f"user.{USER}", "notification", **notice)
     # To every connection: priority 8 or 9 in the namespace `system`.

@@ -1,13 +1,16 @@
 """The flags of commands that publish to NATS. They take precedence over the environment (fanline/nats/settings.py)."""
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 from msgspec.structs import replace
 
+from fanline.cli.viewer import local_server
 from fanline.local import NoServer
-from fanline.nats.settings import find_options, given_options
+from fanline.nats.settings import environment_options, find_options, given_options
 from fanline.protocol.nats.options import NatsOptions
+from fanline.protocol.serve_state import nats_options
 
 
 def _urls(urls: str | None) -> str | None:
@@ -38,12 +41,15 @@ NatsTlsCert = Annotated[str | None, _file("Client certificate for NATS, PEM.")]
 NatsTlsKey = Annotated[str | None, _file("The private key of that certificate, PEM.")]
 
 
-def nats_from_flags(urls: str | None, **files: str | None) -> NatsOptions | None:
+def nats_from_flags(urls: str | None, *, server: str | None = None, **files: str | None) -> NatsOptions | None:
     """What the flags say; None if they say nothing. `files`: the names of NatsOptions. Files without a URL are for the
-    NATS that is used by default.
+    NATS that is used by default. `server`: the URL of the local server whose NATS it is to be; NoServer.
     """
     given = {name: path for name, path in files.items() if path}
+    if urls is None and server is not None:
+        return nats_options(local_server(server))
     if urls is None and not given:
+        _say_which()
         return None
     try:
         options = given_options(urls) if urls else find_options(None)
@@ -52,3 +58,10 @@ def nats_from_flags(urls: str | None, **files: str | None) -> NatsOptions | None
         raise typer.BadParameter(str(error)) from None
     except NoServer:
         return None
+
+
+def _say_which() -> None:
+    """Of several local servers, the NATS of one is used, which is looked up for each connection."""
+    if environment_options() is None:
+        with suppress(NoServer):  # which is said where it is missed
+            local_server()

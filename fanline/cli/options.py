@@ -2,11 +2,11 @@
 
 from enum import StrEnum
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
-from fanline.protocol.channels import check_channel, check_channel_or_pattern
+from fanline.local import find_server, server_name
+from fanline.protocol.channels import check_channel, check_channel_or_pattern, is_channel
 from fanline.protocol.envelope import MAX_TEXT
 from fanline.protocol.errors import MessageError
 
@@ -36,6 +36,8 @@ def channels_or_patterns(names: list[str]) -> list[str]:
 
 def task_id(name: str) -> str:
     """The ID in `task:ID`, or `ID` itself."""
+    if is_channel(name) and not name.startswith("task:"):
+        raise typer.BadParameter(f"{name} is a channel, not a task: see `fanline sub {name}`; a task is task:ID")
     return channel_name(f"task:{name.removeprefix('task:')}").removeprefix("task:")
 
 
@@ -45,16 +47,26 @@ def short_text(text: str | None) -> str | None:
     return text
 
 
-def websocket_url(url: str | None) -> str | None:
-    if url is not None and (urlsplit(url).scheme not in ("ws", "wss") or not urlsplit(url).hostname):
-        raise typer.BadParameter(f"not a WebSocket URL: {url!r} (expected ws://HOST:PORT/ws)")
-    return url
+def websocket_url(text: str | None) -> str | None:
+    """The URL of the server that is named; None if none is. Raises NoServer for a port that no local server has."""
+    if text is None:
+        return None
+    try:
+        name = server_name(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return find_server(url=name).url if name.isdecimal() else name
 
 
 Url = Annotated[
     str | None,
     typer.Option(
-        metavar="WS_URL", callback=websocket_url, help="Server, as in ws://127.0.0.1:8080/ws. [default: the local one]"
+        "--url",
+        "--port",
+        metavar="WS_URL|PORT",
+        callback=websocket_url,
+        help="Server, as in ws://127.0.0.1:8080/ws, or the port of a local one. [default: $FANLINE_URL, or the local "
+        "server that started last]",
     ),
 ]
 CodecOption = Annotated[CodecName, typer.Option(help="Encoding of the messages on the WebSocket.")]

@@ -1,14 +1,14 @@
 """Running a command: errors as one line, exit codes that scripts can use, Ctrl-C without a traceback."""
 
-import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 
 import trio
 import typer
 
-from fanline.cli.terminal import complain
+from fanline.cli.terminal import complain, give_up_stdout
 from fanline.errors import FanlineError
 from fanline.groups import first_error
 from fanline.protocol.errors import ProtocolError
@@ -26,16 +26,24 @@ def run(program: Program, *, interrupted: int = INTERRUPTED) -> None:
     Other exit codes: 1 with one line on stderr for an error outside of the program, `interrupted` after Ctrl-C, 143
     after SIGTERM. If the reader of our stdout has gone, it has what it wanted: the code is 0.
     """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_DFL:  # as `main` leaves it: from now on there is something to end in order
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = trio.run(_until_signal, program, interrupted)
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again when it exits
+        give_up_stdout()
         code = 0
     except (FanlineError, ProtocolError, OSError) as error:
         complain(str(error))
         code = FAILURE
+    except KeyboardInterrupt:  # before the program began
+        code = interrupted
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
     raise typer.Exit(code)
 
 

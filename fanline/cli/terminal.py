@@ -5,11 +5,16 @@ characters in it (OSC 52 writes the clipboard, C1 and C0 hide and forge lines, b
 everything is cleaned here, whatever it is. No other module of the command line prints; a test holds that.
 """
 
+import os
 import sys
-
-from rich.text import Text
+import termios
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from fanline.protocol.text import harmless, harmless_json
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 def put(line: str) -> None:
@@ -29,7 +34,19 @@ def put_json(text: str) -> None:
 
 def note(message: str) -> None:
     """Print a line for the person at the terminal, on stderr: stdout is for data."""
-    print(f"fanline: {harmless(message)}", file=sys.stderr, flush=True)  # noqa: T201  # a command's output
+    if sys.stderr is None:  # it was closed when we started; `print` would take stdout
+        return
+    print(f"fanline: {harmless(message)}", end=line_end(), file=sys.stderr, flush=True)  # noqa: T201  # a command's output
+
+
+def line_end() -> str:
+    """What ends a line on stderr: if it is a terminal that shows everything as it is, the return has to be said."""
+    if sys.stderr is None:
+        return "\n"
+    with suppress(OSError, ValueError, termios.error):
+        if not termios.tcgetattr(sys.stderr.fileno())[1] & termios.OPOST:
+            return "\r\n"
+    return "\n"
 
 
 def complain(message: str) -> None:
@@ -37,8 +54,15 @@ def complain(message: str) -> None:
     note(f"error: {' '.join(message.split())}")
 
 
-def styled(text: str, style: str = "", *, one_line: bool = False) -> Text:
+def give_up_stdout() -> None:
+    """Nobody takes what is printed: let it go nowhere, since the interpreter flushes again when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def styled(text: str, style: str = "", *, one_line: bool = False) -> "Text":
     """A text for a display. `one_line`: cut at the edge of the terminal."""
+    from rich.text import Text  # errors need no display
+
     if one_line:
         return Text(harmless(text), style=style, no_wrap=True, overflow="ellipsis")
     return Text(harmless(text), style=style)

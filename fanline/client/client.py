@@ -1,75 +1,87 @@
 """The client: one connection, reopened whenever it is lost, for any number of subscriptions and publishers."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, overload
-from urllib.parse import urlsplit
 
-import trio
-
+from fanline.client import arguments
+from fanline.client.arguments import Codec, StoredPositions
 from fanline.client.machine import commands
-from fanline.client.machine.wire import V1Dialect
 from fanline.client.message import Gap, Message, PastMessages, Position, Published
+from fanline.client.plain.client import PlainClient
 from fanline.client.presence_view import PresenceView
-from fanline.client.shell import TrioShell
+from fanline.client.shells.choice import running_loop, shell_class
+from fanline.client.shells.shell import ClientShell
 from fanline.client.subscription import Subscription
-from fanline.client.subscriptions.start import StartPosition
 from fanline.client.task_view import TaskView
 from fanline.client.token_source import Token, TokenSource
-from fanline.protocol.channels import is_pattern
-from fanline.protocol.dialects import CBOR, JSON
-from fanline.protocol.messages import MAX_LINES, PresenceData, Subscribe
-
-Codec = Literal["json", "cbor"]
-StoredPositions = Mapping[str, Position | Sequence[Any]]
-"""What `Subscription.positions` returned, or what JSON made of it."""
-_DIALECTS: dict[str, V1Dialect] = {"json": JSON, "cbor": CBOR}
+from fanline.local import TOKEN_VARIABLE, server_url
+from fanline.protocol.messages.answers import PresenceData
 
 
 class Client:
-    """A Fanline client for Trio. Enter it once: `async with fanline.Client("ws://127.0.0.1:8080/ws") as client:`.
+    """A Fanline client, for asyncio, Trio, and programs without an event loop. Enter it once:
+
+    async with fanline.Client("ws://127.0.0.1:8080/ws") as client:   # under asyncio or Trio
+        await client.publish("news:all", {"title": "hello"})
+
+    with fanline.Client("ws://127.0.0.1:8080/ws") as client:         # in plain code: `client` is a PlainClient
+        client.publish("news:all", {"title": "hello"})
+
+    Without `url` it is that of the variable FANLINE_URL, or else of the `fanline serve` on this machine, and the token
+    is by default that of FANLINE_TOKEN.
 
     Entering connects, and raises ConnectionRefused or ConnectionLost if that fails. A connection that is lost later is
     reopened, with full-jitter back-off of at most 15 seconds or when the server has said, and everything is subscribed
     again before any other command is sent, in one step if the server still has the client's session: durable channels
     from where they were, so that nothing is missed or repeated; what an ephemeral channel had in between is missed. A
     refusal that would only be repeated (a close code or HTTP status that says so) ends the client: every call and every
-    subscription then raises that error with `final` set. Timeouts are the caller's: `with trio.fail_after(5): await
-    client.publish(...)`.
+    subscription then raises that error with `final` set.
+
+    Timeouts and cancellation are the loop's own (`asyncio.timeout`, `trio.fail_after`); a call that is cancelled may
+    have been done, and an iterator that is cancelled has lost nothing. Leaving the block, in whatever way, ends what
+    still waits with ConnectionLost. A client belongs to the event loop and the process in which it was entered: used
+    elsewhere it raises RuntimeError, as it does before it is entered.
 
     `codec` is "json" or "cbor": the same messages in text or binary form; byte strings survive only in cbor.
-    `notice` is called with a sentence for people whenever an established connection is lost, and when it is back.
+    `notice` is called with a sentence for people whenever an established connection is lost, and when it is back; what
+    it raises is logged.
     `token` is what the server wants to see, or a function, plain or async, that returns it: it is called for each
     connection, also after the server did not accept the last token, and whenever the server says that the token ends
     soon, so that the connection goes on with a new one. What it raises on entering is raised there. Later it is a
     warning of the logger "fanline", as is a token that the server does not accept; the client goes on with the
-    connection it has, or tries again with back-off.
+    connection it has, or tries again with back-off. In plain code, `notice` and `token` are called in another thread.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | None = None,
         *,
         codec: Codec = "json",
-        notice: Callable[[str], None] = lambda sentence: None,
+        notice: Callable[[str], None] | None = None,
         token: Token = None,
     ) -> None:
-        if codec not in _DIALECTS:
-            raise ValueError(f"codec is json or cbor, not {codec!r}")
-        parts = urlsplit(url)
-        if parts.scheme not in ("ws", "wss") or not parts.hostname:
-            raise ValueError(f"not a WebSocket URL: {url!r} (expected ws://host:port/ws or wss://...)")
-        self.url = url
-        self._shell = TrioShell(url, _DIALECTS[codec], TokenSource(token), notice)
-        self._life = self._shell.live()
+        self.url = server_url(url)
+        if url is None and token is None:
+            token = os.environ.get(TOKEN_VARIABLE) or None
+        self._arguments = (self.url, arguments.dialect_of(codec), TokenSource(token), notice or _say_nothing)
+        self._entered: Literal["", "async with", "with"] = ""
+        self._plain: PlainClient
+        self._life: AbstractAsyncContextManager[None]
+        self._running: ClientShell | None = None
 
     @property
     def user(self) -> str | None:
         """The user whom the server takes this client for; None without a token, and before it is entered."""
-        return self._shell.machine.user
+        return None if self._running is None else self._running.machine.user
 
     async def __aenter__(self) -> Self:
+        self._enter_once("async with")
+        self._running = shell_class()(*self._arguments)
+        self._life = self._running.live()
         await self._life.__aenter__()
         return self
 
@@ -77,6 +89,35 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         return await self._life.__aexit__(kind, error, traceback)
+
+    def __enter__(self) -> PlainClient:
+        loop = running_loop()
+        if loop is not None:
+            raise RuntimeError(
+                f"`with` would block the event loop of {loop}: write `async with fanline.Client(...) as client:`"
+            )
+        self._enter_once("with")
+        self._plain = PlainClient(*self._arguments)
+        self._plain._open()  # noqa: SLF001  # one part
+        return self._plain
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._plain._close()  # noqa: SLF001  # one part
+
+    def _enter_once(self, how: Literal["async with", "with"]) -> None:
+        if self._entered:
+            raise RuntimeError("a client is entered once: make another one")
+        self._entered = how
+
+    @property
+    def _shell(self) -> ClientShell:
+        if self._running is None and self._entered == "with":
+            raise RuntimeError("use the client that `with fanline.Client(...) as client:` gives: it is a PlainClient")
+        if self._running is None:
+            raise RuntimeError("enter the client first: `async with fanline.Client(...) as client:`")
+        return self._running
 
     @overload
     def subscribe(
@@ -122,14 +163,7 @@ class Client:
         `gaps=True`: besides Messages, the iterator yields a Gap wherever something is missing. `buffer` is in messages.
         See Subscription for what entering, iterating and leaving do.
         """
-        if not channels or buffer < 1:
-            raise ValueError("subscribe to at least one channel, with room for at least one message")
-        if start and last is not None:
-            raise ValueError("give last or start, not both")
-        history = Subscribe(last=last, start=start) if start or last is not None else None
-        starts = {each: StartPosition(history=None if is_pattern(each) else history) for each in channels}
-        stored = {channel: StartPosition(Position(*place)) for channel, place in (positions or {}).items()}
-        starts |= {channel: stored[channel] for channel in channels if channel in stored}
+        starts = arguments.start_positions(channels, last, start=start, positions=positions)
         return Subscription(self._shell, starts, buffer, gaps=gaps)
 
     async def publish(
@@ -186,10 +220,7 @@ class Client:
         every reconnect. `user` is by default the one whom the token names; ValueError if it names none. `buffer` is in
         messages, as for `subscribe`.
         """
-        name = user or self.user
-        if name is None:
-            raise ValueError("whose inbox? The server knows this client by no name; give `user`")
-        return self.subscribe(f"user:{name}", buffer=buffer)
+        return self.subscribe(arguments.inbox_of(user, self._shell.machine.user), buffer=buffer)
 
     async def ack(self, message: Message) -> None:
         """Acknowledge an inbox (`user:NAME`) up to this message: whoever subscribes to it without a position, on any
@@ -215,9 +246,7 @@ class Client:
         `subscribe`. `follow=True`: the iterator does not end with the task, but waits for another attempt. `by`: the
         name under which others see you cancel and answer (at most 64 characters), if the server knows no users.
         """
-        if not 0 <= lines <= MAX_LINES or buffer < 1:
-            raise ValueError(f"0 to {MAX_LINES} lines, with room for at least one message")
-        starts = {f"task:{id}": StartPosition(history=Subscribe(snapshot=True, lines=lines))}
+        starts = arguments.task_start(id, lines)
         messages: Subscription[Message | Gap] = Subscription(self._shell, starts, buffer, gaps=True)
         return TaskView(messages, partial(self.call, f"task:{id}"), lines, follow=follow, by=by)
 
@@ -251,4 +280,8 @@ class Client:
         that ends before the answer.
         """
         _, request = await self._shell.request(commands.ping())
-        return trio.current_time() - (request.sent_at or 0.0)
+        return self._shell.now() - (request.sent_at or 0.0)
+
+
+def _say_nothing(sentence: str) -> None:
+    """Nobody wants to know."""

@@ -3,7 +3,8 @@
 from fanline.errors import ConnectionLost, ServerError
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import MessageError
-from fanline.protocol.messages import Data, error_of, read
+from fanline.protocol.messages.answers import error_of
+from fanline.protocol.messages.control_data import Data, read
 
 
 def read_control(kind: type[Data], envelope: Envelope) -> Data:

@@ -1,5 +1,6 @@
 """What a subscription yields, what `publish` returns, and the position in a channel that both refer to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,8 +16,37 @@ class Position(NamedTuple):
     """The life of the channel that the offset belongs to. None: not known, and not checked."""
 
 
+def checked_position(place: Position | Sequence[Any]) -> Position:
+    """A position, or what JSON has made of one. Raises TypeError or ValueError for anything else."""
+    try:
+        offset, epoch = place
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"a position is an offset and an epoch, as in Position(7, 'x'), not {place!r}") from None
+    if type(offset) is not int:
+        raise TypeError(f"the offset of a position is an int, not {type(offset).__name__}")
+    if epoch is not None:
+        check_text("the epoch of a position", epoch)
+    return Position(offset, epoch)
+
+
+def check_text(what: str, value: object) -> None:
+    """Raises TypeError: what is sent without being a text, the server could not read."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is a str, not {type(value).__name__}")
+
+
+def check_number(name: str, value: object, least: int, most: int) -> None:
+    """Raises TypeError or ValueError."""
+    if type(value) is not int:
+        raise TypeError(f"{name} is an int, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} is a number from {least} to {most:,}, not {value}")
+
+
 class Published(NamedTuple):
-    """The server's answer to a publish."""
+    """The server's answer to a publish: the `id` that the message was given; its `offset` if it is stored, else None;
+    and whether it is a `duplicate` of one that was stored before, whose offset this is then.
+    """
 
     id: str | None
     """The id that the server has given the message. None for a duplicate if the id of the first one is not known."""
@@ -28,7 +58,12 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a channel. What its sender left out is None."""
+    """One message of a channel. What its sender left out is None.
+
+    `data` is the published value, `event` its kind, `sender` the user who published it, `time` Unix milliseconds, `id`
+    that by which a repeat is recognised, `x` extra attributes. On a durable channel `offset` is its position in the
+    life `epoch` of the channel, and `previous` that of the message before it.
+    """
 
     channel: str
     data: Any
@@ -52,7 +87,9 @@ class Message:
 
 
 class PastMessages(NamedTuple):
-    """Part of what is stored of a channel."""
+    """Part of what is stored of a channel: its `messages`, oldest first, and the position of the `next` part; None if
+    that is all.
+    """
 
     messages: list[Message]
     """Oldest first."""
@@ -62,7 +99,10 @@ class PastMessages(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages that will not come, reported where they belong between the messages around them."""
+    """Messages of `channel` that will not come, reported where they belong between those around them: why in `reason`,
+    which ones in `first` and `last`, offsets in the epoch `epoch`, or how many in `count`, as far as that is known.
+    str() is a sentence.
+    """
 
     channel: str
     reason: str

@@ -51,6 +51,7 @@ class TaskUpdate:
 
     @property
     def state_changed(self) -> bool:
+        """Whether this step has brought the task into another state."""
         return self.snapshot.state is not self.before
 
     @property

@@ -5,8 +5,8 @@ from typing import Any
 
 from fanline.errors import NotPublished
 from fanline.plain import plain
+from fanline.protocol.compat.escapes import escape_id
 from fanline.protocol.envelope import Envelope
-from fanline.protocol.escapes import escape_id
 
 SYSTEM = "system:all"
 EVERYBODY = 8
@@ -17,7 +17,7 @@ _SERVERS = ("channel", "timestamp")
 
 
 def channel_of(namespace: str, name: object) -> str:
-    """The channel of somebody or something: `user:anna` of `user` and `anna`. Raises NotPublished without a name."""
+    """The channel of a user or a thing: `user:anna` of `user` and `anna`. Raises NotPublished without a name."""
     text = "" if name is None else str(name)
     if not text:
         raise NotPublished(f"no {namespace} is named: which one is it for?")
@@ -34,7 +34,7 @@ def named_channel(name: str) -> str:
 
 def event_of(event: str, data: Any, **extra: Any) -> Envelope:
     """An event with its data. `extra`: what stands at the top level, where it is not None."""
-    return Envelope(event=event, data=_plain(data), extra=_known(extra))
+    return Envelope(event=event, data=plain_data(data), extra=_known(extra))
 
 
 def message_of(message: Mapping[str, Any], **extra: Any) -> Envelope:
@@ -44,7 +44,7 @@ def message_of(message: Mapping[str, Any], **extra: Any) -> Envelope:
     priority, ttl = fields.pop("priority", None), fields.pop("ttl", None)
     return Envelope(
         event=None if event is None else str(event),
-        data=_plain(data),
+        data=plain_data(data),
         id=None if message_id is None else str(message_id),
         priority=None if priority is None else bounded_priority(priority),
         ttl=ttl if isinstance(ttl, int) and ttl > 0 else None,
@@ -60,7 +60,8 @@ def bounded_priority(priority: Any) -> int:
         raise NotPublished(f"priority: expected a number, not {priority!r}") from None
 
 
-def _plain(data: Any) -> Any:
+def plain_data(data: Any) -> Any:
+    """As JSON can hold it. Raises NotPublished."""
     try:
         return plain(data)
     except (TypeError, ValueError) as error:
@@ -68,4 +69,4 @@ def _plain(data: Any) -> Any:
 
 
 def _known(extra: Mapping[str, Any]) -> dict[str, Any] | None:
-    return {key: _plain(value) for key, value in extra.items() if value is not None} or None
+    return {key: plain_data(value) for key, value in extra.items() if value is not None} or None

@@ -5,7 +5,7 @@ from typing import Any
 
 from fanline.compat.messages import EVERYBODY, SYSTEM, channel_of, event_of, message_of, named_channel
 from fanline.compat.sent import Sent, publish_copies
-from fanline.protocol.dialects.notices import NOTIFICATION
+from fanline.protocol.dialects.plain.notices import NOTIFICATION
 
 _Message = Mapping[str, Any]
 
@@ -15,14 +15,14 @@ def send_to_user(user_id: str | int, message: _Message, exclude_connection: str 
     it at the next one, for seven days.
     """
     envelope = message_of(message)
-    envelope.excluded = exclude_connection
+    envelope.excluded = exclude_connection and str(exclude_connection)  # it may be an AskingClient
     return publish_copies(envelope, [channel_of("user", user_id)])
 
 
 def send_to_channel(channel: str, message: _Message, exclude_connection: str | None = None) -> Sent:
     """To all who have subscribed to a channel, such as `task:42` or `system`."""
     envelope = message_of(message)
-    envelope.excluded = exclude_connection
+    envelope.excluded = exclude_connection and str(exclude_connection)  # it may be an AskingClient
     return publish_copies(envelope, [named_channel(channel)])
 
 

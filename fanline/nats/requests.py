@@ -70,10 +70,12 @@ class NatsRequests:
         else:
             self._connection.confirm(done)
 
-    def subscribe(self, subject: str, take: Sink) -> int:
-        """Have `take`, which must not raise, called with each message of a subject. Returns the subscription's ID."""
-        sid = self.subscriptions.add(subject, take)
-        self._send(commands.subscribe(subject, sid))
+    def subscribe(self, subject: str, take: Sink, queue: str = "") -> int:
+        """Have `take`, which must not raise, called with each message of a subject; with a `queue`, with those that no
+        other member of it gets. Returns the subscription's ID.
+        """
+        sid = self.subscriptions.add(subject, take, queue)
+        self._send(commands.subscribe(subject, sid, queue))
         return sid
 
     def unsubscribe(self, sid: int) -> None:

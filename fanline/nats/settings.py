@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from fanline.local import NoServer, find_server
+from fanline.local import TO_PRODUCERS, NoServer, find_server
 from fanline.protocol.nats.addresses import parse_url
 from fanline.protocol.nats.options import NatsOptions, split_urls
 from fanline.protocol.nats.parser import NatsError
@@ -55,18 +55,21 @@ def environment_options(
 
 def find_options(given: NatsOptions | None) -> NatsOptions:
     """The given ones, those of the environment, or those of the local server. Raises NoServer."""
-    return given or environment_options() or nats_options(find_server())
+    return given or environment_options() or nats_options(find_server(advice=TO_PRODUCERS))
 
 
-def find_engine_options() -> NatsOptions:
+def find_engine_options(url: str | None = None) -> NatsOptions:
     """Those with which a command changes what is the engine's own: of FANLINE_NATS, which is for the server as well, or
-    of the local server; NATS_URL, which may be a producer's, comes last. Raises NoServer.
+    of the local server, the one at `url` if that is given; NATS_URL, which may be a producer's, comes last. Raises
+    NoServer.
     """
     server = environment_options(names=URL_VARIABLES[:1])
+    if url is not None:
+        return nats_options(as_engine(find_server(url=url)))
     if server is not None:
         return server
     try:
-        return nats_options(as_engine(find_server()))
+        return nats_options(as_engine(find_server(advice=TO_PRODUCERS)))
     except NoServer:
         return find_options(None)
 

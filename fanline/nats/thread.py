@@ -9,9 +9,10 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import ClassVar, Self
 
-from fanline.local import find_server
+from fanline.local import FollowedServer
 from fanline.nats.loop import LoopUser, NatsLoop
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.serve_state import nats_options
@@ -19,6 +20,7 @@ from fanline.protocol.serve_state import nats_options
 _log = logging.getLogger("fanline")
 _current: dict[tuple[type["NatsThread"], NatsOptions | None], "NatsThread"] = {}  # those that get what is new
 _open: set["NatsThread"] = set()  # those that may have open sockets
+_others: list[Callable[[], None]] = []  # what else ends with the program
 _finalizers: dict[str, int] = {}  # modules that will call finish_all, and in which process
 # Guards _current, and what each thread has to do. Never held while something waits: under gevent, if the patch came
 # after the import, a greenlet that waits for it stops all others. Reentrant, since a signal handler may start a task
@@ -42,6 +44,7 @@ class NatsThread:
     def __init__(self, nats: NatsOptions | None) -> None:
         self.loop = NatsLoop(self.find_options)
         self._nats = nats
+        self._server = FollowedServer()
         self._started = False
         self._thread: threading.Thread | None = None
         self._forgotten = False
@@ -55,13 +58,16 @@ class NatsThread:
         """The program ends. Returns for how many seconds at most it waits for what is left."""
         raise NotImplementedError
 
+    def wait_for_jobs(self) -> None:
+        """Wait for what other threads of the program still do, and the process will wait for before it ends."""
+
     def ended(self) -> None:
         """The thread has ended, or could not be started: nothing is published any more."""
         raise NotImplementedError
 
     def find_options(self) -> NatsOptions:
         """Where NATS is now. Raises FanlineError."""
-        return nats_options(find_server()) if self._nats is None else self._nats
+        return nats_options(self._server.find()) if self._nats is None else self._nats
 
     # --- for it --------------------------------------------------------------------------------------------------
 
@@ -138,6 +144,22 @@ def finish_all() -> None:
     ends = [(thread, now + thread.finishing()) for thread in list(_current.values())]
     for thread, end in ends:
         thread.join(end - time.monotonic())
+    for finish in _others:
+        finish()
+    _others.clear()
+
+
+def _finish_child() -> None:
+    """A child process ends. Unlike atexit handlers, finalizers run before its threads are waited for."""
+    for thread in list(_current.values()):
+        thread.wait_for_jobs()
+    finish_all()
+
+
+def finish_too(finish: Callable[[], None]) -> None:
+    """Call this, too, when the program ends. Not in a process that is forked from now on."""
+    _others.append(finish)
+    _finish_with_children()
 
 
 def _forget_all() -> None:
@@ -148,6 +170,7 @@ def _forget_all() -> None:
         thread.forget()
     _open.clear()
     _current.clear()
+    _others.clear()
 
 
 def _finish_with_children() -> None:
@@ -155,7 +178,7 @@ def _finish_with_children() -> None:
     for name in ("multiprocessing.util", "billiard.util"):
         if (util := sys.modules.get(name)) is not None and _finalizers.get(name) != os.getpid():
             _finalizers[name] = os.getpid()
-            util.Finalize(None, finish_all, exitpriority=0)
+            util.Finalize(None, _finish_child, exitpriority=0)
 
 
 os.register_at_fork(after_in_child=_forget_all)

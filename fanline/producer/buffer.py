@@ -11,6 +11,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
+
 from fanline.protocol.tasks.events import Stream, TaskEvent
 
 MAX_LINES = 10_000
@@ -19,6 +21,8 @@ EVENT_LINES = 200
 EVENT_BYTES = 32 << 10
 FLUSH_SECONDS = 0.05
 PROGRESS_SECONDS = 0.05
+SMALL = 1024
+"""Bytes of JSON of a value that is left in an event of which little may be left."""
 _NEVER = float("inf")
 
 
@@ -119,6 +123,24 @@ class TaskBuffer:
         self.dropped += self._lines
         return [self._pop(-_NEVER) for _ in range(len(self._queue))]
 
+    @property
+    def size(self) -> int:
+        """Bytes of all events, about."""
+        single = (each for each in self._queue if isinstance(each, _SingleEvent))
+        return self._bytes + sum(len(msgspec.json.encode(each.data)) for each in single)
+
+    def trim(self) -> int:
+        """Drop all output, and the large values of the other events. Returns how many lines were dropped."""
+        lines = self._lines
+        self._count_dropped(lines)
+        singles = [each for each in self._queue if isinstance(each, _SingleEvent)]
+        self._queue = deque(singles)
+        self._batches.clear()
+        self._lines = self._bytes = 0
+        for single in singles:
+            single.data = without_large_values(single.data)
+        return lines
+
     def _batch_for(self, stream: Stream, size: int, now: float) -> _OutputBatch:
         """The batch at the end of the queue if the next line may join it, otherwise a new one."""
         last = self._queue[-1] if self._queue else None
@@ -165,6 +187,11 @@ class TaskBuffer:
     def _count_dropped(self, lines: int) -> None:
         self.dropped += lines
         self._unreported += lines
+
+
+def without_large_values(data: dict[str, Any]) -> dict[str, Any]:
+    """What remains of an event if it has to be small."""
+    return {key: value for key, value in data.items() if len(msgspec.json.encode(value)) <= SMALL}
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What viewers send to a task: calls, answers to its questions, requests to stop."""
 
+import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,18 +10,21 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fanline.errors import FanlineError
-from fanline.producer.checks import json_of
+from fanline.producer.checks import MAX_JSON_BYTES
+from fanline.producer.values.json_value import json_value
+from fanline.producer.values.text import text_of
 from fanline.producer.waiting import CHECKPOINT, Checkpoint, finish, wait
 
 _ENDED = "the task has ended"
 _MAX_RECENT = 64
+_log = logging.getLogger("fanline")
 
 SendReply = Callable[[bytes], None]
 """Sends the one reply to a call; may be called from any thread."""
 
 
 class TaskCancelled(FanlineError):  # noqa: N818  # reads as what happened
-    """The task was asked to stop; `by` says by whom. A job that ends because of such a request may raise it too."""
+    """The task was asked to stop, by the user `by`. A job that ends because of such a request may raise it too."""
 
     def __init__(self, by: str | None = None) -> None:
         super().__init__(by)
@@ -30,12 +34,29 @@ class TaskCancelled(FanlineError):  # noqa: N818  # reads as what happened
         return f"the task was cancelled by {self.by}" if self.by else "the task was cancelled"
 
 
+class TaskRetrying(FanlineError):  # noqa: N818  # reads as what happened
+    """Raise this out of a task's block if the attempt has failed and another will follow: viewers see `retrying`.
+
+    `delay`: seconds until then, if they are known. The reason is the exception's text, or its `__cause__`.
+    """
+
+    def __init__(self, reason: str | None = None, *, delay: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.delay = delay
+
+    def __str__(self) -> str:
+        return self.reason or "the task will be tried again"
+
+
 class AskExpired(FanlineError):  # noqa: N818  # reads as what happened
     """No viewer answered a question of the task in time."""
 
 
 class Answer(NamedTuple):
-    """A viewer's answer to a question."""
+    """A viewer's answer to a question: whether it was `approved`, the `value` that was chosen or entered, else True or
+    False, and `by` whom, if the viewer has a name.
+    """
 
     approved: bool
     """False if the viewer rejected it."""
@@ -57,15 +78,24 @@ class Call:
         self._waiting = [reply]
         self._reply: bytes | None = None
 
+    @property
+    def ask(self) -> str | None:
+        """The question that it answers, which some other program of the task has asked; None if it answers none."""
+        ask = self.data.get("ask") if isinstance(self.data, dict) else None
+        return ask if isinstance(ask, str) else None
+
     def answer(self, data: Any = None) -> Checkpoint:
-        """Tell the caller that the call was accepted or carried out. Raises TypeError or ValueError if `data` cannot be
-        JSON.
+        """Tell the caller that the call was accepted or carried out. Data that JSON has no form for is converted, and
+        what does not fit is cut, as in a task's result.
         """
-        return self._send(ok_reply(json_of(data, "an answer")))
+        raw, loss = json_value(data, MAX_JSON_BYTES)
+        if loss is not None:
+            _log.warning("a part of the answer to the call `%s` is left out: %s", self.verb, loss)
+        return self._send(ok_reply(raw))
 
     def refuse(self, text: str) -> Checkpoint:
         """Tell the caller why the call is refused."""
-        return self._send(error_reply(text))
+        return self._send(error_reply(text_of(text)))
 
     def absorb(self, repeat: "Call") -> None:
         """The same call has arrived once more: it gets the same reply, now or later."""

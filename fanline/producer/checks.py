@@ -1,15 +1,23 @@
-"""Checks of what a job passes in, raising TypeError or ValueError at the call; the result is the data of events."""
+"""The arguments of a Task, which raise TypeError or ValueError if they are wrong, and the data of events.
 
-import json
+What is wrong before any work has begun is a mistake in the program, so it raises at once. What a running job reports
+never raises (values/): it is made to fit, and `complain` is called if something of it is lost.
+"""
+
+import logging
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
 
+from fanline.producer.values.amount import Complain, amount_of
+from fanline.producer.values.interruption import is_interruption
+from fanline.producer.values.json_value import json_value
+from fanline.producer.values.text import text_of
 from fanline.protocol.channels import check_channel
-from fanline.protocol.envelope import check_value
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.tasks.events import MAX_FIELDS_BYTES, MAX_OPTIONS, MAX_TEXT, AskKind
@@ -20,9 +28,9 @@ MAX_JSON_BYTES = 512 * 1024
 MAX_NAME = 256
 """Characters of a title, a kind, a stage or an option."""
 _MAX_ATTEMPT = 1_000_000
-_MAX_SECONDS = 31_536_000.0
+MAX_SECONDS = 31_536_000.0
 _MAX_AMOUNT = 1e300
-_ROUNDING = 1e-6  # how far a sum of percentages may exceed 100
+_log = logging.getLogger("fanline")
 
 
 class TaskSettings(NamedTuple):
@@ -37,6 +45,7 @@ class TaskSettings(NamedTuple):
     nats: NatsOptions | None
     linger: float
     fields: Mapping[str, Any] | None = None
+    takes_calls: bool = False
 
     @property
     def channel(self) -> str:
@@ -52,48 +61,65 @@ def check_settings(settings: TaskSettings) -> TaskSettings:
     if settings.timeout is not None:
         check_seconds("timeout", settings.timeout)
     return settings._replace(
-        title=_name("title", settings.title), kind=_kind(settings.kind), fields=_fields(settings.fields)
+        title=None if settings.title is None else short("title", settings.title, MAX_NAME),
+        kind=_kind(settings.kind),
+        fields=_fields(settings.fields),
     )
 
 
 def check_seconds(name: str, value: float, *, zero: bool = False) -> float:
     """A duration of up to a year."""
-    seconds = number(name, value, _MAX_SECONDS)
+    seconds = number(name, value, MAX_SECONDS)
     if seconds == 0 and not zero:
         raise ValueError(f"{name}: must be more than 0 seconds")
     return seconds
 
 
 def progress_data(
-    percent: float | None, message: str | None, stage: str | None, done: float | None, total: float | None
+    percent: object, message: object, stage: object, done: object, total: object, complain: Complain
 ) -> dict[str, Any]:
-    """`d` of task_progress; arguments that are None are left out."""
-    data: dict[str, Any] = {}
-    if percent is not None:
-        data["percent"] = min(100, number("percent", percent, 100 + _ROUNDING))
-    if done is not None:
-        data["done"] = number("done", done, _MAX_AMOUNT)
-    if total is not None:
-        data["total"] = number("total", total, _MAX_AMOUNT)
+    """`d` of task_progress; arguments that are None are left out, and so is what is no number."""
+    amounts = (("percent", percent, 100.0), ("done", done, _MAX_AMOUNT), ("total", total, _MAX_AMOUNT))
+    data: dict[str, Any] = {
+        name: amount
+        for name, given, most in amounts
+        if given is not None and (amount := amount_of(name, given, most, complain)) is not None
+    }
     if stage is not None:
-        data["stage"] = short("stage", stage, MAX_NAME)
+        data["stage"] = text_of(stage, MAX_NAME)
     if message is not None:
-        data["message"] = short("message", message)
+        data["message"] = text_of(message)
     return data
 
 
-def ask_data(ask: str, text: str, kind: str, options: list[str] | None, deadline: float | None) -> dict[str, Any]:
-    """`d` of task_confirmation_required."""
+def ask_data(
+    ask: str, text: object, kind: str, options: Iterable[object] | None, deadline: float | None, complain: Complain
+) -> dict[str, Any]:
+    """`d` of task_confirmation_required. Raises TypeError or ValueError for a wrong kind or deadline: a question that
+    cannot be put has no answer, either.
+    """
     if kind not in tuple(AskKind):
-        raise ValueError(f"kind: {kind!r} is not one of {', '.join(AskKind)}")
-    data: dict[str, Any] = {"ask": ask, "text": short("text", text), "kind": str(kind)}
+        raise ValueError(f"kind: {text_of(kind, MAX_NAME)!r} is not one of {', '.join(AskKind)}")
+    data: dict[str, Any] = {"ask": ask, "text": text_of(text), "kind": str(kind)}
     if options is not None:
-        if len(options) > MAX_OPTIONS:
-            raise ValueError(f"options: {len(options)}, at most {MAX_OPTIONS}")
-        data["options"] = [short("options", option, MAX_NAME) for option in options]
+        data["options"] = _options(options, complain)
     if deadline is not None:
         data["deadline"] = check_seconds("deadline", deadline)
     return data
+
+
+def _options(options: Iterable[object], complain: Complain) -> list[str]:
+    """The choices as texts."""
+    try:
+        given = [options] if isinstance(options, str) else list(islice(options, MAX_OPTIONS + 1))
+    except Exception as error:  # whatever a job passes in
+        if is_interruption(error):
+            raise
+        complain("options", "options: expected texts, so viewers may only approve or reject")
+        return []
+    if len(given) > MAX_OPTIONS:
+        complain("options", f"options: more than {MAX_OPTIONS}, so the rest is left out")
+    return [text_of(option, MAX_NAME) for option in given[:MAX_OPTIONS]]
 
 
 def number(name: str, value: float, most: float) -> float:
@@ -113,25 +139,7 @@ def number(name: str, value: float, most: float) -> float:
 def short(name: str, text: str, most: int = MAX_TEXT) -> str:
     """A text that every receiver accepts: cut to `most` characters, with what UTF-8 cannot encode replaced."""
     _check_text(name, text)
-    text = text if len(text) <= most else f"{text[: most - 3]}..."
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def json_of(value: Any, what: str) -> msgspec.Raw:
-    """A value as JSON; NaN and infinities become null. Raises TypeError or ValueError if it cannot be JSON, or if no
-    envelope can hold it.
-    """
-    try:
-        plain = json.loads(json.dumps(value), parse_constant=lambda name: None)
-        check_value(plain)
-        encoded = json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
-    except (MessageError, RecursionError, ValueError) as error:
-        raise ValueError(f"{what} must be a JSON value: {error}") from None
-    except TypeError as error:
-        raise TypeError(f"{what} must be a JSON value: {error}") from None
-    if len(encoded) > MAX_JSON_BYTES:
-        raise ValueError(f"{what} has {len(encoded)} bytes as JSON, at most {MAX_JSON_BYTES}")
-    return msgspec.Raw(encoded)
+    return text_of(text, most)
 
 
 def _check_id(settings: TaskSettings) -> None:
@@ -150,20 +158,16 @@ def _check_attempt(attempt: object) -> None:
         raise ValueError(f"attempt: {attempt} is not in 1-{_MAX_ATTEMPT}")
 
 
-def _name(name: str, text: str | None) -> str | None:
-    """A title or kind. Unlike other texts it is refused if it is too long."""
-    if text is None:
-        return None
-    _check_text(name, text)
-    if len(text) > MAX_NAME:
-        raise ValueError(f"{name}: {len(text)} characters, at most {MAX_NAME}")
-    return short(name, text)
-
-
 def _kind(kind: str | None) -> str | None:
-    if kind is not None and isinstance(kind, str) and not is_name(kind):
+    """Unlike other texts it is refused if it is too long."""
+    if kind is None:
+        return None
+    _check_text("kind", kind)
+    if not is_name(kind):
         raise ValueError(f"kind: {kind!r} has control characters")
-    return _name("kind", kind)
+    if len(kind) > MAX_NAME:
+        raise ValueError(f"kind: {len(kind)} characters, at most {MAX_NAME}")
+    return text_of(kind)
 
 
 def _fields(fields: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -172,10 +176,10 @@ def _fields(fields: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     if not isinstance(fields, Mapping):
         raise TypeError(f"fields: expected a mapping, not {type(fields).__name__}")
-    encoded = json_of(dict(fields), "fields")
-    if len(encoded) > MAX_FIELDS_BYTES:
-        raise ValueError(f"fields: {len(encoded)} bytes as JSON, at most {MAX_FIELDS_BYTES}")
-    known: dict[str, Any] = msgspec.json.decode(encoded)
+    raw, loss = json_value(fields, MAX_FIELDS_BYTES)
+    if loss is not None:
+        _log.warning("a part of the fields of a task is left out: %s", loss)
+    known: dict[str, Any] = msgspec.json.decode(raw)
     return known
 
 

@@ -4,8 +4,10 @@ from typing import Any
 
 from fanline.errors import FanlineError
 from fanline.groups import first_error
-from fanline.producer.calls import TaskCancelled
-from fanline.producer.checks import short
+from fanline.producer.calls import TaskCancelled, TaskRetrying
+from fanline.producer.checks import MAX_SECONDS
+from fanline.producer.values.amount import amount_of
+from fanline.producer.values.text import text_of
 from fanline.producer.waiting import is_cancellation
 from fanline.protocol.tasks.events import TaskEvent
 from fanline.protocol.text import harmless
@@ -14,15 +16,29 @@ from fanline.protocol.text import harmless
 def final_event(error: BaseException | None, value: Any) -> tuple[TaskEvent, dict[str, Any]]:
     """The last event of a task whose block ended with `error`, or without one, and whose result is `value`."""
     result = {} if value is None else {"result": value}
-    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+    if error is None or (isinstance(error, SystemExit) and _is_zero(error.code)):
         return TaskEvent.COMPLETED, result
     if isinstance(error, BaseExceptionGroup) and error.split(TaskCancelled)[1] is None:
         error = first_error(error)
     if isinstance(error, TaskCancelled):
-        return TaskEvent.CANCELLED, {} if error.by is None else {"by": harmless(short("by", error.by, 256))[:256]}
+        return TaskEvent.CANCELLED, {} if error.by is None else {"by": harmless(text_of(error.by, 256))[:256]}
+    if isinstance(error, TaskRetrying):
+        return TaskEvent.RETRYING, _retrying(error)
     if is_cancellation(error):
         return TaskEvent.CANCELLED, {}
-    return TaskEvent.FAILED, {"error": short("error", _text_of(error)), **result}
+    return TaskEvent.FAILED, {"error": text_of(_text_of(error)), **result}
+
+
+def _is_zero(code: object) -> bool:
+    """Whether a program that exits with this code has ended well."""
+    return code is None or (type(code) is int and code == 0)
+
+
+def _retrying(error: TaskRetrying) -> dict[str, Any]:
+    why = error.reason if error.__cause__ is None or error.reason is not None else _text_of(error.__cause__)
+    data: dict[str, Any] = {} if why is None else {"error": text_of(why)}
+    delay = None if error.delay is None else amount_of("delay", error.delay, MAX_SECONDS, lambda what, text: None)
+    return data if delay is None else data | {"delay": delay}
 
 
 def _text_of(error: BaseException) -> str:

@@ -3,51 +3,60 @@
 The job adds events, the exporter takes those that are due, and the calls of viewers come the other way.
 """
 
+import logging
 import os
 import secrets
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any
 
 from fanline.producer.buffer import BufferedEvent, TaskBuffer
-from fanline.producer.calls import Answer, AskExpired, Call, CallQueue, SendReply, TaskCancelled, error_reply, ok_reply
-from fanline.producer.checks import TaskSettings, ask_data, json_of, progress_data, short
+from fanline.producer.calls import Answer, Call, CallQueue, SendReply, TaskCancelled, error_reply, ok_reply
+from fanline.producer.checks import MAX_JSON_BYTES, TaskSettings, ask_data, progress_data
 from fanline.producer.ending import final_event
-from fanline.producer.output_lines import lines_of
+from fanline.producer.questions import JobQuestions
+from fanline.producer.sharing.handles import Handles
+from fanline.producer.values.json_value import json_value
+from fanline.producer.values.output_lines import lines_of, stream_of
+from fanline.producer.values.text import text_of
 from fanline.producer.waiting import finish
-from fanline.protocol.tasks.events import Stream, TaskEvent
+from fanline.protocol.tasks.events import MAX_RESULT_BYTES, TaskEvent
 
-ASK_GRACE = 1.0
-"""Seconds that an answer given just before the deadline may take to arrive."""
+_KEPT = f"{MAX_RESULT_BYTES:,}"
 _NEVER = float("inf")
-_STREAMS = {str(stream): stream for stream in Stream}
 _ANSWERS = ("approve", "reject", "input")
 _CANCEL = "cancel"
-
-
-class _OpenQuestion(NamedTuple):
-    """A question that a viewer may answer."""
-
-    id: str
-    answer: Future[Answer]
-    timer: threading.Timer | None
+_COPY = (
+    "a forked process has only a copy of it, and what it reports is left out: "
+    "pass it a handle, `task.handle()`, or the task itself through a pickle"
+)
+_log = logging.getLogger("fanline")
 
 
 class Producer:
-    """The state of one run of a task, shared by the job's SyncTask or AsyncTask and the exporter."""
+    """The state of one run of a task, shared by the job's SyncTask or AsyncTask and the exporter.
 
-    def __init__(self, settings: TaskSettings) -> None:
+    `keep`: seconds after the end of the run for which what is not stored is kept, if the program goes on for so long;
+    at least the time for which the task lingers.
+    """
+
+    def __init__(self, settings: TaskSettings, *, keep: float = 0.0) -> None:
         self.settings = settings
+        self.keep = keep
         self.id = settings.id
         self.channel = settings.channel
         self.attempt = settings.attempt
         self.cancelled: TaskCancelled | None = None
+        self.cancellation: type[TaskCancelled] = TaskCancelled
+        """What a viewer's cancel raises in the job."""
         self.ended: float | None = None
         """Monotonic time at which the task ended."""
         self.settled: Future[None] = Future()
         """Done when the job need not wait any longer: everything is stored, or will not be soon."""
+        self.thread = threading.current_thread()
+        """The one in which the job began."""
         self._process = os.getpid()
         # Reentrant, since a signal handler or a finalizer may log while its own thread holds the lock.
         self._lock = threading.RLock()
@@ -56,10 +65,11 @@ class Producer:
         self._next_look = -_NEVER  # when the exporter looks into the buffer without being woken
         self._on_cancel: Callable[[], None] = _nothing
         self._cancellation_taken = False
-        self._question: _OpenQuestion | None = None
-        self._answered: str | None = None  # the last question of which the job has the answer
-        self._calls: CallQueue | None = None
+        self._questions = JobQuestions(self._lock)
+        self._calls = CallQueue() if settings.takes_calls else None
         self._result: Any = None
+        self._complaints = set[str]()
+        self._handles = Handles(lambda verb, arguments: getattr(self, verb)(*arguments), self.complain)
         keys = ("title", "kind", "fields", "heartbeat", "timeout")
         self._put(TaskEvent.STARTED, {key: value for key in keys if (value := getattr(settings, key)) is not None})
 
@@ -69,32 +79,45 @@ class Producer:
     def dropped(self) -> int:
         return self._buffer.dropped
 
-    def progress(
-        self, percent: float | None, message: str | None, stage: str | None, done: float | None, total: float | None
-    ) -> None:
-        self._add(self._buffer.add_progress, progress_data(percent, message, stage, done, total))
+    def progress(self, percent: object, message: object, stage: object, done: object, total: object) -> None:
+        self._add(self._buffer.add_progress, progress_data(percent, message, stage, done, total, self.complain))
 
-    def log(self, text: str | bytes, stream: str) -> None:
-        self._add(self._buffer.add_output, lines_of(text), _stream(stream))
+    def log(self, text: object, stream: object) -> None:
+        self._add(self._buffer.add_output, lines_of(text), stream_of(stream, self.complain))
 
-    def pause(self, message: str | None) -> None:
-        self._put(TaskEvent.PAUSED, {} if message is None else {"message": short("message", message)})
+    def pause(self, message: object) -> None:
+        self._put(TaskEvent.PAUSED, {} if message is None else {"message": text_of(message)})
 
     def resume(self) -> None:
         self._put(TaskEvent.RESUMED, {})
 
-    def set_result(self, value: Any) -> None:
-        self._result = json_of(value, "the result")
+    def set_result(self, value: Any, *, quietly: bool = False) -> None:
+        """`quietly`: the job did not choose to report it, so there is no warning about what JSON cannot hold."""
+        raw, loss = json_value(value, MAX_JSON_BYTES)
+        if quietly:
+            pass
+        elif loss is not None:
+            self.complain("result", f"a part of the result is left out: {loss}")
+        elif len(raw) > MAX_RESULT_BYTES:
+            self.complain("result", f"viewers who come later do not get the result: it is larger than {_KEPT} bytes")
+        self._result = raw
+
+    def complain(self, what: str, text: str) -> None:
+        """Log, once, that something of what the job reports is lost."""
+        if what not in self._complaints:
+            self._complaints.add(what)
+            _log.warning("task %s: %s", self.id, text)
 
     def end(self, error: BaseException | None) -> None:
         """Add the last event. Whatever is reported afterwards is ignored."""
-        if self._is_copy:
+        if self.is_copy:
             self.settled = Future()  # a thread of the parent may have held the lock of the other one
             self.settle()
             return
+        self._handles.close()
         self._add(self._end, *final_event(error, self._result))
-        if self._question is not None:
-            self._question.answer.cancel()
+        if self._questions.open is not None:
+            self._questions.open.answer.cancel()
         if self._calls is not None:
             self._calls.close()
 
@@ -104,7 +127,7 @@ class Producer:
             self.ended = self.ended or time.monotonic()
 
     @property
-    def _is_copy(self) -> bool:
+    def is_copy(self) -> bool:
         """Whether this is a forked process's copy of a task that belongs to the parent: nothing of it is sent, and its
         locks may be held for ever.
         """
@@ -119,7 +142,8 @@ class Producer:
 
     def _add(self, add: Callable[..., None], *arguments: Any) -> None:
         """Call `add` to buffer something, and wake the exporter if it would look too late."""
-        if self._is_copy:
+        if self.is_copy:
+            self.complain("copy", _COPY)
             return
         with self._lock:
             if self.ended is not None:
@@ -131,34 +155,43 @@ class Producer:
         if too_late or self.ended is not None:
             self._wake()
 
+    def share(self) -> str:
+        """The address at which other processes can report to this task; "" if they cannot."""
+        if self.is_copy or self.ended is not None:
+            return ""
+        with self._lock:
+            return self._handles.address()
+
     # --- questions and calls -------------------------------------------------------------------------------------
 
     def ask(self, text: str, kind: str, options: list[str] | None, deadline: float | None) -> Future[Answer]:
         """The future answer, or TaskCancelled or AskExpired. The caller must call `end_ask` afterwards."""
-        if self._is_copy:
+        if self.is_copy:
             raise RuntimeError(f"task {self.id} belongs to the process that this one was forked from")
         ask_id = secrets.token_hex(6)
         deadline = deadline if deadline is not None else self.settings.timeout  # after which no answer is accepted
-        data = ask_data(ask_id, text, kind, options, deadline)
-        answer = self._open_question(ask_id, text, deadline)
+        data = ask_data(ask_id, text, kind, options, deadline, self.complain)
+        with self._lock:
+            answer = self._questions.ask(data)
+            if self.cancelled is not None and not self._cancellation_taken:
+                finish(answer, self.cancelled)
         self._put(TaskEvent.ASKED, data)
         return answer
 
+    def say_waiting(self, why: str) -> None:
+        """Viewers cannot be reached: if the job waits for one of them, say so, once for each question."""
+        question = self._questions.open
+        if question is not None and not question.answer.done():
+            self.complain(question.id, question.is_unseen(self.channel, why))
+
     def end_ask(self, answer: Future[Answer]) -> None:
         """The job no longer waits for the answer. If there was none, the task continues without it."""
-        with self._lock:
-            if self._question is None:
-                return
-            timer, self._question = self._question.timer, None
-        if timer is not None:
-            timer.cancel()
-        if not answer.done() or answer.cancelled() or isinstance(answer.exception(), AskExpired):
-            answer.cancel()
+        if self._questions.stop_waiting(answer):
             self.resume()
 
     def open_calls(self) -> CallQueue:
         """The queue to which calls go from now on, including `cancel`."""
-        if self._is_copy:
+        if self.is_copy:
             queue = CallQueue()
             queue.close()
             return queue
@@ -175,8 +208,13 @@ class Producer:
         """
         fields = data if isinstance(data, dict) else {}
         ask_id = fields.get("ask") if verb in _ANSWERS else None
-        if ask_id is not None:
-            refusal = self._take_answer(ask_id, verb, fields, by)
+        if ask_id is not None and not self._questions.has_asked(ask_id):
+            # A question that another program of this task has asked: it hears the same call, and a reply of ours would
+            # be taken for its own. So ours is silence, unless the job takes calls, and knows what to do.
+            if self._calls is not None and self.ended is None:
+                self._calls.put(Call(verb, data, by, reply, f"answer {ask_id}"))
+        elif ask_id is not None:
+            refusal = self._questions.take(ask_id, verb, fields, by)
             reply(ok_reply() if refusal is None else error_reply(refusal))
         elif verb == _CANCEL and fields.get("attempt", self.attempt) != self.attempt:
             return  # another run is asked to stop, whose producer may be attached, too
@@ -205,41 +243,16 @@ class Producer:
         self._cancellation_taken = True
         return self.cancelled
 
-    def _open_question(self, ask_id: str, text: str, deadline: float | None) -> Future[Answer]:
-        answer: Future[Answer] = Future()
-        with self._lock:
-            if self._question is not None:
-                raise RuntimeError(f"task {self.id} is already asking: one question at a time")
-            timer = None if deadline is None else _expire_after(deadline + ASK_GRACE, answer, text)
-            self._question = _OpenQuestion(ask_id, answer, timer)
-            if self.cancelled is not None and not self._cancellation_taken:
-                finish(answer, self.cancelled)
-        return answer
-
     def _cancel(self, by: str | None) -> None:
         with self._lock:
             if self.cancelled is not None:
                 return
-            self.cancelled = TaskCancelled(by)
-            question, cancel = self._question, self._on_cancel
+            self.cancelled = self.cancellation(by)
+            self._handles.cancel(by)
+            question, cancel = self._questions.open, self._on_cancel
         if question is not None:
             finish(question.answer, self.cancelled)
         cancel()
-
-    def _take_answer(self, ask_id: object, verb: str, data: dict[str, Any], by: str | None) -> str | None:
-        """Take a viewer's answer. Returns why it is refused; None if the job has it, perhaps since it came before."""
-        with self._lock:
-            if self._answered == ask_id:
-                return None
-            if self._question is None or self._question.id != ask_id:
-                return f"the task is not asking {ask_id!r}"
-            future = self._question.answer
-        approved = verb != "reject"
-        answer = Answer(approved, data.get("value", approved), data.get("by") or by)
-        if not finish(future, answer):
-            return "the task no longer waits for the answer"
-        self._answered = str(ask_id)
-        return None
 
     # --- called by the exporter ----------------------------------------------------------------------------------
 
@@ -272,23 +285,20 @@ class Producer:
         with self._lock:
             return self._buffer.discard()
 
+    @property
+    def size(self) -> int:
+        """Bytes of all events, about."""
+        with self._lock:
+            return self._buffer.size
+
+    def trim(self) -> int:
+        """Drop all output, and the large values of the other events. Returns how many lines were dropped."""
+        with self._lock:
+            return self._buffer.trim()
+
     def settle(self) -> None:
         """Let the job go on, if it waits at the end of its block."""
         finish(self.settled, None)
-
-
-def _expire_after(seconds: float, answer: Future[Answer], text: str) -> threading.Timer:
-    """A running timer that ends the wait for an answer."""
-    timer = threading.Timer(seconds, finish, (answer, AskExpired(f"no viewer answered {text!r} in time")))
-    timer.daemon = True
-    timer.start()
-    return timer
-
-
-def _stream(name: str) -> Stream:
-    if name not in _STREAMS:
-        raise ValueError(f"stream: {name!r} is not one of {', '.join(Stream)}")
-    return _STREAMS[name]
 
 
 def _nothing() -> None:

@@ -13,6 +13,7 @@ of its own (fanline/producer/exporter/exporter.py), sends it along with heartbea
 """
 
 import secrets
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -25,7 +26,7 @@ from fanline.producer.calls import TaskCancelled
 from fanline.producer.checks import TaskSettings, check_settings
 from fanline.producer.exporter.exporter import export
 from fanline.producer.producer import Producer
-from fanline.producer.running_task import CURRENT_TASK, AsyncTask, SyncTask
+from fanline.producer.running_task import CURRENT_TASK, RUNNING, AsyncTask, SyncTask
 from fanline.producer.waiting import Body, enter_body, is_cancellation, wait_at_most
 from fanline.protocol.nats.options import NatsOptions
 
@@ -35,7 +36,7 @@ _AnyTask = TypeVar("_AnyTask", SyncTask, AsyncTask)
 class Task:
     """A task to run, with `with` (which gives a SyncTask) or `async with` (an AsyncTask).
 
-    - `id`: the task's channel is `task:<id>`; by default a random ID.
+    - `id`: the task's channel is `task:<id>`, which may be given as well; by default a random ID.
     - `fields`: facts of your own about the task, such as `{"contract_type": "lease"}`, which viewers get with its
       snapshot: a JSON object of at most 4 KiB.
     - `attempt`: the number of this run; by default it follows the last run that the server knows.
@@ -44,6 +45,8 @@ class Task:
     - `timeout`: seconds after which the server ends the task.
     - `nats`: one URL, several separated by commas, or a NatsOptions; by default $FANLINE_NATS, $NATS_URL, or else the
       NATS of the `fanline serve` on this machine. $FANLINE_NATS_CREDS and the like go with a URL.
+    - `takes_calls`: the job will take `calls()`. What viewers call before it does waits for it; otherwise `cancel` ends
+      the block until then, and other calls are refused.
     - `linger`: seconds after the end of the task within which its buffered events must be stored. The rest is sent a
       last time and may be lost, with a warning. Leaving the block waits no longer than that, and not at all while NATS
       is unreachable.
@@ -63,19 +66,26 @@ class Task:
         timeout: float | None = None,
         nats: str | NatsOptions | None = None,
         linger: float = 5.0,
+        takes_calls: bool = False,
     ) -> None:
-        task_id = secrets.token_hex(6) if id is None else id
+        task_id = secrets.token_hex(6) if id is None else id.removeprefix("task:") if isinstance(id, str) else id
         options = given_options(nats) if nats else environment_options()
         self._settings = check_settings(
-            TaskSettings(task_id, title, kind, attempt, heartbeat, timeout, options, linger, fields)
+            TaskSettings(task_id, title, kind, attempt, heartbeat, timeout, options, linger, fields, takes_calls)
         )
         self._producer: Producer | None = None
         self._body: Body | None = None
         self._outer: Token[SyncTask | AsyncTask | None] | None = None
+        self._running: SyncTask | AsyncTask | None = None
 
     @property
     def id(self) -> str:
+        """What viewers name it by; its channel is `task:ID`."""
         return self._settings.id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A task that has not begun: what is unpickled is another run of it."""
+        return _task_of, (self._settings,)
 
     def __getattr__(self, name: str) -> NoReturn:
         text = f"a Task has no {name!r}: enter it first, `with fanline.Task(...) as task:`, and use that `task`"
@@ -125,6 +135,7 @@ class Task:
         return self._producer
 
     def _enter(self, task: _AnyTask) -> _AnyTask:
+        RUNNING[task], self._running = threading.get_ident(), task
         self._outer = CURRENT_TASK.set(task)
         return task
 
@@ -133,7 +144,13 @@ class Task:
         assert self._producer is not None
         assert self._outer is not None
         producer, self._producer = self._producer, None
+        if self._running is not None:
+            RUNNING.pop(self._running, None)
         producer.end(error)
         with suppress(ValueError):  # left in a different context than it was entered in
             CURRENT_TASK.reset(self._outer)
         return producer.settled
+
+
+def _task_of(settings: TaskSettings) -> Task:
+    return Task(**settings._asdict())

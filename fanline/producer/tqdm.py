@@ -1,12 +1,13 @@
 """`fanline.tqdm`: tqdm's progress bar, which viewers see too. A drop-in replacement for `from tqdm import tqdm`."""
 
 import atexit
+import math
 import sys
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from contextvars import copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar, overload
 
 import tqdm as real
 
@@ -16,13 +17,14 @@ from fanline.producer.fresh_id import fresh_id
 from fanline.producer.running_task import AsyncTask, SyncTask, current_task
 from fanline.producer.task import Task
 
+_Item = TypeVar("_Item")
 _reporting: set[object] = set()  # keys of the bars that report: a task, the ID of a task to start, or _NO_TASK
 _lock = threading.Lock()
 _NO_TASK = object()
-_open: "weakref.WeakSet[tqdm]" = weakref.WeakSet()  # bars that have started a task
+_open: "weakref.WeakSet[tqdm[Any]]" = weakref.WeakSet()  # bars that have started a task
 
 
-class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # not generic at run time; the name is the point
+class tqdm(real.tqdm, Generic[_Item]):  # type: ignore[type-arg]  # noqa: N801  # the real one is generic in stubs alone
     """The real tqdm with all its arguments, and `task`: the task that it reports to, or the ID of a task to start.
 
     By default it reports to `current_task()`, and if there is none it starts a task of its own, with an ID made from
@@ -33,6 +35,20 @@ class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # not generic at
     When several bars have the same task, or none, only the first of them reports. A disabled bar reports nothing, and
     without a server no task is started.
     """
+
+    @overload
+    def __init__(
+        self, iterable: Iterable[_Item], *args: Any, task: AsyncTask | SyncTask | str | None = None, **kwargs: Any
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: "tqdm[Never]",
+        iterable: None = None,
+        *args: Any,
+        task: AsyncTask | SyncTask | str | None = None,
+        **kwargs: Any,
+    ) -> None: ...
 
     def __init__(self, *args: Any, task: AsyncTask | SyncTask | str | None = None, **kwargs: Any) -> None:
         self.task: AsyncTask | SyncTask | None = None
@@ -46,6 +62,12 @@ class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # not generic at
         if not self.disable and self._is_first(given):
             self.task = given or self._start_own()
             self._report()
+
+    if TYPE_CHECKING:  # for users without tqdm's stubs, to whom the real one is Any
+
+        def __iter__(self) -> Iterator[_Item]: ...
+
+        def __enter__(self) -> Self: ...
 
     def refresh(self, nolock: bool = False, lock_args: Any = None) -> Any:
         """As in tqdm, which calls it whenever the bar has moved visibly."""
@@ -64,11 +86,11 @@ class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # not generic at
 
     def _report(self) -> None:
         if self.task is not None:
-            with suppress(ValueError, TypeError):  # a bar may count below 0, or up to infinity
-                self.task.progress(**self._progress())
+            self.task.progress(**self._progress())
 
     def _progress(self) -> dict[str, Any]:
-        return {"done": self.n, "total": self.total, "stage": self.desc.removesuffix(": ") or None}
+        total = None if self.total == math.inf else self.total  # a bar may count up to infinity
+        return {"done": self.n, "total": total, "stage": self.desc.removesuffix(": ") or None}
 
     def _is_first(self, task: AsyncTask | SyncTask | None) -> bool:
         """Whether no other bar reports to the same task; if so, this one does from now on."""
@@ -101,15 +123,14 @@ class tqdm(real.tqdm):  # type: ignore[type-arg]  # noqa: N801  # not generic at
             self._own.__exit__(None if error is None else type(error), error, None)
 
 
-def trange(*args: int, **kwargs: Any) -> tqdm:
+def trange(*args: int, **kwargs: Any) -> tqdm[int]:
     """Short for tqdm(range(*args), **kwargs)."""
     return tqdm(range(*args), **kwargs)
 
 
 def _report_quietly(task: AsyncTask | SyncTask, progress: dict[str, Any]) -> None:
     """`task.progress` without TaskCancelled: closing a bar must not hide how the job ends."""
-    with suppress(ValueError, TypeError):
-        task._producer.progress(None, None, progress["stage"], progress["done"], progress["total"])  # noqa: SLF001  # the same unit
+    task._producer.progress(None, None, progress["stage"], progress["done"], progress["total"])  # noqa: SLF001  # the same unit
 
 
 @atexit.register  # runs before the exporter's handler, which was registered earlier

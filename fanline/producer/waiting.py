@@ -4,7 +4,7 @@ A job without a loop imports neither of them (tests/fanline/test_public.py): bot
 """
 
 import sys
-from collections.abc import Generator
+from collections.abc import Coroutine, Generator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -94,6 +94,31 @@ async def wait_at_most(future: Future[Any], seconds: float) -> bool:
     return future.done() and not future.cancelled()
 
 
+class EventLoop(Protocol):
+    """The event loop of a program, as other threads use it."""
+
+    def run_soon(self, coroutine: Coroutine[Any, Any, _T], seconds: float) -> Future[_T]:
+        """Have it run a coroutine. TimeoutError after `seconds` seconds, when the coroutine is cancelled; RuntimeError
+        if the loop has ended.
+        """
+        ...
+
+
+def running_loop() -> EventLoop | None:
+    """The loop that runs the caller; None in plain code."""
+    try:
+        return _AsyncioLoop() if _under_asyncio() else _TrioLoop()
+    except sniffio.AsyncLibraryNotFoundError:
+        return None
+
+
+def run_alone(coroutine: Coroutine[Any, Any, _T], seconds: float) -> _T:
+    """Run a coroutine in a loop of its own, of asyncio, in a thread that has none. TimeoutError."""
+    import asyncio
+
+    return asyncio.run(asyncio.wait_for(coroutine, seconds))
+
+
 def is_cancellation(error: BaseException) -> bool:
     """Whether the end was requested from outside: a cancelled task, Ctrl-C, or a group of nothing else."""
     if isinstance(error, BaseExceptionGroup):
@@ -167,3 +192,46 @@ class _AsyncioBody:
         if not self._left and not self._cancelled:
             self._cancelled = True
             self._task.cancel()
+
+
+class _AsyncioLoop:
+    def __init__(self) -> None:
+        import asyncio
+
+        self._loop = asyncio.get_running_loop()
+
+    def run_soon(self, coroutine: Coroutine[Any, Any, _T], seconds: float) -> Future[_T]:
+        import asyncio
+
+        if self._loop.is_closed():
+            coroutine.close()
+            raise RuntimeError("the event loop of the program has ended")
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(coroutine, seconds), self._loop)
+
+
+class _TrioLoop:
+    def __init__(self) -> None:
+        import trio
+
+        self._token = trio.lowlevel.current_trio_token()
+
+    def run_soon(self, coroutine: Coroutine[Any, Any, _T], seconds: float) -> Future[_T]:
+        import trio
+
+        future: Future[_T] = Future()
+
+        async def run() -> None:
+            try:
+                with trio.fail_after(seconds):
+                    finish(future, await coroutine)
+            except trio.TooSlowError:
+                finish(future, TimeoutError())
+            except Exception as error:  # noqa: BLE001  # the program's own, for those who wait
+                finish(future, error)
+
+        try:
+            self._token.run_sync_soon(trio.lowlevel.spawn_system_task, run)
+        except trio.RunFinishedError:
+            coroutine.close()
+            raise RuntimeError("the event loop of the program has ended") from None
+        return future

@@ -20,22 +20,30 @@ from fanline.errors import NotPublished
 from fanline.nats.jetstream import JetStreamAway, check_answer, find_stream
 from fanline.nats.requests import NatsRequests
 from fanline.producer.waiting import finish
+from fanline.protocol.channels import namespace_of
+from fanline.protocol.compat.board import decode_answer
 from fanline.protocol.nats.commands import header_bytes
-from fanline.protocol.nats.names import MESSAGE_ID
+from fanline.protocol.nats.names import BOARD_SUBJECT, MESSAGE_ID
 from fanline.protocol.nats.parser import NatsError, NatsMessage
 
 DURABLE_SECONDS = 30.0
-"""For a durable message, from the call on. JetStream knows the store ids of the last 120 seconds."""
+"""For a durable message, from the call on, if it does not say otherwise. JetStream knows the store ids of the last 120
+seconds.
+"""
 EPHEMERAL_SECONDS = 5.0
 """For an ephemeral one, which is of no use later."""
 NEVER_REACHED_SECONDS = 2.0
-"""For any, if no attempt to connect has ever succeeded: then it is rather the address that is wrong."""
+"""For any, if no attempt to connect has ever succeeded: then it is rather the address that is wrong. Not for those that
+are to be kept for longer than DURABLE_SECONDS.
+"""
 RESEND_SECONDS = 5.0
 """How long JetStream may be silent."""
 RETRY_SECONDS = 0.5
 """After JetStream said that it is not available."""
 EPHEMERAL_FOR_SECONDS = 10.0
 """Then JetStream is asked again: a server that has just started may have made a stream."""
+BOARD = "board"
+"""The lane of updates of task boards, for the engine; no namespace can have this name."""
 _NEVER = math.inf
 
 
@@ -49,7 +57,11 @@ class OutgoingMessage:
     store_id: str
     since: float
     """The time of the call."""
+    must_be_stored: bool = False
+    """Whether it is useless unless a stream stores it."""
     was_sent: bool = False
+    keep: float = DURABLE_SECONDS
+    """How long it is sent again if it is durable, in seconds."""
     done: Future[None] = field(default_factory=Future)
 
     @property
@@ -59,6 +71,11 @@ class OutgoingMessage:
     @property
     def size(self) -> int:
         return len(self.payload) + header_bytes(self.headers)
+
+    @property
+    def lane(self) -> tuple[str, float]:
+        """Messages of one lane keep their order, and so their time is over in that order."""
+        return BOARD if self.subject == BOARD_SUBJECT else namespace_of(self.channel), self.keep
 
     def refuse(self, why: str) -> None:
         """It is certain that it is not published."""
@@ -74,10 +91,11 @@ class OutgoingMessage:
 
 
 class Lane:
-    """Those of one namespace, in the order of the calls."""
+    """Those of one namespace that are all kept for `keep` seconds, in the order of the calls."""
 
-    def __init__(self, requests: NatsRequests) -> None:
+    def __init__(self, requests: NatsRequests, keep: float) -> None:
         self._requests = requests
+        self._keep = keep
         self._durable: bool | None = None  # None: not known
         self._asking = False  # what the namespace is
         self._asked_at = -math.inf
@@ -147,8 +165,8 @@ class Lane:
 
     def _expire(self, now: float, *, reached: bool) -> float:
         """Those whose time is over fail. Returns when the next one's is."""
-        seconds = EPHEMERAL_SECONDS if self._durable is False else DURABLE_SECONDS
-        if not reached and self._why:
+        seconds = EPHEMERAL_SECONDS if self._durable is False else self._keep
+        if not reached and self._why and self._keep <= DURABLE_SECONDS:
             seconds = NEVER_REACHED_SECONDS
         why = f"{self._why or 'NATS has not answered'} (after {seconds:g} seconds)"
         late = takewhile(lambda message: message.since + seconds <= now, chain(self._sent, self._unsent))
@@ -190,17 +208,24 @@ class Lane:
         self._asking, self._heard = False, True
         if isinstance(answer, bool):
             self._durable = answer
+            if not answer:
+                self._refuse_unstored()
         elif isinstance(answer, JetStreamAway):
             self._wait_for_jetstream(answer)
         else:
             self.denied(None, str(answer))
+
+    def _refuse_unstored(self) -> None:
+        for message in [each for each in self._unsent if each.must_be_stored]:
+            message.refuse("nothing stores it there: no Fanline server of this version uses that NATS")
+            self._remove(message)
 
     # --- publishing ----------------------------------------------------------------------------------------------
 
     def _send(self, now: float) -> None:
         if not self._sent:
             self._heard_at = now
-        messages, self._unsent = list(self._unsent), {}
+        messages = self._next()
         sent = [message for message in messages if self._fits(message)]
         self._sent |= dict.fromkeys(sent)
         for message in sent:
@@ -213,6 +238,11 @@ class Lane:
         if sent and not self._durable:
             self._requests.confirm(partial(self._take_confirmation, sent))
 
+    def _next(self) -> list[OutgoingMessage]:
+        """Those that are sent now, and so no longer unsent."""
+        messages, self._unsent = list(self._unsent), {}
+        return messages
+
     def _fits(self, message: OutgoingMessage) -> bool:
         most = self._requests.info.max_payload
         if message.size > most:
@@ -222,7 +252,7 @@ class Lane:
     def _take_acknowledgement(self, message: OutgoingMessage, answer: NatsMessage) -> None:
         self._heard = True
         try:
-            check_answer(answer.payload)
+            self._check(answer.payload)
         except JetStreamAway as error:
             self._wait_for_jetstream(error)
         except NatsError as error:
@@ -244,3 +274,30 @@ class Lane:
             if message in self._sent:
                 finish(message.done, None)
                 self._remove(message)
+
+    def _check(self, payload: bytes) -> None:
+        """NatsError if this answer does not say that a message is stored."""
+        check_answer(payload)
+
+
+class BoardLane(Lane):
+    """The updates of items of task boards, which the engine answers as JetStream answers others. Each is sent when the
+    one before is answered: whichever worker takes it, it finds what the last one has said of the item.
+    """
+
+    def _ask(self, now: float) -> None:
+        """Nothing need be asked."""
+        self._durable = True
+        self._send(now)
+
+    def _next(self) -> list[OutgoingMessage]:
+        first = next(iter(self._unsent), None)
+        if first is None or self._sent:
+            return []
+        del self._unsent[first]
+        return [first]
+
+    def _check(self, payload: bytes) -> None:
+        answer = decode_answer(payload)
+        if answer.error:
+            raise (JetStreamAway if answer.retry else NatsError)(answer.error)

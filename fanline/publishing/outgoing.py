@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 from fanline.nats.jetstream import NAMES
 from fanline.nats.requests import NatsRequests
-from fanline.protocol.channels import namespace_of
-from fanline.protocol.nats.names import STREAM_NAMES
+from fanline.protocol.nats.names import BOARD_SUBJECT, NOTIFY_SUBJECT, STREAM_NAMES
 from fanline.protocol.nats.replies import Complaint
-from fanline.publishing.lane import Lane, OutgoingMessage
+from fanline.publishing.lane import BoardLane, Lane, OutgoingMessage
 
 EXIT_SECONDS = 5.0
 """How long the end of the program waits for what is not yet published, if NATS was ever reached."""
@@ -24,16 +23,16 @@ class Outgoing:
         """Whether there has been a connection."""
         self._requests = requests
         self._finished = finished
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[tuple[str, float], Lane] = {}
         self._connected = self._warned = False
         self._why = ""  # why there is no connection
         self._end_at: float | None = None
 
     def add(self, message: OutgoingMessage) -> None:
-        namespace = namespace_of(message.channel)
-        lane = self._lanes.get(namespace)
+        lane = self._lanes.get(message.lane)
         if lane is None:
-            lane = self._lanes[namespace] = Lane(self._requests)
+            kind = BoardLane if message.subject == BOARD_SUBJECT else Lane
+            lane = self._lanes[message.lane] = kind(self._requests, message.keep)
             lane.lost(self._why)
         lane.add(message)
 
@@ -53,7 +52,7 @@ class Outgoing:
             _log.info("connected to NATS again: messages are being published")
         self.reached = self._connected = True
         self._warned, self._why = False, ""
-        self._lanes = {namespace: lane for namespace, lane in self._lanes.items() if lane}
+        self._lanes = {key: lane for key, lane in self._lanes.items() if lane}
         for lane in self._lanes.values():
             lane.connected()
 
@@ -67,7 +66,8 @@ class Outgoing:
             lane.lost(self._why)
 
     def denied(self, complaint: Complaint) -> None:
-        is_theirs = complaint.subject.startswith("fanline.pub.")
+        own = (BOARD_SUBJECT, NOTIFY_SUBJECT)
+        is_theirs = complaint.subject.startswith("fanline.pub.") or complaint.subject in own
         if not is_theirs and complaint.subject not in (NAMES, STREAM_NAMES):
             _log.warning("%s", complaint.text)  # answers: nothing can be stored
         for lane in self._lanes.values():

@@ -3,6 +3,7 @@
 It starts with the first message and stays connected until the program ends.
 """
 
+import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -10,19 +11,22 @@ from functools import partial
 from typing import Any
 
 from fanline.errors import NotPublished
-from fanline.local import NoServer
+from fanline.local import TOKEN_VARIABLE, NoServer
 from fanline.nats.settings import environment_options, given_options
 from fanline.nats.thread import NatsThread, lock
 from fanline.plain import plain
 from fanline.protocol.channels import check_channel
+from fanline.protocol.compat.board import BoardUpdate, encode_update
 from fanline.protocol.envelope import Envelope, check_texts, encode_json
 from fanline.protocol.errors import MessageError
-from fanline.protocol.nats.names import producer_store_id
+from fanline.protocol.nats.names import BOARD_SUBJECT, producer_store_id
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.subjects import to_subject
-from fanline.publishing.lane import NEVER_REACHED_SECONDS, OutgoingMessage
+from fanline.protocol.tasks.publications import check_publication, is_default_task
+from fanline.publishing.lane import DURABLE_SECONDS, NEVER_REACHED_SECONDS, OutgoingMessage
 from fanline.publishing.outgoing import EXIT_SECONDS, Outgoing
 from fanline.publishing.receipt import Receipt, finish_warnings
+from fanline.publishing.way import server_to_publish_through
 
 MAX_WAITING = 10_000
 """Messages of one thread that are not yet published."""
@@ -38,8 +42,11 @@ def publish(
     x: Mapping[str, Any] | None = None,
     deduplication_id: str | None = None,
     nats: str | NatsOptions | None = None,
+    url: str | None = None,
+    token: str | None = None,
 ) -> Receipt:
-    """Publish a value to a channel, from asyncio, Trio or plain code. Returns at once; a thread carries it to NATS.
+    """Publish a value to a channel, from asyncio, Trio or plain code. Returns at once; a thread carries it to NATS, or,
+    where there is none, through a server.
 
     The receipt tells when it is done: `await` it, or call its `wait()` in plain code. On a durable channel that is when
     the message is stored: it survives a lost connection, is sent again for up to 30 seconds, and is stored once. On an
@@ -48,25 +55,86 @@ def publish(
 
     `data` is whatever JSON can hold; dataclasses, dates and the like are converted. `x` are extra attributes.
     `deduplication_id` (16 to 128 characters, such as a UUID) makes it safe to publish again within two minutes.
-    `nats` is one URL, several separated by commas, or a NatsOptions; by default $FANLINE_NATS, $NATS_URL, or else the
-    NATS of the `fanline serve` that runs on this machine.
+    `nats` is one URL, several separated by commas, or a NatsOptions. `url` is that of a server (ws://host:port/ws),
+    through which the message goes instead, with the rights of `token`, by default $FANLINE_TOKEN. A token alone is for
+    the server in $FANLINE_URL, or else for the `fanline serve` on this machine. If none of them is given, the first of
+    these counts: $FANLINE_NATS or $NATS_URL; the server $FANLINE_URL, if it is elsewhere; the NATS of the `fanline
+    serve` on this machine, if there are several of the one that $FANLINE_URL names. `fanline pub` has the same rule.
 
     Raises NotPublished for what can never be published: not a channel, data that JSON cannot hold.
     """
     envelope = Envelope(event=event, extra=None if x is None else dict(x), deduplication_id=deduplication_id)
+    return _publish(channel, envelope, data, nats=nats, url=url, token=token, keep=DURABLE_SECONDS)
+
+
+def publish_for(
+    seconds: float, channel: str, data: Any, *, event: str, nats: str | NatsOptions | None = None
+) -> Receipt:
+    """The same for a message that is sent again for `seconds` seconds if the channel is durable, even if NATS was never
+    reached.
+    """
+    return _publish(channel, Envelope(event=event), data, nats=nats, url=None, token=None, keep=seconds)
+
+
+def _publish(
+    channel: str,
+    envelope: Envelope,
+    data: Any,
+    *,
+    nats: str | NatsOptions | None,
+    url: str | None,
+    token: str | None,
+    keep: float,
+) -> Receipt:
     try:
         envelope.data = plain(data)
     except (TypeError, ValueError) as error:
         raise NotPublished(f"data: {error}") from None
-    return publish_envelope(channel, envelope, nats)
+    try:
+        server = server_to_publish_through(nats=nats, url=url, token=token)
+    except ValueError as error:
+        raise NotPublished(str(error)) from None
+    except NoServer as error:
+        return _refused(channel, envelope, error)
+    if server is None:
+        return publish_envelope(channel, envelope, nats, keep=keep)
+    return _publish_to_server(channel, envelope, server, token or os.environ.get(TOKEN_VARIABLE) or None)
 
 
-def publish_envelope(channel: str, envelope: Envelope, nats: str | NatsOptions | None = None) -> Receipt:
+def publish_envelope(
+    channel: str, envelope: Envelope, nats: str | NatsOptions | None = None, *, keep: float = DURABLE_SECONDS
+) -> Receipt:
     """The same for an envelope, whose data JSON can hold; its own channel does not count."""
     message, deduplication_id = _outgoing(channel, envelope)
-    message.done.set_running_or_notify_cancel()  # so that a wait that is cancelled does not cancel it for all
-    _hand_over(message, nats)
-    return Receipt(channel, deduplication_id, message.done)
+    message.keep = keep
+    return hand_over(message, deduplication_id, nats)
+
+
+def publish_update(update: BoardUpdate) -> Receipt:
+    """Tell the engine of an item of a task board. The receipt is done when all whom it concerns are told, and the item
+    is remembered.
+    """
+    try:
+        payload = encode_update(update)
+    except MessageError as error:
+        raise NotPublished(str(error)) from None
+    message = OutgoingMessage(f"item {update.item}", BOARD_SUBJECT, payload, update.id, time.monotonic())
+    return hand_over(message, update.id, None)
+
+
+def _refused(channel: str, envelope: Envelope, why: NoServer) -> Receipt:
+    """The receipt of a message for which there is no server at the moment."""
+    message, deduplication_id = _outgoing(channel, envelope)
+    message.refuse(str(why))
+    return Receipt(message.channel, deduplication_id, message.done)
+
+
+def _publish_to_server(channel: str, envelope: Envelope, url: str, token: str | None) -> Receipt:
+    from fanline.publishing.websocket import publish_over_websocket  # it imports asyncio
+
+    message, envelope.deduplication_id = _outgoing(channel, envelope)  # which checks it
+    done = publish_over_websocket(channel, envelope, url, token)
+    return Receipt(message.channel, envelope.deduplication_id, done)
 
 
 class PublishingThread(NatsThread):
@@ -135,6 +203,8 @@ def _outgoing(channel: str, envelope: Envelope) -> tuple[OutgoingMessage, str]:
     try:
         subject = to_subject(check_channel(channel))
         check_texts(envelope)
+        if is_default_task(channel):
+            check_publication(envelope)
     except MessageError as error:
         raise NotPublished(str(error)) from None
     once = envelope.deduplication_id or secrets.token_hex(16)
@@ -143,14 +213,17 @@ def _outgoing(channel: str, envelope: Envelope) -> tuple[OutgoingMessage, str]:
     return OutgoingMessage(channel, subject, payload, producer_store_id(channel, once), time.monotonic()), once
 
 
-def _hand_over(message: OutgoingMessage, nats: str | NatsOptions | None) -> None:
+def hand_over(message: OutgoingMessage, deduplication_id: str, nats: str | NatsOptions | None) -> Receipt:
+    """Have the thread carry a message. Raises NotPublished for a URL that is none."""
+    message.done.set_running_or_notify_cancel()  # so that a wait that is cancelled does not cancel it for all
     try:
         options = given_options(nats) if nats else environment_options()
         with lock():
             thread = PublishingThread.current(options)
             thread.add(message)
         thread.start()
-    except ValueError as error:  # a URL that is none
+    except ValueError as error:
         raise NotPublished(str(error)) from None
     except OSError as error:  # too many open files
         message.refuse(str(error))
+    return Receipt(message.channel, deduplication_id, message.done)

@@ -1,19 +1,17 @@
 """What `fanline.publish` returns at once, and tells later whether the message was published."""
 
-import logging
 import os
-import time
 from collections.abc import Generator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
+from fanline.counted_warnings import CountedWarnings
 from fanline.errors import NotPublished
 from fanline.producer.waiting import wait
 
-_log = logging.getLogger("fanline")
 _WARN_SECONDS = 1.0
-"""Failures that nobody asks for are logged this often; those in between are counted."""
+"""Failures of receipts that are ignored are logged this often; those in between are counted."""
 
 
 class Receipt:
@@ -33,9 +31,15 @@ class Receipt:
         self._asked = False
         self._process = os.getpid()
 
+    def __repr__(self) -> str:
+        """As a notebook shows it: with the outcome, if it is known."""
+        failure = self._future.exception() if self.done else None
+        outcome = str(failure) if failure else "published" if self.done else "on its way"
+        return f"<fanline.Receipt of {self.channel}: {outcome}>"
+
     @property
     def done(self) -> bool:
-        """Whether it is known what has become of the message."""
+        """Whether the outcome of the message is known."""
         return self._future.done()
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -64,36 +68,16 @@ class Receipt:
 
     def __del__(self) -> None:
         if not self._asked and self._process == os.getpid():
-            self._future.add_done_callback(_warnings.take)
+            self._future.add_done_callback(_warn)
 
 
-class _Warnings:
-    """Failures that nobody asks for."""
-
-    def __init__(self) -> None:
-        self._logged_at = float("-inf")
-        self._omitted = 0
-
-    def take(self, future: Future[None]) -> None:
-        error = future.exception()
-        if error is None:
-            return
-        now = time.monotonic()
-        if now - self._logged_at < _WARN_SECONDS:
-            self._omitted += 1
-            return
-        more = f" ({self._omitted} more since the last warning)" if self._omitted else ""
-        self._logged_at, self._omitted = now, 0
-        _log.warning("%s%s", error, more)
-
-    def finish(self) -> None:
-        """No warning follows that would tell of those that were not logged."""
-        omitted, self._omitted = self._omitted, 0
-        if omitted:
-            _log.warning("more messages that were not published: %d", omitted)
+_warnings = CountedWarnings(_WARN_SECONDS, "more messages that were not published")
 
 
-_warnings = _Warnings()
+def _warn(future: Future[None]) -> None:
+    error = future.exception()
+    if error is not None:
+        _warnings.warn(str(error))
 
 
 def finish_warnings() -> None:

@@ -87,7 +87,7 @@ def _plans(options: argparse.Namespace) -> list[Plan]:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    """The bench's own plan, changed as the options say, but for the rate."""
+    """The bench's own plan, changed as the options say, except for the rate."""
     plan = BENCHES[options.bench].plan
     asked = _numbers(plan, options) | {"seconds": options.seconds, "workers": options.workers}
     asked |= {"tokens": options.token or None}

@@ -7,6 +7,8 @@ from statistics import median
 
 import msgspec
 
+from fanline.loadtest.bench.api.caller import CALLERS, QUIET
+from fanline.loadtest.bench.beside import Disturbances, measure_beside
 from fanline.loadtest.bench.durable.figures import DurableFigures
 from fanline.loadtest.bench.durable.jitter import measure_jitter
 from fanline.loadtest.bench.durable.joins import measure_joins
@@ -15,7 +17,6 @@ from fanline.loadtest.bench.durable.resume import measure_resume
 from fanline.loadtest.bench.errors import BenchError
 from fanline.loadtest.bench.fanout import FanoutFigures, measure_fanout
 from fanline.loadtest.bench.floods.flooder import FLOODS
-from fanline.loadtest.bench.floods.measure import measure_flood
 from fanline.loadtest.bench.peers import PEERS
 from fanline.loadtest.bench.plan import DURABLE, LongJoinsPlan, ManyTasksPlan, Plan, PresencePlan, TaskPlan
 from fanline.loadtest.bench.presence.measure import SECRET, PresenceFigures, measure_presence
@@ -35,6 +36,7 @@ class Bench(msgspec.Struct, frozen=True):
     has_peers: bool = True
     measure: Callable[[StartSide, Plan], "AnyFigures"] = measure_fanout
     """Measures our side; peers only fan out."""
+    beside: Disturbances | None = None
 
 
 AnyFigures = FanoutFigures | DurableFigures | TaskFigures | ManyTasksFigures | PresenceFigures
@@ -77,6 +79,15 @@ BENCHES = {
             environment={"FANLINE_ENGINE_TRUSTED_PROXIES": "127.0.0.1"},
         ),
         has_peers=False,
+        beside=Disturbances("fanline.loadtest.bench.floods.flooder", tuple(FLOODS)),
+    ),
+    "api": Bench(
+        "200 calls of the management API a second, or 1,000 HTTP connections that say nothing; how long the "
+        "messages of WebSockets take meanwhile",
+        ("p99",),
+        Plan(subscribers=1000, rate=50, seconds=6, environment={"FANLINE_CONTROL": "true"}),
+        has_peers=False,
+        beside=Disturbances("fanline.loadtest.bench.api.caller", tuple(CALLERS), QUIET),
     ),
     "join": Bench(
         "one join after the other of a durable channel from the start of its history",
@@ -138,7 +149,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """Our figure divided by another side's, round by round; with a flood, by that without one."""
+    """Our figure divided by another side's, round by round; with a disturbance, divided by the figure without one."""
 
     figure: str
     to: str
@@ -168,7 +179,8 @@ def run_bench(name: str, plan: Plan, peers: Sequence[str], repeat: int) -> Repor
     sides = dict(_sides(name, plan, peers))
     rounds = [{side: measure() for side, measure in sides.items()} for _ in range(repeat)]
     others = [side for side in sides if side != OURS]
-    pairs = [(side, OURS) if side in FLOODS else (OURS, side) for side in others]
+    disturbances = bench.beside.kinds if bench.beside else ()
+    pairs = [(side, OURS) if side in disturbances else (OURS, side) for side in others]
     ratios = [
         Ratio(figure if of == OURS else f"{figure} with {of}", to, _ratio(figure, of, to, rounds))
         for of, to in pairs
@@ -182,15 +194,17 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def _sides(name: str, plan: Plan, peers: Sequence[str]) -> Iterator[tuple[str, Callable[[], AnyFigures]]]:
-    measure = BENCHES[name].measure
+    measure, beside = BENCHES[name].measure, BENCHES[name].beside
     if name == "slow":
         yield "without", partial(measure, fanline, plan)
         plan = msgspec.structs.replace(plan, stalled=max(1, plan.subscribers // 100))
     if plan.tokens:
         yield "without", partial(measure, fanline, msgspec.structs.replace(plan, tokens=False))
-    yield OURS, partial(measure, fanline, plan)
-    for flood in FLOODS if name == "floods" else ():
-        yield flood, partial(measure_flood, flood, fanline, plan)
+    if beside is None:
+        yield OURS, partial(measure, fanline, plan)
+    else:
+        for side, kind in ((OURS, beside.quiet), *((kind, kind) for kind in beside.kinds)):
+            yield side, partial(measure_beside, beside.program, kind, fanline, plan)
     for peer in peers:
         yield peer, partial(measure_fanout, PEERS[peer], plan)
 

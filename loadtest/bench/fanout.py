@@ -42,7 +42,7 @@ class FanoutFigures(msgspec.Struct, frozen=True, kw_only=True):
     duplicated: int
     reordered: int
     closed: int
-    """Connections that were closed although they read."""
+    """Connections that were closed although they kept reading."""
     handshakes_per_second: float
     """Up to the answer to the subscription."""
     cpu_us_per_handshake: float
@@ -62,11 +62,17 @@ class FanoutFigures(msgspec.Struct, frozen=True, kw_only=True):
     publish_seconds: float | None = None
     receivers_cpu_percent: float | None = None
     """At 100 or more, the receivers limit the run."""
+    worker_us_per_call: float | None = None
+    control_us_per_call: float | None = None
+    nats_us_per_call: float | None = None
+    """CPU of each process for one call of the management API, while no messages are published."""
+    calls_per_second: float | None = None
+    """Calls that were answered while messages were published."""
     stalled: Stalled | None = None
 
     @property
     def complete(self) -> bool:
-        """Everything came once and in order, and no connection that reads was closed."""
+        """Everything arrived once and in order, and no connection that reads was closed."""
         return not (self.lost or self.duplicated or self.reordered or self.closed)
 
 
@@ -75,7 +81,7 @@ Around = Callable[[Side], AbstractContextManager[None]]
 
 
 def measure_fanout(start: StartSide, plan: Plan, around: Around = lambda _: nullcontext()) -> FanoutFigures:
-    """Start the side, connect all subscribers, publish, and check what came. Raises BenchError."""
+    """Start the side, connect all subscribers, publish, and check what arrived. Raises BenchError."""
     with tempfile.TemporaryDirectory(prefix="fanline-bench-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         side = stack.enter_context(start(plan, Path(name)))
         memory, cpu = resident_kb(side.pids), cpu_seconds(side.pids)
@@ -84,11 +90,11 @@ def measure_fanout(start: StartSide, plan: Plan, around: Around = lambda _: null
         cpu_opening = cpu_seconds(side.pids) - cpu
         time.sleep(SETTLE_SECONDS)
         memory = resident_kb(side.pids) - memory
-        clock, cpu = time.monotonic(), cpu_seconds(side.pids)
         with around(side):
+            clock, cpu = time.monotonic(), cpu_seconds(side.pids)
             published = _publish(side, plan)
             results = _results(receivers, CATCH_UP_SECONDS if plan.count else 0.0)
-        cpu, window = cpu_seconds(side.pids) - cpu, time.monotonic() - clock
+            cpu, window = cpu_seconds(side.pids) - cpu, time.monotonic() - clock
         return FanoutFigures(
             subscribers=plan.subscribers,
             channels=plan.channels,
@@ -138,7 +144,7 @@ def _publish(side: Side, plan: Plan) -> float | None:
 
 
 def _results(receivers: Sequence[Tool], patience: float) -> list[dict[str, Any]]:
-    """The receivers' reports, which come once they have everything, or when we ask, after `patience` seconds."""
+    """The receivers' reports, which arrive once they have everything, or on our request after `patience` seconds."""
     deadline = time.monotonic() + patience
     lines = [tool.read_line(max(0.0, deadline - time.monotonic())) for tool in receivers]
     for tool, line in zip(receivers, lines, strict=True):

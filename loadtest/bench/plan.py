@@ -20,7 +20,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     subscribers: int
     channels: int = 1
-    """Subscribers and messages take them in turn."""
+    """Subscribers and messages use them in turn."""
     rate: float = 0.0
     """Messages a second, over all channels; 0 for a run without messages."""
     seconds: float = 0.0
@@ -31,7 +31,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of data in one message."""
     workers: int = 1
     tokens: bool = False
-    """Whether each subscriber shows a token of its own, signed with HS256."""
+    """Whether each subscriber presents a token of its own, signed with HS256."""
     namespace: str = NAMESPACE
     """NAMESPACE is ephemeral, DURABLE durable."""
     environment: dict[str, str] = {}
@@ -114,7 +114,7 @@ class ManyTasksPlan(Plan, frozen=True, kw_only=True):
     """Many running tasks: the channels. Their viewers are the subscribers; `rate` counts the events of all tasks."""
 
     most: bool = False
-    """Look for the most events a second that the server keeps up with, from `rate` on."""
+    """Search for the highest rate of events that the server keeps up with, from `rate` on."""
 
     def publications(self) -> dict[str, dict[str, object]]:
         return {}  # task_publisher publishes, in several rounds
@@ -140,10 +140,10 @@ class LongJoinsPlan(Plan, frozen=True, kw_only=True):
     """A long history of one channel, which all subscribers join at once; `data` is the size of a message."""
 
     def publications(self) -> dict[str, dict[str, object]]:
-        return {}  # the history is stored before anybody joins
+        return {}  # the history is stored before any client joins
 
     def message(self, number: int) -> bytes:
-        """Message number `number`: rows as of a table, which take as long to convert as real data does."""
+        """Message number `number`: rows like those of a table, which take as long to convert as real data."""
         row = {"id": 12345, "name": "row", "ok": True, "share": 0.5}
         rows = [row] * (self.data // len(msgspec.json.encode(row) + b","))
         return encode_json(Envelope(MessageType.PUB, data={"rows": rows, "number": f"{_MARK * 2}{number:08d}"}))

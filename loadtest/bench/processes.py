@@ -50,7 +50,7 @@ class Tool:
         return self._process.pid
 
     def send(self, line: str) -> None:
-        """Give a command. If the process has ended, the next read says so."""
+        """Send a command. If the process has ended, the next read says so."""
         assert self._process.stdin
         try:
             self._process.stdin.write(line.encode() + b"\n")

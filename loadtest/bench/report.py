@@ -24,6 +24,12 @@ _ALWAYS = (
     ("handshakes/s", "handshakes_per_second", ",.0f"),
     ("CPU µs/handshake", "cpu_us_per_handshake", ".0f"),
 )
+_CALLS = (
+    ("calls/s", "calls_per_second", ".0f"),
+    ("worker µs/call", "worker_us_per_call", ",.0f"),
+    ("control µs/call", "control_us_per_call", ",.0f"),
+    ("nats µs/call", "nats_us_per_call", ",.0f"),
+)
 _JOIN = (
     ("alone p50 ms", "alone", ".2f"),
     ("p50 ms", "p50", ".2f"),
@@ -152,6 +158,7 @@ def _titles(report: Report) -> tuple[tuple[str, str, str], ...]:
         "tasks": _TASKS,
         "many-tasks": _MANY_TASKS,
         "presence": _PRESENCE,
+        "api": _TRAFFIC + _ALWAYS + _CALLS,
     }
     return of_bench.get(report.bench) or (_TRAFFIC if report.plan.count else ()) + _ALWAYS
 

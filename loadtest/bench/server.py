@@ -39,6 +39,13 @@ class Side(NamedTuple):
     """Of producers."""
     engine_login: Login = Login()
     nats_pids: tuple[int, ...] = ()
+    serve_pid: int = 0
+    """The supervisor's."""
+
+    @property
+    def control_pids(self) -> tuple[int, ...]:
+        """The control process, which starts after the server is ready."""
+        return children(self.serve_pid, "workers.control")
 
 
 StartSide = Callable[[Plan, Path], AbstractContextManager[Side]]
@@ -92,6 +99,7 @@ def fanline(plan: Plan, directory: Path) -> Iterator[Side]:
             login,
             Login(state.engine_user, state.engine_password),
             children(serve.pid, "nats-server"),
+            serve.pid,
         )
 
 

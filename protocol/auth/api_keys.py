@@ -30,6 +30,7 @@ class ApiRight(StrEnum):
     PUBLISH = "publish"  # send messages to channels, users and connections
     TASKS = "tasks"  # cancel tasks, and answer their questions
     CONNECTIONS = "connections"  # ping, subscribe, unsubscribe and close connections
+    PREFERENCES = "preferences"  # see and set where users are notified
     REVOKE = "revoke"  # take tokens back
     ADMIN = "admin"  # everything, keys included
 
@@ -54,7 +55,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShownKey(NamedTuple):
-    """What a caller shows."""
+    """What a caller presents."""
 
     id: str
     secret: str
@@ -76,6 +77,6 @@ def key_text(key_id: str, secret: str) -> str:
 
 
 def read_key(text: str) -> ShownKey | None:
-    """The inverse of `key_text`; None for what is no key."""
+    """The inverse of `key_text`; None for a text that is not a key."""
     found = _KEY.fullmatch(text)
     return None if found is None else ShownKey(found[1], found[2])

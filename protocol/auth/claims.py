@@ -43,6 +43,8 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     """Pattern -> names of rights, as in {"task:*": ["sub", "call"]}."""
     username: Name | None = None
     """How the user is shown to others."""
+    organization_id: Name | None = None
+    """To whom the user belongs: the management API shows it."""
     aud: str | tuple[str, ...] = ()
     """Whom the token is for."""
     iss: str | None = None

@@ -18,7 +18,7 @@ _BEARER = "bearer "
 def token_of(request: Request, cookie: str = "") -> str | None:
     """The token of a request; None if it has none. `cookie`: the name of the cookie that may hold it.
 
-    Raises HttpError 400 for two: which one counts would be anybody's guess.
+    Raises HttpError 400 for two tokens: it would be unclear which one counts.
     """
     headers = request.headers
     found = [

@@ -1,6 +1,6 @@
-"""What is taken back before it ends: a token, all tokens of a user or of everybody, or a user's place on a channel.
+"""What is revoked before it expires: a token, all tokens of a user or of all users, or a user's place on a channel.
 
-It stands in the bucket `fanline_revoked`, where every worker of the cluster reads it.
+It is in the bucket `fanline_revoked`, where every worker of the cluster reads it.
 """
 
 from typing import Annotated
@@ -18,7 +18,7 @@ _Time = Annotated[float, Meta(ge=0, le=1e12)]
 
 
 class Revocation(msgspec.Struct, frozen=True, kw_only=True):
-    """What is taken back. Times are Unix seconds."""
+    """What is revoked. Times are Unix seconds."""
 
     token_id: Name | None = None
     """The token with this `jti`."""
@@ -46,11 +46,11 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
-    """A user's subscriptions to a channel end, and what is remembered of its rights there is forgotten. Rights do not
-    change by it: who still has them may subscribe again.
+    """A user's subscriptions to a channel end, and cached answers about the user's rights there are dropped. The rights
+    themselves do not change: a user who still has them may subscribe again.
 
-    A subscription to all channels of the namespace ends as well, since it brings what is said on this one. A removal
-    from `project:*` is one from every channel of the namespace.
+    A subscription to all channels of the namespace ends as well, since it includes the messages of this channel. A
+    removal from `project:*` is a removal from every channel of the namespace.
     """
 
     user: Name
@@ -66,7 +66,7 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 REMOVALS = "removal"
-"""Keys of removals are `removal.ID`: each takes effect once, and ID is drawn anew for each."""
+"""Keys of removals are `removal.ID`: each takes effect once, so each needs a new ID."""
 REMOVAL_SECONDS = 600.0
 """For which a removal is kept, for workers that do not reach NATS for a while."""
 

@@ -7,8 +7,9 @@ A grant is written `PATTERN:RIGHTS`, as in `task:*:sub+call`; tokens write it as
             | namespace ":" start "*"         every channel of it whose id begins so
             | namespace ":" id                one channel
 
-`{user}` at the end of a channel's name stands for the user's name, as in `user:{user}`; where that makes no channel
-name nothing is granted. It cannot stand before a star: `doc:{user}*` would give the documents of `anna` to `ann`.
+`{user}` at the end of a channel's name stands for the user's name, as in `user:{user}`, escaped
+(protocol/compat/escapes.py); where that gives no valid channel name, nothing is granted. It cannot precede a star:
+`doc:{user}*` would give the documents of `anna` to `ann`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Annotated, NamedTuple
 from msgspec import Meta
 
 from fanline.protocol.channels import check_channel, namespace_of
+from fanline.protocol.compat.escapes import escape_id
 from fanline.protocol.errors import MessageError
 
 USER = "{user}"
@@ -81,8 +83,8 @@ def right_of_verb(verb: str) -> Right:
 def parse_grant(text: str) -> Grant:
     """`task:*:sub+call` as a grant. Raises GrantError."""
     pattern, _, rights = text.rpartition(":")
-    if not pattern:
-        raise GrantError(f"{text!r} is no grant: write PATTERN:RIGHTS, as in task:*:sub+call")
+    if ":" not in pattern and pattern != "*":
+        raise GrantError(f"{text!r} is no grant: write PATTERN:RIGHTS, as in task:*:sub+call or *:sub")
     return make_grant(pattern, [name.strip() for name in rights.split("+")])
 
 
@@ -115,7 +117,7 @@ class Grants:
 
     def __init__(self, grants: Sequence[Grant] = (), user: str | None = None) -> None:
         self._table = _table(tuple(grants))
-        self._user = user
+        self._user = user and escape_id(user)
 
     def on(self, channel: str) -> Right:
         """The rights on a channel; for `ns:*` those on the whole namespace, for `*` those on every channel."""
@@ -133,7 +135,7 @@ class _Table:
         """Channel, or namespace for all its channels (a namespace holds no colon) -> rights."""
         self._by_start: list[Grant] = []
         self._own: list[Grant] = []
-        """Start of a name that ends with the user's -> rights."""
+        """Start of a name that ends with the user's, escaped -> rights."""
 
     def add(self, pattern: str, rights: Right) -> None:
         if pattern.endswith(USER):
@@ -154,7 +156,7 @@ class _Table:
             if channel.startswith(start):
                 found |= rights
         for start, rights in self._own:
-            if user and channel == start + user and _is_channel(channel):  # a user may be called `*`
+            if user and channel == start + user and _is_channel(channel):
                 found |= rights
         return found
 

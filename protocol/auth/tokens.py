@@ -43,7 +43,7 @@ class TokenRules(NamedTuple):
 
 
 class Header(msgspec.Struct, frozen=True, rename={"algorithm": "alg", "key_id": "kid"}):
-    """What a token says of its signature, not verified."""
+    """What a token says about its signature, not verified."""
 
     algorithm: str
     key_id: str | None = None
@@ -68,7 +68,7 @@ def secret_key(secret: str) -> VerifyingKey:
 
 
 def read_header(token: str) -> Header:
-    """Raises TokenError for what is no token."""
+    """Raises TokenError for a text that is not a token."""
     if len(token) > MAX_TOKEN_BYTES:
         raise TokenError(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
     try:

@@ -1,9 +1,9 @@
 """Dialects: what a connection speaks. Adding one (Pusher, Centrifuge, SSE) touches only this package."""
 
 from fanline.protocol.dialects.base import Dialect
-from fanline.protocol.dialects.flat import FlatDialect
-from fanline.protocol.dialects.plain import PlainDialect
-from fanline.protocol.dialects.probes import EchoDialect, HealthDialect
+from fanline.protocol.dialects.plain.flat import FlatDialect
+from fanline.protocol.dialects.plain.plain import PlainDialect
+from fanline.protocol.dialects.plain.probes import EchoDialect, HealthDialect
 from fanline.protocol.dialects.v1 import CborDialect, JsonDialect
 
 JSON = JsonDialect()

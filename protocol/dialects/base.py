@@ -20,7 +20,7 @@ class Dialect(Protocol):
     """TEXT or BINARY: the kind of WebSocket message that this dialect sends and accepts."""
 
     is_plain: bool
-    """Of clients that offer no subprotocol: they know no sessions, and are refused before the upgrade."""
+    """For clients that offer no subprotocol: they know no sessions, and are refused before the upgrade."""
 
     def decode(self, payload: bytes, visit: Visit = Visit()) -> list[Envelope]:  # noqa: B008  # it is immutable
         """The commands in one client message, in order. Raises MessageError, with the command's id if it is known."""

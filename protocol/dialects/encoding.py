@@ -23,7 +23,9 @@ class Encoding:
         return self._encode_frame(self.dialect.opcode, payload)
 
     def encode(self, envelope: Envelope) -> bytes:
-        """The frame of an envelope, without what is for hubs alone; with a second one if the dialect says so."""
+        """The frame of an envelope, without the keys that are only for hubs; followed by a second frame if the dialect
+        says so.
+        """
         if envelope.extra is not None or envelope.excluded is not None:
             envelope = as_delivered(envelope)
         frame = self._encode_frame(self.dialect.opcode, self.dialect.encode(envelope))

@@ -70,5 +70,5 @@ def _command(envelope: Envelope) -> Envelope:
 
 
 def _is_wanted(reply: Envelope) -> bool:
-    # A command without an id asks for no answer, but is told about an error.
+    # A command without an id asks for no answer, but gets an error.
     return reply.type != MessageType.OK or reply.id is not None

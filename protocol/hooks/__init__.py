@@ -1,1 +1,1 @@
-"""Hooks: what the server tells the application of its own accord, and what clients ask of it through the server."""
+"""Hooks: events that the server sends to the application, and messages that the application answers for the server."""

@@ -1,4 +1,4 @@
-"""Events: what happens on the server, and what the application says of itself, on `fanline.event.NAME`.
+"""Events: what happens on the server or in the application itself, on `fanline.event.NAME`.
 
 docs/reference/hooks.md lists the events with the fields of their data; a test compares.
 """
@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta
 
-from fanline.protocol.dialects.plain import iso_time
 from fanline.protocol.nats.names import EVENT_PREFIX
 from fanline.protocol.text import explain
+from fanline.protocol.times import iso_time
 
 EVENT_VERSION = 1
 """Of the body of an event. Fields may come; none goes or changes its meaning without another version."""
@@ -22,7 +22,7 @@ EventText = Annotated[str, Meta(pattern=rf"^{_NAME.pattern}\Z", description="nam
 
 
 class EventName(StrEnum):
-    """What the server itself says. Applications say events of other names."""
+    """The server's own events. Applications publish events of other names."""
 
     CONNECTION_OPENED = "connection_opened"
     CONNECTION_CLOSED = "connection_closed"
@@ -80,6 +80,12 @@ class ClientEventData(EventData, frozen=True, kw_only=True):
     username: str | None = None
 
 
+class ChannelEventData(ClientEventData, frozen=True, kw_only=True):
+    """Base of those about a client on a channel."""
+
+    channel: str
+
+
 class ConnectionOpened(ClientEventData, frozen=True, kw_only=True):
     """A client has a WebSocket. Who it is may not be known yet."""
 
@@ -109,32 +115,28 @@ class UserDisconnected(ClientEventData, frozen=True, kw_only=True):
     EVENT = EventName.USER_DISCONNECTED
 
 
-class ChannelSubscribed(ClientEventData, frozen=True, kw_only=True):
+class ChannelSubscribed(ChannelEventData, frozen=True, kw_only=True):
     """A client is subscribed to a channel."""
 
     EVENT = EventName.SUBSCRIBED
-    channel: str
 
 
-class ChannelUnsubscribed(ClientEventData, frozen=True, kw_only=True):
+class ChannelUnsubscribed(ChannelEventData, frozen=True, kw_only=True):
     """A subscription has ended before its connection did."""
 
     EVENT = EventName.UNSUBSCRIBED
-    channel: str
 
 
-class SessionJoined(ClientEventData, frozen=True, kw_only=True):
+class SessionJoined(ChannelEventData, frozen=True, kw_only=True):
     """A plain client has come to a room or a session."""
 
     EVENT = EventName.SESSION_JOINED
-    channel: str
 
 
-class SessionLeft(ClientEventData, frozen=True, kw_only=True):
+class SessionLeft(ChannelEventData, frozen=True, kw_only=True):
     """A plain client has left it."""
 
     EVENT = EventName.SESSION_LEFT
-    channel: str
 
 
 class MessageReceived(ClientEventData, frozen=True, kw_only=True):
@@ -148,22 +150,20 @@ class MessageReceived(ClientEventData, frozen=True, kw_only=True):
     data: Any = None
 
 
-class MessageSent(ClientEventData, frozen=True, kw_only=True):
+class MessageSent(ChannelEventData, frozen=True, kw_only=True):
     """The message is stored, or handed to NATS, and on its way to all who are subscribed."""
 
     EVENT = EventName.MESSAGE_SENT
-    channel: str
     event: str | None = None
     message_id: str | None = None
     offset: int | None = None
     """Where it is stored in a durable channel."""
 
 
-class TypingStatusChanged(ClientEventData, frozen=True, kw_only=True):
+class TypingStatusChanged(ChannelEventData, frozen=True, kw_only=True):
     """A client has published an event `typing`."""
 
     EVENT = EventName.TYPING_STATUS_CHANGED
-    channel: str
     is_typing: bool
 
 
@@ -194,8 +194,8 @@ EVENT_DATA: dict[EventName, type[EventData]] = {
 # --- the body -----------------------------------------------------------------------------------------------------
 
 
-class ServerEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One event."""
+class _EventHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What every event says of itself."""
 
     version: int = EVENT_VERSION
     id: str
@@ -206,17 +206,21 @@ class ServerEvent(msgspec.Struct, frozen=True, kw_only=True):
     """When it was said, ISO 8601 in UTC."""
     source: str
     """Who said it: a worker, as in `worker-0`, or `handlers`."""
+
+
+class ServerEvent(_EventHead, frozen=True, kw_only=True):
+    """One event: its name in `type`, what it says in `data`, a map that depends on the name (docs/reference/hooks.md).
+
+    `id` is the same if the event comes again. `timestamp` is ISO 8601 in UTC; `source` is the publisher, as in
+    `worker-0`; `version` that of this form, 1.
+    """
+
     data: dict[str, Any] = {}
 
 
-class _Written(msgspec.Struct, frozen=True, kw_only=True):
+class _Written(_EventHead, frozen=True, kw_only=True):
     """The same with data in any form."""
 
-    version: int = EVENT_VERSION
-    id: str
-    type: str
-    timestamp: str
-    source: str
     data: EventData | dict[str, Any]
 
 
@@ -224,7 +228,7 @@ _events = msgspec.json.Decoder(ServerEvent)
 
 
 class BadEventError(Exception):
-    """What came as an event is none; str() is one sentence."""
+    """The data is not an event; str() is one sentence."""
 
 
 def encode_event(name: str, event_id: str, unix_ms: int, source: str, data: EventData | dict[str, Any]) -> bytes:
@@ -237,5 +241,22 @@ def decode_event(payload: bytes) -> ServerEvent:
     """Raises BadEventError."""
     try:
         return _events.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadEventError(f"it cannot be read: {explain(error)}") from None
+
+
+class _Batch(msgspec.Struct, frozen=True):
+    """The body of a webhook's request."""
+
+    events: list[ServerEvent]
+
+
+_batches = msgspec.json.Decoder(_Batch)
+
+
+def decode_batch(payload: bytes) -> list[ServerEvent]:
+    """The events of a webhook's request. Raises BadEventError."""
+    try:
+        return _batches.decode(payload).events
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadEventError(f"it cannot be read: {explain(error)}") from None

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from fanline.protocol.dialects.plain_commands import COMMANDS
+from fanline.protocol.dialects.plain.commands import COMMANDS
 from fanline.protocol.envelope import MAX_TEXT, MessageType
 from fanline.protocol.hooks.events import ServerEvent, check_event_name
 from fanline.protocol.hooks.questions import ClientCall, ClientMessage
@@ -17,7 +17,7 @@ OnCall = Callable[[ClientCall], Any]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class HookRefusal(Exception):  # noqa: N818  # the application's word, and no error of anybody
+class HookRefusal(Exception):  # noqa: N818  # the application's own refusal, which is not an error
     """Raised by a function for a message or a call: the client gets `err` with this sentence."""
 
 
@@ -46,15 +46,13 @@ class Hooks:
         self.calls: dict[str, OnCall] = {}
 
     def on(self, event: str, function: OnEvent) -> None:
-        """Have a function called with each event of this name. Several functions may hear the same one."""
+        """Have a function called with each event of this name. Several functions may receive the same event."""
         check_event_name(event)
         self.events.setdefault(event, []).append(_callable(function, event))
 
     def on_message(self, kind: str, function: OnMessage) -> None:
         """Have a function answer the clients' messages of a type that the server does not know."""
-        if kind in _KNOWN_TYPES:
-            raise HookError(f"the server itself takes messages of the type {kind}: hear of them by an event")
-        self.messages[_free(kind, self.messages)] = _callable(function, kind)
+        self.messages[_free(check_own_type(kind), self.messages)] = _callable(function, kind)
 
     def on_call(self, verb: str, function: OnCall) -> None:
         """Have a function answer the clients' calls of a verb, on channels that are no tasks."""
@@ -69,10 +67,21 @@ class Hooks:
         self._says.publish(channel, event, data)
 
 
-def _free(name: str, taken: dict[str, Any]) -> str:
+def check_own_type(kind: str) -> str:
+    """A type of messages that the application may answer. HookError."""
+    if kind in _KNOWN_TYPES:
+        raise HookError(f"the server itself takes messages of the type {kind}: hear of them by an event")
+    return _named(kind)
+
+
+def _named(name: str) -> str:
     if not (0 < len(name) <= MAX_TEXT and is_name(name)):
         raise HookError(f"{name!r} is no name for clients to use: it has 1 to {MAX_TEXT} characters, all printable")
-    if name in taken:
+    return name
+
+
+def _free(name: str, taken: dict[str, Any]) -> str:
+    if _named(name) in taken:
         raise HookError(f"two functions are to answer {name}")
     return name
 

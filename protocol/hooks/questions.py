@@ -1,12 +1,11 @@
-"""What clients ask of the application through the server, and what it answers: own message types, and own verbs."""
+"""Clients' questions to the application, and its answers: message types and verbs of its own."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from fanline.protocol.handlers import MAX_ANSWER_BYTES, Handler, HandlerError, HandlerForm, HandlerRequest
-from fanline.protocol.text import explain
+from fanline.protocol.handlers import MAX_ANSWER_BYTES, Handler, HandlerError, HandlerForm, HandlerRequest, decode_asked
 
 
 class ClientQuestion(HandlerRequest, frozen=True, kw_only=True):
@@ -44,16 +43,12 @@ class QuestionAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """A sentence for the client."""
 
 
-_questions = msgspec.json.Decoder(ClientMessage | ClientCall)
+_questions: msgspec.json.Decoder[ClientMessage | ClientCall] = msgspec.json.Decoder(ClientMessage | ClientCall)
 
 
 def decode_question(payload: bytes) -> ClientMessage | ClientCall:
     """Raises HandlerError for a question that this version does not know."""
-    try:
-        question: ClientMessage | ClientCall = _questions.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise HandlerError(f"a question cannot be read: {explain(error)}") from None
-    return question
+    return decode_asked(_questions, payload)
 
 
 def encode_question_answer(answer: QuestionAnswer) -> bytes:

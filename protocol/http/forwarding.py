@@ -1,8 +1,9 @@
 """What a worker passes on of a plain HTTP request, and when the answer is whole.
 
-The request is composed again from what was understood of it, with the length of the body that was read: whatever a
-client says about lengths and encodings, the next reader cannot see another end of the request than the worker did, so
-nothing can be smuggled behind it. One connection carries one request (RFC 9112 section 9.6).
+The request is composed again from what the parser understood, with the length of the body that was read: whatever a
+client says about lengths and encodings, the next reader sees the same end of the request as the worker did, so nothing
+can be smuggled behind it. A connection of a client carries one request (RFC 9112 section 9.6), one to the
+control process carries one after the other.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,10 @@ _HOP_BY_HOP = frozenset(  # RFC 9110 section 7.6.1, with what else is about this
 )
 _SAID_BY_PROXIES = frozenset(("forwarded", "x-real-ip"))
 _BY_PROXIES = "x-forwarded-"
+KNOWN_CALLER = ("fanline-caller", "known")
+"""Header by which the control process says that it knows who has asked. It is not for clients."""
+_KNOWN_CALLER = "\r\n{}: {}".format(*KNOWN_CALLER).encode()
+_HEAD_END = b"\r\n\r\n"
 _BREAKS = frozenset("\r\n\0")
 
 
@@ -51,7 +56,20 @@ def forwarded_head(request: Request, length: int, address: str, scheme: str) -> 
     lines += [f"x-forwarded-for: {address}", f"x-forwarded-proto: {scheme}", f"content-length: {length}"]
     if any(not _BREAKS.isdisjoint(line) for line in lines):
         raise HttpError(400, "a header has a line break in it")
-    return "\r\n".join([*lines, "connection: close", "", ""]).encode("latin-1")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def posted_head(path: str, length: int, credential: str | None, address: str) -> bytes:
+    """The head under which a worker itself asks something for a client: with what the client has shown, if anything.
+    HttpError 400 for text that a header cannot hold.
+    """
+    lines = [f"POST {path} HTTP/1.1", "host: localhost", "content-type: application/json"]
+    if credential is not None:
+        if not (credential.isascii() and credential.isprintable()):
+            raise HttpError(400, "what was shown at the handshake is no token")
+        lines.append(f"authorization: Bearer {credential}")
+    lines += [f"x-forwarded-for: {address}", f"content-length: {length}", "", ""]
+    return "\r\n".join(lines).encode("latin-1")
 
 
 def _kept(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -74,18 +92,27 @@ class AnswerReader:
         self._parser = httptools.HttpResponseParser(self)
         self._has_head = False
         self._is_whole = False
+        self._lasts = False
         self.data = bytearray()
+        self.knows_caller = False
+        """Whether the control process knows who has asked; once the answer is whole."""
+
+    def on_message_begin(self) -> None:
+        """For httptools: of the answer, and of what follows it."""
+        self._lasts = False
 
     def on_headers_complete(self) -> None:
         """For httptools."""
         self._has_head = True
+        self._lasts = self._parser.should_keep_alive()
+        self.knows_caller = self._caller_line() >= 0
 
     def on_message_complete(self) -> None:
         """For httptools."""
         self._is_whole = True
 
     def feed(self, data: bytes) -> None:
-        """Take more of it. HttpError 503 for what is no answer."""
+        """Take more of it. HttpError 503 for data that is not an answer."""
         self.data += data
         try:
             if not (self._to_head and self._has_head):
@@ -97,3 +124,39 @@ class AnswerReader:
     def whole(self) -> bool:
         """Whether nothing is missing, if this was all."""
         return self._is_whole or (self._to_head and self._has_head)
+
+    @property
+    def leaves_open(self) -> bool:
+        """Whether the answer is whole, and a further request can be sent on its connection."""
+        return self.whole and self._lasts
+
+    def for_client(self) -> bytearray:
+        """The answer as a client gets it, whose connection ends with it. Called once, when the answer is whole."""
+        if self.knows_caller:
+            start = self._caller_line()
+            del self.data[start : start + len(_KNOWN_CALLER)]
+        if self._lasts:
+            end = self.data.index(b"\r\n")
+            self.data[end:end] = b"\r\nconnection: close"
+        return self.data
+
+    def _caller_line(self) -> int:
+        """Where the header of a known caller begins; -1 if there is none."""
+        return self.data.find(_KNOWN_CALLER + b"\r\n", 0, self.data.find(_HEAD_END) + len(_HEAD_END))
+
+
+class BodyReader(AnswerReader):
+    """The same for a worker that reads the answer itself."""
+
+    def __init__(self) -> None:
+        super().__init__(to_head=False)
+        self.body = bytearray()
+
+    def on_body(self, data: bytes) -> None:
+        """For httptools."""
+        self.body += data
+
+    @property
+    def status(self) -> int:
+        """Once the answer is whole."""
+        return self._parser.get_status_code()

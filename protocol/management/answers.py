@@ -22,6 +22,7 @@ class ConnectionMetadata:
     role: str | None = None
     """The first of `roles`."""
     roles: list[str] = field(default_factory=list)
+    organization_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +35,14 @@ class ConnectionInfo:
     """The public id: `welcome.d.connection`, and `connection_id` of plain clients."""
     worker: str
     """The name of the worker that has it."""
+    server: str
+    """The worker's server: the name of the machine, and the process id of the supervisor."""
     user_id: str | None = None
-    """null for a client that is nobody in particular."""
+    """null for a client without a user name."""
     session_id: str | None = None
-    """The chat session in the path by which it has come."""
+    """The chat session in the path by which the client connected."""
     project_id: str | None = None
-    """The project in the query with which it has come."""
+    """The project in the query with which the client connected."""
     connected_at: str
     last_ping: str | None = None
     """When the server last sent a ping."""
@@ -86,6 +89,7 @@ class PingResult:
 
     connection_id: str
     worker: str
+    server: str
     seconds: float | None
     """null: it did not answer within two seconds."""
 
@@ -104,6 +108,13 @@ class CountedNames(msgspec.Struct, frozen=True):
 
     items: list[tuple[str, int]]
     total: int
+    more: bool
+
+
+class StrangersPage(msgspec.Struct, frozen=True):
+    """Some running tasks of which there is no record yet, by their channels, each with what viewers get of it."""
+
+    items: list[tuple[str, dict[str, Any]]]
     more: bool
 
 

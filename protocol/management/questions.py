@@ -23,6 +23,9 @@ class ManagementQuestion(msgspec.Struct, frozen=True, omit_defaults=True, kw_onl
 class StatisticsQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="statistics"):
     """What have you counted? A WorkerStatistics (engine/management/statistics.py)."""
 
+    fresh: bool = True
+    """False: users and channels may be those of a little while ago."""
+
 
 class ConnectionsQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="connections"):
     """Which connections have you? A page of ConnectionInfo, in the order of their ids."""
@@ -34,14 +37,20 @@ class ConnectionsQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="co
     channel: str | None = None
     route: str | None = None
     """Only those with this user, subscribed to this channel, come by this route."""
-    without: str | None = None
-    """All but this connection."""
 
 
 class ConnectionQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="connection"):
     """What is known of this connection? A ConnectionInfo, or null."""
 
     connection: str
+
+
+class AudienceQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="audience"):
+    """How many connections hear this channel by its own name? A number."""
+
+    channel: str
+    without: str | None = None
+    """All but this connection."""
 
 
 class UsersQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="users"):
@@ -78,6 +87,14 @@ class TaskQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="task"):
     """What is known of this task? Its snapshot."""
 
     channel: str
+
+
+class StrangersQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="strangers"):
+    """Which running tasks do you monitor of which there is no record yet? A StrangersPage."""
+
+    after: str = ""
+    """The name of a channel; only those behind it."""
+    limit: int = 100
 
 
 class SendQuestion(ManagementQuestion, frozen=True, kw_only=True, tag="send"):
@@ -130,11 +147,13 @@ AnyQuestion = (
     StatisticsQuestion
     | ConnectionsQuestion
     | ConnectionQuestion
+    | AudienceQuestion
     | UsersQuestion
     | ChannelsQuestion
     | ChannelPresenceQuestion
     | HistoryQuestion
     | TaskQuestion
+    | StrangersQuestion
     | SendQuestion
     | PingQuestion
     | DisconnectQuestion

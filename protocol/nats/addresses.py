@@ -1,10 +1,10 @@
 """Where NATS is: URLs, and the pool of servers that a client tries one after the other."""
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from fanline.protocol.hosts import is_ip
 from fanline.protocol.nats.parser import NatsError
 
 DEFAULT_PORT = 4222
@@ -87,12 +87,4 @@ class ServerPool:
         except NatsError:
             return None
         first = self._named[0]
-        return first._replace(host=host, port=port, named_as=first.certified_host if _is_ip(host) else "")
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+        return first._replace(host=host, port=port, named_as=first.certified_host if is_ip(host) else "")

@@ -72,8 +72,12 @@ def header_bytes(headers: Mapping[str, str] | None) -> int:
     return len(_header_block(headers)) if headers else 0
 
 
-def subscribe(subject: str, sid: int) -> bytes:
-    """SUB; `sid` is the number we give to the subscription. Raises NatsError."""
+def subscribe(subject: str, sid: int, queue: str = "") -> bytes:
+    """SUB; `sid` is the number we give to the subscription. Of the subscribers of one `queue`, one gets each message.
+    Raises NatsError.
+    """
+    if queue:
+        return b"SUB %s %s %d\r\n" % (_subject(subject), _subject(queue), sid)
     return b"SUB %s %d\r\n" % (_subject(subject), sid)
 
 

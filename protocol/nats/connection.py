@@ -1,6 +1,6 @@
 """An open connection to a nats-server, without I/O: it says what to write, and acts on what was read.
 
-Two shells carry it: a Trio one in the workers (engine/bus/nats/client.py), and one on a plain thread in producers
+Two shells carry it: a Trio one in the workers (engine/bus/nats/client/), and one on a plain thread in producers
 (fanline/nats). A shell reads and calls `receive`, writes what `take_output` returns, and calls `tick` regularly.
 """
 
@@ -36,6 +36,7 @@ class NatsSubscription(NamedTuple):
 
     subject: str
     sink: Sink
+    queue: str = ""
 
 
 class NatsSubscriptions:
@@ -45,10 +46,10 @@ class NatsSubscriptions:
         self.by_sid: dict[int, NatsSubscription] = {}
         self._last = 0
 
-    def add(self, subject: str, sink: Sink) -> int:
-        """The number of a new subscription."""
+    def add(self, subject: str, sink: Sink, queue: str = "") -> int:
+        """The number of a new subscription. `queue`: of its members, one gets each message."""
         self._last += 1
-        self.by_sid[self._last] = NatsSubscription(subject, sink)
+        self.by_sid[self._last] = NatsSubscription(subject, sink, queue)
         return self._last
 
     def redirect(self, sid: int, sink: Sink) -> None:
@@ -61,7 +62,7 @@ class NatsSubscriptions:
 
     def commands(self) -> bytes:
         """The commands that make all of them on a new connection."""
-        return b"".join(subscribe(subject, sid) for sid, (subject, _) in self.by_sid.items())
+        return b"".join(subscribe(subject, sid, queue) for sid, (subject, _, queue) in self.by_sid.items())
 
 
 class NatsConnection:

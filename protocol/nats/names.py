@@ -17,18 +17,33 @@ SIGNING_KEY = "signing"
 """Key of the bucket KEYS."""
 TABLE_NAMESPACE = "tasks"
 """Namespace of the table of running tasks, which only the engine publishes."""
+MONITOR_NAMESPACE = "monitor"
+"""Namespace of the monitor, in which only the engine publishes."""
+ENGINE_NAMESPACES = (TABLE_NAMESPACE, MONITOR_NAMESPACE)
+"""Namespaces in which only the engine publishes."""
 STREAM_NAMES = "fanline.streams"
 """Where a producer with an account of its own finds `$JS.API.STREAM.NAMES` of the engine's account."""
 
+BOARD_SUBJECT = "fanline.board"
+"""Where producers tell the engine of the items of task boards (protocol/compat/board.py)."""
 EVENT_PREFIX = "fanline.event."
 """Of the subjects on which the engine says what happens (protocol/hooks/events.py). Producers may not use them."""
 AUDIT_SUBJECT = f"{EVENT_PREFIX}audit"
-"""On which workers tell whoever listens who came, who was refused, and who did what."""
+"""The subject on which workers publish the audit log: who connected, who was refused, and who did what."""
 
 EVENTS_STREAM = "fanline_events"
 """The stream of the events that webhooks get. It is there if the settings have any."""
 DEAD_EVENTS = "fanline_dead_events"
 """The stream of those that a webhook did not take."""
+
+NOTIFY_SUBJECT = "fanline.notify"
+"""On which any program asks for a notification (protocol/notifications/notification.py)."""
+NOTIFICATIONS_STREAM = "fanline_notifications"
+"""The work queue of requests that are not decided yet."""
+DISPATCHES_STREAM = "fanline_dispatches"
+"""The work queue of what is to leave by e-mail, SMS or push."""
+DEAD_NOTIFICATIONS = "fanline_dead_notifications"
+"""The stream of notifications that were given up."""
 
 
 class Bucket(StrEnum):
@@ -52,8 +67,18 @@ class Bucket(StrEnum):
     """Worker id -> what is known of a live worker. Expires three seconds after the worker's last sign of life."""
     ITEMS = "fanline_items"
     """Item of a task board -> its project, its assignee and how it was last. Expires long after the last change."""
+    NOTIFIED = "fanline_notified"
+    """Notification -> what was decided of it, and what has left. Expires when it cannot come again."""
+    NOTIFICATIONS_READ = "fanline_notifications_read"
+    """User -> which notifications it has read."""
+    PREFERENCES = "fanline_preferences"
+    """User -> its addresses, and how it wants to be notified."""
     API_KEYS = "fanline_api_keys"
     """Id of a key of the management API -> its name, its rights and a digest of its secret."""
+    MINUTES = "fanline_minutes"
+    """Minute -> what was counted in the whole cluster. Expires after 30 days."""
+    ALARMS = "fanline_alarms"
+    """Alarm -> its state, and since when it has it."""
     KEYS = "fanline_keys"
     """The key with which the engine signs what only the engine may say. Producers must not be able to read it."""
 
@@ -61,6 +86,16 @@ class Bucket(StrEnum):
 def dead_subject(webhook: str) -> str:
     """Where the events are stored that a webhook did not take."""
     return f"fanline.dead.{webhook}"
+
+
+def dispatch_subject(channel: str, key: str = "*") -> str:
+    """Where a dispatch waits that leaves by a channel of notifications; a `*` for the key: all of them."""
+    return system_subject("dispatch", channel, key)
+
+
+def dead_notification_subject(user: str = "*", key: str = "*") -> str:
+    """Where a notification is stored that was given up. `user`: a digest of its user's name; a `*`: any."""
+    return f"fanline.dead.notification.{user}.{key}"
 
 
 def system_subject(*parts: str) -> str:
@@ -86,6 +121,16 @@ def bucket_stream(bucket: Bucket) -> str:
 def bucket_subject(bucket: Bucket, key: str) -> str:
     """The subject of a key; `>` for all keys."""
     return f"$KV.{bucket}.{key}"
+
+
+def change_subject(bucket: Bucket, key: str) -> str:
+    """Where the store says that it has stored a change of a key; `>` for all keys."""
+    return system_subject("stored", bucket, key)
+
+
+def changed_key(bucket: Bucket, subject: str) -> str:
+    """The key that has changed: the inverse of `change_subject`."""
+    return subject.removeprefix(change_subject(bucket, ""))
 
 
 def key_of(bucket: Bucket, subject: str) -> str:

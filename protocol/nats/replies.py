@@ -20,7 +20,7 @@ class ServerInfo(msgspec.Struct, frozen=True):
     tls_required: bool = False
     tls_available: bool = False
     nonce: str = ""
-    """What a client that logs in with a key has to sign."""
+    """The nonce that a client which logs in with a key has to sign."""
     connect_urls: list[str] = []
     """`host:port` of each server of the cluster."""
     ldm: bool = False

@@ -52,6 +52,7 @@ class TaskEvent(StrEnum):
     CANCEL_REFUSED = "task_cancel_refused"  # message; from the engine, once the producer has refused
     STALLED = "task_stalled"  # from the engine: the producer has been silent for longer than its heartbeat
     HEARD = "task_heard"  # from the engine: the producer speaks again
+    RETRYING = "task_retrying"  # error, delay: the attempt has failed, and another will follow
     COMPLETED = "task_completed"  # result
     FAILED = "task_failed"  # error
     CANCELLED = "task_cancelled"  # by, forced
@@ -120,6 +121,8 @@ class TaskData(msgspec.Struct, gc=False):
     """Of an answer or a request that the engine stores: a unique id, which says which one won."""
     result: Any = None
     error: _Text | None = None
+    delay: Annotated[float, Meta(ge=0, le=31_536_000)] | None = None
+    """Of a failed attempt: seconds until the next one is expected to start."""
     forced: bool = False
     dropped: Annotated[int, Meta(ge=0, le=10**9)] | None = None
     """How many output lines the producer had to leave out before this event."""

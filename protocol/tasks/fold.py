@@ -1,21 +1,20 @@
 """The fold: a task is a channel `task:<id>`, and its snapshot is the fold over the channel's events in their order.
 
-Whoever folds the same events gets the same snapshot: every worker, the task monitor, and the viewers, who begin with a
-snapshot instead of the first event. Pure functions; time is an argument. docs/reference/tasks.md shows the table of
-states as a diagram, and a test compares the two.
+Everyone who folds the same events gets the same snapshot: every worker, the task monitor, and the viewers, who begin
+with a snapshot instead of the first event. Pure functions; time is an argument. docs/reference/tasks.md shows the table
+of states as a diagram, and a test compares the two.
 
 The rules on top of the table (protocol/tasks/states.py):
 
-- An event is about the attempt that it names, or else about the current one; after the end, `created` and `started`
-  are about the next one. An event of an older attempt is refused. One of a newer attempt begins a new run in the row
-  UNKNOWN, whatever state the old one was in. So a terminal state is final for its attempt.
+- An event is about the attempt that it names, or else about the current one; after the end of an attempt, `created` and
+  `started` are about the next one. An event of an older attempt is refused. One of a newer attempt begins a new run in
+  the row UNKNOWN, whatever state the old one was in. So a terminal state is final for its attempt.
 - A stalled task whose producer speaks first returns to the state it was in. The row STALLED has only events of others,
   and the ends.
 - The state hidden by STALLED or CANCELLING (`before`) follows the events, so that a return to it is not a return in
   time.
 - An event without an entry in the table is refused and changes nothing.
-- An event with a serial number is taken once (protocol/tasks/serials.py). What is stored again, even after the end,
-  changes nothing.
+- An event with a serial number counts once (protocol/tasks/serials.py). A repeat, even after the end, changes nothing.
 """
 
 from typing import Any, TypeVar
@@ -85,7 +84,7 @@ def conflation_key(event: TaskEvent) -> str | None:
 
 def attempt_of(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> int:
     """The attempt that an event is about. One above the snapshot's begins a new run."""
-    again = snapshot.state in TERMINAL and event in (TaskEvent.CREATED, TaskEvent.STARTED)
+    again = snapshot.attempt_ended and event in (TaskEvent.CREATED, TaskEvent.STARTED)
     again = again and is_ahead(snapshot.serials, data.serial)  # otherwise it belongs to the attempt that has ended
     return data.attempt or max(1, snapshot.attempt + again)
 
@@ -123,7 +122,7 @@ def _behind(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> TaskState:
     if snapshot.before is None:
         return snapshot.state
     target = _target(snapshot, snapshot.before, event, data)
-    return target if isinstance(target, TaskState) and target in WORKING else snapshot.before
+    return target if isinstance(target, TaskState) and target in _MAY_BE_BEHIND else snapshot.before
 
 
 def _refuse_late(snapshot: Snapshot, event: TaskEvent, data: TaskData) -> None:
@@ -159,6 +158,14 @@ def _does_not_fit(snapshot: Snapshot, event: TaskEvent) -> MessageError:
 
 def _nothing(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     return {}
+
+
+def _announced(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    """An announcement that arrives late adds what is not known yet: the running producer knows better."""
+    described = _described(snapshot, data, time)
+    if snapshot.state in (TaskState.UNKNOWN, TaskState.QUEUED):
+        return described
+    return {key: value for key, value in described.items() if getattr(snapshot, key) is None}
 
 
 def _described(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
@@ -235,11 +242,18 @@ def _cancel_refused(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, 
 
 def _completed(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     message = {} if data.message is None else {"message": data.message}
-    return {"percent": 100.0, "result": _kept(data.result)} | message
+    counts = snapshot.done is not None and snapshot.total is not None and snapshot.done < snapshot.total
+    percent = snapshot.percent if counts else 100.0  # its own count remains: 2 of 3 is not everything
+    return {"percent": percent, "result": _kept(data.result)} | message
 
 
 def _failed(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
     return {"error": data.error or data.message, "result": _kept(data.result)}
+
+
+def _retrying(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
+    ended = {"rate": None, "ended": time, "error": data.error or data.message, "retry": _after(time, data.delay)}
+    return _unasked(snapshot, data, time) | ended
 
 
 def _cancelled(snapshot: Snapshot, data: TaskData, time: int) -> dict[str, Any]:
@@ -255,9 +269,10 @@ def _after(time: int, seconds: float | None) -> int | None:
     return None if seconds is None else time + round(seconds * 1000)
 
 
+_MAY_BE_BEHIND = WORKING | {TaskState.RETRYING}
 _OF_A_QUESTION = frozenset((TaskEvent.ANSWERED, TaskEvent.ASK_EXPIRED, TaskEvent.DELIVERED))
 _FIELDS = {
-    TaskEvent.CREATED: _described,
+    TaskEvent.CREATED: _announced,
     TaskEvent.STARTED: _described,
     TaskEvent.PROGRESS: _progress,
     TaskEvent.OUTPUT: _output,
@@ -269,6 +284,7 @@ _FIELDS = {
     TaskEvent.CANCEL_REQUESTED: _cancel_requested,
     TaskEvent.CANCEL_ACCEPTED: _cancel_accepted,
     TaskEvent.CANCEL_REFUSED: _cancel_refused,
+    TaskEvent.RETRYING: _retrying,
     TaskEvent.COMPLETED: _completed,
     TaskEvent.FAILED: _failed,
     TaskEvent.CANCELLED: _cancelled,

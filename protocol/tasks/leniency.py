@@ -15,7 +15,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def understood(envelope: Envelope, event: TaskEvent) -> tuple[Envelope, TaskData]:
-    """A task event and its checked data, both repaired where it is plain what an old producer means.
+    """A task event and its checked data, both repaired where the meaning of an old producer is clear.
     MessageError(BAD_MESSAGE) where it is not.
     """
     try:
@@ -56,7 +56,7 @@ def _repaired(envelope: Envelope, event: TaskEvent) -> Envelope | None:
 
 
 def _asked(said: Mapping[str, Any], message_id: str | None) -> dict[str, Any]:
-    """A question without a name has that of its message, the same in all workers."""
+    """A question without a name gets the id of its message as its name, the same in all workers."""
     if said.get("ask") is not None or "" in said:
         return {}
     text = said.get("text", said.get("message"))

@@ -89,10 +89,18 @@ class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The engine ended it, because the producer did not do so in time."""
     serials: tuple[Serials, ...] = ()
     """The events of this attempt that were taken, of each producer that numbers them."""
+    retry: int | None = None
+    """When the next attempt is expected to start, if this one has failed and another will follow."""
 
     @property
     def ended_for_good(self) -> bool:
+        """Whether it has ended, and no other attempt is announced."""
         return self.state in TERMINAL
+
+    @property
+    def attempt_ended(self) -> bool:
+        """This attempt has ended; perhaps another will follow."""
+        return self.ended_for_good or TaskState.RETRYING in (self.state, self.before)
 
 
 def progress_of(snapshot: Snapshot, said: TaskData = _NOTHING) -> dict[str, Any]:

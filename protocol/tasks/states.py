@@ -7,13 +7,16 @@ from fanline.protocol.tasks.events import TaskEvent
 
 
 class TaskState(StrEnum):
-    UNKNOWN = "unknown"  # no event has come yet
+    """The state of a task, as text. `completed`, `failed`, `cancelled` and `timed_out` are final."""
+
+    UNKNOWN = "unknown"  # no event has arrived yet
     QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
     WAITING_INPUT = "waiting_input"
     STALLED = "stalled"  # its producer has been silent for longer than it promised
     CANCELLING = "cancelling"  # a stop was requested
+    RETRYING = "retrying"  # the attempt has failed, and another will follow
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -32,7 +35,7 @@ TERMINAL = frozenset((TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED
 WORKING = frozenset((TaskState.RUNNING, TaskState.PAUSED, TaskState.WAITING_INPUT))
 """Begun, and the producer speaks."""
 
-WAITING = frozenset((TaskState.PAUSED, TaskState.WAITING_INPUT, TaskState.STALLED))
+WAITING = frozenset((TaskState.PAUSED, TaskState.WAITING_INPUT, TaskState.STALLED, TaskState.RETRYING))
 """Begun, but no progress is to be expected."""
 
 SUSPENDED = frozenset((TaskState.STALLED, TaskState.CANCELLING))
@@ -71,20 +74,25 @@ _BEGINS: dict[TaskEvent, Target] = {
     TaskEvent.OUTPUT: TaskState.RUNNING,
     TaskEvent.PAUSED: TaskState.PAUSED,
     TaskEvent.ASKED: TaskState.WAITING_INPUT,
+    TaskEvent.RETRYING: TaskState.RETRYING,  # it failed before it could report anything
 }
 _WORKS: dict[TaskEvent, Target] = {
     TaskEvent.PAUSED: TaskState.PAUSED,
     TaskEvent.RESUMED: TaskState.RUNNING,
     TaskEvent.ASKED: TaskState.WAITING_INPUT,
     TaskEvent.STALLED: TaskState.STALLED,
+    TaskEvent.RETRYING: TaskState.RETRYING,
     **_STOPS,
     **_ENDS,
 }
 
 
 def _stays(state: TaskState) -> dict[TaskEvent, Target]:
-    """The events that change no state in which a producer speaks."""
-    reports = (TaskEvent.STARTED, TaskEvent.PROGRESS, TaskEvent.OUTPUT)
+    """The events that change no state in which a producer speaks.
+
+    `created` may come late: who announces a task and who runs it are often two processes.
+    """
+    reports = (TaskEvent.CREATED, TaskEvent.STARTED, TaskEvent.PROGRESS, TaskEvent.OUTPUT)
     return dict.fromkeys((*reports, TaskEvent.ANSWERED, TaskEvent.DELIVERED), state)
 
 
@@ -104,6 +112,7 @@ TRANSITIONS: dict[TaskState, dict[TaskEvent, Target]] = {
         TaskEvent.ANSWERED: TaskState.STALLED,
         TaskEvent.DELIVERED: TaskState.STALLED,
         TaskEvent.ASK_EXPIRED: TaskState.STALLED,
+        TaskEvent.RETRYING: TaskState.RETRYING,
         **_STOPS,
         **_ENDS,
     },
@@ -113,10 +122,12 @@ TRANSITIONS: dict[TaskState, dict[TaskEvent, Target]] = {
         TaskEvent.RESUMED: TaskState.CANCELLING,
         TaskEvent.ASKED: TaskState.CANCELLING,
         TaskEvent.ASK_EXPIRED: TaskState.CANCELLING,
+        TaskEvent.RETRYING: TaskState.CANCELLING,
         TaskEvent.CANCEL_REFUSED: BEFORE,
         **_STOPS,
         **_ENDS,
     },
+    TaskState.RETRYING: {TaskEvent.RETRYING: TaskState.RETRYING, **_STOPS, **_ENDS},  # the next attempt starts over
     TaskState.COMPLETED: {},
     TaskState.FAILED: {},
     TaskState.CANCELLED: {},

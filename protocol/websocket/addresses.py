@@ -18,7 +18,7 @@ _MAX_LENGTH = 100
 
 
 class Networks:
-    """A list of networks. Raises ValueError, whose text is the name that is none."""
+    """A list of networks. Raises ValueError, whose text is the invalid name."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._networks = tuple(_network(name) for name in names)
@@ -51,7 +51,9 @@ def is_loopback(address: str) -> bool:
 
 
 def read_address(text: str) -> _Address | None:
-    """An address, also with a port or a zone; IPv4 that is written as IPv6 is IPv4. None for what is no address."""
+    """An address, also with a port or a zone; IPv4 that is written as IPv6 is IPv4. None for a text that is not an
+    address.
+    """
     return _read(text) if len(text) <= _MAX_LENGTH else None
 
 

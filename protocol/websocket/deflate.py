@@ -10,7 +10,7 @@ import zlib
 from fanline.protocol.errors import CloseReason, FrameError
 
 RESPONSE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-"""The negotiated extension, as it stands in the server's answer."""
+"""The negotiated extension, as the server's answer has it."""
 MIN_BYTES = 64
 """Shorter messages are sent uncompressed: deflate would make most of them longer."""
 

@@ -80,10 +80,15 @@ def decode_close(payload: bytes) -> tuple[int, str]:
 
 
 def apply_mask(payload: bytes | bytearray, mask: bytes | bytearray) -> bytes:
-    """XOR with the repeated mask, its own inverse. Done on one big integer, which is a single pass in C."""
+    """XOR with the repeated mask, its own inverse. Done on one big integer, which is a single pass in C.
+
+    The mask goes on beyond the payload, so that the result is large as well: Python 3.14 keeps small integers for reuse
+    with the memory that they were made in, and a payload of zeros would leave there as much as the message had.
+    """
     size = len(payload)
-    stream = (mask * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload, "little") ^ int.from_bytes(stream, "little")).to_bytes(size, "little")
+    stream = mask * (size // 4 + 2)
+    mixed = int.from_bytes(payload, "little") ^ int.from_bytes(stream, "little")
+    return mixed.to_bytes(len(stream), "little")[:size]
 
 
 class FrameReader:

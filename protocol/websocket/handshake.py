@@ -21,7 +21,7 @@ SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),  # JSON stays JSON, whatever a browser thinks it looks like
     ("Cache-Control", "no-store"),  # an answer is about one client at one moment, and its URL may hold a token
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),  # nothing in it is run, or framed
-    ("Referrer-Policy", "no-referrer"),  # a URL that may hold a token is told to nobody
+    ("Referrer-Policy", "no-referrer"),  # a URL may hold a token
     ("Cross-Origin-Resource-Policy", "same-origin"),  # no page of another origin may embed it
 )
 """Of every answer but 101. None says what server this is. `Strict-Transport-Security` is left to those who serve the
@@ -62,6 +62,7 @@ class HeadReader:
     def __init__(self) -> None:
         self._received = 0
         self._head = _Head()
+        self._is_broken = False  # behind the head
         self._parser = httptools.HttpRequestParser(self._head)
 
     def feed(self, data: bytes) -> Request | None:
@@ -77,8 +78,9 @@ class HeadReader:
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
-            if self._head.said is None:  # else the fault is behind the head, in bytes that are not HTTP
+            if self._head.said is None:
                 raise _refusal(error) from None
+            self._is_broken = True
         finally:
             self._head.parser = None
         if self._head.said is None:
@@ -89,16 +91,21 @@ class HeadReader:
         method, version = self._head.said
         return Request(method, path, query, version, self._head.headers, rest)
 
+    def check_body(self) -> None:
+        """Raises HttpError 400 if what has come behind the head cannot become its body."""
+        if self._is_broken and not self.whole:  # else the fault is in what follows on the request, which is ignored
+            raise HttpError(400, "the body of the request is broken")
+
     def feed_body(self, data: bytes) -> None:
         """Go on after the head. Raises HttpError 400."""
         self._head.parser = self._parser
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            if not self._head.whole:  # else the fault is in what follows on the request, which is ignored
-                raise _refusal(error) from None
+        except httptools.HttpParserError:
+            self._is_broken = True
         finally:
             self._head.parser = None
+        self.check_body()
 
     @property
     def body(self) -> bytearray:
@@ -107,7 +114,7 @@ class HeadReader:
 
     @property
     def whole(self) -> bool:
-        """Whether the request has come to its end."""
+        """Whether the request is complete."""
         return self._head.whole
 
 

@@ -22,7 +22,7 @@ _VERSIONS = {b"TCP4": 4, b"TCP6": 6}
 
 
 class ProxyHeaderError(ProtocolError):
-    """A proxy did not send a header, or a bad one; str() says what is wrong with it."""
+    """A proxy sent no header, or an invalid one; str() says what is wrong with it."""
 
 
 class ProxyHeader(NamedTuple):

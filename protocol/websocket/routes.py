@@ -19,8 +19,8 @@ from typing import Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from fanline.protocol.channels import check_channel_or_pattern, is_pattern, namespace_of
+from fanline.protocol.compat.escapes import escape_id
 from fanline.protocol.errors import HttpError, MessageError
-from fanline.protocol.escapes import escape_id
 
 USER = "user"
 MAX_PATTERN_LENGTH = 200
@@ -85,7 +85,7 @@ class Template(NamedTuple):
 
     def channel(self, values: Mapping[str, str]) -> str | None:
         """The channel, or the pattern, with these values, which are escaped; None if one of them is missing or empty
-        and nothing stands in its place. The user's name is not escaped: its rights name it as it is. Raises
+        and has no substitute. The user's name is not escaped: its rights name it as it is. Raises
         MessageError(BAD_CHANNEL) for what is too long.
         """
         parts = {place[0]: _inserted(place, values) for place in _PLACE.finditer(self.text)}
@@ -95,7 +95,7 @@ class Template(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """What the dialects know of the route by which a client has come."""
+    """What the dialects know of the route by which a client connected."""
 
     values: Mapping[str, str] = {}
     """Of the names in its path, and of those in its query that it looks at, with a question mark."""
@@ -119,7 +119,7 @@ Served = TypeVar("Served")
 
 
 class RouteTable(Generic[Served]):
-    """What is served at which paths. Raises RouteError for a pattern that is none, and for two that match the same
+    """What is served at which paths. Raises RouteError for an invalid pattern, and for two that match the same
     paths.
     """
 
@@ -158,8 +158,8 @@ def check_distinct(patterns: Iterable[str]) -> None:
 
 
 def query_values(pairs: Iterable[tuple[str, str]], wanted: Iterable[str]) -> dict[str, str]:
-    """The wanted names of a query, with a question mark as templates write them. HttpError 400 for one that comes
-    twice: which one counts would be anybody's guess.
+    """The wanted names of a query, with a question mark as templates write them. HttpError 400 for a name
+    that occurs twice: it would be unclear which one counts.
     """
     values: dict[str, str] = {}
     for name, value in pairs:
@@ -189,11 +189,11 @@ def _match(segments: Segments, parts: list[str]) -> dict[str, str] | None:
 
 
 def _inserted(place: re.Match[str], values: Mapping[str, str]) -> str:
-    """What stands in a template in place of a name; empty if nothing does."""
-    name, value = place[1], values.get(place[1], "")
+    """What a template has as a substitute for a missing name; empty if nothing."""
+    value = values.get(place[1], "")
     if not value:
         return "*" if place[2] else ""
-    return value if name == USER else escape_id(value)
+    return escape_id(value)
 
 
 def _decoded(part: str) -> str | None:

@@ -7,12 +7,13 @@ from typing import Any, cast
 import trio
 
 from fanline.engine.bus.interface import Bus
+from fanline.engine.channels.audience.broadcasts import Everyone
 from fanline.engine.channels.audience.omissions import FindOutbox
 from fanline.engine.channels.durable.history import History
 from fanline.engine.channels.durable.log_budget import LogBudget
 from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.durable.stream_states import StreamStates
-from fanline.engine.channels.hub import Everyone, Hub
+from fanline.engine.channels.hub import Hub
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.channels.subscription import Router
 from fanline.engine.counters import Counters

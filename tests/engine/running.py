@@ -32,16 +32,17 @@ async def running_engine(
     access: Access | None = None,
     hooks: ServedHooks = NO_HOOKS,
     control: str = "",
+    name: str = "",
 ) -> AsyncIterator[RunningEngine]:
     """Serve until the block ends. `send_buffer` bounds the kernel's buffer per connection: a peer is soon slow.
 
     `broker`: that of another engine, to be two workers of one cluster. `control`: the path of a control process's
-    socket.
+    socket; `name`: as in the logs.
     """
     settings = settings or EngineSettings()
     broker = broker or MemoryBroker(Namespaces(settings.namespaces))
     bus = MemoryBus(broker)
-    server = Server(bus, settings, access, hooks=hooks, control=control)
+    server = Server(bus, settings, access, name, hooks=hooks, control=control)
     with socket.socket() as listener:
         if send_buffer is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # accepted sockets inherit it

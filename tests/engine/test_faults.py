@@ -1,5 +1,5 @@
 """A fault of ours stays with what it is about: the viewers of that channel are told, all others notice nothing, and the
-log says so once. Injected here; tests/integration/test_faults.py has real processes.
+log says so once. Injected here; tests/integration/processes/test_faults.py has real processes.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,11 +12,11 @@ from trio.testing import MockClock
 
 from fanline.engine.channels.durable.recovery import Recovery
 from fanline.engine.channels.flusher import Flusher
-from fanline.engine.channels.join import Joining
+from fanline.engine.channels.joining.join import Joining
 from fanline.engine.counters import Counters
 from fanline.engine.faults import QUARANTINE_SECONDS, RESTART_SECONDS, FatalError, Faults
 from fanline.engine.sending.backlog import Backlog
-from fanline.engine.sessions.commands import Commands
+from fanline.engine.sessions.commands.commands import Commands
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings

@@ -11,7 +11,7 @@ from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.errors import CloseReason, ErrorCode
 from fanline.protocol.websocket.handshake import _STATUS as HTTP_STATUSES
-from tests.protocol.test_reference_pages import table
+from tests.protocol.documented.test_reference_pages import table
 from tests.support.paths import REFERENCE
 
 PAGE = (REFERENCE / "limits.md").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from fanline.local import NoServer, find_server, is_alive, nats_address
 from fanline.protocol.serve_state import ServeState, encode_state
 
 
-def _write(directory: Path, port: int, *, pid: int | None = None, started: float = 1.0, **fields: str) -> None:
+def _write(directory: Path, port: int, *, pid: int | None = None, started: float = 1.0, **fields: Any) -> None:
     state = ServeState(
         pid=os.getpid() if pid is None else pid,
         started=started,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from fanline.cli.run.requests import BadRequest, read_request
 from fanline.engine.access.routes import Routes
 from fanline.engine.bus.nats.signatures import Signatures
 from fanline.engine.presence.delta import decode as decode_delta
@@ -20,10 +21,10 @@ from fanline.protocol.auth.revocation import decode_removal, decode_revocation, 
 from fanline.protocol.auth.rights import GrantError, Grants, parse_grant
 from fanline.protocol.auth.tokens import TokenRules, UnusableKeyError, secret_key, sign, verify
 from fanline.protocol.channels import check_channel, check_channel_or_pattern
+from fanline.protocol.compat.escapes import escape_id, unescape_id
 from fanline.protocol.dialects import ECHO, FLAT, PLAIN
 from fanline.protocol.envelope import check_names, decode_cbor, decode_json, encode_cbor, encode_json, from_producer
 from fanline.protocol.errors import FrameError, HttpError, MessageError
-from fanline.protocol.escapes import escape_id, unescape_id
 from fanline.protocol.handlers import (
     AuthenticateAnswer,
     AuthorizeAnswer,
@@ -36,16 +37,21 @@ from fanline.protocol.hooks.events import BadEventError, decode_event, encode_ev
 from fanline.protocol.hooks.questions import ClientCall, ClientMessage
 from fanline.protocol.hooks.questions import decode_question as decode_client_question
 from fanline.protocol.http.forwarding import AnswerReader, check_forwardable, forwarded_head
+from fanline.protocol.management.monitor import ServerTried, decode_note, encode_note
 from fanline.protocol.management.questions import decode_answered
 from fanline.protocol.management.questions import decode_question as decode_management
-from fanline.protocol.messages import AskHistory, Authenticate, CallData, ControlData, Subscribe, read
+from fanline.protocol.messages.commands import AskHistory, Authenticate, CallData, Subscribe
+from fanline.protocol.messages.control_data import ControlData, read
 from fanline.protocol.nats.parser import NatsError, NatsMessage, Parser, header_of, status_of
+from fanline.protocol.notifications.notification import BadNotificationError, decode_notification
+from fanline.protocol.notifications.preferences import BadPreferencesError, decode_preferences
+from fanline.protocol.notifications.templates import TEMPLATES, render
 from fanline.protocol.websocket.addresses import Networks, client_address, read_address
 from fanline.protocol.websocket.frames import FrameReader, Opcode, encode_masked_frame
 from fanline.protocol.websocket.handshake import HeadReader, Request, check_upgrade, choose_subprotocol
 from fanline.protocol.websocket.origins import HostRules
 from fanline.protocol.websocket.proxy_protocol import MAX_SIZE, ProxyHeaderError, ProxyHeaderReader
-from fanline.workers.configuration.settings import load_settings
+from fanline.workers.configuration.loading import load_settings
 from fanline.workers.errors import SettingsError
 from tests.support.paths import ROOT
 from tests.support.raw_client import MASK, upgrade_request
@@ -108,7 +114,7 @@ def _api_key(data: bytes, _: random.Random) -> object:
 
 
 def _management(data: bytes, _: random.Random) -> object:
-    return decode_management(data), decode_answered(data)
+    return decode_management(data), decode_answered(data), decode_note(data)
 
 
 def _handshake(data: bytes, chance: random.Random) -> None:
@@ -319,12 +325,22 @@ TARGETS: dict[str, Target] = {
         _control_answer,
         (HttpError,),
     ),
+    "request of a command": Target(
+        [
+            b'{"verb": "progress", "done": 3, "total": 10, "stage": "link", "id": 1}',
+            b'{"verb": "ask", "text": "Which one?", "options": ["blue", "green"], "deadline": 600, "id": "a"}',
+            b'{"verb": "result", "value": {"tests": [1, null, 2.5]}}',
+        ],
+        lambda data, _: read_request(data),
+        (BadRequest,),
+    ),
     "key of the management API": Target([b"fl_0123456789ab_" + b"x" * 43], _api_key, ()),
     "questions of the control process": Target(
         [
             b'{"ask":"connections","after":"ab-1","limit":5,"user":"anna"}',
             b'{"ask":"send","connection":"ab-1","event":"x","data":{"a":[1]}}',
             b'{"worker":"w","body":{"items":[],"total":0,"more":false}}',
+            encode_note(ServerTried(server="h/1", seconds=0.5)),
         ],
         _management,
         (),
@@ -378,6 +394,22 @@ TARGETS: dict[str, Target] = {
         (encode_event("order_paid", "x", 0, "handlers", {"order": 7, "lines": [1, None, "a"]}),),
         lambda data, chance: decode_event(data),
         (BadEventError,),
+    ),
+    "notifications": Target(
+        (
+            b'{"user":"anna","title":"T","level":"WARNING","channels":["email"],"auto_close":2.5,"data":{"a":[1]}}',
+            b'{"user":"*","template":"quota_80","parameters":{"used":80,"limit":100,"quota":"calls"},"id":"n-1"}',
+        ),
+        lambda data, chance: render(decode_notification(data), TEMPLATES),
+        (BadNotificationError,),
+    ),
+    "preferences": Target(
+        (
+            b'{"user":"anna","email":"anna@example.com","channels":{"info":["push"]},'
+            b'"quiet_hours":{"begins":"22:00","ends":"07:00","zone":"Europe/Berlin"}}',
+        ),
+        lambda data, chance: decode_preferences(data),
+        (BadPreferencesError,),
     ),
     "what clients ask of the application": Target(
         (

@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from fanline.protocol.envelope import (
-    MAX_DEPTH,
     Envelope,
     MessageType,
-    cbor_value,
     decode_cbor,
     decode_json,
     encode_cbor,
@@ -22,6 +20,7 @@ from fanline.protocol.envelope import (
     from_producer,
 )
 from fanline.protocol.errors import ErrorCode, MessageError
+from fanline.protocol.values import MAX_DEPTH, cbor_value
 from tests.protocol.strategies import cbor_values, envelopes, fields_of, json_values, mutated, names, refusal
 
 DECODERS = {"json": decode_json, "cbor": decode_cbor, "cbor item": cbor_value, "producer": from_producer}

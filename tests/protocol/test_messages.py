@@ -9,28 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from fanline.protocol import messages
 from fanline.protocol.envelope import Envelope, MessageType, decode_cbor, decode_json, encode_cbor, encode_json
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import (
-    Authenticate,
-    Authenticated,
-    ByeData,
-    CallData,
-    ControlData,
-    ErrorData,
-    GapData,
-    GapReason,
-    Limits,
-    PublishResult,
-    ReconnectData,
-    Subscribe,
-    Subscribed,
-    Welcome,
-    error_of,
-    message_id_of,
-    read,
-)
+from fanline.protocol.messages import commands
+from fanline.protocol.messages.answers import Authenticated, ErrorData, PublishResult, Subscribed, error_of
+from fanline.protocol.messages.commands import Authenticate, CallData, Subscribe, message_id_of
+from fanline.protocol.messages.control_data import ControlData, read
+from fanline.protocol.messages.notices import ByeData, GapData, GapReason, Limits, ReconnectData, Welcome
 from tests.protocol.strategies import counts, integers, json_values, names, refusal, short_texts
 
 LIMITS = Limits(message=65536, subscriptions=1024)
@@ -218,10 +203,10 @@ control_data = st.one_of(
     st.builds(ByeData, code=integers, reason=short_texts),
     st.builds(
         Subscribe,
-        last=st.none() | st.integers(1, messages.MAX_LAST),
+        last=st.none() | st.integers(1, commands.MAX_LAST),
         start=st.booleans(),
         snapshot=st.booleans(),
-        lines=st.integers(0, messages.MAX_LINES),
+        lines=st.integers(0, commands.MAX_LINES),
     ),
     st.builds(
         Authenticate,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from fanline.protocol.envelope import Envelope, check_names, check_texts, encode_cbor, encode_json, from_producer
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import CallData, Subscribe, read
+from fanline.protocol.messages.commands import CallData, Subscribe
+from fanline.protocol.messages.control_data import read
 from fanline.protocol.tasks.events import TaskEvent, data_of
 from fanline.protocol.text import NAME_PATTERN, HarmlessFormatter, harmless, harmless_json, is_name
 

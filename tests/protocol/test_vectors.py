@@ -18,17 +18,10 @@ from fanline.protocol.envelope import (
     from_producer,
 )
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import (
-    ByeData,
-    CallData,
-    ControlData,
-    ErrorData,
-    PublishResult,
-    ReconnectData,
-    Subscribe,
-    Welcome,
-    read,
-)
+from fanline.protocol.messages.answers import ErrorData, PublishResult
+from fanline.protocol.messages.commands import CallData, Subscribe
+from fanline.protocol.messages.control_data import ControlData, read
+from fanline.protocol.messages.notices import ByeData, ReconnectData, Welcome
 from tests.protocol.strategies import fields_of
 from tests.vectors import load, names
 

@@ -179,13 +179,20 @@ def _directory() -> Iterator[Path]:
 
 async def _stop(child: Child, stdout: trio.lowlevel.FdStream) -> None:
     # pidfds: by the time we kill, a process id may belong to another process
-    family = [os.pidfd_open(pid) for pid, _ in children_of(child.pid)]
+    family = list(_pidfds(child.pid))
     with trio.CancelScope(shield=True):
         await child.stop(10)
         await stdout.aclose()
     child.close()
     for pidfd in family:
         _kill(pidfd)
+
+
+def _pidfds(parent: int) -> Iterator[int]:
+    """Of the live children; one that ends while we look is left out."""
+    for pid, _ in children_of(parent):
+        with suppress(ProcessLookupError):
+            yield os.pidfd_open(pid)
 
 
 def start_serve(
@@ -223,6 +230,21 @@ async def _read_ready_line(stdout: trio.lowlevel.FdStream, directory: Path) -> s
             return line.decode().rstrip("\n")
     errors = (directory / "stderr.txt").read_text()
     raise AssertionError(f"fanline serve did not become ready: {line!r}\n{errors}")
+
+
+async def refused_start(directory: Path, seconds: float = 90.0) -> tuple[int, str]:
+    """Exit code and stderr of a server that cannot start with the settings in a directory; nothing is on stdout."""
+    with trio.fail_after(seconds):
+        done = await trio.run_process(
+            [*COMMAND, "--port", "0", "--workers", "1", "--data-dir", str(directory / "data")],
+            cwd=directory,
+            env=serve_environ(directory),
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    assert done.stdout == b""
+    return done.returncode, done.stderr.decode()
 
 
 async def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:

@@ -104,5 +104,9 @@ def test_a_module_needs_the_marker_if_it_or_a_helper_mentions_a_way_out(
 
 
 def test_all_tests_of_real_processes_are_marked() -> None:
-    integration = sorted((ROOT / "tests" / "integration").glob("test_*.py"))
-    assert [module.name for module in integration if not needs_marker(module)] == []
+    integration = sorted((ROOT / "tests" / "integration").rglob("test_*.py"))
+    assert [module.name for module in integration if not (needs_marker(module) or _marks_all_its_tests(module))] == []
+
+
+def _marks_all_its_tests(module: Path) -> bool:
+    return "\npytestmark = pytest.mark.process\n" in module.read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fanline.workers.configuration.settings import load_settings
+from fanline.workers.configuration.loading import load_settings
 from fanline.workers.errors import ServeError
 from fanline.workers.own_secret import FILE_NAME, with_secret
 

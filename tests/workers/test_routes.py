@@ -5,7 +5,7 @@ import pytest
 from fanline.engine.access.routes import Routes
 from fanline.engine.routes import DEFAULTS, Overflow, Route
 from fanline.protocol.websocket.handshake import Request
-from fanline.workers.configuration.settings import load_settings
+from fanline.workers.configuration.loading import load_settings
 from fanline.workers.errors import SettingsError
 
 HOME = {"HOME": "/home/ada"}

@@ -10,7 +10,10 @@ from fanline.engine.hooks.settings import HookSettings
 from fanline.engine.namespaces import DEFAULTS, Namespace
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.websocket.origins import is_loopback_host
-from fanline.workers.configuration.settings import Settings, load_settings
+from fanline.workers.configuration.loading import load_settings
+from fanline.workers.configuration.monitor import MonitorSettings
+from fanline.workers.configuration.notifications import NotificationSettings
+from fanline.workers.configuration.settings import Settings
 from fanline.workers.errors import SettingsError
 
 HOME = {"HOME": "/home/ada"}
@@ -55,14 +58,18 @@ def test_every_setting_can_be_given_in_the_environment() -> None:
         "ACCESS_": AccessSettings,
         "HANDLERS_": HandlerSettings,
         "HOOKS_": HookSettings,
+        "NOTIFICATIONS_": NotificationSettings,
+        "MONITOR_": MonitorSettings,
     }
+    in_the_file_alone = (
+        *("engine", "tokens", "access", "handlers", "hooks", "webhooks", "namespaces", "routes", "roles"),
+        *("notifications", "levels", "templates", "groups", "monitor", "alarms"),
+    )
     environ = {
         f"FANLINE_{prefix}{field.name}".upper(): _as_text(field.default)
         for prefix, struct in tables.items()
         for field in msgspec.structs.fields(struct)
-        if field.name
-        not in ("engine", "tokens", "access", "handlers", "hooks", "webhooks", "namespaces", "routes", "roles")
-        or struct is HookSettings  # which has no tables
+        if field.name not in in_the_file_alone or struct is HookSettings  # which has no tables
     }
     environ["FANLINE_DATA_DIR"] = "/d"
     assert load_settings({}, environ) == Settings(data_dir="/d")
@@ -233,6 +240,26 @@ def test_a_secret_is_not_shown() -> None:
 def test_roles_come_from_their_table() -> None:
     settings = load_settings({}, HOME, ("f", "[access.roles]\neditor = ['doc:*:sub+pub']"))
     assert settings.access.roles == {"editor": ("doc:*:sub+pub",)}
+
+
+def test_rooms_ask_their_authorizer_unless_their_namespace_names_another_one() -> None:
+    toml = '[namespaces.session]\nauthorizer = "app:own"\n[namespaces.project]\nhistory = 7'
+    environ = HOME | {"FANLINE_ACCESS_ROOM_AUTHORIZER": "nats:app.rooms"}
+    namespaces = load_settings({}, environ, ("some.toml", toml)).engine.namespaces
+    assert {name: each.authorizer for name, each in namespaces.items()} == {
+        "session": "app:own",
+        "project": "nats:app.rooms",
+    }
+    assert namespaces["project"].history == 7
+    assert load_settings({}, environ).engine.namespaces["project"].durable
+    assert load_settings({}, HOME).engine.namespaces == {}
+    assert "access.room_authorizer" in refused({}, HOME | {"FANLINE_ACCESS_ROOM_AUTHORIZER": "nowhere"})
+
+
+@pytest.mark.parametrize("responder", ["app:answer", "https://app.example/answer", "nats:fanline.x", "app"])
+def test_a_responder_of_hooks_is_on_nats(responder: str) -> None:
+    assert "hooks.responder" in refused({}, HOME | {"FANLINE_HOOKS_RESPONDER": responder})
+    assert load_settings({}, HOME | {"FANLINE_HOOKS_RESPONDER": "nats:app.answer"}).hooks.responder == "nats:app.answer"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

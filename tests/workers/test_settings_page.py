@@ -14,13 +14,20 @@ from fanline.engine.namespaces import DEFAULTS, Namespace
 from fanline.engine.routes import DEFAULTS as ROUTES
 from fanline.engine.routes import Route
 from fanline.engine.settings import EngineSettings
-from fanline.workers.configuration.settings import OTHER_VARIABLES, Settings, load_settings
+from fanline.workers.configuration.loading import OTHER_VARIABLES, load_settings
+from fanline.workers.configuration.monitor import DEFAULT_ALARMS, AlarmSettings, MonitorSettings
+from fanline.workers.configuration.notifications import NotificationSettings
+from fanline.workers.configuration.settings import Settings
 from fanline.workers.configuration.wording import REFERENCE, describe_type, field_types
 from tests.support.paths import ROOT
 
 PAGE = (ROOT / REFERENCE).read_text(encoding="utf-8")
 AS_READ = load_settings({}, {"HOME": "~"})
-TABLES = ("engine", "namespaces", "routes", "tokens", "access", "handlers", "hooks", "webhooks", "roles")
+TABLES = (
+    *("engine", "namespaces", "routes", "tokens", "access", "handlers", "hooks", "webhooks", "roles"),
+    *("notifications", "levels", "templates", "groups"),
+    *("monitor", "alarms"),
+)
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -52,7 +59,10 @@ def expected(struct: type[msgspec.Struct], values: object, prefix: str | None) -
         ("## [access]", AccessSettings, AS_READ.access, "FANLINE_ACCESS_"),
         ("## [handlers]", HandlerSettings, AS_READ.handlers, "FANLINE_HANDLERS_"),
         ("## [hooks]", HookSettings, AS_READ.hooks, "FANLINE_HOOKS_"),
+        ("## [notifications]", NotificationSettings, AS_READ.notifications, "FANLINE_NOTIFICATIONS_"),
         ("## [[webhooks]]", Webhook, None, None),
+        ("## [monitor]", MonitorSettings, AS_READ.monitor, "FANLINE_MONITOR_"),
+        ("## [alarms.NAME]", AlarmSettings, None, None),
         ("## [namespaces.NAME]", Namespace, Namespace(), None),
         ('## [routes."PATH"]', Route, Route(), None),
     ],
@@ -80,7 +90,11 @@ def test_times_and_sizes_have_a_unit() -> None:
 
 @pytest.mark.parametrize(
     ("heading", "plain", "defaults"),
-    [("### Default namespaces", Namespace(), DEFAULTS), ("### Default routes", Route(), ROUTES)],
+    [
+        ("### Default namespaces", Namespace(), DEFAULTS),
+        ("### Default routes", Route(), ROUTES),
+        ("### Default alarms", AlarmSettings(when=""), DEFAULT_ALARMS),
+    ],
 )
 def test_the_defaults_are_on_the_page(
     heading: str, plain: msgspec.Struct, defaults: Mapping[str, msgspec.Struct]
@@ -101,6 +115,8 @@ def test_variables_that_are_not_settings_are_on_the_page() -> None:
         "docs/reference/settings.md",
         "docs/how-to/durable-channels.md",
         "docs/how-to/serve-behind-a-proxy.md",
+        "docs/reference/monitor.md",
+        "docs/how-to/watch-the-server.md",
         "docs/reference/authentication.md",
         "docs/reference/handlers.md",
         "docs/how-to/authenticate-with-your-own-code.md",

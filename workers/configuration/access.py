@@ -23,7 +23,7 @@ def read_roles(table: object, source: str) -> dict[str, tuple[str, ...]]:
 
 
 def check_access(tokens: TokenSettings, access: AccessSettings) -> None:
-    """Raises SettingsError for rights, a secret or a URL that cannot be used, naming the setting."""
+    """Raises SettingsError for unusable rights, an unusable secret or URL, naming the setting."""
     groups = {"everyone": access.everyone, "anonymous": access.anonymous}
     for name, grants in {**groups, **{f"roles.{role}": grants for role, grants in access.roles.items()}}.items():
         try:
@@ -31,6 +31,7 @@ def check_access(tokens: TokenSettings, access: AccessSettings) -> None:
         except GrantError as error:
             raise SettingsError(f"access.{name}: {error}") from None
     check_handler("access.authenticator", access.authenticator)
+    check_handler("access.room_authorizer", access.room_authorizer)
     if tokens.secret and len(tokens.secret.encode()) < MIN_SECRET_BYTES:
         raise SettingsError(f"tokens.secret needs at least {MIN_SECRET_BYTES} bytes, drawn at random")
     if tokens.jwks_url and not is_safe_url(tokens.jwks_url):
@@ -50,7 +51,7 @@ def check_handler(key: str, text: str) -> None:
 
 
 def is_safe_url(url: str) -> bool:
-    """Whoever changes a key set, or an answer of a webhook, on its way makes identities of their own."""
+    """An attacker who can change a key set, or a webhook's answer, in transit can forge identities."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -6,7 +6,7 @@ from fanline.engine.hooks.settings import HookSettings, Webhook
 from fanline.protocol.handlers import HandlerForm, HandlerNameError, parse_handler
 from fanline.protocol.hooks.events import EventNameError, check_event_name
 from fanline.protocol.hooks.signing import BadSecretError, key_of
-from fanline.workers.configuration.access import is_safe_url
+from fanline.workers.configuration.access import check_handler, is_safe_url
 from fanline.workers.configuration.wording import read_value
 from fanline.workers.errors import SettingsError
 
@@ -14,7 +14,7 @@ _REQUIRED = ("url", "events", "secret")
 
 
 def check_hooks(hooks: HookSettings) -> None:
-    """Raises SettingsError, naming the setting, for what names no function and no event."""
+    """Raises SettingsError, naming the setting, for anything that names no function, responder or event."""
     for text in hooks.handlers:
         try:
             is_function = parse_handler(text).form is HandlerForm.FUNCTION
@@ -22,6 +22,10 @@ def check_hooks(hooks: HookSettings) -> None:
             is_function = False
         if not is_function:
             raise SettingsError(f"hooks.handlers: {text!r} names no function: write module:function")
+    if hooks.responder:
+        check_handler("hooks.responder", hooks.responder)
+        if parse_handler(hooks.responder).form is not HandlerForm.SUBJECT:
+            raise SettingsError("hooks.responder: expected nats:SUBJECT; functions stand in hooks.handlers")
     for name in hooks.events:
         _check_event(name, "hooks.events")
 
@@ -59,7 +63,7 @@ def _is_webhook(url: str) -> bool:
 
 
 def _check_secret(secret: object, where: str) -> None:
-    """No message repeats it."""
+    """No message quotes the secret."""
     try:
         key_of(str(secret))
     except BadSecretError as error:

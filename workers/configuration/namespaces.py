@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from fanline.engine.namespaces import DEFAULTS, Namespace, SlowPolicy
+from fanline.engine.namespaces import DEFAULTS, ROOMS, Namespace, SlowPolicy
 from fanline.protocol.channels import check_channel
 from fanline.protocol.errors import MessageError
 from fanline.workers.configuration.access import check_handler
@@ -17,6 +17,15 @@ def read_namespaces(tables: object, source: str) -> dict[str, Namespace]:
     if not isinstance(tables, Mapping):
         raise SettingsError(f"bad value for namespaces in {source}: expected tables such as [namespaces.task]")
     return {name: _namespace(name, table, source) for name, table in tables.items()}
+
+
+def with_room_authorizer(declared: Mapping[str, Namespace], authorizer: str) -> Mapping[str, Namespace]:
+    """The authorizer of rooms, for the namespaces of rooms that name none of their own."""
+    if not authorizer:
+        return declared
+    rooms = {name: declared.get(name, DEFAULTS[name]) for name in ROOMS}
+    silent = {name: room for name, room in rooms.items() if not room.authorizer}
+    return {**declared, **{name: msgspec.structs.replace(room, authorizer=authorizer) for name, room in silent.items()}}
 
 
 def _namespace(name: str, table: object, source: str) -> Namespace:

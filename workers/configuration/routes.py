@@ -27,7 +27,7 @@ def read_routes(tables: object, source: str) -> dict[str, Route]:
 
 
 def check_routes(routes: Mapping[str, Route], heartbeat: float) -> None:
-    """Raises SettingsError for a route that would close clients that live. That of a default route gives way."""
+    """Raises SettingsError for a route that would close live clients. The value of a default route gives way."""
     for path, route in routes.items():
         if 0 < route.idle <= heartbeat and route.idle != DEFAULTS.get(path, Route()).idle:
             raise SettingsError(

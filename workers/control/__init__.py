@@ -1,1 +1,1 @@
-"""The control process: the management API and the metrics, over HTTP. It holds no truth of its own."""
+"""The control process: the management API and the metrics, over HTTP. It is the source of truth for nothing."""

@@ -2,28 +2,42 @@
 
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
-from fanline.workers.control import metrics, pages
-from fanline.workers.control.api import acting, keys, looking, revoking, sending, tasks
+from fanline.protocol.management.monitor import CALL_PATH
+from fanline.workers.control import metrics
+from fanline.workers.control.api import (
+    acting,
+    dead_letters,
+    keys,
+    looking,
+    monitoring,
+    notifications,
+    revoking,
+    sending,
+    tasks,
+)
 from fanline.workers.control.health import router as health
+from fanline.workers.control.http import pages
+from fanline.workers.control.http.calls import MonitorCalls
+from fanline.workers.control.http.problems import ApiProblem, add_problems
 from fanline.workers.control.parts import ControlParts
-from fanline.workers.control.problems import ApiProblem, add_problems
 
 PREFIX = "/api/v1/websocket"
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": ApiProblem, "description": description}
     for status, description in {
-        400: "The request cannot be read, or asks for what there is not.",
+        400: "The request is malformed, or names something that does not exist.",
         401: "No key, or one that is not accepted.",
-        403: "The key has not the right, or the page may not ask.",
+        403: "The key lacks the right, or the page may not call.",
         404: "There is no such thing.",
-        408: "The request did not come to its end in time.",
-        409: "Not possible in the state that it is in.",
+        408: "The request was not complete in time.",
+        409: "Not possible in the present state.",
         413: "The body is too large.",
-        422: "A parameter or a field is not what it has to be.",
+        422: "A parameter or a field is invalid.",
         429: "Too many requests from this address.",
         431: "The head of the request is too large.",
         503: "It cannot be done now; try again later.",
@@ -37,24 +51,30 @@ def make_app(parts: ControlParts | None = None) -> FastAPI:
     app = FastAPI(
         title="Fanline management API",
         version="1",
-        description="Looks at and manages the whole cluster. Every error has the shape of `ApiProblem`.",
+        description="Shows and manages the whole cluster. Every error has the shape of `ApiProblem`.",
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # the address of a redirect would be made of what the client says
         generate_unique_id_function=_operation_id,
     )
-    api = APIRouter(prefix=PREFIX, responses=_RESPONSES)
-    for router in (looking.router, tasks.router, sending.router, acting.router, revoking.router, keys.router, health):
-        api.include_router(router)
-    app.include_router(api)
+    calls = (looking, monitoring, tasks, sending, acting, revoking, dead_letters, keys)
+    for router in (*(each.router for each in calls), health, *notifications.ROUTERS):
+        app.include_router(router, prefix=PREFIX, responses=_RESPONSES)  # in one of their own, each is searched twice
+    app.router.routes.append(Route(CALL_PATH, MonitorCalls(app), methods=["POST"], include_in_schema=False))
     app.include_router(metrics.router)
     app.include_router(pages.router)
     add_problems(app)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # as FastAPI documents it
     if parts is not None:
-        app.state.parts, app.state.callers, app.state.audit = parts, parts.callers, parts.audit
+        use_parts(app, parts)
         _let_pages_in(app, parts.settings.engine.origins)
     return app
+
+
+def use_parts(app: FastAPI, parts: ControlParts) -> None:
+    """From now on, the calls act on these."""
+    app.state.parts, app.state.callers, app.state.audit = parts, parts.callers, parts.audit
 
 
 def _let_pages_in(app: FastAPI, origins: tuple[str, ...]) -> None:
@@ -77,7 +97,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         described = FastAPI.openapi(app)
         described["components"]["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer", "description": "A key, or the token of an admin."},
+            "bearer": {"type": "http", "scheme": "bearer", "description": "A key, or an admin's token."},
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         }
         described["security"] = [{"bearer": []}, {"key": []}]

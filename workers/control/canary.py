@@ -17,6 +17,8 @@ from fanline.workers.control.cluster import Cluster
 
 EVENT = "canary"
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  # addresses that are listened on -> reached
+_HEADERS = [(b"user-agent", b"fanline-canary")]
+"""By which operators recognize it among the clients."""
 _SUBPROTOCOL = "fanline.v1.json"
 
 
@@ -31,15 +33,25 @@ async def fly(url: str, cluster: Cluster) -> float:
             welcome = msgspec.json.decode(await socket.get_message())
             begun = trio.current_time()
             question = SendQuestion(connection=str(welcome["d"]["connection"]), event=EVENT)
-            if not await cluster.send(question):
-                raise CanaryError("no worker has the connection that was just made")
-            while msgspec.json.decode(await socket.get_message()).get("e") != EVENT:
-                pass
+            try:
+                # All workers are asked, and a dead one is waited for; the round trip does not include that wait.
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_send, cluster, question)
+                    while msgspec.json.decode(await socket.get_message()).get("e") != EVENT:
+                        pass
+                    nursery.cancel_scope.cancel()
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
             return trio.current_time() - begun
     except trio_websocket.ConnectionRejected as error:
         raise CanaryError(f"a worker refuses a WebSocket with status {error.status_code}") from None
     except (OSError, msgspec.DecodeError, trio_websocket.HandshakeError, trio_websocket.ConnectionClosed) as error:
         raise CanaryError(f"no WebSocket to a worker: {error or type(error).__name__}") from None
+
+
+async def _send(cluster: Cluster, question: SendQuestion) -> None:
+    if not await cluster.send(question):
+        raise CanaryError("no worker has the connection that was just made")
 
 
 @asynccontextmanager
@@ -48,7 +60,9 @@ async def _connected(url: str) -> AsyncIterator[trio_websocket.WebSocketConnecti
     host = _EVERYWHERE.get(parts.hostname or "", parts.hostname or "")
     target = f"{parts.scheme}://{host}:{parts.port}{parts.path}"
     context = _unverified() if parts.scheme == "wss" else None
-    async with trio_websocket.open_websocket_url(target, context, subprotocols=[_SUBPROTOCOL]) as socket:
+    async with trio_websocket.open_websocket_url(
+        target, context, subprotocols=[_SUBPROTOCOL], extra_headers=_HEADERS
+    ) as socket:
         yield socket
 
 

@@ -1,20 +1,30 @@
-"""What each counter counts, as `engine/counters.py` says it: its docstrings are the one place where that stands."""
+"""What each counter counts, as the docstrings of the classes that hold them say: the one place where that stands."""
 
 import ast
 import inspect
 
-from fanline.engine import counters
+from fanline.engine.counters import Counters
 
 
-def _texts() -> dict[str, str]:
-    """Name of a counter -> its docstring, in one line."""
-    (definition,) = (node for node in ast.parse(inspect.getsource(counters)).body if isinstance(node, ast.ClassDef))
+def texts_of(kind: type) -> dict[str, str]:
+    """Name of a field with a number -> its docstring, in one line; its name if it has none."""
+    module = ast.parse(inspect.getsource(inspect.getmodule(kind) or kind))
+    (definition,) = (node for node in module.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
     texts: dict[str, str] = {}
-    for field, after in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
-            assert isinstance(after.value, ast.Constant)
-            texts[field.target.id] = " ".join(str(after.value.value).removeprefix("Gauge: ").split())
+    for field, after in zip(definition.body, [*definition.body[1:], None], strict=True):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(field.value, ast.Constant)
+        ):
+            texts[field.target.id] = _docstring(after) or field.target.id.capitalize() + "."
     return texts
 
 
-TEXTS = _texts()
+def _docstring(node: ast.stmt | None) -> str:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return " ".join(str(node.value.value).removeprefix("Gauge: ").split())
+    return ""
+
+
+TEXTS = texts_of(Counters)

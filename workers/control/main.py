@@ -12,32 +12,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
-from fanline.engine.bus.interface import BusError
-from fanline.engine.bus.nats.bus import open_nats_bus
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.nats.opening import open_nats_bus
 from fanline.engine.namespaces import Namespaces
-from fanline.engine.settings import EngineSettings
-from fanline.engine.unix_socket import socket_address
+from fanline.engine.sockets.control_socket import KEPT_SECONDS
+from fanline.engine.sockets.unix_socket import socket_address
 from fanline.workers.control.app import make_app
-from fanline.workers.control.entrances import Entrance, Forwarded, OwnPort
+from fanline.workers.control.http.forwarded import Forwarded
+from fanline.workers.control.http.own_port import OwnPort
 from fanline.workers.control.parts import open_parts
 from fanline.workers.control.service import ControlOrder
 from fanline.workers.errors import ServeError, first_leaf
 from fanline.workers.logs import configure_logging
+from fanline.workers.process_name import name_process
 from fanline.workers.supervision.reporting import READY, keep_beating, report
 from fanline.workers.worker import nats_options
 
 _BACKLOG = 256
+_KEPT_SECONDS = 12 * KEPT_SECONDS
+"""How long a connection may wait for its next request: workers close theirs first."""
+NICENESS = 10
+"""Where processors are scarce, messages to clients come first, and answers of the API second."""
 
 
 def main() -> int:
     """Answer requests until SIGTERM. Returns the exit code: 1 if it cannot, as reported."""
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=ControlOrder)
+    name_process("control", "(fanline.workers.control.main)")
+    os.nice(NICENESS)
     configure_logging("control")
     logging.getLogger("fanline.http").setLevel(logging.WARNING)
     exit_code = 0
@@ -59,11 +68,13 @@ async def run(order: ControlOrder) -> None:
         ) as bus,
         trio.open_nursery() as nursery,
     ):
-        app = make_app(await open_parts(order.settings, order.url, bus, nursery))
+        parts = await open_parts(order.settings, order.url, bus, nursery)
         with _listening(order.path) as unix:
-            await _serve(nursery, Forwarded(app), unix)
+            app: Any = Forwarded(make_app(parts))  # an ASGI application, of which Starlette has other types
+            await nursery.start(partial(serve, app, _config(unix), mode="asgi"))
             if order.port_fd is not None:
-                await _serve(nursery, OwnPort(app, engine), order.port_fd, engine)
+                port = OwnPort(engine, order.path, parts.audit)
+                nursery.start_soon(port.serve, socket.socket(fileno=order.port_fd))
             with trio.open_signal_receiver(signal.SIGTERM) as signals:
                 report(order.report_fd, READY)
                 nursery.start_soon(keep_beating, order.report_fd)
@@ -72,17 +83,16 @@ async def run(order: ControlOrder) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _serve(nursery: trio.Nursery, app: Entrance, descriptor: int, tls: EngineSettings | None = None) -> None:
-    """Serve on a listening socket; with TLS if the settings have it."""
+def _config(descriptor: int) -> Config:
+    """For a listening socket."""
     config = Config()
     config.bind = [f"fd://{descriptor}"]
     config.backlog = _BACKLOG
+    config.keep_alive_timeout = _KEPT_SECONDS
     config.include_server_header = False
     config.errorlog = logging.getLogger("fanline.http")
     config.alpn_protocols = ["http/1.1"]
-    if tls is not None and tls.ssl_certfile:
-        config.certfile, config.keyfile = tls.ssl_certfile, tls.ssl_keyfile or None
-    await nursery.start(partial(serve, app, config, mode="asgi"))  # type: ignore[arg-type]  # an ASGI application
+    return config
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Messages that backends publish over HTTP, because they cannot speak NATS: what producers publish, by another way."""
+"""Messages that backends publish over HTTP, because they cannot speak NATS."""
 
 import secrets
 from contextlib import suppress
@@ -6,18 +6,21 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus
 from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.channels import check_channel, namespace_of
-from fanline.protocol.envelope import Envelope, MessageType, check_texts, check_value, encode_json, from_producer
+from fanline.protocol.envelope import Envelope, MessageType, check_texts, encode_json, from_producer
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.extra import check_extra
-from fanline.protocol.nats.names import TABLE_NAMESPACE, producer_store_id
+from fanline.protocol.nats.names import ENGINE_NAMESPACES, producer_store_id
+from fanline.protocol.tasks.publications import check_publication
+from fanline.protocol.values import check_value
 
 
 class TakenMessage(NamedTuple):
-    """A message that was taken."""
+    """A message that was accepted."""
 
     channel: str
     message_id: str | None
@@ -39,14 +42,19 @@ class BackendPublisher:
         as one that a producer publishes to NATS with it. MessageError, BusError.
         """
         channel = check_channel(message.channel or "")
-        if namespace_of(channel) == TABLE_NAMESPACE:
+        if namespace_of(channel) in ENGINE_NAMESPACES:
             raise MessageError(ErrorCode.PERMISSION_DENIED, f"only the engine publishes to {channel}")
         check_texts(message)
         check_value(message.data)
         check_extra(message.extra or {})
+        if self._namespaces.of(channel).tasks:
+            check_publication(message)
         message_id, once = secrets.token_urlsafe(12), message.deduplication_id
         whole = replace(message, type=MessageType.PUB, channel=None, id=message_id, deduplication_id=None)
-        payload = encode_json(replace(whole, time=unix_ms()))
+        try:
+            payload = encode_json(replace(whole, time=unix_ms()))
+        except UnicodeEncodeError:
+            raise MessageError(ErrorCode.BAD_MESSAGE, "a text has half of a surrogate pair in it") from None
         if not self._namespaces.of(channel).durable:
             await self._bus.publish(channel, payload)
             return TakenMessage(channel, message_id)

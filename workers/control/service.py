@@ -9,7 +9,7 @@ from fanline.workers.configuration.settings import Settings
 from fanline.workers.supervision.reporting import Order, ReportingProcess
 
 COMMAND = (sys.executable, "-P", "-m", "fanline.workers.control.main")
-STOP_SECONDS = 2.0
+STOP_SECONDS = 5.0  # it has the lowest priority, and on a busy machine little time for its end
 
 
 class ControlOrder(msgspec.Struct, frozen=True):

@@ -1,9 +1,9 @@
 """The accounts of the embedded nats-server: what its producers may do, and that the engine may do everything. Pure.
 
-Producers have an account of their own, which reaches that of the engine only by what is exported to it. Permissions in
-one common account would not hold: nats-server does not look at the subject that a request names for its answer, so
-whoever may read a message that it has written could have it delivered anywhere, as `$JS.API.STREAM.DELETE` for one
-(docs/explanation/decisions/0022). An answer that comes through an export stays in the account of the request.
+Producers have an account of their own, which reaches the engine's account only through what that exports. Permissions
+in a common account would not hold: nats-server does not check the reply subject of a request, so a producer that may
+read a message that it has written could have it delivered anywhere, for example to `$JS.API.STREAM.DELETE`
+(docs/explanation/decisions/0022). A reply that comes through an export stays in the account of the request.
 """
 
 import json
@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from fanline.protocol.nats.names import (
+    BOARD_SUBJECT,
+    ENGINE_NAMESPACES,
+    NOTIFY_SUBJECT,
     STREAM_NAMES,
-    TABLE_NAMESPACE,
     Bucket,
     bucket_stream,
     namespace_subject,
@@ -34,7 +36,7 @@ def accounts(task_namespaces: Iterable[str], engine_password: str, producer_pass
         f"$JS.API.DIRECT.GET.{stream}" for stream in (*map(stream_name, task_namespaces), bucket_stream(Bucket.TASKS))
     ]
     pub, beat, ctl = (f"fanline.{direction}.>" for direction in (Direction.PUB, Direction.BEAT, Direction.CTL))
-    services = [pub, beat, *gets]
+    services = [pub, beat, BOARD_SUBJECT, NOTIFY_SUBJECT, *gets]
     engine = {
         "jetstream": "enabled",
         "users": [{"user": ENGINE_USER, "password": engine_password}],
@@ -42,7 +44,7 @@ def accounts(task_namespaces: Iterable[str], engine_password: str, producer_pass
         "imports": [_service(PRODUCER_ACCOUNT, ctl)],
     }
     permissions = {
-        "publish": {"allow": [*services, _NAMES, STREAM_NAMES], "deny": [namespace_subject(TABLE_NAMESPACE)]},
+        "publish": {"allow": [*services, _NAMES, STREAM_NAMES], "deny": [*map(namespace_subject, ENGINE_NAMESPACES)]},
         "subscribe": {"allow": ["_INBOX.>", ctl]},
         "allow_responses": True,
     }
@@ -58,7 +60,7 @@ def accounts(task_namespaces: Iterable[str], engine_password: str, producer_pass
 
 
 def accounts_text(task_namespaces: Iterable[str], engine_password: str, producer_password: str) -> str:
-    """The same as a part of the configuration, in which JSON is valid."""
+    """The same as a part of the configuration file, in which JSON is valid."""
     return f"accounts: {json.dumps(accounts(task_namespaces, engine_password, producer_password), indent=2)}"
 
 

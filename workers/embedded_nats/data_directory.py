@@ -62,13 +62,13 @@ def unusable(data_dir: Path, error: OSError) -> ServeError:
 
 
 def free_bytes(data_dir: Path) -> int:
-    """What may still be written there."""
+    """The bytes that may still be written there."""
     found = os.statvfs(data_dir)
     return found.f_bavail * found.f_frsize
 
 
 def used_bytes(data_dir: Path) -> int:
-    """What the store takes on the disk."""
+    """The bytes that the store takes on the disk."""
     sizes = 0
     for directory, _, names in os.walk(data_dir / "jetstream"):
         for name in names:
@@ -78,9 +78,9 @@ def used_bytes(data_dir: Path) -> int:
 
 
 def remembered_limit(data_dir: Path, limit: int) -> int:
-    """The larger one of a limit and the one that was chosen at an earlier start. Raises OSError.
+    """The larger of a limit and the one that was chosen at an earlier start. Raises OSError.
 
-    A disk that others fill must not make the store drop at its next start what it holds.
+    A disk filled by other programs must not make the store drop what it holds at its next start.
     """
     file, former = data_dir / "store-bytes", 0
     with suppress(OSError, ValueError):
@@ -91,7 +91,7 @@ def remembered_limit(data_dir: Path, limit: int) -> int:
 
 
 def adopt_store(data_dir: Path, account: str) -> None:
-    """Give an account the streams of the nameless one, in which a former version kept them. Raises OSError."""
+    """Give an account the streams of the default one, where an earlier version kept them. Raises OSError."""
     former, own = data_dir / "jetstream" / "$G", data_dir / "jetstream" / account
     if former.exists() and not own.exists():
         former.rename(own)

@@ -1,8 +1,8 @@
 """Watches the disk of the embedded nats-server: whether there is room to store, and whether writing works. No I/O.
 
 nats-server does not recover from a full disk: once a write has failed, the stream stores nothing until the process
-ends, and publishers get no answer. So it is restarted before that, without permission to store: then each publisher is
-told. With room again it is restarted once more. It is restarted, too, whenever a write has failed.
+ends, and publishers get no answer. So it is restarted before that, without permission to store: then each publisher
+gets an error. Once there is room again, it is restarted with permission. It is also restarted when a write has failed.
 """
 
 from typing import NamedTuple
@@ -23,11 +23,11 @@ class DiskLevels(NamedTuple):
 
 
 def levels_of(limit: int) -> DiskLevels:
-    """For a store of `limit` bytes: what is left free must outlast what is written between two looks."""
+    """For a store of `limit` bytes: the free space left must be enough for what is written between two checks."""
     low = min(_LOW_BYTES, limit // 8)
     return DiskLevels(low, 2 * low)
 
 
 def has_write_error(log: bytes) -> bool:
-    """Whether nats-server has said that a write of its store failed."""
+    """Whether nats-server has reported that a write to its store failed."""
     return any(each in log for each in _WRITE_ERRORS)

@@ -1,7 +1,7 @@
-"""The embedded nats-server: a child process on loopback, with a random port and passwords, that stores in the data dir.
+"""The embedded nats-server: a child process on loopback that stores in the data directory.
 
-Port, passwords and store are chosen once and survive restarts of the process, so clients reconnect by themselves. Each
-start is noted in the store before the first client comes, by a process of its own on another port: see
+Port, passwords and store are chosen once for the directory, so clients reconnect by themselves (kept_address.py). Each
+start is noted in the store before the first client connects, by a process of its own on another port: see
 docs/explanation/decisions/0016. While the disk is full, it runs without permission to store: see disk_watch.py.
 """
 
@@ -10,9 +10,8 @@ import logging
 import os
 import secrets
 import signal
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +32,7 @@ from fanline.workers.embedded_nats.data_directory import (
     used_bytes,
 )
 from fanline.workers.embedded_nats.disk_watch import has_write_error, levels_of
+from fanline.workers.embedded_nats.kept_address import LOOPBACK, KeptAddress, kept_address, passing_port
 from fanline.workers.embedded_nats.limits import LEAST_BYTES, StoreLimits, share_out
 from fanline.workers.embedded_nats.survey import prepare_store
 from fanline.workers.errors import ServeError
@@ -40,7 +40,6 @@ from fanline.workers.state_file import write_private
 from fanline.workers.supervision.child import Child
 from fanline.workers.supervision.service import Relaunch, keep_running
 
-LOOPBACK = "127.0.0.1"
 LOOK_SECONDS = 0.25
 """The time between two looks at the disk."""
 _POLL = 0.02
@@ -56,13 +55,19 @@ class NatsServer:
     stop_seconds = 1.0
 
     def __init__(
-        self, binary: Path, settings: Settings, ports: tuple[int, int], lock_fd: int, limits: StoreLimits
+        self,
+        binary: Path,
+        settings: Settings,
+        address: KeptAddress,
+        survey_port: int,
+        lock_fd: int,
+        limits: StoreLimits,
     ) -> None:
-        """`ports`: for clients, and for the process that notes each start. OSError if the directory is not usable."""
+        """`survey_port`: for the process that notes each start. OSError if the directory is not usable."""
         data_dir = Path(settings.data_dir)
-        self._port, survey_port = ports
+        self._port = address.port
         self.url = f"nats://{LOOPBACK}:{self._port}"
-        self.engine_password, self.producer_password = secrets.token_hex(24), secrets.token_hex(24)
+        self.engine_password, self.producer_password = address.engine_password, address.producer_password
         self._limits = limits
         self.engine = _limited(settings.engine, limits)
         """The settings for workers, with the limits of the store."""
@@ -87,13 +92,13 @@ class NatsServer:
         self._configure = partial(configure, "nats-server.conf", self._port, passwords)
         self._argv = self._configure(limits.file_bytes)
         self._full_argv = configure("nats-server-full.conf", self._port, passwords, 1)
-        # No producer knows the password of its own there: the process is gone before the first one comes.
+        # No producer knows this login: the process is gone before the first producer connects.
         passwords = self._survey_password, secrets.token_hex(24)
         self._survey_argv = configure("nats-server-start.conf", survey_port, passwords, _UNLIMITED)
 
     async def prepare(self) -> None:
-        """Note the new start in the store, and bring its streams in line with the limits, unless there is none yet, or
-        nothing is to be stored.
+        """Note the new start in the store, and bring its streams in line with the limits, unless there is no store yet,
+        or nothing may be stored now.
         """
         self._look_at_disk()
         if self._full or not (self._data_dir / "jetstream").exists():
@@ -158,7 +163,7 @@ class NatsServer:
 
     def _new_log(self) -> bytes:
         """What nats-server has logged since the last call."""
-        if self._log_size() < self._log_read:  # it has begun another file
+        if self._log_size() < self._log_read:  # nats-server has begun another file
             self._log_read = 0
         with self._log.open("rb") as log:
             log.seek(self._log_read)
@@ -187,11 +192,13 @@ async def run_nats_server(
     """
     binary, data_dir = find_binary(), Path(settings.data_dir)
     async with locked(data_dir, owner) as lock_fd:
-        with _reserved_port() as port, _reserved_port() as survey_port:
+        with ExitStack() as held:
             try:
+                address = held.enter_context(kept_address(data_dir))
+                survey_port = held.enter_context(passing_port())
                 adopt_store(data_dir, ENGINE_ACCOUNT)
                 limits = limits_for(data_dir, Namespaces(settings.engine.namespaces).durable(), settings.store_bytes)
-                server = NatsServer(binary, settings, (port, survey_port), lock_fd, limits)
+                server = NatsServer(binary, settings, address, survey_port, lock_fd, limits)
             except OSError as error:
                 raise unusable(data_dir, error) from None
             async with trio.open_nursery() as nursery:
@@ -262,18 +269,6 @@ jetstream {{
 log_file: {quoted(log)}
 logfile_size_limit: 10MB
 """
-
-
-@contextmanager
-def _reserved_port() -> Iterator[int]:
-    """A free port that stays ours: a bound socket that never listens keeps out all but listeners with SO_REUSEADDR.
-
-    nats-server is such a listener (as all Go programs are), so it gets the port after every restart, without a race.
-    """
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind((LOOPBACK, 0))
-        yield holder.getsockname()[1]
 
 
 async def _greets(port: int) -> bool:

@@ -1,10 +1,10 @@
-"""What is done in the store before its first client comes: the new start is noted, and the limits are in line."""
+"""Prepares the store before its first client connects: notes the start, and brings streams within the limits."""
 
 import trio
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.errors import BusError
 from fanline.engine.bus.nats.bus import NatsBus
-from fanline.engine.bus.nats.streams import begin_start, ensure_streams
+from fanline.engine.bus.nats.streams.streams import begin_start, ensure_streams
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.nats.options import NatsOptions
@@ -12,8 +12,8 @@ from fanline.workers.errors import ServeError, first_leaf
 
 
 async def prepare_store(url: str, user: str, password: str, settings: EngineSettings) -> int:
-    """Prepare the store of a nats-server that no one else knows of, and that has no limit of its own: JetStream changes
-    no stream, not even to a smaller one, while what all streams may hold is more than it may store.
+    """Prepare the store of a nats-server that no other program knows of, and that has no limit of its own: JetStream
+    changes no stream, not even to a smaller size, while all streams together may hold more than it may store.
 
     Returns how many bytes all streams together may hold. Raises ServeError.
     """

@@ -15,11 +15,11 @@ _log = logging.getLogger("fanline.handlers")
 
 
 async def connect(settings: Settings, on_closed: Callable[[], None]) -> Client:
-    """Connected as the workers are, and again once it was. Waits while no server can be reached; OSError if a file
+    """A client that connects as the workers do, and reconnects. Waits while no server can be reached; OSError if a file
     cannot be read.
 
-    `on_closed`: called when the client is of no more use. nats-py does not connect again after most errors that a
-    server reports.
+    `on_closed`: called when the client has become useless. nats-py does not reconnect after most errors that a server
+    reports.
     """
     client, pace = Client(), LogPace()
 
@@ -34,7 +34,7 @@ async def connect(settings: Settings, on_closed: Callable[[], None]) -> Client:
         on_closed()
 
     async def failed(error: Exception) -> None:
-        level = logging.WARNING if client.is_connected else logging.DEBUG  # else it is one of many tries
+        level = logging.WARNING if client.is_connected else logging.DEBUG  # otherwise it is one of many tries
         if not pace.allows((level, type(error).__name__)):  # one for each message that a subscription has no room for
             return
         _log.log(level, "NATS: %s", error or type(error).__name__)

@@ -31,11 +31,13 @@ _log = logging.getLogger("fanline.handlers")
 class Desk:
     """`by_subject`: subject -> the handler that answers there."""
 
-    def __init__(self, handlers: Mapping[Handler, Function | None], calls: FunctionCalls, webhooks: Webhooks) -> None:
-        """`handlers`: handler -> its function; None for a webhook."""
-        self._calls = calls
+    def __init__(
+        self, handlers: Mapping[Handler, Function | None], make: Callable[[], FunctionCalls], webhooks: Webhooks
+    ) -> None:
+        """`handlers`: handler -> its function; None for a webhook. `make()`: for the calls of one function."""
+        self._calls = {handler: make() for handler, function in handlers.items() if function is not None}
         self._webhooks = webhooks
-        self._pace = LogPace()  # of each kind of fault of each handler: a client can bring about hundreds in a second
+        self._pace = LogPace()  # per kind of fault and handler: a client can cause hundreds a second
         self._by_subject = {handler.subject: (handler, function) for handler, function in handlers.items()}
 
     @property
@@ -63,20 +65,20 @@ class Desk:
 
     async def _call(self, handler: Handler, function: Function, payload: bytes) -> bytes:
         request = decode_request(payload)
-        result = await self._calls.call(function, request)
+        result = await self._calls[handler].call(function, request)
         try:
             meant = _as_answer(request, result)
             answer = encode_answer(meant)
-            decode_answer(answer, type(meant))  # objects check their fields only when decoded
+            decode_answer(answer, type(meant))  # objects check their fields only when they are decoded
         except (HandlerError, TypeError, ValueError) as error:
             if self._pace.allows((handler, HandlerError)):
-                _log.error("the handler %s returned what is no answer: %s", handler.label, error)  # ours
-            raise HandlerError("it returned what is no answer") from None
+                _log.error("the handler %s returned something that is not an answer: %s", handler.label, error)  # ours
+            raise HandlerError("it returned something that is not an answer") from None
         return answer
 
 
 def _as_answer(request: AuthenticateRequest | AuthorizeRequest, result: object) -> HandlerAnswer:
-    """What a function's result stands for. TypeError: truth is not guessed, as a forgotten `await` is true, too."""
+    """What a function's result means. TypeError: truth is not guessed, because a forgotten `await` is true, too."""
     if isinstance(request, AuthenticateRequest):
         if result is None:
             return AuthenticateAnswer(allow=False)

@@ -1,8 +1,8 @@
-"""Python callables of the application: found by name, and called without letting them hold up the process.
+"""Python callables of the application: found by name, and called so that they cannot hold up the process.
 
 A coroutine function runs in the loop, any other function in a thread. A call that is not done in time is given up
-and cancelled; what it runs may go on, as a thread does, and keeps its place until it ends. Once calls that do not end
-have all places, the process is of no more use.
+and cancelled. Its code may go on running, as a thread does. If it still runs some seconds later, it is abandoned: it
+moves to a spare place, and its own place is free again. Once all spare places are taken, such calls keep their places.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from fanline.protocol.handlers import Handler, HandlerError
 from fanline.workers.handlers.stacks import stack_of
 
 PLACES = 64
-"""Calls at a time; those beyond wait."""
+"""Calls at a time; further ones wait."""
 PARTS = 4
-"""Of the places one client holds one part at most, also with calls that were given up and do not end."""
+"""One client holds at most this share of the places, including calls that were given up and do not end."""
 GRACE_SECONDS = 10.0
 
 Function = Callable[[Any], Any]
@@ -30,7 +30,7 @@ _log = logging.getLogger("fanline.handlers")
 
 
 class TooLateError(HandlerError):
-    """A function was not done in time. A note says where it was then."""
+    """A function was not done in time. A note says where in its code it was."""
 
 
 class LoadError(Exception):
@@ -73,9 +73,10 @@ class _Call:
         self.thread: int | None = None
         """The identifier of the thread that runs it, if one does."""
         self.given_up = False
+        self.holds_place = True
 
     def run(self) -> Any:
-        """In a thread. No future takes a StopIteration, as `next` raises it: its call would never end."""
+        """Run in a thread. A future does not accept the StopIteration that `next` raises: the call would never end."""
         self.thread = threading.get_ident()
         try:
             return self.function(self.request)
@@ -86,38 +87,51 @@ class _Call:
 
 
 class FunctionCalls:
-    """`on_stuck`: called when all places are held by calls that still run `grace` seconds after they were given up."""
+    """The calls of one function. `spares`: how many calls may be abandoned that still run `grace` seconds after they
+    were given up; `on_stuck`: called when such calls hold all places, spare ones included, so that no call can begin.
+    """
 
     def __init__(
-        self, seconds: float, on_stuck: Callable[[], None], *, places: int = PLACES, grace: float = GRACE_SECONDS
+        self,
+        seconds: float,
+        on_stuck: Callable[[], None],
+        *,
+        places: int = PLACES,
+        spares: int = 0,
+        grace: float = GRACE_SECONDS,
     ) -> None:
         self._seconds = seconds
         self._on_stuck = on_stuck
         self._most = places
         self._places = asyncio.Semaphore(places)
-        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = (
-            WeakValueDictionary()
-        )  # held by calls, and nobody else
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # held by calls alone
+        self._spares = spares
         self._grace = grace
-        self._stuck: set[asyncio.Future[Any]] = set()
-        self._threads = ThreadPoolExecutor(places, thread_name_prefix="handler")
+        self._stuck: set[_Call] = set()
+        self._threads = ThreadPoolExecutor(places + spares, thread_name_prefix="handler")
+
+    @property
+    def stuck(self) -> int:
+        """Calls that were given up and do not end."""
+        return len(self._stuck)
 
     async def call(self, function: Function, request: Any, client: str | None = None) -> Any:
         """What the function returns. HandlerError if there is no place in time, TooLateError if it is not done in time;
-        whatever it raises. `client`: who has it called, and holds a part of the places at most.
+        whatever the function raises. `client`: on whose behalf it is called; each holds only a part of the places.
         """
         ends = asyncio.get_running_loop().time() + self._seconds
         turn = self._turn_of(client)
         await self._enter(turn, ends)
         call = _Call(function, request)
         work = asyncio.ensure_future(self._run(call))
-        work.add_done_callback(partial(self._ended, turn))
+        work.add_done_callback(partial(self._ended, call, turn))
         done, _ = await asyncio.wait([work], timeout=ends - asyncio.get_running_loop().time())
         if not done:
             error = TooLateError(f"it was not done within {self._seconds:g} s")
             error.add_note(f"It was here:\n{stack_of(work, call.thread)}")
             call.given_up = True
-            self._give_up(work)
+            work.cancel()
+            asyncio.get_running_loop().call_later(self._grace, self._look_again, call, work)
             raise error
         return work.result()
 
@@ -139,22 +153,30 @@ class FunctionCalls:
         except TimeoutError:
             raise HandlerError("too many calls are under way") from None
 
-    def _give_up(self, work: asyncio.Future[Any]) -> None:
-        work.cancel()
-        asyncio.get_running_loop().call_later(self._grace, self._look_again, work)
-
-    def _look_again(self, work: asyncio.Future[Any]) -> None:
-        if not work.done():
-            self._stuck.add(work)
-        if len(self._stuck) >= self._most:
+    def _look_again(self, call: _Call, work: asyncio.Future[Any]) -> None:
+        if work.done():
+            return
+        self._stuck.add(call)
+        self._use_spares()
+        if len(self._stuck) >= self._most + self._spares:
             self._on_stuck()
 
-    def _ended(self, turn: asyncio.Semaphore, work: asyncio.Future[Any]) -> None:
-        self._stuck.discard(work)
-        self._places.release()
+    def _use_spares(self) -> None:
+        """Free the places of calls that do not end, as long as there are spare ones for them."""
+        held = [call for call in self._stuck if call.holds_place]
+        spare = self._spares - (len(self._stuck) - len(held))
+        for call in held[:spare]:
+            call.holds_place = False
+            self._places.release()
+
+    def _ended(self, call: _Call, turn: asyncio.Semaphore, work: asyncio.Future[Any]) -> None:
+        self._stuck.discard(call)
+        if call.holds_place:
+            self._places.release()
+        self._use_spares()
         turn.release()
         if not work.cancelled():
-            work.exception()  # seen, also if nobody waits for it any more
+            work.exception()  # retrieved, even if its caller no longer waits
 
     async def _run(self, call: _Call) -> Any:
         try:
@@ -170,7 +192,7 @@ class FunctionCalls:
             raise RuntimeError(f"it raised {type(error).__name__}") from error
 
     async def _in_thread(self, call: _Call) -> Any:
-        """A thread cannot be cancelled: this returns when it has ended, whatever happens meanwhile."""
+        """A thread cannot be cancelled: this returns once the thread has ended, whatever happens meanwhile."""
         thread, cancelled = asyncio.get_running_loop().run_in_executor(self._threads, call.run), False
         while not thread.done():
             try:

@@ -1,7 +1,7 @@
-"""The process of handlers: one asyncio loop, a connection to NATS, and the application's code. Started by the
+"""The process `handlers`: one asyncio loop, a connection to NATS, and the application's code. Started by the
 supervisor only.
 
-It may hang, crash or be killed: workers refuse their clients meanwhile, and the supervisor starts it again.
+It may hang, crash or be killed: workers then refuse their clients, and the supervisor restarts it.
 """
 
 import asyncio
@@ -20,8 +20,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from fanline.protocol.handlers import QUEUE, Handler, HandlerForm, parse_handler
+from fanline.protocol.hooks.dead_letters import DEAD_QUEUE, DEAD_SUBJECT
 from fanline.protocol.hooks.questions import hooks_handler
 from fanline.workers.handlers.connection import connect
+from fanline.workers.handlers.counting import answer_counters
 from fanline.workers.handlers.desk import Desk
 from fanline.workers.handlers.functions import Function, FunctionCalls, LoadError, load_function
 from fanline.workers.handlers.hooks.desk import HookDesk
@@ -34,16 +36,21 @@ from fanline.workers.handlers.service import HandlersOrder
 from fanline.workers.handlers.stacks import watch_loop
 from fanline.workers.handlers.webhooks import Webhooks
 from fanline.workers.logs import configure_logging
+from fanline.workers.process_name import name_process
 from fanline.workers.supervision.reporting import BEAT_SECONDS, READY, beat, report
 
 _MOST_WAITING = 10_000
-"""Requests of one handler that nats-py holds for us; further ones are dropped, and their clients refused."""
+"""Requests for one handler that nats-py holds for us; further ones are dropped, and their clients refused."""
+NICENESS = 5
+"""Where CPU time is scarce, messages to clients come before the application's code, and that before the API."""
 _log = logging.getLogger("fanline.handlers")
 
 
 def main() -> int:
     """Answer requests until SIGTERM. Returns the exit code: 1 if it cannot, as reported."""
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=HandlersOrder)
+    name_process("handlers", "(fanline.workers.handlers.main)")
+    os.nice(NICENESS)
     configure_logging("handlers")
     cast("TextIOWrapper", sys.stdout).reconfigure(line_buffering=True)  # what the application prints, when it does
     sys.path.insert(0, os.getcwd())  # noqa: PTH109  # the text; the application's modules are in the working directory
@@ -70,15 +77,18 @@ async def serve(order: HandlersOrder, functions: dict[Handler, Function | None],
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     settings = order.settings.handlers
     webhooks = Webhooks(settings.timeout, settings.retries)
-    desk = Desk(functions, FunctionCalls(settings.timeout, _end_stuck), webhooks)
+    desk = Desk(functions, lambda: FunctionCalls(settings.timeout, _end_stuck), webhooks)
     client = await connect(order.settings, _end_closed)
     answering = _Answering(client, desk.answer)
     for subject in desk.subjects:
         await client.subscribe(subject, queue=QUEUE, cb=answering.take, pending_msgs_limit=_MOST_WAITING)
-    await _serve_hooks(client, setups, settings.timeout)
+    hooked = await _serve_hooks(client, setups, settings.timeout)
     office = PostOffice(client, order.settings.webhooks, order.settings.engine.bucket_bytes)
     if order.settings.webhooks:
         await office.start()
+        take = _Answering(client, office.dead_letters.answer).take
+        await client.subscribe(DEAD_SUBJECT, queue=DEAD_QUEUE, cb=take)
+    await answer_counters(client, lambda: [each.counters for each in hooked], office.counters)
     await client.flush()
     report(order.report_fd, READY)
     watching = [asyncio.create_task(each) for each in (_beat(order.report_fd), watch_loop(order.settings.hang_timeout))]
@@ -90,23 +100,26 @@ async def serve(order: HandlersOrder, functions: dict[Handler, Function | None],
     _leave()
 
 
-async def _serve_hooks(client: Client, setups: dict[str, Function], seconds: float) -> None:
-    """Have the functions that the setups register hear events and answer clients. LoadError."""
+async def _serve_hooks(client: Client, setups: dict[str, Function], seconds: float) -> list[Hooked]:
+    """Have all functions that the setups register receive events and answer clients. LoadError."""
+    made = list[Hooked]()
     if not setups:
-        return
+        return made
     hooks = await set_up(setups, Saying(client))
 
     def make(name: str, function: Function) -> Hooked:
-        return Hooked(name, function, seconds, _end_stuck)
+        made.append(Hooked(name, function, seconds))
+        return made[-1]
 
     await listen(client, tuple(setups), hooks, make)
     take = _Answering(client, HookDesk(hooks, make).answer).take
     subject = hooks_handler(list(setups)).subject
     await client.subscribe(subject, queue=QUEUE, cb=take, pending_msgs_limit=_MOST_WAITING)
+    return made
 
 
 class _Answering:
-    """Takes messages off nats-py, which waits for each callback to return before it makes the next one."""
+    """Takes messages from nats-py, which waits for each callback to return before it calls the next."""
 
     def __init__(self, client: Client, answer: Callable[[str, bytes], Awaitable[bytes]]) -> None:
         """`answer`: the answer to what came on a subject."""
@@ -121,7 +134,7 @@ class _Answering:
 
     async def _answer(self, message: Msg) -> None:
         answer = await self._answer_to(message.subject, message.data)
-        with suppress(nats.errors.Error):  # NATS is away: the worker hears of nothing, and refuses
+        with suppress(nats.errors.Error):  # NATS is unreachable: the worker gets no answer, and refuses
             await self._client.publish(message.reply, answer)
 
 
@@ -132,16 +145,16 @@ async def _beat(report_fd: int) -> None:
 
 
 def _end_stuck() -> None:
-    _log.critical("calls that do not end hold all places: this process ends, and another one is started")
+    _log.critical("calls of a handler that do not end hold all its places: this process ends, and is started again")
     _leave(1)
 
 
 def _end_closed() -> None:
-    _leave(1)  # another one is started
+    _leave(1)  # the supervisor starts another process
 
 
 def _leave(exit_code: int = 0) -> None:
-    """End at once: threads may run the application's code for ever."""
+    """End at once: threads may run the application's code forever."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The process of handlers as the supervisor sees it."""
+"""The process `handlers` as the supervisor sees it."""
 
 import sys
 
@@ -18,11 +18,11 @@ class HandlersOrder(msgspec.Struct, frozen=True):
     report_fd: int
     settings: Settings
     handlers: tuple[str, ...]
-    """Those that it is asked for, as the settings name them."""
+    """The handlers that it runs, as the settings name them."""
 
 
 class HandlersProcess(ReportingProcess):
-    """One for a server, whatever the number of its workers."""
+    """One per server, whatever the number of its workers."""
 
     def __init__(self, settings: Settings, handlers: tuple[str, ...], command: tuple[str, ...] = COMMAND) -> None:
         """`settings`: with those of the embedded NATS."""
@@ -41,7 +41,18 @@ def is_needed(settings: Settings) -> bool:
 
 def handlers_to_run(settings: Settings) -> tuple[str, ...]:
     """The handlers of the settings that need the process; workers ask those on NATS themselves."""
+    return tuple(each.text for each in _named(settings) if each.form is not HandlerForm.SUBJECT)
+
+
+def subjects_asked(settings: Settings) -> tuple[str, ...]:
+    """The subjects of the handlers on NATS, and of the responder that answers clients there."""
+    subjects = [each.subject for each in _named(settings) if each.form is HandlerForm.SUBJECT]
+    responder = settings.hooks.responder
+    return (*subjects, parse_handler(responder).subject) if responder else tuple(subjects)
+
+
+def _named(settings: Settings) -> list[Handler]:
+    """The authenticator and the authorizers, each once."""
     namespaces = settings.engine.namespaces.values()
     named = [settings.access.authenticator, *(namespace.authorizer for namespace in namespaces)]
-    handlers: list[Handler] = [parse_handler(text) for text in dict.fromkeys(named) if text]
-    return tuple(each.text for each in handlers if each.form is not HandlerForm.SUBJECT)
+    return [parse_handler(text) for text in dict.fromkeys(named) if text]

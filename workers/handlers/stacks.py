@@ -1,4 +1,4 @@
-"""Where the application's code is that does not end: in a coroutine, in a thread, or in the way of the loop."""
+"""Finds where the application's code hangs: in a coroutine, in a thread, or blocking the loop."""
 
 import asyncio
 import faulthandler
@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 BLOCKED_SECONDS = 1.25
-"""A loop that is held up for longer is reported. Shorter than any block that a client notices."""
+"""A loop that is blocked for longer is reported. Shorter than any block that a client notices."""
 PACE_SECONDS = 10.0
 """Between two reports: the stacks of all threads may be thousands of lines."""
 _TICK_SECONDS = 0.25
@@ -28,7 +28,7 @@ def stack_of(task: asyncio.Future[Any], thread: int | None) -> str:
 
 
 def _frames(awaited: Any) -> Iterator[FrameType]:
-    """Those of a suspended coroutine, and of what it awaits: `Task.get_stack` has the outermost one alone."""
+    """The frames of a suspended coroutine, and of what it awaits: `Task.get_stack` has only the outermost one."""
     while awaited is not None:
         frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
         if frame is None:
@@ -38,9 +38,9 @@ def _frames(awaited: Any) -> Iterator[FrameType]:
 
 
 async def watch_loop(hang_seconds: float) -> None:
-    """Report, for ever, that the loop is held up. The stacks of all threads go to stderr while it is, from a thread
-    that needs no Python, so that they are there even if it never runs again. `hang_seconds`: after which the process is
-    killed; a block that may come to that is reported whenever the last report was.
+    """Report, forever, when the loop is blocked. The stacks of all threads then go to stderr, from a thread that needs
+    no Python, so that they appear even if the loop never runs again. `hang_seconds`: after which the process is killed;
+    a block that may last that long is reported however recent the last report was.
     """
     loop, quiet_until = asyncio.get_running_loop(), -math.inf
     while True:

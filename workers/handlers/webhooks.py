@@ -13,7 +13,7 @@ _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "U
 
 
 class _Retry(Exception):  # noqa: N818  # no error yet
-    """It may go better another time."""
+    """Another try may succeed."""
 
 
 class Webhooks:

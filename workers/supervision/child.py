@@ -15,6 +15,7 @@ import trio
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
+_PR_GET_PDEATHSIG = 2
 
 
 class Child:
@@ -44,7 +45,7 @@ class Child:
             env=environ,
             pass_fds=pass_fds,
             process_group=0,
-            preexec_fn=_die_with_parent(death_signal),  # safe: the supervisor has one thread
+            preexec_fn=_die_with_parent(death_signal),  # safe: the supervisor has only one thread
         )
         assert self._process.stdin is not None
         try:
@@ -102,3 +103,10 @@ def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
             os._exit(1)
 
     return request_signal
+
+
+def dies_with_parent() -> bool:
+    """Whether this process gets a signal when the one that has started it ends."""
+    sent = ctypes.c_int(0)
+    _libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(sent))
+    return sent.value != 0

@@ -1,6 +1,6 @@
 """A process of ours that reports on a pipe.
 
-First comes one line, `READY` or the reason why the process cannot serve, then a beat every second.
+First comes one line, `READY` or the reason why the process cannot serve; then follows a beat every second.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from fanline.workers.configuration.settings import ENV_PREFIX
+from fanline.workers.configuration.loading import ENV_PREFIX
 from fanline.workers.errors import ServeError
 from fanline.workers.supervision.child import Child
 
@@ -27,12 +27,12 @@ _log = logging.getLogger("fanline.supervisor")
 
 
 class Order(NamedTuple):
-    """What a process is started with. It holds secrets, so it never stands in arguments or environment."""
+    """What a process is started with. It contains secrets, so it never appears in arguments or environment."""
 
     message: msgspec.Struct
     """As JSON on its stdin."""
     descriptors: tuple[int, ...]
-    """Those that it inherits, besides its end of the pipe."""
+    """The descriptors that it inherits, besides its end of the pipe."""
 
 
 class ReportingProcess(ABC):

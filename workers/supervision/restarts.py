@@ -3,7 +3,7 @@
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
 HEALTHY_LIFE = 10.0
-"""A process that lived this long was healthy: its next restart is immediate again."""
+"""A process that lived this long was healthy: the next restart is immediate again."""
 
 
 class RestartDelays:

@@ -17,7 +17,7 @@ _log = logging.getLogger("fanline.supervisor")
 
 
 class Relaunch(Exception):  # noqa: N818  # no error: it is as it should be
-    """A process is to be started again, at once: what it was started with has changed."""
+    """A process has to be restarted at once: what it was started with has changed."""
 
 
 class Service(Protocol):

@@ -6,6 +6,7 @@ import sys
 import msgspec
 
 from fanline.workers.configuration.settings import Settings
+from fanline.workers.supervision.child import Child
 from fanline.workers.supervision.reporting import Order, ReportingProcess
 
 STOP_GRACE = 1.5
@@ -13,6 +14,7 @@ STOP_GRACE = 1.5
 the monitor's lease and draining the bus take 0.8 of them.
 """
 
+_IN_ORDER = "exit code 0"
 COMMAND = (sys.executable, "-P", "-m", "fanline.workers.worker")
 
 
@@ -27,6 +29,8 @@ class WorkerOrder(msgspec.Struct, frozen=True):
     """Whether NATS is the supervisor's."""
     control: str = ""
     """The path of the control process's socket; "" if there is none."""
+    died: str = ""
+    """How the worker before it died; "" if there was none, or if it had been told to end."""
 
 
 class WorkerSlot(ReportingProcess):
@@ -54,8 +58,20 @@ class WorkerSlot(ReportingProcess):
         self._settings = settings
         self._embedded = embedded
         self._control = control
+        self._newest: Child | None = None
+
+    def launch(self) -> Child:
+        self._newest = super().launch()
+        return self._newest
 
     def order(self, report_fd: int) -> Order:
         listener_fd = self._listener.fileno()
-        order = WorkerOrder(self._number, listener_fd, report_fd, self._settings, self._embedded, self._control)
+        order = WorkerOrder(
+            self._number, listener_fd, report_fd, self._settings, self._embedded, self._control, self._died()
+        )
         return Order(order, (listener_fd,))
+
+    def _died(self) -> str:
+        """How the newest process of this slot died."""
+        ending = None if self._newest is None else self._newest.ending
+        return "" if ending in (None, _IN_ORDER) else ending

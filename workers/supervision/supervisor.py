@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from fanline.engine.access.settings import AuthMode
-from fanline.engine.transport import load_tls
+from fanline.engine.sockets.transport import load_tls
 from fanline.protocol.serve_state import ServeState, control_socket_name
 from fanline.workers.access import make_verifier
 from fanline.workers.configuration.settings import Settings
@@ -22,10 +22,10 @@ from fanline.workers.control.service import ControlProcess
 from fanline.workers.embedded_nats.accounts import ENGINE_USER, PRODUCER_USER
 from fanline.workers.embedded_nats.server import run_nats_server
 from fanline.workers.errors import ServeError
-from fanline.workers.handlers.service import HandlersProcess, handlers_to_run, is_needed
+from fanline.workers.handlers.service import HandlersProcess, handlers_to_run, is_needed, subjects_asked
 from fanline.workers.own_secret import with_secret
 from fanline.workers.state_file import published, running_server
-from fanline.workers.supervision.child import Child
+from fanline.workers.supervision.child import Child, dies_with_parent
 from fanline.workers.supervision.listeners import PortTakenError, open_listeners, websocket_url
 from fanline.workers.supervision.service import keep_running
 from fanline.workers.supervision.slot import WorkerSlot
@@ -99,20 +99,26 @@ class Supervisor:
             watching.cancel_scope.cancel()
 
     async def _serve(self, announce: Callable[[str], None]) -> None:
-        """Start nats-server, then the workers, and announce them; stop in the reverse order."""
-        async with trio.open_nursery() as nursery:
-            with self._stopping:
-                settings = await self._start_nats(nursery)
-                async with trio.open_nursery() as workers:
-                    async with trio.open_nursery() as starting:
-                        starting.start_soon(self._start_handlers, nursery, settings)
-                        starting.start_soon(self._start_workers, workers, settings)
-                    state = self._state(settings)
-                    with published(state, self._state_directory, self._port):
-                        announce(ready_line(state, self._settings))
-                        self._start_control(nursery, settings)
-                        await self._sleep_and_close()
-            nursery.cancel_scope.cancel()  # last: workers still send nats-server what they have, and ask handlers
+        """Start nats-server, then the workers, and announce them; stop in the reverse order.
+
+        Workers that end still send nats-server what they have, and ask handlers. The two other processes also end
+        before nats-server, so that they see no outage when nothing is wrong.
+        """
+        async with trio.open_nursery() as nats:
+            async with trio.open_nursery() as helpers:
+                with self._stopping:
+                    settings = await self._start_nats(nats)
+                    async with trio.open_nursery() as workers:
+                        async with trio.open_nursery() as starting:
+                            starting.start_soon(self._start_handlers, helpers, settings)
+                            starting.start_soon(self._start_workers, workers, settings)
+                        state = self._state(settings)
+                        with published(state, self._state_directory, self._port):
+                            announce(ready_line(state, self._settings))
+                            self._start_control(helpers, settings)
+                            await self._sleep_and_close()
+                helpers.cancel_scope.cancel()
+            nats.cancel_scope.cancel()
 
     async def _start_nats(self, nursery: trio.Nursery) -> Settings:
         """The settings for workers: with the URL, the login and the limits of the embedded nats-server, unless NATS is
@@ -138,8 +144,8 @@ class Supervisor:
             await nursery.start(keep_running, process, self._alive)
 
     def _start_control(self, nursery: trio.Nursery, settings: Settings) -> None:
-        """Start the control process, if there is to be one. Nobody waits for it: it has to import much, and what it
-        does is nothing that clients need.
+        """Start the control process, if there is to be one. Nothing waits for it: it has much to import, and clients
+        do not need what it does.
         """
         if self._control:
             process = ControlProcess(settings, self._control, self._url, self._control_listener)
@@ -218,6 +224,9 @@ class Supervisor:
             nats_tls_cert=_absolute(settings.nats_tls_cert),
             nats_tls_key=_absolute(settings.nats_tls_key),
             token_secret=settings.tokens.secret,
+            asks=subjects_asked(settings),
+            control=settings.control,
+            owner=os.getppid() if dies_with_parent() else 0,
         )
 
 

@@ -1,31 +1,24 @@
 """The bus on NATS: core NATS carries what is ephemeral, JetStream stores and republishes what is durable.
 
 What a worker asks for (`join`, `leave`, messages to send) goes to the client synchronously; messages and replies come
-back through sinks that the client calls from its reading task (client.py). After an outage messages flow as soon as the
-subscriptions are back; what was missed is fetched beside them (engine/channels/durable/recovery.py).
+back through sinks that the client calls from its reading task (client/client.py). After an outage messages flow as soon
+as the subscriptions are back; what was missed is fetched beside them (engine/channels/durable/recovery.py).
 """
 
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import trio
 
-from fanline.engine.bus.interface import (
-    AfterBurst,
-    Answerer,
-    BusError,
-    Deliver,
-    NamespaceListener,
-    OnLoss,
-    Stored,
-    TooLargeError,
-)
-from fanline.engine.bus.nats.client import NatsClient
+from fanline.engine.bus.errors import BusError, TooLargeError
+from fanline.engine.bus.interface import AfterBurst, Answerer, BucketWatcher, Deliver, NamespaceListener, OnLoss
+from fanline.engine.bus.nats.bucket_watches import BucketWatches
+from fanline.engine.bus.nats.client.client import NatsClient
 from fanline.engine.bus.nats.interest import NamespaceInterest, SubjectInterest
 from fanline.engine.bus.nats.jetstream import (
     DELETED_STREAMS,
@@ -33,13 +26,17 @@ from fanline.engine.bus.nats.jetstream import (
     api_reply,
     sequence_of,
 )
-from fanline.engine.bus.nats.requests import Requests
-from fanline.engine.bus.nats.stream_keeper import StreamKeeper
+from fanline.engine.bus.nats.requests.buckets import BucketRequests
+from fanline.engine.bus.nats.requests.peers import PeerRequests
+from fanline.engine.bus.nats.requests.streams import StreamRequests
+from fanline.engine.bus.nats.streams.stream_keeper import StreamKeeper
+from fanline.engine.bus.stored import Stored
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.channels import is_pattern, namespace_of
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats import commands
-from fanline.protocol.nats.names import namespace_subject, stream_name
+from fanline.protocol.nats.connection import Sink
+from fanline.protocol.nats.names import Bucket, namespace_subject, stream_name
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsMessage
 from fanline.protocol.nats.replies import Complaint, ComplaintKind
@@ -49,50 +46,17 @@ MINIMUM_VERSION = (2, 11)
 """Older servers lack per-message TTL and the batched direct get with which durable channels are read."""
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 """Bytes that may wait to be sent; more means that NATS does not keep up. What clients publish waits long before that
-(client.py), so that the rest is for the worker's own requests.
+(client/client.py), so that the rest is for the worker's own requests.
 """
 
 _BEATS = f"fanline.{Direction.BEAT}.>"
+_WORKERS = "fanline-workers"
+"""Queue of those subjects on which one worker answers for all."""
 _log = logging.getLogger("fanline.bus")
 
 
-@asynccontextmanager
-async def open_nats_bus(
-    options: NatsOptions,
-    name: str,
-    namespaces: Namespaces | None = None,
-    *,
-    bucket_bytes: int = -1,
-    reports_full: bool = True,
-) -> AsyncIterator["NatsBus"]:
-    """A connected bus; the streams of durable namespaces exist. BusError if NATS cannot be used as it is.
-
-    `bucket_bytes`: as in EngineSettings; `reports_full`: whether to log that the store is full, which of the embedded
-    server the supervisor does.
-    """
-    bus = NatsBus(options, name, namespaces or Namespaces(), bucket_bytes)
-    bus.full_store.reports = reports_full
-    await bus.client.connect()
-    refusal: BusError | None = None
-    async with trio.open_nursery() as nursery:
-        carrier = trio.CancelScope(shield=True)  # tasks that are cancelled may send something as they end
-        nursery.start_soon(bus.carry, carrier)
-        try:
-            await bus.prepare()
-            nursery.start_soon(bus.streams.run)
-            yield bus
-        except BusError as error:  # not raised in here: the nursery would wrap it in an exception group
-            refusal = error
-        finally:
-            await bus.client.drain()
-            carrier.cancel()
-        nursery.cancel_scope.cancel()
-    if refusal is not None:
-        raise refusal
-
-
-class NatsBus(Requests):
-    """See engine/bus/interface.py for the promises; made by `open_nats_bus`."""
+class NatsBus(StreamRequests, BucketRequests, PeerRequests):
+    """See engine/bus/interface.py for the promises; made by `open_nats_bus` (opening.py)."""
 
     def __init__(self, options: NatsOptions, name: str, namespaces: Namespaces, bucket_bytes: int = -1) -> None:
         super().__init__()
@@ -107,6 +71,7 @@ class NatsBus(Requests):
         )
         self._interest = SubjectInterest(self.client)
         self._whole = NamespaceInterest(self._interest)
+        self._watches = BucketWatches(self._interest)
         self._deliver: Deliver = lambda channel, payload, position: None
         self._overhear: Deliver = lambda channel, payload, position: None
         self._on_loss: OnLoss = lambda _: None
@@ -150,7 +115,7 @@ class NatsBus(Requests):
 
     def _take_stored(self, message: NatsMessage) -> None:
         if self._lost_since is not None:
-            return  # taken now, it would hide what was lost before it; all is read once the loss is reported
+            return  # accepted now, it would hide what was lost before it; everything is read once the loss is reported
         channel = channel_of(message.subject)
         position = self.signatures.position_of(channel, message) if message.headers else None  # one that is not stored
         self._deliver(channel, message.payload, position)
@@ -166,7 +131,9 @@ class NatsBus(Requests):
             self._overhear(channel, message.payload, position)
 
     def _subject(self, channel: str) -> str:
-        """The subject on which a channel's messages arrive: one for all of a namespace that is heard as a whole."""
+        """The subject on which a channel's messages arrive: one for all channels of a namespace that is subscribed to
+        as a whole.
+        """
         namespace = self._namespaces.of(channel)
         direction = Direction.OUT if namespace.durable else Direction.PUB
         if namespace.everywhere or is_pattern(channel):
@@ -203,11 +170,12 @@ class NatsBus(Requests):
         if listener is not None and listener.wants(channel, sequence_of(message)):
             listener.take(Stored(channel, message.payload, self.signatures.position_of(channel, message)))
 
-    async def answer(self, subject: str, take: Answerer | None) -> None:
+    async def answer(self, subject: str, take: Answerer | None, *, shared: bool = False) -> None:
         if take is None:
             self._interest.drop(subject)
             return
-        self._interest.want(subject, lambda asked: take(asked.payload, partial(self._reply, asked.reply)))
+        queue = _WORKERS if shared else ""
+        self._interest.want(subject, lambda asked: take(asked.payload, partial(self._reply, asked.reply)), queue)
         await self._interest.wait(subject)
 
     def _reply(self, subject: str, payload: bytes) -> None:
@@ -228,6 +196,16 @@ class NatsBus(Requests):
             return  # any client of NATS may publish there
         if self._take_beat is not None:
             self._take_beat(channel)
+
+    async def kv_watch(self, bucket: Bucket, watcher: BucketWatcher) -> None:
+        await self._watches.watch(bucket, watcher)
+
+    def kv_is_watched(self, bucket: Bucket) -> bool:
+        return self._watches.is_watched(bucket)
+
+    def listen(self, subject: str, sink: Sink) -> None:
+        """Have a sink called with what comes on a subject, soon and for as long as the bus is there."""
+        self._interest.want(subject, sink)
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -267,7 +245,7 @@ class NatsBus(Requests):
             await self.client.run()
 
     async def prepare(self) -> None:
-        """Subscribe to what every worker hears, and create the streams. BusError if NATS cannot be used."""
+        """Subscribe to what every worker receives, and create the streams. BusError if NATS cannot be used."""
         try:
             await self._prepare()
         except BusError as error:
@@ -304,6 +282,7 @@ class NatsBus(Requests):
 
     def _on_lost(self) -> None:
         self._lost_since = self._lost_since or self.client.sound_until
+        self._watches.interrupted()
         self.fail_requests(BusError("NATS went away; it may have been done"))
 
     def _on_open(self) -> None:

@@ -1,12 +1,12 @@
-"""What a worker wants to hear: each subject with its subscription, and whether the server has it. No I/O."""
+"""What a worker wants to receive: each subject with its subscription, and whether the server has it. No I/O."""
 
 from collections.abc import Mapping
 
 import trio
 
-from fanline.engine.bus.interface import BusError
-from fanline.engine.bus.nats.client import NatsClient
-from fanline.engine.bus.nats.confirmation import Confirmation
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.nats.client.client import NatsClient
+from fanline.engine.bus.nats.client.confirmation import Confirmation
 from fanline.protocol.nats.connection import Sink
 from fanline.protocol.nats.parser import NatsMessage
 from fanline.protocol.nats.replies import ComplaintKind
@@ -34,12 +34,12 @@ class SubjectInterest:
         self._wanted: dict[str, _Wanted] = {}
         self._renewed = trio.Event()
 
-    def want(self, subject: str, sink: Sink) -> None:
+    def want(self, subject: str, sink: Sink, queue: str = "") -> None:
         wanted = self._wanted.get(subject)
         if wanted is not None:
             self._client.redirect(wanted.sid, sink)
         else:
-            sid = self._client.subscribe(subject, sink)
+            sid = self._client.subscribe(subject, sink, queue)
             self._wanted[subject] = _Wanted(sid, self._client.confirmation() if self._client.connected else None)
 
     def drop(self, subject: str) -> None:
@@ -83,7 +83,7 @@ class SubjectInterest:
 
 
 class NamespaceInterest:
-    """Reasons to hear all channels of a namespace. One subscription serves all of them, each with a sink of its own."""
+    """Reasons to receive all channels of a namespace. One subscription serves all of them, each with its own sink."""
 
     def __init__(self, interest: SubjectInterest) -> None:
         self._interest = interest
@@ -106,7 +106,7 @@ class NamespaceInterest:
 def _one_of(sinks: Mapping[str, Sink]) -> Sink:
     """One sink that calls these."""
     if len(sinks) == 1:
-        return next(iter(sinks.values()))  # without a detour: the task monitor hears very many messages
+        return next(iter(sinks.values()))  # without a detour: the task monitor gets very many messages
     each = tuple(sinks.values())
 
     def take(message: NatsMessage) -> None:

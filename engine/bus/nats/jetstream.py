@@ -10,18 +10,18 @@ from typing import Any
 
 import msgspec
 
-from fanline.engine.bus.interface import (
-    READ_BATCH,
-    BusError,
-    Epoch,
-    KvEntry,
-    StorageFullError,
-    StreamPosition,
-    StreamState,
-)
-from fanline.engine.bus.nats.starts import read_starts
+from fanline.engine.bus.errors import BusError, StorageFullError
+from fanline.engine.bus.nats.streams.starts import read_starts
+from fanline.engine.bus.stored import READ_BATCH, Epoch, KvEntry, StreamPosition, StreamState
 from fanline.engine.namespaces import Namespace, Storage
-from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject, namespace_subject, stream_name
+from fanline.protocol.nats.names import (
+    Bucket,
+    bucket_stream,
+    bucket_subject,
+    change_subject,
+    namespace_subject,
+    stream_name,
+)
 from fanline.protocol.nats.parser import NatsMessage, header_of
 from fanline.protocol.nats.replies import OTHER_STREAM, is_storage_full
 from fanline.protocol.nats.subjects import Direction
@@ -30,6 +30,14 @@ _PAGE_BYTES = 1024 * 1024  # what is read at once; a worker holds many pages at 
 _LAST_BYTES = 8 * 1024 * 1024  # of the newest messages of many channels; the server would cut at 64 MiB
 
 _DEDUPLICATION_SECONDS = 120.0
+_AGING = frozenset(  # for `kv_put`
+    (Bucket.TASKS, Bucket.RUNNING, Bucket.REVOKED, Bucket.WORKERS, Bucket.ITEMS, Bucket.NOTIFIED)
+)
+_SMALL = frozenset(
+    (Bucket.LEASES, Bucket.PLACES, Bucket.REVOKED, Bucket.WORKERS, Bucket.ALARMS, Bucket.KEYS, Bucket.PREFERENCES)
+)
+WATCHED = frozenset((Bucket.API_KEYS, Bucket.WORKERS))
+"""Those of which the store says what it has stored, for `kv_watch`."""
 _encoder = msgspec.json.Encoder()
 
 
@@ -58,8 +66,8 @@ def bucket_config(bucket: Bucket, max_age: float, replicas: int, max_bytes: int)
     """The stream behind a key-value bucket, as NATS clients expect it (ADR-8), except that one with a limit drops its
     oldest entries: nothing may wait for room in it. `max_age` in seconds, 0 for no limit; `max_bytes`: -1 for no limit.
     """
-    ages_by_key = bucket in (Bucket.TASKS, Bucket.RUNNING, Bucket.REVOKED, Bucket.WORKERS, Bucket.ITEMS)  # for `kv_put`
-    if bucket in (Bucket.LEASES, Bucket.PLACES, Bucket.REVOKED, Bucket.WORKERS, Bucket.KEYS):
+    ages_by_key = bucket in _AGING
+    if bucket in _SMALL:
         max_bytes = -1  # they are small, and must never be refused or dropped
     return {
         "name": bucket_stream(bucket),
@@ -75,7 +83,15 @@ def bucket_config(bucket: Bucket, max_age: float, replicas: int, max_bytes: int)
         "allow_rollup_hdrs": True,
         "deny_delete": True,
         **({"allow_msg_ttl": True} if ages_by_key else {}),
+        **({"republish": _changes(bucket)} if bucket in WATCHED else {}),
     }
+
+
+def _changes(bucket: Bucket) -> dict[str, str]:
+    """What is published where when it is stored: a subscription to the bucket's own subjects would be told before that,
+    and also of what is refused.
+    """
+    return {"src": bucket_subject(bucket, ">"), "dest": change_subject(bucket, ">")}
 
 
 def get_request(bucket: Bucket, key: str) -> bytes:

@@ -2,7 +2,7 @@
 
 A signed message carries the header SIGNATURE: when it was signed, in Unix milliseconds of the store, and an HMAC-SHA256
 of that time, the channel, the store id and the payload. The key is in a bucket that no producer can read; the first
-worker of a cluster creates it. A copy of a signed message is not believed:
+worker of a cluster creates it. A copy of a signed message is not accepted:
 
 | where the copy is stored                | why it is refused                                                          |
 |-----------------------------------------|----------------------------------------------------------------------------|
@@ -11,7 +11,7 @@ worker of a cluster creates it. A copy of a signed message is not believed:
 | in the same one, within two minutes     | JetStream stores each store id once                                        |
 | in the same one, later                  | it was not signed when it was stored                                       |
 
-What was stored before the key was created is believed unsigned: a former version of the engine stored it.
+What was stored before the key was created is accepted unsigned: an earlier version of the engine stored it.
 """
 
 import hmac
@@ -21,8 +21,10 @@ from contextlib import suppress
 import trio
 from msgspec.structs import replace
 
-from fanline.engine.bus.interface import Bus, BusError, ConflictError, Stored, StreamPosition
+from fanline.engine.bus.errors import BusError, ConflictError
+from fanline.engine.bus.interface import Bus
 from fanline.engine.bus.nats.jetstream import position_of, subject_of
+from fanline.engine.bus.stored import Stored, StreamPosition
 from fanline.engine.clock import unix_ms, unix_ms_of
 from fanline.protocol.nats.names import MESSAGE_ID, SIGNATURE, SIGNING_KEY, Bucket
 from fanline.protocol.nats.parser import NatsMessage, header_of
@@ -82,7 +84,7 @@ class Signatures:
     # --- signing ------------------------------------------------------------------------------------------------------
 
     def headers(self, channel: str, store_id: str, payload: bytes) -> dict[str, str]:
-        """The headers of a signed message. Its store id is made one that nobody can guess: a message that was stored
+        """The headers of a signed message. Its store id becomes one that cannot be guessed: a message that was stored
         under it before would keep this one out.
         """
         own_id = f"{store_id}/{self._mac(store_id.encode())[:22]}"

@@ -1,4 +1,4 @@
-"""A channel in a worker: who hears it."""
+"""A channel in a worker, and its subscribers."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,11 @@ from fanline.engine.namespaces import Namespace
 from fanline.engine.sending.outbox import Outbox
 from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope
-from fanline.protocol.messages import GapReason
+from fanline.protocol.messages.notices import GapReason
 
 
 class Channel:
-    """A channel that is open in this worker: somebody is interested in it, and the bus routes it here. `task:*` is one,
+    """A channel that is open in this worker: there is interest in it, and the bus routes it here. `task:*` is one,
     too: it stands for all channels of its namespace, and has no log.
     """
 
@@ -26,7 +26,7 @@ class Channel:
         self.interest = 0
         """How many hold it open; counted by `Hub.open` and `Hub.close` alone."""
         self.groups: tuple[Group, ...] = ()
-        self._awaiting: set[Outbox] | None = None  # None: nobody, as nearly always
+        self._awaiting: set[Outbox] | None = None  # None: no one, as nearly always
 
     def __iter__(self) -> Iterator[Outbox]:
         """The subscribers that are sent its messages."""
@@ -61,7 +61,7 @@ class Channel:
         self._awaiting = self._awaiting or None
 
     def also_in(self, group: Group) -> set[Outbox]:
-        """The members of a group, perhaps another channel's, that hear this channel, too."""
+        """The members of a group, perhaps another channel's, that are subscribed to this channel, too."""
         own = self._group(group.encoding)
         found = set() if own is None else own.common(group)
         return found if self._awaiting is None else found | {outbox for outbox in self._awaiting if outbox in group}

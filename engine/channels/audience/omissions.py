@@ -1,4 +1,4 @@
-"""Who is left out of a message, though subscribed: whom `n` names, and whoever hears the same on another channel.
+"""Subscribers that are left out of a message: the one that `n` names, and those that get the same on another channel.
 
 Asked only about messages with `n` or `x`, and about those that go to the subscribers of a whole namespace.
 """
@@ -24,8 +24,8 @@ class Omissions:
         self._find = find
 
     def of(self, envelope: Envelope, group: Group, *, by_pattern: bool = False) -> set[Outbox]:
-        """The members of a group that do not get a message. `by_pattern`: the group hears the whole namespace, so that
-        those who have subscribed to the channel itself get the message there.
+        """The members of a group that do not get a message. `by_pattern`: the group gets the whole namespace, so
+        members that have subscribed to the channel itself get the message there.
         """
         named = self._named(envelope)
         left_out = {named} if named is not None and named in group else set()
@@ -49,7 +49,7 @@ class Omissions:
         return self._that_carry(via_of(envelope))
 
     def _that_carry(self, names: Iterable[str]) -> Iterator[Channel]:
-        """The open channels on which messages of these are heard: they themselves, and their namespaces."""
+        """The open channels that get messages of these: they themselves, and their namespaces."""
         for name in names:
             for known in (self._channels.get(name), self._channels.get(pattern_of(name))):
                 if known is not None:

@@ -2,50 +2,31 @@
 
 Messages are handed out as an exact sequence, or the sequence is interrupted by a `gap` that says what is gone. A
 message that does not follow on the last one opens a hole: it is held, with all later ones, until the stream has been
-asked (recovery.py). On a task channel a `gap` is followed by a snapshot, so that viewers who cannot fold everything are
-right again.
+asked (recovery.py). On a task channel a `gap` is followed by a snapshot, so that viewers that cannot fold everything
+are correct again.
 
 A message's `Nats-Last-Sequence` proves a hole when it is newer than `last`. When it is 0 or older it proves nothing,
 for the predecessor may have expired; but this worker has listened without a break, so `last` is the true predecessor.
 """
 
 from collections.abc import Sequence
-from enum import Enum, auto
 from typing import Protocol
 
 import trio
 
-from fanline.engine.bus.interface import Epoch, StreamPosition, StreamState
+from fanline.engine.bus.stored import Epoch, StreamPosition, StreamState
 from fanline.engine.channels.durable.held import HeldMessages
+from fanline.engine.channels.durable.life import DURABLE, DurableEvent, DurableState
 from fanline.engine.channels.durable.log import ChannelLog, Readable
 from fanline.engine.channels.durable.log_budget import LogBudget
 from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import DEFAULT_LINES, GapData, GapReason
+from fanline.protocol.messages.commands import DEFAULT_LINES
+from fanline.protocol.messages.notices import GapData, GapReason
 
-_GAP = MessageType.GAP  # looked at for every message
+_GAP = MessageType.GAP  # checked for every message
 _CLOCK_SKEW = 1.0  # seconds by which the NATS server's clock may be behind ours
-
-
-class DurableState(Enum):
-    OPENING = auto()  # listening, but it is not known from which offset on
-    STEADY = auto()  # every message is handed out as it comes
-    RECOVERING = auto()  # something may be missing: messages are held until the stream has been asked
-
-
-class DurableEvent(Enum):
-    OPENED = auto()  # the stream has said where the channel stands
-    DOUBTED = auto()  # a hole was found, or the bus was away
-    RECOVERED = auto()  # what was missing is here, or known to be gone
-
-
-DURABLE: dict[tuple[DurableState, DurableEvent], DurableState] = {
-    (DurableState.OPENING, DurableEvent.OPENED): DurableState.STEADY,
-    (DurableState.STEADY, DurableEvent.DOUBTED): DurableState.RECOVERING,
-    (DurableState.RECOVERING, DurableEvent.RECOVERED): DurableState.STEADY,
-}
-"""What has no entry changes nothing: a channel that is being opened or recovered is compared with its stream anyway."""
 
 
 class Fold(Protocol):
@@ -125,7 +106,7 @@ class DurableChannel:
     def receive(self, envelope: Envelope | None, position: StreamPosition) -> list[Envelope]:
         """Take the next message of the bus; what can be handed out now. The state says whether a hole was found.
 
-        `envelope` is None for a message that could not be read: it has a position, and goes to nobody.
+        `envelope` is None for a message that could not be read: it has a position, and goes to no subscriber.
         """
         if self.state is not DurableState.STEADY:
             return self._hold(envelope, position)
@@ -136,7 +117,7 @@ class DurableChannel:
         return self._append(envelope, position.offset)
 
     def open(self, epoch: Epoch, offset: int) -> list[Envelope]:
-        """The stream has said where the channel stands; what has come since then can be handed out."""
+        """The stream has said where the channel stands; messages that arrived since can be handed out."""
         self.epoch, self._said = epoch, epoch.name
         self._forget(offset)
         self._move(DurableEvent.OPENED)
@@ -184,7 +165,7 @@ class DurableChannel:
             self.fold.restart(forget=epoch.went_back_from(self.epoch.name, self.last))
         self.epoch, self._said = epoch, epoch.name
         self.lives += 1
-        self._held.take()  # what has come since is in the new stream
+        self._held.take()  # messages since then are in the new stream
         self._forget(0)
         return self.with_snapshot([self.gap(0, 0, GapReason.EPOCH)])
 
@@ -258,7 +239,7 @@ class DurableChannel:
         self._steady = trio.Event()
 
     def close(self) -> None:
-        """Nobody is interested any more: give back the memory, and take no more."""
+        """No subscriber is left: give back the memory, and accept no more messages."""
         self._held.take()
         self.log.close()
 

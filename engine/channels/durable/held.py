@@ -7,7 +7,7 @@ from the stream anyway.
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from fanline.engine.bus.interface import StreamPosition
+from fanline.engine.bus.stored import StreamPosition
 from fanline.engine.channels.durable.log import Readable
 from fanline.engine.channels.durable.log_budget import LogBudget, weight_of
 from fanline.protocol.envelope import Envelope

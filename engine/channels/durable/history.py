@@ -1,7 +1,7 @@
 """History: what the client of a durable channel lacks, from the log or else from the stream.
 
-Requests go out per channel, not per client: those who want to know about the same channel wait for the same request,
-and find the log extended, or the page that was read.
+Requests go out per channel, not per client: clients of the same channel wait for the same request, and then find the
+log extended, or the page that was read.
 """
 
 from bisect import bisect_right
@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import trio
 
-from fanline.engine.bus.interface import READ_BATCH, Bus, BusError, Page, Stored
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus
+from fanline.engine.bus.stored import READ_BATCH, Page, Stored
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.log import LogPart, Readable, stored_offset
 from fanline.engine.channels.durable.log_budget import up_to
@@ -20,11 +22,11 @@ from fanline.engine.channels.durable.recovery import Recovery, read_on
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.messages import MessageReader
 from fanline.protocol.envelope import Envelope
-from fanline.protocol.messages import GapReason
+from fanline.protocol.messages.notices import GapReason
 
 PIECE_BYTES = 1024 * 1024
 """A piece of a history ends with the message that makes it this long. A client is sent one piece, as fast as it reads,
-before the next one is looked for, so this is what a join holds in memory besides what all joins share.
+before the next one is fetched, so this is what a join holds in memory besides what all joins share.
 """
 _READS = 8  # pages on their way from the stream at a time
 _WAIT_SECONDS = 15.0  # for one of them; more than the bus takes to fail
@@ -141,7 +143,7 @@ def _piece_of(page: HistoryPage, offset: int) -> Piece:
 
 
 class _Found(NamedTuple):
-    """What a look at the stream has shown of the time before a log begins."""
+    """What reading the stream has shown about the time before a log begins."""
 
     older: list[Stored]
     """The messages that are not in the log, oldest first."""

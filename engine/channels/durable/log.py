@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
 
-from fanline.engine.bus.interface import StreamPosition
+from fanline.engine.bus.stored import StreamPosition
 from fanline.engine.channels.durable.log_budget import LogBudget, up_to, weight_of
 from fanline.protocol.envelope import Envelope
 
@@ -78,7 +78,7 @@ class ChannelLog:
             self._trim()
 
     def skip(self, offset: int) -> None:
-        """The channel's next message is one that goes to nobody."""
+        """The channel's next message goes to no subscriber."""
         self.last = offset
 
     def after(self, offset: int, most: int) -> LogPart | None:

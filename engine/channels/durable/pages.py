@@ -14,10 +14,10 @@ from fanline.engine.channels.durable.log_budget import weight_of
 from fanline.protocol.envelope import Envelope
 
 PAGES_BYTES = 32 * 1024 * 1024
-"""What the pages of one worker may take together."""
+"""Bytes that the pages of one worker may take together."""
 PAGES_SECONDS = 20.0
 """For how long a page is kept: clients join together, or read their own."""
-_MOST = 256  # pages, all of which are looked through
+_MOST = 256  # pages; a search goes through all of them
 
 
 class HistoryPage(NamedTuple):

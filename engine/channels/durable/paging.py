@@ -1,22 +1,25 @@
 """Pages of what is stored of a channel, for clients that look back, subscribed to it or not.
 
 A stream counts the messages of a channel from any offset on, so the place where a page backwards begins is found by
-bisection: a look at one message each time, however long the history is.
+bisection: each step reads one message, however long the history is.
 """
 
 from collections.abc import Iterable
 
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError, Stored
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus
+from fanline.engine.bus.stored import Stored
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.messages import MessageReader
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import AskHistory, HistoryAnswer
+from fanline.protocol.messages.answers import HistoryAnswer
+from fanline.protocol.messages.commands import AskHistory
 
 PAGE_BYTES = 256 * 1024
-"""What the messages of a page take together, about; a page has one message at least."""
+"""The approximate size of a page's messages together; a page has at least one message."""
 _OVERHEAD = 100  # bytes of an encoded message besides what its producer wrote
 _READS = 4  # pages on their way at a time
 
@@ -97,7 +100,7 @@ class Paging:
 
     async def _count(self, channel: str, start: int, end: int) -> int:
         """How many messages are stored from `start` on and before `end`."""
-        # In this order: what is stored meanwhile makes it look fewer, so that too much is read, and never too little.
+        # In this order: messages stored meanwhile make it look fewer, so that too much is read, and never too little.
         return await self._count_from(channel, start) - await self._count_from(channel, end)
 
     async def _count_from(self, channel: str, start: int) -> int:

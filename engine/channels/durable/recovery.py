@@ -1,7 +1,7 @@
 """Recovery: asks the streams where a durable channel stands, and what this worker has missed of it.
 
-What follows on what is decided by the channel (channel.py); here is the waiting. All of it survives an outage of the
-bus: it tries again until it knows, or until nobody listens to the channel any more.
+The channel decides what follows on what (channel.py); the waiting is here. All of it survives an outage of the bus: it
+tries again until it knows, or until the channel has no subscribers left.
 """
 
 import itertools
@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import trio
 
-from fanline.engine.bus.interface import MULTI_LAST, Bus, BusError, Epoch, Page, Stored, StreamState
-from fanline.engine.channels.durable.channel import DurableChannel, DurableState
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus
+from fanline.engine.bus.stored import MULTI_LAST, Epoch, Page, Stored, StreamState
+from fanline.engine.channels.durable.channel import DurableChannel
+from fanline.engine.channels.durable.life import DurableState
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.hub import Hub
 from fanline.engine.channels.messages import MessageReader
@@ -27,7 +30,7 @@ _RETRY_SECONDS = 0.2
 PAGES = 32
 """Pages of what was missed that a worker holds at a time: with them, its memory does not grow with the outage."""
 _STEP = 16  # messages delivered between two looks at the clock
-_PATIENCE = 10  # looks at a stream that does not show what the bus has delivered, before that counts as gone
+_PATIENCE = 10  # reads of a stream that does not show what the bus has delivered, before that counts as gone
 _log = logging.getLogger("fanline.recovery")
 
 
@@ -129,8 +132,8 @@ class Recovery:
         self._nursery.start_soon(self._recover, channel, name="recovery")
 
     async def _recover(self, channel: DurableChannel) -> None:
-        """Bring a channel up to its stream, page by page, trying until that is done or nobody listens any more. One in
-        quarantine waits that out, and what it has missed is read then.
+        """Bring a channel up to its stream, page by page, trying until that is done or it has no subscribers left. A
+        channel in quarantine waits until that is over, and then reads what it has missed.
         """
         tries = 0
         while self._is_doubtful(channel):
@@ -161,7 +164,7 @@ class Recovery:
         heard = channel.heard
         page = await read_on(self._bus, channel.name, channel.last)
         state = await self._states.now(channel.name)
-        if state.epoch != channel.epoch:  # what was found may be of either epoch: look again
+        if state.epoch != channel.epoch:  # the messages found may be of either epoch: read again
             self._meet(channel, state.epoch)
             return
         lost_until = 0
@@ -185,7 +188,8 @@ class Recovery:
     async def _hand_out(
         self, channel: DurableChannel, found: Sequence[Stored], lost_until: int, read_until: int | None
     ) -> None:
-        """Deliver what was found: at once if it is small, otherwise by turns, and so that no more than that is pending.
+        """Deliver the messages found: at once if they are small, otherwise by turns, and so that no more than they are
+        pending.
 
         `lost_until`, `read_until`: as of `DurableChannel.recover`; None: more pages are to come.
         """
@@ -203,7 +207,7 @@ class Recovery:
         missed = [stored for stored in found if stored.position.offset > channel.last]
         for start in range(0, len(missed) or 1, _STEP):
             if not self._is_doubtful(channel):
-                return  # it was compared with its stream meanwhile, or everybody has left
+                return  # it was compared with its stream meanwhile, or all subscribers have left
             step = [(self._reader.read_stored(each), each.position) for each in missed[start : start + _STEP]]
             if read_until is not None and start + _STEP >= len(missed):
                 envelopes = channel.recover(step, lost_until, read_until)
@@ -235,7 +239,9 @@ class Recovery:
                 self._nursery.start_soon(self._compare, members[start : start + MULTI_LAST], name="compare")
 
     async def _compare(self, channels: Sequence[DurableChannel]) -> None:
-        """Compare channels of one namespace with their stream, trying until it answers or nobody listens any more."""
+        """Compare channels of one namespace with their stream, trying until it answers or they have no subscribers
+        left.
+        """
         while channels := [each for each in channels if self._is_doubtful(each)]:
             try:
                 newest = await self._bus.last_offsets([channel.name for channel in channels])
@@ -269,7 +275,7 @@ class Recovery:
                 self._nursery.start_soon(self._recover, channel, name="recovery")
 
     def _take_unmoved(self, channel: DurableChannel, newest: int | None, state: StreamState) -> None:
-        """A channel that has not moved since it was last heard misses nothing."""
+        """A channel that has not moved since its last message misses nothing."""
         unmoved = newest == channel.last or (newest is None and channel.is_complete(state, 0, time.time()))
         if unmoved and channel.folded <= channel.last and state.epoch.covers(channel.epoch.name, channel.last):
             channel.meet(state.epoch)

@@ -2,7 +2,8 @@
 
 import trio
 
-from fanline.engine.bus.interface import Bus, Epoch, StreamState
+from fanline.engine.bus.interface import Bus
+from fanline.engine.bus.stored import Epoch, StreamState
 from fanline.protocol.channels import namespace_of
 
 
@@ -24,7 +25,7 @@ class StreamStates:
         self._epochs: dict[str, Epoch] = {}
 
     async def now(self, channel: str) -> StreamState:
-        """The state of a channel's stream as of now or later; who asks at the same time shares a request. BusError."""
+        """The state of a channel's stream as of now or later; concurrent callers share a request. BusError."""
         namespace = namespace_of(channel)
         asked = self._asked.setdefault(namespace, _Asked())
         mine = asked.begun
@@ -37,7 +38,7 @@ class StreamStates:
             return asked.answer
 
     def epoch(self, channel: str) -> Epoch | None:
-        """The epoch of a channel's stream as last heard, if it was heard since the bus was away."""
+        """The last known epoch of a channel's stream, if it was learned since the last outage of the bus."""
         return self._epochs.get(namespace_of(channel))
 
     def forget_epochs(self) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import trio
 
 from fanline.engine.access.identity import Identity
-from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus
 from fanline.engine.clock import unix_ms
 from fanline.engine.sessions.session import Session
 from fanline.protocol.copies import copies_of
@@ -16,7 +17,7 @@ from fanline.protocol.envelope import Envelope, MessageType, encode_json
 
 
 class Announcer:
-    """Tells those who hear channels now, each of them once; nothing of it is stored."""
+    """Notifies the current subscribers of channels, each of them once; nothing of it is stored."""
 
     def __init__(self, bus: Bus, nursery: trio.Nursery) -> None:
         self._bus = bus

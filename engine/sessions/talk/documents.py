@@ -1,5 +1,5 @@
-"""Collaborations: who works on a document, over all workers. The truth about a client is in its worker alone, which is
-asked each time; so a worker that dies leaves nobody behind.
+"""Collaborations: who works on a document, over all workers. The truth about a client is only in its worker, which is
+asked each time; so a worker that dies leaves no ghosts.
 """
 
 from collections.abc import Mapping
@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 
-from fanline.engine.bus.interface import Bus, BusError, Respond
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus, Respond
 from fanline.engine.cluster.members import Members
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.talk.announcer import Announcer, user_fields
-from fanline.protocol.escapes import unescape_id
+from fanline.protocol.compat.escapes import unescape_id
 from fanline.protocol.nats.names import system_subject
 
 COLLABORATORS = system_subject("collaborators")

@@ -1,7 +1,7 @@
-"""What is remembered of the items of task boards: where each belongs, and how it was last.
+"""The stored items of task boards: where each belongs, and its latest values.
 
 An item has two entries in the bucket: one by its id, which names its project and its assignee, and one among those of
-its project. Of changes that come at once the last one stands.
+its project. Of concurrent changes the last one wins.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from fanline.engine.bus.interface import Bus
-from fanline.engine.stored_entry import read_entry
+from fanline.engine.bus.stored_entry import read_entry
 from fanline.protocol.nats.names import Bucket, name_key
 
 KEPT_SECONDS = 90 * 86_400.0

@@ -2,14 +2,14 @@
 
 from typing import Any, NamedTuple
 
-from fanline.protocol.dialects.plain_commands import PlainCommand
+from fanline.protocol.dialects.plain.commands import PlainCommand
 from fanline.protocol.envelope import MAX_TEXT
 from fanline.protocol.errors import ErrorCode, MessageError
 from fanline.protocol.text import is_name
 
 
 class Introduction(NamedTuple):
-    """Not to be believed before somebody says so."""
+    """Not to be believed before it is confirmed."""
 
     user: str | None
     username: str | None

@@ -1,14 +1,17 @@
 """The receipt `read`: the sender of a message learns that another member of its channel has read it."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.talk.announcer import Announcer, user_fields
 from fanline.protocol.channels import is_channel
-from fanline.protocol.dialects.plain_commands import PlainCommand
+from fanline.protocol.compat.escapes import inbox_name
+from fanline.protocol.dialects.plain.commands import PlainCommand
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
 
+OnRead = Callable[[Session, Envelope], Awaitable[None]]
 _OF_MESSAGE = ("client_message_id", "session_id", "room_id")
 
 
@@ -23,16 +26,22 @@ class Receipts:
 
     def __init__(self, announcer: Announcer) -> None:
         self._announcer = announcer
+        self.on_read: OnRead | None = None
+        """What else is done with it; for the session, the message."""
 
     async def message_read(self, session: Session, command: PlainCommand) -> None:
         """The client has read a message of a channel that it is subscribed to. MessageError(UNKNOWN_MESSAGE) for any
-        other, so that nobody learns of or speaks about what it does not see. BusError.
+        other, so that no client learns or speaks of messages that it does not see. BusError.
         """
         message = _known(session, command.data)
         if message is None:
             raise MessageError(ErrorCode.UNKNOWN_MESSAGE, "Message not found")
-        inbox = f"user:{message.sender}"
-        if message.sender is None or message.sender == session.identity.user or not is_channel(inbox):
+        if self.on_read is not None:
+            await self.on_read(session, message)
+        if message.sender is None or message.sender == session.identity.user:
+            return
+        inbox = inbox_name(message.sender)
+        if not is_channel(inbox):
             return
         data = status_fields(message, "read") | user_fields(session.identity) | {"message_id": message.id}
         await self._announcer.tell(session, [inbox], "message_status_update", data, message.id)

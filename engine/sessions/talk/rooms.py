@@ -1,17 +1,17 @@
-"""Rooms: who comes and goes is told to those who are there, and so is a user's status."""
+"""Rooms: their members are notified of who comes and goes, and of a user's status."""
 
 from typing import Any
 
 from fanline.engine.sessions.session import Session
 from fanline.engine.sessions.talk.announcer import Announcer, user_fields
-from fanline.protocol.dialects.plain_commands import PlainCommand
+from fanline.protocol.compat.escapes import unescape_id
+from fanline.protocol.dialects.plain.commands import PlainCommand
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.escapes import unescape_id
 from fanline.protocol.hooks.events import SessionJoined, SessionLeft
 
 MAX_ROOMS = 100
-"""In which one connection may be: a status is told to all of them."""
+"""In which one connection may be: a status goes to all of them."""
 
 
 class Rooms:

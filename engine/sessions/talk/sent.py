@@ -8,7 +8,8 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import msgspec
 
-from fanline.engine.bus.interface import Bus, BusError, Respond
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus, Respond
 from fanline.engine.clock import unix_ms
 from fanline.engine.sessions.connection_ids import PROCESS
 from fanline.engine.sessions.session import Session
@@ -17,7 +18,7 @@ from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.nats.names import system_subject
 
 MOST_EXPECTED = 4096
-"""Messages of a worker's clients that nobody may ever take; the oldest are forgotten first."""
+"""Messages of a worker's clients that may never be received; the oldest are forgotten first."""
 MOST_OF_ONE = 100
 """Those of one client, so that one who speaks to empty rooms costs only its own receipts."""
 

@@ -18,7 +18,7 @@ LOOK_SECONDS = 0.5
 PATIENCE_SECONDS = 60.0
 """For how long they are looked at."""
 MOST_SLOW = 1000
-"""Messages that only slow members have; of further ones nobody is told."""
+"""Messages that only slow members have; further ones get no receipt."""
 MOST_MEMBERS = 20
 """Slow members of one message that are looked at. In a large channel where nobody reads, to look at all of them would
 take longer than LOOK_SECONDS.
@@ -55,7 +55,7 @@ class TakenMessages:
         hub.on_said, hub.on_flushed = self._hear, self._flushed
 
     async def run(self) -> NoReturn:
-        """Look at members who were slow, for ever."""
+        """Look at members who were slow, forever."""
         while True:
             await self._any_slow.wait()
             await trio.sleep(LOOK_SECONDS)

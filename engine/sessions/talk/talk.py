@@ -17,7 +17,7 @@ from fanline.engine.sessions.talk.receipts import Receipts
 from fanline.engine.sessions.talk.rooms import Rooms
 from fanline.engine.sessions.talk.sent import SentMessages
 from fanline.engine.sessions.talk.taken import TakenMessages
-from fanline.protocol.dialects.plain_commands import BOARD, PlainCommand
+from fanline.protocol.dialects.plain.commands import BOARD, PlainCommand
 
 Say = Callable[[Session, PlainCommand], Awaitable[None]]
 """Performs a command that has no answer. MessageError, BusError."""
@@ -31,20 +31,21 @@ class Talk:
     ) -> None:
         self._nursery = nursery
         announcer = Announcer(bus, nursery)
-        self.board = Board(bus, permissions)
+        self.board = Board(bus, permissions, nursery)
         self.documents = Documents(bus, members, announcer)
         self.rooms = Rooms(announcer)
         self.sent = SentMessages(bus)
         self.taken = TakenMessages(bus, hub, find)
-        receipts = Receipts(announcer)
+        self.receipts = Receipts(announcer)
         self.says: dict[str, Say] = {
             "user_status": self.rooms.set_status,
-            "message_read": receipts.message_read,
+            "message_read": self.receipts.message_read,
             **dict.fromkeys(BOARD, self.board.tell),
         }
 
     async def start(self) -> None:
         """Answer the other workers, and listen to them. BusError: as for `Bus.answer`."""
+        await self.board.start()
         await self.documents.start()
         await self.sent.start()
 

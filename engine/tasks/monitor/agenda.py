@@ -1,4 +1,4 @@
-"""When each task has to be looked at next: a heap, so that no turn has to look at all of them. No I/O."""
+"""When each task has to be checked next: a heap, so that no turn has to check all of them. No I/O."""
 
 import heapq
 import math
@@ -17,7 +17,7 @@ class Agenda:
         self._planned = 0
 
     def plan(self, task: MonitoredTask, moment: float) -> None:
-        """Look at a task at a moment, unless it is to be looked at before that."""
+        """Check a task at a moment, unless it is to be checked before that."""
         if moment < task.scheduled:
             self._planned += task.scheduled == math.inf
             task.scheduled = moment
@@ -26,7 +26,7 @@ class Agenda:
                 self._tidy()
 
     def due(self, now: float) -> Iterator[MonitoredTask]:
-        """The tasks to be looked at now; they have no moment any more."""
+        """The tasks to be checked now; they have no moment any more."""
         while self._heap and self._heap[0][0] <= now:
             moment, task = heapq.heappop(self._heap)
             if moment == task.scheduled and not task.gone:

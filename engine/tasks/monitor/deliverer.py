@@ -1,5 +1,5 @@
-"""Delivers what the streams have for producers and what no producer has confirmed: the worker that stored it has died,
-the producer was away, or NATS was.
+"""Delivers what the streams hold for producers and no producer has confirmed: the worker that stored it has died, or
+the producer or NATS was unreachable.
 """
 
 import logging
@@ -8,7 +8,8 @@ from typing import Any
 
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus
 from fanline.engine.clock import unix_ms
 from fanline.engine.tasks.deliveries import Delivery, call_payload, reply_data, undelivered
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask
@@ -33,7 +34,7 @@ class Deliverer:
         self._store = store
 
     async def run(self) -> None:
-        """Deliver for ever."""
+        """Deliver forever."""
         queue = self._roster.deliveries
         async with trio.open_nursery() as nursery:
             while True:
@@ -71,7 +72,7 @@ class Deliverer:
         except MessageError as error:
             refusal = str(error)
         if all(each.id != delivery.id for each in undelivered(task.snapshot, unix_ms())):
-            return  # whoever stored it was faster, or another attempt has begun; what is undelivered by now is another
+            return  # another worker was faster, or another attempt has begun; what is undelivered by now is another
         event, data = delivery.confirmation(refusal)
         # Two holders of the share that deliver the same give the event the same id.
         await self._store(channel, event, {**data, "attempt": attempt}, f"{event}-{attempt}-{known}")

@@ -11,8 +11,10 @@ from contextlib import suppress
 
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError, KvEntry
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus
 from fanline.engine.bus.parallel import for_each
+from fanline.engine.bus.stored import KvEntry
 from fanline.engine.clock import unix_ms_of
 from fanline.engine.cluster.members import Members
 from fanline.engine.cluster.shares import SHARES, owner_of
@@ -95,7 +97,7 @@ class Holdings:
             await trio.sleep_until(min(trio.current_time() + LOOK_SECONDS, self._board.next_expiry() + _A_LITTLE))
 
     def _set_clock(self, found: Mapping[str, KvEntry]) -> None:
-        """Our own leases say what the store's clock showed when they were renewed."""
+        """Our own leases show the store's time at which they were renewed."""
         samples = []
         for share in self._roster.held():
             entry = found.get(lease_key(share.number))
@@ -148,7 +150,7 @@ class Holdings:
             await self._clear(share)
 
     async def _forget(self, share: Share) -> None:
-        """Whatever happens: what is left of a share's tasks would count for ever, as messages that wait."""
+        """Whatever happens: what is left of a share's tasks would count forever, as messages that wait."""
         with trio.CancelScope(shield=True):
             self._roster.detach(share)
             await self._roster.clear(share)

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError, ConflictError, KvEntry
-from fanline.engine.stored_entry import read_entry
+from fanline.engine.bus.errors import BusError, ConflictError
+from fanline.engine.bus.interface import Bus
+from fanline.engine.bus.stored import KvEntry
+from fanline.engine.bus.stored_entry import read_entry
 from fanline.protocol.nats.names import Bucket
 
 RENEW_SECONDS = 1.0
@@ -30,7 +32,7 @@ class ReadPosition(NamedTuple):
 
 
 class LeaseValue(msgspec.Struct):
-    """What is stored of a lease."""
+    """The stored form of a lease."""
 
     worker: str = ""
     """The holder; empty after a release."""
@@ -146,6 +148,6 @@ class LeaseBoard:
 
 
 def value_of(entry: KvEntry | None) -> LeaseValue:
-    """What an entry says; one that no worker of ours has written is a free lease."""
+    """The lease in an entry; an entry that no worker of ours has written is a free lease."""
     found = None if entry is None else read_entry(LeaseValue, entry.value, "a lease")
     return found or LeaseValue()

@@ -9,14 +9,16 @@ stored only after the message that it was decided upon; and every write says wha
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import trio
 
-from fanline.engine.bus.interface import MULTI_LAST, Bus, BusError, ConflictError
+from fanline.engine.bus.errors import BusError, ConflictError
+from fanline.engine.bus.interface import Bus
 from fanline.engine.bus.parallel import for_each
+from fanline.engine.bus.stored import MULTI_LAST
 from fanline.engine.clock import unix_ms
 from fanline.engine.cluster.members import Members
 from fanline.engine.cluster.store_clock import StoreClock
@@ -30,6 +32,7 @@ from fanline.engine.tasks.monitor.holdings import Holdings
 from fanline.engine.tasks.monitor.monitored_task import ON_ITS_WAY, MonitoredTask
 from fanline.engine.tasks.monitor.reader import NamespaceReader, StreamWentBack
 from fanline.engine.tasks.monitor.roster import OnEnded, ReadMessage, TaskRoster
+from fanline.engine.tasks.monitor.stored.fresh_table import TableAnswerer
 from fanline.engine.tasks.monitor.stored.records import TaskRecords
 from fanline.engine.tasks.monitor.stored.restorer import Restorer, newest_offsets
 from fanline.engine.tasks.monitor.stored.table import TABLE_CHANNEL, TABLE_EVENT, TablePublisher
@@ -71,6 +74,9 @@ class TaskMonitor:
         self._deliverer = Deliverer(bus, roster, self._store)
         self._records = TaskRecords(bus, namespaces, roster, self._bus_failed)
         self._table = TablePublisher(bus, members.id, members.live, self._publish_table)
+        self._answerer = TableAnswerer(
+            bus, self.catch_up, partial(self._table.update_now, roster), lambda: roster.shares[0] is not None
+        )
         self._failing = False
 
     def bus_is_back(self) -> None:
@@ -80,8 +86,20 @@ class TaskMonitor:
         for reader in self._readers.values():
             reader.bus_is_back()
 
+    async def catch_up(self) -> None:
+        """Take what is stored by now of this worker's shares. BusError."""
+        for reader in self._readers.values():
+            await reader.catch_up()
+        waiting = dict(self._roster.to_restore)
+        while waiting.keys() & self._roster.to_restore.keys():  # noqa: ASYNC110  # it is rare, and short
+            await trio.sleep(TURN_SECONDS / 10)
+
+    def unrecorded(self) -> Iterator[MonitoredTask]:
+        """The running tasks of this worker's shares of which there is no record yet."""
+        return (task for task in self._roster.unrecorded() if task.running and not task.record_revision)
+
     async def run(self) -> None:
-        """Monitor for ever. A part that fails begins again; if it holds the shares, they are given back first. If a
+        """Monitor forever. A part that fails begins again; if it holds the shares, they are given back first. If a
         stream went back to an older copy, all shares are given back, and everything begins again.
         """
         parts: dict[str, Callable[[], Awaitable[None]]] = {
@@ -91,6 +109,7 @@ class TaskMonitor:
             "what is stored for producers": self._deliverer.run,
             "the timers of tasks": self._watch,
             "the table of tasks": self._show,
+            "the table for those who come": self._answerer.run,
         }
         while True:
             try:

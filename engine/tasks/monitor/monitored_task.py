@@ -1,6 +1,6 @@
-"""One task as the monitor has it: its fold, its producer's signs of life, and what is stored of it. No I/O.
+"""One task as the task monitor sees it: its fold, its producer's signs of life, and its stored state. No I/O.
 
-A task is *warm* while this worker folds it. A task that nothing was heard of for a while is *cold*: only its entry
+A task is *warm* while this worker folds it. A task without events for a while is *cold*: only its entry
 in the bucket RUNNING is known, which is all that timers need. When a message comes, it is restored from its record.
 
 | what                    | when it is due                                                                     |
@@ -25,11 +25,12 @@ import math
 
 import msgspec
 
-from fanline.engine.bus.interface import Epoch, Stored
+from fanline.engine.bus.stored import Epoch, Stored
 from fanline.engine.tasks.deliveries import is_undelivered
 from fanline.engine.tasks.fold import TaskRecord, advance
 from fanline.engine.tasks.output_tail import OutputTail
 from fanline.engine.tasks.timers import (
+    NEVER,
     NONE,
     Deadlines,
     TimerEvent,
@@ -96,7 +97,7 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
     changed_ms: float = 0.0
     """When the store got its newest message."""
     scheduled: float = math.inf
-    """When it is to be looked at next (agenda.py)."""
+    """When it is to be checked next (agenda.py)."""
     aside_until: float = -math.inf
     """Until when it is in quarantine: nothing is done for it, and then it is restored from what is stored."""
     gone: bool = False
@@ -153,7 +154,7 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
         self._recorded_phase, self.output_recorded = _phase(self.snapshot), not record.output.empty
 
     def warm_without_record(self) -> None:
-        """There is none: fold everything again, because an entry holds no output."""
+        """There is no record: fold everything again, because an entry holds no output."""
         self.is_warm, self.folded = True, 0
         self.snapshot, self.estimate, self.deadlines = _NOTHING, _NO_ESTIMATE, NONE
 
@@ -226,14 +227,14 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
 
     # --- what is due ----------------------------------------------------------------------------------------------
 
-    def timer_event(self, sound: float, grace: float, now_ms: float) -> TimerEvent | None:
+    def timer_event(self, sound: float, grace: float, now_ms: float, patience: float = NEVER) -> TimerEvent | None:
         """The timer event that is due. `sound`: everything said before it has been heard; `grace`: up to this moment
-        every producer counts as heard.
+        every producer counts as heard; `patience`: seconds after which a stalled task is given up.
         """
         if self.offset < self.awaited or self.pending is not None or not self.running:
             return None
         silence = sound - max(self._heard, grace)
-        due = decide(self.snapshot, self.deadlines, silence, self._beat > self._stalled, now_ms)
+        due = decide(self.snapshot, self.deadlines, silence, self._beat > self._stalled, now_ms, patience)
         if due is not None and due.event is TaskEvent.STALLED:
             self._stalled = sound
         return due
@@ -247,9 +248,9 @@ class MonitoredTask(msgspec.Struct, eq=False, gc=False):
         heartbeat = self.snapshot.heartbeat
         return max(self._heard, grace) + heartbeat if heartbeat is not None and can_stall(self.snapshot) else math.inf
 
-    def next_deadline_ms(self) -> float:
+    def next_deadline_ms(self, patience: float = NEVER) -> float:
         """When a deadline passes."""
-        return next_deadline(self.snapshot, self.deadlines) if self.running else math.inf
+        return next_deadline(self.snapshot, self.deadlines, patience) if self.running else math.inf
 
     def is_record_due(self, now: float) -> bool:
         """Whether a task record has to be stored."""

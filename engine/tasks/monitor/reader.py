@@ -16,7 +16,8 @@ from typing import Protocol
 
 import trio
 
-from fanline.engine.bus.interface import Bus, Epoch, Page, Stored, StreamState
+from fanline.engine.bus.interface import Bus
+from fanline.engine.bus.stored import Epoch, Page, Stored, StreamState
 from fanline.engine.cluster.shares import share_of
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.monitor.lease import ReadPosition
@@ -43,14 +44,14 @@ class StreamWentBack(Exception):  # noqa: N818  # an event: nothing that is know
 
 
 class BeginEpoch(Protocol):
-    """Told that the stream of a namespace is in another epoch; `anew`: its offsets begin again."""
+    """Told that the stream of a namespace is in another epoch; `recreated`: its offsets begin again."""
 
-    async def __call__(self, namespace: str, epoch: Epoch, *, anew: bool) -> None: ...
+    async def __call__(self, namespace: str, epoch: Epoch, *, recreated: bool) -> None: ...
 
 
 class NamespaceReader:
     """`take(share, epoch, stored)` takes a message; `is_full()`: none can be taken for the moment;
-    `begin_epoch(namespace, epoch, anew=)`: the stream is in another epoch; `anew`: its offsets begin again.
+    `begin_epoch(namespace, epoch, recreated=)`: the stream is in another epoch; `recreated`: its offsets begin again.
     """
 
     def __init__(
@@ -187,6 +188,15 @@ class NamespaceReader:
                 await self._check()
                 await self._catch_up()
 
+    async def catch_up(self) -> None:
+        """Return when everything that is stored by now is taken, if this worker listens. BusError."""
+        if self.epoch is NO_EPOCH:
+            return
+        newest = (await self._bus.stream_state(f"{self._namespace}:")).last
+        while self.epoch is not NO_EPOCH and (self.taken < newest or self._behind()):
+            self._work.set()
+            await trio.sleep(_GATHER_SECONDS / 2)
+
     def _clear_queue(self) -> None:
         self._queue.clear()
         self._queued_bytes = 0
@@ -224,7 +234,7 @@ class NamespaceReader:
             return
         if state.epoch != self.epoch:
             self.epoch = state.epoch
-            await self._tell_epoch(self._namespace, state.epoch, anew=False)
+            await self._tell_epoch(self._namespace, state.epoch, recreated=False)
         if (state.last if doubted else self._expected) > self.heard:
             self._fall_behind()
             self.heard = max(self.heard, state.last)
@@ -237,7 +247,7 @@ class NamespaceReader:
         for share in self._shares:
             if share is not None and share.loaded:
                 share.behind[self._namespace] = 0
-        await self._tell_epoch(self._namespace, state.epoch, anew=True)
+        await self._tell_epoch(self._namespace, state.epoch, recreated=True)
 
     async def _catch_up(self) -> None:
         """Read until no share is behind. BusError."""

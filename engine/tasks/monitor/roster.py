@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 import trio
 
-from fanline.engine.bus.interface import BusError, Epoch, Stored
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.stored import Epoch, Stored
 from fanline.engine.clock import unix_ms_of
 from fanline.engine.cluster.shares import is_channel
 from fanline.engine.cluster.store_clock import StoreClock
@@ -218,15 +219,15 @@ class TaskRoster(TaskShares):
         """Beats and messages may have been lost until now: every producer gets fresh grace."""
         self._grace_until = trio.current_time() + GRACE_SECONDS
 
-    async def begin_epoch(self, namespace: str, epoch: Epoch, *, anew: bool) -> None:
-        """The stream of a namespace is in another epoch. `anew`: its offsets begin again."""
+    async def begin_epoch(self, namespace: str, epoch: Epoch, *, recreated: bool) -> None:
+        """The stream of a namespace is in another epoch. `recreated`: its offsets begin again."""
         slices = Slices(SLICE_SECONDS)
         for share in list(self.held()):
-            if anew:
+            if recreated:
                 share.said.pop(namespace, None)
             for task in share.tasks():
                 if namespace_of(task.channel) == namespace and task.epoch != epoch:
-                    if anew:
+                    if recreated:
                         self.waiting -= len(task.pending or ())
                         task.restart(epoch)
                         share.unsaved.pop(task, None)
@@ -237,15 +238,16 @@ class TaskRoster(TaskShares):
 
     def look(self, task: MonitoredTask, now: float) -> None:
         """Queue what is due of a task, and plan when to look at it again."""
-        share, retention = self.home(task), self._namespaces.of(task.channel).retention
+        share, namespace = self.home(task), self._namespaces.of(task.channel)
+        retention, patience = namespace.retention, namespace.stalled_timeout or math.inf
         if task.aside_until > -math.inf:
             self._readmit(task, now)
             return
         if share is None or self._is_forgotten(share, task, now, retention):
             return
-        first = min(task.next_silence(self._grace_until), self._clock.moment(task.next_deadline_ms()))
+        first = min(task.next_silence(self._grace_until), self._clock.moment(task.next_deadline_ms(patience)))
         if first <= now and share.ready:
-            event = task.timer_event(self.sound, self._grace_until, self._clock.now())
+            event = task.timer_event(self.sound, self._grace_until, self._clock.now(), patience)
             if event is not None:
                 task.awaited = ON_ITS_WAY
                 self.to_tell.append(DueEvent(task, event, task.offset))

@@ -49,6 +49,8 @@ class TaskShares:
         """Cold ones of which the table may show more than their entries say; there is no hurry."""
         self.to_save: dict[MonitoredTask, None] = {}
         self.to_record: dict[MonitoredTask, None] = {}
+        self.writing: set[MonitoredTask] = set()
+        """Of the last two, those that are being written."""
         self.to_tell: list[DueEvent] = []
         self.deliveries = DeliveryQueue()
 
@@ -70,6 +72,14 @@ class TaskShares:
         """A task, if it is monitored here."""
         share = self.share_of(channel)
         return None if share is None else share.find(channel)
+
+    def unrecorded(self) -> set[MonitoredTask]:
+        """The tasks that may have no record yet: those that wait for it, and those that no event has announced."""
+        found = {*self.to_record, *self.to_save, *self.writing}
+        for share in self.held():
+            if share.strangers:
+                found.update(task for task in share.running.values() if task.is_stranger)
+        return found
 
     @property
     def running(self) -> int:

@@ -16,7 +16,8 @@ from rich.console import Console
 from fanline.cli.demo.display import FEED, DemoStatistics, show
 from fanline.cli.demo.sample_build import TERMINAL, BuildStep, build_steps, cancelled
 from fanline.cli.terminal import styled
-from fanline.client.client import Client, Codec
+from fanline.client.arguments import Codec
+from fanline.client.client import Client
 from fanline.errors import FanlineError
 from fanline.local import find_server
 from fanline.nats.publish import NatsPublisher, open_nats_publisher

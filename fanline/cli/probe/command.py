@@ -17,6 +17,7 @@ from fanline.cli.terminal import put, put_json
 from fanline.cli.viewer import server_and_token
 
 Tell = Callable[[Finding], None]
+_AT_ONCE = 5
 
 
 class FindingPrinter:
@@ -45,9 +46,8 @@ async def probe_server(url: str, token: str | None, task: str | None, seconds: f
     except Blocked as blocked:
         report.tell(blocked.finding)
         return report.code
-    for route in ROUTES:
-        report.tell(await try_route(target, route, token))
-    report.tell(await try_v1(target, token))
+    for finding in await _try_all(target, token):
+        report.tell(finding)
     if task is not None:
         await follow(target, task, token, seconds, report.tell)
     return report.code
@@ -65,6 +65,21 @@ async def _reach(target: Destination, tell: Tell) -> None:
             began = trio.current_time()
             async with await secure(target, stream):
                 tell(Finding("tls", Verdict.OK, f"the certificate is accepted, after {milliseconds(began)}"))
+
+
+async def _try_all(target: Destination, token: str | None) -> list[Finding]:
+    """What is found of each route, in their order. Some at a time: where nobody answers, each takes seconds."""
+    tries = [*(partial(try_route, target, route, token) for route in ROUTES), partial(try_v1, target, token)]
+    found, places = dict[int, Finding](), trio.CapacityLimiter(_AT_ONCE)
+
+    async def attempt(number: int) -> None:
+        async with places:
+            found[number] = await tries[number]()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(len(tries)):
+            nursery.start_soon(attempt, number)
+    return [found[number] for number in range(len(tries))]
 
 
 def add_probe(app: typer.Typer) -> None:

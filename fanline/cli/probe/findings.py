@@ -54,7 +54,14 @@ _NO_UPGRADE = (
     "a proxy between here and the server does not pass WebSocket upgrades on; nginx needs proxy_http_version 1.1; "
     'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";'
 )
+_ELSEWHERE = "a proxy or web server redirects: use the address to which it leads, often the same one with wss://"
 _OF_PROXIES = {
+    **dict.fromkeys((301, 302, 303, 307, 308), _ELSEWHERE),
+    401: "a proxy wants a login of its own; it has to let WebSockets pass without one, or with the token of the client",
+    403: "a proxy or a firewall refuses this; does it allow this path, this address, and WebSocket upgrades?",
+    404: "what answers there has nothing at this path; is the path before /ws right, and does the proxy pass it on?",
+    429: "a proxy limits how often it is asked; wait, or raise its limit",
+    500: "a proxy, or another program than Fanline, has failed; its log says why",
     502: "a proxy answers, but does not reach the server behind it: does the server run, and where the proxy looks?",
     503: "a proxy answers, and has no server behind it: is it running?",
     504: "a proxy answers, but the server behind it does not: is it running, and is the way to it open?",
@@ -71,7 +78,7 @@ def refusal(part: str, status: int, body: bytes) -> Finding:
     """What an HTTP answer means in place of an upgrade. The server's own answers are JSON with `error`, `message`."""
     said = own_answer(body)
     if said is None:
-        text = f"HTTP {status}, which is no answer of a Fanline server"
+        text = f"HTTP {status}, which is not an answer of a Fanline server"
         return Finding(part, Verdict.FAILED, text, _OF_PROXIES.get(status, _NO_UPGRADE))
     if status == 404:
         return Finding(part, Verdict.ABSENT, "this server does not serve it")
@@ -79,7 +86,7 @@ def refusal(part: str, status: int, body: bytes) -> Finding:
 
 
 def own_answer(body: bytes) -> str | None:
-    """The sentence of a server's own HTTP answer; None if somebody else has written it."""
+    """The sentence of a server's own HTTP answer; None if another program has written it."""
     try:
         answer = msgspec.json.decode(body)
     except msgspec.DecodeError:

@@ -13,7 +13,9 @@ _NOBODY = "fanline-probe"  # in place of the names in a path
 
 
 class Tried(NamedTuple):
-    """A default route. `echoes`: whether it sends back what is sent."""
+    """A default route for clients; the monitor, which is for operators, refuses most. `echoes`: whether it sends back
+    what is sent.
+    """
 
     path: str
     echoes: bool = False
@@ -55,7 +57,7 @@ async def try_v1(target: Destination, token: str | None) -> Finding:
         async with open_socket(target, "/ws", part, token, _V1) as socket:
             first = await socket.hear("welcome")
             if first.get("t") == "err":
-                said = first.get("d", {}).get("message", "")
+                said = first["d"].get("message", "") if isinstance(first.get("d"), dict) else ""
                 return Finding(part, Verdict.FAILED, f"refused: {said}", "set FANLINE_TOKEN to a token of this server")
             asked = trio.current_time()
             await socket.say({"v": 1, "t": "ping", "i": "probe"})

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn, cast
 
+import h11
 import msgspec
 import trio
 import trio_websocket
+import wsproto.utilities
 
 from fanline.cli.probe.findings import Destination, Finding, Verdict, closed, refusal, silence
 from fanline.groups import first_error
@@ -17,6 +19,7 @@ from fanline.groups import first_error
 STAGE_SECONDS = 5.0
 """How long each stage may take, and each answer."""
 
+_HTTP = b"HTTP/"
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
@@ -44,8 +47,8 @@ class _Watched(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         data = await self._stream.receive_some(max_bytes)
-        self._head = self._head or bytes(data[:5])
-        if not self._head.startswith(b"HTTP/"):
+        self._head += bytes(data[: len(_HTTP) - len(self._head)])  # it may come byte by byte
+        if not _HTTP.startswith(self._head) or (not data and self._head != _HTTP):
             self.is_foreign.set()
         return data
 
@@ -84,7 +87,7 @@ class Socket:
         try:
             return msgspec.json.decode(text, type=dict[str, Any])
         except msgspec.MsgspecError:
-            text = "what came is no JSON object"
+            text = "the message is not a JSON object"
             raise Blocked(Finding(self._part, Verdict.FAILED, text, "this is no Fanline server")) from None
 
 
@@ -189,6 +192,11 @@ def _blocked(part: str, error: BaseException) -> BaseException:
         case trio.BrokenResourceError() | OSError():
             advice = "does a Fanline server listen on this port, and does it want wss://?"
             return Blocked(Finding(part, Verdict.FAILED, "what answers there does not speak WebSocket", advice))
+        case h11.ProtocolError() | wsproto.utilities.ProtocolError() | trio_websocket.HandshakeError():
+            advice = "a proxy may change the answer on its way; or no WebSocket server listens there"
+            return Blocked(
+                Finding(part, Verdict.FAILED, "the answer to the handshake is not that of a WebSocket", advice)
+            )
     return error
 
 

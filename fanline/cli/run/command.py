@@ -1,13 +1,9 @@
-"""`fanline run`: run any command as a task that viewers can watch and stop. The command never depends on Fanline."""
+"""The command line of `fanline run`."""
 
-import logging
-import signal
-import sys
 from functools import partial
 from pathlib import PurePath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-import trio
 import typer
 
 from fanline.cli.nats_flags import (
@@ -19,150 +15,34 @@ from fanline.cli.nats_flags import (
     NatsUrl,
     nats_from_flags,
 )
-from fanline.cli.options import task_id
-from fanline.cli.run.command_process import CommandProcess, PassThrough, shell_code, start_command
-from fanline.cli.run.job import Job, ViewerRights
+from fanline.cli.options import Url, task_id
+from fanline.cli.run.execution import RunOptions, execute, program_name
+from fanline.cli.run.job import ViewerRights
+from fanline.cli.run.progress_lines import MainBar, Reader, no_progress, pattern_reader
 from fanline.cli.runner import run
-from fanline.cli.terminal import complain, note
-from fanline.errors import FanlineError
-from fanline.nats.settings import has_server
-from fanline.producer.calls import TaskCancelled
+from fanline.local import URL_VARIABLE
 from fanline.producer.checks import MAX_NAME, short
 from fanline.producer.fresh_id import fresh_id
-from fanline.producer.running_task import AsyncTask
-from fanline.producer.task import Task
-from fanline.protocol.nats.options import NatsOptions
-from fanline.protocol.text import HarmlessFormatter
-
-NOT_EXECUTABLE = 126  # the exit codes of shells
-NOT_FOUND = 127
-LINGER_SECONDS = 5.0
-LINGER_WITHOUT_SERVER = 1.0
-"""A server that starts while the command runs is used; there is no need to wait long for one that never did."""
-ENDING = (signal.SIGINT, signal.SIGTERM)  # sent to make the command end
-FORWARDED = (*ENDING, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class RunOptions(NamedTuple):
-    """What to run, and how to report it."""
-
-    argv: list[str]
-    id: str
-    title: str
-    heartbeat: float
-    """Seconds."""
-    grace: float
-    """Seconds between SIGTERM and SIGKILL."""
-    nats: NatsOptions | None
-    rights: ViewerRights
-
-
-class CommandFailed(FanlineError):  # noqa: N818  # reads as what happened
-    """The command did not succeed. str() is what viewers read, `code` is our exit code."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-class CommandCancelled(TaskCancelled):
-    """The command ended because it was stopped; `code` is our exit code."""
-
-    def __init__(self, code: int, by: str | None = None) -> None:
-        super().__init__(by)
-        self.code = code
-
-
-async def execute(options: RunOptions) -> int:
-    """Run the command to its end. Returns our exit code."""
-    here = has_server(options.nats)
-    _print_warnings(logging.WARNING if here else logging.ERROR)
-    if here:
-        note(f"running as task:{options.id}; {options.rights.summary}; watch it with: fanline tail task:{options.id}")
-    else:
-        note("warning: no running `fanline serve` found; the command runs without viewers")
-    task = Task(
-        options.id,
-        title=options.title,
-        kind="command",
-        heartbeat=options.heartbeat,
-        nats=options.nats,
-        linger=LINGER_SECONDS if here else LINGER_WITHOUT_SERVER,
-    )
-    try:
-        async with task as producer:
-            await _perform(options, producer)
-    except (CommandFailed, CommandCancelled) as ending:
-        return ending.code
-    return 0
-
-
-async def _perform(options: RunOptions, task: AsyncTask) -> None:
-    """Run the command. Raises CommandFailed or CommandCancelled unless it succeeds."""
-    received: set[int] = set()
-
-    async def forward() -> None:
-        async for number in signals:
-            received.add(number)
-            command.end(number)
-
-    # The command inherits the signals that we ignore, as under nohup.
-    caught = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
-    with trio.open_signal_receiver(*caught) as signals:
-        command = await _start(options.argv)
-        signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # Ctrl-Z and `bg` must not stop us, and the command with us
-        job = Job(command, task, options.grace, options.rights)
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(forward)
-                status = await job.run(PassThrough(sys.stdout), PassThrough(sys.stderr))
-                nursery.cancel_scope.cancel()
-        except BaseException:
-            command.signal(signal.SIGKILL)  # whatever happened to us, nothing is left running
-            raise
-    code = shell_code(status)
-    task.result({"exit_code": code})
-    if job.stopped or (status and not received.isdisjoint(ENDING)):
-        raise CommandCancelled(code, job.stopped_by)
-    if status:
-        raise CommandFailed(code, _describe(status))
-
-
-def _print_warnings(level: int) -> None:
-    """Print the SDK's log records on stderr, in the form of all our messages."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(HarmlessFormatter("fanline: warning: %(message)s"))
-    logger = logging.getLogger("fanline")
-    logger.addHandler(handler)
-    logger.setLevel(level)
-
-
-async def _start(argv: list[str]) -> CommandProcess:
-    try:
-        return await start_command(argv)
-    except OSError as error:
-        why = error.strerror or error
-        complain(f"cannot run {argv[0]}: {why}")
-        code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
-        raise CommandFailed(code, f"cannot run {_program(argv)}: {why}") from None
-
-
-def _program(argv: list[str]) -> str:
-    """All that viewers learn of the command line unless a title is given: arguments and paths may hold secrets."""
-    return PurePath(argv[0]).name or "command"
 
 
 def _title(title: str, rights: ViewerRights) -> str:
     return short("title", title, MAX_NAME - len(rights.title_suffix)) + rights.title_suffix
 
 
-def _describe(status: int) -> str:
-    if status > 0:
-        return f"exit code {status}"
+def _reader(pattern: str | None) -> str | None:
+    """Checks the option."""
     try:
-        return f"killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"killed by signal {-status}"
+        if pattern is not None:
+            pattern_reader(pattern)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return pattern
+
+
+def _progress_reader(pattern: str | None, *, off: bool) -> Reader:
+    if off:
+        return no_progress
+    return MainBar() if pattern is None else pattern_reader(pattern)
 
 
 def _id_or_none(text: str | None) -> str | None:
@@ -196,6 +76,21 @@ def _run(
         bool, typer.Option("--input", help="Let viewers type: their input goes to the command's stdin.")
     ] = False,
     no_cancel: Annotated[bool, typer.Option("--no-cancel", help="Do not let viewers stop or pause it.")] = False,
+    tty: Annotated[
+        bool, typer.Option("--tty", help="Give it a terminal of its own, for prompts, colours and redrawn screens.")
+    ] = False,
+    ignore_progress: Annotated[
+        bool, typer.Option("--no-progress", help="Do not look for progress in its output.")
+    ] = False,
+    progress_pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            callback=_reader,
+            help=r"What progress looks like: a group for the percentage, or two, as in 'step (\d+)/(\d+)'.",
+        ),
+    ] = None,
+    url: Url = None,
     nats: NatsUrl = None,
     nats_creds: NatsCreds = None,
     nats_nkey: NatsNkey = None,
@@ -210,23 +105,39 @@ def _run(
       fanline run --task nightly --title "Nightly build" -- ./build.sh --all
       fanline tail task:nightly
 
-    The command's output also appears here, unchanged. Progress is read from lines such as 42% or [3/10]. A viewer's
-    `cancel` sends SIGTERM, and SIGKILL --grace seconds later; `pause` and `resume` send SIGSTOP and SIGCONT; with
-    --input, `input` writes a line to the command's stdin. Our stdin is passed on to the command. Of the command line,
-    viewers see the program's name only. Without a server the command runs nevertheless.
+    The command's output also appears here, unchanged. Progress is read from lines such as 42% or [3/10]. The command,
+    and every script in it, reports more with `fanline progress`, `fanline log`, `fanline ask` and `fanline result`, in
+    Python with `fanline.current_task()`. Without a server the command runs nevertheless.
+
+    A viewer's `cancel` sends SIGTERM, and SIGKILL --grace seconds later; `pause` and `resume` send SIGSTOP and SIGCONT;
+    with --input, `input` writes a line to the command's stdin. Our stdin is passed on to the command. Of the command
+    line, viewers see the program's name only.
 
     Exit code: the command's; 128 + n if signal n killed it; 127 if there is no such command, 126 if it cannot be run.
     """
+    if command[0].startswith("-"):  # Click takes an option that it does not know for the command
+        raise typer.BadParameter(f"no such option: {command[0]} (a command of this name needs its path)")
+    if ignore_progress and progress_pattern is not None:
+        raise typer.BadParameter("give --no-progress or --progress-pattern, not both")
     rights = ViewerRights(type=takes_input, stop=not no_cancel)
     options = RunOptions(
         argv=command,
         id=task or fresh_id(PurePath(command[0]).name),
-        title=_title(title or _program(command), rights),
+        title=_title(title or program_name(command), rights),
         heartbeat=heartbeat,
         grace=grace,
         nats=nats_from_flags(
-            nats, creds=nats_creds, nkey=nats_nkey, tls_ca=nats_tls_ca, tls_cert=nats_tls_cert, tls_key=nats_tls_key
+            nats,
+            server=url,
+            creds=nats_creds,
+            nkey=nats_nkey,
+            tls_ca=nats_tls_ca,
+            tls_cert=nats_tls_cert,
+            tls_key=nats_tls_key,
         ),
         rights=rights,
+        tty=tty,
+        read_progress=_progress_reader(progress_pattern, off=ignore_progress),
+        environ={} if url is None else {URL_VARIABLE: url},
     )
     run(partial(execute, options))

@@ -1,23 +1,35 @@
-"""A command as our child process, with its stdin, stdout and stderr going through us."""
+"""A command as our child process, with its stdin, stdout and stderr going through us, by pipes or a pseudo-terminal."""
 
+import errno
 import math
 import os
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TextIO
 
 import trio
 
-from fanline.cli.token import SECRET_VARIABLE
-from fanline.cli.viewer import TOKEN_VARIABLE
+from fanline.cli.manage.token import SECRET_VARIABLE
+from fanline.cli.run.terminal.pseudo_terminal import (
+    END_OF_INPUT,
+    INTERRUPT,
+    SUSPEND,
+    PseudoTerminal,
+    open_pseudo_terminal,
+)
+from fanline.cli.terminal import note
 from fanline.errors import FanlineError
+from fanline.local import TOKEN_VARIABLE
+from fanline.producer.running_task import StreamName
+from fanline.task_socket import SOCKET_VARIABLE, TASK_VARIABLE
 
 CHUNK_BYTES = 1 << 16
-_OURS_ALONE = (TOKEN_VARIABLE, SECRET_VARIABLE)
+_OURS_ALONE = (TOKEN_VARIABLE, SECRET_VARIABLE, TASK_VARIABLE, SOCKET_VARIABLE)
+"""What acts for a viewer, and the task that we ourselves may be a part of: the command's own is another one."""
 QUIET_SECONDS = 0.5
 
 
@@ -28,19 +40,29 @@ class StdinClosed(FanlineError):  # noqa: N818  # reads as what was found
 class CommandProcess:
     """A running command. It leads a session of its own: signals come only from us, and reach all of its children.
 
-    So it has no terminal, and a program that requires one says so instead of hanging in the background.
+    So it has no terminal, unless it has one that is its own, and a program that requires one says so instead of hanging
+    in the background.
     """
 
-    def __init__(self, process: trio.Process) -> None:
-        assert process.stdin is not None
-        # What Trio returns on a system with file descriptors.
-        assert isinstance(process.stdout, trio.lowlevel.FdStream)
-        assert isinstance(process.stderr, trio.lowlevel.FdStream)
+    def __init__(self, process: trio.Process, terminal: PseudoTerminal | None = None) -> None:
         self._process = process
-        self.stdout, self.stderr = process.stdout, process.stderr
-        self._stdin: trio.abc.SendStream = process.stdin
+        self.terminal = terminal
+        """Its own, if it has one."""
+        self.outputs: dict[StreamName, trio.lowlevel.FdStream]
+        self._stdin: trio.abc.SendStream
+        if terminal is None:
+            assert process.stdin is not None
+            # What Trio returns on a system with file descriptors.
+            assert isinstance(process.stdout, trio.lowlevel.FdStream)
+            assert isinstance(process.stderr, trio.lowlevel.FdStream)
+            self._stdin, self.outputs = process.stdin, {"stdout": process.stdout, "stderr": process.stderr}
+        else:
+            self._stdin, self.outputs = terminal.keys, {"stdout": terminal.screen}
         self._stdin_lock = trio.Lock()
         self._stopping = False
+        self.interrupted = False
+        """Ctrl-C was the last that was typed on its terminal."""
+        self._line_ended = True  # of what was typed on it
 
     def signal(self, number: int) -> None:
         """Send a signal to the command and all its children."""
@@ -74,11 +96,14 @@ class CommandProcess:
         killed, a child that it left behind is not waited for: then the end is when no output comes.
         """
         with trio.move_on_after(QUIET_SECONDS):
-            return bytes(await stream.receive_some(CHUNK_BYTES)) or None
+            try:
+                return bytes(await stream.receive_some(CHUNK_BYTES)) or None
+            except trio.BrokenResourceError:  # how a terminal ends
+                return None
         if self._process.poll() is None or self._stopping:
             return b""
         # After a Ctrl-Z or a suspended machine the time is up at once, although there may be output in the pipe.
-        with suppress(BlockingIOError):
+        with suppress(OSError):
             return os.read(stream.fileno(), CHUNK_BYTES) or None
         return None
 
@@ -95,45 +120,66 @@ class CommandProcess:
         finally:
             self._stdin_lock.release()
 
-    async def feed(self) -> None:
-        """Pass on our own stdin, up to its end."""
+    async def feed(self, suspend: Callable[[], Awaitable[None]]) -> None:
+        """Pass on our own stdin, up to its end. `suspend`: what Ctrl-Z does if the command has a terminal."""
         with suppress(StdinClosed):
             while data := await _read_stdin():
-                await self.type(data)
+                await (self.type(data) if self.terminal is None else self._type_keys(self.terminal, data, suspend))
+            if self.terminal is not None:  # the first one ends a line that is unfinished, the next one the input
+                await self.type(END_OF_INPUT if self._line_ended else 2 * END_OF_INPUT)
+                return
         await self._stdin.aclose()
+
+    async def _type_keys(self, terminal: PseudoTerminal, data: bytes, suspend: Callable[[], Awaitable[None]]) -> None:
+        # No shell around it would continue it, and so the system does not let a key on its terminal stop it.
+        while SUSPEND in data and terminal.makes_signals and terminal.foreground == self._process.pid:
+            before, _, data = data.partition(SUSPEND)
+            await self.type(before)
+            await suspend()
+        if data:
+            self.interrupted = data.endswith(INTERRUPT) and terminal.makes_signals
+            self._line_ended = data.endswith((b"\n", b"\r"))
+            await self.type(data)
 
 
 class PassThrough:
     """Our own stdout or stderr, to which the command's output goes unchanged. If its reader has gone, output is ignored
-    and the command continues.
+    and the command continues. `seen` gets it as well.
     """
 
-    def __init__(self, file: TextIO | None) -> None:
+    def __init__(self, file: TextIO | None, seen: Callable[[bytes], None] = lambda data: None) -> None:
         self._fd = None if file is None else file.fileno()  # None: it was already closed when we started
+        self._seen = seen
 
     async def write(self, data: bytes) -> None:
         """Write in a thread, since an event loop cannot wait for a file or a terminal."""
+        self._seen(data)
         if self._fd is None or not data:
             return
         try:
             await trio.to_thread.run_sync(_write_all, self._fd, data, abandon_on_cancel=True)
-        except OSError:
+        except OSError as error:
             self._fd = None
+            if error.errno != errno.EPIPE:  # its reader has not gone: it fails, as on a full disk
+                note(f"warning: the command's output cannot be passed on any more: {error.strerror}; it goes on")
 
 
-async def start_command(argv: Sequence[str]) -> CommandProcess:
-    """Start a command, without a shell. Raises OSError.
+async def start_command(
+    argv: Sequence[str], environ: Mapping[str, str] | None = None, *, tty: bool = False
+) -> CommandProcess:
+    """Start a command, without a shell; with `tty`, on a terminal of its own. Raises OSError.
 
-    It inherits our environment, with what a producer needs to publish to the same NATS, but not what acts for a viewer.
+    It inherits our environment, with what a producer needs to publish to the same NATS, but not what acts for a viewer;
+    `environ` is added to that.
     """
+    inherited = {name: value for name, value in os.environ.items() if name not in _OURS_ALONE}
+    everything = {**inherited, **(environ or {})}
+    if tty:
+        return CommandProcess(*await open_pseudo_terminal(argv, everything))
+    pipe = subprocess.PIPE
     return CommandProcess(
         await trio.lowlevel.open_process(
-            list(argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name not in _OURS_ALONE},
+            list(argv), stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True, env=everything
         )
     )
 

@@ -23,7 +23,8 @@ from fanline.client.subscriptions.client_subscriptions import ClientSubscription
 from fanline.client.subscriptions.effects import AskAgain, Begin, Deliver, Effect, End, Resumed, Send
 from fanline.errors import ConnectionLost, ConnectionRefused, ServerError
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import Authenticate, ReconnectData
+from fanline.protocol.messages.commands import Authenticate
+from fanline.protocol.messages.notices import ReconnectData
 
 _AUTH_ID = "~auth"  # no id that a program would give to a message
 _log = logging.getLogger("fanline")
@@ -45,6 +46,7 @@ class ClientMachine:
         self._presence = PresenceViews()
         self._requests = ClientRequests()
         self._full: set[LocalSubscription] = set()
+        self._size = 0  # bytes of the message that is being taken
         self._again: dict[str, float] = {}  # channel -> when to ask for it again
 
     @property
@@ -78,9 +80,7 @@ class ClientMachine:
             effects += self._drop(ConnectionRefused(TOO_LATE), now)
         if self._life.silent_at <= now:
             error = self._life.miss(now)
-            effects += (
-                self._drop(error, now) if error is not None else self._send_all([Envelope(MessageType.PING)], now)
-            )
+            effects += self._drop(error, now) if error else self._send_all([Envelope(MessageType.PING)], now)
         return effects
 
     # --- the connection -----------------------------------------------------------------------------------------
@@ -128,9 +128,9 @@ class ClientMachine:
         self._requests.lose(self._subscriptions.is_durable)
         return [Tell(f"{error}; coming back")] if was_ready else []
 
-    def close(self, now: float) -> list[ShellEffect]:
-        """The program leaves the client."""
-        return self._end(ConnectionLost("the client is closed"), now)
+    def close(self, now: float, fault: Exception | None = None) -> list[ShellEffect]:
+        """The program leaves the client, or the shell cannot go on because of a fault."""
+        return self._end(fault or ConnectionLost("the client is closed"), now)
 
     def _drop(self, error: Exception, now: float) -> list[ShellEffect]:
         return [Disconnect(), *self.lost(error, now)]
@@ -158,12 +158,13 @@ class ClientMachine:
     def received(self, payload: bytes, now: float) -> list[ShellEffect]:
         """One message of the server."""
         self._life.hear()
-        effects = list[ShellEffect]()
+        self._size, effects = len(payload), list[ShellEffect]()
         try:
             for envelope in self._wire.decode(payload):
                 effects += self._take(envelope, now)
         except (ConnectionLost, ConnectionRefused) as error:
             effects += self._drop(error, now)
+        self._size = 0
         return effects
 
     def _take(self, envelope: Envelope, now: float) -> list[ShellEffect]:
@@ -239,6 +240,7 @@ class ClientMachine:
     def leave_view(self, roster: PresenceRoster) -> None:
         """The program watches no longer."""
         self._presence.leave(roster)
+        roster.unread.leave()
 
     def request(self, request: ClientRequest, now: float) -> list[ShellEffect]:
         """Send a command now, or once there is a connection; it is settled when there is an answer, or can be none."""
@@ -255,7 +257,7 @@ class ClientMachine:
             request.command.excluded = welcome.connection or None if request.to_others and welcome else None
             try:
                 effects.append(Transmit(self._wire.encode(request.command)))
-            except ServerError as error:
+            except (ServerError, UnicodeEncodeError) as error:
                 request.fail(error)
             else:
                 self._requests.sent(request, now)
@@ -278,7 +280,7 @@ class ClientMachine:
         for effect in effects:
             if isinstance(effect, Deliver):
                 subscription: LocalSubscription = effect.cursor.owner
-                subscription.put(effect.item)
+                subscription.put(effect.item, self._size)
                 if subscription.full:
                     self._full.add(subscription)
             elif isinstance(effect, Send):

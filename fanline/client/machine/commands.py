@@ -5,10 +5,20 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import uuid4
 
 from fanline.client.control import read_control
-from fanline.client.message import Message, PastMessages, Position, Published, from_envelope
+from fanline.client.message import (
+    Message,
+    PastMessages,
+    Position,
+    Published,
+    check_number,
+    check_text,
+    checked_position,
+    from_envelope,
+)
 from fanline.plain import plain
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import AskHistory, HistoryAnswer, PresenceData, PublishResult
+from fanline.protocol.messages.answers import HistoryAnswer, PresenceData, PublishResult
+from fanline.protocol.messages.commands import MAX_PAGE, AskHistory
 
 Result = TypeVar("Result")
 
@@ -29,6 +39,8 @@ def publish(
     to_others: bool,
     deduplication_id: str | None,
 ) -> Command[Published]:
+    if x is not None and not (isinstance(x, Mapping) and all(isinstance(key, str) for key in x)):
+        raise TypeError("x is a map with keys that are str")
     envelope = _envelope(
         MessageType.PUB,
         channel,
@@ -46,6 +58,10 @@ def _published(reply: Envelope) -> Published:
 
 
 def history(channel: str, *, limit: int, before: Position | None, after: Position | None) -> Command[PastMessages]:
+    check_number("limit", limit, 1, MAX_PAGE)
+    if before is not None and after is not None:
+        raise ValueError("give before or after, not both")
+    before, after = before and checked_position(before), after and checked_position(after)
     place = before or after
     asked = AskHistory(limit=limit, before=before and before.offset, after=after and after.offset)
     return Command(
@@ -80,4 +96,12 @@ def ping() -> Command[None]:
 
 
 def _envelope(kind: MessageType, channel: str | None, **fields: Any) -> Envelope:
+    texts = {
+        "a channel": channel,
+        "an event": fields.get("event"),
+        "a deduplication_id": fields.get("deduplication_id"),
+    }
+    for name, text in texts.items():
+        if text is not None:
+            check_text(name, text)
     return Envelope(kind, channel=channel, id=uuid4().hex, **fields)

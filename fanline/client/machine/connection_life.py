@@ -17,7 +17,7 @@ from fanline.backoff import Backoff
 from fanline.client.machine.connection_states import CONNECTION_TRANSITIONS, ConnectionEvent, ConnectionState
 from fanline.errors import ConnectionLost, ConnectionRefused
 from fanline.protocol.errors import CloseReason
-from fanline.protocol.messages import Welcome
+from fanline.protocol.messages.notices import Welcome
 
 OPEN_SECONDS = 10.0
 """How long the server may take for the handshake, and again for the welcome."""

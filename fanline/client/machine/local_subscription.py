@@ -40,6 +40,11 @@ class LocalSubscription:
         return self._unread.full
 
     @property
+    def readable(self) -> bool:
+        """Whether `take` may have something to say."""
+        return self._unread.readable
+
+    @property
     def begun(self) -> bool:
         """Whether every channel has begun. Raises the error that ended the subscription before."""
         if not self._entering:
@@ -55,11 +60,11 @@ class LocalSubscription:
         self._entering.discard(channel)
         self._wake()
 
-    def put(self, item: Message | Gap) -> None:
-        """Append a message or gap."""
+    def put(self, item: Message | Gap, size: int = 0) -> None:
+        """Append a message or gap that came in `size` bytes."""
         if self._unread.error is None and isinstance(item, Gap) and not self._gaps:
             _log.warning("%s", item)
-        self._unread.put(item)
+        self._unread.put(item, size)
 
     def end(self, error: FanlineError) -> None:
         """End the iterator with `error`, after the messages it still holds. Raised on entering if that is under way."""
@@ -87,7 +92,7 @@ class UnreadSubscription(LocalSubscription):
         super().__init__({channel: StartPosition()}, 1, wake, gaps=True)
         self._ended = ended
 
-    def put(self, item: Message | Gap) -> None:
+    def put(self, item: Message | Gap, size: int = 0) -> None:
         """Drop it."""
 
     def end(self, error: FanlineError) -> None:

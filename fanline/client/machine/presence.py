@@ -10,7 +10,8 @@ from fanline.client.control import read_control, server_error
 from fanline.client.machine.unread import UnreadItems
 from fanline.errors import FanlineError, ServerError
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import PresenceData, PresentUser, Subscribe
+from fanline.protocol.messages.answers import PresenceData, PresentUser
+from fanline.protocol.messages.commands import Subscribe
 
 NOTICES = (MessageType.JOIN, MessageType.LEAVE, MessageType.PRESENCE)
 """What the server says of its own accord."""
@@ -18,7 +19,9 @@ NOTICES = (MessageType.JOIN, MessageType.LEAVE, MessageType.PRESENCE)
 
 @dataclass(frozen=True, slots=True)
 class PresenceNotice:
-    """What a PresenceView yields."""
+    """What a PresenceView yields, by its `kind`: a `user` comes ("join") or goes ("leave"), or, of a large channel,
+    only the `count` of its users has changed ("counts").
+    """
 
     kind: Literal["join", "leave", "counts"]
     """"counts": the channel is so large that its users are not named."""
@@ -47,7 +50,7 @@ class PresenceRoster:
         return self._begun
 
     def replace(self, data: PresenceData) -> None:
-        """All who are on the channel now; the first time, that is no news."""
+        """All users on the channel now; the first time, that is not news."""
         users = {user.user_id: user for user in data.users or ()}
         if not self._begun:
             self.users, self.count, self.large, self._begun = users, data.count, data.users is None, True
@@ -68,14 +71,14 @@ class PresenceRoster:
             self._tell("counts", None)
 
     def join(self, user: PresentUser) -> None:
-        """A user has come; one who is listed is no news."""
+        """A user has come; for one who is listed, that is not news."""
         if self._begun and user.user_id not in self.users:
             self.users[user.user_id] = user
             self.count = len(self.users)
             self._tell("join", user)
 
     def part(self, user: PresentUser) -> None:
-        """A user is gone; one who is not listed is no news."""
+        """A user is gone; for one who is not listed, that is not news."""
         if self.users.pop(user.user_id, None) is not None:
             self.count = len(self.users)
             self._tell("leave", user)
@@ -85,7 +88,7 @@ class PresenceRoster:
         self.unread.end(error)
 
     def _tell(self, kind: Literal["join", "leave", "counts"], user: PresentUser | None) -> None:
-        self.unread.put(PresenceNotice(kind, user, self.count))
+        self.unread.put(PresenceNotice(kind, user, self.count), size=0)  # they are small
 
 
 class PresenceViews:
@@ -94,7 +97,7 @@ class PresenceViews:
     def __init__(self) -> None:
         self._rosters: list[PresenceRoster] = []
         self._error: FanlineError | None = None  # what ended the client
-        self._asked: dict[str, tuple[str, PresenceRoster]] = {}  # id of a command under way -> its type, for whom
+        self._asked: dict[str, tuple[str, PresenceRoster]] = {}  # id of a command -> type, view
 
     @property
     def waiting(self) -> bool:
@@ -117,7 +120,7 @@ class PresenceViews:
         return [command for roster in self._rosters for command in self.ask(roster)]
 
     def ask(self, roster: PresenceRoster) -> list[Envelope]:
-        """The commands by which a view is told who comes and goes from now on, and who is there now."""
+        """The commands by which a view learns who is there now, and who comes and goes from now on."""
         notices = Subscribe(presence=True).fields()
         commands = [
             Envelope(MessageType.SUB, channel=roster.channel, id=uuid4().hex, data=notices),

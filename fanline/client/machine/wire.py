@@ -5,11 +5,15 @@ from fanline.protocol.channels import check_channel, check_channel_or_pattern
 from fanline.protocol.dialects import CborDialect, JsonDialect
 from fanline.protocol.envelope import Envelope, MessageType, check_texts
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import Welcome, error_of, read
+from fanline.protocol.messages.answers import error_of
+from fanline.protocol.messages.control_data import read
+from fanline.protocol.messages.notices import Welcome
 
 V1Dialect = JsonDialect | CborDialect
 MAX_MESSAGE_BYTES = 8 << 20
 _FOR_PATTERNS = frozenset((MessageType.SUB, MessageType.UNSUB))
+_OF_CHECKED_DATA = frozenset((MessageType.PUB, MessageType.CALL))
+"""Their data is the program's own, and was checked when it was converted; it may be large."""
 
 
 class ServerWire:
@@ -20,7 +24,8 @@ class ServerWire:
 
     def encode(self, command: Envelope) -> bytes:
         """Raises ServerError for a command that the server could only refuse: too large, no channel name, a text too
-        long. (It could not even say which command that was.)
+        long, a number out of range. (It could not even say which command that was.) UnicodeEncodeError for half a
+        character.
         """
         try:
             check_texts(command)
@@ -32,7 +37,15 @@ class ServerWire:
         payload = self.dialect.encode(command)
         if len(payload) > self.limit:
             raise ServerError(ErrorCode.TOO_LARGE, f"{len(payload)} bytes, but the server takes {self.limit}")
+        if command.type not in _OF_CHECKED_DATA:
+            self._check_readable(payload)
         return payload
+
+    def _check_readable(self, payload: bytes) -> None:
+        try:
+            self.dialect.decode(payload)
+        except MessageError as error:
+            raise ServerError(error.code, str(error)) from None
 
     def decode(self, payload: bytes) -> list[Envelope]:
         """The envelopes of one message. Raises a final ConnectionLost."""

@@ -15,7 +15,8 @@ from fanline.client.subscriptions.cursor import Cursor, CursorEvent, CursorState
 from fanline.client.subscriptions.effects import Begin, Deliver, Effect
 from fanline.client.subscriptions.sub_requests import SubRequest
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import GapData, GapReason, Subscribed
+from fanline.protocol.messages.answers import Subscribed
+from fanline.protocol.messages.notices import GapData, GapReason
 
 _IN_VAIN = 2  # answers that have left the same hole open
 

@@ -76,5 +76,7 @@ MAY_ASK = (ChannelState.IDLE, ChannelState.REPLAYING, ChannelState.LIVE)
 """A `sub` may be sent."""
 TO_ASK_AGAIN = (ChannelState.REFUSED, ChannelState.POSTPONED)
 """A `sub` is to be repeated."""
+SENT = (ChannelState.LIVE, ChannelState.REPLAYING, ChannelState.REJOINING, ChannelState.POSTPONED)
+"""The server has answered for the channel on this connection, so what comes of it goes on from the answer."""
 SILENT = (ChannelState.OFFLINE, ChannelState.RESUMING, ChannelState.IDLE, ChannelState.REFUSED)
 """The server has not been asked for the channel by name: there is nothing to take back yet."""

@@ -8,6 +8,8 @@ The rules:
   part of it.
 - At most one `sub` of a channel is under way. First, all cursors that have a place go on, from the place of the one
   furthest behind; then the others' start positions are asked for, one by one.
+- What comes before the server has answered for the channel on this connection, comes because the route has joined it.
+  It may be of another epoch than the cursors, so it is left out; the answer goes on from their places.
 - What a cursor lacks is asked for once no answer and no history that may bring it is on its way.
 - A refused `sub` has done nothing: a channel that was live is still live, and one that was not has left nothing behind
   in the server. A subscription that has not begun ends with the refusal. For all others the `sub` is repeated later if
@@ -22,6 +24,7 @@ from fanline.client.subscriptions.channel_sequence import ChannelSequence
 from fanline.client.subscriptions.channel_states import (
     CHANNEL_TRANSITIONS,
     MAY_ASK,
+    SENT,
     SILENT,
     TO_ASK_AGAIN,
     ChannelEvent,
@@ -182,12 +185,14 @@ class ClientChannel:
 
     def receive(self, envelope: Envelope) -> list[Effect]:
         """A `pub` of the server."""
+        if self.state not in SENT:
+            return []
         effects = self._sequence.receive(envelope)
         return effects if self.state is _LIVE and not self._sequence.missing else self._proceed(effects)
 
     def is_new(self, envelope: Envelope) -> bool:
         """Whether a message that is about to be received is live, and none that was sent before."""
-        return self._sequence.is_new(envelope)
+        return self.state not in SENT or self._sequence.is_new(envelope)
 
     def overhear(self, envelope: Envelope, own: Sequence[Cursor]) -> list[Effect]:
         """A live message or gap of one of the channels for which this pattern stands, whose own cursors are `own`."""
@@ -195,7 +200,7 @@ class ClientChannel:
 
     def receive_gap(self, envelope: Envelope) -> list[Effect]:
         """A `gap` of the server."""
-        return self._proceed(self._sequence.receive_gap(envelope))
+        return self._proceed(self._sequence.receive_gap(envelope)) if self.state in SENT else []
 
     def _proceed(self, effects: list[Effect]) -> list[Effect]:
         if self.state is ChannelState.REPLAYING and not self._sequence.replaying:

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from fanline.client.message import Position
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import Authenticate
+from fanline.protocol.messages.commands import Authenticate
 
 
 class ResumptionState(StrEnum):

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from fanline.client.message import Position
-from fanline.protocol.messages import Subscribe
+from fanline.protocol.messages.commands import Subscribe
 
 
 class StartPosition(NamedTuple):

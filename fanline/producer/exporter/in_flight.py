@@ -38,6 +38,16 @@ class InFlight:
         only_output = self._messages[oldest][0].event is TaskEvent.OUTPUT
         return WINDOW - (newest - oldest + 1) if only_output else 0
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(len(pending.payload) for pending, _ in self._messages.values())
+
+    def forget_output(self) -> None:
+        """It is not published again."""
+        kept = {number: each for number, each in self._messages.items() if each[0].event is not TaskEvent.OUTPUT}
+        self._messages = kept
+
     def add(self, pending: PendingPublish, request: int) -> None:
         """It is published, perhaps again."""
         self._messages[pending.number] = pending, request

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from fanline.producer.buffer import BufferedEvent
+from fanline.producer.buffer import BufferedEvent, without_large_values
 from fanline.protocol.envelope import Envelope, encode_json
 from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
 from fanline.protocol.tasks.events import TaskEvent
@@ -16,7 +16,6 @@ from fanline.protocol.tasks.serials import SerialNumber
 
 OVERHEAD = 512
 """Bytes allowed for the headers, which count as payload, and for the other keys of an envelope."""
-_SMALL = 1024
 _LONGEST_ESCAPE = 6  # bytes that one character may take in JSON
 _OTHER_KEYS = 128  # bytes allowed for the keys beside `lines`
 
@@ -55,7 +54,7 @@ def fitting(data: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
         return
     lines = data.get("lines")
     if lines is None:
-        yield {key: value for key, value in data.items() if len(msgspec.json.encode(value)) <= _SMALL}
+        yield without_large_values(data)
     elif len(lines) > 1:
         half, rest = len(lines) // 2, {key: value for key, value in data.items() if key != "dropped"}
         yield from fitting({**data, "lines": lines[:half]}, limit)

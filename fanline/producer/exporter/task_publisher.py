@@ -28,7 +28,7 @@ from fanline.nats.requests import NatsRequests
 from fanline.producer.buffer import BufferedEvent
 from fanline.producer.exporter.attempt import AttemptQuestion
 from fanline.producer.exporter.in_flight import InFlight
-from fanline.producer.exporter.pending_publish import PendingPublish, pending_publishes, serial_numbers
+from fanline.producer.exporter.pending_publish import OVERHEAD, PendingPublish, pending_publishes, serial_numbers
 from fanline.producer.producer import Producer
 from fanline.protocol.envelope import MessageType, decode_json
 from fanline.protocol.errors import MessageError
@@ -96,6 +96,17 @@ class TaskPublisher:
         """Everything is stored, or has been given up."""
         return self.state is PublisherState.FINISHED
 
+    @property
+    def size(self) -> int:
+        """Bytes of what is not acknowledged, about."""
+        return self.producer.size + self._in_flight.size + sum(len(pending.payload) for pending in self._ready)
+
+    def trim(self) -> int:
+        """Drop all output, and whatever else is large. Returns how many lines that were never published."""
+        self._ready = deque(pending for pending in self._ready if pending.event is not TaskEvent.OUTPUT)
+        self._in_flight.forget_output()
+        return self.producer.trim()
+
     def connected(self, now: float) -> None:
         """There is a new connection: send again what the last one may have lost."""
         self._question, self._next_beat = None, -_NEVER
@@ -119,7 +130,7 @@ class TaskPublisher:
 
     def give_up(self) -> tuple[int, int]:
         """Stop. What is not acknowledged is published a last time, all at once, in order: JetStream may only be slow,
-        and a task whose end is not stored would go on for ever. Returns how many events, and how many lines that had
+        and a task whose end is not stored would go on forever. Returns how many events, and how many lines that had
         not been published before, may be lost.
         """
         rest = self.producer.discard()
@@ -231,13 +242,16 @@ class TaskPublisher:
 
     def _messages_of(self, event: BufferedEvent) -> Iterator[PendingPublish]:
         assert self.producer.attempt is not None
+        limit = self._requests.info.max_payload
+        if len(event.data.get("result", b"")) > limit - OVERHEAD:
+            self.producer.complain("result", f"the result is left out: this NATS takes messages of {limit:,} bytes")
         return pending_publishes(
             event,
             channel=self.producer.channel,
             attempt=self.producer.attempt,
             serials=self._serials,
             time=_unix_ms(event.time),
-            limit=self._requests.info.max_payload,
+            limit=limit,
         )
 
     def _publish_again(self, now: float) -> None:

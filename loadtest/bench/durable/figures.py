@@ -32,7 +32,7 @@ class DurableFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def complete(self) -> bool:
-        """Everything came, once and in order."""
+        """Everything arrived, once and in order."""
         return not (self.lost or self.duplicated)
 
 
@@ -46,7 +46,7 @@ def started(start: StartSide, plan: Plan) -> Iterator[tuple[Side, Endpoint, Requ
 
 
 def pool_counts(pool: SubscriberPool, plan: Plan, asked: dict[str, int], memory: int) -> dict[str, Any]:
-    """The figures that every pool has. A message that has not come by now counts as lost."""
+    """The figures that every pool has. A message that has not arrived by now counts as lost."""
     lost = sum(each.missing + plan.expected - each.next for each in pool.subscribers)
     return {
         "subscribers": plan.subscribers,

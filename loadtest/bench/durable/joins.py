@@ -70,7 +70,7 @@ def measure_joins(start: StartSide, plan: Plan) -> JoinFigures:
 
 
 def _join(endpoint: Endpoint, plan: Plan, number: int) -> tuple[float, list[int]]:
-    """Join from the start: the seconds until the last message of the history, and the numbers of all that came."""
+    """Join from the start: the seconds until the last message of the history, and the numbers of all that arrived."""
     channel = plan.channel % (number % plan.channels)
     with socket.create_connection(("127.0.0.1", endpoint.port), PATIENCE_SECONDS) as connection:
         connection.sendall(upgrade_request(endpoint))
@@ -102,7 +102,7 @@ def _receive(connection: socket.socket) -> bytes:
 
 
 def _count(joins: Sequence[Sequence[int]], expected: int) -> tuple[int, int]:
-    """How many messages are missing, and how many came twice or out of order."""
+    """How many messages are missing, and how many arrived twice or out of order."""
     lost = sum(expected - len({*numbers}) for numbers in joins)
     wrong = sum(later <= earlier for numbers in joins for earlier, later in itertools.pairwise(numbers))
     return lost, wrong

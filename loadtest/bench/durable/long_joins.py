@@ -1,6 +1,6 @@
-"""The long-joins bench: several clients join a long history at once over CBOR, while another one hears live messages.
+"""The long-joins bench: several clients join a long history at once over CBOR, while another client gets live messages.
 
-The worker has to convert every message from JSON to CBOR. What counts is how long the other client's messages take
+The worker has to convert every message from JSON to CBOR. What matters is how long the other client's messages take
 meanwhile, and how much memory the worker needs.
 """
 

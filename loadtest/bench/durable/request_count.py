@@ -1,6 +1,6 @@
 """Counts the requests of the workers to JetStream, by listening on its API subjects.
 
-Only requests about one namespace's stream count: the task monitor asks all the time, whatever the bench does.
+Only requests about one namespace's stream count: the task monitor sends requests all the time, whatever the bench does.
 """
 
 import socket
@@ -33,7 +33,7 @@ class RequestCount:
         self.socket.setblocking(False)
 
     def read(self) -> None:
-        """Count what has come."""
+        """Count what has arrived."""
         try:
             while data := self.socket.recv(1 << 20):
                 self._take(data)

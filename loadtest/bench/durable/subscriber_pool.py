@@ -71,7 +71,7 @@ class Subscriber:
         self.channel = channel
         self.connection: socket.socket | None = None
         self.reader: FrameReader | None = None  # after the handshake
-        self.rest = b""  # what has come of the answer to the handshake
+        self.rest = b""  # the part of the handshake's answer that has arrived
         self.offset: int | None = None
         self.epoch = ""
         self.reach: int | None = None  # the offset where the history ends, once the `sub` is answered
@@ -141,7 +141,7 @@ class SubscriberPool:
         return all(each.live for each in self.subscribers)
 
     def has_everything(self, expected: int) -> bool:
-        """Whether every subscriber is live and has come to message number `expected`."""
+        """Whether every subscriber is live and has got as far as message number `expected`."""
         return all(each.live and each.next == expected for each in self.subscribers)
 
     def watch(self, file: socket.socket, on_readable: Callable[[], None]) -> None:

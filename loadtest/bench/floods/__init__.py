@@ -1,1 +1,1 @@
-"""Floods: what a client that takes all it can get costs the others."""
+"""Floods: what a client that takes everything it can get costs the others."""

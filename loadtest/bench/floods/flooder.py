@@ -1,18 +1,17 @@
 """`python -m fanline.loadtest.bench.floods.flooder KIND PORT`: one attacker, until its input ends.
 
-It comes from the address 203.0.113.7, as a trusted proxy says, since loopback is not limited. When its input ends it
-prints what it got as a JSON line.
+It connects from the address 203.0.113.7, as a trusted proxy reports, since loopback is not limited. When its input
+ends it prints its counts as a JSON line.
 """
 
-import os
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
-import msgspec
 import trio
 
+from fanline.loadtest.bench.beside import disturb
 from fanline.protocol.dialects import CBOR, JSON, Dialect
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.websocket.frames import encode_masked_frame
@@ -31,10 +30,10 @@ _READ_BYTES = 1 << 16
 class Flooder:
     """Attacks the server on a port of this machine."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, got: Counter[str]) -> None:
+        """`got`: what the attacker did and what happened to it, and how often."""
         self._port = port
-        self.got = Counter[str]()
-        """What the attacker did and met, and how often."""
+        self._got = got
 
     async def messages(self) -> None:
         """One client that sends 10,000 messages a second."""
@@ -68,7 +67,7 @@ class Flooder:
                 nursery.start_soon(self._send_for_ever, CBOR, frame)
 
     async def _send_for_ever(self, dialect: Dialect, data: bytes, pause: float = 0.0) -> None:
-        """Send the same, as fast as it is taken, from one connection after the other."""
+        """Send the same bytes, as fast as they are accepted, from one connection after the other."""
         while True:
             with suppress(OSError, trio.BrokenResourceError):
                 stream = await trio.open_tcp_stream("127.0.0.1", self._port)
@@ -77,22 +76,22 @@ class Flooder:
                     nursery.start_soon(self._read, stream, nursery.cancel_scope)
                     while True:
                         await stream.send_all(data)
-                        self.got["sent"] += 1
+                        self._got["sent"] += 1
                         await trio.sleep(pause)
             await trio.sleep(_TICK_SECONDS)
 
     async def _read(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
         with suppress(trio.BrokenResourceError):
             while data := await stream.receive_some(_READ_BYTES):
-                self.got["warned"] += data.count(b"limit_exceeded")
-        self.got["closed"] += 1
+                self._got["warned"] += data.count(b"limit_exceeded")
+        self._got["closed"] += 1
         scope.cancel()
 
     async def _shake_hands(self) -> None:
         with suppress(OSError, trio.BrokenResourceError):
             async with await trio.open_tcp_stream("127.0.0.1", self._port) as stream:
                 await stream.send_all(_request(JSON))
-                self.got[(await stream.receive_some(12))[9:].decode()] += 1
+                self._got[(await stream.receive_some(12))[9:].decode()] += 1
 
     async def _dawdle(self) -> None:
         while True:
@@ -101,7 +100,7 @@ class Flooder:
                     for byte in _request(JSON):
                         await stream.send_all(bytes((byte,)))
                         await trio.sleep(1.0)
-            self.got["closed"] += 1
+            self._got["closed"] += 1
 
 
 FLOODS: dict[str, Callable[[Flooder], Awaitable[None]]] = {
@@ -131,22 +130,9 @@ def _request(dialect: Dialect) -> bytes:
     return "\r\n".join((*lines, "", "")).encode()
 
 
-async def _flood(kind: str, port: int) -> Counter[str]:
-    flooder = Flooder(port)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(FLOODS[kind], flooder)
-        print("{}", flush=True)  # noqa: T201  # it has begun
-        await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
-        nursery.cancel_scope.cancel()
-    return flooder.got
-
-
-def main() -> None:
-    os.nice(10)  # what is measured is what the server does, not who gets the processor
-    kind, port = sys.argv[1:3]
-    print(msgspec.json.encode(trio.run(_flood, kind, int(port))).decode(), flush=True)  # noqa: T201  # a program
-    os._exit(0)  # the thread that reads the input
+async def _flood(flood: Callable[[Flooder], Awaitable[None]], port: int, got: Counter[str]) -> None:
+    await flood(Flooder(port, got))
 
 
 if __name__ == "__main__":
-    main()
+    disturb({kind: partial(_flood, flood) for kind, flood in FLOODS.items()})

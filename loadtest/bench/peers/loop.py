@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 
 TICK_SECONDS = 0.001
-BUSY_SECONDS = 0.01  # a late publisher gives the sockets their turn of the loop this often
+BUSY_SECONDS = 0.01  # a publisher that is late lets the loop serve the sockets this often
 ANSWER = '"t":"ok"'
 
 Send = Callable[[Sequence[Any], bytes], None]
@@ -48,7 +48,7 @@ class _Commands:
         return bool(line)
 
     def _read(self) -> None:
-        line = os.read(sys.stdin.fileno(), 4096)  # a line comes in one piece
+        line = os.read(sys.stdin.fileno(), 4096)  # a line arrives in one piece
         if not self._next.done():
             self._next.set_result(line)
 

@@ -1,4 +1,4 @@
-"""Users of one server in one epoll loop: they subscribe, come and go as they are told, and ask who is there."""
+"""Users of one server in one epoll loop: they subscribe, come and go on command, and ask who is there."""
 
 import select
 import socket
@@ -12,7 +12,7 @@ from fanline.loadtest.bench.durable.subscriber_pool import Endpoint, send_messag
 from fanline.loadtest.bench.errors import BenchError
 from fanline.protocol.auth.tokens import sign
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
-from fanline.protocol.messages import PresenceData
+from fanline.protocol.messages.answers import PresenceData
 from fanline.protocol.websocket.frames import FrameReader, Opcode
 
 _READ_BYTES = 256 * 1024
@@ -39,7 +39,7 @@ class CrowdUser:
         self.connection = connection
         self.reader: FrameReader | None = None  # after the handshake
         self.rest = b""
-        self.ready = False  # the welcome has come
+        self.ready = False  # the welcome has arrived
         self.lost = False
         self.answers: dict[str, _Answer] = {}
 

@@ -1,6 +1,6 @@
 """The presence bench: many users on one channel, queries, a storm of joins and leaves beside others, a killed worker.
 
-The same storm on a channel without presence tells what the commands themselves cost.
+The same storm on a channel without presence shows what the commands themselves cost.
 """
 
 import os
@@ -60,7 +60,7 @@ class PresenceFigures(msgspec.Struct, frozen=True, kw_only=True):
     right: float
     """Seconds from the death of a worker until the count was right."""
     left: int
-    """Users that were left then."""
+    """Users that remained then."""
     fault_count: int
 
     @property
@@ -97,7 +97,7 @@ def _bystanders(url: str) -> Iterator[Tool]:
 
 
 class _Storm(NamedTuple):
-    """What was noticed of a storm."""
+    """What other clients noticed of a storm."""
 
     p99: float
     """Of the bystanders' messages, in milliseconds."""
@@ -152,7 +152,7 @@ class _Run:
         return seconds * 1000, data.count
 
     def _beside(self, channel: str | None) -> _Storm:
-        """What others notice of a storm on a channel; None: of none."""
+        """What other clients notice of a storm on a channel; None: without a storm."""
         self._crowd.run(_SETTLE_SECONDS)
         storm = self._crowd.users[_VIEWERS : _VIEWERS + _STORM_USERS]
         self._others.send(str(self._plan.seconds))

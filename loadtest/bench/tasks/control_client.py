@@ -34,7 +34,7 @@ class ControlClient:
         send_message(self._socket, Opcode.TEXT, encode_json(command))
 
     def has_unread(self) -> bool:
-        """Whether something has come that was not read yet."""
+        """Whether something has arrived that was not read yet."""
         return bool(select.select([self._socket], [], [], 0)[0])
 
     def read_until(self, mark: bytes) -> bytes:

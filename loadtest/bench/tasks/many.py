@@ -1,4 +1,4 @@
-"""The bench of many tasks with a few viewers each: the cost of an event, and the most events that one server bears."""
+"""The bench of many tasks with a few viewers each: the cost of an event, and the highest rate that a server bears."""
 
 import math
 import tempfile
@@ -19,7 +19,7 @@ from fanline.loadtest.bench.tasks.watched_tasks import Round, WatchedTasks
 REPORTED_FAULTS = 10
 WARM_UP_SECONDS = 1.0
 MOST_TRIES = 9
-"""Rates to try for the most events a second."""
+"""Rates to try when searching for the highest rate."""
 CLOSE_ENOUGH = 1.1
 """The search ends when a rate that was too high is at most this many times one that was not."""
 
@@ -52,7 +52,7 @@ class ManyTasksFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Growth of the server's resident memory from its start to the last join, with the tasks that it folds."""
     peak_kb: int
     progress_percent: float
-    """Progress events that came; a viewer that is behind gets only the newest."""
+    """Progress events that arrived; a viewer that is behind gets only the newest."""
     rounds: list[Round]
     """All rates that were tried, in that order."""
     notes: list[str]

@@ -31,7 +31,7 @@ from fanline.loadtest.bench.tasks.record import (
 )
 from fanline.loadtest.bench.tasks.script import ASK, RESULT, ScriptedEvent, script
 from fanline.protocol.envelope import Envelope, MessageType, decode_json, encode_json
-from fanline.protocol.messages import CallData, Subscribe
+from fanline.protocol.messages.commands import CallData, Subscribe
 from fanline.protocol.tasks.events import TaskEvent
 from fanline.protocol.tasks.snapshot import Snapshot
 
@@ -153,7 +153,7 @@ def _play(producer: ScriptedProducer, events: Sequence[ScriptedEvent], approver:
 
 
 def _result(tool: Tool) -> dict[str, Any]:
-    """The report of the viewers, which comes once all have read to the end, or when we ask. Slow ones now read fast."""
+    """The report of the viewers, which arrives once all have read to the end, or on request. Now all read fast."""
     tool.send("read")
     line = tool.read_line(PATIENCE_SECONDS)
     if line is None:

@@ -9,7 +9,7 @@ import msgspec
 
 from fanline.protocol.envelope import decode_json
 from fanline.protocol.errors import MessageError
-from fanline.protocol.messages import DEFAULT_LINES
+from fanline.protocol.messages.commands import DEFAULT_LINES
 from fanline.protocol.tasks.events import TaskData, TaskEvent, data_of, event_of
 from fanline.protocol.tasks.fold import apply
 from fanline.protocol.tasks.snapshot import Snapshot
@@ -25,13 +25,13 @@ class ViewerCounts(msgspec.Struct, frozen=True):
     lines: int
     progress: int
     next: int
-    """Number of the output line that would have come next."""
+    """Number of the output line that would have been next."""
     gaps: int
     wrong: str
 
 
 class ReceivedSnapshot(NamedTuple):
-    """A snapshot as it came. Each of its lines has two numbers: the engine's, and the one in the line itself."""
+    """A snapshot as it arrived. Each of its lines has two numbers: the engine's, and the one in the line itself."""
 
     offset: int
     snapshot: Snapshot
@@ -163,8 +163,8 @@ def progress_share(viewer: ViewerRecord, total: int) -> float | None:
 def wrong_truth(truth: Truth, changes: Sequence[str], result: object) -> Iterator[str]:
     """How the truth itself differs from what the producer published."""
     snapshot = truth.snapshot
-    known = (str(snapshot.state), snapshot.percent, snapshot.result, snapshot.attempt, snapshot.lines)
-    if known != ("completed", 100.0, result, 1, truth.lines):
+    known = (str(snapshot.state), snapshot.result, snapshot.attempt, snapshot.lines)
+    if known != ("completed", result, 1, truth.lines):
         yield f"a client that joins after the end gets {known}"
     if list(truth.changes.values()) != list(changes):
         yield f"the first viewer got {list(truth.changes.values())} instead of {list(changes)}"

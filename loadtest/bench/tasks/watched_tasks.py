@@ -15,7 +15,7 @@ from fanline.loadtest.bench.plan import ManyTasksPlan
 from fanline.loadtest.bench.processes import options, program, running
 from fanline.loadtest.bench.server import Side, log_in
 from fanline.protocol.envelope import Envelope, MessageType, encode_json
-from fanline.protocol.messages import Subscribe
+from fanline.protocol.messages.commands import Subscribe
 from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
 from fanline.protocol.nats.subjects import to_subject
 from fanline.protocol.tasks.events import TaskEvent

@@ -4,9 +4,9 @@ import time
 from typing import Any
 
 from fanline.engine.access.access import Access
-from fanline.engine.access.handlers import HandlerClient
+from fanline.engine.access.application.handlers import HandlerClient
 from fanline.engine.access.settings import AccessSettings, AuthMode, TokenSettings
-from fanline.engine.access.verifier import TokenVerifier
+from fanline.engine.access.tokens.verifier import TokenVerifier
 from fanline.protocol.auth.tokens import secret_key, sign
 
 SECRET = "a secret that is long enough for SHA-256"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fanline.protocol.envelope import Envelope, MessageType, decode_cbor, decode_json, encode_cbor, encode_json
-from fanline.protocol.messages import error_of
+from fanline.protocol.messages.answers import error_of
 from fanline.protocol.websocket.frames import Opcode
 from tests.support.raw_client import RawClient
 

@@ -12,7 +12,7 @@ from fanline.engine.access.audit import Audit, AuditEvent
 from fanline.engine.settings import EngineSettings
 from tests.engine.access.clients import token, token_access
 from tests.engine.running import running_engine
-from tests.protocol.test_reference_pages import table
+from tests.protocol.documented.test_reference_pages import table
 from tests.support.paths import ROOT
 from tests.support.raw_client import connect, connect_raw, upgrade_request
 

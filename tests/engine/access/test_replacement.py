@@ -54,8 +54,8 @@ class LateBus(SlowBus):
 class DeafBus(SlowBus):
     """Of a worker that hangs: it is asked, and says nothing."""
 
-    async def answer(self, subject: str, take: Answerer | None) -> None:
-        await super().answer(subject, (lambda payload, respond: None) if take else None)
+    async def answer(self, subject: str, take: Answerer | None, *, shared: bool = False) -> None:
+        await super().answer(subject, (lambda payload, respond: None) if take else None, shared=shared)
 
 
 class Connection:

@@ -146,7 +146,7 @@ async def test_a_replaced_client_is_told_not_to_come_back(subprotocol: str | Non
         client = await stack.enter_async_context(connect_raw(engines[0].host, engines[0].port))
         await client.upgrade(subprotocol, Authorization=f"Bearer {token('anna')}")
         newcomer = Identity(user="anna", grants=Grants(), connections=1)
-        assert await engines[1].server._parts.places.take(newcomer, PlaceRule(replace=True)) is not None
+        assert await engines[1].server._parts.admittance.places.take(newcomer, PlaceRule(replace=True)) is not None
         assert (await client.closed())[0] == code.code
         assert not code.reconnect
         await until_taken(engines[0].broker, 1)

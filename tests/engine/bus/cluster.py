@@ -7,9 +7,10 @@ from typing import NamedTuple, Protocol
 import pytest
 import trio
 
-from fanline.engine.bus.interface import PING, Bus, OnLoss, StreamPosition
+from fanline.engine.bus.interface import PING, Bus, OnLoss
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
-from fanline.engine.bus.nats.bus import open_nats_bus
+from fanline.engine.bus.nats.opening import open_nats_bus
+from fanline.engine.bus.stored import StreamPosition
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.addresses import parse_url

@@ -6,7 +6,9 @@ Those about streams and buckets are in test_store_contract.py.
 import pytest
 import trio
 
-from fanline.engine.bus.interface import Answerer, Bus, BusError, LateError, NoListenerError, Respond, Stored
+from fanline.engine.bus.errors import BusError, LateError, NoListenerError
+from fanline.engine.bus.interface import Answerer, Bus, Respond
+from fanline.engine.bus.stored import Stored
 from tests.engine.bus.cluster import Cluster, Inbox, OpenBus, join
 
 
@@ -181,6 +183,17 @@ async def test_a_question_gets_the_first_answer(open_bus: OpenBus) -> None:
         assert await one.ask("fanline.sys.x", b"you?", 5) == b"yes, you?"
 
 
+async def test_of_those_who_share_a_subject_one_is_asked(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other:
+        for bus in (one, other):
+            await bus.answer("fanline.sys.x", answering(b"yes, "), shared=True)
+            await bus.answer("fanline.sys.y", answering(b"done"))
+        assert await one.ask_all("fanline.sys.y", b"", 5, 2) == [b"done", b"done"]
+        assert await one.ask_all("fanline.sys.x", b"you?", 0.2, 2) == [b"yes, you?"]
+        await one.answer("fanline.sys.x", None)
+        assert await one.ask("fanline.sys.x", b"and you?", 5) == b"yes, and you?"
+
+
 async def test_an_answer_may_come_later(open_bus: OpenBus) -> None:
     async with open_bus() as one, open_bus() as other, trio.open_nursery() as nursery:
         asked = list[Respond]()
@@ -274,7 +287,7 @@ async def test_a_producer_that_answers_a_ping_is_there(cluster: Cluster) -> None
 async def test_without_a_listener_there_is_no_producer_and_that_is_known_at_once(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fanline.engine.bus.nats.requests.PING_SECONDS", 3600)
+    monkeypatch.setattr("fanline.engine.bus.nats.requests.peers.PING_SECONDS", 3600)
     async with cluster.open_bus() as bus:
         assert not await bus.has_producer("task:a")
 

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.errors import BusError
 from fanline.engine.bus.parallel import for_each
 
 

@@ -5,7 +5,9 @@ from datetime import datetime
 import pytest
 import trio
 
-from fanline.engine.bus.interface import READ_BATCH, Bus, BusError, ConflictError, Stored, TooLargeError
+from fanline.engine.bus.errors import BusError, ConflictError, TooLargeError
+from fanline.engine.bus.interface import Bus
+from fanline.engine.bus.stored import READ_BATCH, Stored
 from fanline.protocol.nats.names import Bucket
 from tests.engine.bus.cluster import Inbox, OpenBus, join
 
@@ -20,6 +22,28 @@ async def read_all(bus: Bus, channel: str, start: int = 1) -> list[Stored]:
             return found
         start = found[-1].position.offset + 1
         assert page.more == len((await bus.read(channel, start)).messages) + (await bus.read(channel, start)).more
+
+
+class Changes:
+    """Collects what a watcher hears of a bucket, and what it reads once it has heard of a change."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+        self.interruptions = 0
+        self._arrival = trio.Event()
+
+    def changed(self, key: str, value: bytes) -> None:
+        self.heard.append((key, value))
+        self._arrival.set()
+        self._arrival = trio.Event()
+
+    def interrupted(self) -> None:
+        self.interruptions += 1
+
+    async def wait(self, count: int) -> list[tuple[str, bytes]]:
+        while len(self.heard) < count:
+            await self._arrival.wait()
+        return self.heard
 
 
 async def values(bus: Bus, bucket: Bucket) -> dict[str, bytes]:
@@ -364,3 +388,33 @@ async def test_a_read_of_a_few_messages_says_how_many_more_there_are(open_bus: O
         page = await bus.read("task:a", 8, 5)
         assert ([stored.payload for stored in page.messages], page.more) == ([b"8"], 0)
         assert await bus.read("task:a", 10, 1) == ([], 0)
+
+
+async def test_a_watcher_hears_of_what_was_stored_and_of_nothing_that_was_refused(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other:
+        changes, bucket = Changes(), Bucket.API_KEYS
+        assert not other.kv_is_watched(bucket)
+        await other.kv_watch(bucket, changes)
+        assert other.kv_is_watched(bucket)
+        assert not one.kv_is_watched(bucket)
+        assert not other.kv_is_watched(Bucket.WORKERS)
+        revision = await one.kv_update(bucket, "a", b"1", 0)
+        with pytest.raises(ConflictError):
+            await one.kv_update(bucket, "a", b"refused", 0)
+        await one.kv_put(Bucket.WORKERS, "a", b"of another bucket", 10)
+        await one.kv_update(bucket, "a", b"", revision)
+        assert await changes.wait(2) == [("a", b"1"), ("a", b"")]
+        assert changes.interruptions == 0
+
+
+async def test_whoever_is_told_of_a_change_finds_it_in_the_store(open_bus: OpenBus) -> None:
+    async with open_bus() as one, open_bus() as other, trio.open_nursery() as nursery:
+        changes = Changes()
+        await other.kv_watch(Bucket.WORKERS, changes)
+        for number in range(50):
+            value = b"%d" % number
+            nursery.start_soon(one.kv_put, Bucket.WORKERS, "worker", value, 60)
+            assert (await changes.wait(number + 1))[-1] == ("worker", value)
+            entry = await other.kv_get(Bucket.WORKERS, "worker")
+            assert entry is not None
+            assert entry.value == value

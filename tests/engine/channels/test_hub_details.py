@@ -2,8 +2,9 @@
 
 import pytest
 
-from fanline.engine.bus.interface import Epoch, StreamPosition
-from fanline.engine.channels.durable.channel import DurableChannel, DurableState
+from fanline.engine.bus.stored import Epoch, StreamPosition
+from fanline.engine.channels.durable.channel import DurableChannel
+from fanline.engine.channels.durable.life import DurableState
 from fanline.engine.channels.group import FlushBatch
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.sending.outbox import Outbox

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import trio
 
-from fanline.engine.bus.interface import StreamPosition
+from fanline.engine.bus.stored import StreamPosition
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.counters import Counters
 from fanline.engine.faults import Faults

@@ -10,9 +10,9 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.errors import BusError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
-from fanline.engine.channels.history_sender import HistorySender
+from fanline.engine.channels.joining.history_sender import HistorySender
 from fanline.engine.channels.subscription import (
     SUBSCRIPTION,
     ChannelInterest,

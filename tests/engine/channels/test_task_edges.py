@@ -10,7 +10,7 @@ from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.tasks.fold import TaskFold
 from fanline.protocol.envelope import Envelope, from_producer
 from fanline.protocol.nats.names import Bucket
-from tests.engine.sessions.test_calls import attached, code
+from tests.engine.sessions.calls.test_calls import attached, code
 from tests.engine.task_channels import CHANNEL, call, watch
 from tests.engine.tasks.monitor.world import World
 from tests.support.raw_client import connect

@@ -14,7 +14,7 @@ from fanline.engine.limits import LimitHits
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.errors import HttpError
 from fanline.protocol.websocket.handshake import Request
-from tests.engine.access.answering import answering, client_of
+from tests.engine.access.application.answering import answering, client_of
 from tests.engine.running import running_engine
 from tests.support.raw_client import connect_raw, upgrade_request
 

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from fanline.engine.access.settings import AccessSettings
+from fanline.engine.sessions.store import SessionStore
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.auth.request_token import TOKEN_SUBPROTOCOL
 from tests.engine.access.clients import token, token_access
@@ -228,6 +229,26 @@ async def test_anonymous_clients_have_their_rights_and_may_become_somebody() -> 
             assert answer["d"]["user"] == "anna"
             assert (await client.ask({"v": 1, "t": "pub", "c": "doc:1", "d": 1, "i": "4"}))["t"] == "err"
             assert (await client.ask({"v": 1, "t": "sub", "c": "user:anna", "i": "5"}))["t"] == "ok"
+
+
+async def test_a_session_is_its_users_from_the_moment_that_the_client_has_shown_a_token() -> None:
+    access = token_access(AccessSettings(anonymous=("task:*:sub",)))
+    with trio.fail_after(10):
+        async with running_engine(access=access) as engine:
+            async with connect_raw(engine.host, engine.port) as client:
+                await client.upgrade()
+                session = (await client.json())["d"]["session"]
+                assert (await client.ask({"v": 1, "t": "sub", "c": "task:1", "i": "1"}))["t"] == "ok"
+                shown = {"token": token(channels=TASKS)}
+                assert (await client.ask({"v": 1, "t": "auth", "i": "2", "d": shown}))["t"] == "ok"
+                store = SessionStore(engine.bus)
+                while (stored := await store.find(session)) is None or stored.user is None:
+                    await trio.sleep(0.05)
+            async with connect_raw(engine.host, engine.port) as client:
+                await opened(client, upgrade_request(Authorization=f"Bearer {token(channels=TASKS)}"))
+                await client.json()
+                assert (await client.ask({"v": 1, "t": "auth", "i": "3", "d": {"session": session}}))["c"] == "task:1"
+                assert (await client.json())["d"]["resumed"] is True
 
 
 async def test_nothing_of_a_token_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,7 @@ from fanline.protocol.auth.revocation import Revocation, encode_revocation
 from fanline.protocol.envelope import Envelope, encode_json
 from fanline.protocol.errors import CloseReason
 from fanline.protocol.nats.names import Bucket
-from tests.engine.access.answering import answering, client_of
+from tests.engine.access.application.answering import answering, client_of
 from tests.engine.access.clients import token, token_access
 from tests.engine.running import RunningEngine, running_engine
 from tests.support.raw_client import RawClient, connect_raw, upgrade_request
@@ -350,6 +350,6 @@ def test_every_option_of_a_route_has_a_test_or_belongs_to_another() -> None:
     """A new option fails here until it has one."""
     assert set(Route.__struct_fields__) == {
         *("enabled", "serves", "dialect", "idle", "greeting", "anonymous", "per_user", "replace", "joins"),
-        *("counted_as", "rooms", "flat", "must_exist", "ack"),
+        *("counted_as", "rooms", "flat", "must_exist", "ack", "manages"),
     }
     assert (len(Serves), len(Overflow)) == (3, 2)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import trio
 
-from fanline.engine.sessions.commands import Commands
+from fanline.engine.sessions.commands.commands import Commands
 from fanline.engine.sessions.rate import SlowLane
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.errors import CloseReason

@@ -132,3 +132,10 @@ def test_the_settings_say_who_wants_which_events() -> None:
         *("subscribed", "task_ended")
     }
     assert served_hooks(HookSettings(handlers=("app:setup",)), ()).events == frozenset(EventName)
+
+
+def test_functions_are_asked_before_a_responder() -> None:
+    settings = HookSettings(handlers=("app:setup",), responder="nats:app.answer")
+    first, second = served_hooks(settings, ()).answerers
+    assert (first.text, second.subject) == ("hooks app:setup", "app.answer")
+    assert served_hooks(HookSettings(), ()).answerers == ()

@@ -1,14 +1,17 @@
 """What a worker answers when the control process asks: what it holds, and nothing that is not addressed to it."""
 
 import time
+from copy import copy
 from datetime import datetime
 from typing import Any
 
 import msgspec
+import pytest
 import trio
 
 from fanline.engine.bus.interface import Bus
-from fanline.engine.management.statistics import WorkerStatistics
+from fanline.engine.management import connections, management, names, statistics
+from fanline.engine.management.statistics import CHUNK, WorkerStatistics
 from fanline.engine.presence.online import count_users
 from fanline.protocol.management.answers import ConnectionInfo, ConnectionsPage, CountedNames
 from fanline.protocol.management.questions import (
@@ -27,6 +30,7 @@ from fanline.protocol.management.questions import (
     decode_answered,
     encode_question,
 )
+from tests.engine.access.clients import token, token_access
 from tests.engine.running import RunningEngine, running_engine
 from tests.support.raw_client import connect, connect_raw
 
@@ -50,7 +54,78 @@ async def refusal(engine: RunningEngine, question: ManagementQuestion) -> str:
     return answer.code
 
 
-async def test_a_connection_is_described() -> None:  # S2-14, S2-15, S2-16, S2-17, S4-14, S4-15
+def crowd(engine: RunningEngine, count: int) -> None:
+    """Have the worker list its one connection so many times more, each time as that of another user."""
+    registry = engine.server._basis.registry
+    (connection,) = registry
+    for number in range(1, count + 1):
+        clone, session = copy(connection), copy(connection.session)
+        session.number += number
+        session.identity = msgspec.structs.replace(session.identity, user=f"user-{number}")
+        clone.session = session
+        registry._slice_of(session.number)[session.number] = clone
+
+
+def disperse(engine: RunningEngine) -> None:
+    """Forget them."""
+    registry = engine.server._basis.registry
+    first = min(connection.session.number for connection in registry)
+    for members in registry._slices:
+        for number in [number for number in members if number != first]:
+            del members[number]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        StatisticsQuestion(),
+        ConnectionsQuestion(limit=500),
+        ConnectionsQuestion(user="user-4999"),
+        UsersQuestion(limit=500),
+    ],
+    ids=lambda question: type(question).__name__,
+)
+async def test_a_look_at_many_connections_gives_way_to_messages(
+    question: ManagementQuestion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many, turns = 5000, 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    with trio.fail_after(30):
+        async with running_engine() as engine, connect(engine.host, engine.port):
+            await ask(engine, StatisticsQuestion(), WorkerStatistics)
+            crowd(engine, many)
+            for module in (statistics, connections, names, management):
+                monkeypatch.setattr(module, "LOOK_SECONDS", 0.0)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(count_turns)
+                await ask(engine, question, dict)
+                nursery.cancel_scope.cancel()
+            disperse(engine)
+            assert turns > many / CHUNK / 2
+
+
+async def test_the_metadata_of_a_connection_is_what_its_token_says() -> None:  # S4-16
+    shown = token(username="Anna", roles=["editor", "user"], organization_id="org-7")
+    with trio.fail_after(10):
+        async with running_engine(access=token_access()) as engine, connect_raw(engine.host, engine.port) as client:
+            await client.upgrade(Authorization=f"Bearer {shown}")
+            connection = (await client.json())["d"]["connection"]
+            info: ConnectionInfo = await ask(engine, ConnectionQuestion(connection=connection), ConnectionInfo)
+            assert msgspec.to_builtins(info.metadata) == {
+                "username": "Anna",
+                "role": "editor",
+                "roles": ["editor", "user"],
+                "organization_id": "org-7",
+            }
+
+
+async def test_a_connection_is_described() -> None:  # S2-14, S2-15, S2-16, S2-17, S4-14, S4-15, S4-76
     with trio.fail_after(10):
         async with running_engine() as engine, connect_raw(engine.host, engine.port) as client:
             await client.upgrade(User_Agent="curl/8", path="/ws?project_id=7")

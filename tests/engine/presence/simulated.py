@@ -5,7 +5,8 @@ from fanline.engine.presence.delta import PresenceDelta, decode, encode
 from fanline.engine.presence.news import PresenceNews
 from fanline.engine.presence.roster import Roster
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import PresenceData, read
+from fanline.protocol.messages.answers import PresenceData
+from fanline.protocol.messages.control_data import read
 
 CHANNEL = "room:1"
 OTHER = "room:2"

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 import trio
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.errors import BusError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.presence.presence import Presence

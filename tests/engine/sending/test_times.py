@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from fanline.engine.bus.interface import Epoch
+from fanline.engine.bus.stored import Epoch
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.faults import fault_gap
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.dialects import PLAIN
-from fanline.protocol.messages import GapReason
+from fanline.protocol.messages.notices import GapReason
 
 
 def shown(envelope: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import trio
 
-from fanline.engine.bus.interface import BusError
-from fanline.protocol.dialects.plain_commands import SAID_OF_CLIENTS
+from fanline.engine.bus.errors import BusError
+from fanline.protocol.dialects.plain.commands import SAID_OF_CLIENTS
 from fanline.protocol.envelope import decode_json
 from fanline.protocol.nats.names import engine_store_id
 from tests.engine.running import RunningEngine, running_engine

@@ -47,6 +47,7 @@ def test_an_answer_and_a_stop_are_delivered_until_the_stream_says_that_the_produ
         Snapshot(),
         Snapshot(TaskState.WAITING_INPUT, 1, ask=Ask("q")),
         Snapshot(TaskState.RUNNING, 1, ask=Ask("q", expired=True)),
+        Snapshot(TaskState.RETRYING, 1, ask=ANSWER),
         Snapshot(TaskState.COMPLETED, 1, ask=ANSWER, stop=STOP),
     ],
 )

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from fanline.engine.bus.interface import Epoch
+from fanline.engine.bus.stored import Epoch
 from fanline.engine.tasks.fold import TaskFold
 from fanline.engine.tasks.output_tail import MAX_CHARACTERS, OutputTail
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import MAX_LINES
+from fanline.protocol.messages.commands import MAX_LINES
 from fanline.protocol.tasks.events import MAX_LINE, Stream, TaskEvent
 from fanline.protocol.tasks.snapshot import Snapshot
 
@@ -140,15 +140,17 @@ def test_data_that_says_nothing_plain_passes_through_counted_and_changes_nothing
 
 
 @pytest.mark.parametrize(
-    ("envelope", "code"),
+    ("present", "envelope", "code"),
     [
-        (event("task_progress", attempt=1, percent=5), ErrorCode.STALE_ATTEMPT),
-        (event("task_created"), ErrorCode.BAD_STATE),
+        ("task_started", event("task_progress", attempt=1, percent=5), ErrorCode.STALE_ATTEMPT),
+        ("task_retrying", event("task_progress", percent=5), ErrorCode.BAD_STATE),
     ],
 )
-def test_what_does_not_fit_reaches_nobody_and_changes_nothing(envelope: Envelope, code: ErrorCode) -> None:
+def test_what_does_not_fit_reaches_nobody_and_changes_nothing(
+    present: str, envelope: Envelope, code: ErrorCode
+) -> None:
     fed = Fed()
-    fed.feed(event("task_started", attempt=2))
+    fed.feed(event(present, attempt=2))
     before = fed.log.snapshot
     assert fed.feed(envelope) is None
     assert [error.code for error in fed.refused] == [code]

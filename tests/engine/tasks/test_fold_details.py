@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from fanline.engine.bus.interface import Epoch
+from fanline.engine.bus.stored import Epoch
 from fanline.engine.tasks.fold import TaskFold, check_task_message
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from fanline.engine.tasks.output_tail import _MERGED, MAX_CHARACTERS, OutputBatch, OutputTail
-from fanline.protocol.messages import MAX_LINES
+from fanline.protocol.messages.commands import MAX_LINES
 from fanline.protocol.tasks.events import Stream
 
 OUT, ERR = Stream.STDOUT, Stream.STDERR

@@ -7,8 +7,8 @@ import pytest
 import trio
 from msgspec import Raw
 
-from fanline.engine.bus.interface import Epoch, Stored
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.bus.stored import Epoch, Stored
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.tasks.fold import TaskFold
 from fanline.engine.tasks.restore import restore

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fanline.engine.tasks.timers import Deadlines, can_be_heard, can_stall, decide, next_deadline
+from fanline.engine.tasks.timers import Deadlines, can_be_heard, can_stall, decide, next_deadline, translated
 from fanline.protocol.tasks.events import TaskData, TaskEvent
 from fanline.protocol.tasks.fold import apply
 from fanline.protocol.tasks.snapshot import Ask, Snapshot, Stop
@@ -49,6 +49,15 @@ def test_the_end_is_forced_when_the_deadline_to_stop_has_passed() -> None:
     assert due(state=TaskState.CANCELLING, stop=Stop("ann")) is None
 
 
+def test_an_attempt_that_has_failed_does_not_time_out() -> None:
+    late: dict[str, Any] = {"started": 0, "timeout": 5.0}
+    assert due(state=TaskState.RUNNING, **late) == ("task_timeout", {"error": "it did not end within 5 seconds"})
+    waiting = Snapshot(TaskState.RETRYING, 1, **late)
+    assert due(state=TaskState.RETRYING, **late) is None
+    assert next_deadline(waiting, deadlines_of(waiting)) == float("inf")
+    assert not can_stall(Snapshot(TaskState.RETRYING, 1, heartbeat=5.0))
+
+
 def test_a_question_expires_only_while_it_is_open() -> None:
     waiting: dict[str, Any] = {"state": TaskState.WAITING_INPUT}
     assert due(ask=Ask("q", deadline=NOW), **waiting) == ("task_confirmation_expired", {"ask": "q"})
@@ -65,6 +74,33 @@ def test_an_attempt_ends_when_its_time_is_over() -> None:
     assert found == ("task_timeout", {"error": "it did not end within 60 seconds"})
     assert due(state=TaskState.RUNNING, started=NOW - 59_999, timeout=60.0) is None
     assert due(state=TaskState.QUEUED, timeout=60.0) is None
+
+
+def test_a_stalled_task_is_given_up_when_patience_is_over() -> None:
+    stalled = Snapshot(state=TaskState.STALLED, before=TaskState.RUNNING, attempt=1, heartbeat=5.0)
+    deadlines = Deadlines(stalled=NOW - 60_000)
+    found = decide(stalled, deadlines, 65.0, False, NOW, 60.0)
+    assert found is not None
+    assert (found.event, found.data) == (TaskEvent.TIMED_OUT, {"error": "its producer has been silent for 60 seconds"})
+    assert apply(stalled, found.event, TaskData(**found.data), NOW).state is TaskState.TIMED_OUT
+    assert next_deadline(stalled, deadlines, 60.0) == NOW
+    assert decide(stalled, deadlines, 65.0, False, NOW - 1, 60.0) is None
+    assert decide(stalled, deadlines, 65.0, False, NOW) is None  # without a limit
+    heard = decide(stalled, deadlines, 0.0, True, NOW, 60.0)
+    assert heard == (TaskEvent.HEARD, {})  # it has come back before anybody gave it up
+
+
+def test_patience_counts_from_the_stall_whatever_happens_meanwhile() -> None:
+    running = Snapshot(state=TaskState.RUNNING, attempt=1, heartbeat=5.0)
+    stalled = apply(running, TaskEvent.STALLED, TaskData(), 7)
+    deadlines = Deadlines().after(running, stalled, 7, 1_000)
+    assert deadlines.stalled == 1_000
+    asked = apply(stalled, TaskEvent.CANCEL_REQUESTED, TaskData(by="ann"), 8)
+    refused = apply(asked, TaskEvent.CANCEL_REFUSED, TaskData(), 9)
+    assert deadlines.after(stalled, stalled, 8, 2_000).stalled == 1_000
+    assert deadlines.after(stalled, apply(stalled, TaskEvent.HEARD, TaskData(), 9), 9, 3_000).stalled is None
+    assert refused.state is TaskState.RUNNING
+    assert translated(stalled, 5_000).stalled == 5_000  # late, never early
 
 
 @pytest.mark.parametrize("state", sorted(TERMINAL))

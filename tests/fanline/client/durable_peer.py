@@ -13,7 +13,9 @@ import trio_websocket
 import fanline
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason, ErrorCode, MessageError
-from fanline.protocol.messages import Authenticate, ErrorData, read
+from fanline.protocol.messages.answers import ErrorData
+from fanline.protocol.messages.commands import Authenticate
+from fanline.protocol.messages.control_data import read
 from fanline.protocol.tasks.events import TaskEvent, data_of, event_of
 from fanline.protocol.tasks.fold import apply
 from fanline.protocol.tasks.snapshot import Snapshot, snapshot_fields

@@ -9,7 +9,10 @@ import trio
 import trio_websocket
 
 from fanline.protocol.envelope import Envelope, MessageType, decode_json, encode_json
-from fanline.protocol.messages import Authenticate, Authenticated, ErrorData, Limits, Welcome, read
+from fanline.protocol.messages.answers import Authenticated, ErrorData
+from fanline.protocol.messages.commands import Authenticate
+from fanline.protocol.messages.control_data import read
+from fanline.protocol.messages.notices import Limits, Welcome
 
 
 class Talk:
@@ -76,6 +79,12 @@ class Talk:
 
     async def close(self, code: int) -> None:
         await self._websocket.aclose(code)
+
+    async def cut(self, last: bytes) -> None:
+        """Send these bytes, and end the connection without a close frame."""
+        stream = self._websocket._stream
+        await stream.send_all(last)
+        await trio.aclose_forcefully(stream)
 
     async def until_closed(self) -> None:
         """Read until the client has gone, and ignore it."""

@@ -12,6 +12,7 @@ from fanline.client.machine.unread import OVERRUN
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason
 from tests.fanline.client.peer import Talk, refusing_peer, running_peer
+from tests.support.client_worlds.fixture import world  # noqa: F401  # each test runs in all worlds
 
 
 async def _echo(talk: Talk) -> None:
@@ -102,12 +103,13 @@ async def test_after_a_loss_everything_is_subscribed_again_before_any_other_comm
     seen: list[tuple[str, str | None]] = []
 
     async def script(talk: Talk) -> None:
+        if talk.number == 1:
+            lost.set()  # and the client knows it, and has not subscribed again yet
         await talk.welcome()
         if talk.number == 0:
             await talk.accept("sub")
             await talk.accept("sub")
             await talk.close(CloseReason.RESTART.code)
-            lost.set()
             return
         for _ in range(2):
             command = await talk.accept("sub")
@@ -143,6 +145,22 @@ async def test_a_publish_under_way_when_the_connection_is_lost_says_that_its_out
                 await client.publish("news:a", 1)
             assert not caught.value.final
             await client.publish("news:a", 1)
+
+
+async def test_a_connection_that_is_cut_has_no_close_code_and_reads_the_same_in_every_world() -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        await talk.receive()
+        await talk.cut(b"\x82\x7e\x01\x00" + b"half of a frame")
+
+    said = list[str]()
+    with trio.fail_after(20):
+        async with running_peer(script) as url:
+            async with fanline.Client(url, notice=said.append) as client:
+                with pytest.raises(fanline.ConnectionLost) as lost:
+                    await client.ping()
+    assert (lost.value.code, lost.value.final) == (None, False)
+    assert said[0] == "the connection was lost; coming back"
 
 
 async def test_a_client_does_not_come_back_before_the_server_told_it_to() -> None:
@@ -401,6 +419,54 @@ async def test_an_http_refusal_is_reported_with_its_status_and_text() -> None:
     assert (caught.value.status, caught.value.final) == (400, True)
 
 
+@pytest.mark.parametrize("make", ["subscribe", "watch_presence", "task"])
+async def test_what_was_not_entered_or_is_entered_again_says_so_and_does_not_wait(make: str) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        while True:
+            command = await talk.receive()
+            data = {"count": 0, "connections": 0, "users": []} if command.type == MessageType.PRESENCE else None
+            await talk.send(Envelope(MessageType.OK, id=command.id, channel=command.channel, data=data))
+            if make == "task" and command.type == MessageType.SUB:
+                data = {"snapshot": {"state": "running"}, "output": []}
+                await talk.send(Envelope(MessageType.PUB, channel=command.channel, event="task_snapshot", data=data))
+
+    with trio.fail_after(10):
+        async with running_peer(script) as url, fanline.Client(url) as client:
+            made = getattr(client, make)("7" if make == "task" else "room:7")
+            with pytest.raises(RuntimeError, match="enter it before you iterate"):
+                await anext(made)
+            async with made:
+                pass
+            with pytest.raises(RuntimeError, match="entered once"):
+                async with made:
+                    pass
+            await client.subscribe("room:8").__aenter__()  # the client goes on
+
+
+async def test_what_a_function_for_notices_raises_is_logged_and_costs_no_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        await talk.accept("sub")
+        if talk.number == 0:
+            await talk.close(CloseReason.RESTART.code)
+            return
+        await talk.send(Envelope(MessageType.PUB, channel="news:a", data="here"))
+        await talk.until_closed()
+
+    def notice(sentence: str) -> None:
+        raise ZeroDivisionError(sentence)
+
+    with trio.fail_after(20):
+        async with running_peer(script) as url, fanline.Client(url, notice=notice) as client:
+            async with client.subscribe("news:a") as messages:
+                assert (await anext(messages)).data == "here"
+    logged = [record.exc_info for record in caplog.records if "function for notices" in record.message]
+    assert [info and info[0] for info in logged] == [ZeroDivisionError, ZeroDivisionError]
+
+
 async def test_a_subscription_that_was_not_entered_cannot_be_iterated() -> None:
     with trio.fail_after(5):
         async with running_peer(_echo) as url, fanline.Client(url) as client:
@@ -438,7 +504,7 @@ async def test_the_last_subscription_of_a_channel_unsubscribes_and_not_one_befor
 async def test_leaving_the_client_waits_for_the_servers_good_bye_and_no_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fanline.client.connection.CLOSE_SECONDS", 60)
+    monkeypatch.setattr("fanline.client.shells.ends.CLOSE_SECONDS", 60)
     with trio.fail_after(5):
         async with running_peer(_echo) as url:
             async with fanline.Client(url) as client:
@@ -447,7 +513,7 @@ async def test_leaving_the_client_waits_for_the_servers_good_bye_and_no_longer(
                 await client.ping()
 
 
-@pytest.mark.parametrize("url", ["http://x/", "ws://", "127.0.0.1:8080"])
+@pytest.mark.parametrize("url", ["ftp://x/", "ws://", "127.0.0.1:8080"])
 def test_a_url_of_another_kind_is_refused_at_once(url: str) -> None:
     with pytest.raises(ValueError, match="not a WebSocket URL"):
         fanline.Client(url)

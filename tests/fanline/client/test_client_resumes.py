@@ -6,8 +6,9 @@ import trio
 import fanline
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason
-from fanline.protocol.messages import Subscribed
+from fanline.protocol.messages.answers import Subscribed
 from tests.fanline.client.peer import Talk, running_peer
+from tests.support.client_worlds.fixture import world  # noqa: F401  # each test runs in all worlds
 
 pytestmark = pytest.mark.usefixtures("hurry")
 

@@ -1,5 +1,8 @@
 """The client shows its token, and another one when the server wants it."""
 
+from contextlib import suppress
+from typing import Any
+
 import pytest
 import trio
 
@@ -9,6 +12,7 @@ from fanline.protocol.errors import CloseReason
 from tests.engine.access.clients import token, token_access
 from tests.engine.running import running_engine
 from tests.fanline.client.peer import Talk, running_peer
+from tests.support.client_worlds.fixture import world  # noqa: F401  # each test runs in all worlds
 
 RIGHTS = {"task:*": ["sub"], "typing:*": ["sub", "pub"]}
 
@@ -83,6 +87,58 @@ async def test_a_new_token_that_cannot_be_made_or_sent_costs_no_connection(
             await client.publish("news:all", 1)
 
 
+_NO_TOKENS = [
+    (7, TypeError),
+    (b"abc", TypeError),
+    (["abc"], TypeError),
+    ("", ValueError),
+    ("abc def", ValueError),
+    ("abc\r\nX-Forwarded-For: 10.0.0.1", ValueError),
+    ("\u00e9", ValueError),
+]
+
+
+@pytest.mark.parametrize(("rubbish", "error"), _NO_TOKENS)
+async def test_what_is_no_token_is_refused_where_it_is_given_and_is_not_in_the_error(
+    rubbish: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error) as given:
+        fanline.Client("ws://127.0.0.1:9/ws", token=rubbish)
+    with trio.fail_after(10), pytest.raises(error) as made:
+        async with fanline.Client("ws://127.0.0.1:9/ws", token=lambda: rubbish):
+            pass
+    assert not {"abc", "10.0.0.1"} & set(f"{given.value} {made.value}".split())
+
+
+@pytest.mark.parametrize("rubbish", [value for value, _ in _NO_TOKENS])
+async def test_what_is_no_token_later_on_is_a_warning_and_costs_no_connection(
+    rubbish: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        await talk.send(Envelope(MessageType.AUTH, data={"expires": 1}))
+        while True:
+            command = await talk.receive()
+            assert (talk.number, command.type) == (0, "pub")
+            await talk.send(Envelope(MessageType.OK, id=command.id, data={"id": "1"}))
+
+    tokens = iter(["first"])
+    with trio.fail_after(10):
+        async with running_peer(script) as url, fanline.Client(url, token=lambda: next(tokens, rubbish)) as client:
+            while "no new token" not in caplog.text:
+                await client.publish("news:all", 1)
+            await client.publish("news:all", 1)
+
+
+async def test_a_token_is_shown_without_the_line_break_of_the_file_that_it_was_in() -> None:
+    with trio.fail_after(20):
+        async with running_engine(access=token_access()) as engine:
+            url = f"ws://{engine.host}:{engine.port}/ws"
+            for source in (own := token(channels=RIGHTS) + "\n"), lambda: own:
+                async with fanline.Client(url, token=source) as client:
+                    await client.publish("typing:1", "hello")
+
+
 async def test_a_client_that_can_make_tokens_comes_back_where_another_would_give_up() -> None:
     shown: list[str] = []
 
@@ -101,8 +157,8 @@ async def test_a_client_that_can_make_tokens_comes_back_where_another_would_give
 
     with trio.fail_after(30):
         async with running_peer(script) as url, fanline.Client(url, token=make) as client:
-            with pytest.raises(fanline.ConnectionLost):
-                while True:
+            while len(shown) < 2:  # what is said meanwhile is lost, or waits for the next connection
+                with suppress(fanline.ConnectionLost):
                     await client.publish("news:all", 1)
             await client.publish("news:all", 1)
         assert shown == ["token-0", "token-1"]

@@ -8,6 +8,7 @@ import trio
 
 import fanline
 from tests.fanline.client.durable_peer import CHANNEL, DurablePeer, Items, durable_peer, take_data
+from tests.support.client_worlds.fixture import world  # noqa: F401  # each test runs in all worlds
 
 pytestmark = pytest.mark.usefixtures("hurry")
 

@@ -11,9 +11,10 @@ import trio
 import fanline
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import CloseReason
-from fanline.protocol.messages import PublishResult
+from fanline.protocol.messages.answers import PublishResult
 from tests.fanline.client.durable_peer import CHANNEL, Entry, durable_peer, take_data
 from tests.fanline.client.peer import Talk, running_peer
+from tests.support.client_worlds.fixture import world  # noqa: F401  # each test runs in all worlds
 
 pytestmark = pytest.mark.usefixtures("hurry")
 

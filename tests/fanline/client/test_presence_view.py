@@ -8,11 +8,12 @@ import trio
 
 import fanline
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import PresenceData, PresentUser
+from fanline.protocol.messages.answers import PresenceData, PresentUser
 from tests.engine.access.clients import token
 from tests.engine.presence.users import RIGHTS, running_cluster
 from tests.engine.running import RunningEngine
 from tests.fanline.client.peer import Talk, running_peer
+from tests.support.client_worlds.fixture import world  # noqa: F401  # each test runs in all worlds
 
 
 def client_of(engine: RunningEngine, user: str, **rights: list[str]) -> fanline.Client:

@@ -11,6 +11,7 @@ from fanline.protocol.tasks.events import Stream, TaskEvent
 from fanline.protocol.tasks.states import TaskState
 from tests.fanline.client.durable_peer import CHANNEL, durable_peer
 from tests.fanline.client.peer import Talk, running_peer
+from tests.support.client_worlds.fixture import world  # noqa: F401  # each test runs in all worlds
 
 PROGRESS, OUTPUT, COMPLETED = TaskEvent.PROGRESS, TaskEvent.OUTPUT, TaskEvent.COMPLETED
 pytestmark = pytest.mark.usefixtures("hurry")
@@ -229,10 +230,10 @@ async def test_a_lost_connection_and_its_return_are_reported_in_sentences() -> N
                 await peer.cut()
                 while len(told) < 2:
                     await trio.sleep(0.001)
-    assert told == ["the server closed the connection: SERVICE_RESTART (1012); coming back", "connected again"]
+    assert told == ["the server closed the connection: server is restarting (1012); coming back", "connected again"]
 
 
 @pytest.mark.parametrize("lines", [-1, 1001])
 def test_a_number_of_lines_that_no_server_has_is_refused(lines: int) -> None:
-    with pytest.raises(ValueError, match="0 to 1000 lines"):
+    with pytest.raises(ValueError, match="lines is a number from 0 to 1,000, not"):
         fanline.Client("ws://x/ws").task("1", lines=lines)

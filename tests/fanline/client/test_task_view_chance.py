@@ -10,6 +10,7 @@ import fanline
 from fanline.client.task_view import TaskView
 from fanline.protocol.tasks.events import TaskEvent
 from tests.fanline.client.durable_peer import CHANNEL, DurablePeer, durable_peer
+from tests.support.client_worlds.fixture import world  # noqa: F401  # each test runs in all worlds
 
 LAST = 1000  # attempt: higher than any that an event begins
 PROGRESS, OUTPUT, COMPLETED = TaskEvent.PROGRESS, TaskEvent.OUTPUT, TaskEvent.COMPLETED

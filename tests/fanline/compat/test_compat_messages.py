@@ -1,6 +1,7 @@
 """Calls of the old systems as envelopes, without NATS."""
 
 from concurrent.futures import Future
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import trio
 from fanline import compat
 from fanline.compat import board, sent
 from fanline.errors import NotPublished
+from fanline.protocol.compat.board import BoardUpdate
 from fanline.protocol.envelope import Envelope
 from fanline.publishing.receipt import Receipt
 
@@ -42,7 +44,6 @@ class Published:
 def published(monkeypatch: pytest.MonkeyPatch) -> Published:
     published = Published()
     monkeypatch.setattr(sent, "publish_envelope", published.publish)
-    monkeypatch.setattr(board, "_places", {})
     return published
 
 
@@ -77,30 +78,28 @@ def test_priorities_beyond_the_highest_are_the_highest(published: Published) -> 
     assert [fields["pr"] for _, fields in published.taken()] == [9, 5, 8]
 
 
-def test_an_item_of_a_board_is_remembered_until_it_is_deleted(published: Published) -> None:  # S1-07, S1-09
-    created = {"task_id": "t1", "title": "T", "status": "todo", "assignee_id": "anna", "project_id": "7"}
-    compat.broadcast_task_update(created, "task_created")
-    changed = {"task_id": "t1", "old_status": "todo", "new_status": "in_progress", "changed_by": "bert"}
-    compat.broadcast_task_update(changed, "task_status_changed")
-    x = {"task_id": "t1", "project_id": "7"}
-    assert published.taken() == [
-        ("user:anna", {"e": "task_created", "d": created, "x": x}),
-        ("project:7", {"e": "task_created", "d": created, "x": x | {"via": ["user:anna"]}}),
-        ("user:anna", {"e": "task_status_changed", "d": changed, "x": x}),
-        ("project:7", {"e": "task_status_changed", "d": changed, "x": x | {"via": ["user:anna"]}}),
+def test_the_server_is_told_of_an_item_of_a_board(monkeypatch: pytest.MonkeyPatch) -> None:  # S1-07
+    updates = list[BoardUpdate]()
+
+    def publish_update(update: BoardUpdate) -> Receipt:
+        updates.append(update)
+        return Receipt("", "", Future())
+
+    monkeypatch.setattr(board, "publish_update", publish_update)
+    item = {"task_id": "t1", "title": "T", "due": date(2026, 9, 10), "assignee_id": "anna", "project_id": "7"}
+    compat.broadcast_task_update(item, "task_created")
+    compat.broadcast_task_update({"task_id": "t1", "status": "done"})
+    assert [(each.event, each.data) for each in updates] == [
+        ("task_created", item | {"due": "2026-09-10"}),
+        ("task_updated", {"task_id": "t1", "status": "done"}),
     ]
-    compat.broadcast_task_update({"task_id": "t1", "assignee_id": "carl"}, "task_updated")
-    compat.broadcast_task_update({"task_id": "t1"}, "task_deleted")
-    assert [channel for channel, _ in published.taken()] == ["user:carl", "project:7"] * 2
-    assert not compat.broadcast_task_update(changed, "task_status_changed").wait()
-    assert published.taken() == []
+    assert updates[0].id != updates[1].id
 
 
-def test_a_process_remembers_a_bounded_number_of_items(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board, "MAX_ITEMS", 2)
-    for item in ("a", "b", "a", "c"):
-        compat.broadcast_task_update({"task_id": item, "project_id": "7"})
-    assert list(board._places) == ["a", "c"]
+@pytest.mark.parametrize(("data", "event"), [([1], "task_updated"), ({"a": object()}, "task_updated"), ({}, "")])
+def test_an_update_that_can_never_be_right_is_an_error_of_the_call(data: Any, event: str) -> None:
+    with pytest.raises(NotPublished):
+        compat.broadcast_task_update(data, event)
 
 
 def test_what_is_not_published_is_false_and_the_reason_is_logged(

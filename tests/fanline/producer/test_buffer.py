@@ -19,7 +19,7 @@ from fanline.producer.buffer import (
     TaskBuffer,
 )
 from fanline.producer.exporter.pending_publish import fitting
-from fanline.producer.output_lines import lines_of
+from fanline.producer.values.output_lines import lines_of
 from fanline.protocol.tasks.events import MAX_LINE, Stream, TaskData, TaskEvent
 from fanline.protocol.tasks.fold import apply
 from fanline.protocol.tasks.snapshot import Snapshot

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 import tqdm as real
@@ -16,6 +16,20 @@ from fanline.producer.tqdm import tqdm, trange
 from fanline.protocol.tasks.events import TaskEvent
 
 _FAST: dict[str, Any] = {"mininterval": 0, "miniters": 1}
+
+
+def what_a_type_checker_sees() -> None:
+    for number in fanline.tqdm([1, 2], desc="Sum", task="sum"):
+        assert_type(number, int)
+    for text in fanline.tqdm(iterable=("a", "b")):
+        assert_type(text, str)
+    assert_type(next(iter(fanline.trange(3, leave=False))), int)
+    with fanline.tqdm(["a"]) as bar:
+        assert_type(bar, fanline.tqdm[str])
+        assert_type(bar.task, fanline.AsyncTask | fanline.SyncTask | None)
+    with fanline.tqdm(total=3) as counter:
+        counter.update(2)
+        counter.set_description("Rest")
 
 
 def new_producer(task_id: str = "job") -> Producer:

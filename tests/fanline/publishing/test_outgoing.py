@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from fanline.errors import NotPublished
+from fanline.protocol.nats.names import BOARD_SUBJECT
 from fanline.protocol.nats.replies import Complaint, ComplaintKind
 from fanline.protocol.nats.subjects import to_subject
 from fanline.publishing.lane import (
@@ -50,8 +51,11 @@ class Played:
         self.outgoing.lost(why, self.now)
         self.step()
 
-    def publish(self, payload: bytes = b"1", channel: str = CHANNEL) -> OutgoingMessage:
-        message = OutgoingMessage(channel, to_subject(channel), payload, f"/{channel}/{payload!r}", self.now)
+    def publish(
+        self, payload: bytes = b"1", channel: str = CHANNEL, *, keep: float = DURABLE_SECONDS
+    ) -> OutgoingMessage:
+        store_id = f"/{channel}/{payload!r}"
+        message = OutgoingMessage(channel, to_subject(channel), payload, store_id, self.now, keep=keep)
         self.outgoing.add(message)
         self.step()
         return message
@@ -96,7 +100,7 @@ def test_nothing_is_sent_before_it_is_known_whether_the_channel_is_durable_which
         played.acknowledge(each)
     assert first.done.result(0) is None
     assert second.done.result(0) is None
-    assert not played.outgoing._lanes["task"]  # and nothing is kept
+    assert not played.outgoing._lanes["task", DURABLE_SECONDS]  # and nothing is kept
 
 
 def test_what_is_durable_is_sent_again_on_the_next_connection_under_its_id_before_what_came_later() -> None:
@@ -258,6 +262,23 @@ def test_what_is_durable_fails_after_its_time_and_the_error_tells_whether_it_was
     assert error_of(unsent) == f"the message on task:1 was not published: {why}"
 
 
+def test_what_is_to_be_kept_for_longer_outlives_the_others_even_if_nats_was_never_reached() -> None:
+    played = Played(connected=False)
+    played.lose()
+    short, long = played.publish(b"1"), played.publish(b"2", keep=2 * DURABLE_SECONDS)
+    played.step(2 * DURABLE_SECONDS - 1)
+    assert short.done.done()
+    played.connect()
+    played.say()
+    (sent,) = played.sent()
+    played.acknowledge(sent)
+    assert long.done.result(0) is None
+    late = played.publish(b"3", keep=2 * DURABLE_SECONDS)
+    played.lose()
+    played.step(2 * DURABLE_SECONDS)
+    assert "(after 60 seconds)" in error_of(late)
+
+
 def test_the_end_of_the_program_waits_until_all_is_published_and_no_longer() -> None:
     played = Played()
     message = played.publish()
@@ -277,3 +298,57 @@ def test_what_is_not_published_when_the_program_has_to_end_fails() -> None:
     played.step(5.0)
     assert "not published" in error_of(message)
     assert played.stops == 1
+
+
+# --- updates of items of task boards -------------------------------------------------------------------------------
+
+
+def updated(played: Played, item: str) -> OutgoingMessage:
+    message = OutgoingMessage(f"item {item}", BOARD_SUBJECT, item.encode(), item, played.now)
+    played.outgoing.add(message)
+    played.step()
+    return message
+
+
+def test_updates_of_items_are_sent_one_after_the_other_without_a_question() -> None:
+    played = Played()
+    first, second = updated(played, "a"), updated(played, "b")
+    (said,) = played.nats.said()
+    assert (said.subject, said.payload) == (BOARD_SUBJECT, b"a")
+    played.acknowledge(said, b"{}")
+    assert first.done.result() is None
+    (said,) = played.nats.said(BOARD_SUBJECT)
+    played.lose()
+    played.connect()
+    (again,) = played.nats.said(BOARD_SUBJECT)
+    assert again.payload == said.payload == b"b"
+    played.acknowledge(again, b"{}")
+    assert second.done.result() is None
+
+
+def test_an_update_is_sent_again_while_no_worker_takes_it() -> None:
+    played = Played()
+    message = updated(played, "a")
+    (said,) = played.nats.said()
+    played.nats.answer_status(said, 503)  # there is no worker
+    played.step()
+    for answer in (b'{"error":"too many","retry":true}', b""):
+        assert not played.nats.said(BOARD_SUBJECT)
+        played.step(RETRY_SECONDS)
+        (said,) = played.nats.said(BOARD_SUBJECT)
+        played.acknowledge(said, answer)
+    played.step(RETRY_SECONDS)
+    assert not message.done.done()
+    played.step(DURABLE_SECONDS)
+    assert error_of(message).endswith("no worker has answered (after 30 seconds)")
+
+
+def test_an_update_that_the_engine_refuses_has_failed() -> None:
+    played = Played()
+    message = updated(played, "a")
+    (said,) = played.nats.said()
+    played.acknowledge(said, b'{"error":"it concerns nobody"}')
+    assert error_of(message) == "the message on item a was not published: it concerns nobody"
+    message = updated(played, "b")
+    played.outgoing.denied(Complaint(ComplaintKind.PUBLISH_DENIED, "you may not", BOARD_SUBJECT))
+    assert error_of(message).endswith(": you may not")

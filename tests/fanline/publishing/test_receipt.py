@@ -7,6 +7,7 @@ from concurrent.futures import Future
 import pytest
 import trio
 
+from fanline.counted_warnings import CountedWarnings
 from fanline.errors import NotPublished
 from fanline.publishing import receipt as receipts
 from fanline.publishing.receipt import Receipt
@@ -16,7 +17,7 @@ FAILURE = NotPublished("the message on task:1 was not published: no reason")
 
 @pytest.fixture(autouse=True)
 def fresh_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receipts, "_warnings", receipts._Warnings())
+    monkeypatch.setattr(receipts, "_warnings", CountedWarnings(1.0, "more messages that were not published"))
 
 
 def handed_over() -> tuple[Receipt, Future[None]]:
@@ -41,7 +42,7 @@ def test_a_burst_of_failures_is_one_warning_and_none_goes_uncounted(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("fanline.publishing.receipt.time.monotonic", lambda: now)
+    monkeypatch.setattr("fanline.counted_warnings.time.monotonic", lambda: now)
 
     def fail() -> None:
         receipt, future = handed_over()
@@ -68,6 +69,20 @@ def test_a_failure_that_was_asked_for_is_raised_and_not_logged(caplog: pytest.Lo
         receipt.wait()
     del receipt
     assert caplog.messages == []
+
+
+def test_a_receipt_that_a_notebook_shows_says_what_is_known_and_does_not_count_as_asked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    receipt, future = handed_over()
+    assert repr(receipt) == "<fanline.Receipt of task:1: on its way>"
+    future.set_exception(FAILURE)
+    assert repr(receipt) == f"<fanline.Receipt of task:1: {FAILURE}>"
+    del receipt
+    assert caplog.messages == [str(FAILURE)]
+    published, future = handed_over()
+    future.set_result(None)
+    assert repr(published) == "<fanline.Receipt of task:1: published>"
 
 
 async def test_a_wait_that_is_cancelled_leaves_the_message_to_those_who_still_wait() -> None:

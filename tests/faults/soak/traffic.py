@@ -9,7 +9,7 @@ from tests.faults.crowd.watched_job import WatchedJob
 from tests.support.durable.publisher import AckedPublisher
 from tests.support.durable.resuming_client import CBOR, JSON, ResumingClient
 from tests.support.raw_client import connect
-from tests.support.serve import Serve
+from tests.support.serve import Serve, wait_until
 from tests.support.tasks.producer import NatsProducer
 from tests.support.tasks.viewers import ResumingViewer
 
@@ -36,18 +36,25 @@ class Round:
     async def run(self, seconds: float) -> None:
         channels = [f"doc:soak-{self._number}-{number}" for number in range(_CHANNELS)]
         job = WatchedJob(self._serve, f"job-{self._number}")
-        with trio.move_on_after(seconds):
-            async with trio.open_nursery() as nursery:
-                for number in range(_PUBLISHERS):
-                    self._publish(nursery, f"r{self._number}-{number}", channels[number])
-                for number in range(_VIEWERS):
-                    nursery.start_soon(self._come_and_go, channels[number % _CHANNELS], number, seconds)
-                for number in range(_TASKS):
-                    nursery.start_soon(self._task, f"task:soak-{self._number}-{number}", seconds)
-                nursery.start_soon(job.run)
-                await trio.sleep(seconds * 0.6)
-                job.close()
+        async with trio.open_nursery() as publishing:
+            for number in range(_PUBLISHERS):
+                self._publish(publishing, f"r{self._number}-{number}", channels[number])
+            await wait_until(lambda: any(publisher.acknowledged for publisher in self._publishers))
+            with trio.move_on_after(seconds):
+                await self._audience(channels, job, seconds)
+            publishing.cancel_scope.cancel()
         self._sum_up()
+
+    async def _audience(self, channels: list[str], job: WatchedJob, seconds: float) -> None:
+        """All but the publishers."""
+        async with trio.open_nursery() as nursery:
+            for number in range(_VIEWERS):
+                nursery.start_soon(self._come_and_go, channels[number % _CHANNELS], number, seconds)
+            for number in range(_TASKS):
+                nursery.start_soon(self._task, f"task:soak-{self._number}-{number}", seconds)
+            nursery.start_soon(job.run)
+            await trio.sleep(seconds * 0.6)
+            job.close()
 
     def _publish(self, nursery: trio.Nursery, name: str, channel: str) -> None:
         publisher = AckedPublisher(name, channel, 100_000)

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import trio
 
+from fanline.workers.handlers.functions import GRACE_SECONDS
 from tests.support.raw_client import RawClient, connect, connect_raw
-from tests.support.serve import COMMAND, Serve, children_of, kill, running_serve, serve_environ, wait_until
+from tests.support.serve import Serve, children_of, kill, refused_start, running_serve, wait_until
 
 TIMEOUT = 1.0
 BACK_SECONDS = 15.0
 APP = """
-import asyncio, sys, time
+import asyncio, sys, threading, time
 from fanline.hooks import ClientCall, ClientMessage, HookRefusal, Hooks, ServerEvent
 
 def setup(hooks: Hooks) -> None:
@@ -60,7 +61,12 @@ def setup(hooks: Hooks) -> None:
     async def nonsense(message: ClientMessage) -> object:
         return object()
 
-    for function in (pay, refuse, sleep_async, sleep_in_thread, fail, block, quit_now, nonsense):
+    def wait_for_ever(message: ClientMessage) -> dict:
+        if message.data.get("wait"):
+            threading.Event().wait()
+        return {"type": "done"}
+
+    for function in (pay, refuse, sleep_async, sleep_in_thread, fail, block, quit_now, nonsense, wait_for_ever):
         hooks.on_message(function.__name__, function)
     hooks.on_call("add", add)
 """
@@ -173,6 +179,26 @@ async def test_a_hook_that_is_slow_or_fails_costs_its_answer_alone_and_is_report
             assert handlers_pid(serve) == pid
 
 
+async def test_four_users_whose_calls_never_end_cost_neither_the_process_nor_other_users_their_answers() -> None:
+    with trio.fail_after(120):
+        async with application() as serve, AsyncExitStack() as stack:
+            pid = handlers_pid(serve)
+            *stuck, other = [await stack.enter_async_context(plain(serve, f"user-{number}")) for number in range(5)]
+            for user in stuck:  # each holds four places at most: together all there are
+                for _ in range(4):
+                    await user.say({"type": "wait_for_ever", "wait": True})
+            for user in stuck:
+                for _ in range(4):
+                    while (said := await user.json())["type"] == "ping":  # a heartbeat, on a busy machine
+                        pass
+                    assert said["message"] == "Message processing error"
+            assert (await other.ask({"type": "pay", "order": 1}))["paid"] is True
+            with trio.fail_after(GRACE_SECONDS + BACK_SECONDS):  # then their threads are abandoned
+                while (await other.ask({"type": "wait_for_ever"}))["type"] != "done":
+                    await trio.sleep(0.05)
+            assert handlers_pid(serve) == pid
+
+
 async def test_a_hook_that_blocks_the_loop_is_reported_with_its_stack_and_one_that_hangs_is_replaced() -> None:
     with trio.fail_after(90):
         async with application() as serve, AsyncExitStack() as stack:
@@ -235,14 +261,6 @@ async def test_hooks_that_cannot_be_set_up_end_the_start_in_one_sentence(
 ) -> None:
     (tmp_path / "app.py").write_text(app)
     (tmp_path / "fanline.toml").write_text(f'[hooks]\nhandlers = ["{setting}"]\n')
-    with trio.fail_after(30):
-        done = await trio.run_process(
-            [*COMMAND, "--port", "0", "--workers", "1", "--data-dir", str(tmp_path / "data")],
-            cwd=tmp_path,
-            env=serve_environ(tmp_path),
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-        )
-    assert done.returncode in (1, 2)
-    assert f"fanline: error: {words}" in done.stderr.decode()
+    code, text = await refused_start(tmp_path)
+    assert code in (1, 2)
+    assert f"fanline: error: {words}" in text

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import hmac
 import json
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,13 +11,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import httpx
 import pytest
 import trio
 
+from tests.fanline.test_webhook_reading import is_genuine
 from tests.support.nats.client import connect_nats
-from tests.support.paths import ROOT
+from tests.support.posts import answer_post, read_post
 from tests.support.raw_client import connect
-from tests.support.serve import COMMAND, Serve, children_of, kill, running_serve, serve_environ, wait_until
+from tests.support.serve import Serve, children_of, kill, refused_start, running_serve, wait_until
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -47,25 +48,18 @@ class Backend:
 
     async def serve(self, stream: trio.SocketStream) -> None:
         async with stream:
-            data = b""
-            while b"\r\n\r\n" not in data:
-                if not (more := await stream.receive_some()):
-                    return
-                data += more
-            head, _, body = data.partition(b"\r\n\r\n")
-            lines = head.decode().split("\r\n")[1:]
-            headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-            while len(body) < int(headers["content-length"]):
-                body += await stream.receive_some()
+            if (post := await read_post(stream)) is None:
+                return
+            _, headers, body = post
             self.requests.append((headers, body))
             events = json.loads(body)["events"]
             status = self.behave([event["id"] for event in events])
             if status is None:
                 await trio.sleep(60)
-            elif 200 <= (status or 0) < 300:
+                return
+            if 200 <= status < 300:
                 self.taken += events
-            with trio.move_on_after(5):
-                await stream.send_all(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            await answer_post(stream, status)
 
     def channels(self) -> list[str]:
         """Of the events `subscribed` that were taken, without repeats."""
@@ -84,13 +78,14 @@ async def listening() -> AsyncIterator[tuple[Backend, int]]:
 
 
 @asynccontextmanager
-async def backend(give_up: float = 600) -> AsyncIterator[tuple[Serve, Backend]]:
+async def backend(give_up: float = 600, control: str = "false") -> AsyncIterator[tuple[Serve, Backend]]:
     """A server, and the backend that gets its events."""
     async with listening() as (hears, port):
         with TemporaryDirectory(prefix="fanline-app-") as name:
             settings = SETTINGS.format(port=port, secret=SECRET, give_up=give_up)
             (Path(name) / "fanline.toml").write_text(settings)
-            async with running_serve(2, prefix=("env", "-C", name)) as serve:
+            env = {"FANLINE_CONTROL": control}
+            async with running_serve(2, prefix=("env", "-C", name), env=env) as serve:
                 yield serve, hears
 
 
@@ -103,15 +98,6 @@ async def subscribe(serve: Serve, *channels: str) -> None:
 def handlers_pid(serve: Serve) -> int | None:
     found = [pid for pid, command in children_of(serve.pid) if "workers.handlers" in command]
     return found[0] if found else None
-
-
-def is_genuine(secret: str, headers: dict[str, str], body: bytes) -> bool:
-    """What the how-to has a receiver ask."""
-    page = (ROOT / "docs" / "how-to" / "react-to-what-happens.md").read_text(encoding="utf-8")
-    (code,) = (each for each in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "hmac" in each)
-    names = dict[str, Any]()
-    exec(code, names)  # our own page
-    return bool(names["is_genuine"](secret, headers, body))
 
 
 async def dead_letter(serve: Serve) -> tuple[str, str]:
@@ -183,6 +169,78 @@ async def test_what_is_never_taken_is_kept_with_its_reason_and_holds_up_nothing_
             await wait_until(lambda: "doc:3" in hears.channels(), 20)
 
 
+def api(serve: Serve) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{serve.port}/api/v1/websocket", timeout=30)
+
+
+async def until_answered(client: httpx.AsyncClient, path: str) -> Any:
+    """The answer, once the control process is up."""
+    while (answer := await client.get(path)).status_code != 200:
+        await trio.sleep(0.1)
+    return answer.json()
+
+
+async def test_dead_letters_are_shown_posted_again_and_dropped_and_all_is_counted() -> None:
+    with trio.fail_after(120):
+        async with backend(give_up=1, control="true") as (serve, hears), api(serve) as client:
+            hears.behave = lambda ids: 500
+            await subscribe(serve, "doc:1", "doc:2", "doc:3")
+            items = (await until_answered(client, "/dead-letters"))["items"]
+            while len(items) < 3:
+                await trio.sleep(0.1)
+                items = (await client.get("/dead-letters")).json()["items"]
+            one, other, third = items
+            assert [each["number"] for each in items] == [1, 2, 3]
+            assert (one["event"], one["reason"], one["has_data"]) == ("subscribed", "it answered with status 500", True)
+            assert one["webhook"].endswith("/events")
+            page = (await client.get("/dead-letters", params={"limit": 2})).json()
+            assert ([each["number"] for each in page["items"]], page["next"]) == ([1, 2], "2")
+            rest = (await client.get("/dead-letters", params={"after": page["next"]})).json()
+            assert ([each["number"] for each in rest["items"]], rest["next"]) == ([3], None)
+            assert (await client.get("/dead-letters/1")).json()["data"]["channel"] == "doc:1"
+
+            refused = await client.post("/dead-letters/1/post")
+            assert (refused.status_code, refused.json()["error"]) == (409, "not_posted")
+            assert "it answered with status 500" in refused.json()["message"]
+            hears.behave = lambda ids: 200
+            assert (await client.post("/dead-letters/1/post")).json() == one
+            assert [event["id"] for event in hears.taken] == [one["event_id"]]
+            assert (await client.post("/dead-letters/1/post")).status_code == 404
+            assert (await client.delete("/dead-letters/2")).json() == other
+            assert (await client.get("/dead-letters")).json()["items"] == [third]
+
+            (counted,) = (await client.get("/stats")).json()["webhooks"]
+            assert (counted["webhook"], counted["events"], counted["given_up"]) == (one["webhook"], 0, 3)
+            assert counted["failed"] > 3
+            metrics = (await client.get(f"http://127.0.0.1:{serve.port}/metrics")).text
+            assert f'fanline_webhook_given_up_total{{webhook="{one["webhook"]}"}} 3.0' in metrics
+
+
+async def test_when_the_record_of_dead_letters_is_full_the_oldest_go_and_the_webhook_is_not_held_up() -> None:
+    with trio.fail_after(120):
+        async with backend(give_up=1) as (serve, hears):
+            hears.behave = lambda ids: 422 if any(each.startswith("large") for each in ids) else 200
+            async with connect_nats(serve.engine_url) as client:
+                full = (await client.api("STREAM.INFO", {}, "fanline_dead_events"))["config"]
+                assert full["discard"] == "old"
+                await client.api("STREAM.UPDATE", {**full, "max_bytes": 300_000}, "fanline_dead_events")
+                for number in range(5):
+                    event = {
+                        "version": 1,
+                        "id": f"large-{number}",
+                        "type": "order_paid",
+                        "timestamp": "",
+                        "source": "app",
+                    }
+                    payload = json.dumps({**event, "data": {"fill": "x" * 100_000}}).encode()
+                    await client.publish(("fanline.event.order_paid", payload))
+                await client.flush()
+                await subscribe(serve, "doc:behind")
+                await wait_until(lambda: "doc:behind" in hears.channels(), 60)
+                stored = (await client.api("STREAM.INFO", {}, "fanline_dead_events"))["state"]
+                assert (stored["messages"], stored["last_seq"]) == (2, 5)
+
+
 async def test_a_refused_event_as_large_as_nats_takes_is_kept_without_its_data_and_ends_no_process() -> None:
     event = {"version": 1, "id": "large", "type": "order_paid", "timestamp": "", "source": "app", "data": {"fill": ""}}
     event["data"] = {"fill": "x" * ((1 << 20) - len(json.dumps(event)))}
@@ -251,17 +309,8 @@ async def test_a_webhook_that_cannot_be_used_ends_the_start_in_one_sentence(
     table: str, words: str, tmp_path: Path
 ) -> None:
     (tmp_path / "fanline.toml").write_text(f"[[webhooks]]\n{table}\n")
-    with trio.fail_after(30):
-        done = await trio.run_process(
-            [*COMMAND, "--port", "0", "--workers", "1", "--data-dir", str(tmp_path / "data")],
-            cwd=tmp_path,
-            env=serve_environ(tmp_path),
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-        )
-    assert done.returncode == 2
-    text = done.stderr.decode()
+    code, text = await refused_start(tmp_path)
+    assert code == 2
     assert words in text
     assert "s3cret" not in text
     assert text.count("\n") == 1

@@ -205,6 +205,7 @@ async def test_a_server_that_is_killed_is_found_again_though_its_nats_has_anothe
             assert await line_of(process) == "begun"
             before = serve.nats_url
             os.kill(serve.pid, signal.SIGKILL)
+            (serve.directory / "data" / "nats.json").unlink()  # where port and passwords are kept
             await serve.start_again()
             assert serve.nats_url != before
             assert process.stdin is not None

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.support.free_port import free_port
 from tests.support.paths import ROOT
 from tests.support.raw_client import RawClient, connect
 from tests.support.serve import Serve, shared_serve
@@ -136,7 +136,7 @@ async def test_a_connection_may_be_left_out(serve: Serve) -> None:  # S2-23
             assert await until(one, "last") == []
 
 
-async def test_a_board_is_told_of_its_items_and_a_user_is_notified(serve: Serve) -> None:  # S1-07, S1-08, S1-11
+async def test_a_board_is_told_of_its_items_and_a_user_is_notified(serve: Serve) -> None:  # S1-07, S1-08, S1-09, S1-11
     async with client(serve, "gina", "project:9") as gina:
         await backend(
             serve,
@@ -153,6 +153,19 @@ async def test_a_board_is_told_of_its_items_and_a_user_is_notified(serve: Serve)
             """,
         )
         created, changed, notification = await until(gina, "last")
+        await backend(  # another process, which names nobody
+            serve,
+            """
+            assert broadcast_task_update({"task_id": "t1", "title": "Told anew"}).wait(20)
+            assert send_to_user("gina", {"type": "last"}).wait(20)
+            """,
+        )
+        (updated,) = await until(gina, "last")
+        assert (updated["type"], updated["project_id"]) == ("task_updated", "9")
+        await gina.say({"type": "get_tasks", "project_id": "9"})
+        while (listed := await gina.json())["type"] != "tasks":
+            pass
+        assert [(item["title"], item["status"]) for item in listed["tasks"]] == [("Told anew", "in_progress")]
         assert (created["type"], created["data"]["status"], created["task_id"]) == ("task_created", "todo", "t1")
         assert (changed["type"], changed["data"]["new_status"]) == ("task_status_changed", "in_progress")
         assert changed["project_id"] == "9"
@@ -174,13 +187,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

@@ -52,6 +52,15 @@ def test_subscribers_can_share_channels(capsys: pytest.CaptureFixture[str]) -> N
     assert (figures["channels"], figures["deliveries"]) == (5, 20 // 5 * 50)
 
 
+def test_backends_and_silent_connections_beside_a_fan_out_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    sides = bench(capsys, "api", "--rate", "20")
+    assert {figures["deliveries"] for figures in sides.values()} == {20 * 20}
+    assert set(sides) == {"fanline", "calls", "silence"}
+    figures = ["calls_per_second", *(f"{process}_us_per_call" for process in ("worker", "control", "nats"))]
+    assert None not in [sides["calls"][name] for name in figures]
+    assert {sides["silence"][name] for name in figures} == {None}
+
+
 @pytest.mark.parametrize("name", ["memory", "handshake", "idle"])
 def test_a_bench_without_messages_connects_all_subscribers(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     figures = bench(capsys, name)["fanline"]

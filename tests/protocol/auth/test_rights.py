@@ -16,6 +16,7 @@ from fanline.protocol.auth.rights import (
     right_names,
     right_of_verb,
 )
+from fanline.protocol.compat.escapes import inbox_name
 
 TOKENS = st.from_regex(r"[A-Za-z0-9_=@+~,:/\-]{1,8}", fullmatch=True)
 CHANNELS = st.builds("{}:{}".format, st.sampled_from(("task", "user", "ta")), TOKENS)
@@ -37,6 +38,14 @@ def test_a_pattern_means_exactly_these_channels(grant: str, allowed: tuple[str, 
     grants = Grants([parse_grant(grant)], "anna")
     assert [channel for channel in allowed if Right.SUB not in grants.on(channel)] == []
     assert [channel for channel in refused if grants.on(channel)] == []
+
+
+@pytest.mark.parametrize("user", ["a b", "ä", "*", "..", "anna~20b", "日本"])
+def test_any_user_name_is_granted_its_own_inbox_and_no_other_ones(user: str) -> None:
+    grants = Grants([parse_grant("user:{user}:sub")], user)
+    assert grants.on(inbox_name(user)) is Right.SUB
+    for other in ("anna b", "a", "anna"):  # the inbox of `anna b` is user:anna~20b
+        assert grants.on(inbox_name(other)) is Right.NONE
 
 
 @pytest.mark.parametrize("user", [None, "", "*", "an*", "a b", "a..b", "a>", "ä", "a\n", "x" * 300])
@@ -119,6 +128,12 @@ def test_what_is_no_grant_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(GrantError) as raised:
         parse_grant(text)
     assert len(str(raised.value)) > 20
+
+
+@pytest.mark.parametrize("text", ["task:*", "task:42", "*"])
+def test_a_grant_without_rights_is_answered_with_the_form_of_one(text: str) -> None:
+    with pytest.raises(GrantError, match=r"is no grant: write PATTERN:RIGHTS, as in task:\*:sub\+call"):
+        parse_grant(text)
 
 
 @given(CHANNELS, st.sets(st.sampled_from(sorted(RIGHT_NAMES)), min_size=1))

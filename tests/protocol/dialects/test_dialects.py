@@ -11,7 +11,6 @@ from fanline.protocol.dialects import BY_SUBPROTOCOL, CBOR, ECHO, FLAT, HEALTH, 
 from fanline.protocol.envelope import (
     Envelope,
     MessageType,
-    cbor_value,
     decode_cbor,
     decode_json,
     encode_cbor,
@@ -19,7 +18,9 @@ from fanline.protocol.envelope import (
     from_producer,
 )
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import ErrorData, Limits, PublishResult, Welcome
+from fanline.protocol.messages.answers import ErrorData, PublishResult
+from fanline.protocol.messages.notices import Limits, Welcome
+from fanline.protocol.values import cbor_value
 from fanline.protocol.websocket.frames import Opcode
 from fanline.protocol.websocket.routes import Visit
 from tests.protocol.strategies import cbor_values, envelopes, json_values, mutated, refusal

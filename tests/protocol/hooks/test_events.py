@@ -18,7 +18,7 @@ from fanline.protocol.hooks.events import (
     decode_event,
     encode_event,
 )
-from tests.protocol.test_reference_pages import table
+from tests.protocol.documented.test_reference_pages import table
 from tests.support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "hooks.md").read_text(encoding="utf-8")

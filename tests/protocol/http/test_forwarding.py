@@ -41,7 +41,6 @@ def test_what_a_client_says_of_itself_stays_and_what_is_about_the_connection_goe
         "x-forwarded-for: 192.0.2.1",
         "x-forwarded-proto: https",
         "content-length: 0",
-        "connection: close",
         "",
         "",
     ]
@@ -150,6 +149,32 @@ def test_an_answer_to_head_is_whole_with_its_head() -> None:
     before = reader.whole
     reader.feed(b"\r\n")
     assert (before, reader.whole) == (False, True)
+
+
+KNOWN = ANSWER.replace(b"\r\n\r\n", b"\r\nfanline-caller: known\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "knows"),
+    [
+        (KNOWN, True),
+        (ANSWER.replace(b"OK\r\n", b"OK\r\nfanline-caller: known\r\n"), True),
+        (ANSWER, False),
+        (KNOWN.replace(b"known", b"unknown"), False),
+        (ANSWER.replace(b": 5\r\n\r\nhello", b": 27\r\n\r\n\r\nfanline-caller: known\r\n.."), False),
+    ],
+)
+def test_an_answer_says_whether_the_caller_is_known_and_the_client_is_not_told(said: bytes, *, knows: bool) -> None:
+    for size in (1, len(said)):
+        reader = AnswerReader(to_head=False)
+        for start in range(0, len(said), size):
+            reader.feed(said[start : start + size])
+        assert reader.whole
+        assert reader.knows_caller is knows
+        shown = bytes(reader.for_client())
+        assert shown.startswith(b"HTTP/1.1 200 OK\r\nconnection: close\r\n")
+        assert (b"fanline-caller: known\r\n" in shown.partition(b"\r\n\r\n")[0] + b"\r\n") is False
+        assert shown.partition(b"\r\n\r\n")[2] == said.partition(b"\r\n\r\n")[2]
 
 
 def test_what_is_no_answer_is_not_passed_on() -> None:

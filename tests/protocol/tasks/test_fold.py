@@ -31,7 +31,7 @@ def steps(history: list[Said]) -> list[tuple[Snapshot, Said, Snapshot]]:
 def test_a_terminal_state_is_final_for_its_attempt(history: list[Said]) -> None:
     for before, _, later in steps(history):
         assert before.state not in TERMINAL or later.attempt > before.attempt
-        assert (later.ended is not None) == (later.state in TERMINAL)
+        assert (later.ended is not None) == later.attempt_ended
 
 
 @given(histories)
@@ -63,7 +63,7 @@ def test_every_step_is_in_the_table(history: list[Said]) -> None:
 def test_a_suspended_task_and_no_other_has_a_state_before(history: list[Said]) -> None:
     for _, _, later in steps(history):
         assert (later.before is not None) == (later.state in SUSPENDED)
-        assert later.before is None or later.before in WORKING | {TaskState.QUEUED}
+        assert later.before is None or later.before in WORKING | {TaskState.QUEUED, TaskState.RETRYING}
 
 
 @given(histories)

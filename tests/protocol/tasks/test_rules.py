@@ -183,6 +183,48 @@ def test_a_retry_keeps_the_description_of_the_task_and_forgets_the_run() -> None
     }
 
 
+RETRY = (E.RETRYING, {"error": "disk full", "delay": 8})
+
+
+def test_a_failed_attempt_that_another_will_follow_is_not_the_end() -> None:
+    first = (E.STARTED, {"title": "Build", "heartbeat": 5})
+    waiting = after(first, (E.PROGRESS, {"percent": 50, "rate": 2.0, "eta": 25}), ASK, RETRY)
+    assert (waiting.state, waiting.attempt, waiting.error) == (TaskState.RETRYING, 1, "disk full")
+    assert (waiting.ended, waiting.retry, waiting.rate, waiting.eta) == (3000, 11_000, None, None)
+    assert waiting.ask is not None
+    assert not waiting.ask.open
+    again = apply(waiting, E.STARTED, TaskData(), 11_000)
+    assert (again.state, again.attempt, again.title) == (TaskState.RUNNING, 2, "Build")
+    assert (again.error, again.ended, again.retry, again.percent) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("way", [[], [E.CREATED], [E.STARTED], [E.PAUSED], [ASK], [E.STARTED, E.STALLED], [RETRY]])
+def test_an_attempt_may_fail_and_be_followed_by_another_whatever_its_state(way: list[Any]) -> None:
+    assert after(*way, RETRY).state is TaskState.RETRYING
+
+
+def test_between_two_attempts_nothing_is_reported_and_nothing_stalls() -> None:
+    for event in (E.PROGRESS, E.OUTPUT, E.PAUSED, E.RESUMED, E.STALLED, E.HEARD):
+        assert why_not(after(E.STARTED, RETRY), event) is ErrorCode.BAD_STATE, event
+    assert apply(after(E.STARTED, RETRY), E.FAILED, TaskData(error="gave up"), 0).error == "gave up"
+
+
+def test_a_task_that_is_asked_to_stop_stays_so_when_its_attempt_fails() -> None:
+    asked = after(E.STARTED, (E.CANCEL_REQUESTED, {"by": "ann"}), RETRY)
+    assert (asked.state, asked.before) == (TaskState.CANCELLING, TaskState.RETRYING)
+    assert apply(asked, E.CANCEL_REFUSED, TaskData(), 0).state is TaskState.RETRYING
+    assert apply(asked, E.STARTED, TaskData(), 0).attempt == 2
+
+
+def test_an_announcement_that_comes_late_adds_what_is_not_known() -> None:
+    said: dict[str, Any] = {"title": "Announced", "kind": "celery", "stage": "queue", "attempt": 1}
+    late = (E.CREATED, said)
+    known = after((E.STARTED, {"title": "Build"}), (E.PROGRESS, {"percent": 5, "stage": "compile"}), late)
+    assert (known.state, known.title, known.kind, known.stage) == (TaskState.RUNNING, "Build", "celery", "compile")
+    assert after(E.CREATED, late).title == "Announced"
+    assert why_not(after(E.COMPLETED), E.CREATED, **said) is ErrorCode.TASK_ENDED
+
+
 def test_the_end_closes_an_open_question() -> None:
     ask = after(ASK, TaskEvent.COMPLETED).ask
     assert ask is not None
@@ -243,3 +285,12 @@ def test_orders_of_two_stops_and_an_end_agree_on_the_end() -> None:
 
 def test_the_ends_of_a_task_are_no_events_of_the_engine() -> None:
     assert set(LIVE) > ENGINE_EVENTS
+
+
+def test_a_task_that_completes_at_2_of_3_shows_that_and_one_that_does_not_count_shows_everything() -> None:
+    counted = apply(apply(Snapshot(), E.STARTED, TaskData(), 0), E.PROGRESS, TaskData(done=2, total=3), 0)
+    ended = apply(counted, E.COMPLETED, TaskData(), 0)
+    assert (ended.done, ended.total, round(ended.percent or 0)) == (2, 3, 67)
+    assert apply(apply(counted, E.PROGRESS, TaskData(done=3), 0), E.COMPLETED, TaskData(), 0).percent == 100
+    in_percent = apply(apply(Snapshot(), E.STARTED, TaskData(), 0), E.PROGRESS, TaskData(percent=40), 0)
+    assert apply(in_percent, E.COMPLETED, TaskData(), 0).percent == 100

@@ -171,7 +171,7 @@ def test_an_attempt_begins_with_no_numbers_and_a_restarted_producer_goes_on_in_i
 def test_an_event_that_is_refused_for_another_reason_takes_no_number() -> None:
     started = take(Snapshot(), E.STARTED, ("p", 1))
     with pytest.raises(MessageError):
-        take(started, E.CREATED, ("p", 2))
+        take(started, E.HEARD, ("p", 2))
     assert take(started, E.PAUSED, ("p", 3)).serials == (Serials("p", 3, (2,)),)
 
 

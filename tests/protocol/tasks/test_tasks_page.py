@@ -11,7 +11,7 @@ from fanline.protocol.tasks.events import MAX_LINE, MAX_RESULT_BYTES, TaskData, 
 from fanline.protocol.tasks.serials import MAX_PRODUCERS, WINDOW, Serials
 from fanline.protocol.tasks.snapshot import Ask, Snapshot, Stop
 from fanline.protocol.tasks.states import BEFORE, ENGINE_EVENTS, TERMINAL, TRANSITIONS, Target, TaskState
-from tests.protocol.test_reference_pages import table
+from tests.protocol.documented.test_reference_pages import table
 from tests.support.paths import REFERENCE
 
 PAGE = (REFERENCE / "tasks.md").read_text(encoding="utf-8")

@@ -1,7 +1,6 @@
 """Three nats-servers with JetStream in a cluster, on loopback; each can be killed, frozen and started again."""
 
 import itertools
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 import trio
 
+from tests.support.free_port import free_port
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.server import NatsServer
 
@@ -80,7 +80,7 @@ async def running_cluster(config: str = "") -> AsyncIterator[NatsCluster]:
 
 
 def _servers(directory: Path, config: str) -> list[NatsServer]:
-    routes = _free_ports(SIZE)
+    routes = [free_port() for _ in range(SIZE)]  # the servers must know each other's before they start
     listed = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
     servers = []
     for index, port in enumerate(routes):
@@ -89,15 +89,6 @@ def _servers(directory: Path, config: str) -> list[NatsServer]:
         cluster = f"server_name: n{index}\ncluster {{ name: test, listen: 127.0.0.1:{port}, routes: [{listed}] }}\n"
         servers.append(NatsServer(own, config=cluster + config))
     return servers
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free now: servers must know those of each other before they start."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 async def _can_replicate(client: NatsClient) -> bool:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import trio
 
-from fanline.engine.bus.interface import Epoch
-from fanline.engine.bus.nats.bus import NatsBus, open_nats_bus
+from fanline.engine.bus.nats.bus import NatsBus
+from fanline.engine.bus.nats.opening import open_nats_bus
+from fanline.engine.bus.stored import Epoch
 from fanline.engine.channels.inbox import move_cursor
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.clock import unix_ms

@@ -1,5 +1,6 @@
 """Who may call the management API: keys by their rights, admins by their tokens, and nobody else."""
 
+import functools
 import json as json_module
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,10 +11,13 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from fastapi import FastAPI
 
 from fanline.engine.access.access import Access
+from fanline.engine.access.keys.api_keys import ApiKeys
 from fanline.engine.access.settings import AccessSettings, AuthMode, TokenSettings
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.bus.memory.work import MemoryWork
 from fanline.engine.cluster.members import Members
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.settings import EngineSettings
@@ -21,15 +25,19 @@ from fanline.protocol.auth.api_keys import ApiRight, may, read_key
 from fanline.protocol.auth.tokens import sign
 from fanline.workers.access import make_verifier
 from fanline.workers.configuration.settings import Settings
-from fanline.workers.control.app import PREFIX, make_app
-from fanline.workers.control.callers import Callers
+from fanline.workers.control.app import PREFIX, make_app, use_parts
 from fanline.workers.control.canary import CanaryError
 from fanline.workers.control.cluster import Cluster
-from fanline.workers.control.entrances import Entrance, Forwarded, OwnPort
-from fanline.workers.control.keys import ApiKeys
+from fanline.workers.control.http.callers import Callers
+from fanline.workers.control.http.forwarded import Forwarded
+from fanline.workers.control.monitoring.alarms import Alarms
+from fanline.workers.control.monitoring.announcer import SystemAnnouncer
+from fanline.workers.control.monitoring.minutes import Minutes
+from fanline.workers.control.notifying.service import Notifications
 from fanline.workers.control.parts import ControlParts, audit_of, server_info
 from fanline.workers.control.publishing import BackendPublisher
-from tests.protocol.test_reference_pages import table
+from tests.protocol.documented.test_reference_pages import table
+from tests.support.openapi import committed
 from tests.support.paths import REFERENCE
 
 PAGE = (REFERENCE / "management-api.md").read_text(encoding="utf-8")
@@ -55,10 +63,26 @@ def parts_of(
     keys = ApiKeys(bus)
     callers = Callers(keys, Access(mode, tokens, access, make_verifier(tokens)))
     url = "ws://127.0.0.1:8080/ws"
-    info = server_info(settings, namespaces, url)
+    info = server_info(settings, namespaces, url, "h/1")
     publisher, audit = BackendPublisher(bus, namespaces), audit_of(settings, bus)
     cluster = Cluster(bus, Members(bus))
-    return ControlParts(settings, namespaces, bus, cluster, keys, callers, audit, publisher, info, url)
+    notices = Notifications(settings.notifications, bus, MemoryWork(), namespaces)
+    minutes, alarms = Minutes(bus), Alarms(bus, {}, SystemAnnouncer(bus, namespaces, lambda: None))
+    return ControlParts(
+        settings, namespaces, bus, cluster, keys, callers, audit, publisher, minutes, alarms, info, url, notices
+    )
+
+
+def app_with(parts: ControlParts) -> FastAPI:
+    """An application with these parts. Making one takes a tenth of a second, so the tests hand on the same one."""
+    app = _app(parts.settings.engine.origins)
+    use_parts(app, parts)
+    return app
+
+
+@functools.cache
+def _app(origins: tuple[str, ...]) -> FastAPI:
+    return make_app(parts_of(AuthMode.TOKEN, TOKENS, origins=origins))
 
 
 @asynccontextmanager
@@ -68,14 +92,12 @@ async def asking(
     access: AccessSettings | None = None,
     origins: tuple[str, ...] = (),
     *,
-    by_own_port: bool = False,
     audit_log: str = "",
 ) -> AsyncIterator[tuple[Ask, ApiKeys]]:
-    """`ask(path, key, method=..., headers=...)` of a server that is asked by a worker, unless `by_own_port`."""
+    """`ask(path, key, method=..., headers=...)` of a server that is asked by a worker."""
     parts = parts_of(mode, tokens, access, origins, audit_log)
-    app = make_app(parts)
-    entrance: Entrance = OwnPort(app, parts.settings.engine) if by_own_port else Forwarded(app)
-    transport = httpx.ASGITransport(app=entrance)
+    app = app_with(parts)
+    transport = httpx.ASGITransport(app=Forwarded(app))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8080") as client:
 
         async def ask(
@@ -137,7 +159,7 @@ async def test_the_id_of_a_key_with_another_secret_is_refused() -> None:
 async def test_a_key_may_do_what_its_right_says_and_nothing_else(right: ApiRight) -> None:
     allowed = {
         "/info": {ApiRight.READ, ApiRight.ADMIN},
-        "/tasks": {ApiRight.READ, ApiRight.ADMIN},
+        "/tasks?ended=true": {ApiRight.READ, ApiRight.ADMIN},
         "/metrics": {ApiRight.METRICS, ApiRight.READ, ApiRight.ADMIN},
         "/keys": {ApiRight.ADMIN},
     }
@@ -246,18 +268,22 @@ async def test_who_asks_without_a_worker_is_the_user_of_the_server() -> None:
         assert (await ask("/keys", headers={"X-Forwarded-For": ""})).status_code == 401
 
 
-async def test_nobody_is_the_user_of_the_server_on_a_port() -> None:
-    async with asking(by_own_port=True) as (ask, keys):
-        assert (await ask("/keys", headers={})).status_code == 401
-        _, key, _ = await keys.create("one", [ApiRight.ADMIN], None)
-        assert (await ask("/keys", key, headers={})).status_code == 200
+async def test_a_worker_is_told_which_callers_are_known() -> None:
+    async def is_known(answer: Awaitable[httpx.Response]) -> bool:
+        return dict((await answer).headers).get("fanline-caller") == "known"
 
-
-async def test_a_port_is_open_to_the_same_pages_and_names_as_a_worker() -> None:
-    async with asking(AuthMode.DEVELOPMENT, TokenSettings(), by_own_port=True) as (ask, _):
-        assert (await ask(headers={"Origin": "https://evil.example"})).status_code == 403
-        assert (await ask(headers={"Host": "rebound.example"})).status_code == 403
-        assert (await ask(headers={"Origin": "http://localhost:8080"})).status_code == 200
+    async with asking() as (ask, keys):
+        _, key, _ = await keys.create("one", [ApiRight.METRICS], None)
+        assert await is_known(ask("/metrics", key))
+        assert await is_known(ask("/info", key))  # which this key may not
+        assert await is_known(ask(key=token(sub="root", roles=["admin"])))
+        assert not await is_known(ask())
+        assert not await is_known(ask(key=token(sub="anna")))
+        assert not await is_known(ask("/docs", key))  # where nobody looks at it
+        assert not await is_known(ask(headers={}))
+    async with asking(AuthMode.DEVELOPMENT, TokenSettings()) as (ask, _):
+        assert not await is_known(ask())
+        assert not await is_known(ask(key="anything"))
 
 
 async def test_a_page_of_an_allowed_origin_is_shown_the_answer() -> None:  # S5-38
@@ -304,6 +330,14 @@ async def test_an_error_says_what_is_wrong_and_where(path: str, status: int, whe
         assert answer.json()["message"]
 
 
+@pytest.mark.parametrize(("method", "path"), [("GET", "/nothing"), ("DELETE", "/stats")])
+async def test_a_call_that_there_is_not_is_named(method: str, path: str) -> None:
+    async with asking() as (ask, keys):
+        _, key, _ = await keys.create("one", [ApiRight.ADMIN], None)
+        problem = (await ask(path, key, method=method)).json()
+        assert problem["message"] == f"there is no {method} {PREFIX}{path}"
+
+
 async def test_without_a_worker_a_call_is_refused_for_now() -> None:
     with trio.fail_after(20):
         async with asking() as (ask, keys):
@@ -316,10 +350,16 @@ async def test_without_a_worker_a_call_is_refused_for_now() -> None:
 
 # --- every call ---------------------------------------------------------------------------------------------------
 
-OPENAPI = make_app().openapi()
-CALLS = [(method.upper(), path) for path, found in OPENAPI["paths"].items() for method in found]
+CALLS = [(method.upper(), path) for path, found in committed()["paths"].items() for method in found]
 NEEDS = {row[0].strip("`"): ApiRight(row[1].strip("`")) for row in table(PAGE, "| call | needs |")}
-VALUES = {"connection_id": "ab-1", "user_id": "anna", "channel": "news:all", "task_id": "7", "key_id": "0123456789ab"}
+VALUES: dict[str, Any] = {
+    "connection_id": "ab-1",
+    "user_id": "anna",
+    "channel": "news:all",
+    "task_id": "7",
+    "key_id": "0123456789ab",
+    "number": 1,
+}
 BODIES: dict[str, Any] = {
     "/publish": {"messages": [{"channel": "news:all"}]},
     "/send-to-channel": {"channel": "news:all", "message": {}},
@@ -332,6 +372,8 @@ BODIES: dict[str, Any] = {
     "/revoke": {"user_id": "anna"},
     "/keys": {"name": "x", "rights": ["read"]},
     "/tasks/{task_id}/input": {"value": 1},
+    "/notify": {"user": "anna", "title": "T"},
+    "/users/{user_id}/preferences": {"email": "anna@example.com"},
 }
 
 
@@ -343,6 +385,7 @@ async def test_every_call_is_for_those_who_have_its_right_and_for_nobody_else(
         raise CanaryError("there is no server")
 
     monkeypatch.setattr("fanline.workers.control.health.fly", stay)
+    monkeypatch.setattr("fanline.workers.control.health._START_SECONDS", 0.0)  # no worker will ever answer
     call = path.removeprefix(PREFIX)
     right, target, body = NEEDS[f"{method} {call}"], call.format(**VALUES), BODIES.get(call)
     with trio.fail_after(60):

@@ -3,9 +3,9 @@
 import re
 
 from fanline.protocol.auth.api_keys import ApiRight
-from fanline.workers.control.app import PREFIX, make_app
-from tests.protocol.test_reference_pages import table
-from tests.support.openapi import PATH, described
+from fanline.workers.control.app import PREFIX
+from tests.protocol.documented.test_reference_pages import table
+from tests.support.openapi import PATH, committed, described
 from tests.support.paths import REFERENCE
 
 PAGE = (REFERENCE / "management-api.md").read_text(encoding="utf-8")
@@ -16,7 +16,7 @@ def test_the_committed_openapi_is_that_of_the_code() -> None:
 
 
 def test_the_page_has_every_call() -> None:
-    paths = make_app().openapi()["paths"]
+    paths = committed()["paths"]
     calls = [f"{method.upper()} {path.removeprefix(PREFIX)}" for path, found in paths.items() for method in found]
     assert sorted(row[0].strip("`") for row in table(PAGE, "| call | needs |")) == sorted(calls)
 
@@ -26,12 +26,12 @@ def test_the_page_has_every_right() -> None:
 
 
 def test_every_call_says_how_it_may_be_refused() -> None:
-    for path, found in make_app().openapi()["paths"].items():
+    for path, found in committed()["paths"].items():
         for call in found.values():
             assert {"400", "401", "403", "422", "503"} <= set(call["responses"]), path
             assert call["description"], path
 
 
 def test_every_field_of_an_answer_that_is_not_plain_is_described() -> None:
-    schemas = make_app().openapi()["components"]["schemas"]
+    schemas = committed()["components"]["schemas"]
     assert not [name for name in schemas if re.search(r"HTTPValidationError|ValidationError", name)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import trio
 
-from fanline.engine.bus.nats.bus import open_nats_bus
+from fanline.engine.bus.nats.opening import open_nats_bus
 from fanline.protocol.nats.options import NatsOptions
 from fanline.workers.configuration.settings import Settings
 from fanline.workers.embedded_nats.accounts import accounts

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from fanline.engine.bus.nats.bus import open_nats_bus
+from fanline.engine.bus.nats.opening import open_nats_bus
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.nats.options import NatsOptions

@@ -30,7 +30,7 @@ AUTHORIZE = AuthorizeRequest(user="anna", right="sub", channel="project:7", gran
 def answer(function: Any, request: HandlerRequest | bytes) -> bytes:
     async def main() -> bytes:
         webhooks = Webhooks(1.0, 0)
-        desk = Desk({HANDLER: function}, FunctionCalls(1.0, on_stuck=lambda: None), webhooks)
+        desk = Desk({HANDLER: function}, lambda: FunctionCalls(1.0, on_stuck=lambda: None), webhooks)
         assert desk.subjects == [HANDLER.subject]
         payload = request if isinstance(request, bytes) else encode_request(request)
         try:
@@ -70,9 +70,9 @@ async def forgotten() -> bool:
 
 @pytest.mark.parametrize("returned", [True, "anna", {"user": "anna"}, ClientIdentity(user=""), object()])
 def test_anything_else_from_an_authenticator_is_no_answer(returned: Any, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(HandlerError, match="it returned what is no answer"):
+    with pytest.raises(HandlerError, match="it returned something that is not an answer"):
         decode_answer(answer(lambda _: returned, AUTHENTICATE), AuthenticateAnswer)
-    assert "app:f returned what is no answer" in caplog.text
+    assert "app:f returned something that is not an answer" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_anything_else_from_an_authenticator_is_no_answer(returned: Any, caplog:
     [None, 1, "yes", [True], AuthorizeAnswer(allow="yes"), AuthorizeAnswer(allow=True, ttl=-1.0)],  # type: ignore[arg-type]
 )
 def test_anything_else_from_an_authorizer_is_no_answer(returned: Any) -> None:
-    with pytest.raises(HandlerError, match="it returned what is no answer"):
+    with pytest.raises(HandlerError, match="it returned something that is not an answer"):
         decode_answer(answer(lambda _: returned, AUTHORIZE), AuthorizeAnswer)
 
 
@@ -124,7 +124,7 @@ def test_a_client_that_makes_a_function_raise_again_and_again_does_not_fill_the_
 
     async def main() -> None:
         webhooks = Webhooks(1.0, 0)
-        desk = Desk({HANDLER: broken}, FunctionCalls(9.0, on_stuck=lambda: None), webhooks)
+        desk = Desk({HANDLER: broken}, lambda: FunctionCalls(9.0, on_stuck=lambda: None), webhooks)
         for _ in faults:
             await desk.answer(HANDLER.subject, encode_request(AUTHORIZE))
         await webhooks.aclose()

@@ -23,6 +23,9 @@ async def ask(request): return request
 value = 7
 """
 
+SECONDS = 0.3
+"""For calls of which some are given up and others have to be in time, on a busy machine too."""
+
 
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -188,6 +191,72 @@ def test_a_thread_that_was_given_up_keeps_its_place_until_it_ends() -> None:
             except HandlerError:
                 continue
             return
+
+    asyncio.run(main())
+
+
+async def given_up(calls: FunctionCalls, function: Any, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(HandlerError, match="not done"):
+            await calls.call(function, None)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def test_threads_that_do_not_end_are_abandoned_and_their_places_free_until_no_spare_ones_are_left() -> None:
+    release, stuck = threading.Event(), list[int]()
+
+    async def main() -> None:
+        calls = FunctionCalls(SECONDS, lambda: stuck.append(calls.stuck), places=2, spares=4, grace=0.0)
+        for abandoned in (2, 4):
+            await given_up(calls, lambda _: release.wait(30), 2)
+            await until(lambda expected=abandoned: calls.stuck == expected)
+            assert await calls.call(lambda _: True, None)
+        assert not stuck
+        await given_up(calls, lambda _: release.wait(30), 2)
+        await until(lambda: stuck == [6])
+        with pytest.raises(HandlerError, match="too many calls"):
+            await calls.call(lambda _: True, None)
+        release.set()
+        await until(lambda: calls.stuck == 0)
+        assert await asyncio.gather(*(calls.call(lambda _: True, None) for _ in range(20))) == [True] * 20
+
+    asyncio.run(main())
+
+
+def test_a_spare_place_that_becomes_free_frees_a_place() -> None:
+    first, others = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        calls = FunctionCalls(SECONDS, lambda: None, places=1, spares=1, grace=0.0)
+        await given_up(calls, lambda _: first.wait(30), 1)
+        await until(lambda: calls.stuck == 1)
+        await given_up(calls, lambda _: others.wait(30), 1)
+        await until(lambda: calls.stuck == 2)
+        first.set()
+        await until(lambda: calls.stuck == 1)
+        assert await calls.call(lambda _: True, None)
+        others.set()
+
+    asyncio.run(main())
+
+
+def test_a_client_whose_calls_were_abandoned_holds_its_part_until_they_end() -> None:
+    release = threading.Event()
+
+    async def main() -> None:
+        calls = FunctionCalls(SECONDS, lambda: None, places=4, spares=4, grace=0.0)
+        with pytest.raises(HandlerError, match="not done"):
+            await calls.call(lambda _: release.wait(30), None, "anna")
+        await until(lambda: calls.stuck == 1)
+        with pytest.raises(HandlerError, match="too many calls"):
+            await calls.call(lambda _: True, None, "anna")
+        assert await calls.call(lambda _: True, None, "bob")
+        release.set()
 
     asyncio.run(main())
 

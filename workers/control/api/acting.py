@@ -1,4 +1,4 @@
-"""The calls that do something to connections and users."""
+"""The calls that act on connections and users."""
 
 from typing import Annotated
 
@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from fanline.protocol.auth.api_keys import ApiRight
+from fanline.protocol.channels import namespace_of
 from fanline.protocol.management.answers import PingResult
 from fanline.protocol.management.questions import (
     DisconnectQuestion,
@@ -13,11 +14,12 @@ from fanline.protocol.management.questions import (
     SubscribeQuestion,
     UnsubscribeQuestion,
 )
+from fanline.protocol.nats.names import MONITOR_NAMESPACE
 from fanline.workers.control.api.models import ApiModel, Coverage
 from fanline.workers.control.api.parameters import NAME, ConnectionId, UserId, checked_channel
-from fanline.workers.control.callers import acting
+from fanline.workers.control.http.callers import acting
+from fanline.workers.control.http.problems import ApiError
 from fanline.workers.control.parts import Parts
-from fanline.workers.control.problems import ApiError
 
 router = APIRouter(dependencies=[Depends(acting(ApiRight.CONNECTIONS))])
 
@@ -26,11 +28,11 @@ class Disconnecting(ApiModel):
     """How connections are closed."""
 
     reconnect: bool = False
-    """Whether clients are to come back: they are closed with 1013, else with 4011 (plain clients: 1000)."""
+    """Whether clients should come back: they are closed with 1013, otherwise with 4011 (plain clients: 1000)."""
 
 
 class UserDisconnecting(Disconnecting):
-    """Whose connections are closed, and how."""
+    """The user whose connections are closed, and how."""
 
     user_id: Annotated[str, Field(min_length=1, max_length=128, pattern=NAME)]
 
@@ -50,7 +52,7 @@ class OnChannel(ApiModel):
 
 
 class SubscriptionAnswer(ApiModel):
-    """How a connection stands to a channel."""
+    """Whether a connection is subscribed to a channel."""
 
     connection_id: str
     channel: str
@@ -65,7 +67,7 @@ class Pinged(ApiModel):
 
 
 @router.post("/ping/{user_id}")
-async def ping(parts: Parts, user_id: UserId) -> Pinged:
+async def ping_user(parts: Parts, user_id: UserId) -> Pinged:
     """Ping all connections of a user, and wait for their answers."""
     told = await parts.cluster.gather(PingQuestion(user=user_id), list[PingResult])
     found = [each for part in told.bodies for each in part]
@@ -94,9 +96,14 @@ async def disconnect_connection(
 
 
 @router.post("/connections/{connection_id}/subscribe")
-async def subscribe(parts: Parts, connection_id: ConnectionId, wanted: OnChannel) -> SubscriptionAnswer:
-    """Subscribe a connection to a channel, whatever its rights; its client is told as if it had asked."""
+async def subscribe_connection(parts: Parts, connection_id: ConnectionId, wanted: OnChannel) -> SubscriptionAnswer:
+    """Subscribe a connection to a channel, whatever its rights; its client gets the answer to a `sub`. The monitor's
+    channel is for operators, and refused.
+    """
     channel = checked_channel(wanted.channel, "body.channel")
+    if namespace_of(channel) == MONITOR_NAMESPACE:
+        message = f"{channel} is for operators"
+        raise ApiError(403, "permission_denied", message, where="body.channel", advice="Connect to /ws/admin/monitor.")
     told = await parts.cluster.gather(SubscribeQuestion(connection=connection_id, channel=channel), bool)
     if not any(told.bodies):
         raise _unknown(told.missing)
@@ -104,7 +111,7 @@ async def subscribe(parts: Parts, connection_id: ConnectionId, wanted: OnChannel
 
 
 @router.post("/connections/{connection_id}/unsubscribe")
-async def unsubscribe(parts: Parts, connection_id: ConnectionId, wanted: OnChannel) -> SubscriptionAnswer:
+async def unsubscribe_connection(parts: Parts, connection_id: ConnectionId, wanted: OnChannel) -> SubscriptionAnswer:
     """End a subscription of a connection, and tell its client."""
     question = UnsubscribeQuestion(connection=connection_id, channel=wanted.channel)
     if await parts.cluster.find(question, bool) is None:

@@ -10,16 +10,16 @@ from fanline.engine.management.connections import time_text
 from fanline.protocol.auth.api_keys import ID_CHARACTERS, ApiKey, ApiRight
 from fanline.workers.control.api.models import ApiModel
 from fanline.workers.control.api.parameters import NAME
-from fanline.workers.control.callers import needing
+from fanline.workers.control.http.callers import needing
+from fanline.workers.control.http.problems import ApiError
 from fanline.workers.control.parts import Parts
-from fanline.workers.control.problems import ApiError
 
 router = APIRouter(prefix="/keys", dependencies=[Depends(needing(ApiRight.ADMIN))])
 _MAX_DAYS = 36_500
 
 
 class KeyInfo(ApiModel):
-    """A key; its text is kept nowhere."""
+    """A key; its text is not stored."""
 
     id: str
     name: str
@@ -30,13 +30,13 @@ class KeyInfo(ApiModel):
 
 
 class NewKey(ApiModel):
-    """What a key is to be."""
+    """A key to be made."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=NAME)]
-    """For people: who has it, and what for."""
+    """For people: who has the key, and what for."""
     rights: Annotated[list[ApiRight], Field(min_length=1, max_length=len(ApiRight))]
     days: Annotated[float, Field(gt=0, le=_MAX_DAYS)] | None = None
-    """After which it expires; null: it does not."""
+    """Days after which it expires; null: never."""
 
 
 class CreatedKey(KeyInfo):

@@ -1,5 +1,6 @@
-"""The calls that only look."""
+"""The calls that only read."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -8,6 +9,7 @@ from fanline.engine.management.names import merge_names
 from fanline.engine.management.statistics import WorkerStatistics
 from fanline.protocol.auth.api_keys import ApiRight
 from fanline.protocol.channels import namespace_of
+from fanline.protocol.hooks.counters import CountersQuestion
 from fanline.protocol.management.answers import ConnectionInfo, ConnectionsPage, CountedNames, StoredMessage
 from fanline.protocol.management.questions import (
     ChannelPresenceQuestion,
@@ -18,13 +20,14 @@ from fanline.protocol.management.questions import (
     StatisticsQuestion,
     UsersQuestion,
 )
-from fanline.protocol.messages import PresenceData
+from fanline.protocol.messages.answers import PresenceData
 from fanline.workers.control.api.models import (
     ApiInfo,
     ApiPage,
     ChannelDetails,
     ChannelSummary,
     Coverage,
+    Item,
     OnlineUser,
     PresenceAnswer,
     PresenceUser,
@@ -40,10 +43,10 @@ from fanline.workers.control.api.parameters import (
     UserId,
     checked_channel,
 )
-from fanline.workers.control.callers import needing
 from fanline.workers.control.cluster import Gathered
-from fanline.workers.control.parts import Parts
-from fanline.workers.control.problems import ApiError
+from fanline.workers.control.http.callers import needing
+from fanline.workers.control.http.problems import ApiError
+from fanline.workers.control.parts import ControlParts, Parts
 from fanline.workers.control.statistics import summed
 
 router = APIRouter(dependencies=[Depends(needing(ApiRight.READ))])
@@ -57,8 +60,10 @@ async def info(parts: Parts) -> ApiInfo:
 
 @router.get("/stats")
 async def stats(parts: Parts) -> Stats:
-    """What the workers of the whole cluster have counted."""
-    return summed(await parts.cluster.gather(StatisticsQuestion(), WorkerStatistics))
+    """The counts of all workers of the cluster, and the hooks and webhooks of its servers."""
+    told = await parts.cluster.gather(StatisticsQuestion(), WorkerStatistics)
+    servers = {each.server for each in told.bodies}
+    return summed(told, await parts.cluster.handlers_counters(CountersQuestion(), len(servers)))
 
 
 @router.get("/connections")
@@ -97,20 +102,14 @@ async def connections_of_user(
 async def online_users(parts: Parts, after: After = "", limit: Limit = 100, prefix: Prefix = "") -> ApiPage[OnlineUser]:
     """The users with at least one connection, by name."""
     question = UsersQuestion(after=after, limit=limit, prefix=prefix)
-    told = await parts.cluster.gather(question, CountedNames)
-    page = merge_names(told.bodies, limit)
-    items = [OnlineUser(user_id=name, connections=count) for name, count in page.items]
-    return ApiPage(items=items, next=_next(page), total=page.total, workers=coverage(told))
+    return await _counted(parts, question, lambda name, count: OnlineUser(user_id=name, connections=count))
 
 
 @router.get("/channels")
 async def channels(parts: Parts, after: After = "", limit: Limit = 100, prefix: Prefix = "") -> ApiPage[ChannelSummary]:
     """The channels that have subscribers, by name."""
     question = ChannelsQuestion(after=after, limit=limit, prefix=prefix)
-    told = await parts.cluster.gather(question, CountedNames)
-    page = merge_names(told.bodies, limit)
-    items = [ChannelSummary(channel=name, subscribers=count) for name, count in page.items]
-    return ApiPage(items=items, next=_next(page), total=page.total, workers=coverage(told))
+    return await _counted(parts, question, lambda name, count: ChannelSummary(channel=name, subscribers=count))
 
 
 @router.get("/channels/{channel}")
@@ -137,7 +136,7 @@ async def channel_details(parts: Parts, channel: ChannelName) -> ChannelDetails:
 
 @router.get("/channels/{channel}/presence")
 async def channel_presence(parts: Parts, channel: ChannelName) -> PresenceAnswer:
-    """Who is on a channel of a namespace with presence."""
+    """The users on a channel of a namespace with presence."""
     name = checked_channel(channel)
     found = await parts.cluster.ask_one(ChannelPresenceQuestion(channel=name), PresenceData)
     users = None if found.users is None else [PresenceUser(user_id=u.user_id, username=u.username) for u in found.users]
@@ -155,7 +154,7 @@ async def channel_history(
         int | None, Query(ge=1, le=2**53, description="`next` of the page before: only older messages.")
     ] = None,
 ) -> ApiPage[StoredMessage]:
-    """What is stored of a durable channel: each page oldest first, the newest page first."""
+    """The stored messages of a durable channel: the newest page first, each page oldest first."""
     name = checked_channel(channel)
     question = HistoryQuestion(channel=name, limit=limit, before=before)
     found: dict[str, Any] = await parts.cluster.ask_one(question, dict)
@@ -166,10 +165,19 @@ async def channel_history(
     )
 
 
+async def _counted(
+    parts: ControlParts, question: UsersQuestion | ChannelsQuestion, make: Callable[[str, int], Item]
+) -> ApiPage[Item]:
+    """One page of names, each with its number over all workers. ApiError, BusError."""
+    told = await parts.cluster.gather(question, CountedNames)
+    page = merge_names(told.bodies, question.limit)
+    items = [make(name, count) for name, count in page.items]
+    following = page.items[-1][0] if page.more and page.items else None
+    return ApiPage(items=items, next=following, total=page.total, workers=coverage(told))
+
+
 def merged_connections(told: Gathered[ConnectionsPage], limit: int) -> ApiPage[ConnectionInfo]:
-    """One page of what the workers have told. What is behind the last one of a worker that has more is left for later
-    pages.
-    """
+    """One page of the workers' answers. Items beyond the last one of a worker that has more wait for later pages."""
     items = sorted((each for part in told.bodies for each in part.items), key=lambda each: _order(each.connection_id))
     ends = [_order(part.items[-1].connection_id) for part in told.bodies if part.more]
     known = [each for each in items if not ends or _order(each.connection_id) <= min(ends)]
@@ -183,14 +191,10 @@ def merged_connections(told: Gathered[ConnectionsPage], limit: int) -> ApiPage[C
 
 
 def coverage(told: Gathered[Any]) -> Coverage:
-    """Whose word an answer is."""
+    """Which workers an answer comes from."""
     return Coverage(answered=told.answered, missing=told.missing)
 
 
 def _order(connection_id: str) -> tuple[str, int]:
     process, _, number = connection_id.partition("-")
     return process, int(number, 16)
-
-
-def _next(page: CountedNames) -> str | None:
-    return page.items[-1][0] if page.more and page.items else None

@@ -4,6 +4,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from fanline.protocol.hooks.counters import HookCounters, WebhookCounters
+
 Item = TypeVar("Item")
 
 
@@ -14,11 +16,11 @@ class ApiModel(BaseModel):
 
 
 class Coverage(ApiModel):
-    """How many of the cluster's workers the answer is from."""
+    """How many of the cluster's workers the answer comes from."""
 
     answered: int
     missing: list[str]
-    """Workers that have not answered in time: what they know is not in the answer."""
+    """Workers that have not answered in time: their items are not in the answer."""
 
 
 class ApiPage(ApiModel, Generic[Item]):
@@ -28,20 +30,22 @@ class ApiPage(ApiModel, Generic[Item]):
     next: str | None
     """Pass it as `after` for the next page; null: this is the last one."""
     total: int | None
-    """How many there are that match; of names that several workers may have, at least so many. null: not counted."""
+    """How many match; a lower bound for names that several workers may have. null: not counted."""
     workers: Coverage | None = None
 
 
 class ApiInfo(ApiModel):
-    """What clients and operators have to know of the server."""
+    """What clients and operators need to know about the server."""
 
     version: str
+    server: str
+    """The one that answers: the name of the machine, and the process id of the supervisor."""
     endpoint: str
     """The path of the WebSocket endpoint."""
     protocols: list[str]
     """Subprotocols; clients that ask for none speak the plain dialect."""
     max_connections: int | None
-    """Of all workers of this server; null: as many as open files allow."""
+    """Of all workers of this server; null: limited only by open files."""
     workers: int
     auth: str
     """The mode: development, token or open."""
@@ -56,15 +60,17 @@ class WorkerStats(ApiModel):
     """One worker."""
 
     name: str
+    server: str
+    """The name of the machine, and the process id of the supervisor."""
     host: str
     pid: int
     started: str
     counters: dict[str, int]
-    """All that it counts; docs/reference/management-api.md describes each."""
+    """Everything that it counts; docs/reference/management-api.md describes each."""
 
 
 class Stats(ApiModel):
-    """The whole cluster; what is counted, since the workers were started."""
+    """The whole cluster; counts are since the start of the workers."""
 
     total_connections: int
     active_connections: int
@@ -74,7 +80,7 @@ class Stats(ApiModel):
     """The same."""
     anonymous_connections: int
     total_user_connections: int
-    """Connections of users that are known by name."""
+    """Connections of known users."""
     total_session_connections: int
     """Connections that are subscribed to a channel of the namespace `session`."""
     active_channels: int
@@ -84,10 +90,15 @@ class Stats(ApiModel):
     messages_sent: int
     """Messages to connections: one to a thousand subscribers counts as a thousand."""
     messages_received: int
-    """What clients have said."""
+    """Messages from clients."""
     disconnections: int
+    abnormal_disconnections: int
+    """Connections that were closed because they were too slow, silent, flooding, or broke the protocol."""
     errors: int
     """Commands of clients that were refused."""
+    hooks: list[HookCounters]
+    """Functions of the application, of all servers."""
+    webhooks: list[WebhookCounters]
     per_worker: list[WorkerStats]
     workers: Coverage
 
@@ -148,7 +159,7 @@ class PresenceAnswer(ApiModel):
 
 
 class TaskSummary(ApiModel):
-    """What is known of a task."""
+    """What is known about a task."""
 
     task_id: str
     channel: str

@@ -11,9 +11,9 @@ from fanline.protocol.auth.revocation import Revocation, encode_revocation
 from fanline.protocol.nats.names import Bucket
 from fanline.workers.control.api.models import ApiModel
 from fanline.workers.control.api.parameters import NAME
-from fanline.workers.control.callers import acting
+from fanline.workers.control.http.callers import acting
+from fanline.workers.control.http.problems import ApiError
 from fanline.workers.control.parts import Parts
-from fanline.workers.control.problems import ApiError
 
 router = APIRouter(dependencies=[Depends(acting(ApiRight.REVOKE))])
 _Name = Annotated[str, Field(min_length=1, max_length=128, pattern=NAME)]
@@ -29,11 +29,11 @@ class Revoking(ApiModel):
     everyone: bool = False
     """All tokens that were issued until now."""
     days: Annotated[float, Field(gt=0, le=3650)] = 30.0
-    """How long this is remembered: as long as a token may live."""
+    """Days for which this is remembered: as long as a token may live."""
 
 
 class Revoked(ApiModel):
-    """It is stored: within a second, all workers know it."""
+    """It is stored, and all workers know it within a second."""
 
     before: float
     """Unix seconds: tokens that were issued before are taken back."""

@@ -6,18 +6,18 @@ import trio
 from fastapi import APIRouter, Depends
 from pydantic import Field
 
-from fanline.engine.bus.interface import BusError, StorageFullError, TooLargeError
+from fanline.engine.bus.errors import BusError, StorageFullError, TooLargeError
 from fanline.engine.management.statistics import WorkerStatistics
 from fanline.protocol.auth.api_keys import ApiRight
+from fanline.protocol.compat.escapes import inbox_name
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.errors import MessageError
-from fanline.protocol.management.answers import ConnectionsPage
-from fanline.protocol.management.questions import ConnectionsQuestion, SendQuestion, StatisticsQuestion
+from fanline.protocol.management.questions import AudienceQuestion, SendQuestion, StatisticsQuestion
 from fanline.workers.control.api.models import ApiModel, Coverage
 from fanline.workers.control.api.parameters import NAME
-from fanline.workers.control.callers import acting
+from fanline.workers.control.http.callers import acting
+from fanline.workers.control.http.problems import ApiError, refused, unavailable
 from fanline.workers.control.parts import ControlParts, Parts
-from fanline.workers.control.problems import ApiError, refused, unavailable
 from fanline.workers.control.publishing import TakenMessage, free_message
 
 router = APIRouter(dependencies=[Depends(acting(ApiRight.PUBLISH))])
@@ -39,7 +39,7 @@ class NewMessage(ApiModel):
     event: Event | None = None
     data: Any = None
     key: Annotated[str, Field(max_length=256, pattern=NAME)] | None = None
-    """Conflation key: in the queue of a slow client a newer message replaces this one."""
+    """Conflation key: in a slow client's backlog, a newer message with the same key replaces this one."""
     priority: Priority | None = None
     ttl: Annotated[int, Field(ge=1, le=2**31)] | None = None
     """Seconds after which it is no longer delivered."""
@@ -48,26 +48,26 @@ class NewMessage(ApiModel):
     sender: Annotated[str, Field(max_length=256, pattern=NAME)] | None = None
     """The user on whose behalf it is sent."""
     exclude_connection: Annotated[str, Field(max_length=64, pattern=NAME)] | None = None
-    """The public id of a connection that is not to get it."""
+    """The public id of a connection that does not get it."""
     deduplication_id: Annotated[str, Field(min_length=16, max_length=256, pattern=NAME)] | None = None
     """A durable channel stores messages with the same one only once, within two minutes."""
 
 
 class PublishBatch(ApiModel):
-    """Messages; those of one channel are published in their order."""
+    """Messages; those of one channel are published in order."""
 
     messages: Annotated[list[NewMessage], Field(min_length=1, max_length=MAX_BATCH)]
 
 
 class PublishOutcome(ApiModel):
-    """What became of one message."""
+    """The outcome for one message."""
 
     channel: str
     message_id: str | None = None
     offset: int | None = None
     """On a durable channel."""
     duplicate: bool = False
-    """It had been stored before, under the same de-duplication id."""
+    """It was already stored, under the same de-duplication id."""
     error: str | None = None
     """A code, if it was not published; then `message` is a sentence."""
     message: str | None = None
@@ -116,12 +116,12 @@ class ToAll(ApiModel):
 
 
 class SendAnswer(ApiModel):
-    """A message that was taken."""
+    """A message that was accepted."""
 
     message_id: str | None
     offset: int | None = None
     connections: int
-    """How many connections are there to take it now: subscribed to the channel, or open for a broadcast."""
+    """How many connections can receive it now: subscribers of the channel, or, for a broadcast, all."""
     workers: Coverage
 
 
@@ -161,8 +161,8 @@ async def send_to_channel(parts: Parts, wanted: ToChannel) -> SendAnswer:
 
 @router.post("/send-to-user")
 async def send_to_user(parts: Parts, wanted: ToUser) -> SendAnswer:
-    """Send a message to a user: to the inbox `user:USER`, where it waits for seven days if nobody takes it now."""
-    return await _send(parts, f"user:{wanted.user_id}", wanted.message, wanted.exclude_connection)
+    """Send a message to a user: to the inbox `user:USER`, where it waits for up to seven days."""
+    return await _send(parts, inbox_name(wanted.user_id), wanted.message, wanted.exclude_connection)
 
 
 @router.post("/send-to-connection")
@@ -181,7 +181,7 @@ async def broadcast(parts: Parts, wanted: ToAll) -> SendAnswer:
     message = free_message(wanted.message)
     message.channel, message.priority = BROADCAST, wanted.priority
     published = await _published(parts, message)
-    told = await parts.cluster.gather(StatisticsQuestion(), WorkerStatistics)
+    told = await parts.cluster.gather(StatisticsQuestion(fresh=False), WorkerStatistics)
     return SendAnswer(
         message_id=published.message_id,
         offset=published.offset,
@@ -194,12 +194,11 @@ async def _send(parts: ControlParts, channel: str, free: dict[str, Any], exclude
     message = free_message(free)
     message.channel, message.excluded = channel, excluded
     published = await _published(parts, message)
-    hearing = ConnectionsQuestion(channel=channel, without=excluded, limit=1)
-    told = await parts.cluster.gather(hearing, ConnectionsPage)
+    told = await parts.cluster.gather(AudienceQuestion(channel=channel, without=excluded), int)
     return SendAnswer(
         message_id=published.message_id,
         offset=published.offset,
-        connections=sum(each.total for each in told.bodies),
+        connections=sum(told.bodies),
         workers=Coverage(answered=told.answered, missing=told.missing),
     )
 

@@ -1,20 +1,24 @@
 """The calls about tasks."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
-from fanline.engine.bus.interface import KvEntry
+from fanline.engine.bus.stored import KvEntry
 from fanline.protocol.auth.api_keys import ApiRight
-from fanline.protocol.management.questions import CallQuestion, TaskQuestion
-from fanline.protocol.messages import CANCEL_SECONDS
+from fanline.protocol.management.answers import StrangersPage
+from fanline.protocol.management.questions import CallQuestion, StrangersQuestion, TaskQuestion
+from fanline.protocol.messages.commands import CANCEL_SECONDS
 from fanline.protocol.nats.names import Bucket, channel_of_key
 from fanline.protocol.tasks.states import TERMINAL, TaskState
+from fanline.workers.control.api.looking import coverage
 from fanline.workers.control.api.models import ApiModel, ApiPage, TaskSummary
 from fanline.workers.control.api.parameters import NAME, Limit, TaskName, checked_channel
-from fanline.workers.control.callers import Caller, acting, needing
+from fanline.workers.control.http.callers import Caller, acting, needing
 from fanline.workers.control.parts import ControlParts, Parts
 
 router = APIRouter()
@@ -30,37 +34,80 @@ _Caller = Annotated[Caller, Depends(acting(ApiRight.TASKS))]
 @router.get("/tasks", dependencies=[_Looking])
 async def tasks(
     parts: Parts,
-    after: Annotated[int, Query(ge=0, le=2**53, description="`next` of the page before.")] = 0,
+    after: Annotated[
+        str, Query(max_length=320, pattern=r"^[0-9]{0,16}(/.*)?$", description="`next` of the page before.")
+    ] = "",
     limit: Limit = 100,
     state: Annotated[TaskState | None, Query(description="Only those in this state.")] = None,
     ended: Annotated[bool | None, Query(description="Only those that have ended, or only others.")] = None,
 ) -> ApiPage[TaskSummary]:
-    """The tasks of which there are records, running and ended ones, in the order in which the records changed. A page
-    that is not the last one may have fewer items than asked for.
+    """Running and ended tasks: those with a record, in the order in which the records changed, then new ones
+    without a record. A page that is not the last one may have fewer items than asked for.
     """
-    items, scanned, more = list[TaskSummary](), 0, True
-    while more and len(items) < limit and scanned < _SCANNED:
+    recorded, _, name = after.partition("/")
+    wanted = partial(_matches, state=state, ended=ended)
+    items, revision, more = await _recorded(parts, int(recorded or 0), limit, wanted)
+    if more or ended or state in TERMINAL:
+        return ApiPage(items=items, next=_position(revision, name) if more else None, total=None)
+    question = StrangersQuestion(after=name, limit=limit - len(items))
+    told = await parts.cluster.gather(question, StrangersPage)
+    unrecorded, behind = _merged(told.bodies, question.limit)
+    items += filter(wanted, unrecorded)
+    known, more = {each.channel for each in items}, True
+    if len(items) < limit:  # what was recorded while we asked
+        late, revision, more = await _recorded(parts, revision, limit - len(items), wanted)
+        items += [each for each in late if each.channel not in known]
+    name = behind or (unrecorded[-1].channel if unrecorded else name)
+    following = _position(revision, name) if behind or more else None
+    return ApiPage(items=items, next=following, total=None, workers=coverage(told))
+
+
+def _position(revision: int, name: str) -> str:
+    """Where the next page begins: behind the record with that revision, and behind that task without one."""
+    return f"{revision}/{name}" if name else str(revision)
+
+
+async def _recorded(
+    parts: ControlParts, after: int, limit: int, wanted: Callable[[TaskSummary], bool]
+) -> tuple[list[TaskSummary], int, bool]:
+    """Tasks whose records are behind a revision; the revision of the last one that was read, and whether there may be
+    more. BusError.
+    """
+    items, scanned = list[TaskSummary](), 0
+    while len(items) < limit and scanned < _SCANNED:
         entries = await parts.bus.kv_page(Bucket.TASKS, after, limit)
-        more = bool(entries)
+        if not entries:
+            return items, after, False
         for key, entry in entries.items():
             if len(items) >= limit:
                 break
             after, scanned = entry.revision, scanned + 1
             found = _summary(key, entry)
-            if found is not None and _matches(found, state, ended):
+            if found is not None and wanted(found):
                 items.append(found)
-    return ApiPage(items=items, next=str(after) if more else None, total=None)
+    return items, after, True
+
+
+def _merged(pages: Sequence[StrangersPage], limit: int) -> tuple[list[TaskSummary], str | None]:
+    """The first tasks of several workers, and the channel behind which there are more. What lies behind the last one of
+    a worker that has more waits for the next page.
+    """
+    ends = [page.items[-1][0] for page in pages if page.more]
+    known = sorted((each for page in pages for each in page.items), key=lambda each: each[0])
+    known = [each for each in known if not ends or each[0] <= min(ends)]
+    more = bool(ends) or len(known) > limit
+    return [_as_summary(*each) for each in known[:limit]], known[:limit][-1][0] if more else None
 
 
 @router.get("/tasks/{task_id}", dependencies=[_Looking])
 async def task(parts: Parts, task_id: TaskName) -> TaskSummary:
-    """What is known of a task now, or of one that has ended."""
+    """The present state of a task, or the final one of a task that has ended."""
     channel = checked_channel(f"task:{task_id}", "path.task_id")
     return _as_summary(channel, await parts.cluster.ask_one(TaskQuestion(channel=channel), dict))
 
 
 class Cancelling(ApiModel):
-    """How a task is to be stopped."""
+    """How to stop a task."""
 
     deadline: Annotated[float, Field(gt=0, le=86_400)] = CANCEL_SECONDS
     """Seconds until the end is forced."""
@@ -78,7 +125,7 @@ class Answering(ApiModel):
 
 
 class TaskAnswer(ApiModel):
-    """What the producer has said, or that it could not be told yet."""
+    """The producer's reply, or that it could not be reached yet."""
 
     task_id: str
     verb: str

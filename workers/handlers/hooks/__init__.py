@@ -1,1 +1,1 @@
-"""The application's hooks: functions that hear events, and that answer what clients ask."""
+"""The application's hooks: functions that receive events, and functions that answer clients."""

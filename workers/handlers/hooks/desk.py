@@ -1,4 +1,4 @@
-"""Takes what clients ask of the application, and has the function answer that was registered for it."""
+"""Passes clients' questions to the functions that were registered for them."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Hears events, and calls the functions that are registered for them. Nobody waits for these."""
+"""Receives events, and calls the functions that are registered for them. Nothing waits for these calls."""
 
 import asyncio
 import logging
@@ -24,10 +24,10 @@ _log = logging.getLogger("fanline.hooks")
 async def listen(
     client: Client, setups: tuple[str, ...], hooks: Hooks, make: Callable[[str, Function], Hooked]
 ) -> None:
-    """Have all functions hear their events from now on. `setups`: the names of those that have registered them.
+    """Deliver events to all functions from now on. `setups`: the names of those that have registered them.
 
-    Each function has a subscription, and with it a queue, of its own, so none waits for a slow one. Of several servers
-    with the same setups, one hears each event.
+    Each function has a subscription, and with it a queue, of its own, so none waits for a slow one. Each event goes to
+    one of several servers with the same setups.
     """
     digest = blake2s(repr(setups).encode(), digest_size=8).hexdigest()
     for event, functions in hooks.events.items():
@@ -50,9 +50,9 @@ class EventListener:
         """Begin a call. nats-py holds the next messages until this returns."""
         try:
             event = decode_event(message.data)
-        except BadEventError as error:  # whoever is not a producer may publish there
+        except BadEventError as error:  # programs other than producers may publish there
             if self._pace.allows():
-                _log.warning("what came as %s is no event: %s", message.subject, error)
+                _log.warning("a message on %s is not an event: %s", message.subject, error)
             return
         await self._room.acquire()
         task = asyncio.create_task(self._call(event))
@@ -60,7 +60,7 @@ class EventListener:
         task.add_done_callback(self._done)
 
     async def _call(self, event: ServerEvent) -> None:
-        with suppress(HandlerError, HookRefusal):  # logged, or of no interest: nobody waits for an answer
+        with suppress(HandlerError, HookRefusal):  # logged, or of no interest: nothing waits for an answer
             await self._hooked.call(event)
 
     def _done(self, task: asyncio.Task[None]) -> None:

@@ -1,4 +1,4 @@
-"""How the application's events and messages leave the process: at once, from any thread, and without waiting."""
+"""Sends the application's events and messages: at once, from any thread, and without waiting."""
 
 import asyncio
 import logging
@@ -35,7 +35,7 @@ class Saying:
         self._pace = LogPace()
 
     def emit(self, event: str, data: dict[str, Any]) -> None:
-        """Say an event. HookError for a name or data that cannot be said."""
+        """Publish an event. HookError for an invalid name, or data that cannot be encoded."""
         if not isinstance(data, dict):
             raise HookError(f"the data of {event} is a {type(data).__name__}; expected a dict")
         event_id = secrets.token_urlsafe(12)
@@ -43,7 +43,7 @@ class Saying:
             check_own_event(event)
             payload = encode_event(event, event_id, time.time_ns() // 1_000_000, _SOURCE, data)
         except (TypeError, ValueError) as error:
-            raise HookError(f"the event {event!r} cannot be said: {error}") from None
+            raise HookError(f"the event {event!r} cannot be published: {error}") from None
         self._send_soon(event_subject(event), payload, event_id)
 
     def publish(self, channel: str, event: str | None, data: Any) -> None:
@@ -76,7 +76,7 @@ class Saying:
         try:
             await self._client.publish(subject, payload, headers={MESSAGE_ID: store_id})
         except nats.errors.Error as error:
-            self._report(f"what was to be said on {subject} is lost: {error or type(error).__name__}")
+            self._report(f"a message on {subject} is lost: {error or type(error).__name__}")
 
     def _report(self, text: str) -> None:
         if self._pace.allows(text):

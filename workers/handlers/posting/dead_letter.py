@@ -1,9 +1,10 @@
-"""What is stored of an event that was given up. Pure."""
+"""The stored form of an event that was given up. Pure."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from fanline.protocol.hooks.dead_letters import REASON, WEBHOOK, KeptEvent
 from fanline.protocol.hooks.events import ServerEvent
 from fanline.protocol.nats.commands import header_bytes
 from fanline.protocol.nats.names import MESSAGE_ID, name_key
@@ -16,19 +17,6 @@ class DeadLetter(NamedTuple):
     headers: dict[str, str]
 
 
-class _WithoutData(msgspec.Struct, frozen=True, kw_only=True):
-    """An event whose data does not fit beside the headers."""
-
-    version: int
-    id: str
-    type: str
-    timestamp: str
-    source: str
-    data: dict[str, Any] = {}
-    data_omitted: int
-    """How many bytes the whole event had."""
-
-
 def dead_letter(
     consumer: str, label: str, reason: str, event: ServerEvent, payload: bytes, most: int
 ) -> DeadLetter | None:
@@ -38,12 +26,12 @@ def dead_letter(
     """
     headers = {
         MESSAGE_ID: f"{consumer}/{name_key(event.id)}",  # an id may be of any length, and hold anything
-        "Fanline-Webhook": label,
-        "Fanline-Reason": " ".join(reason.split()),  # one line
+        WEBHOOK: label,
+        REASON: " ".join(reason.split()),  # one line
     }
     room = most - header_bytes(headers)
     if len(payload) <= room:
         return DeadLetter(payload, headers)
     known = {name: getattr(event, name) for name in ("version", "id", "type", "timestamp", "source")}
-    small = msgspec.json.encode(_WithoutData(**known, data_omitted=len(payload)))
+    small = msgspec.json.encode(KeptEvent(**known, data_omitted=len(payload)))
     return DeadLetter(small, headers) if len(small) <= room else None

@@ -14,12 +14,20 @@ from fanline.protocol.text import without_secrets
 _SECONDS = 15.0  # for an answer
 _MOST_READ = 64 * 1024  # bytes of it
 MAX_REASON = 200
-"""Characters of what is said of an answer: some of httpx's texts quote all of it."""
+"""Characters of the description of an answer: some of httpx's texts quote the whole answer."""
 _HEADERS = {"Content-Type": "application/json", "User-Agent": "fanline"}
 
 
+_CONNECTIONS = httpx.Limits(max_connections=64, max_keepalive_connections=16)
+
+
+def open_http() -> httpx.AsyncClient:
+    """The client for all webhooks. It follows no redirects: events are meant for this server and no other."""
+    return httpx.AsyncClient(limits=_CONNECTIONS, follow_redirects=False)
+
+
 class NotTakenError(Exception):
-    """The events were not taken; str() says why, without the URL. `answered`: whether there was an answer."""
+    """The events were not accepted; str() says why, without the URL. `answered`: whether there was an answer."""
 
     def __init__(self, text: str, *, answered: bool) -> None:
         super().__init__(text)
@@ -50,7 +58,7 @@ class Poster:
             text = str(error)  # httpx's own texts sometimes hold the URL
             words = type(error).__name__ if "://" in text or not text else text
             raise NotTakenError(words[:MAX_REASON], answered=False) from None
-        except (httpx.InvalidURL, UnicodeError):  # its host is no name
+        except (httpx.InvalidURL, UnicodeError):  # its host is not a valid name
             raise NotTakenError("its URL cannot be used", answered=False) from None
         if not 200 <= status < 300:
             raise NotTakenError(f"it answered with status {status}", answered=True)

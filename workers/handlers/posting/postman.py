@@ -1,7 +1,7 @@
-"""Brings one webhook its events, in their order, until each is taken or given up.
+"""Delivers events to one webhook, in order, until each is accepted or given up.
 
-An event is acknowledged to its stream only when the webhook has taken it, or when it is stored among those that were
-given up. So a process that is killed loses none, and the next one may post some a second time.
+An event is acknowledged to its stream only when the webhook has accepted it, or when it is stored among the events that
+were given up. So a process that is killed loses none, and the next process may post some a second time.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from nats.js import JetStreamContext
 
 from fanline.engine.hooks.settings import Webhook
 from fanline.engine.log_pace import LogPace
+from fanline.protocol.hooks.counters import WebhookCounters
 from fanline.protocol.hooks.events import BadEventError, ServerEvent, decode_event
 from fanline.protocol.nats.names import EVENTS_STREAM, dead_subject
 from fanline.workers.handlers.posting.dead_letter import dead_letter
@@ -41,7 +42,7 @@ class Letter(NamedTuple):
 
 
 class Postman:
-    """`ensure`: has what is needed in NATS created, if it is not there. nats.errors.Error. `most_bytes()`: those of a
+    """`ensure`: creates what is missing in NATS. nats.errors.Error. `most_bytes()`: those of a
     message that NATS takes, with its headers.
     """
 
@@ -59,9 +60,16 @@ class Postman:
         self._ensure = ensure
         self._most_bytes = most_bytes
         self._pace = LogPace()
+        self._taken = self._failed = self._given_up = 0
+
+    @property
+    def counters(self) -> WebhookCounters:
+        return WebhookCounters(
+            webhook=self._poster.label, events=self._taken, failed=self._failed, given_up=self._given_up
+        )
 
     async def run(self) -> None:
-        """Work for ever. Whatever NATS does, it is tried again."""
+        """Work forever, and try again whatever NATS does."""
         while True:
             try:
                 await self._work()
@@ -99,8 +107,8 @@ class Postman:
     async def _open(self, message: Msg) -> Letter | None:
         try:
             return Letter(message, decode_event(message.data))
-        except BadEventError as error:  # whoever is not a producer may publish there
-            _log.error("what came as %s is no event, and is dropped: %s", message.subject, error)
+        except BadEventError as error:  # programs other than producers may publish there
+            _log.error("a message on %s is not an event, and is dropped: %s", message.subject, error)
             await message.ack()
             return None
 
@@ -121,7 +129,7 @@ class Postman:
             await self._give_up(letter, str(error))
 
     async def _insist(self, batch: Sequence[Letter]) -> NotTakenError | None:
-        """Why a batch had to be given up; None if it was taken."""
+        """Why a batch had to be given up; None if it was accepted."""
         now = asyncio.get_running_loop().time
         ends, pause = now() + self._webhook.give_up, _FIRST_PAUSE
         while True:
@@ -138,29 +146,35 @@ class Postman:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _post(self, letters: Sequence[Letter]) -> None:
-        await self._poster.post([(letter.event, letter.message.data) for letter in letters])
+        try:
+            await self._poster.post([(letter.event, letter.message.data) for letter in letters])
+        except NotTakenError:
+            self._failed += 1
+            raise
+        self._taken += len(letters)
         for letter in letters:
             await letter.message.ack()
 
     async def _give_up(self, letter: Letter, reason: str) -> None:
-        """Store an event where an operator finds it, and go on."""
+        """Store an event where an operator can find it, and go on."""
         name, label, (message, event) = consumer_name(self._webhook), self._poster.label, letter
         dead = dead_letter(name, label, reason, event, message.data, self._most_bytes())
         if dead is None:
             _log.error("an event of %d bytes for the webhook %s is too large to be kept", len(message.data), label)
         else:
             await self._js.publish(dead_subject(name), dead.data, headers=dead.headers)
+        self._given_up += 1
         await message.ack()
         if self._pace.allows("dead"):
-            _log.error("the webhook %s does not take events (%s): they are given up", label, reason)
+            _log.error("the webhook %s does not accept events (%s): they are given up", label, reason)
 
 
 async def _keep(letters: Sequence[Letter]) -> None:
-    """Say, for ever, that they are still being worked on."""
+    """Report, forever, that the events are still being worked on."""
     while True:
         await asyncio.sleep(ACK_SECONDS / 4)
         for letter in letters:
-            with suppress(nats.errors.Error):  # it was taken meanwhile, or NATS is away
+            with suppress(nats.errors.Error):  # it was acknowledged meanwhile, or NATS is unreachable
                 await letter.message.in_progress()
 
 

@@ -1,25 +1,25 @@
 """What webhooks need in NATS: a stream of the events that they get, one of those that were given up, and for each
-webhook a consumer that remembers what was taken.
+webhook a consumer that remembers what was accepted.
 """
 
 from collections.abc import Iterable, Sequence
 
 import nats.js.errors
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
 
 from fanline.engine.hooks.settings import Webhook
 from fanline.protocol.hooks.events import event_subject
 from fanline.protocol.nats.names import DEAD_EVENTS, EVENTS_STREAM, dead_subject, name_key
 
 KEPT_SECONDS = 3 * 86_400.0
-"""For which events wait for a webhook that does not take them."""
+"""How long events wait for a webhook that does not accept them."""
 DEAD_SECONDS = 30 * 86_400.0
-"""For which those that were given up are kept."""
+"""How long events that were given up are kept."""
 ACK_SECONDS = 10.0
-"""After which events that a process has taken, and that it says nothing of any more, are given to another one."""
+"""How long a process may hold events without a sign of life before they go to another process."""
 _DEDUPLICATION_SECONDS = 120.0
-_BYTES, _DEAD_BYTES = 256 << 20, 64 << 20  # at most, of a NATS that has no limits of ours
+_BYTES, _DEAD_BYTES = 256 << 20, 64 << 20  # at most, on an external NATS, which has no limits of ours
 
 
 def consumer_name(webhook: Webhook) -> str:
@@ -28,7 +28,7 @@ def consumer_name(webhook: Webhook) -> str:
 
 
 async def ensure_streams(js: JetStreamContext, webhooks: Sequence[Webhook], bucket_bytes: int) -> None:
-    """Create or change what is not there, or not as the settings say. nats.errors.Error.
+    """Create what is missing, and change what differs from the settings. nats.errors.Error.
 
     `bucket_bytes`: as in EngineSettings; what is stored for webhooks has a part of it, besides the buckets.
     """
@@ -54,8 +54,12 @@ async def _ensure_stream(js: JetStreamContext, config: StreamConfig) -> None:
 
 
 def _stream(name: str, subjects: Iterable[str], max_age: float, max_bytes: int) -> StreamConfig:
+    """A full stream drops its oldest messages: a webhook that accepts nothing must not hold up the others, nor may a
+    record that nobody reads hold up events that are still to be posted.
+    """
     return StreamConfig(
         name=name,
+        discard=DiscardPolicy.OLD,
         subjects=list(subjects),
         storage=StorageType.FILE,
         max_age=max_age,
@@ -66,7 +70,7 @@ def _stream(name: str, subjects: Iterable[str], max_age: float, max_bytes: int) 
 
 
 def _consumer(webhook: Webhook) -> ConsumerConfig:
-    """A webhook gets what is said from its first start on. One that nobody serves any more is cleared away."""
+    """A webhook gets events from its first start on. A consumer that no server uses any more is deleted."""
     return ConsumerConfig(
         durable_name=consumer_name(webhook),
         deliver_policy=DeliverPolicy.NEW,

@@ -5,9 +5,9 @@ over a share has its timers back with one read.
 import msgspec
 from msgspec.structs import replace
 
-from fanline.engine.bus.interface import Epoch
+from fanline.engine.bus.stored import Epoch
+from fanline.engine.bus.stored_entry import read_entry
 from fanline.engine.cluster.shares import share_of
-from fanline.engine.stored_entry import read_entry
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask, new_task
 from fanline.engine.tasks.timers import Deadlines
 from fanline.protocol.nats.names import channel_key, channel_of_key

@@ -13,7 +13,8 @@ from itertools import islice
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError, ConflictError, TooLargeError
+from fanline.engine.bus.errors import BusError, ConflictError, TooLargeError
+from fanline.engine.bus.interface import Bus
 from fanline.engine.bus.parallel import for_each
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.tasks.fold import ALL_LINES, TaskRecord
@@ -43,7 +44,7 @@ class TaskRecords:
         self._bus_failed = bus_failed
 
     async def run(self) -> None:
-        """Write for ever, a few at a time."""
+        """Write forever, a few at a time."""
         while True:
             try:
                 await self._write_some(self._roster.to_save, round(URGENT_RATE * TICK_SECONDS), self._save)
@@ -67,6 +68,7 @@ class TaskRecords:
             share = self._roster.home(task)
             if share is None or task.pending is not None:
                 return
+            self._roster.writing.add(task)
             try:
                 with self._roster.edge(task, "it cannot be stored"):
                     await write(share, task)
@@ -74,6 +76,8 @@ class TaskRecords:
                 if share.held:
                     queue[task] = None
                 raise
+            finally:
+                self._roster.writing.discard(task)
 
         await for_each(write_one, list(islice(queue, count)))
 

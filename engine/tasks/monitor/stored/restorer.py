@@ -5,8 +5,10 @@ from itertools import islice
 
 import trio
 
-from fanline.engine.bus.interface import MULTI_LAST, Bus, BusError, KvEntry
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus
 from fanline.engine.bus.parallel import for_each
+from fanline.engine.bus.stored import MULTI_LAST, KvEntry
 from fanline.engine.clock import unix_ms_of
 from fanline.engine.slices import Slices
 from fanline.engine.tasks.fold import read_record
@@ -32,7 +34,7 @@ class Restorer:
         self._bus_failed = bus_failed
 
     async def run(self) -> None:
-        """Restore tasks for ever."""
+        """Restore tasks forever."""
         while True:
             try:
                 while self._roster.to_restore:

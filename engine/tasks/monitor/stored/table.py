@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import Bus, TooLargeError
-from fanline.engine.stored_entry import read_entry
+from fanline.engine.bus.errors import TooLargeError
+from fanline.engine.bus.interface import Bus
+from fanline.engine.bus.stored_entry import read_entry
+from fanline.engine.cluster.shares import SHARES
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask
 from fanline.engine.tasks.monitor.roster import TaskRoster
 from fanline.protocol.nats.names import Bucket
@@ -25,7 +27,11 @@ TABLE_EVENT = "task_table"
 MAX_ROWS = 500
 ROWS_PREFIX = "rows"
 """Of the keys in RUNNING under which workers leave their rows; no share has this name."""
-_PAUSE_SECONDS = 1.0  # at least, between two tables
+PAUSE_SECONDS = 1.0
+"""At least, between two tables."""
+ASKED_SECONDS = 0.2
+"""The same while viewers come, who are not to wait for it."""
+_ALL_SHARES = frozenset(range(SHARES))
 _REFRESH_SECONDS = 3600.0  # after this even an unchanged table is stored again, before it is too old to be kept
 
 
@@ -48,6 +54,8 @@ class Rows(msgspec.Struct):
     """The newest tasks of one worker, the last changed one first, and how many there are."""
 
     total: int = 0
+    shares: list[int] = []
+    """Those of which these are all tasks."""
     tasks: list[tuple[float, TableRow]] = []
     """When it changed, Unix ms of the store; the row that viewers get."""
 
@@ -56,11 +64,15 @@ def rows_of(roster: TaskRoster, count: int = MAX_ROWS) -> Rows:
     """The rows of the tasks that a worker monitors."""
     by_share = (reversed(share.running.values()) for share in roster.held())
     newest = heapq.merge(*by_share, key=lambda task: task.changed_ms, reverse=True)
-    rows = Rows(roster.running)
+    rows = Rows(roster.running, _ready(roster))
     for task in islice(newest, count):
         with roster.edge(task, "it has no row in the table"):
             rows.tasks.append((task.changed_ms, _row(task)))
     return rows
+
+
+def _ready(roster: TaskRoster) -> list[int]:
+    return [share.number for share in roster.held() if share.ready]
 
 
 def _row(task: MonitoredTask) -> TableRow:
@@ -78,7 +90,7 @@ def table(parts: Iterable[Rows], count: int = MAX_ROWS) -> dict[str, Any]:
 
 
 class TablePublisher:
-    """Publishes the table when it has changed, or leaves this worker's rows for its publisher; at most once a second.
+    """Publishes the table when it has changed, or leaves this worker's rows for its publisher.
 
     `publish` stores the table's data; BusError, TooLargeError. `live`: the ids of the live workers, `me` among them.
     """
@@ -97,7 +109,9 @@ class TablePublisher:
         self._published = -math.inf
         self._shown: object = None  # what the table, or the rows that were left, are made of
         self._others: dict[str, Rows] = {}
+        self._readable: set[str] = set()  # the other live workers at the last reading
         self._read_until = 0  # revision in the bucket
+        self._updating = trio.Lock()
 
     def bus_is_back(self) -> None:
         """After an outage: the store may be an older copy of itself, or another one, whose revisions begin again. What
@@ -107,16 +121,35 @@ class TablePublisher:
         self._shown = None if self._shown is None else ()
 
     async def update(self, roster: TaskRoster) -> None:
-        """Publish, or leave, what is due. BusError."""
-        now, publishes = trio.current_time(), roster.shares[0] is not None
-        if now - self._published < _PAUSE_SECONDS:
-            return
+        """Publish, or leave, what is due; at most once in PAUSE_SECONDS. BusError."""
+        if trio.current_time() - self._published >= PAUSE_SECONDS:
+            async with self._updating:
+                await self._update(roster)
+
+    async def update_now(self, roster: TaskRoster) -> bool:
+        """The same for a viewer who comes, once in ASKED_SECONDS. Returns whether the table that is published has the
+        tasks of all shares. BusError.
+        """
+        async with self._updating:
+            await trio.sleep(max(0.0, self._published + ASKED_SECONDS - trio.current_time()))
+            await self._update(roster)
+        parts = [_ready(roster), *(rows.shares for rows in self._others.values())]
+        return {number for part in parts for number in part} >= _ALL_SHARES
+
+    async def _update(self, roster: TaskRoster) -> None:
+        now, publishes, ready = trio.current_time(), roster.shares[0] is not None, _ready(roster)
         if publishes:
             await self._read_others()
-        shown = (roster.changes, publishes, self._read_until, frozenset(self._live()) if publishes else None)
+        shown = (
+            roster.changes,
+            ready,
+            publishes,
+            self._read_until,
+            frozenset(self._live()) if publishes else None,
+        )
         if shown == self._shown and now - self._published < _REFRESH_SECONDS:
             return
-        if not publishes and self._shown is None and not roster.running:
+        if not publishes and self._shown is None and not ready and not roster.running:
             return  # there is nothing to be left, and there was nothing
         self._published, self._shown = now, ()  # if it fails it is due again after the pause
         await (self._publish_table(roster) if publishes else self._leave_rows(roster))
@@ -125,6 +158,9 @@ class TablePublisher:
     async def _read_others(self) -> None:
         live = set(self._live()) - {self._me}
         self._others = {worker: rows for worker, rows in self._others.items() if worker in live}
+        if live - self._readable:
+            self._read_until = 0  # what one of them had left before it was live was passed over
+        self._readable = live
         if not live:
             return
         found = await self._bus.kv_entries(Bucket.RUNNING, ROWS_PREFIX, self._read_until)
@@ -139,6 +175,7 @@ class TablePublisher:
         await _what_fits(lambda count: self._publish(table(parts, count)))
 
     async def _leave_rows(self, roster: TaskRoster) -> None:
+        """Also without a task: the rows say for which shares that is all."""
         self._others.clear()
         self._read_until = 0
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fanline.engine.bus.interface import Epoch, StreamPosition
+from fanline.engine.bus.stored import Epoch, StreamPosition
 from fanline.engine.channels.audience.channel import Channel
 from fanline.engine.channels.hub import Hub
 from fanline.engine.namespaces import Namespace, Namespaces

@@ -8,11 +8,12 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fanline.engine.bus.interface import Epoch, StreamPosition
-from fanline.engine.channels.durable.channel import DurableChannel, DurableState
+from fanline.engine.bus.stored import Epoch, StreamPosition
+from fanline.engine.channels.durable.channel import DurableChannel
+from fanline.engine.channels.durable.life import DurableState
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import GapReason
+from fanline.protocol.messages.notices import GapReason
 
 CHANNEL = "task:1"
 

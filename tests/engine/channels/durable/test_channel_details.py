@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 import trio
 
-from fanline.engine.bus.interface import Epoch, StreamPosition, StreamState
-from fanline.engine.channels.durable.channel import _CLOCK_SKEW, DurableChannel, DurableState
+from fanline.engine.bus.stored import Epoch, StreamPosition, StreamState
+from fanline.engine.channels.durable.channel import _CLOCK_SKEW, DurableChannel
 from fanline.engine.channels.durable.held import HELD_MOST
+from fanline.engine.channels.durable.life import DurableState
 from fanline.engine.channels.durable.log import Readable
 from fanline.engine.faults import fault_gap
 from fanline.engine.namespaces import Namespace
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import DEFAULT_LINES, GapReason
+from fanline.protocol.messages.commands import DEFAULT_LINES
+from fanline.protocol.messages.notices import GapReason
 
 CHANNEL = "task:1"
 NOW = 1_000_000.0

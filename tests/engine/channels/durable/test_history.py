@@ -7,7 +7,8 @@ import pytest
 import trio
 from msgspec import Raw
 
-from fanline.engine.bus.interface import READ_BATCH, BusError, Epoch, Page, Stored, StreamPosition, StreamState
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.stored import READ_BATCH, Epoch, Page, Stored, StreamPosition, StreamState
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.history import History, Piece
 from fanline.engine.channels.durable.log import Readable

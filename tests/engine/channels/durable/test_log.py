@@ -2,7 +2,7 @@
 
 import sys
 
-from fanline.engine.bus.interface import StreamPosition
+from fanline.engine.bus.stored import StreamPosition
 from fanline.engine.channels.durable.log import ChannelLog, Readable
 from fanline.protocol.envelope import Envelope, MessageType
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from fanline.engine.bus.interface import Epoch, StreamPosition
+from fanline.engine.bus.stored import Epoch, StreamPosition
 from fanline.engine.channels.durable.channel import DurableChannel
 from fanline.engine.channels.durable.log import ChannelLog
 from fanline.engine.channels.durable.log_budget import LogBudget, weight_of

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 import trio
 
-from fanline.engine.bus.interface import Page
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.bus.stored import Page
 from fanline.engine.channels.durable.paging import PAGE_BYTES, Paging
 from fanline.engine.channels.durable.stream_states import StreamStates
 from fanline.engine.channels.messages import MessageReader
@@ -17,7 +17,9 @@ from fanline.engine.faults import Faults
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.errors import ErrorCode, MessageError
-from fanline.protocol.messages import MAX_PAGE, AskHistory, HistoryAnswer, read
+from fanline.protocol.messages.answers import HistoryAnswer
+from fanline.protocol.messages.commands import MAX_PAGE, AskHistory
+from fanline.protocol.messages.control_data import read
 from tests.support.seeds import new_seed
 
 CHANNEL = "doc:a"

@@ -9,10 +9,12 @@ import pytest
 import trio
 import trio.testing
 
-from fanline.engine.bus.interface import READ_BATCH, BusError, Page, Stored, StreamPosition, StreamState
+from fanline.engine.bus.errors import BusError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.bus.stored import READ_BATCH, Page, Stored, StreamPosition, StreamState
 from fanline.engine.channels.audience.channel import Channel
-from fanline.engine.channels.durable.channel import DurableChannel, DurableState
+from fanline.engine.channels.durable.channel import DurableChannel
+from fanline.engine.channels.durable.life import DurableState
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.protocol.dialects import JSON
 from fanline.protocol.dialects.encoding import encoding_of

@@ -1,4 +1,4 @@
-"""The task board: what a plain client says of an item reaches its assignee and its project, each viewer once."""
+"""The task board: what is said of an item reaches its assignee and its project, each viewer once, and is remembered."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 import trio
 
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.memory import MemoryBus
+from fanline.protocol.compat.board import BoardAnswer, BoardUpdate, decode_answer, encode_update
+from fanline.protocol.nats.names import BOARD_SUBJECT
 from tests.engine.access.clients import token, token_access
 from tests.engine.running import RunningEngine, running_engine
 from tests.engine.sessions.talk.people import Person, people, person
@@ -95,3 +99,86 @@ async def test_each_copy_needs_the_right_to_publish_on_its_channel() -> None:
                 assert (answer["type"], answer["message"]) == ("error", "Task access denied")
             assert (await anna.ask({"type": "task_updated", "data": {}}))["message"] == "Task ID required"
             assert (await anna.ask({"type": "get_tasks", "project_id": 9}))["message"] == "Channel access denied"
+
+
+# --- what producers say ------------------------------------------------------------------------------------------
+
+
+async def update(engine: RunningEngine, event: str, data: Any, message_id: str = "m1") -> BoardAnswer:
+    """A producer tells of an item."""
+    asked = encode_update(BoardUpdate(event, data, message_id))
+    return decode_answer(await MemoryBus(engine.broker).ask(BOARD_SUBJECT, asked, 5))
+
+
+async def test_what_a_producer_says_of_an_item_is_in_the_list_of_its_project() -> None:  # S1-07, S1-09
+    with trio.fail_after(10):
+        async with running_engine() as engine, board(engine) as (anna, bert, carl):
+            assert await update(engine, "task_created", ITEM) == BoardAnswer()
+            heard = [await each.hear("task_created") for each in (bert, carl)]
+            assert [each["channel"] for each in heard] == ["user:bert", "project:7"]
+            assert [(each["data"], each["task_id"], each["project_id"]) for each in heard] == [(ITEM, "i1", "7")] * 2
+            changed = {"task_id": "i1", "old_status": "todo", "new_status": "done"}
+            assert await update(engine, "task_status_changed", changed, "m2") == BoardAnswer()
+            for each in (bert, carl):
+                assert (await each.hear("task_status_changed"))["project_id"] == "7"
+                await each.hears_nothing()
+            listed = await anna.ask({"type": "get_tasks", "project_id": 7})
+            assert listed["tasks"] == [{**ITEM, "status": "done"}]
+            await anna.say({"type": "task_updated", "data": {"task_id": "i1", "title": "Varnish"}})
+            assert (await carl.hear("task_updated"))["project_id"] == "7"
+            assert await update(engine, "task_deleted", {"task_id": "i1"}, "m3") == BoardAnswer()
+            assert (await anna.ask({"type": "get_tasks", "project_id": 7}))["tasks"] == []
+
+
+async def test_an_update_that_is_repeated_is_told_once() -> None:
+    with trio.fail_after(10):
+        async with running_engine() as engine, board(engine) as (_, bert, carl):
+            for _ in range(2):
+                assert await update(engine, "task_created", ITEM) == BoardAnswer()
+            for each in (bert, carl):
+                await each.hear("task_created")
+                await each.hears_nothing()
+
+
+async def test_one_worker_takes_an_update() -> None:
+    with trio.fail_after(10):
+        async with running_engine() as engine, running_engine(broker=engine.broker), board(engine) as (_, bert, _):
+            asked = encode_update(BoardUpdate("task_created", ITEM, "m1"))
+            assert len(await MemoryBus(engine.broker).ask_all(BOARD_SUBJECT, asked, 0.1, 2)) == 1
+            await bert.hear("task_created")
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "error"),
+    [
+        ("task_updated", {"task_id": "new"}, "no project_id and no assignee_id, and it is not known to the server"),
+        ("tasks_reset", {}, "no project_id and no assignee_id, and there is no task_id"),
+        ("task_updated", {"task_id": "i1", "project_id": "p" * 300}, "it is not known whom"),
+    ],
+)
+async def test_an_update_that_concerns_nobody_is_refused(event: str, data: Any, error: str) -> None:
+    with trio.fail_after(10):
+        async with running_engine() as engine:
+            answer = await update(engine, event, data)
+            assert error in answer.error
+            assert not answer.retry
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"event":"","data":{},"id":"m"}', b'{"event":"e","id":"m"}'])
+async def test_what_is_no_update_is_refused(payload: bytes) -> None:
+    with trio.fail_after(10):
+        async with running_engine() as engine:
+            answer = decode_answer(await MemoryBus(engine.broker).ask(BOARD_SUBJECT, payload, 5))
+            assert answer.error.startswith("not an update of an item")
+            assert not answer.retry
+
+
+async def test_while_the_store_is_away_a_producer_is_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with trio.fail_after(10):
+        async with running_engine() as engine:
+
+            async def away(*_: Any) -> None:
+                raise BusError("NATS is away")
+
+            monkeypatch.setattr(MemoryBus, "kv_get", away)
+            assert await update(engine, "task_created", ITEM) == BoardAnswer("NATS is away", retry=True)

@@ -13,7 +13,7 @@ from fanline.engine.bus.memory import MemoryBroker
 from fanline.engine.routes import Route
 from fanline.engine.settings import EngineSettings
 from fanline.protocol.handlers import AuthenticateAnswer, AuthenticateRequest, ClientIdentity
-from tests.engine.access.answering import Answering, Request, answering, client_of
+from tests.engine.access.application.answering import Answering, Request, answering, client_of
 from tests.engine.access.clients import token, token_access
 from tests.engine.running import RunningEngine, running_engine
 from tests.engine.sessions.talk.people import Person, person

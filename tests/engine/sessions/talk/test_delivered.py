@@ -9,7 +9,8 @@ from weakref import ref
 import pytest
 import trio
 
-from fanline.engine.bus.interface import Bus, BusError
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.interface import Bus
 from fanline.engine.bus.memory import MemoryBus
 from fanline.engine.namespaces import Namespace
 from fanline.engine.sessions.session import Session

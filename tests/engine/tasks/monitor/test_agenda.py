@@ -3,7 +3,7 @@
 import math
 import random
 
-from fanline.engine.bus.interface import Epoch
+from fanline.engine.bus.stored import Epoch
 from fanline.engine.tasks.monitor.agenda import Agenda
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask, new_task
 from tests.support.seeds import new_seed

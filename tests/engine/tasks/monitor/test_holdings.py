@@ -9,8 +9,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import BusError, KvEntry
+from fanline.engine.bus.errors import BusError
 from fanline.engine.bus.memory import MemoryBus
+from fanline.engine.bus.stored import KvEntry
 from fanline.engine.cluster.shares import SHARES
 from fanline.engine.tasks.monitor.holdings import STEADY_SECONDS, Holdings
 from fanline.engine.tasks.monitor.lease import EXPIRY_SECONDS

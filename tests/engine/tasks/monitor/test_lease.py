@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.errors import BusError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.tasks.monitor.lease import EXPIRY_SECONDS, RENEW_SECONDS, Lease, LeaseBoard, ReadPosition, value_of
 from fanline.protocol.nats.names import Bucket

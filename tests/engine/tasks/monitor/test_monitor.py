@@ -7,8 +7,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import BusError, KvEntry, StoreAck, Stored
+from fanline.engine.bus.errors import BusError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.bus.stored import KvEntry, StoreAck, Stored
 from fanline.engine.tasks.monitor.stored.entry import entry_key
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.names import Bucket

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from fanline.engine.bus.interface import Epoch
+from fanline.engine.bus.stored import Epoch
 from fanline.engine.tasks.fold import TaskFold, read_record
 from fanline.engine.tasks.monitor.monitored_task import (
     COOL_SECONDS,

@@ -3,8 +3,8 @@
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import Epoch, Stored
 from fanline.engine.bus.memory import MemoryBus
+from fanline.engine.bus.stored import Epoch, Stored
 from fanline.engine.cluster.shares import SHARES, share_of
 from fanline.engine.tasks.monitor.lease import Lease
 from fanline.engine.tasks.monitor.reader import NamespaceReader
@@ -19,7 +19,7 @@ async def test_what_was_heard_for_an_earlier_holding_of_a_share_is_not_taken_whi
     def take(share: Share, epoch: Epoch, stored: Stored) -> None:
         taken.append(stored.channel)
 
-    async def begin_epoch(namespace: str, epoch: Epoch, *, anew: bool) -> None:
+    async def begin_epoch(namespace: str, epoch: Epoch, *, recreated: bool) -> None:
         raise AssertionError
 
     def hold() -> Share:

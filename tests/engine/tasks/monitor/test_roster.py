@@ -5,8 +5,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import Epoch, Stored, StreamPosition
 from fanline.engine.bus.memory import MemoryBus
+from fanline.engine.bus.stored import Epoch, Stored, StreamPosition
 from fanline.engine.cluster.shares import SHARES, share_of
 from fanline.engine.cluster.store_clock import StoreClock
 from fanline.engine.counters import Counters
@@ -254,7 +254,7 @@ async def test_what_waited_for_a_task_when_its_stream_was_recreated_hides_nothin
         roster.take(share, epoch, Stored("task:a", payload, StreamPosition(offset, 0, "2026-01-01T00:00:00Z")))
 
     take(Epoch("old"), 500, "task_started")
-    await roster.begin_epoch("task", Epoch("new"), anew=True)
+    await roster.begin_epoch("task", Epoch("new"), recreated=True)
     take(Epoch("new"), 1, "task_paused")
     (task,) = roster.to_restore
     task.warm_without_record()

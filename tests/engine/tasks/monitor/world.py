@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 import trio
 
-from fanline.engine.bus.interface import BusError, Stored, StreamPosition
+from fanline.engine.bus.errors import BusError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.bus.stored import Stored, StreamPosition
 from fanline.engine.channels.messages import MessageReader
 from fanline.engine.cluster.members import Members
 from fanline.engine.cluster.shares import SHARES

@@ -11,7 +11,8 @@ from fanline.client.machine.requests import ClientRequest
 from fanline.client.subscriptions.start import StartPosition
 from fanline.protocol.dialects import JSON
 from fanline.protocol.envelope import Envelope, MessageType, decode_json, encode_json
-from fanline.protocol.messages import Authenticated, Limits, Welcome
+from fanline.protocol.messages.answers import Authenticated
+from fanline.protocol.messages.notices import Limits, Welcome
 
 Effect = TypeVar("Effect", bound=ShellEffect)
 HEARTBEAT = 20.0

@@ -10,7 +10,10 @@ from fanline.client.machine.requests import STORED_SECONDS
 from fanline.client.machine.wire import ServerWire
 from fanline.protocol.dialects import JSON
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import Authenticate, ErrorData, ReconnectData, read
+from fanline.protocol.messages.answers import ErrorData
+from fanline.protocol.messages.commands import Authenticate
+from fanline.protocol.messages.control_data import read
+from fanline.protocol.messages.notices import ReconnectData
 from tests.fanline.client.machine.played import HEARTBEAT, PlayedClient, welcome
 
 

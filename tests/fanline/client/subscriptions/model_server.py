@@ -9,7 +9,10 @@ import fanline
 from fanline.client.message import is_snapshot
 from fanline.client.subscriptions.start import StartPosition
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import Authenticate, Authenticated, ErrorData, GapData, Subscribe, Subscribed, read
+from fanline.protocol.messages.answers import Authenticated, ErrorData, Subscribed
+from fanline.protocol.messages.commands import Authenticate, Subscribe
+from fanline.protocol.messages.control_data import read
+from fanline.protocol.messages.notices import GapData
 from fanline.protocol.tasks.events import TaskEvent
 from tests.fanline.client.subscriptions.recording_shell import CHANNEL, Local
 

@@ -10,7 +10,9 @@ from fanline.client.subscriptions.cursor import Cursor
 from fanline.client.subscriptions.effects import AskAgain, Begin, Deliver, Effect, End, Resumed, Send
 from fanline.client.subscriptions.start import StartPosition
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import Authenticate, ErrorData, Subscribe, Subscribed, read
+from fanline.protocol.messages.answers import ErrorData, Subscribed
+from fanline.protocol.messages.commands import Authenticate, Subscribe
+from fanline.protocol.messages.control_data import read
 
 CHANNEL = "task:1"
 NOW = StartPosition()

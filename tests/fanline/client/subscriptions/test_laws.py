@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 import fanline
 from fanline.client.subscriptions.start import StartPosition
 from fanline.protocol.envelope import Envelope
-from fanline.protocol.messages import Subscribe
+from fanline.protocol.messages.commands import Subscribe
 from tests.fanline.client.subscriptions.model_server import CheckedLocal, ModelServer
 from tests.fanline.client.subscriptions.recording_shell import NOW, SNAPSHOT, RecordingShell
 

@@ -4,7 +4,7 @@ import pytest
 
 from fanline.client.subscriptions.resumption import Resumption
 from fanline.protocol.envelope import Envelope, MessageType
-from fanline.protocol.messages import ErrorData
+from fanline.protocol.messages.answers import ErrorData
 from tests.fanline.client.subscriptions.recording_shell import CHANNEL, RecordingShell, last, live_shell
 
 
@@ -149,3 +149,36 @@ def test_a_late_answer_to_the_ping_is_none() -> None:
     resumption.begin("old", {})
     resumption.disconnected()
     assert resumption.take(Envelope(MessageType.PONG, id="~mark")) is None
+
+
+def test_what_comes_because_the_route_joins_a_channel_is_left_out_until_the_server_has_answered_for_it() -> None:
+    """Two things met: a `sub` that was refused for now, and a new epoch whose offsets seem to follow."""
+    shell, local = live_shell(5)
+    shell.reconnect()
+    shell.hear(Envelope(MessageType.OK, channel=CHANNEL, offset=5, epoch="two"))
+    shell.refuse(shell.take_sub(), "unavailable")
+    shell.message(6, 5)
+    assert local.got == []
+    shell.wait(9)
+    shell.accept(shell.take_sub(), 6, 2, epoch="two", recovered=False)
+    shell.message(5, 0)
+    shell.message(6, 5)
+    gap, *messages = local.got
+    assert (gap.reason, messages) == ("epoch", [5, 6])
+
+
+@pytest.mark.parametrize("kind", [MessageType.PUB, MessageType.GAP])
+def test_a_pattern_gets_what_comes_of_a_channel_that_the_server_has_not_answered_for(kind: MessageType) -> None:
+    shell, local = live_shell(5)
+    whole = shell.subscribe(channel="task:*")
+    shell.accept(shell.take_sub())
+    shell.reconnect()
+    for _ in range(2):
+        command = shell.take_sub()
+        if command.channel == "task:*":
+            shell.accept(command)
+    if kind == MessageType.GAP:
+        shell.gap(3, 4)
+    else:
+        shell.message(4, 3)
+    assert (len(whole.got), local.got) == (1, [])

@@ -27,7 +27,7 @@ class Nowhere:
 
 
 def make(name: str, function: Function) -> Hooked:
-    return Hooked(name, function, 0.2, lambda: None)
+    return Hooked(name, function, 0.2)
 
 
 async def answer(hooks: Hooks, question: ClientQuestion | bytes, desk: HookDesk | None = None) -> QuestionAnswer:
@@ -114,7 +114,7 @@ def test_whatever_goes_wrong_is_a_failure_and_is_logged(
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b'{"type":"authorize"}', b'{"type":"message"}'])
 def test_what_is_no_question_is_a_failure(payload: bytes) -> None:
-    with pytest.raises(HandlerError, match="a question cannot be read"):
+    with pytest.raises(HandlerError, match="a request cannot be read"):
         answered(lambda _: 1, payload)
 
 

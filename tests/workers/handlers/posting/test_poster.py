@@ -3,12 +3,11 @@
 import asyncio
 import base64
 
-import httpx
 import pytest
 
 from fanline.engine.hooks.settings import Webhook
 from fanline.protocol.hooks.events import decode_event, encode_event
-from fanline.workers.handlers.posting.poster import MAX_REASON, NotTakenError, Poster
+from fanline.workers.handlers.posting.poster import MAX_REASON, NotTakenError, Poster, open_http
 
 pytestmark = pytest.mark.process
 
@@ -17,7 +16,7 @@ BODY = encode_event("x", "1", 0, "worker-0", {})
 
 
 async def refusal(url: str) -> str:
-    async with httpx.AsyncClient() as client:
+    async with open_http() as client:
         poster = Poster(Webhook(url=url, events=("x",), secret=SECRET), client)
         with pytest.raises(NotTakenError) as raised:
             await poster.post([(decode_event(BODY), BODY)])
@@ -42,9 +41,10 @@ def test_the_reason_is_short_whatever_was_answered() -> None:
     assert len(asyncio.run(answered_with(b"x" * 60_000 + b"\r\n\r\n"))) <= MAX_REASON
 
 
-def test_a_redirect_is_no_success() -> None:
-    answer = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
-    assert asyncio.run(answered_with(answer)) == "it answered with status 302"
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed(status: int) -> None:
+    answer = f"HTTP/1.1 {status} X\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+    assert asyncio.run(answered_with(answer.encode())) == f"it answered with status {status}"
 
 
 def test_a_url_that_no_request_can_have_takes_no_events() -> None:

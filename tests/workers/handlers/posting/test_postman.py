@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import nats.errors
 import pytest
 
 from fanline.engine.hooks.settings import Webhook
@@ -72,8 +73,9 @@ def bring(
     *,
     answers: bool = True,
     most_bytes: int = 1 << 20,
+    stream: Stream | None = None,
 ) -> tuple[Taking, Stream]:
-    taking, stream = Taking(behave, answers=answers), Stream()
+    taking, stream = Taking(behave, answers=answers), stream or Stream()
     monkeypatch.setattr(postman, "_FIRST_PAUSE", 0.01)
 
     async def main() -> None:
@@ -130,6 +132,25 @@ def test_of_a_batch_that_is_given_up_only_what_is_refused_by_itself_is_kept(monk
     assert all(each.acked for each in messages)
 
 
+def test_an_event_is_acknowledged_only_once_it_is_stored_among_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    letter = message("1")
+
+    class Watching(Stream):
+        async def publish(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+            assert not letter.acked
+            await super().publish(subject, data, headers)
+
+    class Full(Stream):
+        async def publish(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+            raise nats.errors.TimeoutError
+
+    with pytest.raises(nats.errors.TimeoutError):  # the postman begins again with what is not acknowledged
+        bring([letter], lambda ids: False, monkeypatch, stream=Full())
+    assert not letter.acked
+    _, stream = bring([letter], lambda ids: False, monkeypatch, stream=Watching())
+    assert (len(stream.dead), letter.acked) == (1, True)
+
+
 def test_where_nobody_answers_no_time_is_spent_on_each_event(monkeypatch: pytest.MonkeyPatch) -> None:
     messages = [message(event_id) for event_id in ("1", "2", "3")]
     taking, stream = bring(messages, lambda ids: False, monkeypatch, answers=False)
@@ -142,7 +163,7 @@ def test_what_is_no_event_is_dropped(monkeypatch: pytest.MonkeyPatch, caplog: py
     taking, _ = bring([nonsense, message("1")], lambda ids: True, monkeypatch)
     assert taking.requests == [["1"]]
     assert nonsense.acked
-    assert "is no event" in caplog.text
+    assert "is not an event" in caplog.text
 
 
 def test_an_event_that_does_not_fit_beside_the_headers_is_kept_without_its_data(

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import BusError
+from fanline.engine.bus.errors import BusError
 from fanline.engine.bus.memory import MemoryBus
 from fanline.engine.namespaces import Namespace, Namespaces
 from fanline.engine.tasks.monitor.monitored_task import RECORD_SECONDS

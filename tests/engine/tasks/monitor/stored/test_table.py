@@ -7,8 +7,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fanline.engine.bus.interface import BusError, Epoch, TooLargeError
+from fanline.engine.bus.errors import BusError, TooLargeError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.engine.bus.stored import Epoch
 from fanline.engine.cluster.shares import SHARES, share_of
 from fanline.engine.cluster.store_clock import StoreClock
 from fanline.engine.counters import Counters
@@ -223,3 +224,17 @@ async def test_rows_are_found_again_after_an_outage_in_which_the_store_lost_them
     await other.turn(1.2)
     await me.turn(2.4)
     assert me.tables[-1]["total"] == 4
+
+
+async def test_rows_that_were_left_by_a_worker_before_it_was_seen_live_are_in_the_table_once_it_is(
+    autojump_clock: MockClock,
+) -> None:
+    broker, mine, theirs = MemoryBroker(), range(8), range(8, SHARES)
+    me, other = Viewers(broker, "me", mine, "third"), Viewers(broker, "other", theirs, "me")
+    other.say(channels(theirs)[0], "task_started")
+    await other.turn(1.2)
+    await me.turn(1.2)
+    assert me.tables[-1]["total"] == 0
+    me.live.add("other")
+    await me.turn(1.2)
+    assert me.tables[-1]["total"] == 1

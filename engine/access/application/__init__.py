@@ -1,0 +1,1 @@
+"""The application's own decisions: its handlers say who a client is and what it may do."""

@@ -1,0 +1,1 @@
+"""Keys of the management API, and clients that show one."""

@@ -1,0 +1,1 @@
+"""What has been revoked: tokens, and users' places on channels."""

@@ -1,0 +1,1 @@
+"""Requests on NATS, to JetStream and to other programs, and their replies."""

@@ -1,0 +1,1 @@
+"""The streams of JetStream that the engine needs: how they are configured, created and kept."""

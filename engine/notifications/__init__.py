@@ -1,0 +1,1 @@
+"""Users' notifications: their inboxes, what they have read, and their preferences."""

@@ -1,0 +1,1 @@
+"""Clients' calls that others answer: a task's producer, the application, the control process."""

@@ -1,0 +1,1 @@
+"""What clients may say, and how each command is performed."""

@@ -1,0 +1,1 @@
+"""Sockets: those of clients, and those with a path on this machine."""

@@ -1,0 +1,1 @@
+"""The commands that manage a server: tokens, keys, and the management API."""

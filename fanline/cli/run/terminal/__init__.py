@@ -1,0 +1,1 @@
+"""The terminal of a command under `fanline run --tty`, and ours around it."""

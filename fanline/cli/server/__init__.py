@@ -1,0 +1,1 @@
+"""`fanline serve` and `fanline nats-url`, and what a server needs beyond the base installation."""

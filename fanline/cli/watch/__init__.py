@@ -1,0 +1,1 @@
+"""The commands that show tasks: `fanline tail` and `fanline tasks`."""

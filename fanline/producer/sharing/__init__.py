@@ -1,0 +1,1 @@
+"""A task that several processes report to: one of them runs it, the others have handles."""

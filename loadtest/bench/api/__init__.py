@@ -1,0 +1,1 @@
+"""The management API under load: what its callers cost all other clients."""

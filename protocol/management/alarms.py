@@ -1,0 +1,154 @@
+"""Alarms: rules about the cluster's figures, and the states of the alarms that they raise. Pure.
+
+    rule = NAME (">" | "<") NUMBER            as in `errors_per_minute > 50`
+
+An alarm has one state for the whole cluster:
+
+    clear -> pending -> raised -> clearing -> clear
+
+It is raised when its rule has held for `hold` seconds, and cleared when the value has been on the good side of `clear`
+for `calm` seconds. Between the two numbers nothing changes, so a value that wavers raises one alarm and not many.
+"""
+
+import re
+from collections.abc import Collection
+from difflib import get_close_matches
+from enum import Enum, StrEnum, auto
+from typing import NamedTuple
+
+import msgspec
+
+_RULE = re.compile(r"\s*(?P<metric>\w+)\s*(?P<sign>[<>])\s*(?P<number>\d+(?:\.\d+)?)\s*", re.ASCII)
+
+
+class RuleError(ValueError):
+    """A text that is no rule; str() is one sentence."""
+
+
+class Rule(NamedTuple):
+    """What raises an alarm."""
+
+    metric: str
+    is_over: bool
+    """Whether the alarm is about values over the threshold; else about those under it."""
+    threshold: float
+
+    def __str__(self) -> str:
+        return f"{self.metric} {'>' if self.is_over else '<'} {self.threshold:g}"
+
+    def breaks(self, value: float) -> bool:
+        """Whether a value is beyond the threshold."""
+        return value > self.threshold if self.is_over else value < self.threshold
+
+    def calms(self, value: float, clear: float) -> bool:
+        """Whether it is on the good side of `clear`, or there exactly."""
+        return value <= clear if self.is_over else value >= clear
+
+
+def parse_rule(text: str, metrics: Collection[str]) -> Rule:
+    """RuleError. `metrics`: the names that there are."""
+    found = _RULE.fullmatch(text)
+    if found is None:
+        raise RuleError(f"{text!r} is no rule: write a name, < or >, and a number, as in errors_per_minute > 50")
+    if found["metric"] not in metrics:
+        near = get_close_matches(found["metric"], metrics, n=1)
+        hint = f"did you mean {near[0]}?" if near else "docs/reference/monitor.md lists the names"
+        raise RuleError(f"{text!r}: there is no {found['metric']}; {hint}")
+    return Rule(found["metric"], found["sign"] == ">", float(found["number"]))
+
+
+class AlarmState(StrEnum):
+    """Of one alarm, in the whole cluster."""
+
+    CLEAR = "clear"
+    PENDING = "pending"  # its rule holds, but not for long enough yet
+    RAISED = "raised"
+    CLEARING = "clearing"  # the value is good, but not for long enough yet
+
+
+class AlarmSight(Enum):
+    """What a look at the value says, and that a state has lasted as long as it has to."""
+
+    BAD = auto()
+    BETWEEN = auto()
+    GOOD = auto()
+    LASTED = auto()
+
+
+ALARM: dict[tuple[AlarmState, AlarmSight], AlarmState] = {
+    (AlarmState.CLEAR, AlarmSight.BAD): AlarmState.PENDING,
+    (AlarmState.CLEAR, AlarmSight.BETWEEN): AlarmState.CLEAR,
+    (AlarmState.CLEAR, AlarmSight.GOOD): AlarmState.CLEAR,
+    (AlarmState.PENDING, AlarmSight.BAD): AlarmState.PENDING,
+    (AlarmState.PENDING, AlarmSight.BETWEEN): AlarmState.CLEAR,
+    (AlarmState.PENDING, AlarmSight.GOOD): AlarmState.CLEAR,
+    (AlarmState.PENDING, AlarmSight.LASTED): AlarmState.RAISED,
+    (AlarmState.RAISED, AlarmSight.BAD): AlarmState.RAISED,
+    (AlarmState.RAISED, AlarmSight.BETWEEN): AlarmState.RAISED,
+    (AlarmState.RAISED, AlarmSight.GOOD): AlarmState.CLEARING,
+    (AlarmState.CLEARING, AlarmSight.BAD): AlarmState.RAISED,
+    (AlarmState.CLEARING, AlarmSight.BETWEEN): AlarmState.RAISED,
+    (AlarmState.CLEARING, AlarmSight.GOOD): AlarmState.CLEARING,
+    (AlarmState.CLEARING, AlarmSight.LASTED): AlarmState.CLEAR,
+}
+
+
+class AlarmRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An alarm, as it is stored in the bucket ALARMS. Times are Unix seconds."""
+
+    state: AlarmState = AlarmState.CLEAR
+    since: float = 0.0
+    """Since when it has this state."""
+    raised: float | None = None
+    """When it was last raised."""
+    value: float | None = None
+    """That with which it came into this state."""
+    told: bool = True
+    """Whether all who must know of it have been notified."""
+
+    @property
+    def is_raised(self) -> bool:
+        """Whether it has been raised, and not cleared yet."""
+        return self.state in (AlarmState.RAISED, AlarmState.CLEARING)
+
+
+class Patience(NamedTuple):
+    """How long a value has to be bad, or good, before an alarm changes; seconds."""
+
+    hold: float
+    calm: float
+
+
+def stepped(
+    record: AlarmRecord, rule: Rule, clear: float, value: float | None, now: float, patience: Patience
+) -> AlarmRecord:
+    """The alarm after a look at the value. One that is not known is good: a share of nothing raises no alarm, and keeps
+    none raised.
+    """
+    sight = _sight(rule, clear, value)
+    after = _moved(record, sight, value, now)
+    needed = {AlarmState.PENDING: patience.hold, AlarmState.CLEARING: patience.calm}.get(after.state)
+    if needed is not None and now - after.since >= needed:
+        after = _moved(after, AlarmSight.LASTED, value, now)
+    return after
+
+
+def _sight(rule: Rule, clear: float, value: float | None) -> AlarmSight:
+    if value is None or rule.calms(value, clear):
+        return AlarmSight.GOOD
+    return AlarmSight.BAD if rule.breaks(value) else AlarmSight.BETWEEN
+
+
+def _moved(record: AlarmRecord, sight: AlarmSight, value: float | None, now: float) -> AlarmRecord:
+    state = ALARM[record.state, sight]
+    if state is record.state:
+        return record
+    begins = (record.state, state) == (AlarmState.PENDING, AlarmState.RAISED)
+    ends = (record.state, state) == (AlarmState.CLEARING, AlarmState.CLEAR)
+    return AlarmRecord(
+        state=state,
+        since=now,
+        raised=now if begins else record.raised,
+        value=value,
+        told=record.told and not (begins or ends),
+    )

@@ -1,0 +1,1 @@
+"""README, the tutorial and the how-tos, followed literally by a newcomer who has installed the wheel."""

@@ -1,0 +1,1 @@
+"""`fanline.Client` in each of its worlds, for tests that are written once, for Trio."""

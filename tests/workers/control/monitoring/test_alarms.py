@@ -1,0 +1,94 @@
+"""The alarms of a cluster: one for all, told once, whoever leads and whenever the leader ends."""
+
+from contextlib import suppress
+
+import pytest
+import trio
+
+from fanline.engine.bus.errors import BusError
+from fanline.engine.bus.memory import MemoryBroker, MemoryBus
+from fanline.protocol.management.alarms import AlarmState
+from fanline.protocol.notifications.notification import ADMINS
+from fanline.workers.configuration.monitor import AlarmSettings
+from tests.workers.control.monitoring.told import Told, process
+
+ERRORS = {"errors": AlarmSettings(when="errors_per_minute > 50", calm=0.0)}
+BAD, GOOD = {"errors_per_minute": 63.0}, {"errors_per_minute": 3.0}
+
+
+async def test_an_alarm_is_told_to_admins_when_it_is_raised_and_when_it_is_cleared() -> None:  # S4-81
+    broker = MemoryBroker()
+    told, alarms = await Told(broker).start(), process(broker, ERRORS)
+    for now, values in enumerate([GOOD, BAD, BAD, GOOD, GOOD]):
+        await alarms.look(values, 1000.0 + now)
+    (raised_event, raised), (cleared_event, cleared) = told.system()
+    assert raised_event == cleared_event == "system_performance_alert"
+    assert (raised["alarm"], raised["state"], raised["value"]) == ("errors", "raised", 63.0)
+    assert raised["message"] == "alarm errors raised: errors_per_minute > 50 (errors_per_minute is 63)"
+    assert (cleared["state"], cleared["raised_at"]) == ("cleared", raised["raised_at"])
+    levels = [(each["user"], each["level"], each["title"]) for each in told.notifications]
+    assert levels == [(ADMINS, "warning", "Alarm errors raised"), (ADMINS, "success", "Alarm errors cleared")]
+
+
+async def test_two_processes_that_both_believe_to_lead_raise_one_alarm() -> None:
+    broker = MemoryBroker()
+    told, one, other = await Told(broker).start(), process(broker, ERRORS), process(broker, ERRORS)
+    for now in range(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.look, BAD, 1000.0 + now)
+            nursery.start_soon(other.look, BAD, 1000.0 + now)
+    assert [data["state"] for _, data in told.system()] == ["raised"]
+    assert len({each["id"] for each in told.notifications}) == 1
+
+
+async def test_an_alarm_that_its_process_could_not_tell_any_more_is_told_by_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broker = MemoryBroker()
+    told = await Told(broker).start()
+
+    async def fail(*_: object, **__: object) -> None:
+        raise BusError("NATS is away")
+
+    with monkeypatch.context() as away, pytest.raises(BusError):
+        away.setattr(MemoryBus, "store", fail)
+        await process(broker, ERRORS).look(BAD, 1000.0)
+    assert told.system() == []
+    await process(broker, ERRORS).look(BAD, 1010.0)
+    assert [data["state"] for _, data in told.system()] == ["raised"]
+    assert (await process(broker, ERRORS).read())["errors"].state is AlarmState.RAISED
+    assert await process(broker, ERRORS).raised() == ["errors"]
+
+
+async def test_an_alarm_that_the_settings_no_longer_have_is_shown_no_more() -> None:
+    broker = MemoryBroker()
+    await process(broker, ERRORS).look(BAD, 1000.0)
+    assert await process(broker, {}).raised() == []
+
+
+class Sleeper:
+    """`check` of a process that is frozen, for longer than its lease, at its `at`th look at the lease."""
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+
+    def __call__(self) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            raise BusError("another one leads")
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+async def test_a_process_that_wakes_without_its_lease_says_and_stores_nothing_more(at: int) -> None:
+    """Wherever it was frozen, what it had not said is said by the next one, and what it had said is not repeated."""
+    broker = MemoryBroker()
+    told, sleeper, after = await Told(broker).start(), process(broker, ERRORS, Sleeper(at)), process(broker, ERRORS)
+    with suppress(BusError):
+        await sleeper.look(BAD, 1000.0)
+    said = [data["state"] for _, data in told.system()]
+    with suppress(BusError):
+        await sleeper.look(GOOD, 1001.0)
+    assert [data["state"] for _, data in told.system()] == said
+    await after.look(BAD, 1002.0)
+    await after.look(GOOD, 1003.0)
+    assert [data["state"] for _, data in told.system()] == ["raised", "cleared"]

@@ -1,0 +1,1 @@
+"""How requests come in, who sends them, and the form of the answers."""

@@ -1,0 +1,1 @@
+"""Watching the cluster: statistics for the monitor, records of minutes, and alarms, by one of its control processes."""

@@ -1,0 +1,1 @@
+"""Notifications: taken from their work queue, decided, and delivered by WebSocket, e-mail, SMS and push."""
