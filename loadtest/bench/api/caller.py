@@ -2,6 +2,7 @@
 sends nothing, until the input ends.
 """
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -56,7 +57,7 @@ class Backends:
         async with trio.open_nursery() as nursery:
             for number in count():
                 nursery.start_soon(self._call, next(calls), number, key)
-                await trio.sleep_until(begun + (number + 1) / CALLS_PER_SECOND)
+                await trio.sleep_until(begun + (number + 1 + random.random()) / CALLS_PER_SECOND)
 
     async def _call(self, call: _Call, number: int, key: str) -> None:
         try:
