@@ -22,8 +22,11 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet -
 	--generate-hashes --upgrade pyproject.toml
 
 PYTEST := $(BIN)/python -P -m pytest
-# Whole files at a time and in order, by four processes of pytest. ARGS='-n0' runs them in one, as --pdb needs.
-SIDE_BY_SIDE := $(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder -m 'not process'
+# Whole files at a time and in order, by several processes of pytest. ARGS='-n0' runs them in one, as --pdb needs.
+# Tests that start servers wait more than half of the time, and are late if too many run at once.
+WHOLE_FILES := --dist loadfile --no-loadscope-reorder
+INSIDE := $(PYTEST) -n 4 $(WHOLE_FILES) -m 'not process'
+OUTSIDE := $(PYTEST) -n 2 $(WHOLE_FILES) -m process
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick foreign pythons mutants faults soak fuzz check lint types lock clean
@@ -35,11 +38,11 @@ demo: $(RUN)  ## run the live demo; SECONDS=10 ends it by itself
 	@$(BIN)/fanline demo $(if $(SECONDS),--seconds $(SECONDS))
 
 test: $(DEV) $(FOREIGN) $(if $(shell command -v npm),$(NODE))  ## run all tests; ARGS='-k hub' goes to pytest
-	@$(SIDE_BY_SIDE) $(ARGS) || [ $$? = 5 ]  # 5: ARGS chooses none of these
-	@$(PYTEST) -m process $(ARGS) || [ $$? = 5 ]  # one at a time: they start servers, and wait for them
+	@$(INSIDE) $(ARGS) || [ $$? = 5 ]  # 5: ARGS chooses none of these
+	@$(OUTSIDE) $(ARGS) || [ $$? = 5 ]
 
 quick: $(DEV)  ## run the tests that need no process, server or socket; takes ARGS, too
-	@$(SIDE_BY_SIDE) $(ARGS)
+	@$(INSIDE) $(ARGS)
 
 foreign: $(DEV) $(FOREIGN)  ## install the WebSocket clients of others that tests/integration/systems plays
 
