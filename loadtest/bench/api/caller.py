@@ -51,13 +51,15 @@ class Backends:
         self._got = got
 
     async def call_for_ever(self) -> None:
-        """At the given rate, whether answers come or not."""
+        """At the given rate, whether answers come or not. Each call begins at any moment of its share of a second:
+        calls in step with the messages would meet each of them in the same state for a whole run, a good or a bad one.
+        """
         key, calls = await _new_key(self._port), cycle(CALLS)
         begun = trio.current_time()
         async with trio.open_nursery() as nursery:
             for number in count():
                 nursery.start_soon(self._call, next(calls), number, key)
-                await trio.sleep_until(begun + (number + 1 + random.random()) / CALLS_PER_SECOND)
+                await trio.sleep_until(begun + (number + 1 + random.random()) / CALLS_PER_SECOND)  # noqa: S311
 
     async def _call(self, call: _Call, number: int, key: str) -> None:
         try:
