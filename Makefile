@@ -47,10 +47,10 @@ quick: $(DEV)  ## run the tests that need no process, server or socket; takes AR
 foreign: $(DEV) $(FOREIGN)  ## install the WebSocket clients of others that tests/integration/systems plays
 
 pythons: $(FOREIGN)  ## run all tests on every installed Python from 3.11 on, in .venvs/; takes ARGS, too
-	@$(PYTHON) -m tests.support.pythons $(ARGS)
+	@$(PYTHON) -m tests.support.tools.pythons $(ARGS)
 
 mutants: $(DEV)  ## change the code that decides: do the tests notice? ARGS='--sample 100 engine/channels/hub.py'
-	@$(BIN)/python -m tests.support.mutants $(ARGS)
+	@$(BIN)/python -m tests.support.tools.mutants $(ARGS)
 
 faults: $(DEV)  ## break a real server in all known ways: what was promised, what was seen? ARGS='--list', ARGS='nats disk'
 	@$(BIN)/python -m tests.faults $(ARGS)
@@ -74,7 +74,7 @@ lock: $(RUN)  ## recreate both lock files from pyproject.toml; has each dependen
 	@$(INSTALL) 'uv>=0.13'
 	@$(COMPILE) --group dev --extra server --extra loadtest --output-file requirements.lock
 	@$(COMPILE) --group build --extra server --constraints requirements.lock --output-file requirements-run.lock
-	@$(BIN)/python -m tests.support.wheels requirements-run.lock
+	@$(BIN)/python -m tests.support.tools.wheels requirements-run.lock
 
 clean:  ## remove the virtual environment, caches and build output
 	@rm -rf $(VENV) .venvs examples/tasks/node/node_modules tests/support/foreign/node_modules \

@@ -1,5 +1,5 @@
-"""Settings of Hypothesis, the marker `process` (tests/support/outside.py), the bound of asynchronous tests
-(tests/support/bounded.py), and Ctrl-C as in a terminal.
+"""Settings of Hypothesis, the marker `process` (tests/support/guards/outside.py), the bound of asynchronous tests
+(tests/support/guards/bounded.py), and Ctrl-C as in a terminal.
 
 A failing example prints the blob that replays it; HYPOTHESIS_EXAMPLES sets the length of the search.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.bounded import bounded_run
-from tests.support.outside import MARKER, kept_inside, needs_marker
+from tests.support.guards.bounded import bounded_run
+from tests.support.guards.outside import MARKER, kept_inside, needs_marker
 
 settings.register_profile(
     "fanline",

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from tests.support.systems import MARKS, items, named
+from tests.support.tools.systems import MARKS, items, named
 
 SIZES = {"S1": 70, "S2": 111, "S3": 53, "S4": 93, "S5": 52}
 

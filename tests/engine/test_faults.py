@@ -26,7 +26,7 @@ from fanline.protocol.dialects.encoding import Encoding
 from fanline.protocol.envelope import Envelope, from_producer
 from fanline.protocol.nats.names import Bucket
 from tests.engine.running import RunningEngine, running_engine
-from tests.support.breaking import breaking, faults_logged, raise_zero_division
+from tests.support.faults.breaking import breaking, faults_logged, raise_zero_division
 from tests.support.raw_client import RawClient, connect
 
 BAD, GOOD = "task:bad", "task:good"

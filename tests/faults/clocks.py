@@ -10,7 +10,7 @@ from tests.faults.fault import SkippedError, Stage, settings
 from tests.faults.probe.sitecustomize import CLOCK
 from tests.faults.vdso import NotHereError, WrongClock
 from tests.support.paths import ROOT
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 
 PROBE = ROOT / "tests" / "faults" / "probe"
 _HOUR = 3600

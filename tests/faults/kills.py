@@ -10,7 +10,7 @@ import trio
 from fanline.engine.cluster.members import EXPIRY_SECONDS
 from tests.faults.fault import Stage
 from tests.faults.shares import wait_for_holder
-from tests.support.serve import Serve, alive, children_of, wait_until
+from tests.support.servers.serve import Serve, alive, children_of, wait_until
 
 _BACK_SECONDS = 20.0
 _ORPHAN_SECONDS = 5.0

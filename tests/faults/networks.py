@@ -13,8 +13,8 @@ from pathlib import Path
 import trio
 
 from tests.faults.fault import SkippedError, Stage, settings
-from tests.support.fault_proxy import FaultProxy, Weather, running_proxy
-from tests.support.serve import Serve, running_serve
+from tests.support.faults.fault_proxy import FaultProxy, Weather, running_proxy
+from tests.support.servers.serve import Serve, running_serve
 
 _DEVICE = "lossy"
 _FAR_SIDE = "127.77.0.2"

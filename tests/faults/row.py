@@ -16,7 +16,7 @@ from tests.faults.fault import Fault, SkippedError, Stage
 from tests.faults.findings import Findings, Observed, judge
 from tests.faults.logs import summary, tracebacks
 from tests.faults.shares import unattended
-from tests.support.serve import Serve
+from tests.support.servers.serve import Serve
 
 ROW_SECONDS = 150.0
 _CALM_SECONDS = 1.0

@@ -8,7 +8,7 @@ import trio
 from fanline.engine.cluster.shares import SHARES
 from fanline.protocol.nats.names import Bucket, bucket_stream, bucket_subject
 from tests.support.nats.client import NatsClient, connect_nats
-from tests.support.serve import Serve
+from tests.support.servers.serve import Serve
 
 HOLDER_SECONDS = 15.0
 

@@ -12,7 +12,7 @@ import trio
 
 from tests.faults.fault import SkippedError, Stage, settings
 from tests.support.raw_client import connect_raw, upgrade_request
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 
 DISK = "64m"
 FILES = 160

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.support.paths import ROOT
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.servers.serve import Serve, running_serve, wait_until
 
 LOCUST = (sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--only-summary")
 

@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.pages.newcomer import Page, reading
-from tests.support.installs import Environment, build_wheel, copy_tree, requirements_of
+from tests.support.programs.installs import Environment, build_wheel, copy_tree, requirements_of
 
 Read = Callable[[str], AbstractContextManager[Page]]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from fanline.protocol.serve_state import decode_state
 from tests.pages.terminal import SECONDS, Terminal
-from tests.support.installs import Environment
 from tests.support.paths import ROOT
+from tests.support.programs.installs import Environment
 from tests.test_docs import Block, blocks_of
 
 _READY = re.compile(r"fanline ready: wss?://[^:/]+:(\d+)/ws ")

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from tests.pages.conftest import Read
-from tests.support.free_port import free_port
-from tests.support.serve import children_of
+from tests.support.servers.free_port import free_port
+from tests.support.servers.serve import children_of
 
 pytestmark = pytest.mark.process
 UPGRADE = (

@@ -6,7 +6,7 @@ import pytest
 
 from tests.pages.conftest import Installed
 from tests.pages.newcomer import Page, reading
-from tests.support.serve import children_of
+from tests.support.servers.serve import children_of
 
 pytestmark = pytest.mark.process
 ACTIVATE = ". .venv/bin/activate\n"

@@ -10,7 +10,7 @@ import trio
 
 from fanline.workers.supervision.child import Child
 from tests.support.paths import ROOT
-from tests.support.serve import alive, children_of, wait_until
+from tests.support.servers.serve import alive, children_of, wait_until
 
 SLEEP = "import time; time.sleep(60)"
 STUBBORN = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(1, b'up'); time.sleep(60)"

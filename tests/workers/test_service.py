@@ -17,8 +17,8 @@ from fanline.workers.supervision import service
 from fanline.workers.supervision.child import Child
 from fanline.workers.supervision.service import keep_running
 from fanline.workers.supervision.slot import WorkerSlot
-from tests.support.serve import alive as is_alive
-from tests.support.serve import wait_until
+from tests.support.servers.serve import alive as is_alive
+from tests.support.servers.serve import wait_until
 
 PREAMBLE = """
 import json, os, signal, sys, time

@@ -15,8 +15,8 @@ from fanline.engine.counters import Counters
 from fanline.engine.limits import LimitHits
 from fanline.engine.settings import EngineSettings
 from tests.engine.running import RunningEngine, running_engine
-from tests.support.certificates import Certificates
 from tests.support.raw_client import RawClient, connect, connect_raw, upgrade_request
+from tests.support.servers.certificates import Certificates
 
 FROM_ANNA = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes((203, 0, 113, 7, 198, 51, 100, 1, 0xDC, 4, 1, 0xBB))
 LOCAL = b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"

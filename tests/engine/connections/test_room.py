@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from tests.engine.running import RunningEngine, running_engine
-from tests.support.certificates import Certificates
 from tests.support.raw_client import RawClient, connect, connect_raw, upgrade_request
+from tests.support.servers.certificates import Certificates
 
 
 def client_of(sock: socket.socket) -> RawClient:

@@ -12,8 +12,8 @@ from fanline.engine.settings import EngineSettings
 from fanline.engine.sockets.transport import load_tls
 from fanline.protocol.websocket.frames import FrameReader
 from tests.engine.running import running_engine
-from tests.support.certificates import Certificates
 from tests.support.raw_client import RawClient, connect_raw, upgrade_request
+from tests.support.servers.certificates import Certificates
 
 # `websockets` negotiates compression by default; it runs on asyncio, hence in a process of its own.
 WEBSOCKETS_CLIENT = """

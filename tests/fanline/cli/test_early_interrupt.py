@@ -8,7 +8,7 @@ import sys
 import pytest
 import trio
 
-from tests.support.interrupted import interrupted_at
+from tests.support.programs.interrupted import interrupted_at
 
 
 @pytest.mark.parametrize("module", ["typer._click.core", "typer.main", "fanline.cli.commands", "trio._core._run"])

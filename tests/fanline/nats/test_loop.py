@@ -14,7 +14,7 @@ from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsMessage
 from fanline.protocol.nats.replies import Complaint
 from tests.fanline.nats.scripted import INFO, ScriptedServer, listening
-from tests.support.serve import wait_until
+from tests.support.servers.serve import wait_until
 
 pytestmark = pytest.mark.process
 

@@ -13,7 +13,7 @@ from tests.faults.crowd.watched_job import WatchedJob
 from tests.faults.findings import Observed, Watched, name_of
 from tests.support.durable.publisher import AckedPublisher
 from tests.support.durable.resuming_client import CBOR, JSON, ResumingClient
-from tests.support.serve import Serve, wait_until
+from tests.support.servers.serve import Serve, wait_until
 
 CHANNEL, INBOX = "doc:bystanders", "user:bystander"
 PAUSE = 0.03

@@ -6,7 +6,7 @@ from typing import Any
 import trio
 
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve
+from tests.support.servers.serve import Serve
 
 _LOST = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel)
 _RETRY_SECONDS = 0.05

@@ -2,7 +2,7 @@
 
 import trio
 
-from tests.support.serve import Serve
+from tests.support.servers.serve import Serve
 from tests.support.tasks.producer import NatsProducer
 
 

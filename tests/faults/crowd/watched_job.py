@@ -10,7 +10,7 @@ from fanline.engine.cluster.shares import share_of
 from tests.faults.crowd.job import line
 from tests.faults.findings import JobEnd
 from tests.support.durable.resuming_client import CBOR, JSON
-from tests.support.serve import Serve, wait_until
+from tests.support.servers.serve import Serve, wait_until
 from tests.support.tasks.viewers import ResumingViewer, has_ended
 
 _END_SECONDS = 40.0

@@ -30,7 +30,7 @@ from tests.faults.soak.measures import (
 from tests.faults.soak.traffic import Round
 from tests.support.nats.client import connect_nats
 from tests.support.nats.server import NatsServer, running_nats
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.servers.serve import Serve, running_serve, wait_until
 
 STEADY, KILLED, SUPERVISOR, NATS = "a worker", "a slot that is killed", "the supervisor", "nats-server"
 MEMORY_MINUTES = 10.0

@@ -9,7 +9,7 @@ from tests.faults.crowd.watched_job import WatchedJob
 from tests.support.durable.publisher import AckedPublisher
 from tests.support.durable.resuming_client import CBOR, JSON, ResumingClient
 from tests.support.raw_client import connect
-from tests.support.serve import Serve, wait_until
+from tests.support.servers.serve import Serve, wait_until
 from tests.support.tasks.producer import NatsProducer
 from tests.support.tasks.viewers import ResumingViewer
 

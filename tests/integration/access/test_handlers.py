@@ -20,7 +20,16 @@ import trio
 
 from tests.support.nats.server import running_nats
 from tests.support.raw_client import RawClient, connect_raw, upgrade_request
-from tests.support.serve import Serve, alive, children_of, kill, refused_start, running_serve, serve_environ, wait_until
+from tests.support.servers.serve import (
+    Serve,
+    alive,
+    children_of,
+    kill,
+    refused_start,
+    running_serve,
+    serve_environ,
+    wait_until,
+)
 
 FANLINE = [sys.executable, "-P", "-m", "fanline"]
 BACK_SECONDS = 30.0

@@ -10,7 +10,7 @@ from fanline.protocol.auth.tokens import sign
 from fanline.protocol.serve_state import decode_state
 from tests.engine.access.tokens.test_token_attacks import places_of
 from tests.support.raw_client import connect_raw, upgrade_request
-from tests.support.serve import Serve, children_of, running_serve
+from tests.support.servers.serve import Serve, children_of, running_serve
 
 CANARY = "canary-7d1f"
 WRONG = "of somebody else, and long enough for SHA-256"

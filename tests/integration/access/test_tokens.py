@@ -12,9 +12,9 @@ import pytest
 import trio
 
 import fanline
-from tests.support.commands import FANLINE, run_fanline
+from tests.support.programs.commands import FANLINE, run_fanline
 from tests.support.raw_client import connect_raw, upgrade_request
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 
 
 async def printed(serve: Serve, *args: str) -> str:

@@ -19,7 +19,7 @@ from fanline.protocol.nats.options import NatsOptions
 from tests.engine.access.clients import SECRET, token
 from tests.support.nats.server import running_nats
 from tests.support.raw_client import RawClient, connect_raw
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 
 MOST = 5
 

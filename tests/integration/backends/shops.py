@@ -17,7 +17,7 @@ import trio
 from fanline.protocol.serve_state import control_socket_name
 from tests.support.paths import ROOT
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.servers.serve import Serve, running_serve, wait_until
 from tests.support.tasks.stored import in_thread
 
 BACKENDS = ROOT / "examples" / "backends"

@@ -7,7 +7,7 @@ import pytest
 
 from fanline.protocol.hooks.signing import key_of, signed_headers
 from tests.integration.backends.shops import SECRET, customer, heard, shop
-from tests.support.free_port import free_port
+from tests.support.servers.free_port import free_port
 
 COMMANDS = {
     "fastapi": ("-P", "-m", "hypercorn", "shop:app", "--bind", "127.0.0.1:{port}"),

@@ -5,7 +5,7 @@ from typing import Any
 import trio
 
 from tests.support.raw_client import RawClient
-from tests.support.serve import running_serve
+from tests.support.servers.serve import running_serve
 from tests.support.tasks.on_worker import connect_to
 
 _ANY_TIME = ("ping", "user_online", "user_offline")

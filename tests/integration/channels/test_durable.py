@@ -14,12 +14,12 @@ import trio
 
 from tests.support.durable.publisher import AckedPublisher
 from tests.support.durable.resuming_client import ResumingClient, running_clients
-from tests.support.fault_proxy import Weather, running_proxy
+from tests.support.faults.fault_proxy import Weather, running_proxy
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.server import running_nats
 from tests.support.raw_client import connect
 from tests.support.seeds import new_seed
-from tests.support.serve import Serve, kill, running_serve, wait_until
+from tests.support.servers.serve import Serve, kill, running_serve, wait_until
 
 HARD = os.environ.get("HARD") == "1"
 FROZEN_SECONDS = 7.0

@@ -13,7 +13,7 @@ import trio
 from tests.support.durable.resuming_client import ResumingClient, running_clients
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.servers.serve import Serve, running_serve, wait_until
 
 CHANNEL, SUBJECT, OTHER = "project:1", "fanline.pub.project.1", "fanline.pub.project.other"
 STREAM = "FANLINE_project"

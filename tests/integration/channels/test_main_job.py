@@ -13,7 +13,7 @@ from fanline.protocol.dialects import CBOR, JSON
 from fanline.protocol.envelope import decode_cbor
 from fanline.protocol.websocket.frames import Opcode
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 
 SUBSCRIBERS = 500
 MESSAGES = 1000

@@ -9,7 +9,7 @@ import trio
 from tests.support.nats.client import connect_nats
 from tests.support.nats.server import NatsServer, running_nats
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import running_serve
+from tests.support.servers.serve import running_serve
 
 COUNT = 40
 """Of connections: with as many, each of two workers has some."""

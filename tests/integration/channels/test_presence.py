@@ -12,7 +12,7 @@ import trio
 from fanline.engine.presence.attendance import LINGER_SECONDS
 from fanline.protocol.auth.tokens import sign
 from tests.support.raw_client import RawClient, upgrade_request
-from tests.support.serve import Serve, kill, running_serve
+from tests.support.servers.serve import Serve, kill, running_serve
 from tests.support.tasks.on_worker import worker_of
 
 SECRET = secrets.token_hex(32)

@@ -7,11 +7,11 @@ from uuid import uuid4
 import trio
 
 import fanline
-from tests.support.fault_proxy import running_proxy
+from tests.support.faults.fault_proxy import running_proxy
 from tests.support.nats.client import connect_nats
 from tests.support.raw_client import RawClient, connect
 from tests.support.seeds import new_seed
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 
 CHANNEL, SUBJECT = "doc:1", "fanline.pub.doc.1"
 

@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from tests.engine.access.clients import SECRET, token
-from tests.support.serve import running_serve
+from tests.support.servers.serve import running_serve
 
 # `websockets` runs in a process of its own: in this one asyncio is not wanted. It plays a list of visits, each from
 # (path, what it sends) to what it hears, or to the status and body of the refusal.

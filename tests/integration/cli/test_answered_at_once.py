@@ -9,8 +9,8 @@ import pytest
 import trio
 
 import fanline
-from tests.support.commands import FANLINE, run_fanline
-from tests.support.serve import Serve, serve_environ, shared_serve
+from tests.support.programs.commands import FANLINE, run_fanline
+from tests.support.servers.serve import Serve, serve_environ, shared_serve
 from tests.support.tasks.stored import served_tasks
 
 INVALID = [

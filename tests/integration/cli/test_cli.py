@@ -11,9 +11,9 @@ import msgspec
 import pytest
 import trio
 
-from tests.support.commands import FANLINE, run_fanline
 from tests.support.nats.client import connect_nats
-from tests.support.serve import Serve, running_serve, serve_environ, shared_serve
+from tests.support.programs.commands import FANLINE, run_fanline
+from tests.support.servers.serve import Serve, running_serve, serve_environ, shared_serve
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 
 import fanline
-from tests.support.installs import (
+from tests.support.paths import ROOT
+from tests.support.programs.installs import (
     SECONDS,
     Environment,
     build_sdist,
@@ -25,7 +26,6 @@ from tests.support.installs import (
     copy_tree,
     requirements_of,
 )
-from tests.support.paths import ROOT
 
 NAME = f"fanline-{fanline.__version__}"
 DIST_INFO = f"{NAME}.dist-info"

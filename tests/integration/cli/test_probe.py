@@ -13,7 +13,7 @@ import trio
 
 from fanline.protocol.nats.subjects import to_subject
 from tests.support.nats.client import connect_nats
-from tests.support.serve import Serve, running_serve, serve_environ
+from tests.support.servers.serve import Serve, running_serve, serve_environ
 
 
 async def probe(*args: str, serve: Serve | None = None) -> tuple[int, dict[str, dict[str, Any]]]:

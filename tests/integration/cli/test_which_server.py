@@ -13,7 +13,7 @@ import trio
 
 import fanline
 from fanline.protocol.serve_state import decode_state, encode_state
-from tests.support.serve import Serve, serve_environ, shared_serve
+from tests.support.servers.serve import Serve, serve_environ, shared_serve
 
 FANLINE = [sys.executable, "-P", "-m", "fanline"]
 

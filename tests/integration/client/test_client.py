@@ -13,9 +13,9 @@ import fanline
 from fanline.nats.publish import open_nats_publisher
 from fanline.protocol.envelope import Envelope
 from tests.support.client_worlds.fixture import world  # noqa: F401  # each test runs in all worlds
-from tests.support.fault_proxy import running_proxy
+from tests.support.faults.fault_proxy import running_proxy
 from tests.support.nats.server import running_nats
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.servers.serve import Serve, running_serve, wait_until
 
 
 async def test_a_client_whose_worker_is_killed_reconnects_by_itself_and_keeps_receiving() -> None:

@@ -9,10 +9,10 @@ from functools import partial
 import pytest
 import trio
 
-from tests.support.fault_proxy import Fate, Weather, running_proxy
+from tests.support.faults.fault_proxy import Fate, Weather, running_proxy
 from tests.support.paths import ROOT
 from tests.support.seeds import new_seed
-from tests.support.serve import running_serve
+from tests.support.servers.serve import running_serve
 
 CLIENTS = 500
 MESSAGES = 20

@@ -10,7 +10,7 @@ import trio
 
 import fanline
 from tests.support.client_worlds.fixture import world  # noqa: F401  # each test runs in all worlds
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.servers.serve import Serve, running_serve, wait_until
 
 CHANNELS = [f"doc:{number}" for number in range(50)]
 Items = fanline.Subscription[fanline.Message | fanline.Gap]

@@ -15,8 +15,8 @@ from fanline.protocol.auth.tokens import sign
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.serve_state import decode_state
 from tests.support.client_worlds.fixture import world  # noqa: F401  # each test runs in all worlds
-from tests.support.fault_proxy import running_proxy
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.faults.fault_proxy import running_proxy
+from tests.support.servers.serve import Serve, running_serve, wait_until
 
 CHANNELS = [f"task:{number}" for number in range(20)]
 Messages = fanline.Subscription[fanline.Message | fanline.Gap]

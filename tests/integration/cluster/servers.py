@@ -12,7 +12,7 @@ import trio
 
 from tests.support.nats.server import NatsServer, running_nats
 from tests.support.raw_client import RawClient
-from tests.support.serve import Serve, children_of, running_serve
+from tests.support.servers.serve import Serve, children_of, running_serve
 from tests.support.tasks.on_worker import connect_to
 
 API = "/api/v1/websocket"

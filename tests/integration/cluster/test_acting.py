@@ -9,7 +9,7 @@ import trio
 from tests.engine.access.clients import SECRET, token
 from tests.integration.cluster.servers import Pair, called, name_of, two_servers
 from tests.support.raw_client import RawClient, connect_raw, upgrade_request
-from tests.support.serve import Serve, wait_until
+from tests.support.servers.serve import Serve, wait_until
 from tests.support.tasks.on_worker import worker_of
 
 SECONDS = 300

@@ -18,7 +18,7 @@ from tests.integration.cluster.servers import API, PLAIN, called, name_of, proce
 from tests.integration.cluster.test_management import is_sent_to_all
 from tests.integration.monitor.test_monitor import MONITOR
 from tests.support.raw_client import RawClient, connect, connect_raw
-from tests.support.serve import Serve, kill
+from tests.support.servers.serve import Serve, kill
 
 SECONDS = 300
 DEADLINE = 20.0

@@ -9,7 +9,7 @@ from fanline.protocol.nats.names import NOTIFY_SUBJECT
 from tests.integration.cluster.servers import called, process_of, two_servers
 from tests.integration.notifications.mail_server import mail_server
 from tests.support.nats.client import connect_nats
-from tests.support.serve import kill, wait_until
+from tests.support.servers.serve import kill, wait_until
 
 SECONDS = 300
 SETTINGS = """

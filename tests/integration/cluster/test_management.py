@@ -11,7 +11,7 @@ import trio
 from tests.integration.cluster.servers import call, call_by_owner, called, name_of, two_servers
 from tests.integration.monitor.test_monitor import new_key
 from tests.support.raw_client import RawClient
-from tests.support.serve import Serve
+from tests.support.servers.serve import Serve
 
 SECONDS = 170
 

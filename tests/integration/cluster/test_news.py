@@ -11,7 +11,7 @@ import trio
 from tests.integration.cluster.servers import name_of, process_of, two_servers
 from tests.integration.monitor.test_monitor import MONITOR, heard
 from tests.support.raw_client import RawClient, connect_raw
-from tests.support.serve import Serve, kill
+from tests.support.servers.serve import Serve, kill
 from tests.support.tasks.on_worker import worker_of
 
 SECONDS = 170

@@ -9,7 +9,7 @@ from tests.integration.cluster.servers import called, process_of, two_servers
 from tests.integration.hooks.test_webhooks import SECRET, listening
 from tests.integration.notifications.mail_server import mail_server
 from tests.support.raw_client import connect
-from tests.support.serve import kill, wait_until
+from tests.support.servers.serve import kill, wait_until
 from tests.support.tasks.on_worker import connect_to
 
 SECONDS = 170

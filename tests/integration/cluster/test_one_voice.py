@@ -18,7 +18,7 @@ from tests.integration.cluster.servers import Pair, called, process_of, two_serv
 from tests.integration.monitor.test_monitor import MONITOR
 from tests.support.nats.client import connect_nats
 from tests.support.raw_client import RawClient, connect, connect_raw
-from tests.support.serve import kill
+from tests.support.servers.serve import kill
 
 SECONDS = 300
 INTERVAL = 0.5

@@ -7,7 +7,7 @@ from tests.integration.cluster.servers import called, two_servers
 from tests.integration.hooks.test_webhooks import SECRET, listening, subscribe
 from tests.support.durable.resuming_client import ResumingClient, running_clients
 from tests.support.nats.client import connect_nats
-from tests.support.serve import wait_until
+from tests.support.servers.serve import wait_until
 
 SECONDS = 170
 CHANNEL = "project:rolling"

@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from tests.integration.compat.programs import Program, asked, heard, own_environ, program, visitor
-from tests.support.free_port import free_port
 from tests.support.raw_client import connect_raw
-from tests.support.serve import running_serve
+from tests.support.servers.free_port import free_port
+from tests.support.servers.serve import running_serve
 
 BOARD = """
     class Board(WebSocketManager):

@@ -6,7 +6,7 @@ import pytest
 
 from fanline.management import ManagementClient, ManagementError
 from tests.integration.compat.programs import asked, heard, own_environ, program, visitor
-from tests.support.free_port import free_port
+from tests.support.servers.free_port import free_port
 from tests.support.tasks.stored import in_thread, run_script
 
 ASK = """

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from tests.integration.compat.programs import Program, own_environ, program, visitor
-from tests.support.free_port import free_port
-from tests.support.serve import running_serve, wait_until
+from tests.support.servers.free_port import free_port
+from tests.support.servers.serve import running_serve, wait_until
 
 APP = """
     async def main():

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from fanline.protocol.auth.api_keys import ApiRight
 from fanline.workers.control.app import PREFIX
 from tests.protocol.documented.test_reference_pages import table
-from tests.support.openapi import committed
 from tests.support.paths import REFERENCE
+from tests.support.tools.openapi import committed
 
 _VALUES: dict[str, Any] = {
     "channel": "doc:1",

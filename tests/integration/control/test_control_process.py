@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from tests.support.raw_client import connect, connect_raw
-from tests.support.serve import Serve, alive, children_of, kill, running_serve, serve_environ, wait_until
+from tests.support.servers.serve import Serve, alive, children_of, kill, running_serve, serve_environ, wait_until
 from tests.support.tasks.on_worker import connect_to
 
 API = "/api/v1/websocket"

@@ -14,7 +14,7 @@ from fanline.protocol.auth.api_keys import ApiRight
 from fanline.protocol.auth.tokens import sign
 from tests.integration.control.calls import EveryCall, every_call
 from tests.integration.control.test_control_process import API, ask, control_pid, controlled, wait_answer
-from tests.support.serve import Serve, kill
+from tests.support.servers.serve import Serve, kill
 
 SECRET = "s" * 48
 CALLS = every_call()

@@ -7,7 +7,7 @@ import trio
 
 from tests.integration.control.test_control_process import API, ENV, wait_answer
 from tests.support.raw_client import connect
-from tests.support.serve import running_serve
+from tests.support.servers.serve import running_serve
 
 _POST = f"POST {API}/publish HTTP/1.1\r\nHost: localhost\r\n".encode()
 _GET = f"GET {API}/info HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()

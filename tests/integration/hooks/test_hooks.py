@@ -14,7 +14,7 @@ import trio
 
 from fanline.workers.handlers.functions import GRACE_SECONDS
 from tests.support.raw_client import RawClient, connect, connect_raw
-from tests.support.serve import Serve, children_of, kill, refused_start, running_serve, wait_until
+from tests.support.servers.serve import Serve, children_of, kill, refused_start, running_serve, wait_until
 
 TIMEOUT = 1.0
 BACK_SECONDS = 15.0

@@ -17,9 +17,9 @@ import trio
 
 from tests.fanline.test_webhook_reading import is_genuine
 from tests.support.nats.client import connect_nats
-from tests.support.posts import answer_post, read_post
 from tests.support.raw_client import connect
-from tests.support.serve import Serve, children_of, kill, refused_start, running_serve, wait_until
+from tests.support.servers.posts import answer_post, read_post
+from tests.support.servers.serve import Serve, children_of, kill, refused_start, running_serve, wait_until
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()

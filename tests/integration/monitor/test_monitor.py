@@ -13,7 +13,7 @@ import trio
 from tests.engine.access.clients import SECRET, token
 from tests.integration.control.test_control_process import ask, control_pid, wait_answer
 from tests.support.raw_client import RawClient, connect_raw
-from tests.support.serve import Serve, kill, running_serve
+from tests.support.servers.serve import Serve, kill, running_serve
 from tests.support.tasks.on_worker import worker_of
 
 MONITOR = "/ws/admin/monitor"

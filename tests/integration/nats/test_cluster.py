@@ -19,7 +19,7 @@ from tests.support.durable.resuming_client import ResumingClient, ServerMessage,
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.cluster import NatsCluster, running_cluster
 from tests.support.nats.server import NatsServer
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.servers.serve import Serve, running_serve, wait_until
 
 HARD = os.environ.get("HARD") == "1"
 STREAM = "FANLINE_project"

@@ -11,10 +11,10 @@ import trio
 
 import fanline
 from tests.integration.processes.test_readiness import get
+from tests.support.faults.small_disk import SmallDisk, small_disk
 from tests.support.nats.client import connect_nats
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve, running_serve
-from tests.support.small_disk import SmallDisk, small_disk
+from tests.support.servers.serve import Serve, running_serve
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from fanline.protocol.nats.options import NatsOptions
 from fanline.workers.supervision.child import Child
 from tests.support.nats.server import running_nats
 from tests.support.paths import ROOT
-from tests.support.serve import wait_until
+from tests.support.servers.serve import wait_until
 from tests.support.tasks.stopped_worker import INBOX, monitor_tasks
 
 CHANNEL = "task:a"

@@ -10,7 +10,7 @@ import trio
 import fanline
 from fanline.protocol.nats.options import NatsOptions
 from tests.support.nats.logins import LOGINS, REFUSED, creds_login, running_with_denials
-from tests.support.serve import running_serve, start_serve
+from tests.support.servers.serve import running_serve, start_serve
 
 
 def settings_of(options: NatsOptions) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tests.support.durable.resuming_client import ResumingClient, running_client
 from tests.support.nats.client import connect_nats
 from tests.support.nats.server import NatsServer, running_nats
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 
 CHANNEL = "project:1"
 PAUSE = 1 / 150

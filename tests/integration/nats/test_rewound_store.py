@@ -15,7 +15,7 @@ import trio
 
 from tests.support.nats.client import connect_nats
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.servers.serve import Serve, running_serve, wait_until
 
 CHANNEL, SUBJECT = "doc:1", "fanline.pub.doc.1"
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 import fanline
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 
 
 async def _ends(serve: Serve, task: str) -> fanline.Snapshot:

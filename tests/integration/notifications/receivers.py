@@ -13,8 +13,8 @@ import httpx
 import trio
 
 from tests.integration.notifications.mail_server import MailServer, mail_server
-from tests.support.posts import answer_post, read_post
-from tests.support.serve import Serve, children_of, running_serve
+from tests.support.servers.posts import answer_post, read_post
+from tests.support.servers.serve import Serve, children_of, running_serve
 
 API = "/api/v1/websocket"
 SETTINGS = """

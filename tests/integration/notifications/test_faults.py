@@ -10,7 +10,7 @@ from fanline.protocol.nats.names import NOTIFY_SUBJECT
 from tests.integration.notifications.mail_server import Mail
 from tests.integration.notifications.receivers import Notified, notifying
 from tests.support.nats.client import connect_nats
-from tests.support.serve import kill, wait_until
+from tests.support.servers.serve import kill, wait_until
 
 COUNT, USERS = 1000, 10
 UNDER_WAY = 4

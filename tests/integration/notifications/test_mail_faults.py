@@ -12,8 +12,8 @@ import trio
 from tests.integration.notifications.mail_server import Mail, MailServer
 from tests.integration.notifications.receivers import Notified, notifying
 from tests.integration.notifications.test_faults import UNDER_WAY, ask, dead, set_addresses
-from tests.support.certificates import Certificates
-from tests.support.serve import kill, wait_until
+from tests.support.servers.certificates import Certificates
+from tests.support.servers.serve import kill, wait_until
 
 TITLES = [f"n-{number}" for number in range(12)]
 

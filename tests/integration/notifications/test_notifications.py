@@ -6,7 +6,7 @@ import trio
 
 from tests.integration.notifications.receivers import notifying
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import wait_until
+from tests.support.servers.serve import wait_until
 
 
 async def test_an_urgent_one_goes_by_websocket_by_email_and_by_push() -> None:  # S4-45, S4-51, S4-56, S4-91

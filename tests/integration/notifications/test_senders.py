@@ -10,7 +10,7 @@ import trio
 
 from tests.integration.notifications.receivers import Notified, notifying
 from tests.support.nats.server import running_nats
-from tests.support.serve import wait_until
+from tests.support.servers.serve import wait_until
 from tests.support.tasks.stored import in_thread, run_script
 
 PLAIN = """

@@ -8,7 +8,7 @@ import trio
 
 from tests.integration.notifications.receivers import notifying
 from tests.integration.notifications.test_faults import ask, set_addresses
-from tests.support.serve import wait_until
+from tests.support.servers.serve import wait_until
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5])

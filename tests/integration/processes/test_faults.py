@@ -21,7 +21,7 @@ from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.server import running_nats
 from tests.support.paths import ROOT
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve, kill, running_serve, wait_until
+from tests.support.servers.serve import Serve, kill, running_serve, wait_until
 from tests.support.tasks.on_worker import connect_to
 
 BAD, GOOD = "task:bad", "task:good"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.interrupted import interrupted_at
-from tests.support.serve import children_of, running_serve, serve_environ, wait_until
+from tests.support.programs.interrupted import interrupted_at
+from tests.support.servers.serve import children_of, running_serve, serve_environ, wait_until
 
 NAMES = {
     "fanline: worker 0": "fanline worker0",

@@ -13,7 +13,7 @@ from fanline.engine.namespaces import DEFAULTS
 from tests.support.nats.client import connect_nats
 from tests.support.nats.server import running_nats
 from tests.support.raw_client import connect_raw
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 
 
 async def get(serve: Serve, path: str) -> tuple[int, dict[str, Any]]:

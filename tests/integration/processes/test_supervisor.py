@@ -18,7 +18,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket
 
 from fanline.protocol.nats.addresses import parse_url
 from fanline.protocol.serve_state import decode_state
-from tests.support.serve import COMMAND, Serve, alive, running_serve, start_serve, wait_until
+from tests.support.servers.serve import COMMAND, Serve, alive, running_serve, start_serve, wait_until
 
 BACK_SECONDS = 2.0
 """A killed worker has to be replaced within this time, or, on a busy machine, within the time of the server's start."""
@@ -251,7 +251,7 @@ async def test_a_second_ctrl_c_forces_the_end_at_once() -> None:
 
 
 async def test_nohup_keeps_it_alive_when_the_terminal_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.support.serve.COMMAND", ("nohup", *COMMAND))
+    monkeypatch.setattr("tests.support.servers.serve.COMMAND", ("nohup", *COMMAND))
     with trio.fail_after(90):
         async with running_serve(workers=1) as serve:
             os.kill(serve.pid, signal.SIGHUP)

@@ -14,7 +14,7 @@ import trio
 from tests.support.nats.client import connect_nats
 from tests.support.paths import ROOT
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 
 EXAMPLES = ROOT / "examples" / "tasks"
 PAGE = ROOT / "docs" / "how-to" / "tasks-from-any-language.md"

@@ -12,7 +12,7 @@ import trio
 
 from fanline.protocol.envelope import Envelope, encode_cbor
 from tests.support.nats.client import connect_nats
-from tests.support.serve import Serve, wait_until
+from tests.support.servers.serve import Serve, wait_until
 from tests.support.tasks.bystanders import bystanders
 from tests.support.tasks.on_worker import connect_to
 from tests.support.tasks.viewers import ResumingViewer, has_ended

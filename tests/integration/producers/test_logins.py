@@ -30,7 +30,7 @@ from tests.support.nats.logins import (
 from tests.support.nats.server import running_nats
 from tests.support.open_sockets import connections_to
 from tests.support.paths import ROOT
-from tests.support.serve import wait_until
+from tests.support.servers.serve import wait_until
 from tests.support.tasks.stored import SECONDS, STREAM, StoredTasks, create_stream, in_thread, lines_of, run_script
 
 FANLINE = [sys.executable, "-P", "-m", "fanline"]

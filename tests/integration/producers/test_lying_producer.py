@@ -17,7 +17,7 @@ from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.liar import Liar, lying
 from tests.support.nats.server import running_nats
 from tests.support.paths import ROOT
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 
 JOB = "task:job"
 SUBJECT = "fanline.pub.task.job"

@@ -18,7 +18,7 @@ import fanline
 from fanline.producer.producer import Producer
 from tests.support.nats.client import connect_nats
 from tests.support.nats.server import running_nats
-from tests.support.serve import Serve, children_of, running_serve, wait_until
+from tests.support.servers.serve import Serve, children_of, running_serve, wait_until
 from tests.support.tasks.stored import (
     SECONDS,
     STREAM,

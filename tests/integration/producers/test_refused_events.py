@@ -16,7 +16,7 @@ from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.tasks.states import TaskState
 from tests.support.nats.refusing_proxy import Answer, RefusingProxy, refusing_proxy
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 from tests.support.tasks.stored import SECONDS, StoredTasks, in_thread, served_tasks
 
 WINDOW_SECONDS = 0.2

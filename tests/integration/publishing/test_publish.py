@@ -15,7 +15,7 @@ import trio
 from tests.support.nats.client import connect_nats
 from tests.support.nats.server import running_nats
 from tests.support.paths import ROOT
-from tests.support.serve import running_serve
+from tests.support.servers.serve import running_serve
 from tests.support.tasks.stored import SECONDS, StoredTasks, in_thread, run_script, running_stream
 
 CHANNELS = ("task:stored", "news:passing")

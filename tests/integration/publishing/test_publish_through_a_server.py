@@ -21,7 +21,7 @@ from tests.integration.publishing.test_publish import (
     line_of,
     program,
 )
-from tests.support.serve import Serve, running_serve, shared_serve
+from tests.support.servers.serve import Serve, running_serve, shared_serve
 from tests.support.tasks.stored import SECONDS, in_thread, run_script
 
 SCRIPTS = {

@@ -12,7 +12,7 @@ from celery.result import AsyncResult
 from tests.integration.queues.celery_jobs import make_app
 from tests.integration.queues.streams import Streams, listening
 from tests.integration.queues.worker_process import running_worker
-from tests.support.serve import Serve, serve_environ, wait_until
+from tests.support.servers.serve import Serve, serve_environ, wait_until
 
 WORKER_LOG = "worker.log"
 ALONE = ("--without-mingle", "--without-gossip")

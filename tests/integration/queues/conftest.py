@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.queues.redis_server import running_redis
-from tests.support.serve import Serve, shared_serve
+from tests.support.servers.serve import Serve, shared_serve
 
 
 @pytest.fixture(scope="module")

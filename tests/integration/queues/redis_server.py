@@ -16,7 +16,7 @@ import trio
 
 from fanline.workers.supervision.child import Child
 from tests.integration.queues.fake_redis import fake_redis
-from tests.support.free_port import free_port
+from tests.support.servers.free_port import free_port
 
 _PROGRAM = shutil.which("redis-server")
 _SETTINGS = """

@@ -13,7 +13,7 @@ from arq.jobs import Job
 from tests.integration.queues.arq_jobs import with_pool
 from tests.integration.queues.streams import Streams, listening
 from tests.integration.queues.worker_process import running_worker
-from tests.support.serve import Serve, serve_environ
+from tests.support.servers.serve import Serve, serve_environ
 
 
 class ArqQueue:

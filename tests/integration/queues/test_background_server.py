@@ -12,7 +12,7 @@ import trio
 
 from tests.integration.queues.streams import Streams, listening
 from tests.integration.queues.worker_process import running_worker
-from tests.support.serve import Serve, serve_environ
+from tests.support.servers.serve import Serve, serve_environ
 
 pytestmark = pytest.mark.process
 

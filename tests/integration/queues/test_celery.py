@@ -13,7 +13,7 @@ from celery.result import AsyncResult
 from fanline.protocol.tasks.states import TaskState
 from tests.integration.queues.celery_worker import READY, CeleryQueue, celery_queue
 from tests.support.seeds import new_seed
-from tests.support.serve import Serve
+from tests.support.servers.serve import Serve
 
 IN_TIME = 5.0
 """Seconds after Celery reports an end, within which its stream has to end."""

@@ -11,7 +11,7 @@ from celery import chain, chord, group
 from fanline.protocol.tasks.states import TaskState
 from tests.integration.queues import celery_jobs
 from tests.integration.queues.celery_worker import celery_client, celery_queue, celery_worker
-from tests.support.serve import Serve
+from tests.support.servers.serve import Serve
 from tests.support.tasks.stored import in_thread
 
 BEAT = {"beat_schedule": {"tick": {"task": "jobs.tick", "schedule": 0.3}}, "beat_max_loop_interval": 0.1}

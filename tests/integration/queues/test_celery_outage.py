@@ -11,7 +11,7 @@ from fanline.errors import ServerError
 from fanline.protocol.tasks.states import TaskState
 from tests.integration.queues.celery_worker import READY, WORKER_LOG, CeleryQueue, celery_queue
 from tests.support.nats.server import running_nats
-from tests.support.serve import running_serve, wait_until
+from tests.support.servers.serve import running_serve, wait_until
 
 OUTAGE_SECONDS = 5.5
 """How long NATS is away after the last end: longer than a job, or the end of a process, waits for it."""

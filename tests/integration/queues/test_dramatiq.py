@@ -20,7 +20,7 @@ import fanline.dramatiq
 from tests.integration.queues.dramatiq_jobs import make_broker
 from tests.integration.queues.streams import Streams, listening
 from tests.integration.queues.worker_process import running_worker
-from tests.support.serve import Serve, serve_environ
+from tests.support.servers.serve import Serve, serve_environ
 
 pytestmark = pytest.mark.process
 

@@ -10,7 +10,7 @@ from fastapi import BackgroundTasks
 import fanline
 import fanline.fastapi
 from tests.integration.queues.streams import listening
-from tests.support.serve import Serve
+from tests.support.servers.serve import Serve
 
 pytestmark = pytest.mark.process
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.integration.queues.streams import listening
-from tests.support.serve import Serve, serve_environ
+from tests.support.servers.serve import Serve, serve_environ
 
 TESTS = """
 import pytest

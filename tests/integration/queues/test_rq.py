@@ -18,7 +18,7 @@ import fanline.rq
 from tests.integration.queues import rq_jobs
 from tests.integration.queues.streams import Streams, listening
 from tests.integration.queues.worker_process import running_worker
-from tests.support.serve import Serve, serve_environ, wait_until
+from tests.support.servers.serve import Serve, serve_environ, wait_until
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 import trio
 
 from tests.support.paths import ROOT
-from tests.support.serve import children_of, wait_until
+from tests.support.servers.serve import children_of, wait_until
 
 
 @asynccontextmanager

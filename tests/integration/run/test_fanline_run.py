@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from fanline.protocol.tasks.events import MAX_LINE, TaskEvent
-from tests.support.serve import serve_environ
+from tests.support.servers.serve import serve_environ
 from tests.support.tasks.running_command import (
     RUN,
     Running,

@@ -14,7 +14,7 @@ import trio
 
 import fanline
 from fanline.protocol.tasks.events import TaskEvent
-from tests.support.serve import serve_environ
+from tests.support.servers.serve import serve_environ
 from tests.support.tasks.running_command import Running, Stage, completed, open_stage, run_to_end, running
 
 FANLINE = f"{sys.executable} -P -m fanline"

@@ -16,7 +16,7 @@ import trio
 
 import fanline
 from fanline.protocol.tasks.events import TaskEvent
-from tests.support.serve import serve_environ
+from tests.support.servers.serve import serve_environ
 from tests.support.tasks.running_command import RUN, Stage, open_stage, run_to_end, running
 
 ON_OUR_TERMINAL = """

@@ -14,7 +14,7 @@ from fanline.protocol.nats.subjects import to_subject
 from tests.engine.access.clients import SECRET
 from tests.support.foreign.client import Foreign, Retry, Seen
 from tests.support.nats.client import NatsClient, connect_nats
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 from tests.support.tasks.on_worker import worker_at
 from tests.support.tasks.producer import NatsProducer
 

@@ -10,7 +10,7 @@ import trio
 
 from tests.support.foreign.client import Foreign, Retry, Seen, foreign
 from tests.support.nats.client import NatsClient
-from tests.support.serve import Serve, serve_environ
+from tests.support.servers.serve import Serve, serve_environ
 from tests.support.tasks.on_worker import worker_at
 
 NEVER = Retry()

@@ -16,7 +16,7 @@ from tests.integration.systems.console import ENVIRON, Console, console, hear, h
 from tests.support.foreign.client import KINDS, Foreign, Retry, foreign
 from tests.support.foreign.examples import example, play
 from tests.support.nats.inbox import until_acknowledged
-from tests.support.serve import kill, running_serve, serve_environ
+from tests.support.servers.serve import kill, running_serve, serve_environ
 from tests.support.tasks.on_worker import worker_at
 
 SECONDS = 150

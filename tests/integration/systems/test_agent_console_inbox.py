@@ -15,7 +15,7 @@ from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.inbox import until_acknowledged
 from tests.support.raw_client import RawClient, connect_raw
 from tests.support.seeds import new_seed
-from tests.support.serve import Serve, kill, running_serve, wait_until
+from tests.support.servers.serve import Serve, kill, running_serve, wait_until
 from tests.support.tasks.on_worker import worker_of
 from tests.support.tasks.producer import NatsProducer
 

@@ -23,7 +23,7 @@ from tests.integration.systems.scene import (
 )
 from tests.support.foreign.client import KINDS, Retry, foreign
 from tests.support.nats.client import connect_nats
-from tests.support.serve import kill, running_serve
+from tests.support.servers.serve import kill, running_serve
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 SECONDS = 90

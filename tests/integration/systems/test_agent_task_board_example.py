@@ -5,7 +5,7 @@ from pathlib import Path
 import trio
 
 from tests.support.foreign.examples import example, play
-from tests.support.serve import running_serve
+from tests.support.servers.serve import running_serve
 
 SECONDS = 60
 EVENTS = ["task_created", "agent_spawned", "plan_generated", "task_status_changed"]

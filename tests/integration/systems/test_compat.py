@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.free_port import free_port
 from tests.support.paths import ROOT
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve, shared_serve
+from tests.support.servers.free_port import free_port
+from tests.support.servers.serve import Serve, shared_serve
 from tests.support.tasks.stored import SECONDS, in_thread, run_script
 
 THE_SERVERS = ("ping", "connection_established", "task_status_change", "user_online", "user_offline", "status")

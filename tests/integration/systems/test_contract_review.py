@@ -16,7 +16,7 @@ from tests.engine.access.clients import SECRET, token
 from tests.support.foreign.client import KINDS, Seen, foreign
 from tests.support.foreign.examples import example, play
 from tests.support.foreign.review_clients import FORMS, ReviewClient, review_client
-from tests.support.serve import Serve, kill, running_serve, shared_serve
+from tests.support.servers.serve import Serve, kill, running_serve, shared_serve
 from tests.support.tasks.on_worker import worker_at
 from tests.support.tasks.producer import NatsProducer
 

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from tests.support.foreign.client import KINDS, Retry, foreign
-from tests.support.serve import Serve, kill, running_serve, shared_serve
+from tests.support.servers.serve import Serve, kill, running_serve, shared_serve
 from tests.support.tasks.on_worker import worker_at
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)

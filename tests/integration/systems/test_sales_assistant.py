@@ -26,7 +26,7 @@ from tests.integration.systems.scene import (
 from tests.support.foreign.client import KINDS, Foreign, Retry, foreign
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.inbox import until_acknowledged
-from tests.support.serve import Serve, kill, running_serve
+from tests.support.servers.serve import Serve, kill, running_serve
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 SECONDS = 90

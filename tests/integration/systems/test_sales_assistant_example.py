@@ -7,7 +7,7 @@ import trio
 from tests.engine.access.clients import SECRET, token
 from tests.support.foreign.examples import example, play
 from tests.support.foreign.programs import Lines
-from tests.support.serve import running_serve
+from tests.support.servers.serve import running_serve
 
 SECONDS = 60
 RIGHTS = {"session:9": ["sub", "pub"]}

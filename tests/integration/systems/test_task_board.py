@@ -16,7 +16,7 @@ from fanline.protocol.envelope import Envelope
 from tests.engine.access.clients import SECRET, token
 from tests.support.foreign.client import KINDS, Foreign, Retry, foreign
 from tests.support.foreign.examples import example, play
-from tests.support.serve import Serve, kill, running_serve
+from tests.support.servers.serve import Serve, kill, running_serve
 from tests.support.tasks.on_worker import worker_at
 
 SECONDS = 110

@@ -17,12 +17,12 @@ import pytest
 import trio
 
 from fanline.protocol.nats.addresses import parse_url
-from tests.support.fault_proxy import FaultProxy, running_proxy
+from tests.support.faults.fault_proxy import FaultProxy, running_proxy
 from tests.support.nats.client import connect_nats
 from tests.support.paths import ROOT
 from tests.support.raw_client import RawClient
 from tests.support.seeds import new_seed
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.servers.serve import Serve, running_serve, wait_until
 from tests.support.tasks.on_worker import connect_to
 from tests.support.tasks.producer import NatsProducer
 from tests.support.tasks.viewers import ResumingViewer, has_ended

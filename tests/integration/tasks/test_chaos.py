@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.support.raw_client import RawClient
-from tests.support.serve import Serve, kill, running_serve, wait_until
+from tests.support.servers.serve import Serve, kill, running_serve, wait_until
 from tests.support.tasks.on_worker import connect_to
 from tests.support.tasks.producer import NatsProducer
 from tests.support.tasks.viewers import PlainViewer, ResumingViewer, has_ended

@@ -20,7 +20,7 @@ from fanline.protocol.tasks.events import TaskData, TaskEvent
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.raw_client import RawClient
 from tests.support.seeds import new_seed
-from tests.support.serve import Serve, wait_until
+from tests.support.servers.serve import Serve, wait_until
 from tests.support.tasks.bystanders import bystanders
 from tests.support.tasks.on_worker import connect_to
 from tests.support.tasks.producer import NatsProducer

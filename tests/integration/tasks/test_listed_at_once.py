@@ -4,9 +4,9 @@ import msgspec
 import trio
 
 import fanline
-from tests.support.commands import run_fanline
 from tests.support.nats.client import NatsClient, connect_nats
-from tests.support.serve import Serve, running_serve
+from tests.support.programs.commands import run_fanline
+from tests.support.servers.serve import Serve, running_serve
 
 STARTED = msgspec.json.encode({"v": 1, "e": "task_started", "d": {}})
 

@@ -19,7 +19,7 @@ from fanline.engine.tasks.monitor.lease import EXPIRY_SECONDS
 from fanline.protocol.nats.names import Bucket, bucket_subject
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve, alive, running_serve, wait_until
+from tests.support.servers.serve import Serve, alive, running_serve, wait_until
 
 HEARTBEAT = 1.5
 """Seconds."""

@@ -9,9 +9,9 @@ import trio
 
 import fanline
 from fanline.protocol.tasks.states import TaskState
-from tests.support.commands import run_fanline
 from tests.support.nats.client import NatsClient, connect_nats
-from tests.support.serve import running_serve
+from tests.support.programs.commands import run_fanline
+from tests.support.servers.serve import running_serve
 
 HEARTBEAT = 0.5
 

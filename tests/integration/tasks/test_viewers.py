@@ -15,7 +15,7 @@ import fanline
 from fanline.client.task_view import TaskView
 from fanline.protocol.tasks.events import TaskEvent
 from fanline.protocol.tasks.states import TaskState
-from tests.support.serve import Serve, running_serve, serve_environ
+from tests.support.servers.serve import Serve, running_serve, serve_environ
 
 FANLINE = [sys.executable, "-P", "-m", "fanline"]
 

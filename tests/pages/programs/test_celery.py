@@ -14,7 +14,7 @@ from celery.result import AsyncResult
 
 import fanline
 from fanline.protocol.tasks.events import TaskEvent
-from tests.support.serve import Serve, running_serve, serve_environ
+from tests.support.servers.serve import Serve, running_serve, serve_environ
 from tests.test_docs import blocks
 
 ENDS = (TaskEvent.COMPLETED, TaskEvent.FAILED, TaskEvent.CANCELLED)

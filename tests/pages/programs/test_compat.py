@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from tests.integration.compat.programs import asked, own_environ, program, visitor
-from tests.support.free_port import free_port
 from tests.support.paths import ROOT
-from tests.support.serve import running_serve
+from tests.support.servers.free_port import free_port
+from tests.support.servers.serve import running_serve
 
 _TEXT = (ROOT / "docs" / "how-to" / "move-from-an-existing-system.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", _TEXT, re.MULTILINE | re.DOTALL)

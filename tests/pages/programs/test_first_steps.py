@@ -8,7 +8,7 @@ import msgspec
 import trio
 
 from tests.support.paths import ROOT
-from tests.support.serve import running_serve, serve_environ
+from tests.support.servers.serve import running_serve, serve_environ
 
 PAGE = (ROOT / "docs/tutorial/first-steps.md").read_text()
 FANLINE = [sys.executable, "-P", "-m", "fanline"]

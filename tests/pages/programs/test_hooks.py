@@ -9,7 +9,7 @@ import trio
 
 from tests.support.paths import ROOT
 from tests.support.raw_client import RawClient, connect_raw
-from tests.support.serve import running_serve
+from tests.support.servers.serve import running_serve
 
 PAGE = (ROOT / "docs" / "how-to" / "react-to-what-happens.md").read_text(encoding="utf-8")
 

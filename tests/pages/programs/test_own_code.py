@@ -9,7 +9,7 @@ import trio
 
 from tests.support.paths import ROOT
 from tests.support.raw_client import connect_raw
-from tests.support.serve import running_serve, serve_environ
+from tests.support.servers.serve import running_serve, serve_environ
 
 PAGE = (ROOT / "docs" / "how-to" / "authenticate-with-your-own-code.md").read_text(encoding="utf-8")
 FANLINE = [sys.executable, "-P", "-m", "fanline"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.serve import Serve, shared_serve
+from tests.support.servers.serve import Serve, shared_serve
 from tests.support.tasks.stored import in_thread, run_script
 from tests.test_docs import Block, blocks
 

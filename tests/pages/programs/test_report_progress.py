@@ -7,7 +7,7 @@ import trio
 
 import fanline
 from fanline.protocol.tasks.events import TaskEvent
-from tests.support.serve import running_serve, serve_environ
+from tests.support.servers.serve import running_serve, serve_environ
 from tests.test_docs import Block, blocks
 
 PAGE = [block for block in blocks("python") if block.page.name == "report-progress.md"]

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 import fanline
-from tests.support.serve import running_serve
+from tests.support.servers.serve import running_serve
 from tests.test_docs import blocks
 
 SECRET = "a secret of at least thirty-two bytes"

@@ -12,11 +12,11 @@ from typing import Any
 import trio
 
 import fanline
-from tests.support.fault_proxy import running_proxy
+from tests.support.faults.fault_proxy import running_proxy
 from tests.support.foreign.client import HERE, node
 from tests.support.foreign.programs import Lines, running
 from tests.support.paths import ROOT
-from tests.support.serve import Serve, running_serve
+from tests.support.servers.serve import Serve, running_serve
 from tests.test_docs import blocks_of
 
 PAGE = ROOT / "docs" / "how-to" / "receive-in-a-web-page.md"

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.support.foreign.client import HERE, node
 from tests.support.foreign.programs import Lines, running
 from tests.support.paths import ROOT
-from tests.support.serve import Serve
+from tests.support.servers.serve import Serve
 
 EXAMPLES = ROOT / "examples"
 

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 import msgspec
 import trio
 
-from tests.support.free_port import free_port
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.server import NatsServer
+from tests.support.servers.free_port import free_port
 
 SIZE = 3
 READY_SECONDS = 60.0

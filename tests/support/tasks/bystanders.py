@@ -9,7 +9,7 @@ from typing import NamedTuple
 import trio
 
 from fanline.loadtest.bench.machine import resident_kb
-from tests.support.serve import Serve, running_serve, wait_until
+from tests.support.servers.serve import Serve, running_serve, wait_until
 from tests.support.tasks.on_worker import connect_to
 from tests.support.tasks.producer import NatsProducer
 from tests.support.tasks.viewers import ResumingViewer, has_ended

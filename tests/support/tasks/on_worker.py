@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve
+from tests.support.servers.serve import Serve
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
 from fanline.protocol.nats.parser import NatsMessage, Parser
 from fanline.protocol.nats.replies import ServerInfo
 from fanline.protocol.nats.subjects import to_subject
-from tests.support.serve import Serve
+from tests.support.servers.serve import Serve
 
 OK = b'{"v":1,"t":"ok","d":{"done":true}}'
 _LOST = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)

@@ -14,7 +14,7 @@ import trio
 import fanline
 from fanline.protocol.tasks.events import TaskEvent
 from tests.support.nats.client import connect_nats
-from tests.support.serve import Serve, serve_environ, shared_serve
+from tests.support.servers.serve import Serve, serve_environ, shared_serve
 
 RUN = [sys.executable, "-P", "-m", "fanline", "run"]
 ENDS = (TaskEvent.COMPLETED, TaskEvent.FAILED, TaskEvent.CANCELLED)

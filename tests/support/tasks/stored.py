@@ -17,7 +17,7 @@ from tests.support.nats.blocking import BlockingClient
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.server import NatsServer, running_nats
 from tests.support.paths import ROOT
-from tests.support.serve import Serve
+from tests.support.servers.serve import Serve
 
 SECONDS = 30.0
 _FORK_WARNING = (

@@ -16,7 +16,7 @@ from fanline.protocol.tasks.fold import apply
 from fanline.protocol.tasks.snapshot import Snapshot
 from fanline.protocol.websocket.frames import Opcode
 from tests.support.raw_client import RawClient, connect
-from tests.support.serve import Serve
+from tests.support.servers.serve import Serve
 from tests.support.tasks.on_worker import connect_to
 
 _LOST = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel)

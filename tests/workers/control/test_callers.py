@@ -37,8 +37,8 @@ from fanline.workers.control.notifying.service import Notifications
 from fanline.workers.control.parts import ControlParts, audit_of, server_info
 from fanline.workers.control.publishing import BackendPublisher
 from tests.protocol.documented.test_reference_pages import table
-from tests.support.openapi import committed
 from tests.support.paths import REFERENCE
+from tests.support.tools.openapi import committed
 
 PAGE = (REFERENCE / "management-api.md").read_text(encoding="utf-8")
 SECRET = "s" * 48

@@ -5,14 +5,14 @@ import re
 from fanline.protocol.auth.api_keys import ApiRight
 from fanline.workers.control.app import PREFIX
 from tests.protocol.documented.test_reference_pages import table
-from tests.support.openapi import PATH, committed, described
 from tests.support.paths import REFERENCE
+from tests.support.tools.openapi import PATH, committed, described
 
 PAGE = (REFERENCE / "management-api.md").read_text(encoding="utf-8")
 
 
 def test_the_committed_openapi_is_that_of_the_code() -> None:
-    assert PATH.read_text(encoding="utf-8") == described(), "python -m tests.support.openapi"
+    assert PATH.read_text(encoding="utf-8") == described(), "python -m tests.support.tools.openapi"
 
 
 def test_the_page_has_every_call() -> None:

@@ -21,7 +21,7 @@ from fanline.workers.embedded_nats.limits import LEAST_BYTES, share_out
 from fanline.workers.embedded_nats.server import NatsServer, config_text, find_binary, run_nats_server
 from fanline.workers.errors import ServeError, first_leaf
 from fanline.workers.supervision.child import Child
-from tests.support.serve import command_line, wait_until
+from tests.support.servers.serve import command_line, wait_until
 
 
 def at(data_dir: Path) -> Settings:

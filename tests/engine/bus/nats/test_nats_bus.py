@@ -21,7 +21,7 @@ from fanline.protocol.nats.names import Bucket
 from fanline.protocol.nats.options import NatsOptions
 from tests.engine.bus.cluster import Inbox, join, nats_producers
 from tests.engine.bus.test_store_contract import Changes
-from tests.support.fault_proxy import running_proxy
+from tests.support.faults.fault_proxy import running_proxy
 from tests.support.nats.client import connect_nats
 from tests.support.nats.server import NatsServer, running_nats
 

@@ -17,7 +17,7 @@ from fanline.engine.namespaces import DEFAULTS, Namespace, Namespaces, Storage
 from fanline.protocol.nats.names import SIGNING_KEY, Bucket
 from fanline.protocol.nats.options import NatsOptions
 from tests.engine.bus.cluster import Inbox, join
-from tests.support.fault_proxy import running_proxy
+from tests.support.faults.fault_proxy import running_proxy
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.cluster import running_cluster
 from tests.support.nats.server import NatsServer, running_nats

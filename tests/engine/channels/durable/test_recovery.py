@@ -20,7 +20,7 @@ from fanline.protocol.dialects import JSON
 from fanline.protocol.dialects.encoding import encoding_of
 from fanline.protocol.envelope import Envelope, MessageType
 from tests.engine.parts import Parts, idle_outbox
-from tests.support.breaking import raise_zero_division
+from tests.support.faults.breaking import raise_zero_division
 
 CHANNEL = "task:1"
 OTHER = "task:other"

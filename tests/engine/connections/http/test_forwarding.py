@@ -14,8 +14,8 @@ import trio
 from fanline.engine.connections.http import held_bytes
 from fanline.engine.settings import EngineSettings
 from tests.engine.running import RunningEngine, running_engine
-from tests.support.certificates import Certificates
 from tests.support.raw_client import RawClient, connect, connect_raw
+from tests.support.servers.certificates import Certificates
 
 Handler = Callable[[trio.SocketStream, bytes], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"

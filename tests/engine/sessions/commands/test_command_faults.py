@@ -9,7 +9,7 @@ from fanline.engine.sessions.identity.identification import Identification
 from fanline.engine.sessions.publisher import ClientPublisher
 from fanline.engine.sessions.talk.announcer import Announcer
 from tests.engine.running import RunningEngine, running_engine
-from tests.support.breaking import faults_logged, raise_zero_division
+from tests.support.faults.breaking import faults_logged, raise_zero_division
 from tests.support.raw_client import connect
 
 GOOD = "task:good"

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from tests.support.commands import FANLINE
+from tests.support.programs.commands import FANLINE
 
 
 class Running:

@@ -18,7 +18,7 @@ from tests.fanline.cli.pseudo_terminal import terminal
 from tests.fanline.cli.watch.running import Running, running_fanline
 from tests.fanline.client.durable_peer import DurablePeer, durable_peer
 from tests.fanline.client.peer import Talk, running_peer
-from tests.support.commands import FANLINE
+from tests.support.programs.commands import FANLINE
 
 PROGRESS, OUTPUT, COMPLETED = TaskEvent.PROGRESS, TaskEvent.OUTPUT, TaskEvent.COMPLETED
 

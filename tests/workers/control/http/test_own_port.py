@@ -14,8 +14,8 @@ from fanline.engine.access.audit import Audit
 from fanline.engine.settings import EngineSettings
 from fanline.workers.control.http.own_port import OwnPort
 from tests.engine.connections.http.test_forwarding import OK, answer, control_process
-from tests.support.certificates import Certificates
 from tests.support.raw_client import connect_raw
+from tests.support.servers.certificates import Certificates
 
 HOST = "127.0.0.1"
 HEAD = b"POST /api/x HTTP/1.1\r\nHost: localhost\r\n"

@@ -13,7 +13,7 @@ from fanline.engine.tasks.monitor import monitored_task, roster
 from fanline.engine.tasks.monitor.monitored_task import MonitoredTask
 from fanline.engine.tasks.monitor.stored import entry, records, restorer, table
 from tests.engine.tasks.monitor.world import World
-from tests.support.breaking import breaking, faults_logged
+from tests.support.faults.breaking import breaking, faults_logged
 
 BAD, GOOD = "bad", "good"
 

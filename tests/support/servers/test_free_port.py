@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.free_port import free_port
+from tests.support.servers.free_port import free_port
 
 pytestmark = pytest.mark.process
 

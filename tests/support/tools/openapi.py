@@ -1,4 +1,4 @@
-"""`python -m tests.support.openapi` writes docs/reference/openapi.json anew, from the code."""
+"""`python -m tests.support.tools.openapi` writes docs/reference/openapi.json anew, from the code."""
 
 import json
 from typing import Any

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.outside import LeftTheProcessError, kept_inside, needs_marker
+from tests.support.guards.outside import LeftTheProcessError, kept_inside, needs_marker
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.process  # so that the guard is off around the tests of the guard
@@ -87,8 +87,8 @@ def test_a_thread_of_an_earlier_test_may_go_on_and_one_of_this_test_may_not(insi
     [
         ("import subprocess", True),
         ("import trio\nasync def test(): await trio.open_tcp_stream('h', 1)", True),
-        ("from tests.support.serve import running_serve", True),
-        ("from tests.support import serve", True),
+        ("from tests.support.servers.serve import running_serve", True),
+        ("from tests.support.servers import serve", True),
         ("import socket\nsocket.socketpair()", False),
         ("from tests.support.paths import ROOT", False),
         ("text = 'subprocess'", False),

@@ -1,4 +1,4 @@
-"""`python -m tests.support.celery_overhead`: what `fanline.celery.install` adds to a Celery task that does nothing.
+"""`python -m tests.support.tools.celery_overhead`: what `fanline.celery.install` adds to an empty Celery task.
 
 It starts a `fanline serve`, and runs the task in this process, as an eager one: without a broker.
 """
@@ -10,7 +10,7 @@ import time
 from celery import Celery
 
 import fanline.celery
-from tests.support.serve import shared_serve
+from tests.support.servers.serve import shared_serve
 
 _TASKS = 500
 _FIRST = 20  # not counted: imports, the first connection

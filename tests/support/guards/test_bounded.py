@@ -5,7 +5,7 @@ import tomllib
 import pytest
 import trio
 
-from tests.support.bounded import SECONDS, bounded, bounded_run
+from tests.support.guards.bounded import SECONDS, bounded, bounded_run
 from tests.support.paths import ROOT
 
 

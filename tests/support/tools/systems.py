@@ -1,6 +1,7 @@
-"""Which items of the existing systems no test names: `python -m tests.support.systems [MARK ...]` (by default `wire`).
+"""Which items of the existing systems no test names: `python -m tests.support.tools.systems [MARK ...]`.
 
-The items are those of docs/reference/existing-systems.md; a test names one in a comment, as in `# S2-41, S2-42`.
+Without a MARK, those marked `wire`. The items are those of docs/reference/existing-systems.md; a test names one in a
+comment, as in `# S2-41, S2-42`.
 """
 
 import re

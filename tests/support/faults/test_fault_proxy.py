@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from tests.support.fault_proxy import Fate, FaultProxy, Weather, running_proxy
+from tests.support.faults.fault_proxy import Fate, FaultProxy, Weather, running_proxy
 
 SOON = (0.05, 0.1)
 

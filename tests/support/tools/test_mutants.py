@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mutants import matching_tests
 from tests.support.paths import ROOT
+from tests.support.tools.mutants import matching_tests
 
 TABLE: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutants"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from tests.support.pythons import NEWEST
+from tests.support.tools.pythons import NEWEST
 
 _LOCKED = re.compile(r"^(?P<name>[\w.-]+)==(?P<rest>[^\\\n]+)", re.MULTILINE)
 _AT_ONCE = 8

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pythons import NEWEST, OLDEST, exit_well, find, try_all
+from tests.support.tools.pythons import NEWEST, OLDEST, exit_well, find, try_all
 
 
 def outcomes(installed: dict[int, bool]) -> list[str]:
@@ -49,7 +49,7 @@ def test_a_shim_that_does_not_run_gives_way_to_an_interpreter_that_pyenv_has_ins
     shim.chmod(0o755)
     monkeypatch.setenv("PATH", str(shim.parent))
     pyenv = (str(tmp_path / "pyenv"), "versions/{version}.*/bin/python{version}")
-    monkeypatch.setattr("tests.support.pythons._MANAGED", (pyenv,))
+    monkeypatch.setattr("tests.support.tools.pythons._MANAGED", (pyenv,))
     assert find(11) is None
     installed.symlink_to(sys.executable)
     assert find(11) == str(installed)

@@ -5,7 +5,7 @@ import sys
 
 import trio
 
-from tests.support.serve import Serve, serve_environ
+from tests.support.servers.serve import Serve, serve_environ
 
 FANLINE = [sys.executable, "-P", "-m", "fanline"]
 

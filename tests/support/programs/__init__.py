@@ -1,0 +1,1 @@
+"""The `fanline` command as its users install it, run it beside a server, and interrupt it."""

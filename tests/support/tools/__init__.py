@@ -1,0 +1,1 @@
+"""What developers run, as a target of make or with `python -m`."""
