@@ -34,10 +34,10 @@ if TYPE_CHECKING:
         SlowConsumer,
     )
     from fanline.producer.calls import Answer, AskExpired, Call, TaskCancelled, TaskRetrying
-    from fanline.producer.log_handler import LogHandler
+    from fanline.producer.reporters.log_handler import LogHandler
+    from fanline.producer.reporters.tqdm import tqdm, trange
     from fanline.producer.running_task import AsyncTask, SyncTask, current_task
     from fanline.producer.task import Task
-    from fanline.producer.tqdm import tqdm, trange
     from fanline.protocol.messages.answers import PresenceData, PresentUser
     from fanline.protocol.nats.options import NatsOptions
     from fanline.protocol.tasks.events import TaskEvent
@@ -111,10 +111,10 @@ _MODULES = {
     "client.task_view": ("TaskView",),
     "errors": ("ConnectionLost", "ConnectionRefused", "FanlineError", "NotPublished", "ServerError", "SlowConsumer"),
     "producer.calls": ("Answer", "AskExpired", "Call", "TaskCancelled", "TaskRetrying"),
-    "producer.log_handler": ("LogHandler",),
+    "producer.reporters.log_handler": ("LogHandler",),
+    "producer.reporters.tqdm": ("tqdm", "trange"),
     "producer.running_task": ("AsyncTask", "SyncTask", "current_task"),
     "producer.task": ("Task",),
-    "producer.tqdm": ("tqdm", "trange"),
     "protocol.messages.answers": ("PresenceData", "PresentUser"),
     "protocol.nats.options": ("NatsOptions",),
     "protocol.tasks.events": ("TaskEvent",),

@@ -15,10 +15,10 @@ import msgspec
 import sniffio
 
 from fanline.nats.thread import finish_too
-from fanline.producer.buffer import BufferedEvent
 from fanline.producer.calls import AskExpired
 from fanline.producer.checks import TaskSettings, check_settings
-from fanline.producer.producer import Producer
+from fanline.producer.run.buffer import BufferedEvent
+from fanline.producer.run.producer import Producer
 from fanline.producer.running_task import AsyncTask, SyncTask
 from fanline.producer.waiting import finish
 from fanline.protocol.tasks.events import TaskEvent

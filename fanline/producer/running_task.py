@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from fanline.producer.calls import Answer, AsyncCalls, Call, SyncCalls, TaskCancelled
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 from fanline.producer.sharing.handle import RemoteProducer
 from fanline.producer.waiting import CHECKPOINT, Checkpoint, wait
 from fanline.task_socket import SOCKET_VARIABLE

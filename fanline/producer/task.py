@@ -25,7 +25,7 @@ from fanline.nats.settings import environment_options, given_options
 from fanline.producer.calls import TaskCancelled
 from fanline.producer.checks import TaskSettings, check_settings
 from fanline.producer.exporter.exporter import export
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 from fanline.producer.running_task import CURRENT_TASK, RUNNING, AsyncTask, SyncTask
 from fanline.producer.waiting import Body, enter_body, is_cancellation, wait_at_most
 from fanline.protocol.nats.options import NatsOptions

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from fanline.producer.calls import TaskCancelled
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 from fanline.producer.running_task import CURRENT_TASK, AsyncTask, SyncTask
 
 STOP_SECONDS = 5.0

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from fanline.errors import FanlineError
 from fanline.nats.settings import environment_options, given_options
 from fanline.producer.checks import MAX_NAME, TaskSettings, check_settings
-from fanline.producer.ending import final_event
 from fanline.producer.exporter.exporter import export
-from fanline.producer.producer import Producer
+from fanline.producer.run.ending import final_event
+from fanline.producer.run.producer import Producer
 from fanline.producer.running_task import AsyncTask, SyncTask
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.tasks.events import TaskEvent

@@ -12,7 +12,7 @@ from fanline.producer.calls import TaskCancelled
 from fanline.producer.checks import MAX_NAME, TaskSettings, check_settings
 from fanline.producer.exporter.exporter import export
 from fanline.producer.fresh_id import fresh_id
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 
 _HEARTBEAT_SECONDS = 10.0
 _LINGER_SECONDS = 5.0

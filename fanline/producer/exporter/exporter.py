@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from fanline.nats.thread import NatsThread, lock
 from fanline.producer.exporter.task_publishers import TaskPublishers
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.nats.parser import NatsError
 

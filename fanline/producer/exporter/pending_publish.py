@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from fanline.producer.buffer import BufferedEvent, without_large_values
+from fanline.producer.run.buffer import BufferedEvent, without_large_values
 from fanline.protocol.envelope import Envelope, encode_json
 from fanline.protocol.nats.names import MESSAGE_ID, producer_store_id
 from fanline.protocol.tasks.events import TaskEvent

@@ -25,11 +25,11 @@ from functools import partial
 from fanline.backoff import Backoff
 from fanline.nats.jetstream import check_answer
 from fanline.nats.requests import NatsRequests
-from fanline.producer.buffer import BufferedEvent
 from fanline.producer.exporter.attempt import AttemptQuestion
 from fanline.producer.exporter.in_flight import InFlight
 from fanline.producer.exporter.pending_publish import OVERHEAD, PendingPublish, pending_publishes, serial_numbers
-from fanline.producer.producer import Producer
+from fanline.producer.run.buffer import BufferedEvent
+from fanline.producer.run.producer import Producer
 from fanline.protocol.envelope import MessageType, decode_json
 from fanline.protocol.errors import MessageError
 from fanline.protocol.nats.parser import NatsError, NatsMessage

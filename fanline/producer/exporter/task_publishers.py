@@ -21,7 +21,7 @@ from fanline.nats.loop import STABLE_SECONDS
 from fanline.nats.requests import NatsRequests
 from fanline.producer.exporter.kept_tasks import MAX_BYTES, MAX_TASKS, KeptTasks
 from fanline.producer.exporter.task_publisher import Publish, TaskPublisher
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 from fanline.protocol.nats.replies import Complaint
 
 NEVER_REACHED_SECONDS = 0.5

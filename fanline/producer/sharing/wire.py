@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from fanline.producer.buffer import MAX_BYTES
+from fanline.producer.run.buffer import MAX_BYTES
 from fanline.producer.values.json_value import json_value
 
 VERBS = ("progress", "log", "pause", "resume", "set_result")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import fanline
 from fanline.producer.checks import MAX_JSON_BYTES, TaskSettings, check_settings
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 from fanline.producer.sharing.wire import cancel_line, read_cancel, read_report, report_line
 from fanline.producer.values.json_value import json_value
 from fanline.protocol.tasks.events import TaskData

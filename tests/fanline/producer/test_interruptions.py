@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fanline.producer.checks import TaskSettings, check_settings
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 from fanline.producer.running_task import SyncTask
 from fanline.protocol.tasks.events import TaskEvent
 from fanline.queues.job_run import JobRun

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 import fanline
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 from tests.support.nats.client import connect_nats
 from tests.support.nats.server import running_nats
 from tests.support.servers.serve import Serve, children_of, running_serve, wait_until

@@ -12,7 +12,7 @@ from fanline.cli.run.command_process import CommandProcess, start_command
 from fanline.cli.run.execution import RunOptions, execute
 from fanline.cli.run.job import ViewerRights
 from fanline.cli.run.progress_lines import progress_in
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 from fanline.protocol.tasks.events import TaskEvent
 
 pytestmark = pytest.mark.process

@@ -2,7 +2,7 @@
 
 from fanline.producer.checks import TaskSettings
 from fanline.producer.exporter.task_publishers import TaskPublishers
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 from tests.fanline.nats.played import PlayedNats, Said
 
 NOW = 1e9

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from fanline.producer.checks import TaskSettings
 from fanline.producer.exporter.task_publisher import TaskPublisher
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 from tests.fanline.nats.played import ACK, PlayedNats, Said
 
 PUB = "fanline.pub.task.job"
@@ -20,7 +20,7 @@ DUPLICATE_SECONDS = 120.0
 DUPLICATE = b'{"stream":"FANLINE_task","seq":1,"duplicate":true}'
 REFUSED = b'{"error":{"code":503,"description":"insufficient resources"}}'
 _NEVER = float("inf")
-_CLOCKS = ("fanline.producer.producer.time", "fanline.producer.exporter.task_publisher.time")
+_CLOCKS = ("fanline.producer.run.producer.time", "fanline.producer.exporter.task_publisher.time")
 
 
 class Fate(NamedTuple):

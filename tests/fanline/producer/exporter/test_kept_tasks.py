@@ -2,10 +2,10 @@
 
 import pytest
 
-from fanline.producer.buffer import MAX_LINES
 from fanline.producer.exporter import kept_tasks
 from fanline.producer.exporter.kept_tasks import TURNS
-from fanline.producer.producer import Producer
+from fanline.producer.run.buffer import MAX_LINES
+from fanline.producer.run.producer import Producer
 from tests.fanline.producer.exporter.exported import NOW, Exported
 
 KEEP = 60.0

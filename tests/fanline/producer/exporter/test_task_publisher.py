@@ -9,7 +9,7 @@ from fanline.backoff import Backoff
 from fanline.producer.checks import TaskSettings
 from fanline.producer.exporter.in_flight import WINDOW
 from fanline.producer.exporter.task_publisher import ACK_SECONDS, PublisherState, TaskPublisher
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 from fanline.protocol.nats.replies import Complaint, ComplaintKind
 from tests.fanline.nats.played import ACK, PlayedNats, Said
 

@@ -10,9 +10,9 @@ import tqdm as real
 import fanline
 from fanline.producer.calls import TaskCancelled
 from fanline.producer.checks import TaskSettings, check_settings
-from fanline.producer.producer import Producer
+from fanline.producer.reporters.tqdm import tqdm, trange
+from fanline.producer.run.producer import Producer
 from fanline.producer.running_task import SyncTask
-from fanline.producer.tqdm import tqdm, trange
 from fanline.protocol.tasks.events import TaskEvent
 
 _FAST: dict[str, Any] = {"mininterval": 0, "miniters": 1}
@@ -55,13 +55,13 @@ def producers(monkeypatch: pytest.MonkeyPatch) -> list[Producer]:
         producer.settle()
 
     monkeypatch.setattr("fanline.producer.task.export", export)
-    monkeypatch.setattr("fanline.producer.tqdm.has_server", lambda: True)
+    monkeypatch.setattr("fanline.producer.reporters.tqdm.has_server", lambda: True)
     return found
 
 
 @pytest.fixture
 def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fanline.producer.tqdm.has_server", lambda: False)
+    monkeypatch.setattr("fanline.producer.reporters.tqdm.has_server", lambda: False)
 
 
 @pytest.mark.usefixtures("no_server")

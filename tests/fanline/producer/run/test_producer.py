@@ -19,7 +19,7 @@ import pytest
 
 import fanline
 from fanline.producer.checks import MAX_JSON_BYTES, TaskSettings, check_settings
-from fanline.producer.producer import Producer
+from fanline.producer.run.producer import Producer
 from fanline.protocol.tasks.events import TaskEvent
 
 LATER = 1e12

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanline.producer.buffer import (
+from fanline.producer.exporter.pending_publish import fitting
+from fanline.producer.run.buffer import (
     EVENT_BYTES,
     EVENT_LINES,
     FLUSH_SECONDS,
@@ -18,7 +19,6 @@ from fanline.producer.buffer import (
     BufferedEvent,
     TaskBuffer,
 )
-from fanline.producer.exporter.pending_publish import fitting
 from fanline.producer.values.output_lines import lines_of
 from fanline.protocol.tasks.events import MAX_LINE, Stream, TaskData, TaskEvent
 from fanline.protocol.tasks.fold import apply

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from fanline.producer.buffer import BufferedEvent, TaskBuffer
 from fanline.producer.calls import Answer, Call, CallQueue, SendReply, TaskCancelled, error_reply, ok_reply
 from fanline.producer.checks import MAX_JSON_BYTES, TaskSettings, ask_data, progress_data
-from fanline.producer.ending import final_event
-from fanline.producer.questions import JobQuestions
+from fanline.producer.run.buffer import BufferedEvent, TaskBuffer
+from fanline.producer.run.ending import final_event
+from fanline.producer.run.questions import JobQuestions
 from fanline.producer.sharing.handles import Handles
 from fanline.producer.values.json_value import json_value
 from fanline.producer.values.output_lines import lines_of, stream_of
