@@ -23,6 +23,7 @@ from urllib.parse import urlencode, urlsplit
 from fanline.errors import FanlineError, reason_of
 from fanline.local import LocalServer, NoServer, chosen_server, find_local
 from fanline.protocol.serve_state import control_socket_name
+from fanline.protocol.unix_socket import socket_address
 
 PREFIX = "/api/v1/websocket"
 KEY_VARIABLE = "FANLINE_API_KEY"
@@ -134,7 +135,8 @@ class _UnixConnection(http.client.HTTPConnection):
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(self.timeout)
             try:
-                return self.sock.connect(self._path)
+                with socket_address(self._path) as address:
+                    return self.sock.connect(address)
             except (FileNotFoundError, ConnectionRefusedError):
                 self.sock.close()
                 if time.monotonic() > end:

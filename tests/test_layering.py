@@ -39,8 +39,8 @@ LAYERS = (
 NOT_IN_PROTOCOL = frozenset(
     ("asyncio", "os", "random", "secrets", "select", "socket", "ssl", "subprocess", "threading", "time", "trio")
 )
-READS_FILES = "protocol/nats/credentials.py"
-"""The exception: what both NATS shells would otherwise write twice."""
+EXCEPTIONS = {("protocol/nats/credentials.py", "ssl"), ("protocol/unix_socket.py", "os")}
+"""What engine and SDK, which may not see each other, would otherwise write twice."""
 KNOW_ASYNCIO = (
     "fanline/client/shells/",
     "fanline/producer/waiting.py",
@@ -91,7 +91,7 @@ def complaint(path: str, module: str) -> str | None:
         mine, other = layer_of(path.removesuffix(".py")), layer_of(module.removeprefix("fanline.").replace(".", "/"))
         if LAYERS.index(other) > LAYERS.index(mine):
             return f"engine layer {mine} may not see {other}"
-    if room == "protocol" and package in NOT_IN_PROTOCOL and (path, package) != (READS_FILES, "ssl"):
+    if room == "protocol" and package in NOT_IN_PROTOCOL and (path, package) not in EXCEPTIONS:
         return f"protocol does no I/O and has no clock: {package}"
     if package in ASYNCIO and not path.startswith(KNOW_ASYNCIO):
         return f"{ONLY}: {package}"

@@ -18,9 +18,9 @@ import trio
 from fanline.engine.limits import Limit, LimitHits
 from fanline.engine.settings import EngineSettings
 from fanline.engine.sockets.transport import receive, send_all
-from fanline.engine.sockets.unix_socket import socket_address
 from fanline.protocol.errors import HttpError
 from fanline.protocol.http.forwarding import AnswerReader
+from fanline.protocol.unix_socket import socket_address
 
 _READ_SIZE = 65_536
 AGAIN = (("Retry-After", "1"),)

@@ -33,6 +33,7 @@ from fanline.protocol.serve_state import (
     state_directory,
     state_file_name,
 )
+from fanline.protocol.unix_socket import socket_address
 
 CONTROL_SECONDS = 10.0
 """How long a start waits for the control process, without which nothing is counted; then it does without."""
@@ -243,9 +244,9 @@ def _appears(port: int) -> bool:
 def _wait_for_control(state: ServeState) -> None:
     path = Path(state_directory(os.environ), control_socket_name(int(state.url.rpartition(":")[2].partition("/")[0])))
     for _ in _looks(CONTROL_SECONDS if state.control else 0.0):
-        with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(str(path)) == 0:
-                return
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as probe, socket_address(str(path)) as address:
+            probe.connect(address)
+            return
 
 
 def _wait_for(pid: int) -> None:

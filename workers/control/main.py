@@ -23,7 +23,7 @@ from fanline.engine.bus.errors import BusError
 from fanline.engine.bus.nats.opening import open_nats_bus
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.sockets.control_socket import KEPT_SECONDS
-from fanline.engine.sockets.unix_socket import socket_address
+from fanline.protocol.unix_socket import socket_address
 from fanline.workers.control.app import make_app
 from fanline.workers.control.http.forwarded import Forwarded
 from fanline.workers.control.http.own_port import OwnPort

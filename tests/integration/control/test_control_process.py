@@ -16,6 +16,7 @@ import httpx
 import pytest
 import trio
 
+from tests.support.programs.commands import run_fanline
 from tests.support.raw_client import connect, connect_raw
 from tests.support.servers.serve import Serve, alive, children_of, kill, running_serve, serve_environ, wait_until
 from tests.support.tasks.on_worker import connect_to
@@ -123,6 +124,13 @@ async def test_a_killed_one_costs_its_own_answers_and_comes_back() -> None:
             await wait_answer(serve)
             assert control_pid(serve) != pid
             assert not alive(pid)
+
+
+async def test_the_command_line_reaches_it_however_deep_its_directory_is(tmp_path: Path) -> None:
+    deep = str(tmp_path / ("d" * 150))  # no path of a socket may be so long
+    async with running_serve(1, env=ENV | {"FANLINE_STATE_DIR": deep}) as serve:
+        told = await run_fanline(serve, "admin", "stats", "--json", FANLINE_STATE_DIR=deep)
+        assert (told.stderr, json.loads(told.stdout)["workers"]["answered"]) == (b"", 1)
 
 
 async def test_one_that_hangs_costs_its_own_answers_and_is_replaced() -> None:
