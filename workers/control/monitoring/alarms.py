@@ -35,23 +35,28 @@ class Alarms:
         stored = await self._stored()
         for name, alarm in self.settings.items():
             before, revision = stored.get(name, (AlarmRecord(), 0))
-            rule = alarm.rule
-            patience = Patience(alarm.hold, alarm.calm)
-            after = stepped(before, rule, alarm.cleared_at, values.get(rule.metric), now, patience)
             try:
-                await self._keep(name, before, after, revision)
+                before, revision = await self._settle(name, before, revision)
+                after = self._stepped(alarm, before, values, now)
+                if after != before:
+                    await self._settle(name, after, await self._write(name, after, revision))
             except ConflictError:
                 continue  # another process leads by now
 
-    async def _keep(self, name: str, before: AlarmRecord, after: AlarmRecord, revision: int) -> None:
-        """Store what has changed, and have it told. It is stored first, with the note that nobody has heard of it yet:
-        if this process ends in between, the next one tells it, under the same name.
+    def _stepped(self, alarm: AlarmSettings, record: AlarmRecord, values: Mapping[str, float], now: float) -> AlarmRecord:
+        rule = alarm.rule
+        value, patience = values.get(rule.metric), Patience(alarm.hold, alarm.calm)
+        return stepped(record, rule, alarm.cleared_at, value, now, patience)
+
+    async def _settle(self, name: str, record: AlarmRecord, revision: int) -> tuple[AlarmRecord, int]:
+        """Tell a stored change that nobody has heard of yet. It is stored first: if this process ends in between, the
+        next one tells it, under the same name, before it looks at the value. So each end follows its beginning.
         """
-        if after != before:
-            revision = await self._write(name, after, revision)
-        if not after.told:
-            await self._tell(name, after)
-            await self._write(name, msgspec.structs.replace(after, told=True), revision)
+        if record.told:
+            return record, revision
+        await self._tell(name, record)
+        told = msgspec.structs.replace(record, told=True)
+        return told, await self._write(name, told, revision)
 
     async def _tell(self, name: str, record: AlarmRecord) -> None:
         alarm, state = self.settings[name], "raised" if record.is_raised else "cleared"

@@ -92,3 +92,21 @@ async def test_a_process_that_wakes_without_its_lease_says_and_stores_nothing_mo
     await after.look(BAD, 1002.0)
     await after.look(GOOD, 1003.0)
     assert [data["state"] for _, data in told.system()] == ["raised", "cleared"]
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+@pytest.mark.parametrize("was_raised", [False, True])
+async def test_a_change_that_was_not_told_is_told_before_the_next_one(at: int, was_raised: bool) -> None:
+    """Though the value has changed back by the time that another process leads."""
+    broker = MemoryBroker()
+    told, sleeper, after = await Told(broker).start(), process(broker, ERRORS, Sleeper(at)), process(broker, ERRORS)
+    await after.look(BAD if was_raised else GOOD, 1000.0)
+    changed, back = (GOOD, BAD) if was_raised else (BAD, GOOD)
+    with suppress(BusError):
+        await sleeper.look(changed, 1001.0)
+    await after.look(back, 1002.0)
+    await after.look(GOOD, 1003.0)
+    states = [data["state"] for _, data in told.system()]
+    assert states == ["raised", "cleared"] * (len(states) // 2)
+    titles = list({each["id"]: each["title"] for each in told.notifications}.values())
+    assert titles == [f"Alarm errors {state}" for state in states]
