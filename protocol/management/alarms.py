@@ -7,7 +7,8 @@ An alarm has one state for the whole cluster:
     clear -> pending -> raised -> clearing -> clear
 
 It is raised when its rule has held for `hold` seconds, and cleared when the value has been on the good side of `clear`
-for `calm` seconds. Between the two numbers nothing changes, so a value that wavers raises one alarm and not many.
+for `calm` seconds. Between the two numbers nothing changes, so a value that wavers raises one alarm and not many. Time
+in which nobody looks, as while the servers are down, is neither.
 """
 
 import re
@@ -19,6 +20,13 @@ from typing import NamedTuple
 import msgspec
 
 _RULE = re.compile(r"\s*(?P<metric>\w+)\s*(?P<sign>[<>])\s*(?P<number>\d+(?:\.\d+)?)\s*", re.ASCII)
+
+
+UNSEEN_SECONDS = 90.0
+"""After this long without a look, an alarm that is pending or clearing begins to wait again. The longest time between two
+looks of one process is 60 s.
+"""
+_NOTED_SECONDS = UNSEEN_SECONDS / 3  # between two notes that it was looked at
 
 
 class RuleError(ValueError):
@@ -103,6 +111,8 @@ class AlarmRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """When it was last raised."""
     value: float | None = None
     """That with which it came into this state."""
+    looked: float = 0.0
+    """When it was looked at since then, if it is pending or clearing; not every look is noted."""
     told: bool = True
     """Whether all who must know of it have been notified."""
 
@@ -126,11 +136,20 @@ def stepped(
     none raised.
     """
     sight = _sight(rule, clear, value)
-    after = _moved(record, sight, value, now)
+    after = _moved(_waited(record, now), sight, value, now)
     needed = {AlarmState.PENDING: patience.hold, AlarmState.CLEARING: patience.calm}.get(after.state)
     if needed is not None and now - after.since >= needed:
         after = _moved(after, AlarmSight.LASTED, value, now)
     return after
+
+
+def _waited(record: AlarmRecord, now: float) -> AlarmRecord:
+    """One that waits for a change, with a note that it still does."""
+    unseen = now - max(record.since, record.looked)
+    if record.state not in (AlarmState.PENDING, AlarmState.CLEARING) or unseen < _NOTED_SECONDS:
+        return record
+    since = now if unseen > UNSEEN_SECONDS else record.since
+    return msgspec.structs.replace(record, since=since, looked=now)
 
 
 def _sight(rule: Rule, clear: float, value: float | None) -> AlarmSight:

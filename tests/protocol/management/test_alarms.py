@@ -6,6 +6,7 @@ import pytest
 
 from fanline.protocol.management.alarms import (
     ALARM,
+    UNSEEN_SECONDS,
     AlarmRecord,
     AlarmSight,
     AlarmState,
@@ -92,6 +93,23 @@ def test_what_is_not_known_raises_nothing_and_keeps_nothing_raised() -> None:
 def test_a_rule_has_not_held_while_its_value_was_not_known() -> None:
     states = [record.state for record in after(60, None, 60, patience=Patience(20, 20))]
     assert states == [AlarmState.PENDING, AlarmState.CLEAR, AlarmState.PENDING]
+
+
+def test_a_rule_has_not_held_and_a_value_has_not_been_good_while_nobody_looked() -> None:
+    day = Patience(86_400, 86_400)
+    pending, again = after(60, 60, patience=day, seconds=86_400.0)
+    assert (pending.state, again.state, again.since) == (AlarmState.PENDING, AlarmState.PENDING, 86_400.0)
+    raised = AlarmRecord(state=AlarmState.RAISED, since=0.0, raised=0.0, value=60)
+    rule, calm = Rule("errors_per_minute", True, 50.0), Patience(0, UNSEEN_SECONDS)
+    clearing = stepped(raised, rule, 40.0, 10, 1.0, calm)
+    assert stepped(clearing, rule, 40.0, 10, 1.1 + UNSEEN_SECONDS, calm).state is AlarmState.CLEARING
+    assert stepped(clearing, rule, 40.0, 10, 1.0 + UNSEEN_SECONDS, calm).state is AlarmState.CLEAR
+
+
+def test_a_long_wait_goes_on_from_one_look_to_the_next() -> None:
+    records = after(*[60] * 362, patience=Patience(3600, 0))
+    assert [record.state for record in records[-3:]] == [AlarmState.PENDING, AlarmState.RAISED, AlarmState.RAISED]
+    assert len({record.looked for record in records}) <= 3600 / 30
 
 
 def test_only_the_beginning_and_the_end_of_an_alarm_are_to_be_told() -> None:
