@@ -1,8 +1,9 @@
 """The calls about the past: records of minutes, and alarms."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from math import ceil, floor
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Query
@@ -127,7 +128,7 @@ def _span(begin: str | None, end: str | None, step: int, after: str) -> _Span:
     if step % 60:
         raise ApiError(422, "invalid", "query.step: a step is a multiple of 60 seconds", where="query.step")
     now, minutes = int(time.time() // 60), step // 60
-    until = now + 1 if end is None else min(_minute(end, "to"), now + 1)
+    until = now + 1 if end is None else min(_minute(end, "to", ceil), now + 1)
     since = until - 60 if begin is None else _minute(begin, "from")
     since = max(since, now - _KEPT)
     since -= since % minutes
@@ -136,15 +137,15 @@ def _span(begin: str | None, end: str | None, step: int, after: str) -> _Span:
     return _Span(since, until, minutes)
 
 
-def _minute(text: str, name: str) -> int:
-    """The minute that a time falls into. Raises ApiError 422."""
+def _minute(text: str, name: str, rounded: Callable[[float], int] = floor) -> int:
+    """The minute that a time falls into, or the one that it ends. Raises ApiError 422."""
     try:
-        return int(float(text) // 60)
+        return rounded(float(text) / 60)
     except (ValueError, OverflowError):
         pass
     try:
         moment = datetime.fromisoformat(text)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() // 60)
+        return rounded((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() / 60)
     except (ValueError, OverflowError):
         message = f"query.{name}: expected ISO 8601, as in 2026-01-31T12:00:00Z, or Unix seconds"
         raise ApiError(422, "invalid", message, where=f"query.{name}") from None

@@ -6,7 +6,7 @@ the others become the query or the body; everything else is up to the applicatio
 
 import json
 import re
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -76,7 +76,7 @@ class MonitorCalls:
         rest = {name: value for name, value in fields.items() if name not in named}
         is_post = operation.method == "POST"
         body = json.dumps(rest).encode() if is_post else b""
-        query = b"" if is_post else urlencode({name: _in_query(value) for name, value in rest.items()}).encode()
+        query = b"" if is_post else _as_query(rest)
         headers = [pair for pair in scope["headers"] if pair[0] not in (b"content-length", b"content-type")]
         headers.append((b"content-length", str(len(body)).encode()))
         if body:
@@ -104,8 +104,11 @@ def _text_id(name: str, value: Any, named: Sequence[str]) -> Any:
     return str(value) if is_id and isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _in_query(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _as_query(fields: Mapping[str, Any]) -> bytes:
+    """A field that is null is left out: a query has no word for it."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items()}
+    return urlencode(texts).encode()
 
 
 def _once(body: bytes) -> Receive:

@@ -46,6 +46,15 @@ async def test_a_minute_in_which_nobody_counted_is_a_hole_and_not_a_row_of_zeros
             assert stats["counters"] == {"errors": 2, "deliveries": 5}
 
 
+async def test_a_minute_that_begins_before_the_end_belongs_to_the_time() -> None:
+    with trio.fail_after(30):
+        async with managed() as cluster:
+            await wait_minutes(cluster, {NOW - 5: PART, NOW - 4: PART})
+            for end, found in [(NOW * 60 - 300, 0), (NOW * 60 - 299.5, 1), (NOW * 60 - 240, 1), (NOW * 60 - 200, 2)]:
+                page = (await cluster.call("GET", f"/stats/history?from={(NOW - 5) * 60}&to={end}")).json()
+                assert [item["seconds"] for item in page["items"]] == [30.0] * found
+
+
 async def test_pages_have_every_step_once_and_steps_sum_their_minutes() -> None:
     with trio.fail_after(30):
         async with managed() as cluster:

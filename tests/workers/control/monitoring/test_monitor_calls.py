@@ -54,6 +54,12 @@ async def test_fields_go_where_the_call_has_them() -> None:
         assert (status, refused["where"]) == (422, "query.limit")
 
 
+async def test_a_field_that_is_null_is_one_that_is_not_there() -> None:
+    async with calling() as caller:
+        status, history = await caller.call("stats_history", {"from": None, "to": None, "limit": 2, "after": None})
+        assert (status, len(history["items"])) == (200, 2)
+
+
 async def test_a_name_in_the_path_leads_to_no_other_call() -> None:
     async with calling() as caller:
         status, refused = await caller.call("channel_details", {"channel": "task:1/history"})
