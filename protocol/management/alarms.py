@@ -22,9 +22,9 @@ import msgspec
 _RULE = re.compile(r"\s*(?P<metric>\w+)\s*(?P<sign>[<>])\s*(?P<number>\d+(?:\.\d+)?)\s*", re.ASCII)
 
 
-UNSEEN_SECONDS = 90.0
-"""After this long without a look, an alarm that is pending or clearing begins to wait again. The longest time between two
-looks of one process is 60 s.
+UNSEEN_SECONDS = 180.0
+"""After this long without a look, an alarm that is pending or clearing begins to wait again. A process that takes over
+looks at most counts after a minute, and the longest time between two looks of one process is another.
 """
 _NOTED_SECONDS = UNSEEN_SECONDS / 3  # between two notes that it was looked at
 
@@ -51,6 +51,10 @@ class Rule(NamedTuple):
     def calms(self, value: float, clear: float) -> bool:
         """Whether it is on the good side of `clear`, or there exactly."""
         return value <= clear if self.is_over else value >= clear
+
+    def is_sure(self, least: float, clear: float) -> bool:
+        """Whether a value that may still grow is bad, or good, however much it grows."""
+        return self.breaks(least) if self.is_over else self.calms(least, clear)
 
 
 def parse_rule(text: str, metrics: Collection[str]) -> Rule:

@@ -12,6 +12,7 @@ from fanline.protocol.nats.names import Bucket
 from fanline.protocol.notifications.notification import NotificationLevel
 from fanline.workers.configuration.monitor import AlarmSettings
 from fanline.workers.control.monitoring.announcer import SystemAnnouncer, text_of
+from fanline.workers.control.monitoring.metrics import OVER_A_MINUTE
 
 
 class Alarms:
@@ -30,20 +31,26 @@ class Alarms:
         """The names of those that are raised."""
         return sorted(name for name, record in (await self.read()).items() if record.is_raised)
 
-    async def look(self, values: Mapping[str, float], now: float) -> None:
-        """Compare all rules with the known values. `now`: Unix seconds."""
+    async def look(self, values: Mapping[str, float], now: float, *, is_whole: bool = True) -> None:
+        """Compare all rules with the known values. `now`: Unix seconds. `is_whole`: whether the counts are those of a
+        whole minute; before they are, they may grow, and only the rules that are sure nevertheless are compared.
+        """
         stored = await self._stored()
         for name, alarm in self.settings.items():
             before, revision = stored.get(name, (AlarmRecord(), 0))
             try:
                 before, revision = await self._settle(name, before, revision)
+                if not (is_whole or _is_sure(alarm, values)):
+                    continue
                 after = self._stepped(alarm, before, values, now)
                 if after != before:
                     await self._settle(name, after, await self._write(name, after, revision))
             except ConflictError:
                 continue  # another process leads by now
 
-    def _stepped(self, alarm: AlarmSettings, record: AlarmRecord, values: Mapping[str, float], now: float) -> AlarmRecord:
+    def _stepped(
+        self, alarm: AlarmSettings, record: AlarmRecord, values: Mapping[str, float], now: float
+    ) -> AlarmRecord:
         rule = alarm.rule
         value, patience = values.get(rule.metric), Patience(alarm.hold, alarm.calm)
         return stepped(record, rule, alarm.cleared_at, value, now, patience)
@@ -89,3 +96,9 @@ class Alarms:
     async def _write(self, name: str, record: AlarmRecord, revision: int) -> int:
         self._announcer.check()
         return await self._bus.kv_update(Bucket.ALARMS, name, msgspec.json.encode(record), revision)
+
+
+def _is_sure(alarm: AlarmSettings, values: Mapping[str, float]) -> bool:
+    """Whether a value of less than a minute decides."""
+    metric = alarm.rule.metric
+    return metric not in OVER_A_MINUTE or (metric in values and alarm.rule.is_sure(values[metric], alarm.cleared_at))

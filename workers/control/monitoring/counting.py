@@ -1,5 +1,6 @@
 """Counts since the last look, from counters that start at zero with each worker. Pure."""
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from fanline.protocol.management.minutes import MinuteRecord, merged
 from fanline.workers.control.monitoring.metrics import COUNTED, RoundTrips, nonzero
 
 WINDOW_SECONDS = 60.0
+_EARLY_SECONDS = 1.0  # by which a look may be
 _Worker = tuple[str, str, int, int]
 _FORGET_SECONDS = 600.0  # after which a worker that was not heard of will not be
 
@@ -70,10 +72,16 @@ class Window:
 
     def __init__(self) -> None:
         self._parts: deque[tuple[float, MinuteRecord]] = deque()
+        self._begun = math.inf
 
     def add(self, part: MinuteRecord, now: float) -> MinuteRecord:
         """The last minute, including a part that has just ended."""
+        self._begun = min(self._begun, now - part.seconds)
         self._parts.append((now, part))
         while self._parts[0][0] <= now - WINDOW_SECONDS:
             self._parts.popleft()
         return merged(part for _, part in self._parts)
+
+    def is_whole(self, now: float) -> bool:
+        """Whether it has been counted for a minute; before, what was counted says at least how much it was."""
+        return now - self._begun > WINDOW_SECONDS - _EARLY_SECONDS

@@ -134,7 +134,8 @@ class MonitorDesk:
             return
         minute = int((now - part.seconds / 2) // 60)
         await self._parts.minutes.add(minute, part, self.leadership.check)
-        await self._parts.alarms.look(metrics_of(self._window.add(part, now), part), now)
+        values = metrics_of(self._window.add(part, now), part)
+        await self._parts.alarms.look(values, now, is_whole=self._window.is_whole(now))
 
     async def _send_statistics(self) -> None:
         """While there is a watcher."""

@@ -29,6 +29,10 @@ MADE = (
 """Those that are made of several."""
 METRICS = (*NOW, *(f"{name}_per_minute" for name in (*ALIASES, *COUNTED)), *MADE)
 """All that a rule may name."""
+OVER_A_MINUTE = frozenset(
+    name for name in METRICS if name.endswith("_per_minute") or name in ("error_percent", "flush_seconds")
+)
+"""Those that say what has happened in the last minute."""
 
 
 class RoundTrips(NamedTuple):

@@ -110,3 +110,22 @@ async def test_a_change_that_was_not_told_is_told_before_the_next_one(at: int, w
     assert states == ["raised", "cleared"] * (len(states) // 2)
     titles = list({each["id"]: each["title"] for each in told.notifications}.values())
     assert titles == [f"Alarm errors {state}" for state in states]
+
+
+async def test_a_process_that_has_counted_for_less_than_a_minute_takes_its_counts_for_the_least_there_was() -> None:
+    quiet = AlarmSettings(when="commands_per_minute < 100", calm=0.0)
+    share = AlarmSettings(when="error_percent > 10", calm=0.0)
+    broker = MemoryBroker()
+    alarms = process(broker, {**ERRORS, "quiet": quiet, "share": share})
+    await alarms.look({"commands_per_minute": 20.0, **GOOD}, 1000.0, is_whole=False)
+    assert await alarms.raised() == []
+    await alarms.look({"commands_per_minute": 20.0, "error_percent": 20.0, **BAD}, 1010.0, is_whole=False)
+    assert await alarms.raised() == ["errors", "share"]
+    await alarms.look({"commands_per_minute": 20.0, **GOOD}, 1020.0)
+    assert await alarms.raised() == ["quiet"]
+    await alarms.look(BAD, 1030.0)
+    after = process(broker, alarms.settings)
+    await after.look({"commands_per_minute": 20.0, **GOOD}, 1040.0, is_whole=False)
+    assert await after.raised() == ["errors"]
+    await after.look({"commands_per_minute": 200.0, **GOOD}, 1100.0)
+    assert await after.raised() == []

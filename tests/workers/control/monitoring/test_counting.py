@@ -97,3 +97,12 @@ def test_what_rules_may_name_is_known_or_says_nothing() -> None:  # S3-34, S4-82
 def test_the_worst_of_all_servers_counts() -> None:
     assert worst([0.1, None, 0.3]) == RoundTrips(0.3, 1)
     assert worst([]) == RoundTrips(None, 0)
+
+
+def test_a_window_is_whole_once_it_has_been_counted_for_a_minute() -> None:
+    window, found = Window(), list[bool]()
+    for number in range(1, 14):
+        now = 100.0 + number * 10.0 + (0.002 if number % 2 else 0.0)
+        window.add(MinuteRecord(seconds=9.998), now)
+        found.append(window.is_whole(now))
+    assert found == [False] * 5 + [True] * 8

@@ -28,6 +28,7 @@ from tests.workers.control.monitoring.told import Told
 FAST = MonitorSettings(interval=0.2, sample=0.2, canary=3600.0)
 ALARMS = {
     "errors": AlarmSettings(when="errors_per_minute > 5", calm=3600.0),
+    "quiet": AlarmSettings(when="connects_per_minute < 1"),  # not yet known: no test takes a minute
     "workers_missing": AlarmSettings(when="workers_missing > 0", hold=1.0, calm=0.0),
 }
 
