@@ -15,6 +15,11 @@ from fanline.engine.access.access import Access
 from fanline.engine.access.settings import AuthMode, TokenSettings
 from fanline.engine.bus.memory import MemoryBus
 from fanline.engine.cluster.members import Members
+from fanline.engine.cluster.shares import SHARES
+from fanline.engine.tasks.monitor.holdings import lease_key
+from fanline.engine.tasks.monitor.lease import value_of
+from fanline.engine.tasks.monitor.stored.fresh_table import COMPLETE
+from fanline.engine.tasks.monitor.stored.fresh_table import SUBJECT as TABLE_SUBJECT
 from fanline.protocol.auth.tokens import sign
 from fanline.protocol.compat.escapes import inbox_name
 from fanline.protocol.hooks.counters import COUNTERS_SUBJECT, HandlersCounters, HookCounters
@@ -472,9 +477,20 @@ async def test_the_connections_of_a_user_are_found_pinged_and_closed_on_every_wo
 # --- tasks --------------------------------------------------------------------------------------------------------
 
 
+async def both_hold_tasks(cluster: Managed) -> None:
+    """Until no share of the tasks is on its way from the first worker to the second."""
+    bus, holders = MemoryBus(cluster.one.broker), set[str]()
+    while len(holders) < 2 or "" in holders:  # "": of a share that was given up for the other one
+        holders = {value_of(await bus.kv_get(Bucket.LEASES, lease_key(share))).worker for share in range(SHARES)}
+        await trio.sleep(0.01)
+    while await bus.ask(TABLE_SUBJECT, b"publish", 1.0) != COMPLETE:  # the tasks of all shares are known
+        await bus.ask_all(TABLE_SUBJECT, b"leave", 1.0, 2)
+
+
 async def test_tasks_are_listed_as_soon_as_they_are_heard_of_page_by_page() -> None:
     with trio.fail_after(60):
         async with managed() as cluster:
+            await both_hold_tasks(cluster)
             names = [f"t{number}" for number in range(7)]
             announced = {"event": "task_started", "data": {}}
             progress = {"event": "task_progress", "data": {"percent": 1}}
