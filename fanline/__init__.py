@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from fanline.producer.task import Task
     from fanline.protocol.messages.answers import PresenceData, PresentUser
     from fanline.protocol.nats.options import NatsOptions
-    from fanline.protocol.tasks.events import TaskEvent
-    from fanline.protocol.tasks.snapshot import Snapshot
+    from fanline.protocol.tasks.events import TaskData, TaskEvent
+    from fanline.protocol.tasks.snapshot import Ask, Snapshot
     from fanline.protocol.tasks.states import TaskState
     from fanline.publishing.notify import notify
     from fanline.publishing.publish import publish
@@ -51,6 +51,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "Ask",
     "AskExpired",
     "AsyncTask",
     "Call",
@@ -83,6 +84,7 @@ __all__ = [
     "SyncTask",
     "Task",
     "TaskCancelled",
+    "TaskData",
     "TaskEvent",
     "TaskRetrying",
     "TaskState",
@@ -117,8 +119,8 @@ _MODULES = {
     "producer.task": ("Task",),
     "protocol.messages.answers": ("PresenceData", "PresentUser"),
     "protocol.nats.options": ("NatsOptions",),
-    "protocol.tasks.events": ("TaskEvent",),
-    "protocol.tasks.snapshot": ("Snapshot",),
+    "protocol.tasks.events": ("TaskData", "TaskEvent"),
+    "protocol.tasks.snapshot": ("Ask", "Snapshot"),
     "protocol.tasks.states": ("TaskState",),
     "publishing.notify": ("notify",),
     "publishing.publish": ("publish",),

@@ -36,6 +36,7 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     @property
     def open(self) -> bool:
+        """Whether it can still be answered."""
         return self.by is None and not self.expired
 
 

@@ -17,6 +17,7 @@ from tests.support.paths import ROOT
 def test_the_public_names_are_these() -> None:
     assert sorted(fanline.__all__) == [
         "Answer",
+        "Ask",
         "AskExpired",
         "AsyncTask",
         "Call",
@@ -49,6 +50,7 @@ def test_the_public_names_are_these() -> None:
         "SyncTask",
         "Task",
         "TaskCancelled",
+        "TaskData",
         "TaskEvent",
         "TaskRetrying",
         "TaskState",
