@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -71,8 +72,8 @@ def _has_control(serve: Serve) -> bool:
 
 
 async def _kill(process: trio.Process) -> None:
-    """At once: a worker of Celery takes its time to end."""
-    process.kill()
+    """At once, with the processes that it has started: a worker of Celery takes its time to end."""
+    os.killpg(process.pid, signal.SIGKILL)
 
 
 @asynccontextmanager
@@ -80,11 +81,10 @@ async def running(command: Sequence[str], directory: Path, serve: Serve, **envir
     """A program of the shop, in the working directory of its server."""
     env = {**os.environ, **serve.environ, "WEBHOOK_SECRET": SECRET, **environ}
     env["PYTHONPATH"] = os.pathsep.join((str(directory), env["PYTHONPATH"]))
-    run = partial(
-        trio.run_process, [sys.executable, *command], env=env, cwd=directory, check=False, deliver_cancel=_kill
-    )
+    run = partial(trio.run_process, [sys.executable, *command], env=env, cwd=directory, check=False)
+    apart = partial(run, stdin=subprocess.DEVNULL, start_new_session=True, deliver_cancel=_kill)
     async with trio.open_nursery() as nursery:
-        yield await nursery.start(partial(run, stdin=subprocess.DEVNULL))
+        yield await nursery.start(apart)
         nursery.cancel_scope.cancel()
 
 
