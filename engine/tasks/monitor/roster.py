@@ -176,7 +176,10 @@ class TaskRoster(TaskShares):
             self.to_restore[task] = None
 
     def restored(self, share: Share, task: MonitoredTask) -> None:
-        """A task is warm: fold what has waited for that."""
+        """A task is warm: it may have ended, or be further than its entry said. Fold what has waited for that."""
+        if task.running is not (task.channel in share.running):
+            share.put(task)
+        self.changes += 1
         pending, task.pending = task.pending or [], None
         self.waiting -= len(pending)
         for stored in pending:

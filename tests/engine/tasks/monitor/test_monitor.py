@@ -397,3 +397,23 @@ async def test_the_entry_of_a_task_that_has_ended_reports_nothing_when_it_comes_
         assert await world.timer_events("1") == []
         left = world.broker.find(Bucket.RUNNING, key)
         assert left is None or not left.value
+
+
+async def test_an_entry_that_is_written_too_late_shows_no_task_that_has_ended(
+    autojump_clock: MockClock, world: World
+) -> None:
+    """By a worker that was stopped in the middle of writing it, while another one has recorded the end."""
+    await world.say("a", "started")
+    async with world.running_monitor():
+        await trio.sleep(5)
+    entry = await world.bus.kv_get(Bucket.RUNNING, entry_key("task:a"))
+    assert entry is not None
+    await world.say("a", "completed")
+    async with world.running_monitor():
+        await trio.sleep(5)
+    assert await world.running() == set()
+    await world.bus.kv_put(Bucket.RUNNING, entry_key("task:a"), entry.value, 3600)
+    async with world.running_monitor():
+        await trio.sleep(5)
+        assert (await world.table()) == {"tasks": [], "total": 0}
+    assert await world.running() == set()
