@@ -82,10 +82,13 @@ class Restorer:
         if found is not None and found.value:
             record = read_record(task.channel, found.value, task.epoch)
         task.record_revision = 0 if found is None else found.revision
+        share, was_stranger = self._roster.home(task), task.is_stranger
         if found is None or record is None:
             task.warm_without_record()
         else:
             task.warm(record, unix_ms_of(found.time))
+        if share is not None:
+            share.strangers += task.is_stranger - was_stranger  # a record says that it was announced
 
     async def _read_on(self, missing: tuple[MonitoredTask, int]) -> None:
         """Fold what the stream has of a task after its record, up to an offset."""

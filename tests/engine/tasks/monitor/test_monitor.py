@@ -10,6 +10,9 @@ from trio.testing import MockClock
 from fanline.engine.bus.errors import BusError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.bus.stored import KvEntry, StoreAck, Stored
+from fanline.engine.cluster.shares import share_of
+from fanline.engine.tasks.monitor import share as share_module
+from fanline.engine.tasks.monitor.monitored_task import LINGER_SECONDS
 from fanline.engine.tasks.monitor.stored.entry import entry_key
 from fanline.protocol.envelope import Envelope
 from fanline.protocol.nats.names import Bucket
@@ -417,3 +420,21 @@ async def test_an_entry_that_is_written_too_late_shows_no_task_that_has_ended(
         await trio.sleep(5)
         assert (await world.table()) == {"tasks": [], "total": 0}
     assert await world.running() == set()
+
+
+async def test_what_comes_late_for_tasks_with_a_record_takes_no_room_of_strangers(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share_module, "MAX_STRANGERS", 2)
+    names = [name for name in map(str, range(1000)) if share_of(f"task:{name}") == 0][:4]
+    async with world.running_monitor():
+        for name in names[:3]:
+            await world.say(name, "started")
+            await world.say(name, "completed")
+        await trio.sleep(LINGER_SECONDS + 10)  # until they are forgotten
+        for name in names[:3]:
+            await world.say(name, "progress", percent=1)
+            await trio.sleep(LINGER_SECONDS + 10)
+        await world.say(names[3], "progress", percent=1)
+        await trio.sleep(5)
+        assert world.counters.tasks_refused == 0
