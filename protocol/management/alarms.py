@@ -19,6 +19,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from fanline.protocol.management.monitor import AlarmKind
+from fanline.protocol.notifications.notification import NotificationLevel
+
 _RULE = re.compile(r"\s*(?P<metric>\w+)\s*(?P<sign>[<>])\s*(?P<number>\d+(?:\.\d+)?)\s*", re.ASCII)
 
 
@@ -119,6 +122,10 @@ class AlarmRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """When it was looked at since then, if it is pending or clearing; not every look is noted."""
     told: bool = True
     """Whether all who must know of it have been notified."""
+    kind: AlarmKind = AlarmKind.PERFORMANCE
+    level: NotificationLevel = NotificationLevel.WARNING
+    rule: str = ""
+    """Of the rule that raised it last; it may be gone from the settings when the alarm ends."""
 
     @property
     def is_raised(self) -> bool:
@@ -168,10 +175,17 @@ def _moved(record: AlarmRecord, sight: AlarmSight, value: float | None, now: flo
         return record
     begins = (record.state, state) == (AlarmState.PENDING, AlarmState.RAISED)
     ends = (record.state, state) == (AlarmState.CLEARING, AlarmState.CLEAR)
-    return AlarmRecord(
+    return msgspec.structs.replace(
+        record,
         state=state,
         since=now,
         raised=now if begins else record.raised,
         value=value,
+        looked=0.0,
         told=record.told and not (begins or ends),
     )
+
+
+def withdrawn(record: AlarmRecord, now: float) -> AlarmRecord:
+    """A raised alarm whose rule is gone: it is cleared at once."""
+    return msgspec.structs.replace(record, state=AlarmState.CLEAR, since=now, value=None, looked=0.0, told=False)

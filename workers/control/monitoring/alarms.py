@@ -7,7 +7,7 @@ import msgspec
 from fanline.engine.bus.errors import ConflictError
 from fanline.engine.bus.interface import Bus
 from fanline.engine.bus.stored_entry import read_entry
-from fanline.protocol.management.alarms import AlarmRecord, Patience, stepped
+from fanline.protocol.management.alarms import AlarmRecord, Patience, stepped, withdrawn
 from fanline.protocol.nats.names import Bucket
 from fanline.protocol.notifications.notification import NotificationLevel
 from fanline.workers.configuration.monitor import AlarmSettings
@@ -25,7 +25,7 @@ class Alarms:
 
     async def read(self) -> dict[str, AlarmRecord]:
         """Name -> what is stored, of those that may be raised."""
-        return {name: record for name, (record, _) in (await self._stored()).items()}
+        return {name: record for name, (record, _) in (await self._stored()).items() if name in self.settings}
 
     async def raised(self) -> list[str]:
         """The names of those that are raised."""
@@ -36,24 +36,31 @@ class Alarms:
         whole minute; before they are, they may grow, and only the rules that are sure nevertheless are compared.
         """
         stored = await self._stored()
-        for name, alarm in self.settings.items():
+        for name in [*self.settings, *(stored.keys() - self.settings.keys())]:
             before, revision = stored.get(name, (AlarmRecord(), 0))
             try:
                 before, revision = await self._settle(name, before, revision)
-                if not (is_whole or _is_sure(alarm, values)):
-                    continue
-                after = self._stepped(alarm, before, values, now)
+                after = self._looked(name, before, values, now, is_whole=is_whole)
                 if after != before:
                     await self._settle(name, after, await self._write(name, after, revision))
             except ConflictError:
                 continue  # another process leads by now
 
-    def _stepped(
-        self, alarm: AlarmSettings, record: AlarmRecord, values: Mapping[str, float], now: float
+    def _looked(
+        self, name: str, record: AlarmRecord, values: Mapping[str, float], now: float, *, is_whole: bool
     ) -> AlarmRecord:
+        """The alarm after a look."""
+        alarm = self.settings.get(name)
+        if alarm is None:
+            return withdrawn(record, now) if record.is_raised else record
+        if not (is_whole or _is_sure(alarm, values)):
+            return record
         rule = alarm.rule
         value, patience = values.get(rule.metric), Patience(alarm.hold, alarm.calm)
-        return stepped(record, rule, alarm.cleared_at, value, now, patience)
+        after = stepped(record, rule, alarm.cleared_at, value, now, patience)
+        if not after.is_raised:
+            return after
+        return msgspec.structs.replace(after, kind=alarm.kind, level=alarm.level, rule=str(rule))
 
     async def _settle(self, name: str, record: AlarmRecord, revision: int) -> tuple[AlarmRecord, int]:
         """Tell a stored change that nobody has heard of yet. It is stored first: if this process ends in between, the
@@ -66,32 +73,33 @@ class Alarms:
         return told, await self._write(name, told, revision)
 
     async def _tell(self, name: str, record: AlarmRecord) -> None:
-        alarm, state = self.settings[name], "raised" if record.is_raised else "cleared"
-        value = "" if record.value is None else f" ({alarm.rule.metric} is {record.value:g})"
-        rule = f"{alarm.rule}" if record.is_raised else f"no longer {alarm.rule}"
+        state = "raised" if record.is_raised else "cleared"
+        value = "" if record.value is None else f" ({record.rule.partition(' ')[0]} is {record.value:g})"
+        reason = record.rule if record.is_raised else f"no longer {record.rule}"
+        if name not in self.settings:
+            reason = "it is no longer in the settings"
         data = {
             "alarm": name,
             "state": state,
-            "kind": alarm.kind,
-            "level": alarm.level,
-            "rule": str(alarm.rule),
+            "kind": record.kind,
+            "level": record.level,
+            "rule": record.rule,
             "value": record.value,
             "raised_at": text_of(record.raised),
             "cleared_at": None if record.is_raised else text_of(record.since),
-            "message": f"alarm {name} {state}: {rule}{value}",
+            "message": f"alarm {name} {state}: {reason}{value}",
         }
         said = f"alarm/{name}/{record.raised}/{state}"
-        level = alarm.level if record.is_raised else NotificationLevel.SUCCESS
-        await self._announcer.say(alarm.kind, data, said)
+        level = record.level if record.is_raised else NotificationLevel.SUCCESS
+        await self._announcer.say(record.kind, data, said)
         self._announcer.notify_admins(f"Alarm {name} {state}", data, level, said)
 
     async def _stored(self) -> dict[str, tuple[AlarmRecord, int]]:
         entries = await self._bus.kv_entries(Bucket.ALARMS)
-        found = {
+        return {
             name: (read_entry(AlarmRecord, entry.value, f"the alarm {name}") or AlarmRecord(), entry.revision)
             for name, entry in entries.items()
         }
-        return {name: each for name, each in found.items() if name in self.settings}
 
     async def _write(self, name: str, record: AlarmRecord, revision: int) -> int:
         self._announcer.check()

@@ -8,6 +8,7 @@ import trio
 from fanline.engine.bus.errors import BusError
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.protocol.management.alarms import AlarmState
+from fanline.protocol.management.monitor import AlarmKind
 from fanline.protocol.notifications.notification import ADMINS
 from fanline.workers.configuration.monitor import AlarmSettings
 from tests.workers.control.monitoring.told import Told, process
@@ -64,6 +65,21 @@ async def test_an_alarm_that_the_settings_no_longer_have_is_shown_no_more() -> N
     broker = MemoryBroker()
     await process(broker, ERRORS).look(BAD, 1000.0)
     assert await process(broker, {}).raised() == []
+
+
+async def test_a_raised_alarm_that_the_settings_no_longer_have_is_told_as_cleared_once() -> None:
+    security = {"errors": AlarmSettings(when="errors_per_minute > 50", kind=AlarmKind.SECURITY)}
+    broker = MemoryBroker()
+    told = await Told(broker).start()
+    await process(broker, security).look(BAD, 1000.0)
+    for now in (1001.0, 1002.0):
+        await process(broker, {}).look(BAD, now)
+    (_, raised), (event, cleared) = told.system()
+    assert (event, cleared["state"], cleared["rule"]) == ("system_security_alert", "cleared", raised["rule"])
+    assert cleared["message"] == "alarm errors cleared: it is no longer in the settings"
+    assert [each["title"] for each in told.notifications] == ["Alarm errors raised", "Alarm errors cleared"]
+    await process(broker, security).look(BAD, 1003.0)
+    assert [data["state"] for _, data in told.system()] == ["raised", "cleared", "raised"]
 
 
 class Sleeper:
