@@ -40,6 +40,7 @@ def test_a_key_that_is_given_replaces_that_of_the_default_and_others_are_added()
         ('[alarms.own]\nwhen = "connections > 5"\nkind = "odd"', "bad value for kind in [alarms.own]"),
         ('[alarms.own]\nwhen = "connections > 5"\nwhat = 1', "unknown setting what in [alarms.own]"),
         ('[alarms."a b"]\nwhen = "connections > 5"', "the name of an alarm is"),
+        (f'[alarms.own]\nwhen = "{"x" * 201}"', "expected text, not empty, at most 200 characters"),
         ("[monitor]\ninterval = 0", "bad value for monitor.interval"),
     ],
 )

@@ -42,6 +42,8 @@ def describe_type(annotation: Any) -> str:
         return f"a list of {(info.item_type.extra_json_schema or {})['description']}"
     words = {"gt": "over", "ge": "at least", "le": "at most"}
     bounds = [f"{words[name]} {value}" for name in words if (value := getattr(info, name, None)) is not None]
+    if (most := getattr(info, "max_length", None)) is not None:
+        bounds.append(f"at most {most} characters")
     nouns = {inspect.IntType: "a whole number", inspect.FloatType: "a number"}
     text = "text, not empty" if getattr(info, "min_length", None) else "text"
     return ", ".join([nouns.get(type(info), text), *bounds])

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from math import ceil, floor
 from typing import Annotated, NamedTuple
@@ -23,6 +24,7 @@ from fanline.workers.control.parts import Parts
 
 router = APIRouter(dependencies=[Depends(needing(ApiRight.READ))])
 _KEPT = int(MINUTES_KEPT_SECONDS // 60)
+_DATE_DIGITS = 8  # of a date in ISO 8601's basic form; as Unix seconds it would be a time before any record
 _FORM = "ISO 8601, as in 2026-01-31T12:00:00Z, or Unix seconds."
 
 
@@ -139,10 +141,10 @@ def _span(begin: str | None, end: str | None, step: int, after: str) -> _Span:
 
 def _minute(text: str, name: str, rounded: Callable[[float], int] = floor) -> int:
     """The minute that a time falls into, or the one that it ends. Raises ApiError 422."""
-    try:
-        return rounded(float(text) / 60)
-    except (ValueError, OverflowError):
-        pass
+    is_date = len(text) == _DATE_DIGITS and text.isdecimal()
+    with suppress(ValueError, OverflowError):
+        if not is_date:
+            return rounded(float(text) / 60)
     try:
         moment = datetime.fromisoformat(text)
         return rounded((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() / 60)

@@ -1,6 +1,7 @@
 """What was counted: records of minutes, holes that are said to be holes, and pages."""
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -53,6 +54,15 @@ async def test_a_minute_that_begins_before_the_end_belongs_to_the_time() -> None
             for end, found in [(NOW * 60 - 300, 0), (NOW * 60 - 299.5, 1), (NOW * 60 - 240, 1), (NOW * 60 - 200, 2)]:
                 page = (await cluster.call("GET", f"/stats/history?from={(NOW - 5) * 60}&to={end}")).json()
                 assert [item["seconds"] for item in page["items"]] == [30.0] * found
+
+
+async def test_eight_digits_are_a_date_and_no_unix_seconds() -> None:
+    with trio.fail_after(30):
+        async with managed() as cluster:
+            tomorrow = datetime.fromtimestamp(NOW * 60 + 86400, UTC)
+            dates = [f"{tomorrow - timedelta(days=days):%Y%m%d}" for days in (2, 1)]
+            page = (await cluster.call("GET", f"/stats/history?from={dates[0]}&to={dates[1]}&step=3600")).json()
+            assert len(page["items"]) == 24
 
 
 async def test_pages_have_every_step_once_and_steps_sum_their_minutes() -> None:
