@@ -24,6 +24,7 @@ from fanline.workers.control.health import router as health
 from fanline.workers.control.http import pages
 from fanline.workers.control.http.calls import MonitorCalls
 from fanline.workers.control.http.problems import ApiProblem, add_problems
+from fanline.workers.control.http.requests import HeadAsGet
 from fanline.workers.control.parts import ControlParts
 
 PREFIX = "/api/v1/websocket"
@@ -65,6 +66,7 @@ def make_app(parts: ControlParts | None = None) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(pages.router)
     add_problems(app)
+    app.add_middleware(HeadAsGet)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # as FastAPI documents it
     if parts is not None:
         use_parts(app, parts)

@@ -417,3 +417,25 @@ async def test_what_is_done_is_noted_with_who_did_it_and_to_whom(tmp_path: Path)
         "user_id": "anna",
     }
     assert key not in line
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+async def test_a_number_that_json_does_not_have_is_refused_and_never_stored_as_null(number: str) -> None:
+    async with asking(AuthMode.OPEN) as (_, __):
+        transport = httpx.ASGITransport(app=Forwarded(_app(())))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8080") as client:
+            body = f'{{"channel": "a:b", "data": {{"load": {number}}}}}'
+            headers = {**FORWARDED, "Content-Type": "application/json"}
+            answer = await client.post(f"{PREFIX}/send-to-channel", headers=headers, content=body)
+    assert answer.status_code == 422
+    assert f"{number} is no number" in answer.json()["message"]
+
+
+async def test_head_is_answered_like_get() -> None:
+    async with asking() as (ask, keys):
+        _, key, _ = await keys.create("one", [ApiRight.READ], None)
+        answers = [await ask("/info", key, method=method) for method in ("GET", "HEAD")]
+        refused = await ask("/broadcast", method="HEAD")
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].headers["content-length"] == answers[1].headers["content-length"]
+    assert refused.status_code == 405

@@ -19,9 +19,10 @@ from fanline.workers.control.api.models import ApiModel, Coverage
 from fanline.workers.control.api.parameters import NAME, ConnectionId, UserId, checked_channel
 from fanline.workers.control.http.callers import acting
 from fanline.workers.control.http.problems import ApiError
+from fanline.workers.control.http.requests import StrictRoute
 from fanline.workers.control.parts import Parts
 
-router = APIRouter(dependencies=[Depends(acting(ApiRight.CONNECTIONS))])
+router = APIRouter(route_class=StrictRoute, dependencies=[Depends(acting(ApiRight.CONNECTIONS))])
 
 
 class Disconnecting(ApiModel):

@@ -20,9 +20,10 @@ from fanline.workers.control.api.parameters import Limit
 from fanline.workers.control.cluster import Body
 from fanline.workers.control.http.callers import acting, needing
 from fanline.workers.control.http.problems import ApiError
+from fanline.workers.control.http.requests import StrictRoute
 from fanline.workers.control.parts import ControlParts, Parts
 
-router = APIRouter(prefix="/dead-letters")
+router = APIRouter(route_class=StrictRoute, prefix="/dead-letters")
 _MOST = 2**53
 _Looking = Depends(needing(ApiRight.READ))
 _Acting = Depends(acting(ApiRight.ADMIN))

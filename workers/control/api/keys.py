@@ -12,9 +12,10 @@ from fanline.workers.control.api.models import ApiModel
 from fanline.workers.control.api.parameters import NAME
 from fanline.workers.control.http.callers import needing
 from fanline.workers.control.http.problems import ApiError
+from fanline.workers.control.http.requests import StrictRoute
 from fanline.workers.control.parts import Parts
 
-router = APIRouter(prefix="/keys", dependencies=[Depends(needing(ApiRight.ADMIN))])
+router = APIRouter(route_class=StrictRoute, prefix="/keys", dependencies=[Depends(needing(ApiRight.ADMIN))])
 _MAX_DAYS = 36_500
 
 

@@ -29,12 +29,13 @@ from fanline.workers.control.api.models import ApiModel, ApiPage
 from fanline.workers.control.api.parameters import NAME, After, Limit, UserId
 from fanline.workers.control.http.callers import acting, needing
 from fanline.workers.control.http.problems import ApiError, refused, unavailable
+from fanline.workers.control.http.requests import StrictRoute
 from fanline.workers.control.parts import Parts
 
 looking = APIRouter(dependencies=[Depends(needing(ApiRight.READ))])
-asking = APIRouter(dependencies=[Depends(acting(ApiRight.PUBLISH))])
+asking = APIRouter(route_class=StrictRoute, dependencies=[Depends(acting(ApiRight.PUBLISH))])
 seeing_addresses = APIRouter(dependencies=[Depends(needing(ApiRight.PREFERENCES))])
-setting_addresses = APIRouter(dependencies=[Depends(acting(ApiRight.PREFERENCES))])
+setting_addresses = APIRouter(route_class=StrictRoute, dependencies=[Depends(acting(ApiRight.PREFERENCES))])
 ROUTERS = (looking, asking, seeing_addresses, setting_addresses)
 
 

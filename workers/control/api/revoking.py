@@ -13,9 +13,10 @@ from fanline.workers.control.api.models import ApiModel
 from fanline.workers.control.api.parameters import NAME
 from fanline.workers.control.http.callers import acting
 from fanline.workers.control.http.problems import ApiError
+from fanline.workers.control.http.requests import StrictRoute
 from fanline.workers.control.parts import Parts
 
-router = APIRouter(dependencies=[Depends(acting(ApiRight.REVOKE))])
+router = APIRouter(route_class=StrictRoute, dependencies=[Depends(acting(ApiRight.REVOKE))])
 _Name = Annotated[str, Field(min_length=1, max_length=128, pattern=NAME)]
 
 

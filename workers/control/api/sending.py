@@ -17,10 +17,11 @@ from fanline.workers.control.api.models import ApiModel, Coverage
 from fanline.workers.control.api.parameters import NAME
 from fanline.workers.control.http.callers import acting
 from fanline.workers.control.http.problems import ApiError, refused, unavailable
+from fanline.workers.control.http.requests import StrictRoute
 from fanline.workers.control.parts import ControlParts, Parts
 from fanline.workers.control.publishing import TakenMessage, free_message
 
-router = APIRouter(dependencies=[Depends(acting(ApiRight.PUBLISH))])
+router = APIRouter(route_class=StrictRoute, dependencies=[Depends(acting(ApiRight.PUBLISH))])
 MAX_BATCH = 1000
 BROADCAST = "system:all"
 _URGENT = 8

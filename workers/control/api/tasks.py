@@ -19,9 +19,10 @@ from fanline.workers.control.api.looking import coverage
 from fanline.workers.control.api.models import ApiModel, ApiPage, TaskSummary
 from fanline.workers.control.api.parameters import NAME, Limit, TaskName, checked_channel
 from fanline.workers.control.http.callers import Caller, acting, needing
+from fanline.workers.control.http.requests import StrictRoute
 from fanline.workers.control.parts import ControlParts, Parts
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 _Looking = Depends(needing(ApiRight.READ))
 _SCANNED = 1000
 """Records that one call reads at most: with a filter a page may have few items, or none, and still not be the last."""

@@ -102,7 +102,8 @@ async def _take_invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return answer_of(ApiError(422, "invalid", f"{where}: {first['msg']}", where=where, advice="See /docs."))
+    what = f"not JSON: {first['ctx']['error']}" if first["type"] == "json_invalid" else first["msg"]
+    return answer_of(ApiError(422, "invalid", f"{where}: {what}", where=where, advice="See /docs."))
 
 
 async def _take_http(request: Request, error: Exception) -> JSONResponse:
