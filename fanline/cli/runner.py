@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import trio
 import typer
 
+from fanline.base.groups import first_error
 from fanline.cli.terminal import complain, give_up_stdout
 from fanline.errors import FanlineError
-from fanline.groups import first_error
 from fanline.protocol.errors import ProtocolError
 
 FAILURE = 1

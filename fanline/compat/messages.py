@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fanline.base.plain import plain
 from fanline.errors import NotPublished
-from fanline.plain import plain
 from fanline.protocol.compat.escapes import escape_id
 from fanline.protocol.envelope import Envelope
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from fanline.backoff import Backoff
+from fanline.base.backoff import Backoff
 from fanline.errors import FanlineError
 from fanline.nats.dial import Dial, Dialled
 from fanline.nats.requests import NatsRequests

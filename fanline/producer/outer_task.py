@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import sniffio
 
+from fanline.base.task_socket import SOCKET_VARIABLE, TASK_VARIABLE, NoTask, TaskSocket
 from fanline.nats.thread import finish_too
 from fanline.producer.calls import AskExpired
 from fanline.producer.checks import TaskSettings, check_settings
@@ -22,7 +23,6 @@ from fanline.producer.run.producer import Producer
 from fanline.producer.running_task import AsyncTask, SyncTask
 from fanline.producer.waiting import finish
 from fanline.protocol.tasks.events import TaskEvent
-from fanline.task_socket import SOCKET_VARIABLE, TASK_VARIABLE, NoTask, TaskSocket
 
 _ROOM = 100
 _EVERYTHING = 1e300  # a time at which all that is buffered is due

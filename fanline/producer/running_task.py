@@ -7,11 +7,11 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Generic, Literal, Self, TypeVar
 
+from fanline.base.task_socket import SOCKET_VARIABLE
 from fanline.producer.calls import Answer, AsyncCalls, Call, SyncCalls, TaskCancelled
 from fanline.producer.run.producer import Producer
 from fanline.producer.sharing.handle import RemoteProducer
 from fanline.producer.waiting import CHECKPOINT, Checkpoint, wait
-from fanline.task_socket import SOCKET_VARIABLE
 
 _Returned = TypeVar("_Returned", None, Checkpoint)
 _Item = TypeVar("_Item")

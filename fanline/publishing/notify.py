@@ -5,8 +5,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fanline.base.plain import plain
 from fanline.errors import NotPublished
-from fanline.plain import plain
 from fanline.protocol.nats.names import NOTIFY_SUBJECT, producer_store_id
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.notifications.notification import BadNotificationError, Notification, encode_notification

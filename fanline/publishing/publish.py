@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from fanline.base.plain import plain
 from fanline.errors import NotPublished
 from fanline.local import TOKEN_VARIABLE, NoServer
 from fanline.nats.settings import environment_options, given_options
 from fanline.nats.thread import NatsThread, lock
-from fanline.plain import plain
 from fanline.protocol.channels import check_channel
 from fanline.protocol.compat.board import BoardUpdate, encode_update
 from fanline.protocol.envelope import Envelope, check_texts, encode_json

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
-from fanline.counted_warnings import CountedWarnings
+from fanline.base.counted_warnings import CountedWarnings
 from fanline.errors import NotPublished
 from fanline.producer.waiting import wait
 

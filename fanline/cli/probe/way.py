@@ -13,8 +13,8 @@ import trio
 import trio_websocket
 import wsproto.utilities
 
+from fanline.base.groups import first_error
 from fanline.cli.probe.findings import Destination, Finding, Verdict, closed, refusal, silence
-from fanline.groups import first_error
 
 STAGE_SECONDS = 5.0
 """How long each stage may take, and each answer."""

@@ -13,6 +13,7 @@ from typing import TextIO
 
 import trio
 
+from fanline.base.task_socket import SOCKET_VARIABLE, TASK_VARIABLE
 from fanline.cli.manage.token import SECRET_VARIABLE
 from fanline.cli.run.terminal.pseudo_terminal import (
     END_OF_INPUT,
@@ -25,7 +26,6 @@ from fanline.cli.terminal import note
 from fanline.errors import FanlineError
 from fanline.local import TOKEN_VARIABLE
 from fanline.producer.running_task import StreamName
-from fanline.task_socket import SOCKET_VARIABLE, TASK_VARIABLE
 
 CHUNK_BYTES = 1 << 16
 _OURS_ALONE = (TOKEN_VARIABLE, SECRET_VARIABLE, TASK_VARIABLE, SOCKET_VARIABLE)

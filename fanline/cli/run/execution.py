@@ -10,6 +10,7 @@ from typing import NamedTuple, TextIO
 
 import trio
 
+from fanline.base.task_socket import SOCKET_VARIABLE, TASK_VARIABLE
 from fanline.cli.run.child_reports import ChildReports
 from fanline.cli.run.command_process import CommandProcess, PassThrough, shell_code, start_command
 from fanline.cli.run.job import Job, ViewerRights
@@ -25,7 +26,6 @@ from fanline.producer.running_task import AsyncTask, StreamName
 from fanline.producer.task import Task
 from fanline.protocol.nats.options import NatsOptions
 from fanline.protocol.text import HarmlessFormatter
-from fanline.task_socket import SOCKET_VARIABLE, TASK_VARIABLE
 
 NOT_EXECUTABLE = 126  # the exit codes of shells
 NOT_FOUND = 127

@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 import trio
 
+from fanline.base.socket_directory import SocketDirectory
 from fanline.cli.run.child_reports import ChildReports
 from fanline.cli.run.requests import (
     MAX_LINE_BYTES,
@@ -27,7 +28,6 @@ from fanline.cli.run.requests import (
     reply_refused,
 )
 from fanline.producer.calls import AskExpired
-from fanline.socket_directory import SocketDirectory
 
 MAX_CONNECTIONS = 128
 MAX_QUESTIONS = 16

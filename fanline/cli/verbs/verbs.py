@@ -12,10 +12,10 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any
 
+from fanline.base.task_socket import TASK_VARIABLE, NoTask, RequestRefused, TaskSocket
 from fanline.cli.terminal import complain, note, put, put_lines
 from fanline.cli.verbs.usage import USAGE
 from fanline.cli.verbs.words import Words, WrongUsage, read_words
-from fanline.task_socket import TASK_VARIABLE, NoTask, RequestRefused, TaskSocket
 
 REJECTED = 1
 WRONG_USAGE = 2

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import uuid4
 
+from fanline.base.plain import plain
 from fanline.client.control import read_control
 from fanline.client.message import (
     Message,
@@ -15,7 +16,6 @@ from fanline.client.message import (
     checked_position,
     from_envelope,
 )
-from fanline.plain import plain
 from fanline.protocol.envelope import Envelope, MessageType
 from fanline.protocol.messages.answers import HistoryAnswer, PresenceData, PublishResult
 from fanline.protocol.messages.commands import MAX_PAGE, AskHistory

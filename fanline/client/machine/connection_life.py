@@ -13,7 +13,7 @@ The rules:
 import logging
 import math
 
-from fanline.backoff import Backoff
+from fanline.base.backoff import Backoff
 from fanline.client.machine.connection_states import CONNECTION_TRANSITIONS, ConnectionEvent, ConnectionState
 from fanline.errors import ConnectionLost, ConnectionRefused
 from fanline.protocol.errors import CloseReason

@@ -8,11 +8,11 @@ import trio
 import trio_websocket
 from wsproto.utilities import LocalProtocolError
 
+from fanline.base.groups import first_error
 from fanline.client.machine.connection_life import OPEN_SECONDS
 from fanline.client.machine.wire import MAX_MESSAGE_BYTES
 from fanline.client.shells import ends
 from fanline.errors import ConnectionLost
-from fanline.groups import first_error
 
 ENDS = (trio_websocket.ConnectionClosed, LocalProtocolError, trio.BrokenResourceError, OSError)
 """What the end of a WebSocket may raise."""

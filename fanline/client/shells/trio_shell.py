@@ -8,13 +8,13 @@ from typing import Any
 import trio
 import trio_websocket
 
+from fanline.base.groups import first_error, only_error
 from fanline.client.machine.wire import V1Dialect
 from fanline.client.shells import ends
 from fanline.client.shells.shell import ClientShell
 from fanline.client.shells.trio_connection import ENDS, end_of, open_connection
 from fanline.client.token_source import TokenSource
 from fanline.errors import ConnectionLost, ConnectionRefused
-from fanline.groups import first_error, only_error
 from fanline.protocol.websocket.frames import Opcode
 
 

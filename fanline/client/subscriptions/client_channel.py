@@ -18,7 +18,7 @@ The rules:
 
 from collections.abc import Sequence
 
-from fanline.backoff import Backoff
+from fanline.base.backoff import Backoff
 from fanline.client.message import Position
 from fanline.client.subscriptions.channel_sequence import ChannelSequence
 from fanline.client.subscriptions.channel_states import (

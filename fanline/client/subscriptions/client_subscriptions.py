@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterable
 
-from fanline.backoff import Backoff
+from fanline.base.backoff import Backoff
 from fanline.client.control import server_error
 from fanline.client.subscriptions.channel_states import ChannelState
 from fanline.client.subscriptions.client_channel import ClientChannel

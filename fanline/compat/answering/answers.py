@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from fanline.base.plain import plain
 from fanline.compat.answering.calling import ProgramCalls
-from fanline.plain import plain
 from fanline.producer.waiting import finish
 from fanline.protocol.dialects.plain.names import name_of
 from fanline.protocol.handlers import (

@@ -8,13 +8,13 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+from fanline.base.plain import plain
 from fanline.compat import counts, sending
 from fanline.compat.answering.answers import ANSWER, AUTHENTICATE, AUTHORIZE, QUEUE, Answers, MessageHandler
 from fanline.compat.answering.calling import ProgramCalls
 from fanline.compat.answering.hearing import EventHandler, Hearing, queue_of, subjects_of
 from fanline.compat.answering.thread import AnsweringThread, Take
 from fanline.nats.settings import find_engine_options
-from fanline.plain import plain
 from fanline.protocol.hooks.events import check_own_event, encode_event, event_subject
 from fanline.protocol.hooks.hooks import HookError, check_own_type
 from fanline.protocol.nats.options import NatsOptions

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from functools import partial
 
-from fanline.backoff import Backoff
+from fanline.base.backoff import Backoff
 from fanline.nats.jetstream import check_answer
 from fanline.nats.requests import NatsRequests
 from fanline.producer.exporter.attempt import AttemptQuestion

@@ -16,7 +16,7 @@ import logging
 import math
 from collections.abc import Callable
 
-from fanline.counted_warnings import CountedWarnings
+from fanline.base.counted_warnings import CountedWarnings
 from fanline.nats.loop import STABLE_SECONDS
 from fanline.nats.requests import NatsRequests
 from fanline.producer.exporter.kept_tasks import MAX_BYTES, MAX_TASKS, KeptTasks

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from fanline.base.groups import first_error
 from fanline.errors import FanlineError
-from fanline.groups import first_error
 from fanline.producer.calls import TaskCancelled, TaskRetrying
 from fanline.producer.checks import MAX_SECONDS
 from fanline.producer.values.amount import amount_of

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from fanline.socket_directory import SocketDirectory
+from fanline.base.socket_directory import SocketDirectory
 
 _CHUNK = 1 << 16
 _END_SECONDS = 2.0

@@ -10,11 +10,11 @@ from tests.test_layering import NOT_IN_PROTOCOL, imports
 
 CLIENT = ROOT / "fanline" / "client"
 FORBIDDEN = NOT_IN_PROTOCOL - {"random"} | {"trio_websocket", "websockets"}  # random: the jitter of asking again
-BELOW = {"fanline.backoff", "fanline.client.control", "fanline.client.message", "fanline.errors"}
+BELOW = {"fanline.base.backoff", "fanline.client.control", "fanline.client.message", "fanline.errors"}
 """What both rooms use of the SDK; besides, they see only `fanline.protocol`."""
 SEES = {
     "subscriptions": BELOW,
-    "machine": {*BELOW, "fanline.client.machine", "fanline.client.subscriptions", "fanline.plain"},
+    "machine": {*BELOW, "fanline.client.machine", "fanline.client.subscriptions", "fanline.base.plain"},
 }
 
 
@@ -34,7 +34,7 @@ def test_a_room_sees_only_itself_what_is_below_it_and_the_protocol(room: str) ->
 
 @pytest.mark.parametrize("room", SEES)
 def test_neither_a_room_nor_what_is_below_it_knows_a_loop_a_socket_or_a_clock(room: str) -> None:
-    below = [(ROOT / module.replace(".", "/")).with_suffix(".py") for module in {*BELOW, "fanline.plain"}]
+    below = [(ROOT / module.replace(".", "/")).with_suffix(".py") for module in {*BELOW, "fanline.base.plain"}]
     files = [*(CLIENT / room).glob("*.py"), *below]
     packages = {module.partition(".")[0] for file in files for module in modules(file)}
     assert packages & FORBIDDEN == set()

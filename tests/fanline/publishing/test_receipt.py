@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import pytest
 import trio
 
-from fanline.counted_warnings import CountedWarnings
+from fanline.base.counted_warnings import CountedWarnings
 from fanline.errors import NotPublished
 from fanline.publishing import receipt as receipts
 from fanline.publishing.receipt import Receipt
@@ -42,7 +42,7 @@ def test_a_burst_of_failures_is_one_warning_and_none_goes_uncounted(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("fanline.counted_warnings.time.monotonic", lambda: now)
+    monkeypatch.setattr("fanline.base.counted_warnings.time.monotonic", lambda: now)
 
     def fail() -> None:
         receipt, future = handed_over()

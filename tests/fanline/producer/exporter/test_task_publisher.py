@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fanline.backoff import Backoff
+from fanline.base.backoff import Backoff
 from fanline.producer.checks import TaskSettings
 from fanline.producer.exporter.in_flight import WINDOW
 from fanline.producer.exporter.task_publisher import ACK_SECONDS, PublisherState, TaskPublisher

@@ -2,7 +2,7 @@
 
 import random
 
-from fanline.backoff import Backoff
+from fanline.base.backoff import Backoff
 
 
 def test_each_delay_is_uniform_below_a_limit_that_doubles_up_to_the_cap() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fanline.plain import plain
+from fanline.base.plain import plain
 
 
 class Safe(str):

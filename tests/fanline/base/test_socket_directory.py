@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from fanline.socket_directory import SocketDirectory
+from fanline.base.socket_directory import SocketDirectory
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.process
 
 OWNER = """
 import socket, sys
-from fanline.socket_directory import SocketDirectory
+from fanline.base.socket_directory import SocketDirectory
 directory = SocketDirectory()
 socket.socket(socket.AF_UNIX).bind(directory.socket_path)
 print(directory.socket_path, flush=True)

@@ -1,0 +1,1 @@
+"""What the rooms of the SDK share, and no program imports by itself."""
