@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from tests.faults.fault import Fault
-from tests.faults.namespaces import run_in_namespaces
+from tests.faults.kinds.namespaces import run_in_namespaces
 from tests.faults.row import RowReport, run_row
 from tests.faults.rows import ROWS
 from tests.faults.table import print_table, verdict

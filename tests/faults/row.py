@@ -14,8 +14,8 @@ import trio
 from tests.faults.crowd.crowd import Crowd
 from tests.faults.fault import Fault, SkippedError, Stage
 from tests.faults.findings import Findings, Observed, judge
+from tests.faults.kinds.shares import unattended
 from tests.faults.logs import summary, tracebacks
-from tests.faults.shares import unattended
 from tests.support.servers.serve import Serve
 
 ROW_SECONDS = 150.0

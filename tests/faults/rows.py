@@ -1,8 +1,8 @@
 """The rows of `make faults`."""
 
-from tests.faults import clocks, kills, shortages
 from tests.faults.fault import Fault
-from tests.faults.networks import BreakingNetwork, LossyLink
+from tests.faults.kinds import clocks, kills, shortages
+from tests.faults.kinds.networks import BreakingNetwork, LossyLink
 
 _LINK = LossyLink(loss=0.1, delay=0.2)
 _NETWORK = BreakingNetwork()

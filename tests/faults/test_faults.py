@@ -3,8 +3,8 @@
 import pytest
 import trio
 
-from tests.faults import kills
 from tests.faults.fault import Fault, Stage
+from tests.faults.kinds import kills
 from tests.faults.row import run_row
 from tests.faults.rows import ROWS
 from tests.faults.soak.soak import soak

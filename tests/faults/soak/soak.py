@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 
 import trio
 
-from tests.faults.clocks import probe_environ
+from tests.faults.kinds.clocks import probe_environ
+from tests.faults.kinds.shares import wait_for_balance
 from tests.faults.logs import summary, tracebacks
 from tests.faults.probe.sitecustomize import QUIET, TASKS
-from tests.faults.shares import wait_for_balance
 from tests.faults.soak.growth import Change, Sample, calmest, changes
 from tests.faults.soak.measures import (
     CONNECTIONS,

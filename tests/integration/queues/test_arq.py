@@ -10,9 +10,9 @@ import trio
 from arq.connections import ArqRedis
 from arq.jobs import Job
 
-from tests.integration.queues.arq_jobs import with_pool
-from tests.integration.queues.streams import Streams, listening
-from tests.integration.queues.worker_process import running_worker
+from tests.integration.queues.jobs.arq_jobs import with_pool
+from tests.integration.queues.jobs.streams import Streams, listening
+from tests.integration.queues.jobs.worker_process import running_worker
 from tests.support.servers.serve import Serve, serve_environ
 
 
@@ -42,7 +42,7 @@ class ArqQueue:
 
 @asynccontextmanager
 async def arq_queue(serve: Serve, redis: str, directory: Path) -> AsyncIterator[ArqQueue]:
-    command = ["-m", "arq", "tests.integration.queues.arq_jobs.WorkerSettings"]
+    command = ["-m", "arq", "tests.integration.queues.jobs.arq_jobs.WorkerSettings"]
     env = serve_environ(serve.directory) | {"REDIS_URL": redis}
     worker = running_worker(command, env, directory / "worker.log", lambda log: "Starting worker" in log)
     async with worker as process, listening(serve.url) as streams:

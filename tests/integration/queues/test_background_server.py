@@ -10,13 +10,13 @@ import httpx
 import pytest
 import trio
 
-from tests.integration.queues.streams import Streams, listening
-from tests.integration.queues.worker_process import running_worker
+from tests.integration.queues.jobs.streams import Streams, listening
+from tests.integration.queues.jobs.worker_process import running_worker
 from tests.support.servers.serve import Serve, serve_environ
 
 pytestmark = pytest.mark.process
 
-APP = "tests.integration.queues.background_app:app"
+APP = "tests.integration.queues.jobs.background_app:app"
 _RUNNING = re.compile(r"Running on (http://\S+)")
 NOT_RUN = "it was not run: its response was not sent, or a background task before it failed"
 

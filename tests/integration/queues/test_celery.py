@@ -11,7 +11,7 @@ from celery import chain, chord
 from celery.result import AsyncResult
 
 from fanline.protocol.tasks.states import TaskState
-from tests.integration.queues.celery_worker import READY, CeleryQueue, celery_queue
+from tests.integration.queues.jobs.celery_worker import READY, CeleryQueue, celery_queue
 from tests.support.seeds import new_seed
 from tests.support.servers.serve import Serve
 

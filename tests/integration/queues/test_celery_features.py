@@ -9,8 +9,8 @@ import trio
 from celery import chain, chord, group
 
 from fanline.protocol.tasks.states import TaskState
-from tests.integration.queues import celery_jobs
-from tests.integration.queues.celery_worker import celery_client, celery_queue, celery_worker
+from tests.integration.queues.jobs import celery_jobs
+from tests.integration.queues.jobs.celery_worker import celery_client, celery_queue, celery_worker
 from tests.support.servers.serve import Serve
 from tests.support.tasks.stored import in_thread
 

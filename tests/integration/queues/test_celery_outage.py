@@ -9,7 +9,7 @@ from celery.result import AsyncResult
 
 from fanline.errors import ServerError
 from fanline.protocol.tasks.states import TaskState
-from tests.integration.queues.celery_worker import READY, WORKER_LOG, CeleryQueue, celery_queue
+from tests.integration.queues.jobs.celery_worker import READY, WORKER_LOG, CeleryQueue, celery_queue
 from tests.support.nats.server import running_nats
 from tests.support.servers.serve import running_serve, wait_until
 

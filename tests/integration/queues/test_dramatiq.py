@@ -17,9 +17,9 @@ from dramatiq.middleware.middleware import Middleware
 
 import fanline
 import fanline.dramatiq
-from tests.integration.queues.dramatiq_jobs import make_broker
-from tests.integration.queues.streams import Streams, listening
-from tests.integration.queues.worker_process import running_worker
+from tests.integration.queues.jobs.dramatiq_jobs import make_broker
+from tests.integration.queues.jobs.streams import Streams, listening
+from tests.integration.queues.jobs.worker_process import running_worker
 from tests.support.servers.serve import Serve, serve_environ
 
 pytestmark = pytest.mark.process
@@ -144,7 +144,7 @@ async def test_what_is_skipped_has_no_stream(serve: Serve, actors: Any) -> None:
 async def test_worker_processes_report_the_same_and_what_they_put_back(
     serve: Serve, redis: str, tmp_path: Path
 ) -> None:
-    command = ["-m", "dramatiq", "tests.integration.queues.dramatiq_jobs", "--processes", "2", "--threads", "2"]
+    command = ["-m", "dramatiq", "tests.integration.queues.jobs.dramatiq_jobs", "--processes", "2", "--threads", "2"]
     env = serve_environ(serve.directory) | {"REDIS_URL": redis}
     running = running_worker(command, env, tmp_path / "log", lambda log: log.count("is ready for action") == 2)
     async with running as worker, _streams(serve) as streams:

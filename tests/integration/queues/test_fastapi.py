@@ -9,7 +9,7 @@ from fastapi import BackgroundTasks
 
 import fanline
 import fanline.fastapi
-from tests.integration.queues.streams import listening
+from tests.integration.queues.jobs.streams import listening
 from tests.support.servers.serve import Serve
 
 pytestmark = pytest.mark.process

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.integration.queues.streams import listening
+from tests.integration.queues.jobs.streams import listening
 from tests.support.servers.serve import Serve, serve_environ
 
 TESTS = """

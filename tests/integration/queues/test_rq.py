@@ -15,9 +15,9 @@ from rq.command import send_stop_job_command
 from rq.job import Job, JobStatus
 
 import fanline.rq
-from tests.integration.queues import rq_jobs
-from tests.integration.queues.streams import Streams, listening
-from tests.integration.queues.worker_process import running_worker
+from tests.integration.queues.jobs import rq_jobs
+from tests.integration.queues.jobs.streams import Streams, listening
+from tests.integration.queues.jobs.worker_process import running_worker
 from tests.support.servers.serve import Serve, serve_environ, wait_until
 
 
@@ -64,7 +64,7 @@ async def test_every_stream_of_rq_ends_in_the_state_that_rq_reports(serve: Serve
             assert await streams.announced(fine.id) == ["started 1", "completed 1"]
             snapshot = await streams.snapshot(fine.id)
             assert (snapshot.title, snapshot.kind, snapshot.done) == (
-                "tests.integration.queues.rq_jobs.fine",
+                "tests.integration.queues.jobs.rq_jobs.fine",
                 "rq",
                 5,
             )

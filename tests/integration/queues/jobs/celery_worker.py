@@ -9,9 +9,9 @@ import trio
 from celery import Celery
 from celery.result import AsyncResult
 
-from tests.integration.queues.celery_jobs import make_app
-from tests.integration.queues.streams import Streams, listening
-from tests.integration.queues.worker_process import running_worker
+from tests.integration.queues.jobs.celery_jobs import make_app
+from tests.integration.queues.jobs.streams import Streams, listening
+from tests.integration.queues.jobs.worker_process import running_worker
 from tests.support.servers.serve import Serve, serve_environ, wait_until
 
 WORKER_LOG = "worker.log"
@@ -55,7 +55,8 @@ async def celery_worker(
     serve: Serve, redis: str, directory: Path, *flags: str, env: Mapping[str, str] | None = None
 ) -> AsyncIterator[trio.Process]:
     """A worker that is ready, and is killed in the end, with its children. `flags`: its pool."""
-    command = ["-m", "celery", "-A", "tests.integration.queues.celery_jobs", "worker", "--loglevel", "INFO", *ALONE]
+    app = "tests.integration.queues.jobs.celery_jobs"
+    command = ["-m", "celery", "-A", app, "worker", "--loglevel", "INFO", *ALONE]
     own = {"QUEUE_DIRECTORY": str(directory), "REDIS_URL": redis, **(env or {})}
     log = directory / WORKER_LOG
     async with running_worker(

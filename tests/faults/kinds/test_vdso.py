@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 import trio
 
-from tests.faults.vdso import NotHereError, WrongClock
+from tests.faults.kinds.vdso import NotHereError, WrongClock
 from tests.support.nats.client import NatsClient, connect_nats
 from tests.support.nats.server import running_nats
 

@@ -9,7 +9,7 @@ import trio
 
 from fanline.engine.cluster.members import EXPIRY_SECONDS
 from tests.faults.fault import Stage
-from tests.faults.shares import wait_for_holder
+from tests.faults.kinds.shares import wait_for_holder
 from tests.support.servers.serve import Serve, alive, children_of, wait_until
 
 _BACK_SECONDS = 20.0

@@ -7,8 +7,8 @@ from pathlib import Path
 import trio
 
 from tests.faults.fault import SkippedError, Stage, settings
+from tests.faults.kinds.vdso import NotHereError, WrongClock
 from tests.faults.probe.sitecustomize import CLOCK
-from tests.faults.vdso import NotHereError, WrongClock
 from tests.support.paths import ROOT
 from tests.support.servers.serve import Serve, running_serve
 

@@ -1,0 +1,1 @@
+"""The kinds of faults, and what it takes to cause them."""

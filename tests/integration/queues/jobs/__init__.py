@@ -1,0 +1,1 @@
+"""Programs with jobs, for the workers of each queue, and what they report."""
