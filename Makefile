@@ -26,7 +26,7 @@ PYTEST := $(BIN)/python -P -m pytest
 # Tests that start servers wait more than half of the time, and are late if too many run at once.
 WHOLE_FILES := --dist loadfile --no-loadscope-reorder
 INSIDE := $(PYTEST) -n 4 $(WHOLE_FILES) -m 'not process'
-OUTSIDE := $(PYTEST) -n 2 $(WHOLE_FILES) -m process
+OUTSIDE := $(PYTEST) -n 3 $(WHOLE_FILES) -m process
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick foreign pythons mutants faults soak fuzz check lint types lock clean

@@ -4,9 +4,10 @@ import asyncio
 import socket
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from fanline.errors import ConnectionLost
@@ -33,22 +34,20 @@ class LoopThread:
 
     def submit(self, work: Callable[..., Coroutine[Any, Any, _T]], *arguments: Any) -> Future[_T]:
         """Begin this in the loop; works begin in the order of their calls. Raises RuntimeError after `stop`."""
-        coroutine = work(*arguments)
-        try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        except RuntimeError:
-            coroutine.close()
-            raise
+        future = Future[_T]()
+        self._loop.call_soon_threadsafe(self._begin, future, work, arguments)
+        return future
 
     def run(self, work: Callable[..., Coroutine[Any, Any, _T]], *arguments: Any, timeout: float | None = None) -> _T:
         """Wait for this, `timeout` seconds at most. What ends the wait, such as Ctrl-C, cancels the work."""
         if threading.current_thread() is self._thread:
             raise RuntimeError("a function for tokens or notices cannot wait for the client that calls it")
+        future = Future[_T]()
         try:
-            future = self.submit(work, *arguments)
-        except RuntimeError:
-            raise _closed() from None
-        try:
+            try:
+                self._loop.call_soon_threadsafe(self._begin, future, work, arguments)
+            except RuntimeError:
+                raise _closed() from None
             return future.result(timeout)
         except CancelledError:
             raise _closed() from None
@@ -59,7 +58,20 @@ class LoopThread:
         finally:
             future.cancel()
 
-    def call_soon(self, call: Callable[[], None]) -> None:
+    def _begin(
+        self, future: Future[_T], work: Callable[..., Coroutine[Any, Any, _T]], arguments: Iterable[Any]
+    ) -> None:
+        """In the loop's thread, where no Ctrl-C comes between the coroutine and its task."""
+        task = self._loop.create_task(work(*arguments))
+
+        def cancel(given_up: Future[_T]) -> None:
+            if given_up.cancelled():
+                self.call_soon(task.cancel)
+
+        task.add_done_callback(partial(_fulfil, future))
+        future.add_done_callback(cancel)
+
+    def call_soon(self, call: Callable[[], object]) -> None:
         """Have the loop call this. Does nothing after `stop`."""
         with suppress(RuntimeError):  # it is closed
             self._loop.call_soon_threadsafe(call)
@@ -82,6 +94,19 @@ class _Loop(asyncio.SelectorEventLoop):
             return await super().getaddrinfo(*arguments, **named)
         except RuntimeError:
             return socket.getaddrinfo(*arguments, **named)
+
+
+def _fulfil(future: Future[_T], task: asyncio.Task[_T]) -> None:
+    """Hand the outcome of a work to whoever waits for it."""
+    if task.cancelled():
+        future.cancel()
+    error = None if task.cancelled() else task.exception()  # looked at, so that asyncio does not report it
+    if not future.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
 
 
 def _closed() -> ConnectionLost:

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 
 import fanline
+from fanline.client.shells.loop_thread import LoopThread
 from fanline.protocol.envelope import Envelope, MessageType
 from tests.fanline.client.peer import Talk, running_peer
 from tests.support.paths import ROOT
@@ -247,6 +248,27 @@ async def test_ctrl_c_ends_a_wait_at_once_and_the_client_goes_on_until_the_next(
                 text += chunk
             assert await program.wait() == -signal.SIGINT
     assert text.decode().splitlines()[-1] == "KeyboardInterrupt"
+
+
+def test_a_coroutine_is_made_in_the_thread_of_the_loop_where_no_ctrl_c_comes_before_its_task() -> None:
+    """Else Python complains of it at the end of the program."""
+    made_in = list[threading.Thread]()
+
+    async def nothing() -> None:
+        pass
+
+    def work() -> Coroutine[object, object, None]:
+        made_in.append(threading.current_thread())
+        return nothing()
+
+    loop = LoopThread("a loop")
+    loop.run(work)
+    loop.submit(work).result()
+    loop.stop()
+    assert threading.current_thread() not in made_in
+    with pytest.raises(fanline.ConnectionLost):
+        loop.run(work)
+    assert len(made_in) == 2
 
 
 async def test_a_program_that_forgets_to_leave_its_client_ends_all_the_same() -> None:
