@@ -127,6 +127,7 @@ class Assembly:
             commands=commands,
             calls=calls,
             unrecorded=channels.monitor.unrecorded,
+            known_shares=channels.monitor.known_shares,
             catch_up=channels.monitor.catch_up,
         )
         feed = Feed(basis.bus, channels.hub, basis.events, basis.members.own.name)

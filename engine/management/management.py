@@ -98,9 +98,11 @@ class Management:
         commands: Commands,
         calls: Calls,
         unrecorded: Callable[[], Iterable[MonitoredTask]],
+        known_shares: Callable[[], list[int]],
         catch_up: Callable[[], Awaitable[None]],
     ) -> None:
-        """`unrecorded()`: running tasks that are monitored here and have no record yet; `catch_up()`: have the monitor
+        """`unrecorded()`: running tasks that are monitored here and have no record yet; `known_shares()`: the shares
+        of the tasks for which that is true; `catch_up()`: have the monitor
         take everything that is stored by now. BusError.
         """
         self._bus = bus
@@ -114,6 +116,7 @@ class Management:
         self._faults = faults
         self._nursery = nursery
         self._unrecorded = unrecorded
+        self._known_shares = known_shares
         self._catch_up = catch_up
         self._lister = ConnectionLister(registry, members.own)
         self.acting = Acting(registry, members.own, commands, calls)
@@ -209,9 +212,11 @@ class Management:
             return snapshot_fields(durable.fold.snapshot)
 
     async def strangers(self, question: StrangersQuestion) -> StrangersPage:
-        with trio.move_on_after(_CATCH_UP_SECONDS):
+        loaded = self._known_shares()
+        with trio.move_on_after(_CATCH_UP_SECONDS) as scope:
             await self._catch_up()
         async with self._looking:
+            kept = set() if scope.cancelled_caught else {*loaded} & {*self._known_shares()}
             behind = [task for task in self._unrecorded() if task.channel > question.after]
         items, size = list[tuple[str, dict[str, Any]]](), 0
         for task in nsmallest(question.limit, behind, key=lambda each: each.channel):
@@ -219,7 +224,7 @@ class Management:
             size += len(encode(items[-1]))
             if size > _PAGE_BYTES:
                 break
-        return StrangersPage(items, more=len(items) < len(behind))
+        return StrangersPage(items, more=len(items) < len(behind), shares=sorted(kept))
 
     async def _count_users(self) -> Iterable[tuple[str, int]]:
         """Each user with its number of connections."""

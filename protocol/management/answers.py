@@ -116,6 +116,8 @@ class StrangersPage(msgspec.Struct, frozen=True):
 
     items: list[tuple[str, dict[str, Any]]]
     more: bool
+    shares: list[int] = []
+    """The shares of all tasks that the worker has, and whose tasks it knows."""
 
 
 def server_name(host: str, supervisor: int) -> str:

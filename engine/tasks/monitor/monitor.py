@@ -98,6 +98,10 @@ class TaskMonitor:
         """The running tasks of this worker's shares of which there is no record yet."""
         return (task for task in self._roster.unrecorded() if task.running and not task.record_revision)
 
+    def known_shares(self) -> list[int]:
+        """This worker's shares whose tasks it knows. While a share is handed over, no worker does."""
+        return [share.number for share in self._roster.held() if share.loaded]
+
     async def run(self) -> None:
         """Monitor forever. A part that fails begins again; if it holds the shares, they are given back first. If a
         stream went back to an older copy, all shares are given back, and everything begins again.

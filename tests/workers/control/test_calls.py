@@ -487,6 +487,25 @@ async def both_hold_tasks(cluster: Managed) -> None:
         await bus.ask_all(TABLE_SUBJECT, b"leave", 1.0, 2)
 
 
+async def test_new_tasks_are_listed_while_their_shares_go_from_one_worker_to_another() -> None:
+    with trio.fail_after(60):
+        async with managed() as cluster, trio.open_nursery() as nursery:
+            divided, names = trio.Event(), list[str]()
+
+            async def wait() -> None:
+                await both_hold_tasks(cluster)
+                divided.set()
+
+            nursery.start_soon(wait)
+            while not divided.is_set():
+                names.append(f"t{len(names):03}")
+                message = {"channel": f"task:{names[-1]}", "event": "task_started", "data": {}}
+                assert (await cluster.call("POST", "/publish", {"messages": [message]})).json()["published"] == 1
+                items = (await cluster.call("GET", "/tasks?limit=500")).json()["items"]
+                assert sorted(each["task_id"] for each in items) == names
+                await trio.sleep(0.05)
+
+
 async def test_tasks_are_listed_as_soon_as_they_are_heard_of_page_by_page() -> None:
     with trio.fail_after(60):
         async with managed() as cluster:

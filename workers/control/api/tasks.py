@@ -5,10 +5,12 @@ from functools import partial
 from typing import Annotated, Any
 
 import msgspec
+import trio
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from fanline.engine.bus.stored import KvEntry
+from fanline.engine.cluster.shares import SHARES
 from fanline.protocol.auth.api_keys import ApiRight
 from fanline.protocol.management.answers import StrangersPage
 from fanline.protocol.management.questions import CallQuestion, StrangersQuestion, TaskQuestion
@@ -18,6 +20,7 @@ from fanline.protocol.tasks.states import TERMINAL, TaskState
 from fanline.workers.control.api.looking import coverage
 from fanline.workers.control.api.models import ApiModel, ApiPage, TaskSummary
 from fanline.workers.control.api.parameters import NAME, Limit, TaskName, checked_channel
+from fanline.workers.control.cluster import Gathered
 from fanline.workers.control.http.callers import Caller, acting, needing
 from fanline.workers.control.http.requests import StrictRoute
 from fanline.workers.control.parts import ControlParts, Parts
@@ -27,6 +30,7 @@ _Looking = Depends(needing(ApiRight.READ))
 _SCANNED = 1000
 """Records that one call reads at most: with a filter a page may have few items, or none, and still not be the last."""
 _STRANGE = TaskState.UNKNOWN
+_HANDED_OVER_SECONDS = 3.0  # in which a share goes from one worker to another
 _MAX_BY = 64  # characters of a name, as in a `call`
 _RECORD_SECONDS = 4.0  # for what is stored before and after the producer is asked
 _Caller = Annotated[Caller, Depends(acting(ApiRight.TASKS))]
@@ -51,7 +55,7 @@ async def tasks(
     if more or ended or state in TERMINAL:
         return ApiPage(items=items, next=_position(revision, name) if more else None, total=None)
     question = StrangersQuestion(after=name, limit=limit - len(items))
-    told = await parts.cluster.gather(question, StrangersPage)
+    told = await _strangers(parts, question)
     unrecorded, behind = _merged(told.bodies, question.limit)
     items += filter(wanted, unrecorded)
     known, more = {each.channel for each in items}, True
@@ -61,6 +65,20 @@ async def tasks(
     name = behind or (unrecorded[-1].channel if unrecorded else name)
     following = _position(revision, name) if behind or more else None
     return ApiPage(items=items, next=following, total=None, workers=coverage(told))
+
+
+async def _strangers(parts: ControlParts, question: StrangersQuestion) -> Gathered[StrangersPage]:
+    """The unrecorded tasks that workers know. A share of the tasks that is handed over between them is waited for, but
+    not for longer than that takes. ApiError, BusError.
+    """
+    wanted = set(range(SHARES)) if parts.namespaces.tasks() else set[int]()
+    until = trio.current_time() + _HANDED_OVER_SECONDS
+    while True:
+        told = await parts.cluster.gather(question, StrangersPage)
+        known = {share for page in told.bodies for share in page.shares}
+        if wanted <= known or told.missing or trio.current_time() > until:
+            return told
+        await trio.sleep(_HANDED_OVER_SECONDS / 10)
 
 
 def _position(revision: int, name: str) -> str:
@@ -94,8 +112,8 @@ def _merged(pages: Sequence[StrangersPage], limit: int) -> tuple[list[TaskSummar
     a worker that has more waits for the next page.
     """
     ends = [page.items[-1][0] for page in pages if page.more]
-    known = sorted((each for page in pages for each in page.items), key=lambda each: each[0])
-    known = [each for each in known if not ends or each[0] <= min(ends)]
+    found = {channel: snapshot for page in pages for channel, snapshot in page.items}
+    known = sorted(each for each in found.items() if not ends or each[0] <= min(ends))
     more = bool(ends) or len(known) > limit
     return [_as_summary(*each) for each in known[:limit]], known[:limit][-1][0] if more else None
 
