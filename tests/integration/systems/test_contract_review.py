@@ -172,10 +172,11 @@ async def test_in_production_a_token_is_asked_for_and_the_end_of_its_rights_ends
             async with review_client("class", f"{review(serve)}?token={shown}") as client:
                 await client.saw("open", "connection")
                 await trio.run_process([*FANLINE, "revoke", "--user", "anna"], env=serve.environ, capture_stdout=True)
-                assert (await client.shows("close"))["code"] == 1008
-                for _ in range(5):
-                    assert (await client.saw("close"))["code"] == 1006
-                await client.saw("gave_up")
+                codes = []
+                while (seen := await client.seen())["saw"] != "gave_up":
+                    codes += [seen["code"]] if seen["saw"] == "close" else []
+                # the other worker may hear of it a moment later, and end another visit
+                assert (set(codes[:-5]), codes[-5:]) == ({1008}, [1006] * 5)
 
 
 async def test_the_python_client_lives_by_the_pongs_of_its_library() -> None:  # S5-35, S5-45
