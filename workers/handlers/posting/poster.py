@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import httpx
 
@@ -11,8 +12,8 @@ from fanline.protocol.hooks.events import ServerEvent
 from fanline.protocol.hooks.signing import batch_id, key_of, signed_headers
 from fanline.protocol.text import without_secrets
 
-_SECONDS = 15.0  # for an answer
-_MOST_READ = 64 * 1024  # bytes of it
+_SECONDS = 15.0  # for the status of an answer
+_REST_SECONDS, _MOST_READ = 1.0, 64 * 1024  # for what follows it, and bytes of that
 MAX_REASON = 200
 """Characters of the description of an answer: some of httpx's texts quote the whole answer."""
 _HEADERS = {"Content-Type": "application/json", "User-Agent": "fanline"}
@@ -50,8 +51,7 @@ class Poster:
         request_id = batch_id(event.id for event, _ in events)
         headers = _HEADERS | signed_headers(self._key, request_id, int(self._clock()), body)
         try:
-            async with asyncio.timeout(_SECONDS):
-                status = await self._send(body, headers)
+            status = await self._send(body, headers)
         except TimeoutError:
             raise NotTakenError(f"it did not answer within {_SECONDS:g} s", answered=False) from None
         except httpx.HTTPError as error:
@@ -64,12 +64,23 @@ class Poster:
             raise NotTakenError(f"it answered with status {status}", answered=True)
 
     async def _send(self, body: bytes, headers: dict[str, str]) -> int:
-        """The status of the answer. What else it says is read only so that the connection can be used again."""
-        request = self._client.stream("POST", self._url, content=body, headers=headers, timeout=_SECONDS)
-        async with request as response:
-            size = 0
-            async for part in response.aiter_raw():
-                size += len(part)
-                if size > _MOST_READ:
-                    break
-            return response.status_code
+        """The status of the answer, which alone counts, whatever becomes of the rest."""
+        request = self._client.build_request("POST", self._url, content=body, headers=headers, timeout=_SECONDS)
+        async with asyncio.timeout(_SECONDS):
+            response = await self._client.send(request, stream=True)
+        try:
+            with suppress(httpx.HTTPError, TimeoutError):
+                await _read(response)
+        finally:
+            await response.aclose()
+        return response.status_code
+
+
+async def _read(response: httpx.Response) -> None:
+    """Read the rest of a short answer, so that its connection can be used again."""
+    size = 0
+    async with asyncio.timeout(_REST_SECONDS):
+        async for part in response.aiter_raw():
+            size += len(part)
+            if size > _MOST_READ:
+                return

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -15,25 +17,53 @@ SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 BODY = encode_event("x", "1", 0, "worker-0", {})
 
 
-async def refusal(url: str) -> str:
+async def post(url: str) -> None:
     async with open_http() as client:
-        poster = Poster(Webhook(url=url, events=("x",), secret=SECRET), client)
-        with pytest.raises(NotTakenError) as raised:
-            await poster.post([(decode_event(BODY), BODY)])
-        return str(raised.value)
+        await Poster(Webhook(url=url, events=("x",), secret=SECRET), client).post([(decode_event(BODY), BODY)])
 
 
-async def answered_with(answer: bytes) -> str:
-    """Why events were not taken by a webhook that answers this."""
+async def refusal(url: str) -> str:
+    with pytest.raises(NotTakenError) as raised:
+        await post(url)
+    return str(raised.value)
+
+
+@asynccontextmanager
+async def answering(answer: bytes, rest: Callable[[], Awaitable[object]]) -> AsyncIterator[str]:
+    """The URL of a webhook that answers this, and then ends the connection after `rest`."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(65_536)
         writer.write(answer)
         await writer.drain()
+        await rest()
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        return await refusal(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+async def answered_with(answer: bytes) -> str:
+    """Why events were not taken by a webhook that answers this."""
+    async with answering(answer, lambda: asyncio.sleep(0)) as url:
+        return await refusal(url)
+
+
+async def taken_though(answer: bytes, *, ends: bool) -> None:
+    """Returns if events are taken by a webhook that answers this, and then ends the connection, or says no more."""
+    ended = asyncio.Event()
+    async with asyncio.timeout(10), answering(answer, ended.wait) as url:
+        if ends:
+            ended.set()
+        await post(url)
+        ended.set()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_events_count_as_taken_by_the_status_whatever_becomes_of_the_rest_of_the_answer(ends: bool) -> None:
+    asyncio.run(taken_though(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok", ends=ends))
+    asyncio.run(taken_though(b"HTTP/1.1 200 OK\r\n\r\nok", ends=ends))
+    asyncio.run(taken_though(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense", ends=ends))
 
 
 def test_the_reason_is_short_whatever_was_answered() -> None:
