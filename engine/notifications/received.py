@@ -1,7 +1,8 @@
 """A user's notifications, as the inbox holds them, and which of them the user has read.
 
 The messages themselves are in the streams of `user:NAME` and, for notifications to all users, of `system:all`. What
-was read is an entry of a bucket: everything up to a time, and ids of newer ones.
+was read is an entry of a bucket: everything that was stored up to a time, and ids of newer ones. Times are those of the
+store: a producer may have another clock, or say no time at all.
 """
 
 from collections.abc import Iterable
@@ -12,7 +13,8 @@ import trio
 
 from fanline.engine.bus.errors import BusError, ConflictError
 from fanline.engine.bus.interface import Bus
-from fanline.engine.clock import unix_ms
+from fanline.engine.bus.stored import Stored
+from fanline.engine.clock import unix_ms, unix_ms_of
 from fanline.engine.namespaces import Namespaces
 from fanline.protocol.channels import check_channel
 from fanline.protocol.compat.escapes import inbox_name
@@ -35,18 +37,18 @@ class _WasRead(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What is stored of a user."""
 
     until: int = 0
-    """Unix ms: everything up to then."""
+    """Unix ms: everything that was stored up to then."""
     ids: list[str] = []
 
     def covers(self, found: "_Found") -> bool:
-        return found.time <= self.until or found.id in self.ids
+        return found.stored <= self.until or found.id in self.ids
 
 
 class _Found(NamedTuple):
     """A notification in a stream."""
 
-    time: int
-    """Unix ms."""
+    stored: int
+    """When, in Unix ms."""
     id: str
     notice: dict[str, Any]
 
@@ -110,9 +112,10 @@ class ReceivedNotifications:
     async def _found(self, user: str) -> list[_Found]:
         """Newest first."""
         own, common = await self._in_channel(inbox_of(user)), await self._in_channel(EVERYBODYS)
-        return sorted((*own, *common), key=lambda each: each.time, reverse=True)
+        return sorted((*reversed(own), *reversed(common)), key=lambda each: each.stored, reverse=True)
 
     async def _in_channel(self, channel: str) -> list[_Found]:
+        """Oldest first."""
         if not self._namespaces.of(channel).durable:
             return []
         found, start, more = list[_Found](), 1, 1
@@ -122,7 +125,7 @@ class ReceivedNotifications:
                 more = page.more if page.messages else 0
                 for stored in page.messages:
                     start = stored.position.offset + 1
-                    if NOTIFICATION.encode() in stored.payload and (each := _found(stored.payload)) is not None:
+                    if NOTIFICATION.encode() in stored.payload and (each := _found(stored)) is not None:
                         found.append(each)
         return found
 
@@ -146,18 +149,19 @@ def channel_of(wanted: str) -> str:
     return EVERYBODYS if wanted == EVERYBODY else inbox_of(wanted)
 
 
-def _found(payload: bytes) -> _Found | None:
+def _found(stored: Stored) -> _Found | None:
     """The notification in a stored message; None if it is something else."""
     try:
-        message = from_producer(payload)
+        message = from_producer(stored.payload)
     except MessageError:
         return None
     data = message.value
     if message.event != NOTIFICATION or message.id is None or not isinstance(data, dict):
         return None
-    when = iso_time(message.time)
+    stored_ms = unix_ms_of(stored.position.time)
+    when = iso_time(stored_ms if message.time is None else message.time)
     own = {"id": message.id, "timestamp": when}  # by which it is named, whatever the producer has said
-    return _Found(message.time or 0, message.id, notice_of(data, message.id, when) | own)
+    return _Found(stored_ms, message.id, notice_of(data, message.id, when) | own)
 
 
 def _behind(found: list[_Found], last: str) -> list[_Found]:
@@ -169,8 +173,8 @@ def _behind(found: list[_Found], last: str) -> list[_Found]:
 def _marked(was_read: _WasRead, found: list[_Found], ids: set[str] | None) -> _WasRead:
     """What was read with these, too. Only ids of what is still there are kept."""
     if ids is None:
-        return _WasRead(until=max([was_read.until, *(each.time for each in found)]))
-    there = [each.id for each in found if each.time > was_read.until]
+        return _WasRead(until=max([was_read.until, *(each.stored for each in found)]))
+    there = [each.id for each in found if each.stored > was_read.until]
     return _WasRead(until=was_read.until, ids=[each for each in there if each in ids or each in was_read.ids])
 
 
