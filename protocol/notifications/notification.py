@@ -21,6 +21,8 @@ ADMINS = f"{GROUP_MARK}admins"
 """The group that the server itself notifies, of alarms for one."""
 MAX_BYTES = 64 * 1024
 """Of a request, as JSON."""
+_MAX_PART_BYTES = 4 * MAX_BYTES
+"""Of one that the server makes of a request for several users: it says more, and may write numbers at more length."""
 
 
 class _InAnyCase(StrEnum):
@@ -120,14 +122,22 @@ def encode_notification(notification: Notification) -> bytes:
 
 def decode_notification(payload: bytes) -> Notification:
     """Raises BadNotificationError."""
-    if len(payload) > MAX_BYTES:
-        raise BadNotificationError(f"it has {len(payload)} bytes, and may have {MAX_BYTES}")
+    if len(payload) > _MAX_PART_BYTES:
+        raise _too_large(payload)
     try:
         notification = _notifications.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if len(payload) > MAX_BYTES:
+            raise _too_large(payload) from None
         raise BadNotificationError(expectation(str(error), _EXPECTED) or explain(error)) from None
+    if len(payload) > MAX_BYTES and notification.member_of is None:
+        raise _too_large(payload)
     if not (notification.title or notification.message or notification.template):
         raise BadNotificationError("it needs a title, a message or a template")
     if notification.channels == ():
         raise BadNotificationError("channels: name at least one, or leave it out")
     return notification
+
+
+def _too_large(payload: bytes) -> BadNotificationError:
+    return BadNotificationError(f"it has {len(payload)} bytes, and may have {MAX_BYTES}")

@@ -11,6 +11,7 @@ from functools import partial
 
 import msgspec
 
+from fanline.engine.bus.errors import TooLargeError
 from fanline.engine.bus.work import WorkItem, WorkQueues
 from fanline.engine.log_pace import LogPace
 from fanline.engine.notifications.preferences import PreferenceStore
@@ -36,6 +37,8 @@ from fanline.workers.control.notifying.deciding import Decider
 from fanline.workers.control.notifying.inbox import NotificationInbox
 from fanline.workers.control.notifying.records import Records
 
+_MOST_SHOWN = 200
+"""Bytes that are kept of a request that cannot be kept as a whole."""
 _log = logging.getLogger("fanline.notifications")
 
 
@@ -84,6 +87,8 @@ class Notifier:
             await self._perform(item, asked, render(asked, self._templates))
         except (BadNotificationError, MessageError) as error:
             await self._refuse(item, str(error))
+        except TooLargeError as error:  # its parameters may stand in a text many times
+            await self._refuse(item, f"what it makes is too large: {error}")
         await item.done()
 
     async def _perform(self, item: WorkItem, asked: Notification, shown: RenderedNotification) -> None:
@@ -144,8 +149,12 @@ class Notifier:
         try:
             request = msgspec.json.decode(item.payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            request = repr(item.payload[:200])
+            request = repr(item.payload[:_MOST_SHOWN])
         known = request if isinstance(request, dict) else {}
         user, name = (value if isinstance(value := known.get(key), str) else None for key in ("user", "id"))
         dead = DeadNotification(reason=reason, user=user, id=name, request=request)
-        await self._dead.keep(name_key(f"request {item.number} {item.asked}"), dead)
+        key = name_key(f"request {item.number} {item.asked}")
+        try:
+            await self._dead.keep(key, dead)
+        except TooLargeError:  # it was as large as NATS allows, and with the reason it is larger
+            await self._dead.keep(key, msgspec.structs.replace(dead, request=repr(item.payload[:_MOST_SHOWN])))

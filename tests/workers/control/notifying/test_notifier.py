@@ -10,11 +10,9 @@ import trio
 
 from fanline.engine.bus.memory import MemoryBroker, MemoryBus
 from fanline.engine.bus.memory.work import MemoryWork
-from fanline.engine.clock import unix_ms
 from fanline.engine.namespaces import Namespaces
 from fanline.engine.notifications.preferences import PreferenceStore
 from fanline.engine.notifications.received import ReceivedNotifications
-from fanline.protocol.envelope import Envelope, MessageType, encode_json
 from fanline.protocol.nats.names import NOTIFY_SUBJECT
 from fanline.protocol.notifications.dispatches import DeadNotification, Dispatch, url_name
 from fanline.protocol.notifications.notification import Notification, NotificationLevel, encode_notification
@@ -56,10 +54,10 @@ class Outside(Sender):
 class Running:
     """A notifier and a dispatcher that do what waits when they are told to."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, work: MemoryWork | None = None, **settings: Any) -> None:
         self.settings = NotificationSettings(**({"email": (EMAIL,)} | settings))
         namespaces = Namespaces()
-        self.bus, self.work, self.outside = MemoryBus(MemoryBroker(namespaces)), MemoryWork(), Outside()
+        self.bus, self.work, self.outside = MemoryBus(MemoryBroker(namespaces)), work or MemoryWork(), Outside()
         records = Records(self.bus)
         self.dead = DeadNotifications(self.work, records)
         self.preferences = PreferenceStore(self.bus)
@@ -275,26 +273,6 @@ async def test_what_was_read_is_read_on_every_device_and_newer_ones_are_not() ->
     older = await running.received.page("anna", 100, "n-3", unread_only=False)
     assert sorted(each["id"] for each in older.notifications) == ["n-0", "n-1", "n-2"]
     assert (await running.received.page("ben", 10)).unread == 0
-
-
-@pytest.mark.parametrize("when", [None, unix_ms() + 3_600_000])
-async def test_a_notification_of_a_producer_with_another_clock_or_none_is_unread_and_hides_no_newer_one(
-    when: int | None,
-) -> None:
-    running = Running()
-    for number in range(2):
-        told = Envelope(MessageType.PUB, id=f"p-{number}", event="notification", data={"title": "P"}, time=when)
-        await running.bus.store("user:anna", encode_json(told), f"p-{number}")
-    page = await running.received.page("anna", 10)
-    assert (page.unread, [each["id"] for each in page.notifications]) == (2, ["p-1", "p-0"])
-    assert page.notifications[0]["timestamp"] > "2020"
-
-    assert await running.received.mark_read("anna", None) == 0
-    await trio.sleep(0.002)  # times are in milliseconds
-    await running.ask(user="anna", id="n-1")
-    await running.decide()
-    page = await running.received.page("anna", 10)
-    assert (page.unread, [each["id"] for each in page.notifications]) == (1, ["n-1", "p-1", "p-0"])
 
 
 async def test_a_flood_of_one_users_dead_letters_pushes_out_no_others() -> None:
