@@ -25,6 +25,8 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     action_url: str | None = None
     not_before: float = 0.0
     """Unix seconds; later than now in quiet hours."""
+    again: int = 0
+    """The number that it had among those that were given up, if it is tried again."""
 
 
 class DeadNotification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -71,5 +73,6 @@ def url_name(url: str) -> str:
 
 
 def dispatch_key(dispatch: Dispatch) -> str:
-    """The same for the same notification, user and URL."""
-    return name_key("\n".join((dispatch.user, dispatch.id, dispatch.channel, dispatch.url)))
+    """The same for the same notification, user and URL, until it is given up and tried again."""
+    again = (str(dispatch.again),) if dispatch.again else ()
+    return name_key("\n".join((dispatch.user, dispatch.id, dispatch.channel, dispatch.url, *again)))

@@ -8,7 +8,6 @@ import msgspec
 from fanline.engine.bus.work import WorkQueues
 from fanline.protocol.nats.names import DEAD_NOTIFICATIONS, dead_notification_subject, dispatch_subject, name_key
 from fanline.protocol.notifications.dispatches import DeadNotification, dispatch_key
-from fanline.workers.control.notifying.records import Records
 
 MAX_REASON = 300
 """Characters of a reason: some quote what they are about."""
@@ -31,9 +30,8 @@ class KeptDead(NamedTuple):
 class DeadNotifications:
     """Those of a cluster. The methods raise BusError."""
 
-    def __init__(self, work: WorkQueues, records: Records) -> None:
+    def __init__(self, work: WorkQueues) -> None:
         self._work = work
-        self._records = records
 
     async def keep(self, key: str, dead: DeadNotification) -> None:
         """Keep one, once. A flood of one user's pushes out that user's own older ones, and no others."""
@@ -53,13 +51,15 @@ class DeadNotifications:
         return [KeptDead(n, each.time, _decoder.decode(each.value)) for n, each in found.items()]
 
     async def try_again(self, number: int) -> bool:
-        """Put a dispatch into its queue once more. False if there is none of this number."""
+        """Put a dispatch into its queue once more. False if there is none of this number.
+
+        It is removed only when it is in the queue. Whoever repeats what was cut short puts the same item there.
+        """
         found = next(iter(await self.list(number - 1, 1)), None)
         if found is None or found.number != number or found.dead.dispatch is None:
             return False
-        dispatch = msgspec.structs.replace(found.dead.dispatch, not_before=0.0)
-        key = dispatch_key(dispatch)
-        await self._records.forget(key)
+        dispatch = msgspec.structs.replace(found.dead.dispatch, not_before=0.0, again=number)
+        subject = dispatch_subject(dispatch.channel, dispatch_key(dispatch))
+        await self._work.put(subject, msgspec.json.encode(dispatch), once=True)
         await self._work.remove(DEAD_NOTIFICATIONS, number)
-        await self._work.put(dispatch_subject(dispatch.channel, key), msgspec.json.encode(dispatch), once=True)
         return True

@@ -88,7 +88,3 @@ class Records:
     async def left(self, dispatch: str, outcome: str) -> None:
         """A dispatch was taken, or given up."""
         await self._bus.kv_put(Bucket.NOTIFIED, f"d.{dispatch}", outcome.encode(), WAITING_SECONDS)
-
-    async def forget(self, dispatch: str) -> None:
-        """A dispatch that was given up is tried again."""
-        await self._bus.kv_put(Bucket.NOTIFIED, f"d.{dispatch}", b"", 1)

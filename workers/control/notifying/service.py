@@ -31,7 +31,7 @@ class Notifications:
         self.received = ReceivedNotifications(bus, namespaces)
         self.preferences = PreferenceStore(bus)
         records = Records(bus)
-        self.dead = DeadNotifications(self.work, records)
+        self.dead = DeadNotifications(self.work)
         inbox = NotificationInbox(bus, self.received, namespaces)
         self._notifier = Notifier(settings, self.work, records, self.preferences, inbox, self.dead)
         self._sender = Sender(settings)

@@ -59,7 +59,7 @@ class Running:
         namespaces = Namespaces()
         self.bus, self.work, self.outside = MemoryBus(MemoryBroker(namespaces)), work or MemoryWork(), Outside()
         records = Records(self.bus)
-        self.dead = DeadNotifications(self.work, records)
+        self.dead = DeadNotifications(self.work)
         self.preferences = PreferenceStore(self.bus)
         self.received = ReceivedNotifications(self.bus, namespaces)
         inbox = NotificationInbox(self.bus, self.received, namespaces)
