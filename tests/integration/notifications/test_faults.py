@@ -1,12 +1,13 @@
 """Receivers that refuse, are slow or die, and a control process that is killed: none is lost, and none sent twice."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable
 
 import trio
 
-from fanline.protocol.nats.names import NOTIFY_SUBJECT
+from fanline.protocol.nats.names import DEAD_NOTIFICATIONS, NOTIFY_SUBJECT
 from tests.integration.notifications.mail_server import Mail
 from tests.integration.notifications.receivers import Notified, notifying
 from tests.support.nats.client import connect_nats
@@ -132,3 +133,20 @@ async def test_what_can_never_be_sent_is_kept_with_the_reason() -> None:
                 "user-0 has no e-mail address",
             ]
             assert "JSON" in reasons[0]
+
+
+async def test_large_ones_that_were_given_up_are_listed_page_by_page_to_the_last() -> None:
+    with trio.fail_after(90):
+        async with notifying() as all_of:
+            titles = [f"n-{number}" for number in range(40)]
+            await ask(all_of, titles, template="no-such-one", data={"report": "x" * 60_000})
+            async with connect_nats(all_of.serve.engine_url) as client:
+                while (await client.api("STREAM.INFO", {}, DEAD_NOTIFICATIONS))["state"]["messages"] < len(titles):
+                    await trio.sleep(0.05)
+            pages, after = list[list[str]](), "0"
+            while after is not None:
+                page = await all_of.api("GET", f"/notifications/dead?limit=100&after={after}")
+                pages.append([item["id"] for item in page["items"]])
+                after = page["next"]
+            assert len(pages) > 1
+            assert sorted(itertools.chain(*pages)) == sorted(titles)

@@ -257,7 +257,9 @@ async def dead_notifications(parts: Parts, after: After = "", limit: Limit = 100
         )
         for kept in found
     ]
-    return ApiPage(items=items, next=str(items[-1].number) if len(items) == limit else None, total=None)
+    # A page of large ones ends before its limit.
+    is_last = not found or not await parts.notifications.dead.list(found[-1].number, 1)
+    return ApiPage(items=items, next=None if is_last else str(found[-1].number), total=None)
 
 
 @asking.post("/notifications/dead/{number}/retry")
