@@ -24,6 +24,9 @@ PLACEHOLDERS = ("user", "email", "phone", "push")
 """What a URL of the settings may have in braces."""
 _DOTS = (".", "..")
 _PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
+_ONE_ADDRESS = re.compile(r"(?!@)[^\s,;:<>()\[\]\"'\\]+")
+_WHOLE = ("json", "jsons", "xml", "xmls", "form", "forms")
+"""Schemes of URLs that are used as they are. Apprise looks for lists in others, and for names beside addresses."""
 
 
 def chosen_channels(
@@ -63,6 +66,16 @@ def filled_url(url: str, known: Mapping[str, str]) -> str | None:
     if placeholders(url) - known.keys():
         return None
     return _PLACEHOLDER.sub(lambda found: quote(known[found[1]], safe=""), url)
+
+
+def misread_address(url: str, known: Mapping[str, str]) -> str | None:
+    """The placeholder of a URL whose value Apprise would take for several addresses, or for another one: it reads
+    o'brien@example.com as brien@example.com, with the name o, and a user called Anna Smith as the two, Anna and Smith.
+    """
+    if url.partition("://")[0].lower() in _WHOLE:
+        return None
+    open_ones = sorted(placeholders(url) & {"user", "email"} & known.keys())
+    return next((name for name in open_ones if _ONE_ADDRESS.fullmatch(known[name]) is None), None)
 
 
 def quiet_until(now: datetime, hours: QuietHours | None, zone: tzinfo) -> datetime | None:

@@ -47,6 +47,33 @@ async def test_a_line_break_in_a_title_begins_no_header_of_the_mail() -> None:
             assert (mail.to, mail.subject) == (("anna@example.com",), "Fire Bcc: eve@example.com")
 
 
+async def test_a_title_of_any_length_and_script_reaches_the_mailbox() -> None:
+    titles = ["漢" * 300, "x" * 300]
+    with trio.fail_after(90):
+        async with notifying() as all_of:
+            await all_of.api("POST", "/users/anna/preferences", {"email": "anna@example.com"})
+            for title in titles:
+                await all_of.api("POST", "/notify", {"user": "anna", "title": title, "level": "error", "message": "M"})
+            await wait_until(lambda: len(all_of.mail.taken) == 2)
+            long, short = sorted(all_of.mail.taken, key=lambda mail: mail.subject, reverse=True)
+            assert long.subject == "漢" * 100 + "..."
+            assert long.text.split() == [titles[0], "M"]
+            assert (short.subject, short.text.strip()) == (titles[1], "M")
+
+
+async def test_an_address_that_would_be_read_as_that_of_somebody_else_gets_nothing_and_is_told() -> None:
+    with trio.fail_after(90):
+        async with notifying() as all_of:
+            await all_of.api("POST", "/users/anna/preferences", {"email": "o'brien@example.com"})
+            await all_of.api("POST", "/notify", {"user": "anna", "title": "Fire", "level": "error"})
+            while not (found := (await all_of.api("GET", "/notifications/dead"))["items"]):
+                await trio.sleep(0.05)
+            assert found[0]["reason"] == (
+                "the e-mail address of the user anna has characters at which Apprise divides addresses"
+            )
+            assert all_of.mail.taken == []
+
+
 async def test_clients_of_both_dialects_list_them_and_one_that_reads_tells_the_others() -> None:  # S4-50
     with trio.fail_after(90):
         async with notifying() as all_of:

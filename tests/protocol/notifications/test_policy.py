@@ -6,7 +6,14 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from fanline.protocol.notifications.notification import Notification, NotificationChannel, NotificationLevel
-from fanline.protocol.notifications.policy import LEVELS, addresses, chosen_channels, filled_url, quiet_until
+from fanline.protocol.notifications.policy import (
+    LEVELS,
+    addresses,
+    chosen_channels,
+    filled_url,
+    misread_address,
+    quiet_until,
+)
 from fanline.protocol.notifications.preferences import BadPreferencesError, Preferences, QuietHours, decode_preferences
 
 WEBSOCKET, EMAIL, SMS, PUSH = NotificationChannel
@@ -51,6 +58,19 @@ def test_no_name_can_become_another_path_of_a_url(name: str) -> None:
     assert filled_url("jsons://example.com/notify/{user}", addresses(name, None)) is None
     with pytest.raises(BadPreferencesError, match="push: expected a name"):
         decode_preferences(b'{"user":"anna","push":"%s"}' % name.encode())
+
+
+@pytest.mark.parametrize(
+    "name", ["Anna Smith", "a,eve", "a;eve", "a[eve", "x:eve", "@eve", "o'brien", 'o"eve', "a\u00a0eve"]
+)
+def test_no_name_is_taken_for_several_addresses_or_for_another_one(name: str) -> None:
+    known = {"user": name, "email": f"{name}@example.com"}
+
+    assert misread_address("mailto://localhost?to={user}@example.com", known) == "user"
+    assert misread_address("mailto://localhost?to={email}", known) == "email"
+    assert misread_address("ntfy://localhost/{user}", known) == "user"
+    assert misread_address("JSONS://localhost/{user}?to={email}", known) is None
+    assert misread_address("mailto://localhost?to={email}", known | {"email": "anna+x@example.com"}) is None
 
 
 def test_a_url_that_needs_an_address_which_is_not_known_is_not_used() -> None:

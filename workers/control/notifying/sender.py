@@ -14,7 +14,7 @@ import trio
 
 from fanline.protocol.notifications.dispatches import Dispatch, url_name
 from fanline.protocol.notifications.notification import NotificationChannel, NotificationLevel
-from fanline.protocol.notifications.policy import ADDRESSES, PLACEHOLDERS, filled_url
+from fanline.protocol.notifications.policy import ADDRESSES, PLACEHOLDERS, filled_url, misread_address
 from fanline.workers.configuration.notifications import NotificationSettings
 from fanline.workers.control.notifying.dead import MAX_REASON
 
@@ -24,6 +24,9 @@ DEADLINE_SECONDS = 90.0
 """For one attempt; longer than what Apprise itself waits for."""
 _CONNECT_SECONDS, _READ_SECONDS = 15.0, 60.0  # a receiver that is only slow must not get it twice
 _SAMPLE = dict.fromkeys(PLACEHOLDERS, "sample") | {"email": "sample@example.com", "phone": "+15550001000"}
+_NAMES = {"user": "user name", "email": "e-mail address of the user"}
+_MOST_SUBJECT = 300
+"""Bytes. Apprise writes three for each in one line, and SMTP servers take lines of 998 (RFC 5321, 4.5.3.1.6)."""
 _TYPES = {
     NotificationLevel.INFO: "info",
     NotificationLevel.SUCCESS: "success",
@@ -69,6 +72,9 @@ class Sender:
         url = filled_url(template, known)
         if url is None:
             reason = f"{dispatch.user} no longer has the {ADDRESSES[dispatch.channel]} that it was meant for"
+            raise NotDeliveredError(reason, final=True)
+        if (name := misread_address(template, known)) is not None:
+            reason = f"the {_NAMES[name]} {dispatch.user} has characters at which Apprise divides addresses"
             raise NotDeliveredError(reason, final=True)
         limiter = self._threads[dispatch.channel]
         with trio.move_on_after(DEADLINE_SECONDS):
@@ -147,19 +153,31 @@ def _plugin(url: str) -> Any:
     if "rto=" not in url:
         plugin.socket_read_timeout = _READ_SECONDS
     if "cto=" not in url:  # of SMTP, the timeout for everything
-        plugin.socket_connect_timeout = _READ_SECONDS if "mail" in url.partition("://")[0] else _CONNECT_SECONDS
+        plugin.socket_connect_timeout = _READ_SECONDS if _is_mail(url) else _CONNECT_SECONDS
     return plugin
+
+
+def _is_mail(url: str) -> bool:
+    return "mail" in url.partition("://")[0]
 
 
 def _notify(url: str, dispatch: Dispatch) -> None:
     plugin = _plugin(url)
     _reasons.forget()
-    link = dispatch.action_url if dispatch.action_url and "://" in dispatch.action_url else None
-    body = "\n\n".join(part for part in (dispatch.message or dispatch.title, link) if part)
+    title = _subject(dispatch.title) if _is_mail(url) else dispatch.title
+    whole = dispatch.title if title != dispatch.title or not dispatch.message else ""
+    link = dispatch.action_url if dispatch.action_url and "://" in dispatch.action_url else ""
+    body = "\n\n".join(part for part in (whole, dispatch.message, link) if part)
     try:
-        taken = plugin.notify(body=body, title=dispatch.title, notify_type=_TYPES[dispatch.level], body_format="text")
+        taken = plugin.notify(body=body, title=title, notify_type=_TYPES[dispatch.level], body_format="text")
     except Exception as error:  # noqa: BLE001  # a plugin's, of which there are more than a hundred
         raise NotDeliveredError(f"the service failed with {type(error).__name__}") from None
     if not taken:
         complaint = _reasons.take()
         raise NotDeliveredError(complaint.text, final=complaint.final)
+
+
+def _subject(title: str) -> str:
+    """The title, or its beginning."""
+    encoded = title.encode()
+    return title if len(encoded) <= _MOST_SUBJECT else f"{encoded[:_MOST_SUBJECT].decode(errors='ignore')}..."
