@@ -42,7 +42,7 @@ def load_function(handler: Handler) -> Function:
     module_name, path = handler.module_and_function
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:  # noqa: BLE001  # the application's own
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # the application's own
         if not _is_missing(error, module_name):
             _log.exception("cannot import %s", module_name)  # where in its code, or in what it imports, the fault is
         raise LoadError(f"cannot import {module_name} for the handler {handler.text}: {_words(error)}") from None
@@ -55,7 +55,7 @@ def load_function(handler: Handler) -> Function:
     return found  # type: ignore[no-any-return]  # callable, as far as can be known
 
 
-def _is_missing(error: Exception, module_name: str) -> bool:
+def _is_missing(error: BaseException, module_name: str) -> bool:
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     return missing is not None and (module_name == missing or module_name.startswith(f"{missing}."))
 

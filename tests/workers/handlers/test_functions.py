@@ -51,12 +51,14 @@ def test_a_function_is_found_in_its_module_also_inside_a_class(modules: Path) ->
         ("some_app:value", "is no function"),
         ("broken_app:f", "ZeroDivisionError: division by zero"),
         ("needy_app:f", "No module named 'no_such_library'"),
+        ("leaving_app:f", "cannot import leaving_app for the handler leaving_app:f: SystemExit: no DATABASE_URL"),
     ],
 )
 def test_one_that_cannot_be_found_is_one_sentence(modules: Path, name: str, words: str) -> None:
     (modules / "some_app.py").write_text(MODULE)
     (modules / "broken_app.py").write_text("1 / 0")
     (modules / "needy_app.py").write_text("import no_such_library")
+    (modules / "leaving_app.py").write_text("raise SystemExit('no DATABASE_URL')")
     with pytest.raises(LoadError, match=words):
         load_function(parse_handler(name))
 

@@ -22,6 +22,8 @@ async def set_up(setups: dict[str, Function], says: Says) -> Hooks:
     for text, setup in setups.items():
         try:
             result = setup(hooks)
+            if inspect.isgenerator(result) or inspect.isasyncgen(result):
+                raise HookError("it has a yield, and so registers nothing; write it without")
             if inspect.isawaitable(result):
                 await result
         except (EventNameError, HookError) as error:

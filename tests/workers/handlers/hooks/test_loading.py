@@ -39,6 +39,16 @@ def _twice(hooks: Hooks) -> None:
     hooks.on_message("pay", repr)
 
 
+def _generator(hooks: Hooks) -> Any:
+    hooks.on_message("pay", print)
+    yield
+
+
+async def _lifespan(hooks: Hooks) -> Any:
+    hooks.on_message("pay", print)
+    yield
+
+
 @pytest.mark.parametrize(
     ("setup", "words"),
     [
@@ -54,6 +64,8 @@ def _twice(hooks: Hooks) -> None:
         (lambda hooks: hooks.on_message("x" * 129, print), "is no name for clients to use"),
         (lambda hooks: hooks.on_call("a\nb", print), "is no name for clients to use"),
         (_twice, "two functions are to answer pay"),
+        (_generator, "it has a yield, and so registers nothing"),
+        (_lifespan, "it has a yield, and so registers nothing"),
         (_exit, "cannot be set up: SystemExit: 3"),
         (lambda hooks: 1 / 0, "cannot be set up: ZeroDivisionError: division by zero"),
     ],
