@@ -55,7 +55,7 @@ def notify(
     try:
         fields = {"data": plain(dict(data or {})), "parameters": plain(dict(parameters or {}))}
         payload = encode_notification(Notification(user=user, title=title, message=message, id=name, **asked, **fields))
-    except (TypeError, ValueError, BadNotificationError) as error:
+    except (TypeError, ValueError, RecursionError, BadNotificationError) as error:
         raise NotPublished(f"the notification cannot be sent: {error}") from None
     outgoing = OutgoingMessage(
         NOTIFY_SUBJECT, NOTIFY_SUBJECT, payload, producer_store_id(user, name), time.monotonic(), must_be_stored=True

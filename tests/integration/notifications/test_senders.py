@@ -40,7 +40,11 @@ for _ in range(3):
 """
 REFUSED = """
 import fanline
-for wrong in ({"level": "loud"}, {"channels": ["fax"]}, {"title": ""}, {"action_url": "javascript:x"}):
+endless = {}
+endless["self"] = endless
+for wrong in (
+    {"level": "loud"}, {"channels": ["fax"]}, {"title": ""}, {"action_url": "javascript:x"}, {"data": endless}
+):
     try:
         fanline.notify(**{"user": "anna", "title": "T", **wrong})
     except fanline.NotPublished:

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 
 from fanline.engine.log_pace import LogPace
 from fanline.protocol.channels import check_channel
-from fanline.protocol.envelope import Envelope, MessageType, check_texts, encode_json
+from fanline.protocol.envelope import Envelope, MessageType, check_texts, encode_json, from_producer
 from fanline.protocol.errors import MessageError
 from fanline.protocol.hooks.events import check_own_event, encode_event, event_subject
 from fanline.protocol.hooks.hooks import HookError
@@ -42,7 +42,7 @@ class Saying:
         try:
             check_own_event(event)
             payload = encode_event(event, event_id, time.time_ns() // 1_000_000, _SOURCE, data)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise HookError(f"the event {event!r} cannot be published: {error}") from None
         self._send_soon(event_subject(event), payload, event_id)
 
@@ -54,7 +54,8 @@ class Saying:
             check_channel(channel)
             check_texts(envelope)
             payload = encode_json(envelope)
-        except (MessageError, TypeError, ValueError) as error:
+            from_producer(payload)  # what every receiver would refuse is refused here, where somebody hears of it
+        except (MessageError, TypeError, ValueError, RecursionError) as error:
             raise HookError(f"the message to {channel!r} cannot be published: {error}") from None
         self._send_soon(to_subject(channel), payload, producer_store_id(channel, message_id))
 

@@ -178,6 +178,12 @@ def test_what_is_said_in_a_thread_leaves_by_the_loop() -> None:
     assert third[2][MESSAGE_ID].endswith(envelope.id)
 
 
+def _endless() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    found["self"] = found
+    return found
+
+
 @pytest.mark.parametrize(
     ("say", "words"),
     [
@@ -192,6 +198,9 @@ def test_what_is_said_in_a_thread_leaves_by_the_loop() -> None:
         (lambda hooks: hooks.publish("doc:>", 1), "cannot be published"),
         (lambda hooks: hooks.publish("doc:1", 1, event="a\nb"), "cannot be published"),
         (lambda hooks: hooks.publish("doc:1", object()), "cannot be published"),
+        (lambda hooks: hooks.publish("doc:1", {"wei": 10**21}), "integer outside 64 bits"),
+        (lambda hooks: hooks.publish("doc:1", _endless()), "cannot be published"),
+        (lambda hooks: hooks.emit("item_sold", _endless()), "cannot be published"),
     ],
 )
 def test_what_cannot_be_said_is_refused_where_it_is_said(say: Callable[[Hooks], None], words: str) -> None:
