@@ -143,7 +143,8 @@ async def test_large_ones_that_were_given_up_are_listed_page_by_page_to_the_last
             async with connect_nats(all_of.serve.engine_url) as client:
                 while (await client.api("STREAM.INFO", {}, DEAD_NOTIFICATIONS))["state"]["messages"] < len(titles):
                     await trio.sleep(0.05)
-            pages, after = list[list[str]](), "0"
+            pages = list[list[str]]()
+            after: str | None = "0"
             while after is not None:
                 page = await all_of.api("GET", f"/notifications/dead?limit=100&after={after}")
                 pages.append([item["id"] for item in page["items"]])

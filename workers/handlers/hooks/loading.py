@@ -21,11 +21,7 @@ async def set_up(setups: dict[str, Function], says: Says) -> Hooks:
     hooks = Hooks(says)
     for text, setup in setups.items():
         try:
-            result = setup(hooks)
-            if inspect.isgenerator(result) or inspect.isasyncgen(result):
-                raise HookError("it has a yield, and so registers nothing; write it without")
-            if inspect.isawaitable(result):
-                await result
+            await _complete(setup(hooks))
         except (EventNameError, HookError) as error:
             raise LoadError(f"the hooks of {text}: {error}") from None
         except (Exception, SystemExit) as error:  # noqa: BLE001  # the application's own
@@ -33,3 +29,11 @@ async def set_up(setups: dict[str, Function], says: Says) -> Hooks:
             words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             raise LoadError(f"the hooks of {text} cannot be set up: {words}") from None
     return hooks
+
+
+async def _complete(result: object) -> None:
+    """Wait for what a setup has returned, if it is to be waited for."""
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise HookError("it has a yield, and so registers nothing; write it without")
+    if inspect.isawaitable(result):
+        await result
