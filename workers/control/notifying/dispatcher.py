@@ -5,6 +5,7 @@ up. So a process that is killed loses none, and the next one may repeat what was
 """
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -75,7 +76,8 @@ class Dispatcher:
 
     async def _failed(self, item: WorkItem, dispatch: Dispatch, key: str, error: NotDeliveredError) -> None:
         waited = self._clock() - max(item.asked, dispatch.not_before)
-        is_late = waited >= self._give_up and item.attempt >= LEAST_ATTEMPTS
+        attempts = _attempts(item, dispatch)
+        is_late = waited >= self._give_up and attempts >= LEAST_ATTEMPTS
         if not (error.final or is_late):
             if self._pace.allows(f"{dispatch.channel} {error}"):
                 _log.warning("%s: %s; it is tried again", dispatch.channel, error)
@@ -83,8 +85,14 @@ class Dispatcher:
             pause = min(max(waited, _FIRST_PAUSE), _LONGEST_PAUSE)
             await item.later(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
             return
-        await self._dead.keep(key, dead_dispatch(dispatch, str(error), item.attempt))
+        await self._dead.keep(key, dead_dispatch(dispatch, str(error), attempts))
         await self._records.left(key, "given up")
         await item.done()
         if self._pace.allows(f"dead {dispatch.channel}"):
-            _log.error("%s: %s; given up after %d attempts", dispatch.channel, error, item.attempt)
+            _log.error("%s: %s; given up after %d attempts", dispatch.channel, error, attempts)
+
+
+def _attempts(item: WorkItem, dispatch: Dispatch) -> int:
+    """How often it was tried, this time included. In quiet hours it was given out again and again, and not tried."""
+    waits = math.ceil(max(0.0, dispatch.not_before - item.asked) / _LONGEST_WAIT)
+    return max(1, item.attempt - waits)
