@@ -76,6 +76,6 @@ def _consumer(webhook: Webhook) -> ConsumerConfig:
         deliver_policy=DeliverPolicy.NEW,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ACK_SECONDS,
-        filter_subjects=sorted(event_subject(event) for event in webhook.events),
+        filter_subjects=sorted({event_subject(event) for event in webhook.events}),
         inactive_threshold=KEPT_SECONDS,
     )
