@@ -8,10 +8,11 @@ from fanline.protocol.envelope import Envelope, MessageType, encode_json
 from tests.workers.control.notifying.test_notifier import Running
 
 
-@pytest.mark.parametrize("when", [None, unix_ms() + 3_600_000])
+@pytest.mark.parametrize("ahead", [None, 3_600_000])
 async def test_a_notification_of_a_producer_with_another_clock_or_none_is_unread_and_hides_no_newer_one(
-    when: int | None,
+    ahead: int | None,
 ) -> None:
+    when = None if ahead is None else unix_ms() + ahead
     running = Running()
     for number in range(2):
         told = Envelope(MessageType.PUB, id=f"p-{number}", event="notification", data={"title": "P"}, time=when)
