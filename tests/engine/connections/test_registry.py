@@ -64,6 +64,7 @@ async def test_every_connection_is_pinged_every_thirty_seconds(mock_clock: MockC
     beats: dict[str, list[float]] = {"Anna": [], "Bert": []}
 
     async def listen(name: str, client: Person) -> None:
+        client.beats = True
         while True:
             assert (await client.hear("ping"))["timestamp"].endswith("Z")
             beats[name].append(trio.current_time())

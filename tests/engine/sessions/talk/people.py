@@ -13,12 +13,17 @@ class Person(RawClient):
 
     notices = False
     """Whether it listens to who is online."""
+    beats = False
+    """Whether it listens to the server's pings, which may come at any time."""
 
     async def json(self) -> dict[str, Any]:
         message = await super().json()
-        while not self.notices and message["type"] in ("user_online", "user_offline"):
+        while self._passes_over(message["type"]):
             message = await super().json()
         return message
+
+    def _passes_over(self, kind: str) -> bool:
+        return (kind == "ping" and not self.beats) or (kind in ("user_online", "user_offline") and not self.notices)
 
     async def hear(self, kind: str) -> dict[str, Any]:
         """The next message, which has to be of this type."""
